@@ -1,0 +1,42 @@
+//! GridTokenX: smart meters report energy, this service mints SPL tokens on Solana into the meter owner's wallet,
+//! each accepted reading exactly once, and anyone can check it.
+//!
+//! The rooms, from the street door to the cellar. Dependencies point down this list only:
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`commands`] | one file per subcommand of the program |
+//! | [`api`] | HTTP: router, authentication, problem documents, one file per resource |
+//! | [`queue`] | apalis: worker, wake-up, `MintReading`, `SweepUnminted`, backoff, pruning |
+//! | [`feed`] | sequencer, event log, hub, WebSocket |
+//! | [`readings`] | validation and intake by group commit |
+//! | [`mint`] | collect, pack, sign, record, send |
+//! | [`admin`] | settings that change at run time |
+//! | [`audit`] | proves that ledger and chain agree |
+//! | [`ledger`] | which reading is paid by which transaction; the only writer of reading states |
+//! | [`meters`] | meters and their owners |
+//! | [`chain`] | RPC endpoints and their health, signer, fee payer |
+//! | [`outbox`] | puts an event and a job into the caller's transaction |
+//! | [`coalesce`] | many callers, one batch |
+//! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
+//!
+//! [`config`], [`telemetry`] and [`embedded`] (the private Postgres and local chain of `make run`) serve all of them.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod api;
+pub mod audit;
+pub mod chain;
+pub mod coalesce;
+pub mod commands;
+pub mod config;
+pub mod domain;
+pub mod embedded;
+pub mod feed;
+pub mod ledger;
+pub mod meters;
+pub mod mint;
+pub mod outbox;
+pub mod queue;
+pub mod readings;
+pub mod telemetry;
