@@ -32,6 +32,7 @@ pub mod commands;
 pub mod config;
 pub mod domain;
 pub mod embedded;
+pub mod failpoint;
 pub mod feed;
 pub mod ledger;
 pub mod meters;
