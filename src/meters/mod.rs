@@ -1,1 +1,5 @@
-//! To be furnished.
+//! Meters and their owners.
+
+mod caller;
+
+pub use caller::{Caller, Role};

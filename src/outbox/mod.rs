@@ -1,1 +1,14 @@
-//! To be furnished.
+//! Puts an event, and a job, into the caller's transaction: nothing else inserts into `outbox` or `apalis.jobs`.
+//!
+//! Invariant: what a transaction tells the world (an event) and what it leaves to be done (a job) commit with it or not
+//! at all. Writers never number events, so no writer waits for another; the feed's sequencer numbers what has committed.
+//!
+//! A transaction ends with one [`notify`]: NOTIFY takes a global lock at commit, so it is once per batch, never per row.
+
+mod event;
+mod job;
+mod wake;
+
+pub use event::{Event, EventFields, EventType, publish};
+pub use job::{Job, JobKind, enqueue};
+pub use wake::{NOTIFY_CHANNEL, Topic, Wake, notify};

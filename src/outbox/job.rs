@@ -1,0 +1,96 @@
+//! Jobs of the queue, put into the caller's transaction.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::PgConnection;
+use ulid::Ulid;
+use uuid::Uuid;
+
+/// The queue's kinds of job; the name is the queue's name in `apalis.jobs.job_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    MintReading,
+    SweepUnminted,
+}
+
+impl JobKind {
+    pub const ALL: [JobKind; 2] = [JobKind::MintReading, JobKind::SweepUnminted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobKind::MintReading => "MintReading",
+            JobKind::SweepUnminted => "SweepUnminted",
+        }
+    }
+}
+
+/// A job to be enqueued. The key makes it single: while a job with that key waits or runs, another is not added.
+#[derive(Clone, Debug)]
+pub struct Job {
+    kind: JobKind,
+    key: String,
+    arguments: Vec<u8>,
+    /// `None`: now.
+    run_at: Option<DateTime<Utc>>,
+}
+
+impl Job {
+    /// "Look at this reading": at least once, the ledger decides.
+    pub fn mint_reading(reading_id: Uuid, run_at: Option<DateTime<Utc>>) -> Job {
+        Job {
+            kind: JobKind::MintReading,
+            key: reading_id.to_string(),
+            arguments: json!({ "reading_id": reading_id }).to_string().into_bytes(),
+            run_at,
+        }
+    }
+
+    /// One sweep for one tick of the clock, however many processes ask for it.
+    pub fn sweep(tick: &str) -> Job {
+        Job {
+            kind: JobKind::SweepUnminted,
+            key: format!("sweep:{tick}"),
+            arguments: json!({ "tick": tick }).to_string().into_bytes(),
+            run_at: None,
+        }
+    }
+}
+
+/// How often the queue fetches one job again before it stays `Failed`: readings count their own attempts, so this only
+/// bounds a job whose handler keeps dying. The sweep picks up what is left.
+const MAX_JOB_RUNS: i32 = 25;
+
+/// Enqueues jobs in the caller's transaction. A finished job with the same key is woken again, since finished rows keep
+/// their key; a live one is left alone. The caller ends the transaction with [`notify`](super::notify).
+pub async fn enqueue(transaction: &mut PgConnection, jobs: &[Job]) -> sqlx::Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = jobs.iter().map(|_| Ulid::generate().to_string()).collect();
+    let kinds: Vec<&str> = jobs.iter().map(|job| job.kind.as_str()).collect();
+    let arguments: Vec<&[u8]> = jobs.iter().map(|job| job.arguments.as_slice()).collect();
+    let run_ats: Vec<Option<DateTime<Utc>>> = jobs.iter().map(|job| job.run_at).collect();
+    let keys: Vec<&str> = jobs.iter().map(|job| job.key.as_str()).collect();
+    sqlx::query(
+        // One microsecond ahead keeps apalis' trigger silent, which would notify once per row.
+        "INSERT INTO apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, idempotency_key)
+         SELECT id, job_type, job, 'Pending', 0, $6, COALESCE(run_at, now() + INTERVAL '1 microsecond'), key
+         FROM UNNEST($1::TEXT[], $2::TEXT[], $3::BYTEA[], $4::TIMESTAMPTZ[], $5::TEXT[])
+           AS job (id, job_type, job, run_at, key)
+         -- One order for all writers: two batches that share keys never wait for each other in a circle.
+         ORDER BY job_type, key
+         ON CONFLICT (job_type, idempotency_key) DO UPDATE
+         SET status = 'Pending', run_at = EXCLUDED.run_at, attempts = 0,
+             lock_by = NULL, lock_at = NULL, done_at = NULL
+         WHERE jobs.status IN ('Done', 'Failed', 'Killed')",
+    )
+    .bind(ids)
+    .bind(kinds)
+    .bind(arguments)
+    .bind(run_ats)
+    .bind(keys)
+    .bind(MAX_JOB_RUNS)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
