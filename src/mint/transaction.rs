@@ -1,0 +1,61 @@
+//! Builds and signs one mint transaction: pure.
+
+use solana_sdk::hash::Hash;
+use solana_sdk::message::Message;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::{Signature, SignerError};
+use solana_sdk::transaction::Transaction;
+use uuid::Uuid;
+
+use crate::chain::MintSigner;
+use crate::domain::{Hash32, Memo, Packed, instructions, root_of};
+
+/// Lamports per signature: the base fee of the cluster.
+pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
+
+/// The message of a packed transaction; `leaves` are the readings' leaf hashes.
+pub(super) fn message_of(
+    packed: &Packed,
+    leaves: &mut [(Uuid, Hash32)],
+    number: u64,
+    mint: &Pubkey,
+    signer: &MintSigner,
+) -> Result<(Message, Hash32), SignError> {
+    let root = root_of(leaves);
+    let memo = Memo::new(number, root).ok_or(SignError::NumberTooLarge(number))?;
+    let instructions = instructions(
+        &packed.payments,
+        mint,
+        &signer.authority(),
+        &signer.fee_payer(),
+        &memo,
+    );
+    Ok((
+        Message::new(&instructions, Some(&signer.fee_payer())),
+        root,
+    ))
+}
+
+/// Signs; gives the signature and the wire bytes.
+pub(super) fn sign(
+    message: Message,
+    blockhash: Hash,
+    signer: &MintSigner,
+) -> Result<(Signature, Vec<u8>), SignError> {
+    let mut transaction = Transaction::new_unsigned(message);
+    transaction.try_sign(&signer.keypairs(), blockhash)?;
+    let signature = transaction.signatures[0];
+    let wire = bincode::serialize(&transaction)?;
+    Ok((signature, wire))
+}
+
+/// None of these happens with keys that were loaded and numbers from the ledger; all leave nothing behind.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SignError {
+    #[error("the number {0} of the mint transaction does not fit its memo's 48 bits")]
+    NumberTooLarge(u64),
+    #[error("the transaction could not be signed: {0}")]
+    Signer(#[from] SignerError),
+    #[error("the transaction could not be encoded: {0}")]
+    Encoding(#[from] bincode::Error),
+}
