@@ -249,7 +249,8 @@ mod tests {
             let point = if fraction.is_empty() { "" } else { "." };
             let suffix = if plain { String::new() } else { format!("e{exponent}") };
             let text = format!("{integer}{point}{fraction}{suffix}");
-            let exact = written_out(&format!("{integer}{fraction}"), exponent - fraction.len() as i32);
+            let power = exponent - fraction.len() as i32;
+            let exact = written_out(&format!("{integer}{fraction}"), power);
             let (whole, part) = exact.split_once('.').unwrap_or((&exact, ""));
             let digits = exact.replace('.', "");
             let digits = digits.trim_start_matches('0');
@@ -266,7 +267,8 @@ mod tests {
                 Err(KwhError::TooManyDigits { .. }) => {
                     // 2^96 − 1, the largest mantissa, as text.
                     let most = "79228162514264337593543950335";
-                    prop_assert!(digits.len() > most.len() || digits.len() == most.len() && digits > most, "{}", exact);
+                    let order = digits.len().cmp(&most.len()).then(digits.cmp(most));
+                    prop_assert!(order.is_gt(), "{}", exact);
                 }
                 Err(error) => prop_assert!(false, "{text}: {error}"),
             }
@@ -279,7 +281,9 @@ mod tests {
 
         #[test]
         fn order_is_that_of_the_amounts(left in 1_u64.., right in 1_u64.., scale in 0_u32..=18) {
-            let kwh = |mantissa: u64| Kwh::from_decimal(Decimal::from_i128_with_scale(mantissa.into(), scale)).unwrap();
+            let kwh = |mantissa: u64| {
+                Kwh::from_decimal(Decimal::from_i128_with_scale(mantissa.into(), scale)).unwrap()
+            };
             prop_assert_eq!(kwh(left).cmp(&kwh(right)), left.cmp(&right));
         }
     }

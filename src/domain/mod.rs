@@ -4,7 +4,7 @@
 //! the same answer in the service, in the audit and in somebody else's verifier. A value that a type cannot hold exactly
 //! is refused, never rounded; the one rounding there is, from energy to tokens, goes down ([`Kwh::to_base_units`]).
 //!
-//! Errors begin with the offending value, so that a caller who knows the field's name puts it in front:
+//! Errors about one value begin with it, so that a caller who knows the field's name puts it in front:
 //!
 //! ```
 //! use gridtokenx::domain::Kwh;

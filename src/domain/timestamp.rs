@@ -299,18 +299,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_microsecond_comes_back_from_every_offset(micros in 100_000_000_000_i64..253_402_200_000_000_000, offset in -1_439_i32..=1_439) {
+        fn every_microsecond_comes_back_from_every_offset(
+            micros in 100_000_000_000_i64..253_402_200_000_000_000,
+            offset in -1_439_i32..=1_439,
+        ) {
             let moment = DateTime::from_timestamp_micros(micros).unwrap();
             let local = moment.with_timezone(&FixedOffset::east_opt(offset * 60).unwrap());
             prop_assume!((1970..=9999).contains(&local.year()));
-            for format in [SecondsFormat::Micros, SecondsFormat::Nanos, SecondsFormat::AutoSi] {
-                prop_assert_eq!(parse_timestamp(&local.to_rfc3339_opts(format, true)), Ok(moment));
+            for digits in [SecondsFormat::Micros, SecondsFormat::Nanos, SecondsFormat::AutoSi] {
+                let text = local.to_rfc3339_opts(digits, true);
+                prop_assert_eq!(parse_timestamp(&text), Ok(moment));
             }
         }
 
         /// chrono takes more than we do, and never something else.
         #[test]
-        fn what_we_take_chrono_takes_for_the_same(text in "[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,9})?([Zz]|[+-][0-2][0-9]:[0-6][0-9])?") {
+        fn what_we_take_chrono_takes_for_the_same(
+            date in "[12][0-9]{3}-[01][0-9]-[0-3][0-9]",
+            time in "[Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]",
+            fraction in "(\\.[0-9]{1,9})?",
+            offset in "([Zz]|[+-][0-2][0-9]:[0-6][0-9])?",
+        ) {
+            let text = format!("{date}{time}{fraction}{offset}");
             if let Ok(moment) = parse_timestamp(&text) {
                 prop_assert_eq!(DateTime::parse_from_rfc3339(&text).unwrap(), moment);
             }
