@@ -133,8 +133,9 @@ impl Resolver {
         chunk: &'a [OpenTransaction],
     ) -> Result<Vec<(&'a OpenTransaction, Sighting)>, LedgerError> {
         let mut answers: Vec<(&OpenTransaction, Sighting)> = Vec::with_capacity(chunk.len());
-        let (recent, old): (Vec<_>, Vec<_>) =
-            chunk.iter().partition(|open| open.age_ms < HISTORY_AFTER_MS);
+        let (recent, old): (Vec<_>, Vec<_>) = chunk
+            .iter()
+            .partition(|open| open.age_ms < HISTORY_AFTER_MS);
         for (group, with_history) in [(recent, false), (old, true)] {
             if group.is_empty() {
                 continue;
@@ -171,14 +172,9 @@ impl Resolver {
         }
         for (number, error) in &news.failed {
             let to_blame = self.to_blame(*number, error).await?;
-            let readings = refuse::bury_failed(
-                &self.pool,
-                &self.limits.schedule,
-                *number,
-                error,
-                &to_blame,
-            )
-            .await?;
+            let readings =
+                refuse::bury_failed(&self.pool, &self.limits.schedule, *number, error, &to_blame)
+                    .await?;
             tracing::warn!(number, %error, readings, "mint transaction failed on chain");
         }
         Ok(())
@@ -189,7 +185,13 @@ impl Resolver {
         let mut times = HashMap::new();
         for slot in slots {
             if !times.contains_key(slot) {
-                let time = self.endpoints.preferred().rpc().get_block_time(*slot).await.ok();
+                let time = self
+                    .endpoints
+                    .preferred()
+                    .rpc()
+                    .get_block_time(*slot)
+                    .await
+                    .ok();
                 times.insert(*slot, time);
             }
         }
@@ -226,16 +228,25 @@ impl Resolver {
             return Ok(());
         }
         let numbers: Vec<i64> = due.iter().map(|open| open.number).collect();
-        let wires: HashMap<i64, Vec<u8>> =
-            open::wire_bytes(&self.pool, &numbers).await?.into_iter().collect();
+        let wires: HashMap<i64, Vec<u8>> = open::wire_bytes(&self.pool, &numbers)
+            .await?
+            .into_iter()
+            .collect();
         futures_util::stream::iter(due.iter().filter_map(|open| {
             let wire = wires.get(&open.number)?;
-            Some(send::send_to_all(&self.endpoints, &open.endpoint, &open.signature, wire))
+            Some(send::send_to_all(
+                &self.endpoints,
+                &open.endpoint,
+                &open.signature,
+                wire,
+            ))
         }))
         .for_each_concurrent(RESENDS_AT_ONCE, |sent| sent)
         .await;
         let now = Instant::now();
-        memory.sent.extend(numbers.iter().map(|number| (*number, now)));
+        memory
+            .sent
+            .extend(numbers.iter().map(|number| (*number, now)));
         open::note_sends(&self.pool, &numbers).await?;
         Ok(())
     }

@@ -1,0 +1,112 @@
+//! The order in which a service ends.
+//!
+//! Invariant: nothing accepted is lost. First readiness turns false and requests end, so that Intake gets no more; then
+//! the queue's handlers end, so that the Minter gets no more; then what Intake and Minter have begun ends; the Resolver
+//! goes on to the last. Whatever does not end within the limit is left in the database, where the next start finds it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use solana_sdk::pubkey::Pubkey;
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::mint::Minter;
+use crate::readings::Intake;
+
+/// One token for each step of the way down.
+pub(super) struct Stops {
+    pub requests: CancellationToken,
+    pub work: CancellationToken,
+    pub last: CancellationToken,
+}
+
+impl Stops {
+    pub fn new() -> Stops {
+        Stops {
+            requests: CancellationToken::new(),
+            work: CancellationToken::new(),
+            last: CancellationToken::new(),
+        }
+    }
+}
+
+/// A service that serves. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
+pub struct RunningService {
+    pub(super) address: SocketAddr,
+    pub(super) mint: Pubkey,
+    pub(super) limit: Duration,
+    pub(super) stops: Stops,
+    pub(super) http: JoinHandle<()>,
+    pub(super) queue: JoinHandle<()>,
+    pub(super) intake: Intake,
+    pub(super) minter: Minter,
+    pub(super) work: TaskTracker,
+    pub(super) background: TaskTracker,
+    pub(super) pool: PgPool,
+}
+
+impl RunningService {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Address of the feed.
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/ws", self.address)
+    }
+
+    pub fn mint_address(&self) -> Pubkey {
+        self.mint
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`. True when everything that was begun was finished.
+    pub async fn shutdown(self) -> bool {
+        let started = Instant::now();
+        let left = || self.limit.saturating_sub(started.elapsed());
+        self.stops.requests.cancel();
+        let requests_ended = ended_within(left(), self.http).await;
+        self.stops.work.cancel();
+        let jobs_ended = ended_within(left(), self.queue).await;
+        self.intake.close();
+        self.minter.close();
+        self.work.close();
+        let work_ended = tokio::time::timeout(left(), self.work.wait()).await.is_ok();
+        self.stops.last.cancel();
+        self.background.close();
+        let background_ended = tokio::time::timeout(LAST_STEPS, self.background.wait())
+            .await
+            .is_ok();
+        // A connection that hangs must not hold up the end.
+        let _ = tokio::time::timeout(LAST_STEPS, self.pool.close()).await;
+        tracing::info!(
+            requests_ended,
+            jobs_ended,
+            work_ended,
+            background_ended,
+            took_ms = started.elapsed().as_millis() as u64,
+            "drained"
+        );
+        requests_ended && jobs_ended && work_ended
+    }
+}
+
+/// What is only stopped, not finished, ends within this.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
+async fn ended_within(limit: Duration, task: JoinHandle<()>) -> bool {
+    let abort = task.abort_handle();
+    let ended = tokio::time::timeout(limit.max(Duration::from_millis(100)), task).await;
+    abort.abort();
+    matches!(ended, Ok(Ok(())))
+}
