@@ -1,1 +1,55 @@
-//! To be furnished.
+//! The words of the product as types: energy, tokens, intervals, wallets, states, and what is proven about them on chain.
+//!
+//! Invariant: everything here is pure. No IO, no clock, no async, no dependency on another room; the same arguments give
+//! the same answer in the service, in the audit and in somebody else's verifier. A value that a type cannot hold exactly
+//! is refused, never rounded; the one rounding there is, from energy to tokens, goes down ([`Kwh::to_base_units`]).
+//!
+//! Errors begin with the offending value, so that a caller who knows the field's name puts it in front:
+//!
+//! ```
+//! use gridtokenx::domain::Kwh;
+//!
+//! let error = Kwh::parse("-1.5").unwrap_err();
+//! assert_eq!(format!("kwh_amount {error}"), "kwh_amount -1.5 is negative; a reading reports energy above 0 kWh");
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `energy` | [`Kwh`] |
+//! | `tokens` | [`BaseUnits`], [`TokenRate`], and the way from one to the other |
+//! | `timestamp`, `interval` | RFC 3339 to the microsecond, and the half-open span that a reading pays |
+//! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
+//! | `state` | the two state machines |
+//! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
+//! | `packing`, `transaction` | which readings share a transaction, and its instructions, bytes and compute units |
+
+mod energy;
+mod exact;
+mod excerpt;
+mod interval;
+mod memo;
+mod merkle;
+mod packing;
+mod serial;
+mod state;
+mod timestamp;
+mod tokens;
+mod transaction;
+mod wallet;
+
+pub use energy::{Kwh, KwhError};
+pub use interval::{Interval, IntervalError};
+pub use memo::{MEMO_BYTES, Memo, NUMBER_LIMIT};
+pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};
+pub use packing::{PackItem, PackLimits, Packed, pack};
+pub use serial::{MeterSerial, SerialError};
+pub use state::{
+    IllegalTransition, MintTransactionEvent, MintTransactionState, ReadingEvent, ReadingState,
+    UnknownState,
+};
+pub use timestamp::{TimestampError, parse_timestamp};
+pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
+pub use transaction::{
+    COMPUTE_UNITS_MAX, Payment, TRANSACTION_BYTES_MAX, instructions, paid_by_instruction,
+};
+pub use wallet::{Wallet, WalletError};

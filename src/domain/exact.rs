@@ -1,0 +1,95 @@
+//! Decimal text to [`Decimal`], exactly or not at all.
+//!
+//! `Decimal`'s own parsers round: 99.99…9 with 30 digits becomes 100. Money must not be invented by a parser.
+
+use rust_decimal::Decimal;
+
+/// Digits of the largest mantissa that a `Decimal` holds, 2^96 − 1.
+const MANTISSA_DIGITS_MAX: usize = 29;
+
+/// Why a text is no decimal that can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExactError {
+    NotANumber,
+    /// More digits after the point than the caller allows.
+    TooFine,
+    /// More digits than 96 bits hold.
+    TooManyDigits,
+}
+
+/// Reads a number as JSON writes it (RFC 8259: no leading zeros, no `+`, exponent allowed), with at most `scale_max`
+/// (0..=28) digits after the point once the exponent is applied and trailing zeros are dropped. The result is normalised.
+pub(super) fn parse_exact(text: &str, scale_max: u32) -> Result<Decimal, ExactError> {
+    let (negative, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (number, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, parse_exponent(exponent)?),
+        None => (unsigned, 0),
+    };
+    let (integer, fraction) = match number.split_once('.') {
+        Some((integer, fraction)) if !fraction.is_empty() => (integer, fraction),
+        Some(_) => return Err(ExactError::NotANumber),
+        None => (number, ""),
+    };
+    let leading_zero = integer.len() > 1 && integer.starts_with('0');
+    if integer.is_empty() || leading_zero || !is_digits(integer) || !is_digits(fraction) {
+        return Err(ExactError::NotANumber);
+    }
+
+    let digits = [integer, fraction].concat();
+    let significant = digits.trim_end_matches('0');
+    let dropped_zeros = digits.len() - significant.len();
+    let significant = significant.trim_start_matches('0');
+    if significant.is_empty() {
+        return Ok(Decimal::ZERO);
+    }
+    // The value is `significant` × 10^power. Lengths fit i64; only the exponent can be absurd, and it is saturated.
+    let power = exponent
+        .saturating_add(dropped_zeros as i64)
+        .saturating_sub(fraction.len() as i64);
+    if power < -i64::from(scale_max) {
+        return Err(ExactError::TooFine);
+    }
+    if significant.len() > MANTISSA_DIGITS_MAX {
+        return Err(ExactError::TooManyDigits);
+    }
+    let (zeros, scale) = if power < 0 {
+        (0, power.unsigned_abs())
+    } else {
+        (power.unsigned_abs(), 0)
+    };
+    let mantissa = significant
+        .parse::<i128>()
+        .ok()
+        .zip(u32::try_from(zeros).ok())
+        .and_then(|(mantissa, zeros)| mantissa.checked_mul(10_i128.checked_pow(zeros)?))
+        .ok_or(ExactError::TooManyDigits)?;
+    let signed = if negative { -mantissa } else { mantissa };
+    u32::try_from(scale)
+        .ok()
+        .and_then(|scale| Decimal::try_from_i128_with_scale(signed, scale).ok())
+        .ok_or(ExactError::TooManyDigits)
+}
+
+/// An exponent without its `e`. One that is absurdly long saturates: it is refused by its size.
+fn parse_exponent(text: &str) -> Result<i64, ExactError> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if digits.is_empty() || !is_digits(digits) {
+        return Err(ExactError::NotANumber);
+    }
+    let magnitude = digits.bytes().fold(0_i64, |value, digit| {
+        value
+            .saturating_mul(10)
+            .saturating_add(i64::from(digit - b'0'))
+    });
+    Ok(if negative { -magnitude } else { magnitude })
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}

@@ -1,0 +1,266 @@
+//! Whom a reading pays.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use solana_sdk::pubkey::{ParsePubkeyError, Pubkey};
+use spl_associated_token_account_interface::address::get_associated_token_address_with_program_id;
+use thiserror::Error;
+
+use super::excerpt::excerpt;
+
+/// An address that can belong to a person: 32 bytes on the ed25519 curve, and no program, sysvar or mint that everybody
+/// knows. Tokens sent to anything else are lost for ever. Whether the account exists and belongs to the system program only
+/// the chain can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wallet(Pubkey);
+
+/// Why an address is no wallet.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WalletError {
+    #[error("{text} is not base58")]
+    NotBase58 { text: String },
+    #[error("{text} is not 32 bytes of base58, as a Solana address is")]
+    WrongLength { text: String },
+    #[error(
+        "{address} is not on the ed25519 curve: nobody can hold its key, so tokens sent there are lost"
+    )]
+    OffCurve { address: Pubkey },
+    #[error("{address} is the {name}, not a wallet")]
+    WellKnown { address: Pubkey, name: &'static str },
+    #[error("{address} is the mint of this service's token, not a wallet")]
+    Mint { address: Pubkey },
+}
+
+impl Wallet {
+    /// Reads base58 and judges what can be judged without asking the chain.
+    pub fn parse(text: &str) -> Result<Wallet, WalletError> {
+        let address: Pubkey = text.parse().map_err(|error| match error {
+            ParsePubkeyError::Invalid => WalletError::NotBase58 {
+                text: excerpt(text),
+            },
+            ParsePubkeyError::WrongSize => WalletError::WrongLength {
+                text: excerpt(text),
+            },
+        })?;
+        if let Some((_, name)) = WELL_KNOWN.iter().find(|(known, _)| *known == address) {
+            return Err(WalletError::WellKnown { address, name });
+        }
+        if !address.is_on_curve() {
+            return Err(WalletError::OffCurve { address });
+        }
+        Ok(Wallet(address))
+    }
+
+    /// From our own books, where it was judged before it was written.
+    pub fn from_stored(bytes: [u8; 32]) -> Wallet {
+        Wallet(Pubkey::new_from_array(bytes))
+    }
+
+    pub fn check_not_mint(&self, mint: &Pubkey) -> Result<(), WalletError> {
+        if self.0 == *mint {
+            return Err(WalletError::Mint { address: self.0 });
+        }
+        Ok(())
+    }
+
+    pub fn pubkey(&self) -> Pubkey {
+        self.0
+    }
+
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
+    /// Where this wallet's tokens of that mint lie: its associated token account. Costs some hashing and curve arithmetic.
+    pub fn token_account(&self, mint: &Pubkey) -> Pubkey {
+        get_associated_token_address_with_program_id(&self.0, mint, &spl_token_interface::ID)
+    }
+}
+
+/// Base58.
+impl fmt::Display for Wallet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+impl Serialize for Wallet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Addresses that people paste by mistake and that no person owns. The curve alone does not tell: about half of them are
+/// points of it by accident.
+const WELL_KNOWN: [(Pubkey, &str); 45] = [
+    known("11111111111111111111111111111111", "system program"),
+    known(
+        "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
+        "token program",
+    ),
+    known(
+        "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
+        "token-2022 program",
+    ),
+    known(
+        "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL",
+        "associated token account program",
+    ),
+    known(
+        "Memo1UhkJRfHyvLMcVucJwxXeuD728EqVDDwQDxFMNo",
+        "memo program (version 1)",
+    ),
+    known(
+        "MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr",
+        "memo program",
+    ),
+    known(
+        "Memo4c2pN8afCj432Lb7RMVKi9PbQnnW7ewFFaV3oAH",
+        "memo program (version 4)",
+    ),
+    known(
+        "So11111111111111111111111111111111111111112",
+        "mint of wrapped SOL",
+    ),
+    known(
+        "9pan9bMn5HatX4EJdBwg9VgCa7Uz5HL8N1m5D3NdXejP",
+        "mint of wrapped SOL (token-2022)",
+    ),
+    known(
+        "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v",
+        "mint of USDC",
+    ),
+    known(
+        "Es9vMFrzaCERmJfrF4H2FYD4KCoNkY11McCe8BenwNYB",
+        "mint of USDT",
+    ),
+    known("1nc1nerator11111111111111111111111111111111", "incinerator"),
+    known(
+        "AddressLookupTab1e1111111111111111111111111",
+        "address lookup table program",
+    ),
+    known(
+        "BPFLoader1111111111111111111111111111111111",
+        "BPF loader (deprecated)",
+    ),
+    known("BPFLoader2111111111111111111111111111111111", "BPF loader"),
+    known(
+        "BPFLoaderUpgradeab1e11111111111111111111111",
+        "upgradeable BPF loader",
+    ),
+    known(
+        "LoaderV411111111111111111111111111111111111",
+        "loader version 4",
+    ),
+    known(
+        "NativeLoader1111111111111111111111111111111",
+        "native loader",
+    ),
+    known(
+        "ComputeBudget111111111111111111111111111111",
+        "compute budget program",
+    ),
+    known(
+        "Config1111111111111111111111111111111111111",
+        "config program",
+    ),
+    known(
+        "Ed25519SigVerify111111111111111111111111111",
+        "ed25519 program",
+    ),
+    known(
+        "KeccakSecp256k11111111111111111111111111111",
+        "secp256k1 program",
+    ),
+    known(
+        "Secp256r1SigVerify1111111111111111111111111",
+        "secp256r1 program",
+    ),
+    known(
+        "Feature111111111111111111111111111111111111",
+        "feature program",
+    ),
+    known(
+        "Stake11111111111111111111111111111111111111",
+        "stake program",
+    ),
+    known(
+        "StakeConfig11111111111111111111111111111111",
+        "stake config account",
+    ),
+    known(
+        "Vote111111111111111111111111111111111111111",
+        "vote program",
+    ),
+    known(
+        "ZkTokenProof1111111111111111111111111111111",
+        "zk token proof program",
+    ),
+    known(
+        "ZkE1Gama1Proof11111111111111111111111111111",
+        "zk ElGamal proof program",
+    ),
+    known(
+        "SPoo1Ku8WFXoNDMHPsrGSTSG1Y47rzgn41SLUNakuHy",
+        "stake pool program",
+    ),
+    known(
+        "namesLPneVptA9Z5rqUDD9tMTWEJwofgaYwp8cawRkX",
+        "name service program",
+    ),
+    known(
+        "metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s",
+        "token metadata program",
+    ),
+    known(
+        "Sysvar1111111111111111111111111111111111111",
+        "owner of the sysvars",
+    ),
+    known(
+        "SysvarC1ock11111111111111111111111111111111",
+        "clock sysvar",
+    ),
+    known(
+        "SysvarEpochRewards1111111111111111111111111",
+        "epoch rewards sysvar",
+    ),
+    known(
+        "SysvarEpochSchedu1e111111111111111111111111",
+        "epoch schedule sysvar",
+    ),
+    known("SysvarFees111111111111111111111111111111111", "fees sysvar"),
+    known(
+        "Sysvar1nstructions1111111111111111111111111",
+        "instructions sysvar",
+    ),
+    known(
+        "SysvarLastRestartS1ot1111111111111111111111",
+        "last restart slot sysvar",
+    ),
+    known(
+        "SysvarRecentB1ockHashes11111111111111111111",
+        "recent blockhashes sysvar",
+    ),
+    known("SysvarRent111111111111111111111111111111111", "rent sysvar"),
+    known(
+        "SysvarRewards111111111111111111111111111111",
+        "rewards sysvar",
+    ),
+    known(
+        "SysvarS1otHashes111111111111111111111111111",
+        "slot hashes sysvar",
+    ),
+    known(
+        "SysvarS1otHistory11111111111111111111111111",
+        "slot history sysvar",
+    ),
+    known(
+        "SysvarStakeHistory1111111111111111111111111",
+        "stake history sysvar",
+    ),
+];
+
+const fn known(address: &str, name: &'static str) -> (Pubkey, &'static str) {
+    (Pubkey::from_str_const(address), name)
+}
