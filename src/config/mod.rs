@@ -1,1 +1,38 @@
-//! To be furnished.
+//! Everything that can be configured, one struct per group; each setting is a command-line flag and an environment
+//! variable of the same name (`--tokenization-decimals`, `TOKENIZATION_DECIMALS`).
+//!
+//! Invariant: a program that has started holds only values inside their ranges, exactly as they were written. A value
+//! that cannot be read, would be rounded, or is out of range stops the start with one sentence that names the variable,
+//! the value and what is allowed, and with exit status 2. An empty variable counts as unset. Secrets are never echoed,
+//! neither by a refusal nor by `--help` nor by `Debug`.
+//!
+//! ```
+//! use gridtokenx::config::Config;
+//!
+//! let config = Config::from_flags(["--tokenization-decimals=6"]).unwrap();
+//! assert_eq!(config.tokenization.decimals, 6);
+//!
+//! let refused = Config::from_flags(["--tokenization-decimals=12"]).unwrap_err();
+//! assert_eq!(refused.to_string(), "TOKENIZATION_DECIMALS=12 is out of range: give a whole number from 0 to 9");
+//! ```
+
+mod auth;
+mod connections;
+mod env_example;
+mod error;
+mod minting;
+mod secret;
+mod service;
+mod setting;
+mod settings;
+mod tokenization;
+
+pub use auth::AuthConfig;
+pub use connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
+pub use env_example::env_example;
+pub use error::ConfigError;
+pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
+pub use secret::Secret;
+pub use service::{HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
+pub use settings::Config;
+pub use tokenization::TokenizationConfig;
