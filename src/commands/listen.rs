@@ -31,16 +31,27 @@ pub async fn listen(
     tokens: &TokenSource,
     stop: &CancellationToken,
 ) -> Result<(), FollowError> {
-    let target = Follow { ws_url: ws_url.to_owned(), after: args.after };
+    let target = Follow {
+        ws_url: ws_url.to_owned(),
+        after: args.after,
+    };
     follow(target, tokens, stop, |step| match step {
-        FollowStep::Connected { resumed_after: None } => {
+        FollowStep::Connected {
+            resumed_after: None,
+        } => {
             eprintln!("Listening at {ws_url}. Ctrl-C ends it.");
         }
-        FollowStep::Connected { resumed_after: Some(seq) } => {
+        FollowStep::Connected {
+            resumed_after: Some(seq),
+        } => {
             eprintln!("Listening at {ws_url}, from after event {seq}.");
         }
         FollowStep::Event { message, raw } => {
-            let line = if args.json { raw.to_owned() } else { line_of(&message) };
+            let line = if args.json {
+                raw.to_owned()
+            } else {
+                line_of(&message)
+            };
             // A reader that went away, as `head` does, ends it.
             if print_line(&line).is_err() {
                 stop.cancel();
@@ -49,7 +60,10 @@ pub async fn listen(
         FollowStep::Gap { raw } => eprintln!("Events are missing, they are no longer kept: {raw}"),
         FollowStep::Remark { raw } => eprintln!("The service says: {raw}"),
         FollowStep::Disconnected { reason, retry_in } => {
-            eprintln!("Cut off: {reason}. Again in {:.1} s.", retry_in.as_secs_f64());
+            eprintln!(
+                "Cut off: {reason}. Again in {:.1} s.",
+                retry_in.as_secs_f64()
+            );
         }
     })
     .await
@@ -70,7 +84,12 @@ fn line_of(message: &FeedMessage) -> String {
     ];
     parts.extend(message.meter_id.clone());
     parts.extend(message.kwh_amount.as_ref().map(|kwh| format!("{kwh} kWh")));
-    parts.extend(message.tokens_minted.as_ref().map(|units| format!("{units} base units")));
+    parts.extend(
+        message
+            .tokens_minted
+            .as_ref()
+            .map(|units| format!("{units} base units")),
+    );
     if let Some(total) = message.total_readings {
         parts.push(format!(
             "{total} readings: {} minted, {} failed",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use rust_decimal::Decimal;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -84,7 +85,7 @@ pub struct Stage {
 pub struct Outcome {
     pub counts: Counts,
     /// Sum of the minted and finalized readings of the play, base units.
-    pub base_units_minted: u128,
+    pub base_units_minted: Decimal,
     pub latency_ms: LatencyMs,
     /// Some of the reasons why submissions were refused.
     pub refusals: Vec<String>,

@@ -20,7 +20,7 @@ use super::schedule::INTERVAL_MINUTES;
 use super::tally::Acceptance;
 use crate::commands::backoff::Backoff;
 use crate::commands::tokens::TokenSource;
-use crate::domain::ReadingState;
+use crate::domain::{BaseUnits, ReadingState};
 
 /// Above the service's own limit for one request, so that its answer comes first.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
@@ -68,7 +68,7 @@ struct SubmitAnswer {
     reading_id: Uuid,
     duplicate: bool,
     state: ReadingState,
-    base_units: String,
+    base_units: BaseUnits,
 }
 
 /// A page of readings and what to ask for to get the next one.
@@ -133,17 +133,10 @@ impl Service {
         let url = format!("{}/api/meters/submit-reading", self.api_url);
         let (answer, tries): (SubmitAnswer, u32) =
             self.call(|http| http.post(&url).json(&body)).await?;
-        let base_units = answer
-            .base_units
-            .parse()
-            .map_err(|_| ServiceError::Refused {
-                status: StatusCode::OK,
-                reason: format!("base_units {:?} is no amount", answer.base_units),
-            })?;
         Ok(Acceptance {
             reading_id: answer.reading_id,
             state: answer.state,
-            base_units,
+            base_units: answer.base_units,
             // A duplicate of our own earlier try is this run's reading.
             is_old: answer.duplicate && tries == 1,
         })
@@ -281,10 +274,8 @@ mod tests {
         };
 
         let acceptance = service.submit(&reading).await.unwrap();
-        assert_eq!(
-            (acceptance.base_units, acceptance.is_old),
-            (123_400_000, false)
-        );
+        assert_eq!(acceptance.base_units, BaseUnits::new(123_400_000));
+        assert!(!acceptance.is_old, "the duplicate is of this run's own try");
         let refused = service.submit(&reading).await.unwrap_err();
         assert_eq!(
             refused.to_string(),

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rust_decimal::Decimal;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::ReadingState;
+use crate::domain::{BaseUnits, ReadingState};
 
 /// How many reasons of refused submissions are kept to be shown: they are usually all the same.
 const REFUSALS_SHOWN: usize = 3;
@@ -48,7 +49,7 @@ pub struct LatencyMs {
 pub struct Acceptance {
     pub reading_id: Uuid,
     pub state: ReadingState,
-    pub base_units: u64,
+    pub base_units: BaseUnits,
     /// Reported by an earlier run.
     pub is_old: bool,
 }
@@ -69,7 +70,7 @@ struct Books {
 
 struct Track {
     state: ReadingState,
-    base_units: u64,
+    base_units: BaseUnits,
     /// When `submit-reading` was called; `None` once measured, or when an earlier run had called it.
     called_at: Option<Instant>,
 }
@@ -164,15 +165,14 @@ impl Tally {
         self.books().refusals.clone()
     }
 
-    /// Sum of the minted and finalized readings.
-    pub fn base_units_minted(&self) -> u128 {
+    /// Sum of the minted and finalized readings, base units.
+    pub fn base_units_minted(&self) -> Decimal {
         let books = self.books();
-        books
+        let minted = books
             .accepted
             .values()
-            .filter(|track| is_minted(track.state))
-            .map(|track| u128::from(track.base_units))
-            .sum()
+            .filter(|track| is_minted(track.state));
+        minted.map(|track| track.base_units.to_decimal()).sum()
     }
 
     pub fn latency_ms(&self) -> LatencyMs {
@@ -240,7 +240,7 @@ mod tests {
         Acceptance {
             reading_id,
             state,
-            base_units: 250,
+            base_units: BaseUnits::new(250),
             is_old,
         }
     }
@@ -272,7 +272,7 @@ mod tests {
             (1, 1, 1, 1)
         );
         assert_eq!(counts.open(), 0);
-        assert_eq!(tally.base_units_minted(), 250);
+        assert_eq!(tally.base_units_minted(), Decimal::from(250));
         assert_eq!(
             tally.latency_ms(),
             LatencyMs {
