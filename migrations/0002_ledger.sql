@@ -39,7 +39,7 @@ CREATE TABLE mint_transactions (
     sends INTEGER NOT NULL DEFAULT 0,
     slot BIGINT,
     block_time TIMESTAMPTZ,
-    fee_lamports BIGINT,
+    fee_lamports BIGINT NOT NULL,
     confirmed_at TIMESTAMPTZ,
     finalized_at TIMESTAMPTZ,
     unproven_secs BIGINT NOT NULL DEFAULT 0,
@@ -78,3 +78,9 @@ CREATE TABLE foreign_mints (
 );
 COMMENT ON TABLE foreign_mints IS 'Landed mints of our authority that the ledger lacks: they hold the breaker open until an admin has dealt with them.';
 COMMENT ON COLUMN foreign_mints.booked_reason IS 'Set when an admin booked it without a reading; NULL keeps the breaker open.';
+
+CREATE TABLE token_accounts (
+    wallet BYTEA PRIMARY KEY CHECK (octet_length(wallet) = 32),
+    known_since TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE token_accounts IS 'Wallets that were paid at finality, so their token account existed: when it is missing later its owner closed it, and rent is not paid a second time.';

@@ -1,5 +1,20 @@
-//! The Solana cluster as this service sees it: RPC endpoints, signer, blocks and history.
+//! The Solana cluster as this service sees it: RPC endpoints, signer, blocks, token accounts.
+//!
+//! Invariant: an answer is believed for what it proves and no more. That a signature was found proves that it landed; that
+//! it was not found proves nothing, unless [`scan_blocks`] read every block that could hold it.
 
+mod blockhash;
+mod blocks;
 mod endpoint;
+mod error;
+mod local;
+mod signer;
+mod token_account;
 
+pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
+pub use blocks::{BlockScan, NoProof, scan_blocks};
 pub use endpoint::{Endpoint, Endpoints};
+pub use error::ChainError;
+pub use local::{is_local_chain, prepare_local_chain};
+pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};
+pub use token_account::{TokenAccountState, inspect_token_accounts};

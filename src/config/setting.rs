@@ -126,9 +126,10 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Setting<T> {
         } else {
             format!("={}", printable(&value.to_string_lossy()))
         };
+        // clap prints such a message as it is, so the end of the line belongs to it.
         Err(Error::raw(
             ErrorKind::ValueValidation,
-            format!("{variable}{shown} {wrong}: give {}", self.allowed),
+            format!("{variable}{shown} {wrong}: give {}\n", self.allowed),
         ))
     }
 }

@@ -1,1 +1,41 @@
-//! To be furnished.
+//! The ledger: which reading is paid by which transaction.
+//!
+//! Invariant: a reading has at most one live mint transaction. Kept by the unique index `live_mint_of_reading`, because two
+//! workers may hold the same job. Whoever sends bytes must have committed them here before ([`record`]). A transaction is
+//! given up only on proof ([`proof`]); until then its bytes may be sent again and again, and its readings wait.
+//!
+//! This room alone writes the states, attempts and wallets of `readings`, and the tables of `migrations/0002_ledger.sql`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `record` | rule 1: the transaction is stored before it is sent |
+//! | `send` | rule 2: the same bytes, any number of times |
+//! | `proof` | rule 3: dead only when every block that could hold it was read |
+//! | `resolver` | rule 4: one loop that brings everything stored to its end |
+//! | `sighting`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
+//! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
+//! | `breaker`, `walk`, `identity` | rules 7 and 8: a ledger that went backwards, a chain that is another |
+
+mod blame;
+mod breaker;
+mod error;
+mod guard;
+mod identity;
+mod open;
+mod proof;
+mod record;
+mod refuse;
+mod resolver;
+mod retry;
+mod send;
+mod settle;
+mod sighting;
+mod walk;
+
+pub use blame::readings_to_blame;
+pub use error::LedgerError;
+pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
+pub use refuse::{AfterRefusal, Refusal, refuse_pending};
+pub use resolver::{Resolver, ResolverLimits};
+pub use retry::RetrySchedule;
+pub use send::send;

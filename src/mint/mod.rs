@@ -1,1 +1,19 @@
-//! To be furnished.
+//! The Minter: many readings, one Solana transaction.
+//!
+//! Callers hand in one reading each and wait; readings that arrive together are packed together, signed, recorded in the
+//! ledger, and only then sent. The answer comes once the ledger holds the reading as `submitted` (or it cannot be minted
+//! now); what follows is the Resolver's.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `minter` | collects callers into batches, and keeps the sends within their bound |
+//! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
+//! | `batch` | one batch: accounts, packing, simulation, recording |
+//! | `transaction` | builds and signs one transaction: pure |
+
+mod batch;
+mod candidate;
+mod minter;
+mod transaction;
+
+pub use minter::{MintLimits, MintOutcome, MintPermission, Minter};

@@ -1,1 +1,24 @@
-//! To be furnished.
+//! The queue: apalis on Postgres, and the two jobs that it runs.
+//!
+//! A job only says "look at this reading" or "look for stragglers": it may run twice, late, or never, and the ledger still
+//! pays every reading once. What a job leaves undone the sweep finds.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `workers` | builds the workers, restarts them, drains them |
+//! | `wake_up` | when a worker looks for jobs: on NOTIFY, and by a slow poll |
+//! | `mint_reading`, `sweep` | the jobs |
+//! | `guarded` | time-out and panic of a handler, caught inside it |
+//! | `process` | this process' advisory lock; jobs of dead processes are handed back |
+//! | `prune` | finished jobs are dropped |
+
+mod guarded;
+mod mint_reading;
+mod process;
+mod prune;
+mod sweep;
+mod wake_up;
+mod workers;
+
+pub use process::{ProcessError, ProcessLock};
+pub use workers::{QueueContext, Workers};

@@ -1,0 +1,337 @@
+//! The embedded store: one redb file, one transaction per block.
+//!
+//! Invariant: the file holds the chain as it was after some block, never between two. Kept by writing a block's
+//! accounts, transactions and header in one transaction of redb; it would break if anything wrote a part alone.
+
+use std::path::Path;
+
+use bincode::Options;
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use serde::{Deserialize, Serialize};
+use solana_sdk::hash::Hash;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use surfpool_core::solana_account::Account;
+use surfpool_core::types::TransactionWithStatusMeta;
+
+use crate::error::StoreError;
+use crate::record::{self, encoding};
+
+/// Raised by every change of what the tables hold.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Headers of blocks without transactions are kept for a day; older ones are a function of their neighbours.
+/// Without this an idle chain would grow by 200,000 rows a day for ever.
+const EMPTY_HEADERS_KEPT: u64 = 216_000;
+
+/// redb's default of 1 GiB is more than the whole of this program needs.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const ACCOUNTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("accounts");
+const TRANSACTIONS: TableDefinition<&[u8; 64], &[u8]> = TableDefinition::new("transactions");
+const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
+
+const VERSION_KEY: &str = "version";
+const ORIGIN_KEY: &str = "origin";
+
+/// Where a chain began, fixed at its first start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Origin {
+    pub genesis_hash: Hash,
+    pub slot: u64,
+}
+
+/// What is kept of a block beside its transactions. Its blockhash follows from its height.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    pub height: u64,
+    /// Seconds since 1970.
+    pub time: i64,
+    /// In the order of execution.
+    pub signatures: Vec<Signature>,
+}
+
+/// What a block did to one account.
+#[derive(Clone, Debug)]
+pub enum AccountChange {
+    Whole(Account),
+    /// Only the balance is known: what an airdrop gave, or a failed transaction paid.
+    Lamports(u64),
+}
+
+/// One block, complete, as it is written.
+#[derive(Debug)]
+pub struct Block {
+    pub slot: u64,
+    pub header: Header,
+    pub accounts: Vec<(Pubkey, AccountChange)>,
+    pub transactions: Vec<(Signature, Vec<u8>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredAccount {
+    lamports: u64,
+    owner: Pubkey,
+    executable: bool,
+    rent_epoch: u64,
+    data: Vec<u8>,
+}
+
+pub struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens or creates the file. A file of another version is refused, whatever wrote it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| match error {
+                redb::DatabaseError::UpgradeRequired(version) => {
+                    StoreError::OtherVersion(format!("of file format {version}"))
+                }
+                other => other.into(),
+            })?;
+        Self::prepare(database)
+    }
+
+    /// A store that ends with the process.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::prepare(
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(InMemoryBackend::new())?,
+        )
+    }
+
+    fn prepare(database: Database) -> Result<Self, StoreError> {
+        let store = Self { database };
+        let transaction = store.database.begin_write()?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let found = meta
+                .get(VERSION_KEY)?
+                .map(|version| version.value().to_vec());
+            match found {
+                None => {
+                    meta.insert(VERSION_KEY, FORMAT_VERSION.to_le_bytes().as_slice())?;
+                }
+                Some(version) if version == FORMAT_VERSION.to_le_bytes() => {}
+                Some(version) => {
+                    let version = <[u8; 4]>::try_from(version.as_slice()).map_or_else(
+                        |_| "unknown".to_owned(),
+                        |le| u32::from_le_bytes(le).to_string(),
+                    );
+                    return Err(StoreError::OtherVersion(version));
+                }
+            }
+            transaction.open_table(ACCOUNTS)?;
+            transaction.open_table(TRANSACTIONS)?;
+            transaction.open_table(HEADERS)?;
+        }
+        transaction.commit()?;
+        Ok(store)
+    }
+
+    /// Where this chain began; `new` is stored if it begins now.
+    pub fn origin_or(&self, new: Origin) -> Result<Origin, StoreError> {
+        let transaction = self.database.begin_write()?;
+        let origin = {
+            let mut meta = transaction.open_table(META)?;
+            let stored = meta
+                .get(ORIGIN_KEY)?
+                .map(|bytes| decode("origin", bytes.value()))
+                .transpose()?;
+            match stored {
+                Some(origin) => origin,
+                None => {
+                    meta.insert(ORIGIN_KEY, encode("origin", &new)?.as_slice())?;
+                    new
+                }
+            }
+        };
+        transaction.commit()?;
+        Ok(origin)
+    }
+
+    /// Writes a block: all of it or nothing.
+    pub fn write(&self, block: &Block) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin_write()?;
+        // The next start after a kill -9 opens at once instead of reading the whole file.
+        transaction.set_quick_repair(true);
+        {
+            let mut accounts = transaction.open_table(ACCOUNTS)?;
+            for (pubkey, change) in &block.accounts {
+                let key = pubkey.as_array();
+                let account = match change {
+                    AccountChange::Whole(account) => account.clone(),
+                    AccountChange::Lamports(lamports) => {
+                        let stored = accounts
+                            .get(key)?
+                            .map(|bytes| decode_account(bytes.value()));
+                        Account {
+                            lamports: *lamports,
+                            ..stored.transpose()?.unwrap_or_default()
+                        }
+                    }
+                };
+                if account.lamports == 0 {
+                    // Closed. A restart begins with the programs only, so a missing row says the same.
+                    accounts.remove(key)?;
+                } else {
+                    accounts.insert(key, encode_account(account)?.as_slice())?;
+                }
+            }
+            let mut transactions = transaction.open_table(TRANSACTIONS)?;
+            for (signature, record) in &block.transactions {
+                transactions.insert(signature.as_array(), record.as_slice())?;
+            }
+            let mut headers = transaction.open_table(HEADERS)?;
+            headers.insert(block.slot, encode("header", &block.header)?.as_slice())?;
+            if let Some(old) = block.slot.checked_sub(EMPTY_HEADERS_KEPT) {
+                let is_empty = headers
+                    .get(old)?
+                    .map(|bytes| decode::<Header>("header", bytes.value()))
+                    .transpose()?
+                    .is_some_and(|header| header.signatures.is_empty());
+                if is_empty {
+                    headers.remove(old)?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The newest block.
+    pub fn tip(&self) -> Result<Option<(u64, Header)>, StoreError> {
+        self.header_at_or_below(u64::MAX)
+    }
+
+    /// The newest stored header whose slot is not above `slot`.
+    pub fn header_at_or_below(&self, slot: u64) -> Result<Option<(u64, Header)>, StoreError> {
+        let headers = self.database.begin_read()?.open_table(HEADERS)?;
+        let found = headers.range(..=slot)?.next_back().transpose()?;
+        found
+            .map(|(slot, bytes)| Ok((slot.value(), decode("header", bytes.value())?)))
+            .transpose()
+    }
+
+    /// The slots of all stored headers, oldest first.
+    pub fn slots(&self) -> Result<Vec<u64>, StoreError> {
+        let headers = self.database.begin_read()?.open_table(HEADERS)?;
+        headers.iter()?.map(|row| Ok(row?.0.value())).collect()
+    }
+
+    /// Up to `limit` headers, newest first.
+    pub fn newest_headers(&self, limit: usize) -> Result<Vec<(u64, Header)>, StoreError> {
+        let headers = self.database.begin_read()?.open_table(HEADERS)?;
+        headers
+            .iter()?
+            .rev()
+            .take(limit)
+            .map(|row| {
+                let (slot, bytes) = row?;
+                Ok((slot.value(), decode("header", bytes.value())?))
+            })
+            .collect()
+    }
+
+    pub fn header_count(&self) -> Result<u64, StoreError> {
+        Ok(self.database.begin_read()?.open_table(HEADERS)?.len()?)
+    }
+
+    pub fn transaction(
+        &self,
+        signature: &Signature,
+    ) -> Result<Option<TransactionWithStatusMeta>, StoreError> {
+        let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
+        transactions
+            .get(signature.as_array())?
+            .map(|record| record::decode(record.value()))
+            .transpose()
+    }
+
+    pub fn has_transaction(&self, signature: &Signature) -> Result<bool, StoreError> {
+        let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
+        Ok(transactions.get(signature.as_array())?.is_some())
+    }
+
+    pub fn transaction_count(&self) -> Result<u64, StoreError> {
+        Ok(self
+            .database
+            .begin_read()?
+            .open_table(TRANSACTIONS)?
+            .len()?)
+    }
+
+    /// Every transaction, one at a time: all of them would not fit the memory of a chain that ran for weeks.
+    pub fn transactions(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<TransactionWithStatusMeta, StoreError>>, StoreError>
+    {
+        let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
+        Ok(transactions
+            .range::<&[u8; 64]>(..)?
+            .map(|row| record::decode(row?.1.value())))
+    }
+
+    pub fn accounts(&self) -> Result<Vec<(Pubkey, Account)>, StoreError> {
+        let accounts = self.database.begin_read()?.open_table(ACCOUNTS)?;
+        accounts
+            .iter()?
+            .map(|row| {
+                let (pubkey, bytes) = row?;
+                Ok((
+                    Pubkey::new_from_array(*pubkey.value()),
+                    decode_account(bytes.value())?,
+                ))
+            })
+            .collect()
+    }
+}
+
+fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
+    encoding()
+        .serialize(value)
+        .map_err(|error| StoreError::Corrupt {
+            what,
+            reason: error.to_string(),
+        })
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    encoding()
+        .deserialize(bytes)
+        .map_err(|error| StoreError::Corrupt {
+            what,
+            reason: error.to_string(),
+        })
+}
+
+fn encode_account(account: Account) -> Result<Vec<u8>, StoreError> {
+    encode(
+        "account",
+        &StoredAccount {
+            lamports: account.lamports,
+            owner: account.owner,
+            executable: account.executable,
+            rent_epoch: account.rent_epoch,
+            data: account.data,
+        },
+    )
+}
+
+fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
+    let stored: StoredAccount = decode("account", bytes)?;
+    Ok(Account {
+        lamports: stored.lamports,
+        owner: stored.owner,
+        executable: stored.executable,
+        rent_epoch: stored.rent_epoch,
+        data: stored.data,
+    })
+}

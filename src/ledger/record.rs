@@ -1,0 +1,156 @@
+//! Record before send: rule 1 of the ledger.
+//!
+//! Invariant: bytes leave this process only after the row that holds them is known to be committed. When the answer to
+//! COMMIT is lost the bytes are dropped unsent; the row is there or not, and the Resolver finds out.
+
+use solana_sdk::signature::Signature;
+use sqlx::{Connection, PgConnection, PgPool};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::breaker::{self, SigningRefused};
+use super::guard::reading_guard;
+use crate::chain::RecentBlockhash;
+use crate::domain::{BaseUnits, ReadingEvent};
+
+/// A signed transaction that is not known to anybody yet.
+#[derive(Clone, Debug)]
+pub struct NewMintTransaction {
+    /// 48 bits, from [`reserve_numbers`]; in the memo.
+    pub number: u64,
+    pub signature: Signature,
+    /// The signed bytes.
+    pub wire: Vec<u8>,
+    pub merkle_root: [u8; 32],
+    pub base_units: BaseUnits,
+    pub blockhash: RecentBlockhash,
+    /// Name of the endpoint that gave the blockhash and gets the first send.
+    pub endpoint: String,
+    pub account_creations: u32,
+    pub fee_lamports: u64,
+    /// The readings that it pays, as they were when it was packed.
+    pub readings: Vec<PackedReading>,
+}
+
+/// A reading and the revision that was packed: recorded only if nothing changed meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedReading {
+    pub id: Uuid,
+    pub revision: i64,
+}
+
+/// Why a transaction was not recorded. In every case its bytes must not be sent.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// Some reading is no longer what was packed: another worker was faster, or an admin changed it. Pack again.
+    #[error("a packed reading changed before its mint transaction was recorded")]
+    Stale,
+    /// The ledger breaker is open, or this database is not the one that the ledger knows.
+    #[error(transparent)]
+    Refused(#[from] SigningRefused),
+    /// Nothing was written.
+    #[error("the mint transaction was not recorded: {0}")]
+    NotRecorded(sqlx::Error),
+    /// The answer to COMMIT was lost: the row may be there.
+    #[error("it is unknown whether the mint transaction was recorded: {0}")]
+    Unknown(sqlx::Error),
+}
+
+/// Takes `count` numbers for mint transactions; a number that is not used leaves a hole, which harms nobody.
+pub async fn reserve_numbers(pool: &PgPool, count: u64) -> sqlx::Result<u64> {
+    let first: i64 = sqlx::query_scalar(
+        "UPDATE ledger
+         SET next_number = next_number + $1
+         RETURNING next_number - $1",
+    )
+    .bind(count as i64)
+    .fetch_one(pool)
+    .await?;
+    Ok(first as u64)
+}
+
+/// Stores the transaction and turns its readings to `submitted`, all or nothing. `Ok` means: committed, send it.
+pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), RecordError> {
+    let mut connection = pool.acquire().await.map_err(RecordError::NotRecorded)?;
+    let mut transaction = connection.begin().await.map_err(RecordError::NotRecorded)?;
+    // Shares the breaker's row until commit: whoever opens the breaker waits for us, whoever comes later sees it open.
+    breaker::check_may_sign(&mut transaction).await?;
+    insert(&mut transaction, new).await.map_err(stale_or_failed)?;
+    let submitted = submit_readings(&mut transaction, new)
+        .await
+        .map_err(stale_or_failed)?;
+    if submitted != new.readings.len() as u64 {
+        return Err(RecordError::Stale);
+    }
+    crate::failpoint!("ledger.before_record_commit");
+    transaction.commit().await.map_err(RecordError::Unknown)?;
+    crate::failpoint!("ledger.recorded");
+    Ok(())
+}
+
+/// The unique index `live_mint_of_reading` speaks: the reading has a live mint transaction.
+fn stale_or_failed(error: sqlx::Error) -> RecordError {
+    match error.as_database_error() {
+        Some(database) if database.constraint() == Some("live_mint_of_reading") => {
+            RecordError::Stale
+        }
+        _ => RecordError::NotRecorded(error),
+    }
+}
+
+async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO mint_transactions
+             (number, signature, wire, merkle_root, base_units, blockhash, blockhash_slot,
+              last_valid_block_height, endpoint, account_creations, fee_lamports)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(new.number as i64)
+    .bind(new.signature.as_ref())
+    .bind(&new.wire)
+    .bind(new.merkle_root.as_slice())
+    .bind(new.base_units.as_decimal())
+    .bind(new.blockhash.hash.to_string())
+    .bind(new.blockhash.slot as i64)
+    .bind(new.blockhash.last_valid_block_height as i64)
+    .bind(&new.endpoint)
+    .bind(new.account_creations as i32)
+    .bind(new.fee_lamports as i64)
+    .execute(&mut *transaction)
+    .await?;
+    let readings: Vec<Uuid> = new.readings.iter().map(|reading| reading.id).collect();
+    sqlx::query(
+        "INSERT INTO mint_transaction_readings (transaction, reading)
+         SELECT $1, reading
+         FROM UNNEST($2::UUID[]) AS packed (reading)",
+    )
+    .bind(new.number as i64)
+    .bind(readings)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+async fn submit_readings(
+    transaction: &mut PgConnection,
+    new: &NewMintTransaction,
+) -> sqlx::Result<u64> {
+    let guard = reading_guard(ReadingEvent::Recorded);
+    let ids: Vec<Uuid> = new.readings.iter().map(|reading| reading.id).collect();
+    let revisions: Vec<i64> = new.readings.iter().map(|reading| reading.revision).collect();
+    let updated = sqlx::query(
+        "UPDATE readings AS reading
+         SET state = $3, revision = reading.revision + 1
+         FROM UNNEST($1::UUID[], $2::BIGINT[]) AS packed (id, revision)
+         WHERE reading.id = packed.id
+           AND reading.revision = packed.revision
+           AND reading.state = ANY($4)",
+    )
+    .bind(ids)
+    .bind(revisions)
+    .bind(guard.to)
+    .bind(guard.from)
+    .execute(transaction)
+    .await?;
+    Ok(updated.rows_affected())
+}

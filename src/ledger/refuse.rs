@@ -1,0 +1,197 @@
+//! Refused readings: attempts, backoff, and the end of patience.
+//!
+//! An attempt is used only when simulation or the chain refused *this* reading. What failed around it (time-outs,
+//! overload, a lagging node, proven expiry) uses none.
+
+use chrono::{DateTime, Utc};
+use rand::Rng;
+use solana_sdk::transaction::TransactionError;
+use sqlx::{FromRow, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::guard::{mint_transaction_guard, reading_guard};
+use super::settle::{self, ChangedReading, event_fields};
+use super::{LedgerError, RetrySchedule};
+use crate::domain::{MintTransactionEvent, ReadingEvent};
+use crate::outbox::{self, Event, EventType, Job, Topic};
+
+/// A reading that cannot be paid as it is.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub reading: Uuid,
+    /// The sentence that owner and admin read.
+    pub reason: String,
+    /// Trying again by itself would not help: only a person can.
+    pub permanent: bool,
+}
+
+/// What became of a refused reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterRefusal {
+    /// Tried again then.
+    RetryAt(DateTime<Utc>),
+    /// `failed`: an admin can retry it.
+    Failed,
+    /// It was not `pending` any more: somebody else has it.
+    Elsewhere,
+}
+
+/// A pending reading was refused before it was recorded (its token account, or simulation).
+pub async fn refuse_pending(
+    pool: &PgPool,
+    schedule: &RetrySchedule,
+    refusal: &Refusal,
+) -> Result<AfterRefusal, LedgerError> {
+    let mut transaction = pool.begin().await?;
+    let after = refuse(&mut transaction, schedule, refusal).await?;
+    if after != AfterRefusal::Elsewhere {
+        outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+    }
+    transaction.commit().await?;
+    Ok(after)
+}
+
+/// Landed with an error, at finality: not paid. The readings to blame use up an attempt and are packed alone next time; the
+/// others are due at once. `to_blame` empty: nobody can tell, so all are packed alone and none uses an attempt.
+pub async fn bury_failed(
+    pool: &PgPool,
+    schedule: &RetrySchedule,
+    number: i64,
+    error: &TransactionError,
+    to_blame: &[Uuid],
+) -> Result<u64, LedgerError> {
+    let guard = mint_transaction_guard(MintTransactionEvent::Dead);
+    let mut transaction = pool.begin().await?;
+    let reason = format!("failed on chain: {error}");
+    if !settle::bury(&mut transaction, number, &guard, &reason).await? {
+        return Ok(0);
+    }
+    let readings = settle::move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
+    settle::release_links(&mut transaction, number).await?;
+    let alone = readings.len() == 1;
+    let mut due_now = Vec::new();
+    for reading in &readings {
+        if alone || to_blame.contains(&reading.id) {
+            let refusal = Refusal {
+                reading: reading.id,
+                reason: reason.clone(),
+                permanent: false,
+            };
+            refuse(&mut transaction, schedule, &refusal).await?;
+        } else {
+            due_now.push(reading.id);
+        }
+    }
+    if to_blame.is_empty() && !alone {
+        pack_alone(&mut transaction, &due_now).await?;
+    }
+    let jobs: Vec<Job> = due_now
+        .iter()
+        .map(|reading| Job::mint_reading(*reading, None))
+        .collect();
+    outbox::enqueue(&mut transaction, &jobs).await?;
+    outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+    transaction.commit().await?;
+    Ok(readings.len() as u64)
+}
+
+async fn pack_alone(transaction: &mut PgConnection, readings: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE readings
+         SET pack_alone = TRUE, revision = revision + 1
+         WHERE id = ANY($1)",
+    )
+    .bind(readings)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct Attempts {
+    attempts: i32,
+}
+
+async fn refuse(
+    transaction: &mut PgConnection,
+    schedule: &RetrySchedule,
+    refusal: &Refusal,
+) -> Result<AfterRefusal, LedgerError> {
+    let refused = reading_guard(ReadingEvent::Refused);
+    let row: Option<Attempts> = sqlx::query_as(
+        "SELECT attempts
+         FROM readings
+         WHERE id = $1
+           AND state = ANY($2)
+         FOR UPDATE",
+    )
+    .bind(refusal.reading)
+    .bind(refused.from)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(row) = row else {
+        return Ok(AfterRefusal::Elsewhere);
+    };
+    let attempts = row.attempts + 1;
+    let delay = if refusal.permanent {
+        None
+    } else {
+        schedule.delay_after(attempts as u32, rand::rng().random())
+    };
+    match delay {
+        Some(delay) => {
+            let next_attempt_at = Utc::now() + delay;
+            sqlx::query(
+                "UPDATE readings
+                 SET attempts = $2, next_attempt_at = $3, last_error = $4, pack_alone = TRUE,
+                     revision = revision + 1
+                 WHERE id = $1",
+            )
+            .bind(refusal.reading)
+            .bind(attempts)
+            .bind(next_attempt_at)
+            .bind(&refusal.reason)
+            .execute(&mut *transaction)
+            .await?;
+            let job = Job::mint_reading(refusal.reading, Some(next_attempt_at));
+            outbox::enqueue(transaction, &[job]).await?;
+            Ok(AfterRefusal::RetryAt(next_attempt_at))
+        }
+        None => {
+            give_up(transaction, refusal, attempts).await?;
+            Ok(AfterRefusal::Failed)
+        }
+    }
+}
+
+async fn give_up(
+    transaction: &mut PgConnection,
+    refusal: &Refusal,
+    attempts: i32,
+) -> Result<(), LedgerError> {
+    let guard = reading_guard(ReadingEvent::GivenUp);
+    let failed: Option<ChangedReading> = sqlx::query_as(
+        "UPDATE readings AS reading
+         SET state = $3, attempts = $4, last_error = $5, pack_alone = TRUE,
+             revision = reading.revision + 1
+         FROM meters AS meter
+         WHERE reading.id = $1
+           AND reading.state = ANY($2)
+           AND meter.id = reading.meter
+         RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
+                   reading.base_units, ''::BYTEA AS signature",
+    )
+    .bind(refusal.reading)
+    .bind(guard.from)
+    .bind(guard.to)
+    .bind(attempts)
+    .bind(&refusal.reason)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(reading) = failed {
+        let mut fields = event_fields(&reading)?;
+        fields.error_reason = Some(refusal.reason.clone());
+        outbox::publish(transaction, &[Event::new(EventType::MintFailed, &fields)]).await?;
+    }
+    Ok(())
+}

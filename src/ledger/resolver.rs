@@ -1,0 +1,339 @@
+//! The Resolver: brings every stored mint transaction to its end.
+//!
+//! One loop, about once a slot, in the one process that holds its lock. It depends on nothing but ledger and chain: not on
+//! the queue, the sweep or the auto-mint switch. It re-sends the same bytes, confirms in bulk, finalizes, notices forks,
+//! and beside that looks for proofs of death. Everything it writes is compare-and-set ([`settle`]), so a Resolver that
+//! wakes up late does no harm.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use solana_sdk::transaction::{Transaction, TransactionError};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::open::{self, OpenTransaction};
+use super::proof::Undertaker;
+use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
+use super::{LedgerError, RetrySchedule, blame, refuse, send, settle};
+use crate::chain::Endpoints;
+use crate::domain::MintTransactionState;
+
+/// Settings of the Resolver.
+#[derive(Clone, Debug)]
+pub struct ResolverLimits {
+    /// How long a transaction may stay unproven after its expiry, while an endpoint answers.
+    pub quarantine_after: Duration,
+    /// For readings whose transaction failed on chain.
+    pub schedule: RetrySchedule,
+}
+
+/// About one slot.
+const ROUND_EVERY: Duration = Duration::from_millis(400);
+/// Expiry takes a minute: there is no hurry to prove it.
+const PROOF_EVERY: Duration = Duration::from_secs(2);
+/// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
+const RESEND_EVERY: Duration = Duration::from_secs(2);
+/// Re-sends under way at once.
+const RESENDS_AT_ONCE: usize = 16;
+/// Re-sends in one round at most: the rest follows in the next.
+const RESENDS_PER_ROUND: usize = 128;
+/// Older than this the recent-status cache of a node may have forgotten it.
+const HISTORY_AFTER_MS: i64 = 60_000;
+/// Rounds in which no endpoint sees a confirmed transaction before it is taken for forked. Being wrong is harmless: the
+/// same bytes are sent again and found landed.
+const ROUNDS_TO_FORK: u32 = 5;
+/// Transactions confirmed in one database transaction: bounds how long their readings' events wait for each other.
+const CONFIRMED_AT_ONCE: usize = 64;
+
+/// Settles mint transactions while this process holds the Resolver's lock.
+pub struct Resolver {
+    pool: PgPool,
+    endpoints: Endpoints,
+    mint: Pubkey,
+    limits: ResolverLimits,
+}
+
+/// What the Resolver remembers between rounds; losing it costs nothing but time.
+#[derive(Default)]
+struct Memory {
+    sent: HashMap<i64, Instant>,
+    missed: HashMap<i64, u32>,
+}
+
+impl Resolver {
+    pub fn new(
+        pool: PgPool,
+        endpoints: Endpoints,
+        mint: Pubkey,
+        limits: ResolverLimits,
+    ) -> Resolver {
+        Resolver {
+            pool,
+            endpoints,
+            mint,
+            limits,
+        }
+    }
+
+    /// Runs until told to stop, or until the lock is lost.
+    pub async fn run(&self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.settle_forever() => {}
+            () = self.prove_forever() => {}
+        }
+    }
+
+    async fn settle_forever(&self) {
+        let mut memory = Memory::default();
+        let mut ticks = tokio::time::interval(ROUND_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut log = Quiet::default();
+        loop {
+            ticks.tick().await;
+            log.report(self.settle_round(&mut memory).await);
+        }
+    }
+
+    async fn prove_forever(&self) {
+        let mut undertaker = Undertaker::new(&self.pool, &self.endpoints, &self.limits);
+        let mut ticks = tokio::time::interval(PROOF_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut log = Quiet::default();
+        loop {
+            ticks.tick().await;
+            log.report(undertaker.round().await);
+        }
+    }
+
+    async fn settle_round(&self, memory: &mut Memory) -> Result<(), LedgerError> {
+        let open = open::open_transactions(&self.pool).await?;
+        memory.forget_all_but(&open);
+        let mut unseen = Vec::new();
+        for chunk in open.chunks(SIGNATURES_PER_CALL) {
+            let mut news = News::default();
+            for (open, sighting) in self.sightings(chunk).await? {
+                news.sort_in(open, sighting, memory);
+            }
+            self.write_down(&news).await?;
+            unseen.extend(news.to_send);
+        }
+        self.send_again(unseen, memory).await
+    }
+
+    /// Recent ones are asked of one endpoint's cache; older ones, and confirmed ones that are missed, with history.
+    async fn sightings<'a>(
+        &self,
+        chunk: &'a [OpenTransaction],
+    ) -> Result<Vec<(&'a OpenTransaction, Sighting)>, LedgerError> {
+        let mut answers: Vec<(&OpenTransaction, Sighting)> = Vec::with_capacity(chunk.len());
+        let (recent, old): (Vec<_>, Vec<_>) =
+            chunk.iter().partition(|open| open.age_ms < HISTORY_AFTER_MS);
+        for (group, with_history) in [(recent, false), (old, true)] {
+            if group.is_empty() {
+                continue;
+            }
+            let signatures = signatures_of(&group)?;
+            let found = sighting::look(&self.endpoints, &signatures, with_history).await?;
+            answers.extend(group.into_iter().zip(found));
+        }
+        Ok(answers)
+    }
+
+    async fn write_down(&self, news: &News) -> Result<(), LedgerError> {
+        for landed in news.confirmed.chunks(CONFIRMED_AT_ONCE) {
+            settle::confirm(&self.pool, landed).await?;
+        }
+        if !news.finalized.is_empty() {
+            let slots: Vec<u64> = news.finalized.iter().map(|landed| landed.slot).collect();
+            let times = self.block_times(&slots).await;
+            for landed in news.finalized.chunks(CONFIRMED_AT_ONCE) {
+                let block_times: Vec<Option<i64>> = landed
+                    .iter()
+                    .map(|landed| times.get(&landed.slot).copied().flatten())
+                    .collect();
+                settle::finalize(&self.pool, landed, &block_times).await?;
+            }
+        }
+        if !news.forked.is_empty() {
+            let readings = settle::fork(&self.pool, &news.forked).await?;
+            tracing::warn!(
+                transactions = news.forked.len(),
+                readings,
+                "confirmed mint transactions vanished in a fork; sending the same bytes again"
+            );
+        }
+        for (number, error) in &news.failed {
+            let to_blame = self.to_blame(*number, error).await?;
+            let readings = refuse::bury_failed(
+                &self.pool,
+                &self.limits.schedule,
+                *number,
+                error,
+                &to_blame,
+            )
+            .await?;
+            tracing::warn!(number, %error, readings, "mint transaction failed on chain");
+        }
+        Ok(())
+    }
+
+    /// Seconds since 1970 of these slots' blocks; a time that cannot be had is left out of the books, not guessed.
+    async fn block_times(&self, slots: &[u64]) -> HashMap<u64, Option<i64>> {
+        let mut times = HashMap::new();
+        for slot in slots {
+            if !times.contains_key(slot) {
+                let time = self.endpoints.preferred().rpc().get_block_time(*slot).await.ok();
+                times.insert(*slot, time);
+            }
+        }
+        times
+    }
+
+    async fn to_blame(
+        &self,
+        number: i64,
+        error: &TransactionError,
+    ) -> Result<Vec<Uuid>, LedgerError> {
+        let wire = open::wire_bytes(&self.pool, &[number]).await?;
+        let readings = open::readings_of(&self.pool, number).await?;
+        Ok(wire
+            .first()
+            .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
+            .map(|transaction| {
+                blame::readings_to_blame(&transaction.message, error, &self.mint, &readings)
+            })
+            .unwrap_or_default())
+    }
+
+    async fn send_again(
+        &self,
+        unseen: Vec<OpenTransaction>,
+        memory: &mut Memory,
+    ) -> Result<(), LedgerError> {
+        let due: Vec<OpenTransaction> = unseen
+            .into_iter()
+            .filter(|open| memory.is_send_due(open))
+            .take(RESENDS_PER_ROUND)
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<i64> = due.iter().map(|open| open.number).collect();
+        let wires: HashMap<i64, Vec<u8>> =
+            open::wire_bytes(&self.pool, &numbers).await?.into_iter().collect();
+        futures_util::stream::iter(due.iter().filter_map(|open| {
+            let wire = wires.get(&open.number)?;
+            Some(send::send_to_all(&self.endpoints, &open.endpoint, &open.signature, wire))
+        }))
+        .for_each_concurrent(RESENDS_AT_ONCE, |sent| sent)
+        .await;
+        let now = Instant::now();
+        memory.sent.extend(numbers.iter().map(|number| (*number, now)));
+        open::note_sends(&self.pool, &numbers).await?;
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn forget_all_but(&mut self, open: &[OpenTransaction]) {
+        let numbers: std::collections::HashSet<i64> = open.iter().map(|open| open.number).collect();
+        self.sent.retain(|number, _| numbers.contains(number));
+        self.missed.retain(|number, _| numbers.contains(number));
+    }
+
+    fn is_send_due(&self, open: &OpenTransaction) -> bool {
+        let just_recorded = open.age_ms < RESEND_EVERY.as_millis() as i64;
+        let just_sent = self
+            .sent
+            .get(&open.number)
+            .is_some_and(|sent| sent.elapsed() < RESEND_EVERY);
+        !just_recorded && !just_sent
+    }
+}
+
+/// One round's sightings, by what is to be done about them.
+#[derive(Default)]
+struct News {
+    confirmed: Vec<settle::Landed>,
+    finalized: Vec<settle::Landed>,
+    failed: Vec<(i64, TransactionError)>,
+    forked: Vec<i64>,
+    to_send: Vec<OpenTransaction>,
+}
+
+impl News {
+    fn sort_in(&mut self, open: &OpenTransaction, sighting: Sighting, memory: &mut Memory) {
+        let confirmed = open.state == MintTransactionState::Confirmed;
+        let number = open.number;
+        if sighting != Sighting::NotSeen {
+            memory.missed.remove(&number);
+        }
+        match sighting {
+            Sighting::Confirmed { slot } if !confirmed => {
+                self.confirmed.push(settle::Landed { number, slot });
+            }
+            Sighting::Finalized { slot } => {
+                if !confirmed {
+                    self.confirmed.push(settle::Landed { number, slot });
+                }
+                self.finalized.push(settle::Landed { number, slot });
+            }
+            Sighting::FailedForGood { error } => {
+                // Confirmed without an error on a fork that died, finalized with one on the fork that lived.
+                if confirmed {
+                    self.forked.push(number);
+                }
+                self.failed.push((number, error));
+            }
+            Sighting::NotSeen if confirmed => {
+                let missed = memory.missed.entry(number).or_default();
+                *missed += 1;
+                if *missed >= ROUNDS_TO_FORK {
+                    self.forked.push(number);
+                }
+            }
+            Sighting::NotSeen => self.to_send.push(open.clone()),
+            Sighting::Confirmed { .. } | Sighting::Unsettled => {}
+        }
+    }
+}
+
+fn signatures_of(open: &[&OpenTransaction]) -> Result<Vec<Signature>, LedgerError> {
+    open.iter()
+        .map(|open| {
+            Signature::from_str(&open.signature).map_err(|_| LedgerError::Unreadable {
+                what: "a signature",
+                value: open.signature.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Logs a failure when it begins and when it is over, not at every round.
+#[derive(Default)]
+struct Quiet {
+    failing: bool,
+}
+
+impl Quiet {
+    fn report(&mut self, outcome: Result<(), LedgerError>) {
+        match outcome {
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::warn!(%error, "the Resolver cannot work; trying again each round");
+            }
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!("the Resolver works again");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Sends recorded bytes. The signature is the chain's idempotency key: the same bytes may be sent any number of times.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use solana_client::rpc_request::RpcRequest;
+
+use crate::chain::{ChainError, Endpoint, Endpoints};
+
+/// Sends to one endpoint. "Already processed" is no failure: this signature landed.
+///
+/// Preflight is skipped: the transaction was simulated before it was signed, and a refusal now would prove nothing.
+pub async fn send(endpoint: &Endpoint, wire: &[u8]) -> Result<(), ChainError> {
+    let parameters = json!([
+        STANDARD.encode(wire),
+        { "encoding": "base64", "skipPreflight": true, "preflightCommitment": "confirmed" }
+    ]);
+    let answer: Result<String, _> = endpoint
+        .rpc()
+        .send(RpcRequest::SendTransaction, parameters)
+        .await;
+    match answer.map_err(|error| ChainError::from_client(endpoint.name(), &error)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_already_processed() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends to the endpoint that gave the blockhash, then to the others. A failure is only noted: the Resolver asks the
+/// chain whether it landed, and comes again.
+pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, wire: &[u8]) {
+    let given = endpoints.by_name(first);
+    let others = endpoints.iter().filter(|endpoint| endpoint.name() != first);
+    for endpoint in given.into_iter().chain(others) {
+        if let Err(error) = send(endpoint, wire).await {
+            tracing::debug!(signature, %error, "a re-send was not taken");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What the chain said about recorded transactions, written down: confirmed, finalized, forked, dead, quarantined.
+//!
+//! Invariant: every change is compare-and-set on the transaction's state, and only the writer whose change was made
+//! writes its events. Two Resolvers, or one that was asleep for minutes, can therefore never tell a thing twice, nor undo
+//! what another has done.
+
+use rust_decimal::Decimal;
+use solana_sdk::signature::Signature;
+use sqlx::{FromRow, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::LedgerError;
+use super::guard::{mint_transaction_guard, reading_guard};
+use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
+use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+
+/// A transaction that was seen on chain without an error.
+#[derive(Clone, Copy, Debug)]
+pub struct Landed {
+    pub number: i64,
+    pub slot: u64,
+}
+
+/// Landed and confirmed: its readings are `minted`, their owners are told. Returns the readings that changed.
+pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerError> {
+    let guard = mint_transaction_guard(MintTransactionEvent::Confirmed);
+    let numbers: Vec<i64> = landed.iter().map(|landed| landed.number).collect();
+    let slots: Vec<i64> = landed.iter().map(|landed| landed.slot as i64).collect();
+    let mut transaction = pool.begin().await?;
+    let changed: Vec<i64> = sqlx::query_scalar(
+        "UPDATE mint_transactions AS mint_transaction
+         SET state = $3, slot = landed.slot, confirmed_at = now(), sent_at = COALESCE(sent_at, now())
+         FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS landed (number, slot)
+         WHERE mint_transaction.number = landed.number
+           AND mint_transaction.state = ANY($4)
+         RETURNING mint_transaction.number",
+    )
+    .bind(numbers)
+    .bind(slots)
+    .bind(guard.to)
+    .bind(guard.from)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let readings = move_readings(&mut transaction, &changed, ReadingEvent::Confirmed).await?;
+    publish_for(&mut transaction, EventType::TokensMinted, &readings).await?;
+    crate::failpoint!("ledger.before_confirm_commit");
+    transaction.commit().await?;
+    crate::failpoint!("ledger.confirmed");
+    Ok(readings.len() as u64)
+}
+
+/// Finalized: the books are closed. The wallets' token accounts are known to exist from here on.
+///
+/// `block_times` are seconds since 1970, one for each.
+pub async fn finalize(
+    pool: &PgPool,
+    landed: &[Landed],
+    block_times: &[Option<i64>],
+) -> Result<u64, LedgerError> {
+    let guard = mint_transaction_guard(MintTransactionEvent::Finalized);
+    let numbers: Vec<i64> = landed.iter().map(|landed| landed.number).collect();
+    let slots: Vec<i64> = landed.iter().map(|landed| landed.slot as i64).collect();
+    let mut transaction = pool.begin().await?;
+    let changed: Vec<i64> = sqlx::query_scalar(
+        "UPDATE mint_transactions AS mint_transaction
+         SET state = $4, finalized_at = now(), ended_at = now(), slot = final.slot,
+             block_time = to_timestamp(final.block_time)
+         FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[]) AS final (number, slot, block_time)
+         WHERE mint_transaction.number = final.number
+           AND mint_transaction.state = ANY($5)
+         RETURNING mint_transaction.number",
+    )
+    .bind(numbers)
+    .bind(slots)
+    .bind(block_times)
+    .bind(guard.to)
+    .bind(guard.from)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let readings = move_readings(&mut transaction, &changed, ReadingEvent::Finalized).await?;
+    sqlx::query(
+        "INSERT INTO token_accounts (wallet)
+         SELECT DISTINCT wallet
+         FROM UNNEST($1::BYTEA[]) AS paid (wallet)
+         ORDER BY wallet
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(readings.iter().map(|reading| reading.wallet.clone()).collect::<Vec<_>>())
+    .execute(&mut *transaction)
+    .await?;
+    publish_for(&mut transaction, EventType::MintFinalized, &readings).await?;
+    crate::failpoint!("ledger.before_finalize_commit");
+    transaction.commit().await?;
+    crate::failpoint!("ledger.finalized");
+    Ok(readings.len() as u64)
+}
+
+/// A confirmed transaction vanished before finality: it is `recorded` again, and the same bytes will be sent again.
+pub async fn fork(pool: &PgPool, numbers: &[i64]) -> Result<u64, LedgerError> {
+    let guard = mint_transaction_guard(MintTransactionEvent::Forked);
+    let mut transaction = pool.begin().await?;
+    let changed: Vec<i64> = sqlx::query_scalar(
+        "UPDATE mint_transactions
+         SET state = $2, slot = NULL, confirmed_at = NULL
+         WHERE number = ANY($1)
+           AND state = ANY($3)
+         RETURNING number",
+    )
+    .bind(numbers)
+    .bind(guard.to)
+    .bind(guard.from)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let readings = move_readings(&mut transaction, &changed, ReadingEvent::Forked).await?;
+    transaction.commit().await?;
+    Ok(readings.len() as u64)
+}
+
+/// Proven absent from every block that could hold it: its readings may be paid by another transaction, at once.
+pub async fn bury_expired(pool: &PgPool, number: i64) -> Result<u64, LedgerError> {
+    let guard = mint_transaction_guard(MintTransactionEvent::Dead);
+    let mut transaction = pool.begin().await?;
+    let buried = bury(
+        &mut transaction,
+        number,
+        &guard,
+        "expired: none of the finalized blocks of its life holds it",
+    )
+    .await?;
+    if !buried {
+        return Ok(0);
+    }
+    let readings = move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
+    release_links(&mut transaction, number).await?;
+    let jobs: Vec<Job> = readings
+        .iter()
+        .map(|reading| Job::mint_reading(reading.id, None))
+        .collect();
+    outbox::enqueue(&mut transaction, &jobs).await?;
+    outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+    crate::failpoint!("ledger.before_dead_commit");
+    transaction.commit().await?;
+    crate::failpoint!("ledger.dead");
+    Ok(readings.len() as u64)
+}
+
+/// Unproven for too long after its expiry. Rules 2 and 3 go on.
+pub async fn quarantine(pool: &PgPool, number: i64) -> Result<u64, LedgerError> {
+    let guard = mint_transaction_guard(MintTransactionEvent::Quarantined);
+    let mut transaction = pool.begin().await?;
+    let changed = sqlx::query(
+        "UPDATE mint_transactions
+         SET state = $2
+         WHERE number = $1
+           AND state = ANY($3)",
+    )
+    .bind(number)
+    .bind(guard.to)
+    .bind(guard.from)
+    .execute(&mut *transaction)
+    .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(0);
+    }
+    let readings = move_readings(&mut transaction, &[number], ReadingEvent::Quarantined).await?;
+    transaction.commit().await?;
+    Ok(readings.len() as u64)
+}
+
+/// Marks the transaction dead; false when somebody else has ended it.
+pub(super) async fn bury(
+    transaction: &mut PgConnection,
+    number: i64,
+    guard: &super::guard::Guard,
+    reason: &str,
+) -> sqlx::Result<bool> {
+    let changed = sqlx::query(
+        "UPDATE mint_transactions
+         SET state = $2, error = $4, ended_at = now()
+         WHERE number = $1
+           AND state = ANY($3)",
+    )
+    .bind(number)
+    .bind(guard.to)
+    .bind(&guard.from)
+    .bind(reason)
+    .execute(transaction)
+    .await?;
+    Ok(changed.rows_affected() == 1)
+}
+
+/// The readings of a dead transaction may have another live one.
+pub(super) async fn release_links(transaction: &mut PgConnection, number: i64) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE mint_transaction_readings
+         SET live = FALSE
+         WHERE transaction = $1",
+    )
+    .bind(number)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// A reading that changed, with what its event tells.
+#[derive(Debug, FromRow)]
+pub(super) struct ChangedReading {
+    pub id: Uuid,
+    pub owner: String,
+    pub serial: String,
+    pub wallet: Vec<u8>,
+    pub kwh: Decimal,
+    pub base_units: Decimal,
+    pub signature: Vec<u8>,
+}
+
+/// Moves the readings that these transactions pay through the domain's state machine.
+pub(super) async fn move_readings(
+    transaction: &mut PgConnection,
+    numbers: &[i64],
+    event: ReadingEvent,
+) -> sqlx::Result<Vec<ChangedReading>> {
+    let guard = reading_guard(event);
+    sqlx::query_as(
+        "UPDATE readings AS reading
+         SET state = $2, revision = reading.revision + 1
+         FROM mint_transaction_readings AS link, mint_transactions AS mint_transaction, meters AS meter
+         WHERE link.transaction = ANY($1)
+           AND link.live
+           AND mint_transaction.number = link.transaction
+           AND reading.id = link.reading
+           AND reading.state = ANY($3)
+           AND meter.id = reading.meter
+         RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
+                   reading.base_units, mint_transaction.signature",
+    )
+    .bind(numbers)
+    .bind(guard.to)
+    .bind(guard.from)
+    .fetch_all(transaction)
+    .await
+}
+
+/// One event for each reading, and one wake-up for all.
+pub(super) async fn publish_for(
+    transaction: &mut PgConnection,
+    event_type: EventType,
+    readings: &[ChangedReading],
+) -> Result<(), LedgerError> {
+    if readings.is_empty() {
+        return Ok(());
+    }
+    let events = readings
+        .iter()
+        .map(|reading| {
+            let mut fields = event_fields(reading)?;
+            fields.tokens_minted = Some(base_units_of(&reading.base_units)?);
+            fields.transaction_signature = signature_text(&reading.signature);
+            Ok(Event::new(event_type, &fields))
+        })
+        .collect::<Result<Vec<Event>, LedgerError>>()?;
+    outbox::publish(transaction, &events).await?;
+    outbox::notify(transaction, Topic::Outbox).await?;
+    Ok(())
+}
+
+pub(super) fn event_fields(reading: &ChangedReading) -> Result<EventFields, LedgerError> {
+    Ok(EventFields::of_reading(
+        reading.id,
+        &reading.owner,
+        &serial_of(&reading.serial)?,
+        wallet_of(&reading.wallet)?,
+        Kwh::from_decimal(reading.kwh).map_err(|_| unreadable("an energy amount", &reading.kwh))?,
+    ))
+}
+
+fn unreadable(what: &'static str, value: &dyn std::fmt::Display) -> LedgerError {
+    LedgerError::Unreadable {
+        what,
+        value: value.to_string(),
+    }
+}
+
+pub(super) fn base_units_of(stored: &Decimal) -> Result<BaseUnits, LedgerError> {
+    u64::try_from(*stored)
+        .map(BaseUnits::new)
+        .map_err(|_| unreadable("an amount in base units", stored))
+}
+
+pub(super) fn wallet_of(stored: &[u8]) -> Result<Wallet, LedgerError> {
+    <[u8; 32]>::try_from(stored)
+        .map(Wallet::from_stored)
+        .map_err(|_| unreadable("a wallet of another length", &stored.len()))
+}
+
+pub(super) fn serial_of(stored: &str) -> Result<MeterSerial, LedgerError> {
+    MeterSerial::parse(stored).map_err(|_| unreadable("a meter serial", &stored))
+}
+
+pub(super) fn signature_text(stored: &[u8]) -> Option<String> {
+    Signature::try_from(stored).ok().map(|signature| signature.to_string())
+}

@@ -1,0 +1,140 @@
+//! Where signatures were seen: one question to the chain for up to 256 transactions.
+
+use solana_client::rpc_response::Response;
+use solana_sdk::signature::Signature;
+use solana_sdk::transaction::TransactionError;
+use solana_transaction_status::{TransactionConfirmationStatus, TransactionStatus};
+
+use crate::chain::{ChainError, Endpoint, Endpoints};
+
+/// What `getSignatureStatuses` takes at most.
+pub const SIGNATURES_PER_CALL: usize = 256;
+
+/// What an endpoint knows about a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// Says nothing about whether it landed.
+    NotSeen,
+    /// On chain, may still vanish, commitment below confirmed or an error that is not final yet.
+    Unsettled,
+    /// On chain without error, confirmed by a supermajority.
+    Confirmed { slot: u64 },
+    /// On chain without error, cannot be rolled back.
+    Finalized { slot: u64 },
+    /// Landed with an error, cannot be rolled back: not paid.
+    FailedForGood { error: TransactionError },
+}
+
+/// Asks one endpoint. `with_history` also finds what the recent cache has forgotten.
+pub async fn look_at(
+    endpoint: &Endpoint,
+    signatures: &[Signature],
+    with_history: bool,
+) -> Result<Vec<Sighting>, ChainError> {
+    let rpc = endpoint.rpc();
+    let answer = if with_history {
+        rpc.get_signature_statuses_with_history(signatures).await
+    } else {
+        rpc.get_signature_statuses(signatures).await
+    };
+    let Response { value, .. } =
+        answer.map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
+    if value.len() != signatures.len() {
+        return Err(ChainError::Unusable {
+            endpoint: endpoint.name().to_owned(),
+            reason: format!("{} signatures asked, {} answered", signatures.len(), value.len()),
+        });
+    }
+    Ok(value.into_iter().map(sighting_of).collect())
+}
+
+/// Asks the endpoints in order until one answers. With history, what one has not seen is asked of the others too: a
+/// signature found anywhere wins. `Err` only when none answered.
+pub async fn look(
+    endpoints: &Endpoints,
+    signatures: &[Signature],
+    with_history: bool,
+) -> Result<Vec<Sighting>, ChainError> {
+    let mut sightings = vec![Sighting::NotSeen; signatures.len()];
+    let mut answered = false;
+    let mut failure = None;
+    for endpoint in endpoints.iter() {
+        let missing: Vec<usize> = (0..signatures.len())
+            .filter(|index| sightings[*index] == Sighting::NotSeen)
+            .collect();
+        if missing.is_empty() || (answered && !with_history) {
+            break;
+        }
+        let asked: Vec<Signature> = missing.iter().map(|index| signatures[*index]).collect();
+        match look_at(endpoint, &asked, with_history).await {
+            Ok(found) => {
+                answered = true;
+                for (index, sighting) in missing.into_iter().zip(found) {
+                    sightings[index] = sighting;
+                }
+            }
+            Err(error) => {
+                endpoints.turn_away_from(endpoint);
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) if !answered => Err(error),
+        _ => Ok(sightings),
+    }
+}
+
+fn sighting_of(status: Option<TransactionStatus>) -> Sighting {
+    let Some(status) = status else {
+        return Sighting::NotSeen;
+    };
+    let commitment = status.confirmation_status();
+    // `err` is read before anything is called minted.
+    match (status.err, commitment) {
+        (Some(error), TransactionConfirmationStatus::Finalized) => Sighting::FailedForGood { error },
+        (Some(_), _) => Sighting::Unsettled,
+        (None, TransactionConfirmationStatus::Finalized) => Sighting::Finalized { slot: status.slot },
+        (None, TransactionConfirmationStatus::Confirmed) => Sighting::Confirmed { slot: status.slot },
+        (None, TransactionConfirmationStatus::Processed) => Sighting::Unsettled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(
+        err: Option<TransactionError>,
+        commitment: TransactionConfirmationStatus,
+    ) -> Option<TransactionStatus> {
+        Some(TransactionStatus {
+            slot: 7,
+            confirmations: Some(3),
+            status: err.clone().map_or(Ok(()), Err),
+            err,
+            confirmation_status: Some(commitment),
+        })
+    }
+
+    #[test]
+    fn an_error_is_never_called_minted_and_final_only_when_finalized() {
+        use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
+        let error = TransactionError::AccountNotFound;
+        let cases = [
+            (None, Sighting::NotSeen),
+            (status(None, Processed), Sighting::Unsettled),
+            (status(None, Confirmed), Sighting::Confirmed { slot: 7 }),
+            (status(None, Finalized), Sighting::Finalized { slot: 7 }),
+            (status(Some(error.clone()), Processed), Sighting::Unsettled),
+            (status(Some(error.clone()), Confirmed), Sighting::Unsettled),
+            (
+                status(Some(error.clone()), Finalized),
+                Sighting::FailedForGood { error },
+            ),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(sighting_of(given), expected);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Builds and signs one mint transaction: pure.
+
+use solana_sdk::hash::Hash;
+use solana_sdk::message::Message;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::{Signature, SignerError};
+use solana_sdk::transaction::Transaction;
+use uuid::Uuid;
+
+use crate::chain::MintSigner;
+use crate::domain::{Memo, Packed, instructions, root_of};
+
+/// Lamports per signature: the base fee of the cluster.
+pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
+
+/// The message of a packed transaction; `leaves` are the readings' leaf hashes.
+pub(super) fn message_of(
+    packed: &Packed,
+    leaves: &mut [(Uuid, [u8; 32])],
+    number: u64,
+    mint: &Pubkey,
+    signer: &MintSigner,
+) -> (Message, [u8; 32]) {
+    let root = root_of(leaves);
+    let memo = Memo { number, root };
+    let instructions = instructions(
+        packed,
+        mint,
+        &signer.authority(),
+        &signer.fee_payer(),
+        &memo,
+    );
+    (
+        Message::new(&instructions, Some(&signer.fee_payer())),
+        root,
+    )
+}
+
+/// Signs; gives the signature and the wire bytes.
+pub(super) fn sign(
+    message: Message,
+    blockhash: Hash,
+    signer: &MintSigner,
+) -> Result<(Signature, Vec<u8>), SignError> {
+    let mut transaction = Transaction::new_unsigned(message);
+    transaction.try_sign(&signer.keypairs(), blockhash)?;
+    let signature = transaction.signatures[0];
+    let wire = bincode::serialize(&transaction)?;
+    Ok((signature, wire))
+}
+
+/// Neither should ever happen with keys that were loaded; both leave nothing behind.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SignError {
+    #[error("the transaction could not be signed: {0}")]
+    Signer(#[from] SignerError),
+    #[error("the transaction could not be encoded: {0}")]
+    Encoding(#[from] bincode::Error),
+}

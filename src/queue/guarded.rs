@@ -1,0 +1,46 @@
+//! Limits a handler from the inside. apalis' own time-out and panic layers leave the job `Running` for ever.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use thiserror::Error;
+
+/// Why a job's run did not do its work.
+#[derive(Debug, Error)]
+pub enum JobError {
+    #[error("the job took longer than {0:?}")]
+    TimedOut(Duration),
+    #[error("the job panicked")]
+    Panicked,
+    #[error("the job waits: {0}")]
+    Later(String),
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Runs the work within the limit; a panic becomes an error.
+pub async fn guarded<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, JobError>>,
+) -> Result<T, JobError> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(JobError::Panicked),
+        Err(_) => Err(JobError::TimedOut(limit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_hangs_or_panics_ends_with_an_error() {
+        let limit = Duration::from_secs(1);
+        let hung = guarded::<()>(limit, std::future::pending()).await;
+        assert!(matches!(hung, Err(JobError::TimedOut(_))));
+        let panicked = guarded::<()>(limit, async { panic!("a defect") }).await;
+        assert!(matches!(panicked, Err(JobError::Panicked)));
+    }
+}

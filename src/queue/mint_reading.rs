@@ -1,0 +1,76 @@
+//! `MintReading`: one reading, handed to the Minter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apalis::prelude::{Data, TaskId};
+use chrono::{DateTime, Utc};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::guarded::{JobError, guarded};
+use super::workers::QueueContext;
+use crate::mint::{MintOutcome, MintPermission};
+
+/// The whole payload: one that cannot be decoded would block its worker, so there is nothing in it that may change.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct MintReading {
+    pub reading_id: Uuid,
+}
+
+/// When a reading that could not be minted for reasons outside it is looked at again; spread by as much again.
+const LATER: Duration = Duration::from_secs(3);
+
+/// Runs the job. `Ok` ends it: the reading is submitted, paid, failed, or held back by an admin's setting.
+pub async fn mint_reading(
+    job: MintReading,
+    context: Data<Arc<QueueContext>>,
+    task: TaskId,
+) -> Result<(), JobError> {
+    let outcome = guarded(context.job_limit, mint(&context, job.reading_id)).await;
+    let (reason, run_at) = match outcome {
+        Ok(MintOutcome::NotDue(at) | MintOutcome::RetryAt(at)) => ("its backoff".to_owned(), at),
+        Ok(MintOutcome::NotNow(reason)) => (reason, later()),
+        Ok(
+            MintOutcome::Submitted
+            | MintOutcome::Already(_)
+            | MintOutcome::Failed
+            | MintOutcome::Unknown,
+        ) => return Ok(()),
+        Err(error) => {
+            tracing::error!(reading_id = %job.reading_id, %error, "job failed");
+            (error.to_string(), later())
+        }
+    };
+    postpone(&context.pool, &task.to_string(), run_at).await?;
+    Err(JobError::Later(reason))
+}
+
+async fn mint(context: &QueueContext, reading: Uuid) -> Result<MintOutcome, JobError> {
+    crate::failpoint!("queue.picked");
+    if context.is_held(reading).await? {
+        // The toggle's sweep, or a trigger, comes back to it.
+        return Ok(MintOutcome::Unknown);
+    }
+    Ok(context.minter.mint(reading, MintPermission::WhenDue).await)
+}
+
+fn later() -> DateTime<Utc> {
+    Utc::now() + LATER + LATER.mul_f64(rand::rng().random())
+}
+
+/// apalis fetches a failed job again at its `run_at`: that is the durable timer.
+async fn postpone(pool: &PgPool, job: &str, run_at: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE apalis.jobs
+         SET run_at = $2
+         WHERE id = $1",
+    )
+    .bind(job)
+    .bind(run_at)
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Which processes are alive, told by Postgres itself.
+//!
+//! Each process holds a session advisory lock named after its number. A lock that anybody can take belongs to a process
+//! that is gone, and its jobs are handed back within seconds, whatever clocks and heartbeats say.
+
+use std::time::Duration;
+
+use rand::Rng;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+/// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
+const LOCK_CLASS: i32 = 1_735_680_884;
+/// How often the lock's connection is tried, and dead processes are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Why this process could not enter itself.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    #[error("this process could not be registered in the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// This process' entry and its lock.
+#[derive(Clone, Debug)]
+pub struct ProcessLock {
+    number: i32,
+    worker_prefix: String,
+}
+
+impl ProcessLock {
+    /// Enters this process under a name that was never used before.
+    pub async fn enter(pool: &PgPool) -> Result<ProcessLock, ProcessError> {
+        let worker_prefix = format!("gridtokenx-{:016x}", rand::rng().random::<u64>());
+        let number: i64 = sqlx::query_scalar(
+            "INSERT INTO processes (worker_prefix, pid)
+             VALUES ($1, $2)
+             RETURNING number",
+        )
+        .bind(&worker_prefix)
+        .bind(std::process::id() as i32)
+        .fetch_one(pool)
+        .await?;
+        Ok(ProcessLock {
+            number: number as i32,
+            worker_prefix,
+        })
+    }
+
+    /// The name of a worker: unique for each process start and each restart of the worker within it.
+    pub fn worker_name(&self, kind: &str, restart: usize) -> String {
+        format!("{}-{kind}-{restart}", self.worker_prefix)
+    }
+
+    /// Holds the lock on a connection of its own, opened again when it breaks, and hands back the jobs of dead processes.
+    /// A break lets the others take this process for dead: its jobs then run twice, which the ledger bears.
+    pub async fn keep(self, options: PgConnectOptions, pool: PgPool, stop: CancellationToken) {
+        let mut connection: Option<PgConnection> = None;
+        loop {
+            connection = match self.hold(connection.take(), &options).await {
+                Ok(held) => Some(held),
+                Err(error) => {
+                    tracing::warn!(%error, "the connection that marks this process alive broke; opening it again");
+                    None
+                }
+            };
+            if let Err(error) = self.hand_back_jobs_of_the_dead(&pool).await {
+                tracing::debug!(%error, "could not look for dead processes");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn hold(
+        &self,
+        connection: Option<PgConnection>,
+        options: &PgConnectOptions,
+    ) -> sqlx::Result<PgConnection> {
+        if let Some(mut connection) = connection {
+            tokio::time::timeout(LOOK_EVERY, connection.ping())
+                .await
+                .map_err(|_| sqlx::Error::PoolTimedOut)??;
+            return Ok(connection);
+        }
+        let mut connection = options.connect().await?;
+        sqlx::query("SELECT pg_advisory_lock($1, $2)")
+            .bind(LOCK_CLASS)
+            .bind(self.number)
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
+    }
+
+    /// Hands back what processes without a lock had claimed, and forgets them.
+    async fn hand_back_jobs_of_the_dead(&self, pool: &PgPool) -> sqlx::Result<()> {
+        let others: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT number, worker_prefix
+             FROM processes
+             WHERE number <> $1
+               -- Younger ones may not have their lock yet.
+               AND started_at < now() - INTERVAL '3 seconds'",
+        )
+        .bind(i64::from(self.number))
+        .fetch_all(pool)
+        .await?;
+        for (number, worker_prefix) in others {
+            let mut transaction = pool.begin().await?;
+            let is_dead: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
+                .bind(LOCK_CLASS)
+                .bind(number as i32)
+                .fetch_one(&mut *transaction)
+                .await?;
+            if !is_dead {
+                continue;
+            }
+            let jobs = release_jobs(&mut transaction, &worker_prefix).await?;
+            sqlx::query("DELETE FROM processes WHERE number = $1")
+                .bind(number)
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            tracing::info!(process = worker_prefix, jobs, "handed back the jobs of a dead process");
+        }
+        Ok(())
+    }
+
+    /// Hands back what this process' workers still hold, at the end of a drain. Returns the number of jobs.
+    pub async fn leave(&self, pool: &PgPool) -> sqlx::Result<u64> {
+        let mut transaction = pool.begin().await?;
+        let jobs = release_jobs(&mut transaction, &self.worker_prefix).await?;
+        sqlx::query("DELETE FROM processes WHERE number = $1")
+            .bind(i64::from(self.number))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(jobs)
+    }
+}
+
+async fn release_jobs(transaction: &mut PgConnection, worker_prefix: &str) -> sqlx::Result<u64> {
+    let released = sqlx::query(
+        "UPDATE apalis.jobs
+         SET status = 'Pending', lock_by = NULL, lock_at = NULL
+         WHERE status IN ('Queued', 'Running')
+           AND lock_by IN (SELECT id FROM apalis.workers WHERE starts_with(id, $1))",
+    )
+    .bind(worker_prefix)
+    .execute(transaction)
+    .await?;
+    Ok(released.rows_affected())
+}

@@ -1,0 +1,42 @@
+//! Finished jobs are dropped, in bounded steps: the reading itself keeps what was done.
+
+use sqlx::PgPool;
+
+/// Jobs dropped in one statement.
+const JOBS_PER_STEP: i64 = 2_000;
+/// Statements in one sweep at most.
+const STEPS: usize = 50;
+
+/// Drops jobs that ended more than ten minutes ago, and workers that nothing points to any more. Returns the jobs.
+pub async fn prune_finished_jobs(pool: &PgPool) -> sqlx::Result<u64> {
+    let mut pruned = 0;
+    for _ in 0..STEPS {
+        let step = sqlx::query(
+            "DELETE FROM apalis.jobs
+             WHERE id IN (
+                 SELECT id
+                 FROM apalis.jobs
+                 WHERE (status IN ('Done', 'Killed') OR (status = 'Failed' AND attempts >= max_attempts))
+                   AND done_at < now() - INTERVAL '10 minutes'
+                 LIMIT $1
+                 FOR UPDATE SKIP LOCKED
+             )",
+        )
+        .bind(JOBS_PER_STEP)
+        .execute(pool)
+        .await?
+        .rows_affected();
+        pruned += step;
+        if step < JOBS_PER_STEP as u64 {
+            break;
+        }
+    }
+    sqlx::query(
+        "DELETE FROM apalis.workers AS worker
+         WHERE worker.last_seen < now() - INTERVAL '1 hour'
+           AND NOT EXISTS (SELECT FROM apalis.jobs AS job WHERE job.lock_by = worker.id)",
+    )
+    .execute(pool)
+    .await?;
+    Ok(pruned)
+}
