@@ -1,1 +1,14 @@
-//! To be furnished.
+//! How the service is watched: metrics, health and logs.
+//!
+//! Invariant: what a person watches exists before it is needed. Every metric has its help text and a first value from the
+//! start ([`Metrics::install`]), so that a board or an alert never mistakes "not there yet" for "fine". No user, meter,
+//! wallet, signature, path or method of a client is ever a label: labels come from the short lists in [`names`].
+
+mod health;
+mod logs;
+mod metrics;
+pub mod names;
+
+pub use health::{Check, Health, Readiness, Status};
+pub use logs::{LogFormat, init as init_logs};
+pub use metrics::{Metrics, Stage, observe_stage};

@@ -1,0 +1,140 @@
+//! `GET /api/admin/tokenization/status`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::AdminOnly;
+use super::problem::Problem;
+use super::state::AppState;
+use crate::admin::Backlog;
+
+/// The page is for people; one that has not come within this time is not worth the wait.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(status))
+}
+
+/// What an operator looks at first.
+#[derive(Debug, Serialize, ToSchema)]
+struct TokenizationStatus {
+    /// Whether readings are minted without a trigger.
+    auto_mint_enabled: bool,
+    /// Share of meters whose readings are minted without a trigger, 0 to 100.
+    auto_mint_percentage: i16,
+    polling_interval_secs: u64,
+    batch_size: u32,
+    /// Accepted readings that are not minted or finalized, held ones included.
+    unminted_readings_count: i64,
+    /// The part that the toggle or the roll-out holds back.
+    held_readings_count: i64,
+    readings_by_state: ReadingsByState,
+    /// When the oldest reading was accepted that waits for the service and not for a person.
+    oldest_waiting_at: Option<String>,
+    queue: Queue,
+    breaker: Breaker,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ReadingsByState {
+    pending: i64,
+    submitted: i64,
+    failed: i64,
+    quarantined: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Queue {
+    /// Jobs that wait for a worker now.
+    due: i64,
+    /// Jobs for a later moment.
+    scheduled: i64,
+    /// Jobs that are run again after an error.
+    retrying: i64,
+}
+
+/// The ledger breaker: while it is open nothing new is signed.
+#[derive(Debug, Serialize, ToSchema)]
+struct Breaker {
+    /// `closed`, or why it is open: `identity` (another database or timeline) or `mismatch` (a landed mint that the ledger
+    /// lacks).
+    state: String,
+    reason: Option<String>,
+    opened_at: Option<String>,
+}
+
+/// Whether minting goes on, how much waits, and why nothing is signed if nothing is.
+#[utoipa::path(
+    get,
+    path = "/api/admin/tokenization/status",
+    tag = "admin",
+    security(("bearer" = [])),
+    responses((status = 200, description = "The present state", body = TokenizationStatus, example = json!({
+        "auto_mint_enabled": true,
+        "auto_mint_percentage": 100,
+        "polling_interval_secs": 60,
+        "batch_size": 50,
+        "unminted_readings_count": 3,
+        "held_readings_count": 0,
+        "readings_by_state": {"pending": 1, "submitted": 2, "failed": 0, "quarantined": 0},
+        "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
+        "queue": {"due": 1, "scheduled": 0, "retrying": 0},
+        "breaker": {"state": "closed", "reason": null, "opened_at": null},
+    })))
+)]
+async fn status(
+    _: AdminOnly,
+    State(state): State<AppState>,
+) -> Result<Json<TokenizationStatus>, Problem> {
+    let backlog = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool))
+        .await
+        .map_err(|_| {
+            Problem::unavailable("the database did not answer in time; try again later")
+        })??;
+    let settings = state.settings.current();
+    let unminted = backlog.unminted;
+    let breaker = match backlog.breaker {
+        Some(breaker) => Breaker {
+            state: breaker.state,
+            reason: breaker.reason,
+            opened_at: breaker.opened_at.map(rfc3339),
+        },
+        None => Breaker {
+            state: "closed".to_owned(),
+            reason: None,
+            opened_at: None,
+        },
+    };
+    Ok(Json(TokenizationStatus {
+        auto_mint_enabled: settings.auto_mint_enabled,
+        auto_mint_percentage: settings.auto_mint_percentage,
+        polling_interval_secs: state.polling_interval_secs,
+        batch_size: state.batch_size,
+        unminted_readings_count: unminted.count(),
+        held_readings_count: unminted.held,
+        oldest_waiting_at: unminted.oldest_waiting_at.map(rfc3339),
+        readings_by_state: ReadingsByState {
+            pending: unminted.pending,
+            submitted: unminted.submitted,
+            failed: unminted.failed,
+            quarantined: unminted.quarantined,
+        },
+        queue: Queue {
+            due: backlog.queue.due,
+            scheduled: backlog.queue.scheduled,
+            retrying: backlog.queue.retrying,
+        },
+        breaker,
+    }))
+}
+
+fn rfc3339(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
+}

@@ -1,0 +1,193 @@
+//! What every request passes, first on its way in and last on its way out: request id, log line, metrics, headers, and
+//! the guarantee that a refusal is a problem document.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::telemetry::names;
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id taken over from a client, bytes: it is logged and sent back.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// A request that has not been answered by then is refused. Bodies, database transactions and waits for a batch have
+/// shorter limits of their own; this one bounds what they forgot. Streams answer at once and go on without it.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Middleware around the whole router.
+pub async fn edge(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = request_id(request.headers());
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("(none)".to_owned(), |route| route.as_str().to_owned());
+    let span = tracing::info_span!("request", request_id = %request_id);
+    let answered = async {
+        let answer = answer(request, next).await;
+        let mut response = dress(&method, answer).await;
+        let duration = started.elapsed();
+        count(response.status(), duration);
+        tracing::info!(
+            %method,
+            route,
+            status = response.status().as_u16(),
+            duration_ms = duration.as_micros() as f64 / 1000.0,
+            "request"
+        );
+        guard(response.headers_mut());
+        response
+    };
+    let mut response = answered.instrument(span).await;
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The client's own id if it is short and visible ASCII, else a new one that sorts by time.
+fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| {
+            (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+async fn answer(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let holds_nul = |part: &str| part.contains("%00");
+    if holds_nul(uri.path()) || uri.query().is_some_and(holds_nul) {
+        return Problem::new(
+            ProblemKind::MalformedRequest,
+            "the address holds U+0000 (%00), which cannot be stored or searched for",
+        )
+        .into_response();
+    }
+    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable(format!(
+            "the request was not answered within {} s and may still be carried out; \
+             the same submission again is recognised as a duplicate",
+            REQUEST_LIMIT.as_secs()
+        ))
+        .into_response(),
+    }
+}
+
+/// Turns an error that no room of ours wrote (the router's, an extractor's, a library's) into a problem document.
+async fn dress(method: &Method, response: Response) -> Response {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let sentence = match status {
+        StatusCode::NOT_FOUND => {
+            "there is nothing at this path; `GET /docs` shows what there is".to_owned()
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed = parts.headers.get(header::ALLOW);
+            let allowed = allowed.and_then(|value| value.to_str().ok());
+            format!(
+                "{method} is not allowed here; allowed: {}",
+                allowed.unwrap_or("nothing")
+            )
+        }
+        _ => sentence_of(body).await.unwrap_or_else(|| {
+            let reason = status.canonical_reason().unwrap_or("the request failed");
+            format!("{status}: {reason}")
+        }),
+    };
+    let mut dressed = Problem::new(ProblemKind::of_status(status), sentence).into_response();
+    *dressed.status_mut() = status;
+    for (name, value) in &parts.headers {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
+            dressed.headers_mut().insert(name, value.clone());
+        }
+    }
+    dressed
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        *value == PROBLEM_JSON || value.as_bytes().starts_with(b"application/json")
+    })
+}
+
+/// A library's explanation is one short line.
+async fn sentence_of(body: Body) -> Option<String> {
+    const SENTENCE_BYTES_MAX: usize = 1_000;
+    let bytes = axum::body::to_bytes(body, SENTENCE_BYTES_MAX).await.ok()?;
+    let sentence = std::str::from_utf8(&bytes).ok()?.trim();
+    (!sentence.is_empty()).then(|| sentence.to_owned())
+}
+
+fn count(status: StatusCode, duration: Duration) {
+    let class = usize::from(status.as_u16() / 100).clamp(1, names::STATUS_CLASSES.len());
+    metrics::counter!(names::HTTP_REQUESTS, "status" => names::STATUS_CLASSES[class - 1])
+        .increment(1);
+    metrics::histogram!(names::HTTP_REQUEST_SECONDS).record(duration);
+}
+
+/// Headers that keep browsers from guessing and telling.
+fn guard(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // Pages bring their own; nothing else is a document that loads anything.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
+}
+
+/// A panic in a handler costs its request and nothing else. The cause is for the log.
+pub fn answer_to_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let cause = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a text");
+    Problem::internal(format!("panic: {cause}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sane_request_id_is_kept_and_another_replaced() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(with("abc-123"), "abc-123");
+        assert_eq!(with(&"x".repeat(128)), "x".repeat(128));
+        for odd in ["", "two words", &"x".repeat(129)] {
+            let id = with(odd);
+            assert_eq!(Uuid::parse_str(&id).unwrap().get_version_num(), 7, "{odd}");
+        }
+    }
+}

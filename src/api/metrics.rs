@@ -1,0 +1,120 @@
+//! `GET /metrics`, and the figures in it that are read from the database at each scrape.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use metrics::gauge;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::state::AppState;
+use crate::admin::Backlog;
+use crate::telemetry::names;
+
+/// A scrape never waits longer for the database; Prometheus gives up after ten seconds.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
+/// Two scrapers, or an impatient one, cost the database one reading a second.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(scrape))
+}
+
+/// Metrics in the Prometheus text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = 200, description = "All metrics", body = String, content_type = "text/plain"))
+)]
+async fn scrape(State(state): State<AppState>) -> Response {
+    state.figures().refresh(&state).await;
+    (
+        [(header::CONTENT_TYPE, TEXT_FORMAT)],
+        state.metrics.render(),
+    )
+        .into_response()
+}
+
+/// When the figures from the database were last asked for.
+#[derive(Default)]
+pub struct Figures(Mutex<Option<Instant>>);
+
+impl Figures {
+    /// Reads the figures and sets the gauges. When the database does not answer, the gauges keep what they showed and
+    /// one more says so.
+    async fn refresh(&self, state: &AppState) {
+        let mut asked = self.0.lock().await;
+        if asked.is_some_and(|moment| moment.elapsed() < AGE_MAX) {
+            return;
+        }
+        let read = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool)).await;
+        *asked = Some(Instant::now());
+        match read {
+            Ok(Ok(backlog)) => {
+                show(&backlog, Utc::now());
+                gauge!(names::DATABASE_FIGURES_STALE).set(0.0);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the figures for /metrics could not be read");
+                gauge!(names::DATABASE_FIGURES_STALE).set(1.0);
+            }
+            Err(_) => {
+                tracing::warn!("the figures for /metrics could not be read in time");
+                gauge!(names::DATABASE_FIGURES_STALE).set(1.0);
+            }
+        }
+    }
+}
+
+fn show(backlog: &Backlog, now: DateTime<Utc>) {
+    // Counts are far below 2^53, so they are exact as floats; amounts of money are never shown here.
+    let count = |name: &'static str, count: i64| gauge!(name).set(count as f64);
+    let age = |name: &'static str, since: Option<DateTime<Utc>>| {
+        let seconds = since.map_or(0.0, |since| (now - since).as_seconds_f64().max(0.0));
+        gauge!(name).set(seconds);
+    };
+    let unminted = &backlog.unminted;
+    count(names::UNMINTED_READINGS, unminted.count());
+    count(names::HELD_READINGS, unminted.held);
+    for (state, readings) in [
+        ("pending", unminted.pending),
+        ("submitted", unminted.submitted),
+        ("failed", unminted.failed),
+        ("quarantined", unminted.quarantined),
+    ] {
+        gauge!(names::READINGS_BY_STATE, "state" => state).set(readings as f64);
+    }
+    age(
+        names::OLDEST_UNMINTED_AGE_SECONDS,
+        unminted.oldest_waiting_at,
+    );
+    let queue = &backlog.queue;
+    for (state, jobs) in [
+        ("due", queue.due),
+        ("scheduled", queue.scheduled),
+        ("retrying", queue.retrying),
+    ] {
+        gauge!(names::QUEUE_JOBS, "state" => state).set(jobs as f64);
+    }
+    age(names::QUEUE_OLDEST_DUE_AGE_SECONDS, queue.oldest_due_at);
+    let breaker_open = backlog
+        .breaker
+        .as_ref()
+        .is_some_and(|breaker| breaker.is_open());
+    count(names::LEDGER_BREAKER_OPEN, i64::from(breaker_open));
+    count(names::LEDGER_MISMATCHES, backlog.mismatches);
+    age(
+        names::OUTBOX_OLDEST_AGE_SECONDS,
+        backlog.oldest_outbox_event_at,
+    );
+    count(names::FEED_LAST_SEQ, backlog.feed_last_seq);
+}

@@ -1,0 +1,60 @@
+//! All routes, and what lies around them.
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::state::AppState;
+use super::{admin, console, edge, events, health, meters, metrics, openapi, readings, websocket};
+
+/// The whole service over HTTP.
+pub fn router(state: AppState) -> Router {
+    let (routes, document) = documented_routes().split_for_parts();
+    let cors = cors(&state.cors_origins);
+    routes
+        .merge(openapi::routes(document))
+        .merge(console::routes())
+        .with_state(state)
+        .layer(CatchPanicLayer::custom(edge::answer_to_panic))
+        .layer(cors)
+        .layer(middleware::from_fn(edge::edge))
+}
+
+/// Everything that OpenAPI tells about.
+pub(super) fn documented_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .merge(meters::routes())
+        .merge(readings::routes())
+        .merge(events::routes())
+        .merge(websocket::routes())
+        .merge(admin::routes())
+        .merge(health::routes())
+        .merge(metrics::routes())
+}
+
+/// Which pages of other origins may call this service from a browser. Tokens travel in a header that a page must set
+/// itself, so no credentials mode is needed.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origin = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin.trim_end_matches('/')).ok()),
+        )
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("last-event-id"),
+            edge::REQUEST_ID,
+        ])
+        .expose_headers([edge::REQUEST_ID, header::RETRY_AFTER, header::LOCATION])
+}

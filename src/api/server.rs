@@ -1,0 +1,189 @@
+//! Accepts connections, and lets go of them in order.
+//!
+//! Invariant: when draining begins, readiness turns false first, then no new connection is accepted, and every request
+//! that had begun is answered within the limit. Nobody can hold that up: an idle connection is closed at once, a request
+//! whose head is half sent gets [`HALF_SENT_GRACE`], a stream ends by the same token, and at the limit what is left is cut.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::rate_limit::FORGET_INTERVAL;
+use super::state::AppState;
+
+/// How long a client may take to send a request's head, and an idle connection is kept. A slow reader of headers
+/// (slowloris) costs one task and one file for that time.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a connection is kept at the drain that has no request in a handler: enough to write out an answer that is
+/// under way, too short for a client that stopped in the middle of a head to hold up the end.
+const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
+
+/// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often samples of histograms are moved into their buckets.
+const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Serves until `state.draining` is cancelled, then drains within `limit`.
+pub async fn serve(listener: TcpListener, router: Router, state: AppState, limit: Duration) {
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    tokio::select! {
+        () = accept(&listener, &router, &state, &connections, &cut) => {}
+        () = keep_house(&state) => {}
+        () = state.draining.cancelled() => {}
+    }
+    state.health.start_draining();
+    drop(listener);
+    connections.close();
+    tracing::info!(
+        connections = connections.len(),
+        "draining: no new connections"
+    );
+    if tokio::time::timeout(limit, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "SHUTDOWN_TIMEOUT_SECS has passed; cutting the connections that are left"
+        );
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+/// Accepts for ever.
+async fn accept(
+    listener: &TcpListener,
+    router: &Router,
+    state: &AppState,
+    connections: &TaskTracker,
+    cut: &CancellationToken,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let served = serve_connection(stream, peer, router.clone(), state.draining.clone());
+                let cut = cut.clone();
+                connections.spawn(async move {
+                    // `None`: cut off. Nothing is left to be told to the client.
+                    let _ = cut.run_until_cancelled(served).await;
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted; is the open-file limit reached?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    draining: CancellationToken,
+) {
+    // Answers are small and written at once: waiting to fill a packet would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
+    }
+    let in_handlers = Arc::new(AtomicUsize::new(0));
+    let service = service_fn(|request: Request<Incoming>| {
+        let in_handler = InHandler::enter(&in_handlers);
+        let router = router.clone();
+        async move {
+            let answer = router.oneshot(request.map(Body::new)).await;
+            drop(in_handler);
+            answer
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = nothing_in_handlers(&in_handlers) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // A client that went away or spoke no HTTP: nothing for an operator to act upon.
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+}
+
+/// Counts a request while a handler has it.
+struct InHandler(Arc<AtomicUsize>);
+
+impl InHandler {
+    fn enter(count: &Arc<AtomicUsize>) -> InHandler {
+        count.fetch_add(1, Ordering::SeqCst);
+        InHandler(Arc::clone(count))
+    }
+}
+
+impl Drop for InHandler {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Returns once no handler has had a request of this connection for [`HALF_SENT_GRACE`].
+async fn nothing_in_handlers(in_handlers: &AtomicUsize) {
+    const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+    let mut idle = Duration::ZERO;
+    while idle < HALF_SENT_GRACE {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        idle = match in_handlers.load(Ordering::SeqCst) {
+            0 => idle + LOOK_INTERVAL,
+            _ => Duration::ZERO,
+        };
+    }
+}
+
+/// Small regular chores of the door, for ever.
+async fn keep_house(state: &AppState) {
+    let mut drain_samples = tokio::time::interval(DRAIN_SAMPLES_INTERVAL);
+    let mut forget = tokio::time::interval(FORGET_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = drain_samples.tick() => state.metrics.drain_samples(),
+            _ = forget.tick() => state.rate_limiter.forget_idle(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What each room says about itself, for `GET /health/ready`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+/// How a part of the service is, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    /// Something is slower or paused; readings are accepted all the same.
+    Degraded,
+    /// Readings cannot be accepted.
+    Unavailable,
+}
+
+/// One part: how it is, why, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Check {
+    pub status: Status,
+    /// A sentence for the operator; only when the status is not `ok`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the part took on this status.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: DateTime<Utc>,
+}
+
+/// The whole service and its parts.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// The worst of the parts.
+    pub status: Status,
+    pub checks: BTreeMap<&'static str, Check>,
+}
+
+/// The registry that rooms report into. A clone is the same registry.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    checks: Mutex<BTreeMap<&'static str, Check>>,
+    draining: AtomicBool,
+}
+
+impl Health {
+    /// The part works.
+    pub fn ok(&self, part: &'static str) {
+        self.set(part, Status::Ok, None);
+    }
+
+    /// The part is slower or paused, for this reason; readings are accepted all the same.
+    pub fn degraded(&self, part: &'static str, reason: impl Into<String>) {
+        self.set(part, Status::Degraded, Some(reason.into()));
+    }
+
+    /// Without this part no reading can be accepted.
+    pub fn unavailable(&self, part: &'static str, reason: impl Into<String>) {
+        self.set(part, Status::Unavailable, Some(reason.into()));
+    }
+
+    fn set(&self, part: &'static str, status: Status, reason: Option<String>) {
+        // A panic while the lock was held leaves a map that is whole: each entry is replaced at once.
+        let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        match checks.get_mut(part) {
+            Some(check) if check.status == status => check.reason = reason,
+            known => {
+                if known.is_some() || status != Status::Ok {
+                    tracing::info!(part, ?status, reason, "health changed");
+                }
+                let since = Utc::now();
+                checks.insert(
+                    part,
+                    Check {
+                        status,
+                        reason,
+                        since,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Says from now on that this process takes no more work.
+    pub fn start_draining(&self) {
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.unavailable("shutdown", "this process is draining");
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        let checks = self
+            .0
+            .checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let status = checks
+            .values()
+            .map(|check| check.status)
+            .max()
+            .unwrap_or(Status::Ok);
+        Readiness { status, checks }
+    }
+}
+
+fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_part_decides_and_since_stays_while_the_status_does() {
+        let health = Health::default();
+        assert_eq!(health.readiness().status, Status::Ok);
+        health.ok("database");
+        health.degraded("chain", "rpc-1 does not answer");
+        let first = health.readiness();
+        assert_eq!(first.status, Status::Degraded);
+        health.degraded("chain", "no endpoint answers");
+        let second = health.readiness();
+        assert_eq!(second.checks["chain"].since, first.checks["chain"].since);
+        assert_eq!(
+            second.checks["chain"].reason.as_deref(),
+            Some("no endpoint answers")
+        );
+        health.ok("chain");
+        assert_eq!(health.readiness().status, Status::Ok);
+        health.start_draining();
+        assert_eq!(health.readiness().status, Status::Unavailable);
+        assert!(health.is_draining());
+    }
+
+    #[test]
+    fn the_document_says_reason_only_when_there_is_one() {
+        let health = Health::default();
+        health.ok("database");
+        health.degraded("workers", "none has reported for 60 s");
+        let document = serde_json::to_value(health.readiness()).unwrap();
+        assert_eq!(document["status"], "degraded");
+        assert_eq!(document["checks"]["database"]["status"], "ok");
+        assert!(document["checks"]["database"].get("reason").is_none());
+        assert_eq!(
+            document["checks"]["workers"]["reason"],
+            "none has reported for 60 s"
+        );
+    }
+}

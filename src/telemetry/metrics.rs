@@ -1,0 +1,160 @@
+//! The recorder behind `GET /metrics`.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::names::{self, Kind};
+
+/// From one millisecond (group commit) over one block (400 ms) and finality (13 s) to the minutes of an outage, seconds.
+const STAGE_BUCKETS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0,
+    60.0, 120.0, 300.0, 900.0, 3600.0,
+];
+
+/// An answer takes milliseconds; past the request limit there is none.
+const HTTP_BUCKETS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+];
+
+/// The process's metrics. `metrics` has one recorder per process, so several servers in one process share it.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Installs the recorder at the first call, and gives the same one at every later call.
+    pub fn install() -> Result<Metrics, BuildError> {
+        static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+        static INSTALLING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        // A poisoned lock only tells that another caller panicked here; the cell says what was done.
+        let _one_at_a_time = INSTALLING
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(handle) = RECORDER.get() {
+            return Ok(Metrics(handle.clone()));
+        }
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(
+                Matcher::Full(names::HTTP_REQUEST_SECONDS.to_owned()),
+                HTTP_BUCKETS,
+            )?
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
+            .install_recorder()?;
+        make_all_exist();
+        Ok(Metrics(RECORDER.get_or_init(|| handle).clone()))
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Moves samples into their buckets. To be called every few seconds: a process that nobody scrapes would
+    /// otherwise keep every sample.
+    pub fn drain_samples(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Gives every metric its help text and its first value.
+fn make_all_exist() {
+    for metric in names::ALL {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
+        }
+        let label_sets: Vec<Vec<metrics::Label>> = match metric.label {
+            None => vec![Vec::new()],
+            Some((label, values)) => values
+                .iter()
+                .map(|value| vec![metrics::Label::from_static_parts(label, value)])
+                .collect(),
+        };
+        for labels in label_sets {
+            match metric.kind {
+                Kind::Counter => metrics::counter!(metric.name, labels).absolute(0),
+                Kind::Gauge => metrics::gauge!(metric.name, labels).set(0.0),
+                // Registering is enough: the exporter prints it with no samples.
+                Kind::Histogram => drop(metrics::histogram!(metric.name, labels)),
+            }
+        }
+    }
+    metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// A station on a reading's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Stored,
+    Queued,
+    Picked,
+    Signed,
+    Sent,
+    Confirmed,
+    Finalized,
+    Delivered,
+}
+
+impl Stage {
+    /// Value of the label `stage`, one of [`names::STAGES`].
+    pub const fn label(self) -> &'static str {
+        names::STAGES[self as usize]
+    }
+}
+
+/// Books that a reading reached the stage this long after it was accepted.
+pub fn observe_stage(stage: Stage, since_acceptance: Duration) {
+    metrics::histogram!(names::READING_STAGE_SECONDS, "stage" => stage.label())
+        .record(since_acceptance);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_exists_from_the_start_with_help_and_zero() {
+        let metrics = Metrics::install().unwrap();
+        let again = Metrics::install().unwrap();
+        let text = again.render();
+        for metric in names::ALL {
+            let help = format!("# HELP {} {}", metric.name, metric.help);
+            assert!(text.contains(&help), "no help for {}", metric.name);
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let of_type = format!("# TYPE {} {kind}", metric.name);
+            assert!(text.contains(&of_type), "{} is no {kind}", metric.name);
+            let suffix = if metric.kind == Kind::Histogram {
+                "_count"
+            } else {
+                ""
+            };
+            let first = match metric.label {
+                None => format!("\n{}{suffix} ", metric.name),
+                Some((label, values)) => {
+                    format!("\n{}{suffix}{{{label}=\"{}\"}} ", metric.name, values[0])
+                }
+            };
+            assert!(text.contains(&first), "{} has no value", metric.name);
+        }
+        drop(metrics);
+    }
+
+    #[test]
+    fn stages_land_in_buckets() {
+        let metrics = Metrics::install().unwrap();
+        observe_stage(Stage::Delivered, Duration::from_millis(450));
+        let text = metrics.render();
+        let bucket =
+            r#"gridtokenx_reading_stage_duration_seconds_bucket{stage="delivered",le="0.5"} "#;
+        let line = text.lines().find(|line| line.starts_with(bucket)).unwrap();
+        let count: u64 = line[bucket.len()..].parse().unwrap();
+        assert!(count >= 1);
+        assert_eq!(Stage::Stored.label(), "stored");
+    }
+}

@@ -1,0 +1,135 @@
+//! Every metric of the service, once: its name and what it tells.
+//!
+//! Figures read from the database (marked so in their help) are the same on each replica: boards and rules take their
+//! maximum and never add them up.
+
+/// Kind, and so the way to combine values of several replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric: name, kind, its label with all its values if it has one, and the help text.
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Label name and its values; empty for a metric without label.
+    pub label: Option<(&'static str, &'static [&'static str])>,
+    pub help: &'static str,
+}
+
+// Readings
+pub const READINGS_RECEIVED: &str = "gridtokenx_meter_readings_received_total";
+pub const READINGS_PROCESSED: &str = "gridtokenx_meter_readings_processed_total";
+pub const UNMINTED_READINGS: &str = "gridtokenx_unminted_readings_count";
+pub const HELD_READINGS: &str = "gridtokenx_held_readings_count";
+pub const READINGS_BY_STATE: &str = "gridtokenx_readings_by_state";
+pub const OLDEST_UNMINTED_AGE_SECONDS: &str = "gridtokenx_oldest_unminted_reading_age_seconds";
+pub const READING_STAGE_SECONDS: &str = "gridtokenx_reading_stage_duration_seconds";
+// Minting
+pub const MINTING_SUCCESSES: &str = "gridtokenx_token_minting_successes_total";
+pub const MINTING_FAILURES: &str = "gridtokenx_token_minting_failures_total";
+pub const TOKENS_MINTED: &str = "gridtokenx_tokens_minted_total";
+pub const MINT_TRANSACTIONS: &str = "gridtokenx_mint_transactions_total";
+pub const BATCH_SECONDS: &str = "gridtokenx_batch_processing_duration_seconds";
+pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
+    "gridtokenx_sweep_last_finished_timestamp_seconds";
+// Queue
+pub const QUEUE_JOBS: &str = "gridtokenx_queue_jobs";
+pub const QUEUE_OLDEST_DUE_AGE_SECONDS: &str = "gridtokenx_queue_oldest_due_age_seconds";
+// Ledger and chain
+pub const LEDGER_BREAKER_OPEN: &str = "gridtokenx_ledger_breaker_open";
+pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
+pub const CHAIN_BREAKER_OPEN: &str = "gridtokenx_chain_breaker_open";
+pub const FEE_PAYER_BALANCE_LAMPORTS: &str = "gridtokenx_fee_payer_balance_lamports";
+pub const FEE_PAYER_RUNWAY_SECONDS: &str = "gridtokenx_fee_payer_runway_seconds";
+pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
+// Feed
+pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
+pub const WEBSOCKET_CONNECTIONS: &str = "gridtokenx_websocket_connections_total";
+pub const WEBSOCKET_ERRORS: &str = "gridtokenx_websocket_errors_total";
+pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "gridtokenx_outbox_oldest_event_age_seconds";
+pub const FEED_LAST_SEQ: &str = "gridtokenx_feed_last_seq";
+// HTTP and process
+pub const HTTP_REQUESTS: &str = "gridtokenx_http_requests_total";
+pub const HTTP_REQUEST_SECONDS: &str = "gridtokenx_http_request_duration_seconds";
+pub const DATABASE_FIGURES_STALE: &str = "gridtokenx_database_figures_stale";
+pub const BUILD_INFO: &str = "gridtokenx_build_info";
+
+/// Values of the label `stage`, in the order of a reading's way.
+pub const STAGES: &[&str] = &[
+    "stored",
+    "queued",
+    "picked",
+    "signed",
+    "sent",
+    "confirmed",
+    "finalized",
+    "delivered",
+];
+
+/// Values of the label `status` of HTTP answers.
+pub const STATUS_CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+const fn plain(name: &'static str, kind: Kind, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind,
+        label: None,
+        help,
+    }
+}
+
+const fn labelled(
+    name: &'static str,
+    kind: Kind,
+    label: &'static str,
+    values: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind,
+        label: Some((label, values)),
+        help,
+    }
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// All of them; [`Metrics::install`](super::Metrics::install) makes them exist.
+#[rustfmt::skip]
+pub const ALL: &[Metric] = &[
+    plain(READINGS_RECEIVED, Counter, "Readings that arrived over the API, accepted or not."),
+    plain(READINGS_PROCESSED, Counter, "Readings that were accepted and stored with their job."),
+    plain(UNMINTED_READINGS, Gauge, "Accepted readings that are not minted or finalized, held ones included (from the database)."),
+    plain(HELD_READINGS, Gauge, "Pending readings held back by the auto-mint toggle or the roll-out (from the database)."),
+    labelled(READINGS_BY_STATE, Gauge, "state", &["pending", "submitted", "failed", "quarantined"], "Unminted readings by state (from the database)."),
+    plain(OLDEST_UNMINTED_AGE_SECONDS, Gauge, "Age of the oldest reading that waits to be minted; held and failed ones wait for a person and are left out (from the database)."),
+    labelled(READING_STAGE_SECONDS, Histogram, "stage", STAGES, "Seconds from a reading's acceptance until it reached the stage."),
+    plain(MINTING_SUCCESSES, Counter, "Readings whose mint was confirmed on chain."),
+    plain(MINTING_FAILURES, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
+    plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
+    labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
+    plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
+    plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
+    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error (from the database)."),
+    plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
+    plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
+    plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
+    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while no RPC endpoint answers this process."),
+    plain(FEE_PAYER_BALANCE_LAMPORTS, Gauge, "Balance of the fee payer as this process saw it last."),
+    plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known."),
+    plain(FEES_PAID_LAMPORTS, Counter, "Fees and token-account rent of confirmed mint transactions."),
+    plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
+    plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),
+    plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),
+    plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
+    plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
+    labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status."),
+    plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head."),
+    plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
+    labelled(BUILD_INFO, Gauge, "version", &[env!("CARGO_PKG_VERSION")], "Always 1; the label tells the version."),
+];
