@@ -1,9 +1,9 @@
-//! Writes a file so that a reader never sees half of it: a neighbour is written, synced and renamed over the old one.
+//! Files that a reader never sees half of: a neighbour is written, synced, and put in the file's place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who may read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,26 +16,58 @@ pub enum Readers {
 
 /// Replaces the file at `path`, or leaves it as it was.
 pub fn write(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
+    put(path, contents, readers, |neighbour| {
+        fs::rename(neighbour, path)
+    })
+}
+
+/// The secret at `path`, which whoever comes first makes: of two that make it at once, both get the same.
+pub fn read_or_create(path: &Path, make: impl FnOnce() -> Vec<u8>) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        read => return read,
+    }
+    // Unlike a rename, a link does not replace what stands there already.
+    let created = put(path, &make(), Readers::Owner, |neighbour| {
+        fs::hard_link(neighbour, path).and_then(|()| fs::remove_file(neighbour))
+    });
+    match created {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs::read(path),
+    }
+}
+
+fn put(
+    path: &Path,
+    contents: &[u8],
+    readers: Readers,
+    place: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = folder_of(path);
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut unfinished = std::ffi::OsString::from(".");
-    unfinished.push(name);
-    unfinished.push(format!(".{}", std::process::id()));
-    let unfinished = folder.join(unfinished);
+    let mut neighbour = std::ffi::OsString::from(".");
+    neighbour.push(name);
+    neighbour.push(format!(".{}", uuid::Uuid::new_v4().simple()));
+    let neighbour = folder.join(neighbour);
 
-    let written = write_whole(&unfinished, contents, readers)
-        .and_then(|()| fs::rename(&unfinished, path))
-        // The rename itself survives a power cut only once the folder is on disk.
-        .and_then(|()| File::open(folder)?.sync_all());
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
+    let put = write_whole(&neighbour, contents, readers)
+        .and_then(|()| place(&neighbour))
+        // The new name survives a power cut only once the folder is on disk.
+        .and_then(|()| File::open(&folder)?.sync_all());
+    if put.is_err() {
+        let _ = fs::remove_file(&neighbour);
     }
-    written
+    put
+}
+
+/// The folder that holds the file.
+pub fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 fn write_whole(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
@@ -45,8 +77,7 @@ fn write_whole(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()>
     };
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(mode)
         .open(path)?;
     file.write_all(contents)?;
@@ -59,20 +90,54 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_secret_file_is_replaced_whole_and_read_by_its_owner_alone() {
+    fn new_folder() -> PathBuf {
         let folder = std::env::temp_dir().join(format!("atomic-file-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_secret_file_is_replaced_whole_and_read_by_its_owner_alone() {
+        let folder = new_folder();
         let path = folder.join("secret");
 
         write(&path, b"the first, longer contents", Readers::Owner).unwrap();
         write(&path, b"second", Readers::Owner).unwrap();
 
         assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(mode(&path), 0o600);
         assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
+            fs::read_dir(&folder).unwrap().count(),
+            1,
+            "no neighbour is left behind"
         );
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_secret_that_many_make_at_once_is_one() {
+        let folder = new_folder();
+        let path = folder.join("secret");
+
+        let got: std::collections::HashSet<Vec<u8>> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8u8)
+                .map(|maker| {
+                    let path = &path;
+                    scope.spawn(move || read_or_create(path, || vec![maker]).unwrap())
+                })
+                .collect();
+            makers
+                .into_iter()
+                .map(|maker| maker.join().unwrap())
+                .collect()
+        });
+
+        assert_eq!(got.len(), 1);
+        assert_eq!(mode(&path), 0o600);
         assert_eq!(
             fs::read_dir(&folder).unwrap().count(),
             1,

@@ -104,20 +104,14 @@ impl DataDir {
             path: path.clone(),
             source,
         };
-        match fs::read(&path) {
-            Ok(bytes) => bytes
-                .try_into()
-                .map_err(|bytes: Vec<u8>| DataDirError::Malformed {
-                    path: path.clone(),
-                    detail: format!("it holds {} bytes instead of 32", bytes.len()),
-                }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let seed: [u8; 32] = rand::random();
-                atomic_file::write(&path, &seed, Readers::Owner).map_err(failed)?;
-                Ok(seed)
-            }
-            Err(error) => Err(failed(error)),
-        }
+        let bytes = atomic_file::read_or_create(&path, || rand::random::<[u8; 32]>().to_vec())
+            .map_err(failed)?;
+        bytes
+            .try_into()
+            .map_err(|bytes: Vec<u8>| DataDirError::Malformed {
+                path: path.clone(),
+                detail: format!("it holds {} bytes instead of 32", bytes.len()),
+            })
     }
 
     /// Renames the directory after the moment and starts an empty one in its place; answers with the old one's new name.

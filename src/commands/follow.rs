@@ -242,6 +242,7 @@ mod tests {
     use tokio_tungstenite::accept_async;
 
     use super::*;
+    use crate::commands::tokens::test_tokens;
 
     #[test]
     fn a_frame_holds_one_message_or_an_array_of_them() {
@@ -284,7 +285,7 @@ mod tests {
 
         let stop = CancellationToken::new();
         let mut seen = Vec::new();
-        let tokens = TokenSource::fixed("token");
+        let tokens = test_tokens();
         let target = Follow {
             ws_url,
             after: None,

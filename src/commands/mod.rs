@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod backoff;
+pub mod console;
 pub mod data_dir;
 pub mod follow;
 pub mod listen;

@@ -382,11 +382,79 @@ async fn recheck(meter: Option<&str>, service: &Service, tally: &Tally) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use axum::Json;
+    use axum::extract::WebSocketUpgrade;
+    use axum::routing::{get, post};
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::commands::tokens::test_tokens;
 
     fn plan(day: Day, speed: Speed) -> Play {
         let calendar = Calendar::before("2026-11-25T04:12:55Z".parse().unwrap());
         Play::plan(day, speed, calendar, &[1; 32]).unwrap()
+    }
+
+    /// Accepts everything, tells nothing over the feed, and knows every reading as finalized when asked.
+    fn silent_service(accepted: Arc<Mutex<Vec<Uuid>>>) -> axum::Router {
+        let listed = accepted.clone();
+        let submit = async move |Json(_): Json<Value>| {
+            let id = Uuid::now_v7();
+            accepted.lock().unwrap().push(id);
+            Json(json!({
+                "success": true, "message": "", "reading_id": id, "duplicate": false,
+                "state": "pending", "base_units": "1000",
+            }))
+        };
+        let list = async move || {
+            let line = |id: &Uuid| json!({"reading_id": id, "state": "finalized"});
+            let readings: Vec<Value> = listed.lock().unwrap().iter().map(line).collect();
+            Json(json!({"readings": readings, "next": null}))
+        };
+        let hello = async |upgrade: WebSocketUpgrade| {
+            upgrade.on_upgrade(async |mut socket| {
+                let hello = json!({"type": "hello", "connection_id": "c", "seq": 0});
+                socket.send(hello.to_string().into()).await.unwrap();
+                while socket.recv().await.is_some() {}
+            })
+        };
+        axum::Router::new()
+            .route("/api/meters", post(async || Json(json!({}))))
+            .route("/api/meters/submit-reading", post(submit))
+            .route("/api/readings", get(list))
+            .route("/ws", get(hello))
+    }
+
+    #[tokio::test]
+    async fn events_that_never_come_do_not_hang_the_play() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = silent_service(Arc::default());
+        let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        let tokens = Arc::new(test_tokens());
+        let stage = Stage {
+            service: Service::new(&format!("http://{address}"), tokens.clone()).unwrap(),
+            ws_url: format!("ws://{address}/ws"),
+            tokens,
+            give_up_after: None,
+        };
+        let play = plan("2011-12-24".parse().unwrap(), Speed::Max);
+        let readings = play.readings();
+
+        let outcome = timeout(Duration::from_secs(30), play.perform(stage))
+            .await
+            .unwrap()
+            .unwrap();
+
+        let counts = outcome.counts;
+        assert_eq!((counts.submitted, counts.accepted), (readings, readings));
+        assert_eq!((counts.minted, counts.finalized), (readings, readings));
+        assert_eq!(outcome.base_units_minted, Decimal::from(1000 * readings));
+        assert_eq!(outcome.latency_ms, LatencyMs::default());
+        server.abort();
     }
 
     #[test]

@@ -228,6 +228,7 @@ mod tests {
     use axum::routing::post;
 
     use super::*;
+    use crate::commands::tokens::test_tokens;
 
     type Seen = Arc<Mutex<Vec<serde_json::Value>>>;
 
@@ -237,7 +238,12 @@ mod tests {
         headers: HeaderMap,
         Json(body): Json<serde_json::Value>,
     ) -> axum::response::Response {
-        assert_eq!(headers["authorization"], "Bearer token");
+        assert!(
+            headers["authorization"]
+                .to_str()
+                .unwrap()
+                .starts_with("Bearer ")
+        );
         let mut seen = seen.lock().unwrap();
         seen.push(body);
         match seen.len() {
@@ -265,7 +271,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api_url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let service = Service::new(&api_url, Arc::new(TokenSource::fixed("token"))).unwrap();
+        let service = Service::new(&api_url, Arc::new(test_tokens())).unwrap();
         let reading = Submission {
             meter: "ausgrid-12-2011-07-01".to_owned(),
             kwh: "0.1234".to_owned(),
