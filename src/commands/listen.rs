@@ -1,12 +1,21 @@
 //! `gridtokenx listen`: prints the events of the running system as they arrive, one a line.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::Args;
+use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::{FeedMessage, Follow, FollowError, FollowStep, follow};
-use super::tokens::TokenSource;
+use super::running::{Running, RunningError};
+use super::signals::stop_on_signal;
+use super::tokens::{TokenError, TokenSource, with_development_secret};
+use crate::config::{AuthConfig, DataDir};
+use crate::meters::Role;
+
+/// Subject of the token when the whole feed is listened to.
+const LISTENER: &str = "listener";
 
 /// What to listen to, and how to show it.
 #[derive(Args, Clone, Debug)]
@@ -22,19 +31,52 @@ pub struct ListenArgs {
     /// Prints each event as the JSON document that it is
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub data_dir: DataDir,
+
+    #[command(flatten)]
+    pub auth: AuthConfig,
 }
 
-/// Prints until `stop`, or until nobody reads any more. Remarks about the connection go to stderr.
-pub async fn listen(
-    args: &ListenArgs,
-    ws_url: &str,
+/// Why there is nothing to listen to.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    #[error(transparent)]
+    NotRunning(#[from] RunningError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+}
+
+/// Prints until a signal, or until nobody reads any more.
+pub async fn run(args: ListenArgs) -> Result<ExitCode, ListenError> {
+    let stop = stop_on_signal().map_err(ListenError::Signals)?;
+    let running = Running::read(&args.data_dir.path)?;
+    let auth = with_development_secret(args.auth.clone(), &args.data_dir.path)?;
+    let tokens = match &args.sub {
+        Some(owner) => TokenSource::new(&auth, owner, Role::User)?,
+        None => TokenSource::new(&auth, LISTENER, Role::Admin)?,
+    };
+    let target = Follow {
+        ws_url: running.ws_url,
+        after: args.after,
+    };
+    print_events(target, args.json, &tokens, &stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Remarks about the connection go to stderr.
+async fn print_events(
+    target: Follow,
+    as_json: bool,
     tokens: &TokenSource,
     stop: &CancellationToken,
 ) -> Result<(), FollowError> {
-    let target = Follow {
-        ws_url: ws_url.to_owned(),
-        after: args.after,
-    };
+    let ws_url = target.ws_url.clone();
     follow(target, tokens, stop, |step| match step {
         FollowStep::Connected {
             resumed_after: None,
@@ -47,7 +89,7 @@ pub async fn listen(
             eprintln!("Listening at {ws_url}, from after event {seq}.");
         }
         FollowStep::Event { message, raw } => {
-            let line = if args.json {
+            let line = if as_json {
                 raw.to_owned()
             } else {
                 line_of(&message)
