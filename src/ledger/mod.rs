@@ -32,6 +32,7 @@ mod settle;
 mod sighting;
 mod walk;
 
+pub use breaker::BindingError;
 pub use blame::readings_to_blame;
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};

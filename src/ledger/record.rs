@@ -109,7 +109,7 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     .bind(new.signature.as_ref())
     .bind(&new.wire)
     .bind(new.merkle_root.as_slice())
-    .bind(new.base_units.as_decimal())
+    .bind(new.base_units.to_decimal())
     .bind(new.blockhash.hash.to_string())
     .bind(new.blockhash.slot as i64)
     .bind(new.blockhash.last_valid_block_height as i64)

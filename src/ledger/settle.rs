@@ -268,7 +268,7 @@ pub(super) fn event_fields(reading: &ChangedReading) -> Result<EventFields, Ledg
     Ok(EventFields::of_reading(
         reading.id,
         &reading.owner,
-        &serial_of(&reading.serial)?,
+        &MeterSerial::from_stored(reading.serial.clone()),
         wallet_of(&reading.wallet)?,
         Kwh::from_decimal(reading.kwh).map_err(|_| unreadable("an energy amount", &reading.kwh))?,
     ))
@@ -282,19 +282,13 @@ fn unreadable(what: &'static str, value: &dyn std::fmt::Display) -> LedgerError 
 }
 
 pub(super) fn base_units_of(stored: &Decimal) -> Result<BaseUnits, LedgerError> {
-    u64::try_from(*stored)
-        .map(BaseUnits::new)
-        .map_err(|_| unreadable("an amount in base units", stored))
+    BaseUnits::from_decimal(*stored).map_err(|_| unreadable("an amount in base units", stored))
 }
 
 pub(super) fn wallet_of(stored: &[u8]) -> Result<Wallet, LedgerError> {
     <[u8; 32]>::try_from(stored)
         .map(Wallet::from_stored)
         .map_err(|_| unreadable("a wallet of another length", &stored.len()))
-}
-
-pub(super) fn serial_of(stored: &str) -> Result<MeterSerial, LedgerError> {
-    MeterSerial::parse(stored).map_err(|_| unreadable("a meter serial", &stored))
 }
 
 pub(super) fn signature_text(stored: &[u8]) -> Option<String> {

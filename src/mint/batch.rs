@@ -16,16 +16,14 @@ use super::candidate::{self, Candidate};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
 use crate::chain::{ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts};
-use crate::domain::{BaseUnits, PackItem, PackLimits, Packed, Wallet, pack};
+use crate::domain::{
+    COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
+};
 use crate::ledger::{
     self, AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal,
     readings_to_blame,
 };
 
-/// What a Solana transaction may hold on the wire, bytes.
-const MAX_TRANSACTION_BYTES: usize = 1_232;
-/// What one transaction may use; the cluster's limit.
-const MAX_COMPUTE_UNITS: u32 = 1_400_000;
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
 /// job.
 const MAX_PACKINGS: usize = 8;
@@ -107,6 +105,12 @@ impl Batch<'_> {
         self.answers.insert(reading, BatchAnswer::Done(outcome));
     }
 
+    fn answer_not_now(&mut self, readings: &[&Candidate], reason: &str) {
+        for reading in readings {
+            self.answer(reading.id, MintOutcome::NotNow(reason.to_owned()));
+        }
+    }
+
     fn answer_rest(&mut self, reason: &str) {
         tracing::warn!(reason, readings = self.unanswered().len(), "readings cannot be minted now");
         for request in self.unanswered() {
@@ -138,6 +142,7 @@ impl Batch<'_> {
             })
             .collect();
         let mut transactions = pack(items, &self.pack_limits());
+        self.refuse_oversized(&mut transactions).await;
         if may_carry {
             self.carry_remainder(&mut transactions);
         }
@@ -169,9 +174,29 @@ impl Batch<'_> {
         PackLimits {
             max_readings: self.workshop.limits.max_batch_readings,
             max_base_units: self.workshop.limits.max_base_units_per_transaction,
-            max_bytes: MAX_TRANSACTION_BYTES,
-            max_compute_units: MAX_COMPUTE_UNITS,
+            max_bytes: TRANSACTION_BYTES_MAX,
+            max_compute_units: COMPUTE_UNITS_MAX,
             separate_fee_payer: self.workshop.signer.has_separate_fee_payer(),
+        }
+    }
+
+    /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
+    async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
+        let oversized: Vec<Packed> = transactions
+            .extract_if(.., |packed| packed.oversized)
+            .collect();
+        for packed in oversized {
+            for reading in packed.readings {
+                self.refuse(Refusal {
+                    reading,
+                    reason: format!(
+                        "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
+                        packed.base_units, self.workshop.limits.max_base_units_per_transaction
+                    ),
+                    permanent: true,
+                })
+                .await;
+            }
         }
     }
 
@@ -275,13 +300,20 @@ impl Batch<'_> {
             .iter()
             .map(|reading| (reading.id, reading.leaf_hash))
             .collect();
-        let (message, merkle_root) = transaction::message_of(
+        let built = transaction::message_of(
             packed,
             &mut leaves,
             number,
             &self.workshop.mint,
             &self.workshop.signer,
         );
+        let (message, merkle_root) = match built {
+            Ok(built) => built,
+            Err(error) => {
+                self.answer_not_now(readings, &error.to_string());
+                return Ok(());
+            }
+        };
         if let Some(error) = simulate(endpoint, &message).await? {
             self.refuse_simulated(&message, &error, readings).await?;
             return Ok(());
@@ -290,33 +322,20 @@ impl Batch<'_> {
             match transaction::sign(message, blockhash.hash, &self.workshop.signer) {
                 Ok(signed) => signed,
                 Err(error) => {
-                    for reading in readings {
-                        self.answer(reading.id, MintOutcome::NotNow(error.to_string()));
-                    }
+                    self.answer_not_now(readings, &error.to_string());
                     return Ok(());
                 }
             };
         crate::failpoint!("mint.signed");
-        let creations = packed
-            .payments
-            .iter()
-            .filter(|payment| payment.create_account)
-            .count();
         let new = NewMintTransaction {
             number,
             signature,
             wire,
             merkle_root,
-            base_units: packed
-                .payments
-                .iter()
-                .fold(BaseUnits::ZERO, |sum, payment| {
-                    // Packing keeps the sum within the transaction's limit, which is a u64.
-                    sum.checked_add(payment.base_units).unwrap_or(sum)
-                }),
+            base_units: packed.base_units,
             blockhash,
             endpoint: endpoint.name().to_owned(),
-            account_creations: creations as u32,
+            account_creations: packed.account_creations() as u32,
             fee_lamports: self.workshop.signer.signatures_per_transaction()
                 * LAMPORTS_PER_SIGNATURE,
             readings: readings
@@ -337,11 +356,7 @@ impl Batch<'_> {
             }
             // Unanswered: the next packing reads what they are now.
             Err(RecordError::Stale) => {}
-            Err(error) => {
-                for reading in readings {
-                    self.answer(reading.id, MintOutcome::NotNow(error.to_string()));
-                }
-            }
+            Err(error) => self.answer_not_now(readings, &error.to_string()),
         }
         Ok(())
     }

@@ -110,10 +110,9 @@ fn sort_out(
         .map(Wallet::from_stored)
         .map_err(|_| unreadable("wallet"))?;
     let salt = <[u8; 16]>::try_from(row.salt.as_slice()).map_err(|_| unreadable("salt"))?;
-    let base_units = u64::try_from(row.base_units)
-        .map(BaseUnits::new)
-        .map_err(|_| unreadable("amount"))?;
-    let serial = MeterSerial::parse(&row.serial).map_err(|_| unreadable("meter serial"))?;
+    let base_units =
+        BaseUnits::from_decimal(row.base_units).map_err(|_| unreadable("amount"))?;
+    let serial = MeterSerial::from_stored(row.serial);
     let leaf = Leaf {
         reading_id: row.id,
         salt,

@@ -8,7 +8,7 @@ use solana_sdk::transaction::Transaction;
 use uuid::Uuid;
 
 use crate::chain::MintSigner;
-use crate::domain::{Memo, Packed, instructions, root_of};
+use crate::domain::{Hash32, Memo, Packed, instructions, root_of};
 
 /// Lamports per signature: the base fee of the cluster.
 pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
@@ -16,24 +16,24 @@ pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
 /// The message of a packed transaction; `leaves` are the readings' leaf hashes.
 pub(super) fn message_of(
     packed: &Packed,
-    leaves: &mut [(Uuid, [u8; 32])],
+    leaves: &mut [(Uuid, Hash32)],
     number: u64,
     mint: &Pubkey,
     signer: &MintSigner,
-) -> (Message, [u8; 32]) {
+) -> Result<(Message, Hash32), SignError> {
     let root = root_of(leaves);
-    let memo = Memo { number, root };
+    let memo = Memo::new(number, root).ok_or(SignError::NumberTooLarge(number))?;
     let instructions = instructions(
-        packed,
+        &packed.payments,
         mint,
         &signer.authority(),
         &signer.fee_payer(),
         &memo,
     );
-    (
+    Ok((
         Message::new(&instructions, Some(&signer.fee_payer())),
         root,
-    )
+    ))
 }
 
 /// Signs; gives the signature and the wire bytes.
@@ -49,9 +49,11 @@ pub(super) fn sign(
     Ok((signature, wire))
 }
 
-/// Neither should ever happen with keys that were loaded; both leave nothing behind.
+/// None of these happens with keys that were loaded and numbers from the ledger; all leave nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignError {
+    #[error("the number {0} of the mint transaction does not fit its memo's 48 bits")]
+    NumberTooLarge(u64),
     #[error("the transaction could not be signed: {0}")]
     Signer(#[from] SignerError),
     #[error("the transaction could not be encoded: {0}")]

@@ -4,7 +4,7 @@
 //! auto-mint was off. Every process' clock ticks, but a tick is one job whose key is its moment, so it runs once.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use apalis::prelude::{BoxDynError, Data};
 use apalis_cron::{Schedule, Tick};
@@ -98,21 +98,21 @@ async fn sweep(context: &QueueContext) -> Result<u64, JobError> {
             return Err(JobError::Later(reason));
         }
     }
-    tidy(&context.pool, context.reading_max_age_days).await?;
+    tidy(&context.pool, context.reading_max_age).await?;
     Ok(submitted)
 }
 
 /// Old jobs and old overlap guards go; neither is needed by anything that can still arrive.
-async fn tidy(pool: &PgPool, reading_max_age_days: u32) -> Result<(), JobError> {
+async fn tidy(pool: &PgPool, reading_max_age: Duration) -> Result<(), JobError> {
     prune_finished_jobs(pool).await?;
-    readings::prune_metered_intervals(pool, reading_max_age_days).await?;
+    readings::prune_metered_intervals(pool, reading_max_age).await?;
     Ok(())
 }
 
 /// One page of stragglers in the order of their ids: memory does not grow with the backlog.
 async fn stragglers(context: &QueueContext, after: Uuid) -> Result<Vec<Uuid>, JobError> {
     let auto_mint = context.settings.current();
-    if !auto_mint.enabled {
+    if !auto_mint.auto_mint_enabled {
         return Ok(Vec::new());
     }
     let page = sqlx::query_scalar(
@@ -135,7 +135,7 @@ async fn stragglers(context: &QueueContext, after: Uuid) -> Result<Vec<Uuid>, Jo
          LIMIT $3",
     )
     .bind(after)
-    .bind(auto_mint.percentage as i16)
+    .bind(auto_mint.auto_mint_percentage)
     .bind(i64::from(context.sweep_batch_size))
     .fetch_all(&context.pool)
     .await?;

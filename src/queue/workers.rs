@@ -15,7 +15,7 @@ use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::wake_up::WakeUp;
-use crate::admin::Settings;
+use crate::admin::SettingsWatch;
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
 
@@ -23,7 +23,7 @@ use crate::outbox::{JobKind, Wake};
 pub struct QueueContext {
     pub pool: PgPool,
     pub minter: Minter,
-    pub settings: Settings,
+    pub settings: SettingsWatch,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
@@ -31,7 +31,7 @@ pub struct QueueContext {
     /// Readings claimed per sweep step.
     pub sweep_batch_size: u32,
     pub sweep_every_secs: u64,
-    pub reading_max_age_days: u32,
+    pub reading_max_age: Duration,
     /// `MintReading` jobs that run at once: enough for all batches in flight to be full.
     pub concurrency: usize,
 }
@@ -40,10 +40,10 @@ impl QueueContext {
     /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
     pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
         let auto_mint = self.settings.current();
-        if !auto_mint.enabled {
+        if !auto_mint.auto_mint_enabled {
             return Ok(true);
         }
-        if auto_mint.percentage >= 100 {
+        if auto_mint.auto_mint_percentage >= 100 {
             return Ok(false);
         }
         let bucket: Option<i16> = sqlx::query_scalar(
@@ -55,7 +55,7 @@ impl QueueContext {
         .bind(reading)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(bucket.is_some_and(|bucket| bucket >= auto_mint.percentage as i16))
+        Ok(bucket.is_some_and(|bucket| bucket >= auto_mint.auto_mint_percentage))
     }
 }
 

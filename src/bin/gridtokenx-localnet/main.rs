@@ -33,6 +33,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     match run::run(flags::Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

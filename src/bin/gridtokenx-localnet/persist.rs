@@ -47,7 +47,7 @@ impl Persistence {
             let (history, on_failure) = (history.clone(), on_failure.clone());
             move || {
                 for block in blocks_rx {
-                    if let Err(error) = store.write(&block) {
+                    if let Err(error) = write(&store, &block) {
                         return on_failure(error);
                     }
                     history.forget_written(&block);
@@ -81,6 +81,15 @@ impl Persistence {
         let _ = self.collector.join();
         let _ = self.writer.join();
     }
+}
+
+fn write(store: &Store, block: &Block) -> Result<(), StoreError> {
+    // `pause` keeps a block in the air, as a slow disk does; `return` is a full one.
+    fail::fail_point!("localnet.write", |_| Err(redb::StorageError::Io(
+        std::io::ErrorKind::StorageFull.into()
+    )
+    .into()));
+    store.write(block)
 }
 
 /// Gathers what happens in one block.

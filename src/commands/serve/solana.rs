@@ -1,0 +1,130 @@
+//! Endpoints, keys and mint.
+
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::program_option::COption;
+use solana_sdk::program_pack::Pack;
+use solana_sdk::pubkey::Pubkey;
+use spl_token_interface::state::Mint;
+
+use super::StartError;
+use crate::chain::{
+    ChainError, Endpoint, Endpoints, MintSigner, is_local_chain, prepare_local_chain, read_keypair,
+    read_or_create_keypair,
+};
+use crate::config::Config;
+
+/// The chain side of the service.
+pub(super) struct Solana {
+    pub endpoints: Endpoints,
+    pub signer: MintSigner,
+    pub mint: Pubkey,
+    pub genesis_hash: String,
+}
+
+/// File of the mint authority that a local chain gets, in the data directory.
+const LOCAL_AUTHORITY_FILE: &str = "mint-authority.json";
+
+pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
+    let urls: Vec<String> = config
+        .solana
+        .rpc_urls
+        .iter()
+        .map(|url| url.expose().to_owned())
+        .collect();
+    let endpoints = Endpoints::new(&urls, config.tokenization.transaction_timeout);
+    let endpoint = first_answering(&endpoints).await?;
+    let genesis_hash = endpoint
+        .rpc()
+        .get_genesis_hash()
+        .await
+        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
+        .to_string();
+    let is_local = is_local_chain(endpoint).await?;
+    let signer = signer(config, is_local)?;
+    let mint = match config.solana.mint_address {
+        Some(mint) => mint,
+        None if is_local => {
+            prepare_local_chain(endpoint, &signer, config.tokenization.decimals).await?
+        }
+        None => return Err(StartError::NoMint),
+    };
+    check_mint(endpoint, mint, &signer, config.tokenization.decimals).await?;
+    Ok(Solana {
+        endpoints,
+        signer,
+        mint,
+        genesis_hash,
+    })
+}
+
+async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError> {
+    let mut failure = None;
+    for endpoint in endpoints.iter() {
+        match endpoint.rpc().get_version().await {
+            Ok(_) => return Ok(endpoint),
+            Err(error) => {
+                endpoints.turn_away_from(endpoint);
+                failure = Some(ChainError::from_client(endpoint.name(), &error));
+            }
+        }
+    }
+    Err(failure.map_or_else(
+        || StartError::Other("SOLANA_RPC_URL names no endpoint".to_owned()),
+        StartError::Chain,
+    ))
+}
+
+fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
+    let authority = match &config.solana.keypair_path {
+        Some(path) => read_keypair(path)?,
+        None if is_local => {
+            std::fs::create_dir_all(&config.data_dir.path)
+                .map_err(|error| StartError::Other(format!(
+                    "GRIDTOKENX_DATA_DIR={} cannot be made: {error}",
+                    config.data_dir.path.display()
+                )))?;
+            read_or_create_keypair(&config.data_dir.path.join(LOCAL_AUTHORITY_FILE))?
+        }
+        None => return Err(StartError::NoKeypair),
+    };
+    let fee_payer = match config.solana.fee_payer_path() {
+        Some(path) if Some(path) != config.solana.keypair_path.as_ref() => Some(read_keypair(path)?),
+        _ => None,
+    };
+    Ok(MintSigner::new(authority, fee_payer))
+}
+
+/// The mint must be one that our key may mint, in the decimals that readings are converted with.
+async fn check_mint(
+    endpoint: &Endpoint,
+    mint: Pubkey,
+    signer: &MintSigner,
+    decimals: u8,
+) -> Result<(), StartError> {
+    let account = endpoint
+        .rpc()
+        .get_account_with_commitment(&mint, CommitmentConfig::confirmed())
+        .await
+        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
+        .value;
+    let not_a_mint = || StartError::NotAMint { mint: mint.to_string() };
+    let account = account.ok_or_else(not_a_mint)?;
+    if account.owner != spl_token_interface::ID {
+        return Err(not_a_mint());
+    }
+    let state = Mint::unpack(&account.data).map_err(|_| not_a_mint())?;
+    if state.decimals != decimals {
+        return Err(StartError::Decimals {
+            mint: mint.to_string(),
+            found: state.decimals,
+            configured: decimals,
+        });
+    }
+    if state.mint_authority != COption::Some(signer.authority()) {
+        return Err(StartError::NotTheAuthority {
+            mint: mint.to_string(),
+            authority: signer.authority().to_string(),
+        });
+    }
+    Ok(())
+}

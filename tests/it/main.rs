@@ -1,0 +1,2 @@
+mod localnet;
+mod support;
