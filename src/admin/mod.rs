@@ -7,4 +7,4 @@ mod backlog;
 mod settings;
 
 pub use backlog::{Backlog, BreakerView, QueueDepth, UnmintedReadings};
-pub use settings::{AutoMint, Settings};
+pub use settings::{Settings, SettingsWatch};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -12,81 +12,89 @@ use crate::outbox::{self, Topic, Wake};
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What decides whether a pending reading is minted by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AutoMint {
-    pub enabled: bool,
-    /// 0 to 100: meters whose roll-out bucket is below it are minted for automatically.
-    pub percentage: u8,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Settings {
+    pub auto_mint_enabled: bool,
+    /// 0 to 100: meters whose roll-out bucket is below it are minted automatically.
+    pub auto_mint_percentage: i16,
 }
-
-impl AutoMint {
-    /// Whether a pending reading of a meter in this roll-out bucket (0 to 99) is minted without a trigger.
-    pub fn includes(self, rollout_bucket: u8) -> bool {
-        self.enabled && rollout_bucket < self.percentage
-    }
-}
-
-/// This process's copy of the stored settings, kept current by [`Settings::follow`]. A clone is the same copy.
-#[derive(Clone, Debug)]
-pub struct Settings(watch::Sender<AutoMint>);
 
 impl Settings {
-    /// A copy that starts with these values.
-    pub fn new(auto_mint: AutoMint) -> Settings {
-        Settings(watch::Sender::new(auto_mint))
+    /// Whether a pending reading of a meter in this roll-out bucket (0 to 99) is minted without a trigger.
+    pub fn mints_automatically(self, rollout_bucket: u8) -> bool {
+        self.auto_mint_enabled && i16::from(rollout_bucket) < self.auto_mint_percentage
     }
 
-    /// Reads the stored settings. The very first start on a database stores `configured`; afterwards what is stored
-    /// counts, and a difference is logged. The percentage has no switch of its own, so for it the configuration of the
-    /// process that started last counts.
-    pub async fn load_or_init(pool: &PgPool, configured: AutoMint) -> sqlx::Result<Settings> {
+    /// The stored settings. The very first start on a database stores `configured`; afterwards what is stored counts,
+    /// and a difference is logged. The percentage has no switch of its own, so for it the configuration of the process
+    /// that started last counts.
+    pub async fn load_or_init(pool: &PgPool, configured: Settings) -> sqlx::Result<Settings> {
         let mut transaction = pool.begin().await?;
         sqlx::query(
             "INSERT INTO settings (auto_mint_enabled, auto_mint_percentage)
              VALUES ($1, $2)
-             ON CONFLICT (only) DO NOTHING",
+             ON CONFLICT (single) DO NOTHING",
         )
-        .bind(configured.enabled)
-        .bind(i16::from(configured.percentage))
+        .bind(configured.auto_mint_enabled)
+        .bind(configured.auto_mint_percentage)
         .execute(&mut *transaction)
         .await?;
-        let stored = read(&mut *transaction).await?;
-        if stored.percentage != configured.percentage {
+        let stored = Settings::read(&mut *transaction).await?;
+        if stored.auto_mint_percentage != configured.auto_mint_percentage {
             sqlx::query(
                 "UPDATE settings
                  SET auto_mint_percentage = $1, changed_by = NULL, changed_at = now()",
             )
-            .bind(i16::from(configured.percentage))
+            .bind(configured.auto_mint_percentage)
             .execute(&mut *transaction)
             .await?;
             outbox::notify(&mut transaction, Topic::Settings).await?;
             tracing::info!(
-                before = stored.percentage,
-                now = configured.percentage,
-                "TOKENIZATION_AUTO_MINT_PERCENTAGE changed the roll-out"
+                before = stored.auto_mint_percentage,
+                now = configured.auto_mint_percentage,
+                "TOKENIZATION_AUTO_MINT_PERCENTAGE changed the stored roll-out"
             );
         }
         transaction.commit().await?;
-        if stored.enabled != configured.enabled {
+        if stored.auto_mint_enabled != configured.auto_mint_enabled {
             tracing::warn!(
-                stored = stored.enabled,
-                configured = configured.enabled,
+                stored = stored.auto_mint_enabled,
+                configured = configured.auto_mint_enabled,
                 "the stored auto-mint setting counts, though TOKENIZATION_AUTO_MINT_ENABLED says otherwise; \
                  an admin changes it"
             );
         }
-        Ok(Settings::new(AutoMint {
-            enabled: stored.enabled,
-            percentage: configured.percentage,
-        }))
+        Ok(Settings {
+            auto_mint_enabled: stored.auto_mint_enabled,
+            auto_mint_percentage: configured.auto_mint_percentage,
+        })
     }
 
-    pub fn current(&self) -> AutoMint {
+    async fn read(executor: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Settings> {
+        sqlx::query_as(
+            "SELECT auto_mint_enabled, auto_mint_percentage
+             FROM settings",
+        )
+        .fetch_one(executor)
+        .await
+    }
+}
+
+/// This process's copy of the settings, kept current by [`SettingsWatch::follow`]. A clone sees the same copy.
+#[derive(Clone, Debug)]
+pub struct SettingsWatch(watch::Sender<Settings>);
+
+impl SettingsWatch {
+    pub fn new(settings: Settings) -> SettingsWatch {
+        SettingsWatch(watch::Sender::new(settings))
+    }
+
+    pub fn current(&self) -> Settings {
         *self.0.borrow()
     }
 
     /// Wakes its holder at every change.
-    pub fn subscribe(&self) -> watch::Receiver<AutoMint> {
+    pub fn subscribe(&self) -> watch::Receiver<Settings> {
         self.0.subscribe()
     }
 
@@ -100,7 +108,7 @@ impl Settings {
                 _ = announced.changed() => {}
                 () = tokio::time::sleep(REREAD_INTERVAL) => {}
             }
-            let reading = tokio::time::timeout(REREAD_INTERVAL, read(&pool));
+            let reading = tokio::time::timeout(REREAD_INTERVAL, Settings::read(&pool));
             match stop.run_until_cancelled(reading).await {
                 None => return,
                 Some(Ok(Ok(stored))) => {
@@ -119,34 +127,20 @@ impl Settings {
     }
 }
 
-async fn read(executor: impl PgExecutor<'_>) -> sqlx::Result<AutoMint> {
-    let (enabled, percentage): (bool, i16) = sqlx::query_as(
-        "SELECT auto_mint_enabled, auto_mint_percentage
-         FROM settings",
-    )
-    .fetch_one(executor)
-    .await?;
-    Ok(AutoMint {
-        enabled,
-        // The table's CHECK keeps it from 0 to 100.
-        percentage: u8::try_from(percentage).unwrap_or(0),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_toggle_and_the_rollout_hold_readings_back() {
-        let auto_mint = |enabled, percentage| AutoMint {
-            enabled,
-            percentage,
+        let settings = |auto_mint_enabled, auto_mint_percentage| Settings {
+            auto_mint_enabled,
+            auto_mint_percentage,
         };
-        assert!(auto_mint(true, 100).includes(99));
-        assert!(!auto_mint(false, 100).includes(0));
-        assert!(auto_mint(true, 10).includes(9));
-        assert!(!auto_mint(true, 10).includes(10));
-        assert!(!auto_mint(true, 0).includes(0));
+        assert!(settings(true, 100).mints_automatically(99));
+        assert!(!settings(false, 100).mints_automatically(0));
+        assert!(settings(true, 10).mints_automatically(9));
+        assert!(!settings(true, 10).mints_automatically(10));
+        assert!(!settings(true, 0).mints_automatically(0));
     }
 }

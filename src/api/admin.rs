@@ -28,7 +28,7 @@ struct TokenizationStatus {
     /// Whether readings are minted without a trigger.
     auto_mint_enabled: bool,
     /// Share of meters whose readings are minted without a trigger, 0 to 100.
-    auto_mint_percentage: u8,
+    auto_mint_percentage: i16,
     polling_interval_secs: u64,
     batch_size: u32,
     /// Accepted readings that are not minted or finalized, held ones included.
@@ -98,7 +98,7 @@ async fn status(
         .map_err(|_| {
             Problem::unavailable("the database did not answer in time; try again later")
         })??;
-    let auto_mint = state.settings.current();
+    let settings = state.settings.current();
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
@@ -113,8 +113,8 @@ async fn status(
         },
     };
     Ok(Json(TokenizationStatus {
-        auto_mint_enabled: auto_mint.enabled,
-        auto_mint_percentage: auto_mint.percentage,
+        auto_mint_enabled: settings.auto_mint_enabled,
+        auto_mint_percentage: settings.auto_mint_percentage,
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
         unminted_readings_count: unminted.count(),

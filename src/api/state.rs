@@ -11,7 +11,7 @@ use super::authenticator::Authenticator;
 use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
-use crate::admin::Settings;
+use crate::admin::SettingsWatch;
 use crate::telemetry::{Health, Metrics};
 
 /// The parts that the program puts together at start.
@@ -20,7 +20,7 @@ pub struct Services {
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.
-    pub settings: Settings,
+    pub settings: SettingsWatch,
     pub health: Health,
     pub metrics: Metrics,
     /// CORS_ORIGINS: origins whose pages may call this service.
@@ -73,7 +73,7 @@ impl Deref for AppState {
 #[cfg(test)]
 pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
     use super::authenticator::TokenKeys;
-    use crate::admin::AutoMint;
+    use crate::admin::Settings;
 
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(std::time::Duration::from_secs(30))
@@ -84,9 +84,9 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         pool,
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
-        settings: Settings::new(AutoMint {
-            enabled: true,
-            percentage: 100,
+        settings: SettingsWatch::new(Settings {
+            auto_mint_enabled: true,
+            auto_mint_percentage: 100,
         }),
         health: Health::default(),
         metrics: Metrics::install().unwrap(),
