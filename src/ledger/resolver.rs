@@ -17,6 +17,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::breaker::{self, BreakerState};
 use super::open::{self, OpenTransaction};
 use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
@@ -37,6 +38,10 @@ pub struct ResolverLimits {
 const ROUND_EVERY: Duration = Duration::from_millis(400);
 /// Expiry takes a minute: there is no hurry to prove it.
 const PROOF_EVERY: Duration = Duration::from_secs(2);
+/// The authority's history is walked this often while the ledger breaker is closed.
+const WALK_EVERY: Duration = Duration::from_secs(60);
+/// An open breaker holds up all minting: it is closed as soon as rule 7 allows.
+const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 /// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
 const RESEND_EVERY: Duration = Duration::from_secs(2);
 /// Re-sends under way at once.
@@ -56,6 +61,7 @@ pub struct Resolver {
     pool: PgPool,
     endpoints: Endpoints,
     mint: Pubkey,
+    authority: Pubkey,
     limits: ResolverLimits,
 }
 
@@ -71,12 +77,14 @@ impl Resolver {
         pool: PgPool,
         endpoints: Endpoints,
         mint: Pubkey,
+        authority: Pubkey,
         limits: ResolverLimits,
     ) -> Resolver {
         Resolver {
             pool,
             endpoints,
             mint,
+            authority,
             limits,
         }
     }
@@ -87,6 +95,7 @@ impl Resolver {
             () = stop.cancelled() => {}
             () = self.settle_forever() => {}
             () = self.prove_forever() => {}
+            () = self.tend_breaker_forever() => {}
         }
     }
 
@@ -109,6 +118,20 @@ impl Resolver {
         loop {
             ticks.tick().await;
             log.report(undertaker.round().await);
+        }
+    }
+
+    async fn tend_breaker_forever(&self) {
+        let mut log = Quiet::default();
+        loop {
+            let tended =
+                breaker::tend(&self.pool, &self.endpoints, &self.mint, &self.authority).await;
+            let pause = match tended {
+                Ok(BreakerState::Closed) => WALK_EVERY,
+                _ => TEND_OPEN_BREAKER_EVERY,
+            };
+            log.report(tended.map(drop));
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,8 +38,8 @@ pub struct RunningService {
     pub(super) mint: Pubkey,
     pub(super) limit: Duration,
     pub(super) stops: Stops,
-    pub(super) http: JoinHandle<()>,
-    pub(super) queue: JoinHandle<()>,
+    pub(super) requests: TaskTracker,
+    pub(super) jobs: TaskTracker,
     pub(super) intake: Intake,
     pub(super) minter: Minter,
     pub(super) work: TaskTracker,
@@ -70,23 +69,27 @@ impl RunningService {
         &self.pool
     }
 
+    /// Waits until it ends by itself, which is a defect.
+    pub async fn wait(&self) {
+        tokio::select! {
+            () = self.requests.wait() => {}
+            () = self.jobs.wait() => {}
+        }
+    }
+
     /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`. True when everything that was begun was finished.
     pub async fn shutdown(self) -> bool {
         let started = Instant::now();
-        let left = || self.limit.saturating_sub(started.elapsed());
+        let left = || self.limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
         self.stops.requests.cancel();
-        let requests_ended = ended_within(left(), self.http).await;
+        let requests_ended = ended_within(left(), &self.requests).await;
         self.stops.work.cancel();
-        let jobs_ended = ended_within(left(), self.queue).await;
+        let jobs_ended = ended_within(left(), &self.jobs).await;
         self.intake.close();
         self.minter.close();
-        self.work.close();
-        let work_ended = tokio::time::timeout(left(), self.work.wait()).await.is_ok();
+        let work_ended = ended_within(left(), &self.work).await;
         self.stops.last.cancel();
-        self.background.close();
-        let background_ended = tokio::time::timeout(LAST_STEPS, self.background.wait())
-            .await
-            .is_ok();
+        let background_ended = ended_within(LAST_STEPS, &self.background).await;
         // A connection that hangs must not hold up the end.
         let _ = tokio::time::timeout(LAST_STEPS, self.pool.close()).await;
         tracing::info!(
@@ -103,10 +106,10 @@ impl RunningService {
 
 /// What is only stopped, not finished, ends within this.
 const LAST_STEPS: Duration = Duration::from_secs(5);
+/// A step that finds the time used up is still given this, since most have nothing left to do.
+const LEAST_WAIT: Duration = Duration::from_millis(200);
 
-async fn ended_within(limit: Duration, task: JoinHandle<()>) -> bool {
-    let abort = task.abort_handle();
-    let ended = tokio::time::timeout(limit.max(Duration::from_millis(100)), task).await;
-    abort.abort();
-    matches!(ended, Ok(Ok(())))
+async fn ended_within(limit: Duration, tasks: &TaskTracker) -> bool {
+    tasks.close();
+    tokio::time::timeout(limit, tasks.wait()).await.is_ok()
 }

@@ -99,7 +99,9 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         process,
         wake.clone(),
     );
-    let queue = tokio::spawn(workers.run(stops.work.clone(), config.service.shutdown_timeout));
+    let jobs = TaskTracker::new();
+    jobs.spawn(workers.run(stops.work.clone(), config.service.shutdown_timeout));
+    jobs.close();
     let intake = Intake::start(
         pool.clone(),
         &config.intake,
@@ -136,20 +138,22 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         websocket: config.websocket.clone(),
         connections: background.clone(),
     });
-    let http = tokio::spawn(api::serve(
+    let requests = TaskTracker::new();
+    requests.spawn(api::serve(
         listener,
         api::router(state.clone()),
         state,
         config.service.shutdown_timeout,
     ));
+    requests.close();
     tracing::info!(%address, mint = %solana.mint, "serving");
     Ok(RunningService {
         address,
         mint: solana.mint,
         limit: config.service.shutdown_timeout,
         stops,
-        http,
-        queue,
+        requests,
+        jobs,
         intake,
         minter,
         work,
