@@ -122,12 +122,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         settings,
         health,
         metrics,
-        cors_origins: config
-            .http
-            .cors_origins
-            .iter()
-            .filter_map(|origin| origin.to_str().ok().map(str::to_owned))
-            .collect(),
+        cors_origins: config.http.cors_origins.clone(),
         polling_interval_secs: config.tokenization.polling_interval.as_secs(),
         batch_size: u32::from(config.tokenization.batch_size),
         draining: stops.requests.clone(),
