@@ -92,13 +92,27 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
     use super::authenticator::TokenKeys;
     use crate::admin::Settings;
 
+    let config = crate::config::Config::defaults();
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(std::time::Duration::from_secs(30))
         .connect_lazy(database)
         .unwrap();
     let secret = TokenKeys::Secret("0123456789abcdef0123456789abcdef".to_owned());
+    let intake = Intake::start(
+        pool.clone(),
+        &config.intake,
+        &config.tokenization,
+        &config.blockchain,
+        &tokio_util::task::TaskTracker::new(),
+    );
     AppState::new(Services {
         pool,
+        intake,
+        endpoints: Endpoints::new(
+            &["http://127.0.0.1:9".to_owned()],
+            std::time::Duration::from_secs(1),
+        ),
+        mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
         settings: SettingsWatch::new(Settings {
