@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
+use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -12,11 +13,19 @@ use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
+use crate::chain::Endpoints;
+use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
 /// The parts that the program puts together at start.
 pub struct Services {
     pub pool: PgPool,
+    /// Takes readings.
+    pub intake: Intake,
+    /// The chain, to look at wallets.
+    pub endpoints: Endpoints,
+    /// This service's token.
+    pub mint: Pubkey,
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.

@@ -35,7 +35,7 @@ mod tally;
 mod walk;
 
 pub use blame::readings_to_blame;
-pub use breaker::BindingError;
+pub use breaker::{BindingError, ChainBinding, bind};
 pub use costs::{Costs, costs};
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
