@@ -138,7 +138,7 @@ async fn open_data_dir(args: &RunArgs) -> Result<DataDir, RunError> {
     if !args.fresh {
         return Ok(data_dir);
     }
-    Foundation::stop_leftovers(data_dir.path()).await?;
+    Foundation::stop_leftovers(data_dir.path()).await;
     let (fresh, aside) = data_dir.set_aside(Utc::now())?;
     eprintln!("The old data is kept in {}.", aside.display());
     Ok(fresh)
