@@ -320,3 +320,25 @@ fn running(config: &Config, service: &RunningService) -> Running {
         pid: std::process::id(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_play_is_outdated_once_its_oldest_interval_is() {
+        let first_start: DateTime<Utc> = "2026-11-25T04:12:55Z".parse().unwrap();
+        let config = Config::from_flags(["--tokenization-reading-max-age-days=7"]).unwrap();
+        let calendar = Calendar::before(first_start);
+        let play = Play::plan(Day::Fleet, Speed::Max, calendar, &[1; 32]).unwrap();
+        // Some day of the file has energy in its first half hour.
+        let limit: DateTime<Utc> = "2026-12-01T04:00:00Z".parse().unwrap();
+
+        assert_eq!(outdated_since(&play, &config, first_start), None);
+        assert_eq!(
+            outdated_since(&play, &config, limit - TimeDelta::seconds(1)),
+            None
+        );
+        assert_eq!(outdated_since(&play, &config, limit), Some(limit));
+    }
+}
