@@ -7,12 +7,15 @@ use axum::http::HeaderValue;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::authenticator::Authenticator;
 use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
+use crate::config::WebsocketConfig;
+use crate::feed::Hub;
 use crate::chain::Endpoints;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
@@ -40,6 +43,11 @@ pub struct Services {
     pub batch_size: u32,
     /// Cancelled when the service drains: open streams end.
     pub draining: CancellationToken,
+    /// The numbered events, for every listener of this process.
+    pub feed: Hub,
+    pub websocket: WebsocketConfig,
+    /// Upgraded connections, which end by `draining`.
+    pub connections: TaskTracker,
 }
 
 /// Shared by all handlers; a clone costs a counter.
