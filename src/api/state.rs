@@ -14,9 +14,9 @@ use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
+use crate::chain::Endpoints;
 use crate::config::WebsocketConfig;
 use crate::feed::Hub;
-use crate::chain::Endpoints;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
