@@ -34,6 +34,7 @@ pub mod domain;
 pub mod embedded;
 pub mod failpoint;
 pub mod feed;
+pub mod holder;
 pub mod ledger;
 pub mod meters;
 pub mod mint;

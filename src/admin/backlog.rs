@@ -74,13 +74,14 @@ impl Backlog {
              FROM (
                  SELECT readings.state,
                         readings.accepted_at,
-                        readings.state = 'pending' AND NOT EXISTS (
-                            SELECT FROM settings
-                            WHERE settings.auto_mint_enabled
-                              AND meters.rollout_bucket < settings.auto_mint_percentage
-                        ) AS held
+                        readings.state = 'pending'
+                            AND meters.rollout_bucket >= automatic.below_bucket AS held
                  FROM readings
                  JOIN meters ON meters.id = readings.meter
+                 CROSS JOIN (
+                     SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END AS below_bucket
+                     FROM settings
+                 ) AS automatic
                  -- The predicate of the index readings_unminted.
                  WHERE readings.state IN ('pending', 'submitted', 'failed', 'quarantined')
              ) AS unminted",

@@ -101,13 +101,9 @@ async fn dress(method: &Method, response: Response) -> Response {
         StatusCode::NOT_FOUND => {
             "there is nothing at this path; `GET /docs` shows what there is".to_owned()
         }
+        // The router adds `Allow` after this.
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allowed = parts.headers.get(header::ALLOW);
-            let allowed = allowed.and_then(|value| value.to_str().ok());
-            format!(
-                "{method} is not allowed here; allowed: {}",
-                allowed.unwrap_or("nothing")
-            )
+            format!("{method} is not allowed here; the header `Allow` lists what is")
         }
         _ => sentence_of(body).await.unwrap_or_else(|| {
             let reason = status.canonical_reason().unwrap_or("the request failed");
@@ -140,9 +136,9 @@ async fn sentence_of(body: Body) -> Option<String> {
 
 fn count(status: StatusCode, duration: Duration) {
     let class = usize::from(status.as_u16() / 100).clamp(1, names::STATUS_CLASSES.len());
-    metrics::counter!(names::HTTP_REQUESTS, "status" => names::STATUS_CLASSES[class - 1])
+    metrics::counter!(names::HTTP_REQUESTS_TOTAL, "status" => names::STATUS_CLASSES[class - 1])
         .increment(1);
-    metrics::histogram!(names::HTTP_REQUEST_SECONDS).record(duration);
+    metrics::histogram!(names::HTTP_REQUEST_DURATION_SECONDS).record(duration);
 }
 
 /// Headers that keep browsers from guessing and telling.

@@ -306,7 +306,7 @@ mod tests {
     fn errors_say_where_they_are() {
         assert_eq!(
             refusal("{\"name\": \n 7}"),
-            "the request body does not fit: invalid type: number, expected a string at line 2 column 2"
+            "the request body does not fit: invalid type: integer `7`, expected a string at line 2 column 2"
         );
         assert!(refusal("{\"name\":").starts_with("the request body is not valid JSON: EOF"));
         assert!(refusal("").contains("empty"));

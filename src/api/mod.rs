@@ -27,6 +27,8 @@ mod readings;
 mod router;
 mod server;
 mod state;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 pub use auth::{AdminOnly, Authenticated};

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +32,8 @@ pub struct Services {
     pub settings: SettingsWatch,
     pub health: Health,
     pub metrics: Metrics,
-    /// Values of CORS_ORIGINS: `*`, or origins; none allows no other origin.
-    pub cors_origins: Vec<String>,
+    /// CORS_ORIGINS: origins whose pages may call this service.
+    pub cors_origins: Vec<HeaderValue>,
     /// TOKENIZATION_POLLING_INTERVAL_SECS, for the status page.
     pub polling_interval_secs: u64,
     /// TOKENIZATION_BATCH_SIZE, for the status page.
@@ -75,4 +76,32 @@ impl Deref for AppState {
     fn deref(&self) -> &Services {
         &self.0.services
     }
+}
+
+/// State for tests of the door: its database is at `database`, where usually nothing listens.
+#[cfg(test)]
+pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
+    use super::authenticator::TokenKeys;
+    use crate::admin::Settings;
+
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .acquire_timeout(std::time::Duration::from_secs(30))
+        .connect_lazy(database)
+        .unwrap();
+    let secret = TokenKeys::Secret("0123456789abcdef0123456789abcdef".to_owned());
+    AppState::new(Services {
+        pool,
+        authenticator: Authenticator::new(secret, None, None).unwrap(),
+        rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
+        settings: SettingsWatch::new(Settings {
+            auto_mint_enabled: true,
+            auto_mint_percentage: 100,
+        }),
+        health: Health::default(),
+        metrics: Metrics::install().unwrap(),
+        cors_origins: vec![HeaderValue::from_static("https://grid.example")],
+        polling_interval_secs: 60,
+        batch_size: 50,
+        draining: CancellationToken::new(),
+    })
 }

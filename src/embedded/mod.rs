@@ -1,1 +1,39 @@
-//! To be furnished.
+//! The private PostgreSQL cluster and the local chain of `make run` and of the tests.
+//!
+//! Invariant: what was stored survives everything that can happen to a process. Server and chain are programs of their
+//! own, each in its own process group, without a parent-death signal: a `kill -9` of the owner leaves them running, and
+//! the next start adopts them or, when they do not answer, stops them. Leftovers never make a start fail. A directory
+//! appears under its final name only when it is complete, and a lost one is never silently replaced by an empty one.
+//!
+//! Leftovers are found by looking for the running program that was started on our directory, not by a file with a
+//! process id: between a start and the writing of such a file the owner may die. What breaks this: two owners of one
+//! directory at the same time, which is for the owner to lock out.
+//!
+//! ```no_run
+//! use gridtokenx::embedded::{Lifetime, PostgresCluster, PostgresOptions};
+//!
+//! # async fn example() -> Result<(), gridtokenx::embedded::EmbeddedError> {
+//! let mut cluster = PostgresCluster::start(PostgresOptions::durable(".gridtokenx/postgres")).await?;
+//! let url = cluster.database_url();
+//! cluster.exited().await;
+//! cluster.ensure_alive().await?; // again on the same port and state
+//! cluster.stop().await
+//! # }
+//! ```
+
+mod account;
+mod binaries;
+mod child;
+mod error;
+mod home;
+mod initdb;
+mod localnet;
+mod log_file;
+mod postgres;
+mod server;
+mod watchdog;
+
+pub use child::ChildProcess;
+pub use error::EmbeddedError;
+pub use localnet::Localnet;
+pub use postgres::{Lifetime, PostgresCluster, PostgresOptions};

@@ -30,10 +30,11 @@ mod retry;
 mod send;
 mod settle;
 mod sighting;
+mod tally;
 mod walk;
 
-pub use breaker::BindingError;
 pub use blame::readings_to_blame;
+pub use breaker::{BindingError, ChainBinding, bind};
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};

@@ -36,7 +36,7 @@ impl Metrics {
         }
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(
-                Matcher::Full(names::HTTP_REQUEST_SECONDS.to_owned()),
+                Matcher::Full(names::HTTP_REQUEST_DURATION_SECONDS.to_owned()),
                 HTTP_BUCKETS,
             )?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
@@ -106,7 +106,7 @@ impl Stage {
 
 /// Books that a reading reached the stage this long after it was accepted.
 pub fn observe_stage(stage: Stage, since_acceptance: Duration) {
-    metrics::histogram!(names::READING_STAGE_SECONDS, "stage" => stage.label())
+    metrics::histogram!(names::READING_STAGE_DURATION_SECONDS, "stage" => stage.label())
         .record(since_acceptance);
 }
 

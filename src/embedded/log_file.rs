@@ -1,0 +1,131 @@
+//! The file into which a child process writes what it has to say.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::EmbeddedError;
+
+/// Enough for the story of a failure, too little to fill a disk.
+const SIZE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// The reason of a failure stands near the end.
+const TAIL_BYTES: u64 = 8 * 1024;
+/// A sentence, not a dump.
+const REASON_CHARS_MAX: usize = 300;
+
+#[derive(Clone, Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+}
+
+impl LogFile {
+    pub(super) fn new(path: PathBuf) -> LogFile {
+        LogFile { path }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it for a child, which only ever appends: so it can be cut while the child writes. A long one of earlier
+    /// runs is set aside, replacing the one before.
+    pub(super) fn open(&self) -> Result<File, EmbeddedError> {
+        if self.size() > SIZE_BYTES_MAX {
+            let old = self.path.with_extension("log.old");
+            fs::rename(&self.path, &old)
+                .map_err(EmbeddedError::file("cannot rename", &self.path))?;
+        }
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&self.path)
+            .map_err(EmbeddedError::file("cannot open", &self.path))
+    }
+
+    /// Empties it when it has grown too long under a running child.
+    pub(super) fn keep_short(&self) {
+        if self.size() > SIZE_BYTES_MAX {
+            let cut = OpenOptions::new()
+                .write(true)
+                .open(&self.path)
+                .and_then(|file| file.set_len(0));
+            if let Err(error) = cut {
+                tracing::warn!(path = %self.path.display(), %error, "cannot empty a long log file");
+            }
+        }
+    }
+
+    /// Where it ends now: what a child logs from here on is its own.
+    pub(super) fn size(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What was written from `start` on, at most the last part of it.
+    pub(super) fn tail(&self, start: u64) -> String {
+        let read = || {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(
+                start.max(self.size().saturating_sub(TAIL_BYTES)),
+            ))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
+}
+
+/// The line of a log that says why a program ended: the last one that is an error, else the last one.
+pub(super) fn reason(tail: &str) -> String {
+    let lines = || tail.lines().map(str::trim).filter(|line| !line.is_empty());
+    let is_error = |line: &&str| {
+        ["FATAL:", "PANIC:", "ERROR:", "error:"]
+            .iter()
+            .any(|mark| line.contains(mark))
+    };
+    let line = lines().rfind(is_error).or_else(|| lines().last());
+    line.unwrap_or("it ended without a word")
+        .chars()
+        .take(REASON_CHARS_MAX)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_last_error_else_the_last_line() {
+        assert_eq!(
+            reason("LOG: a\nFATAL:  no space left\nHINT: make some\n\n"),
+            "FATAL:  no space left"
+        );
+        assert_eq!(reason("one\ntwo\n"), "two");
+        assert_eq!(reason(""), "it ended without a word");
+    }
+
+    #[test]
+    fn a_long_log_is_cut_under_its_writer_and_set_aside_at_the_next_start() {
+        let dir = std::env::temp_dir().join(format!("gridtokenx-log-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let log = LogFile::new(dir.join("child.log"));
+        let mut file = log.open().unwrap();
+
+        file.set_len(SIZE_BYTES_MAX + 1).unwrap();
+        log.keep_short();
+        let start = log.size();
+        std::io::Write::write_all(&mut file, b"goes on\n").unwrap();
+        assert_eq!((start, log.tail(start).as_str()), (0, "goes on\n"));
+
+        file.set_len(SIZE_BYTES_MAX + 1).unwrap();
+        log.open().unwrap();
+        assert_eq!(log.size(), 0);
+        assert_eq!(
+            fs::metadata(dir.join("child.log.old")).unwrap().len(),
+            SIZE_BYTES_MAX + 1
+        );
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

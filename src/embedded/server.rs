@@ -1,0 +1,293 @@
+//! The running server of a cluster: launched, or adopted from a predecessor.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rand::Rng;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::EmbeddedError;
+use super::binaries::Binaries;
+use super::child::ChildProcess;
+use super::home::Home;
+use super::log_file::{LogFile, reason};
+use super::postgres::{PostgresOptions, SUPERUSER};
+use crate::config::Secret;
+
+const PROGRAM: &str = "postgres";
+/// Beside the cluster: the port that it had last, so that it has it again.
+const PORT_FILE: &str = "port";
+/// Below the ports that the kernel gives to outgoing connections: one of those could hold the port, or even connect to
+/// itself on it, while the server is away for a moment.
+const PORTS: std::ops::RangeInclusive<u16> = 15_000..=29_999;
+const PORT_TRIES: usize = 20;
+
+/// How often a starting server is asked, and how long one answer may take.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// A server that neither accepts nor says that it is starting up for this long is broken.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// Processes of a killed server notice its end within moments; until then a new one refuses to start.
+const ORPHANS_LIMIT: Duration = Duration::from_secs(15);
+/// Smart (waits for clients), fast (ends their transactions), immediate (recovers at the next start).
+const SHUTDOWN: [(Signal, Duration); 3] = [
+    (Signal::SIGTERM, Duration::from_secs(1)),
+    (Signal::SIGINT, Duration::from_secs(30)),
+    (Signal::SIGQUIT, Duration::from_secs(5)),
+];
+
+const SETTINGS: [&str; 9] = [
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "log_min_messages=warning",
+    // A statement may hold what must not be in a log.
+    "log_min_error_statement=panic",
+    "log_checkpoints=off",
+    "jit=off",
+    "idle_in_transaction_session_timeout=10min",
+];
+const SETTINGS_WITHOUT_FSYNC: [&str; 3] = [
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+];
+
+/// A running server.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) process: ChildProcess,
+    pub(super) port: u16,
+}
+
+impl Server {
+    pub(super) async fn stop(&mut self) {
+        self.process.stop(&SHUTDOWN).await;
+    }
+}
+
+/// Stops the server that still runs on this cluster, if any.
+pub(super) async fn stop_leftover(data: &std::path::Path) -> bool {
+    match ChildProcess::find(PROGRAM, data) {
+        Some(mut process) => {
+            process.stop(&SHUTDOWN).await;
+            true
+        }
+        None => false,
+    }
+}
+
+/// All that a server is started with.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) options: PostgresOptions,
+    pub(super) home: Home,
+    pub(super) binaries: Binaries,
+    pub(super) password: Secret,
+    pub(super) log: LogFile,
+}
+
+impl Site {
+    pub(super) fn connect_options(&self, port: u16, database: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(port)
+            .username(SUPERUSER)
+            .password(self.password.expose())
+            .database(database)
+            .ssl_mode(PgSslMode::Disable)
+            .disable_statement_logging()
+    }
+
+    /// The server that a predecessor left running, if it answers; one that does not is stopped.
+    pub(super) async fn adopt(&self) -> Option<Server> {
+        let mut process = ChildProcess::find(PROGRAM, &self.home.data())?;
+        let port = self.home.load(PORT_FILE).and_then(|port| port.parse().ok());
+        if let Some(port) = port {
+            match self
+                .wait_for_answer(&mut process, port, self.log.size())
+                .await
+            {
+                Ok(()) => {
+                    tracing::info!(pid = process.pid(), port, "adopted the running PostgreSQL");
+                    return Some(Server { process, port });
+                }
+                Err(error) => tracing::warn!(
+                    pid = process.pid(),
+                    port,
+                    %error,
+                    "the running PostgreSQL is of no use; stopping it"
+                ),
+            }
+        }
+        process.stop(&SHUTDOWN).await;
+        None
+    }
+
+    /// Starts a server: on the port that was asked for, else on the one that it had last, else on any free one.
+    pub(super) async fn launch(&self) -> Result<Server, EmbeddedError> {
+        if let Some(port) = self.options.port {
+            if !is_free(port) {
+                return Err(EmbeddedError::AddressInUse {
+                    addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                    what: "the private database",
+                });
+            }
+            return self.launch_on(port).await;
+        }
+        let kept = self.home.load(PORT_FILE).and_then(|port| port.parse().ok());
+        let any = std::iter::repeat_with(|| rand::rng().random_range(PORTS));
+        let mut ports = kept
+            .into_iter()
+            .chain(any.take(PORT_TRIES))
+            .filter(|port| is_free(*port));
+        let mut refused = None;
+        while let Some(port) = ports.next() {
+            match self.launch_on(port).await {
+                // Someone took it between our look and the start.
+                Err(error @ EmbeddedError::Exited { .. }) if !is_free(port) => {
+                    refused = Some(error)
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(refused.unwrap_or(EmbeddedError::AddressInUse {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, *PORTS.end())),
+            what: "the private database",
+        }))
+    }
+
+    /// Starts a server on this port and waits until it answers.
+    pub(super) async fn launch_on(&self, port: u16) -> Result<Server, EmbeddedError> {
+        self.home.store(PORT_FILE, &port.to_string())?;
+        let deadline = Instant::now() + ORPHANS_LIMIT;
+        loop {
+            self.clear_foreign_pid_file();
+            let start = self.log.size();
+            let mut process = ChildProcess::spawn(&mut self.command(port)?)
+                .map_err(EmbeddedError::file("cannot run", &self.binaries.postgres()))?;
+            let Err(error) = self.wait_for_answer(&mut process, port, start).await else {
+                return Ok(Server { process, port });
+            };
+            process.stop(&SHUTDOWN).await;
+            let orphans_remain = self
+                .log
+                .tail(start)
+                .contains("pre-existing shared memory block");
+            if !orphans_remain || Instant::now() >= deadline {
+                return Err(error);
+            }
+            sleep(ASK_INTERVAL * 4).await;
+        }
+    }
+
+    fn command(&self, port: u16) -> Result<Command, EmbeddedError> {
+        let output = self.log.open()?;
+        let errors = output
+            .try_clone()
+            .map_err(EmbeddedError::file("cannot open", self.log.path()))?;
+        let mut command = self
+            .home
+            .account()
+            .command(&self.binaries.postgres(), self.home.dir());
+        command
+            .arg("-D")
+            .arg(self.home.data())
+            .args(["-c", &format!("port={port}")])
+            .args([
+                "-c",
+                &format!("max_connections={}", self.options.max_connections),
+            ])
+            .stdout(output)
+            .stderr(errors);
+        let without_fsync: &[&str] = if self.options.fsync {
+            &[]
+        } else {
+            &SETTINGS_WITHOUT_FSYNC
+        };
+        for setting in SETTINGS.iter().chain(without_fsync) {
+            command.args(["-c", setting]);
+        }
+        Ok(command)
+    }
+
+    /// Waits until the server lets us in. While it says that it is starting up (or recovers after a crash) it has all the
+    /// time that it needs; silence is limited.
+    async fn wait_for_answer(
+        &self,
+        process: &mut ChildProcess,
+        port: u16,
+        log_start: u64,
+    ) -> Result<(), EmbeddedError> {
+        let options = self.connect_options(port, "postgres");
+        let mut deadline = Instant::now() + SILENCE_LIMIT;
+        loop {
+            if process.has_exited() {
+                return Err(EmbeddedError::Exited {
+                    program: "PostgreSQL",
+                    reason: reason(&self.log.tail(log_start)),
+                    log: self.log.path().to_owned(),
+                });
+            }
+            match timeout(ASK_LIMIT, PgConnection::connect_with(&options)).await {
+                Ok(Ok(connection)) => return Ok(connection.close().await?),
+                Ok(Err(error)) if is_starting(&error) => deadline = Instant::now() + SILENCE_LIMIT,
+                Ok(Err(error @ sqlx::Error::Database(_))) => return Err(error.into()),
+                // Nobody listens yet, or nobody answers.
+                Ok(Err(_)) | Err(_) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(EmbeddedError::NoAnswer {
+                    program: "PostgreSQL",
+                    limit: SILENCE_LIMIT,
+                    log: self.log.path().to_owned(),
+                });
+            }
+            sleep(ASK_INTERVAL).await;
+        }
+    }
+
+    /// `postmaster.pid` survives a kill -9 and a power cut, and its process id may belong to someone else by now. A server
+    /// sees through that unless the other one runs as the same user; then it refuses to start.
+    fn clear_foreign_pid_file(&self) {
+        let path = self.home.data().join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&path) else {
+            return;
+        };
+        let pid = text.lines().next().unwrap_or_default();
+        // A server works inside its cluster's directory.
+        match fs::read_link(format!("/proc/{pid}/cwd")) {
+            Ok(inside) if inside != canonical(self.home.data()) => {
+                tracing::info!(
+                    pid,
+                    "postmaster.pid names a process that is no server of ours; removing it"
+                );
+                let _ = fs::remove_file(path);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+fn canonical(path: PathBuf) -> PathBuf {
+    fs::canonicalize(&path).unwrap_or(path)
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// Starting up, recovering, shutting down (57P03), or full (53300): alive in any case.
+fn is_starting(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .is_some_and(|code| code == "57P03" || code == "53300")
+}
