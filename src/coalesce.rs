@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::telemetry::names::{COALESCER_BATCH_ITEMS, COALESCER_WAIT_DURATION_SECONDS};
+use crate::telemetry::names::{COALESCER_BATCH_ITEMS, COALESCER_WAIT_SECONDS};
 
 /// What bounds a [`Coalescer`]. All of them are at least 1; a linger of zero sends what is there at once.
 #[derive(Clone, Copy, Debug)]
@@ -212,7 +212,7 @@ where
     fn depart(&self, batch: Vec<Call<T, R>>, place: OwnedSemaphorePermit) {
         metrics::histogram!(COALESCER_BATCH_ITEMS, "coalescer" => self.name)
             .record(batch.len() as f64);
-        let wait_seconds = metrics::histogram!(COALESCER_WAIT_DURATION_SECONDS, "coalescer" => self.name);
+        let wait_seconds = metrics::histogram!(COALESCER_WAIT_SECONDS, "coalescer" => self.name);
         let mut items = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
         for call in batch {

@@ -89,8 +89,22 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         .connect_lazy(database)
         .unwrap();
     let secret = TokenKeys::Secret("0123456789abcdef0123456789abcdef".to_owned());
+    let config = crate::config::Config::defaults();
+    let intake = Intake::start(
+        pool.clone(),
+        &config.intake,
+        &config.tokenization,
+        &config.blockchain,
+        &tokio_util::task::TaskTracker::new(),
+    );
     AppState::new(Services {
         pool,
+        intake,
+        endpoints: Endpoints::new(
+            &["http://127.0.0.1:1".to_owned()],
+            std::time::Duration::from_secs(1),
+        ),
+        mint: Pubkey::new_from_array([7; 32]),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
         settings: SettingsWatch::new(Settings {

@@ -9,5 +9,6 @@ pub mod listen;
 pub mod play;
 pub mod report;
 pub mod running;
+pub mod serve;
 pub mod signals;
 pub mod tokens;

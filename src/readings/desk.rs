@@ -22,7 +22,7 @@ use super::verdict::{Judge, NewReading, Placed};
 use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
-use crate::telemetry::names::METER_READINGS_PROCESSED_TOTAL;
+use crate::telemetry::names::READINGS_PROCESSED;
 
 /// A claim and who makes it.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Desk {
             .iter()
             .filter(|answer| matches!(answer, Ok(accepted) if !accepted.duplicate))
             .count();
-        metrics::counter!(METER_READINGS_PROCESSED_TOTAL).increment(accepted as u64);
+        metrics::counter!(READINGS_PROCESSED).increment(accepted as u64);
         Ok(answers)
     }
 

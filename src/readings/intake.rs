@@ -18,7 +18,7 @@ use crate::coalesce::{CoalesceLimits, Coalescer};
 use crate::config::{BlockchainConfig, IntakeConfig, TokenizationConfig};
 use crate::domain::{BaseUnits, ReadingState};
 use crate::meters::Caller;
-use crate::telemetry::names::METER_READINGS_RECEIVED_TOTAL;
+use crate::telemetry::names::READINGS_RECEIVED;
 
 /// Transactions under way at the same time: while one waits for the disk the next one is filled. More only meet each
 /// other's locks.
@@ -86,7 +86,7 @@ impl Intake {
         caller: &Caller,
         submission: Submission,
     ) -> Result<Accepted, ReadingError> {
-        metrics::counter!(METER_READINGS_RECEIVED_TOTAL).increment(1);
+        metrics::counter!(READINGS_RECEIVED).increment(1);
         let answer = self.store(caller, &submission).await;
         if let Err(ReadingError::Invalid(invalid)) = &answer {
             self.refusals.report(caller, &submission, invalid).await;

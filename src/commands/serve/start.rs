@@ -11,23 +11,25 @@ use tokio_util::task::TaskTracker;
 use super::drain::{RunningService, Stops};
 use super::{StartError, database, solana};
 use crate::admin::{Settings, SettingsWatch};
-use crate::api::{self, AppState, Authenticator, RateLimiter, Services, TokenKeys};
+use crate::api::{self, AppState, Authenticator, RateLimiter, Services};
 use crate::chain;
 use crate::config::Config;
-use crate::domain::BaseUnits;
+use crate::commands::tokens;
+use crate::domain::{BaseUnits, Kwh, TokenRate};
 use crate::feed;
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{MintLimits, Minter};
 use crate::outbox::Wake;
 use crate::queue::{ProcessLock, QueueContext, Workers};
-use crate::readings::Intake;
+use crate::readings::{Intake, IntakeLimits, ReadingRules};
 use crate::telemetry::{Health, Metrics};
 
 /// Limit of one `MintReading` run: the Minter's batches end well before. The queue takes a worker for dead at 3 × this.
 const JOB_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of one sweep; the next tick goes on where it ended.
 const SWEEP_LIMIT: Duration = Duration::from_secs(60);
+const SECS_PER_DAY: u64 = 24 * 60 * 60;
 /// Readings that may wait for the Minter.
 const MINT_QUEUE: usize = 10_000;
 
@@ -104,9 +106,12 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     jobs.close();
     let intake = Intake::start(
         pool.clone(),
-        &config.intake,
-        &config.tokenization,
-        &config.blockchain,
+        IntakeLimits {
+            batch_size: config.intake.batch_size,
+            linger: config.intake.linger,
+            transaction: config.tokenization.transaction_timeout,
+        },
+        reading_rules(&config)?,
         &work,
     );
 
@@ -122,12 +127,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         settings,
         health,
         metrics,
-        cors_origins: config
-            .http
-            .cors_origins
-            .iter()
-            .filter_map(|origin| origin.to_str().ok().map(str::to_owned))
-            .collect(),
+        cors_origins: config.http.cors_origins.clone(),
         polling_interval_secs: config.tokenization.polling_interval.as_secs(),
         batch_size: u32::from(config.tokenization.batch_size),
         draining: stops.requests.clone(),
@@ -259,16 +259,21 @@ fn queue_context(
     }
 }
 
+fn reading_rules(config: &Config) -> Result<ReadingRules, StartError> {
+    let tokenization = &config.tokenization;
+    let refused = |error: String| StartError::Other(error);
+    Ok(ReadingRules {
+        rate: TokenRate::new(tokenization.kwh_to_token_ratio, tokenization.decimals)
+            .map_err(|error| refused(format!("TOKENIZATION_KWH_TO_TOKEN_RATIO: {error}")))?,
+        kwh_max: Kwh::from_decimal(tokenization.max_reading_kwh)
+            .map_err(|error| refused(format!("TOKENIZATION_MAX_READING_KWH: {error}")))?,
+        age_days_max: (tokenization.reading_max_age.as_secs() / SECS_PER_DAY) as u16,
+        base_units_max: BaseUnits::new(config.blockchain.max_tokens_per_transaction),
+    })
+}
+
 fn authenticator(config: &Config) -> Result<Authenticator, StartError> {
-    let auth = &config.auth;
-    let keys = match (&auth.jwt_secret, &auth.jwt_jwks_url) {
-        (Some(secret), _) => TokenKeys::Secret(secret.expose().to_owned()),
-        (None, Some(url)) => TokenKeys::JwksUrl(url.to_string()),
-        (None, None) => TokenKeys::Secret(
-            crate::commands::token::development_secret(&config.data_dir.path)
-                .map_err(|error| StartError::Other(error.to_string()))?,
-        ),
-    };
-    Authenticator::new(keys, auth.jwt_issuer.clone(), auth.jwt_audience.clone())
-        .map_err(|error| StartError::Other(format!("tokens cannot be checked: {}", error.without_url())))
+    tokens::with_development_secret(config.auth.clone(), &config.data_dir.path)
+        .and_then(|auth| tokens::authenticator(&auth))
+        .map_err(|error| StartError::Other(error.to_string()))
 }
