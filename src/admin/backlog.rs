@@ -70,18 +70,16 @@ impl Backlog {
                     count(*) FILTER (WHERE state = 'failed') AS failed,
                     count(*) FILTER (WHERE state = 'quarantined') AS quarantined,
                     count(*) FILTER (WHERE held) AS held,
-                    min(accepted_at) FILTER (WHERE NOT held AND state <> 'failed') AS oldest_waiting_at
+                    min(accepted_at) FILTER (WHERE held IS NOT TRUE AND state <> 'failed') AS oldest_waiting_at
              FROM (
                  SELECT readings.state,
                         readings.accepted_at,
-                        readings.state = 'pending'
-                            AND meters.rollout_bucket >= automatic.below_bucket AS held
+                        readings.state = 'pending' AND meters.rollout_bucket >= (
+                            SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END
+                            FROM settings
+                        ) AS held
                  FROM readings
                  JOIN meters ON meters.id = readings.meter
-                 CROSS JOIN (
-                     SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END AS below_bucket
-                     FROM settings
-                 ) AS automatic
                  -- The predicate of the index readings_unminted.
                  WHERE readings.state IN ('pending', 'submitted', 'failed', 'quarantined')
              ) AS unminted",

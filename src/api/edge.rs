@@ -136,9 +136,9 @@ async fn sentence_of(body: Body) -> Option<String> {
 
 fn count(status: StatusCode, duration: Duration) {
     let class = usize::from(status.as_u16() / 100).clamp(1, names::STATUS_CLASSES.len());
-    metrics::counter!(names::HTTP_REQUESTS_TOTAL, "status" => names::STATUS_CLASSES[class - 1])
+    metrics::counter!(names::HTTP_REQUESTS, "status" => names::STATUS_CLASSES[class - 1])
         .increment(1);
-    metrics::histogram!(names::HTTP_REQUEST_DURATION_SECONDS).record(duration);
+    metrics::histogram!(names::HTTP_REQUEST_SECONDS).record(duration);
 }
 
 /// Headers that keep browsers from guessing and telling.

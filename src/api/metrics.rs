@@ -83,8 +83,8 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
         gauge!(name).set(seconds);
     };
     let unminted = &backlog.unminted;
-    count(names::UNMINTED_READINGS_COUNT, unminted.count());
-    count(names::HELD_READINGS_COUNT, unminted.held);
+    count(names::UNMINTED_READINGS, unminted.count());
+    count(names::HELD_READINGS, unminted.held);
     for (state, readings) in [
         ("pending", unminted.pending),
         ("submitted", unminted.submitted),
@@ -94,7 +94,7 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
         gauge!(names::READINGS_BY_STATE, "state" => state).set(readings as f64);
     }
     age(
-        names::OLDEST_UNMINTED_READING_AGE_SECONDS,
+        names::OLDEST_UNMINTED_AGE_SECONDS,
         unminted.oldest_waiting_at,
     );
     let queue = &backlog.queue;
@@ -113,7 +113,7 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
     count(names::LEDGER_BREAKER_OPEN, i64::from(breaker_open));
     count(names::LEDGER_MISMATCHES, backlog.mismatches);
     age(
-        names::OUTBOX_OLDEST_EVENT_AGE_SECONDS,
+        names::OUTBOX_OLDEST_AGE_SECONDS,
         backlog.oldest_outbox_event_at,
     );
     count(names::FEED_LAST_SEQ, backlog.feed_last_seq);

@@ -20,6 +20,7 @@ mod jwks;
 mod meters;
 mod metrics;
 mod openapi;
+mod page;
 mod problem;
 mod rate_limit;
 mod readings;
@@ -32,7 +33,7 @@ mod websocket;
 
 pub use auth::{AdminOnly, Authenticated};
 pub use authenticator::{AuthError, Authenticator, Principal, TokenKeys};
-pub use extract::{JsonBody, Path, Query, parse_object};
+pub use extract::{JsonBody, JsonEnvelope, Path, Query, parse_object};
 pub use problem::{Problem, ProblemDocument, ProblemKind};
 pub use rate_limit::RateLimiter;
 pub use router::router;

@@ -20,6 +20,7 @@
 mod blame;
 mod breaker;
 mod chain_binding;
+mod costs;
 mod error;
 mod foreign;
 mod guard;
@@ -39,6 +40,7 @@ mod walk;
 pub use blame::readings_to_blame;
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
+pub use costs::{Costs, costs};
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};

@@ -17,33 +17,43 @@ pub enum MeterError {
          not of a token account or a program"
     )]
     WalletOfProgram { wallet: Wallet, program: String },
-    #[error("interval_minutes {minutes} is out of range; a meter's interval is a whole number of minutes from 1 to 1440")]
+    #[error(
+        "interval_minutes {minutes} is out of range; a meter's interval is a whole number of minutes from 1 to 1440"
+    )]
     IntervalMinutes { minutes: i64 },
-    #[error("owner has {characters} characters; an owner is a token's subject: 1 to 128 characters, none of them a control character")]
+    #[error(
+        "owner has {characters} characters; an owner is a token's subject: 1 to 128 characters, none of them a control character"
+    )]
     Owner { characters: usize },
     /// 403.
-    #[error("only an admin may register a meter for another owner; leave owner out, or give your own subject")]
+    #[error(
+        "only an admin may register a meter for another owner; leave owner out, or give your own subject"
+    )]
     OwnerOfAnother,
     /// 409. Says nothing about the other owner.
     #[error("meter {serial} is registered by another owner; check the meter_id")]
     OwnedByAnother { serial: MeterSerial },
     /// 409.
-    #[error("meter {serial} is registered with another wallet_address ({registered}); a meter's wallet does not change")]
+    #[error(
+        "meter {serial} is registered with another wallet_address ({registered}); a meter's wallet does not change"
+    )]
     OtherWallet {
         serial: MeterSerial,
         registered: Wallet,
     },
     /// 409.
-    #[error("meter {serial} is registered with interval_minutes {registered}; a meter's interval does not change")]
+    #[error(
+        "meter {serial} is registered with interval_minutes {registered}; a meter's interval does not change"
+    )]
     OtherInterval {
         serial: MeterSerial,
         registered: u16,
     },
     /// 503: whether the address is a wallet is not known.
-    #[error("wallet_address {wallet} cannot be looked up, because no Solana RPC endpoint answers; register the meter again later")]
+    #[error(
+        "wallet_address {wallet} cannot be looked up, because no Solana RPC endpoint answers; register the meter again later"
+    )]
     ChainUnavailable { wallet: Wallet },
-    #[error("limit {limit} is out of range; give a whole number from 1 to 1000")]
-    PageLimit { limit: i64 },
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
 }

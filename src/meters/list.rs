@@ -6,9 +6,9 @@ use super::store::MeterRow;
 use super::{Caller, Meter, MeterError};
 
 /// Meters in one page unless the caller says otherwise.
-pub const METERS_PER_PAGE_DEFAULT: i64 = 100;
+pub const METERS_PER_PAGE_DEFAULT: u16 = 100;
 /// Meters in one page at most: each costs an aggregate over its readings.
-pub const METERS_PER_PAGE_MAX: i64 = 1000;
+pub const METERS_PER_PAGE_MAX: u16 = 1000;
 
 /// A meter and the sums over its accepted readings.
 #[derive(Clone, Debug)]
@@ -30,17 +30,16 @@ pub struct MeterPage {
     pub next: Option<String>,
 }
 
-/// The caller's meters, or all of them for an admin, after the serial `after`.
+/// The caller's meters, or all of them for an admin, after the serial `after`. `limit` is
+/// 1..=[`METERS_PER_PAGE_MAX`]; what lies outside is taken for the nearest.
 pub async fn list(
     pool: &PgPool,
     caller: &Caller,
     after: Option<&str>,
-    limit: i64,
+    limit: u16,
 ) -> Result<MeterPage, MeterError> {
-    if !(1..=METERS_PER_PAGE_MAX).contains(&limit) {
-        return Err(MeterError::PageLimit { limit });
-    }
-    let mut query = page_query(caller, after, limit);
+    let page_size = limit.clamp(1, METERS_PER_PAGE_MAX);
+    let mut query = page_query(caller, after, page_size);
     let rows = query.build().fetch_all(pool).await?;
     let mut meters = rows
         .iter()
@@ -53,9 +52,8 @@ pub async fn list(
             })
         })
         .collect::<sqlx::Result<Vec<MeterSummary>>>()?;
-    let page_size = usize::try_from(limit).unwrap_or(usize::MAX);
-    let is_last = meters.len() <= page_size;
-    meters.truncate(page_size);
+    let is_last = meters.len() <= usize::from(page_size);
+    meters.truncate(usize::from(page_size));
     let next = meters
         .last()
         .filter(|_| !is_last)
@@ -64,7 +62,7 @@ pub async fn list(
 }
 
 /// Asks for one more than the page holds: it tells whether there is a next one.
-fn page_query(caller: &Caller, after: Option<&str>, limit: i64) -> QueryBuilder<Postgres> {
+fn page_query(caller: &Caller, after: Option<&str>, page_size: u16) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
         "SELECT page.*, total.readings, total.kwh_total, total.base_units_total
          FROM (
@@ -78,7 +76,7 @@ fn page_query(caller: &Caller, after: Option<&str>, limit: i64) -> QueryBuilder<
         query.push_bind(caller.subject.clone());
     }
     query.push(" ORDER BY serial LIMIT ");
-    query.push_bind(limit + 1);
+    query.push_bind(i64::from(page_size) + 1);
     query.push(
         ") page
          -- One walk through readings_by_meter for each meter of the page.

@@ -143,7 +143,10 @@ mod tests {
             Err(MeterError::OwnerOfAnother)
         ));
         assert_eq!(owner(Role::Admin, Some("bob")).unwrap(), "bob");
-        assert_eq!(owner(Role::Admin, Some(&"ö".repeat(128))).unwrap().len(), 256);
+        assert_eq!(
+            owner(Role::Admin, Some(&"ö".repeat(128))).unwrap().len(),
+            256
+        );
         for bad in ["", "a\nb", "o".repeat(129).as_str()] {
             assert!(matches!(
                 owner(Role::Admin, Some(bad)),

@@ -75,7 +75,10 @@ mod tests {
     #[tokio::test]
     async fn without_an_answering_endpoint_the_question_stays_open() {
         // Nobody listens on port 1.
-        let urls = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:1/other".to_owned()];
+        let urls = [
+            "http://127.0.0.1:1".to_owned(),
+            "http://127.0.0.1:1/other".to_owned(),
+        ];
         let endpoints = Endpoints::new(&urls, Duration::from_secs(1));
         let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
         let answer = check_wallet_account(&endpoints, wallet).await;

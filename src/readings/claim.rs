@@ -12,7 +12,8 @@ use crate::meters::Meter;
 const SIGNATURE_CHARACTERS_MAX: usize = 256;
 
 const SERIAL_WANTED: &str = "the meter's serial, a string of 1 to 64 characters";
-const KWH_WANTED: &str = "the interval's energy in kWh, a number or a decimal string such as \"1.25\"";
+const KWH_WANTED: &str =
+    "the interval's energy in kWh, a number or a decimal string such as \"1.25\"";
 const TIMESTAMP_WANTED: &str =
     "an RFC 3339 timestamp with seconds and offset, such as \"2026-03-01T12:15:00Z\"";
 const SIGNATURE_WANTED: &str = "a string";
@@ -79,10 +80,7 @@ pub(super) fn kwh_of(submission: &Submission) -> Result<Kwh, Invalid> {
     }
 }
 
-fn timestamp(
-    member: &'static str,
-    given: &Member,
-) -> Result<Option<DateTime<Utc>>, Invalid> {
+fn timestamp(member: &'static str, given: &Member) -> Result<Option<DateTime<Utc>>, Invalid> {
     let Some(text) = text(member, given, TIMESTAMP_WANTED)? else {
         return Ok(None);
     };
@@ -92,7 +90,12 @@ fn timestamp(
 }
 
 fn signature_of(submission: &Submission) -> Result<Option<String>, Invalid> {
-    let Some(text) = text("meter_signature", &submission.meter_signature, SIGNATURE_WANTED)? else {
+    let Some(text) = text(
+        "meter_signature",
+        &submission.meter_signature,
+        SIGNATURE_WANTED,
+    )?
+    else {
         return Ok(None);
     };
     let characters = text.chars().count();
@@ -157,17 +160,35 @@ mod tests {
         .unwrap();
         assert_eq!(claim.serial.as_str(), "m-1");
         assert_eq!(claim.kwh, Kwh::parse("1.25").unwrap());
-        assert_eq!(claim.end, parse_timestamp("2026-03-01T12:15:00.000001Z").unwrap());
-        assert_eq!(claim.start, Some(parse_timestamp("2026-03-01T12:00:00Z").unwrap()));
+        assert_eq!(
+            claim.end,
+            parse_timestamp("2026-03-01T12:15:00.000001Z").unwrap()
+        );
+        assert_eq!(
+            claim.start,
+            Some(parse_timestamp("2026-03-01T12:00:00Z").unwrap())
+        );
         assert_eq!(claim.meter_signature.as_deref(), Some("a1 B2"));
     }
 
     #[test]
     fn every_member_that_is_wrong_says_so_with_its_value() {
         for (member, value, sentence) in [
-            ("meter_id", "null", "meter_id is missing; it is the meter's serial, a string of 1 to 64 characters"),
-            ("meter_id", "7", "meter_id must be the meter's serial, a string of 1 to 64 characters"),
-            ("meter_id", r#""""#, "meter_id is empty; a meter's serial has 1 to 64 characters"),
+            (
+                "meter_id",
+                "null",
+                "meter_id is missing; it is the meter's serial, a string of 1 to 64 characters",
+            ),
+            (
+                "meter_id",
+                "7",
+                "meter_id must be the meter's serial, a string of 1 to 64 characters",
+            ),
+            (
+                "meter_id",
+                r#""""#,
+                "meter_id is empty; a meter's serial has 1 to 64 characters",
+            ),
             (
                 "kwh_amount",
                 "null",
@@ -178,9 +199,21 @@ mod tests {
                 "[1]",
                 "kwh_amount must be the interval's energy in kWh, a number or a decimal string such as \"1.25\"",
             ),
-            ("kwh_amount", "-1.5", "kwh_amount -1.5 is negative; a reading reports energy above 0 kWh"),
-            ("kwh_amount", "0.0", "kwh_amount 0.0 is zero; a reading reports energy above 0 kWh"),
-            ("kwh_amount", r#""abc""#, "kwh_amount abc is not a decimal number such as 1.25"),
+            (
+                "kwh_amount",
+                "-1.5",
+                "kwh_amount -1.5 is negative; a reading reports energy above 0 kWh",
+            ),
+            (
+                "kwh_amount",
+                "0.0",
+                "kwh_amount 0.0 is zero; a reading reports energy above 0 kWh",
+            ),
+            (
+                "kwh_amount",
+                r#""abc""#,
+                "kwh_amount abc is not a decimal number such as 1.25",
+            ),
             (
                 "reading_timestamp",
                 "null",
@@ -212,7 +245,11 @@ mod tests {
                 "the interval from 2026-02-28T12:14:00Z to 2026-03-01T12:15:00Z is longer than 24 hours; split it",
             ),
             ("meter_signature", "1", "meter_signature must be a string"),
-            ("meter_signature", r#""""#, "meter_signature has 0 characters; give 1 to 256, or leave it out"),
+            (
+                "meter_signature",
+                r#""""#,
+                "meter_signature has 0 characters; give 1 to 256, or leave it out",
+            ),
             (
                 "meter_signature",
                 r#""a\u0000b""#,

@@ -124,33 +124,41 @@ impl Desk {
 
     async fn attempt(&self, batch: &[Request]) -> Result<Vec<Answer>, Fault> {
         let mut connection = self.pool.acquire().await.map_err(classify)?;
-        let filled = timeout(self.transaction_limit, self.fill(&mut connection, batch)).await;
-        let Ok(filled) = filled else {
+        let outcome = self.transact(&mut connection, batch).await;
+        if let Err(Fault::Away(_) | Fault::Unknown(_)) = outcome {
             // It may hang for ever: nobody else shall get it.
             connection.close_on_drop();
-            return Err(Fault::Away("the transaction took too long".to_owned()));
-        };
-        let (transaction, answers) = filled?;
-        crate::failpoint!(
-            "intake.before_commit",
-            Fault::Away("injected before COMMIT".to_owned())
-        );
-        match timeout(self.transaction_limit, transaction.commit()).await {
-            Ok(outcome) => outcome.map_err(classify_commit)?,
-            Err(_) => {
-                connection.close_on_drop();
-                return Err(Fault::Unknown("COMMIT took too long".to_owned()));
-            }
         }
-        crate::failpoint!(
-            "intake.committed",
-            Fault::Unknown("injected after COMMIT".to_owned())
-        );
+        let answers = outcome?;
         let accepted = answers
             .iter()
             .filter(|answer| matches!(answer, Ok(accepted) if !accepted.duplicate))
             .count();
         metrics::counter!(READINGS_PROCESSED).increment(accepted as u64);
+        Ok(answers)
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut PgConnection,
+        batch: &[Request],
+    ) -> Result<Vec<Answer>, Fault> {
+        let limit = self.transaction_limit;
+        let (transaction, answers) = timeout(limit, self.fill(connection, batch))
+            .await
+            .map_err(|_| Fault::Away("the transaction took too long".to_owned()))??;
+        crate::failpoint!(
+            "intake.before_commit",
+            Fault::Away("injected before COMMIT".to_owned())
+        );
+        timeout(limit, transaction.commit())
+            .await
+            .map_err(|_| Fault::Unknown("COMMIT took too long".to_owned()))?
+            .map_err(classify_commit)?;
+        crate::failpoint!(
+            "intake.committed",
+            Fault::Unknown("injected after COMMIT".to_owned())
+        );
         Ok(answers)
     }
 
@@ -164,7 +172,10 @@ impl Desk {
             .begin_with(AssertSqlSafe(self.begin.clone()))
             .await
             .map_err(classify)?;
-        let serials: Vec<&str> = batch.iter().map(|request| request.claim.serial.as_str()).collect();
+        let serials: Vec<&str> = batch
+            .iter()
+            .map(|request| request.claim.serial.as_str())
+            .collect();
         let meters = meters::find_by_serials(&mut *transaction, &serials)
             .await
             .map_err(classify)?;
@@ -189,7 +200,8 @@ impl Desk {
             .into_iter()
             .map(|place| verdicts[place?].take().ok_or(ReadingError::NotStored)?)
             .collect();
-        self.write(&mut transaction, &judge.into_new_readings()).await?;
+        self.write(&mut transaction, &judge.into_new_readings())
+            .await?;
         Ok((transaction, answers))
     }
 
@@ -202,7 +214,10 @@ impl Desk {
         if readings.is_empty() {
             return Ok(());
         }
-        if !store::insert(transaction, readings).await.map_err(classify)? {
+        if !store::insert(transaction, readings)
+            .await
+            .map_err(classify)?
+        {
             return Err(Fault::Raced);
         }
         let events: Vec<Event> = readings.iter().map(received).collect();
@@ -258,7 +273,11 @@ fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
             || ReadingError::Unavailable
         }
         Fault::Away(reason) => {
-            tracing::warn!(readings, reason, "readings were not stored: the database is away");
+            tracing::warn!(
+                readings,
+                reason,
+                "readings were not stored: the database is away"
+            );
             || ReadingError::Unavailable
         }
         Fault::Unknown(reason) => {

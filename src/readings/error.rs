@@ -1,6 +1,9 @@
 //! Why a reading is refused.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
+use rust_decimal::Decimal;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -12,6 +15,13 @@ use crate::domain::{
 /// What is wrong with a reading itself: the value, and what to do. Sending it again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Invalid {
+    #[error(
+        "a reading is a JSON object such as {{\"meter_id\": …, \"kwh_amount\": …, \"reading_timestamp\": …}}"
+    )]
+    NotAnObject,
+    /// Broken JSON, or a member given twice.
+    #[error("{text}")]
+    Json { text: String },
     #[error("{member} is missing; it is {wanted}")]
     Missing {
         member: &'static str,
@@ -37,11 +47,17 @@ pub enum Invalid {
     SignatureLength { characters: usize },
     #[error("meter_signature holds the character U+{:04X}; only printable characters are stored", u32::from(*.character))]
     SignatureCharacter { character: char },
-    #[error("kwh_amount {kwh} is above this service's limit of {limit} kWh per reading; split the interval or ask the operator")]
-    TooMuchEnergy { kwh: Kwh, limit: Kwh },
-    #[error("kwh_amount {kwh} is worth less than one base unit; report a longer interval with more energy")]
+    #[error(
+        "kwh_amount {kwh} is above this service's limit of {limit} kWh per reading; split the interval or ask the operator"
+    )]
+    TooMuchEnergy { kwh: Kwh, limit: Decimal },
+    #[error(
+        "kwh_amount {kwh} is worth less than one base unit; report a longer interval with more energy"
+    )]
     WorthNothing { kwh: Kwh },
-    #[error("kwh_amount {kwh} is worth more base units than the chain's 64 bits hold; split the interval")]
+    #[error(
+        "kwh_amount {kwh} is worth more base units than the chain's 64 bits hold; split the interval"
+    )]
     WorthTooMuch { kwh: Kwh },
     #[error(
         "kwh_amount {kwh} is worth {base_units} base units, above the limit of {limit} per transaction; \
@@ -53,10 +69,13 @@ pub enum Invalid {
         limit: BaseUnits,
     },
     #[error(
-        "the interval starts at {}, more than {days} days ago; this service takes no readings that old: ask the operator",
-        shown(*.start)
+        "the interval starts at {}, more than {} days ago; this service takes no readings that old: ask the operator",
+        shown(*.start), days(*.limit)
     )]
-    TooOld { start: DateTime<Utc>, days: i64 },
+    TooOld {
+        start: DateTime<Utc>,
+        limit: Duration,
+    },
     #[error(
         "reading_timestamp {} is more than 5 minutes in the future; check the meter's clock and send the reading \
          once its interval is over",
@@ -72,7 +91,9 @@ pub enum ReadingError {
     #[error("Reading validation failed: {0}")]
     Invalid(#[from] Invalid),
     /// 404, whether there is no such meter or it is another user's: strangers are not told which.
-    #[error("meter {serial} is not known; check the meter_id, or register it with POST /api/meters")]
+    #[error(
+        "meter {serial} is not known; check the meter_id, or register it with POST /api/meters"
+    )]
     UnknownMeter { serial: MeterSerial },
     /// 409: what is stored was paid or will be.
     #[error(
@@ -104,20 +125,18 @@ pub enum ReadingError {
     #[error("the service is shutting down; nothing was stored, send it again")]
     Stopping,
     /// 503. Nothing was stored.
-    #[error("the database cannot store readings at the moment; nothing was stored, send it again later")]
+    #[error(
+        "the database cannot store readings at the moment; nothing was stored, send it again later"
+    )]
     Unavailable,
     /// 503: the answer to COMMIT was lost.
-    #[error("whether the reading was stored is not known; send it again: it will not be stored twice")]
+    #[error(
+        "whether the reading was stored is not known; send it again: it will not be stored twice"
+    )]
     OutcomeUnknown,
     /// 500; the cause is in the log.
     #[error("the reading could not be stored; nothing was stored, tell the operator")]
     NotStored,
-    /// 400.
-    #[error("{parameter} {problem}")]
-    Filter {
-        parameter: &'static str,
-        problem: String,
-    },
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -126,9 +145,8 @@ impl ReadingError {
     /// The stored reading that stands in the way.
     pub fn stored_reading(&self) -> Option<Uuid> {
         match self {
-            ReadingError::OtherValue { reading_id, .. } | ReadingError::Overlap { reading_id, .. } => {
-                Some(*reading_id)
-            }
+            ReadingError::OtherValue { reading_id, .. }
+            | ReadingError::Overlap { reading_id, .. } => Some(*reading_id),
             _ => None,
         }
     }
@@ -146,4 +164,9 @@ impl From<CoalesceError> for ReadingError {
 
 fn shown(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Whole ones: the limit is configured in days.
+fn days(limit: Duration) -> u64 {
+    limit.as_secs() / (24 * 60 * 60)
 }

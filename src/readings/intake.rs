@@ -1,7 +1,6 @@
 //! The door for readings: many callers, one transaction.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use sqlx::PgPool;
@@ -16,6 +15,7 @@ use super::rules::ReadingRules;
 use super::submission::Submission;
 use super::verdict::Stored;
 use crate::coalesce::{CoalesceLimits, Coalescer};
+use crate::config::{BlockchainConfig, IntakeConfig, TokenizationConfig};
 use crate::domain::{BaseUnits, ReadingState};
 use crate::meters::Caller;
 use crate::telemetry::names::READINGS_RECEIVED;
@@ -47,17 +47,6 @@ impl Accepted {
     }
 }
 
-/// What bounds the intake.
-#[derive(Clone, Copy, Debug)]
-pub struct IntakeLimits {
-    /// Readings of one transaction, 1..=1000.
-    pub batch_size: u16,
-    /// How long a reading waits for company.
-    pub linger: Duration,
-    /// How long a transaction may take, and its COMMIT again.
-    pub transaction: Duration,
-}
-
 /// Takes readings and stores them in batches. Clones share one queue.
 #[derive(Clone)]
 pub struct Intake {
@@ -69,20 +58,22 @@ impl Intake {
     /// Opens the door; its tasks belong to `tracker`.
     pub fn start(
         pool: PgPool,
-        limits: IntakeLimits,
-        rules: ReadingRules,
+        intake: &IntakeConfig,
+        tokenization: &TokenizationConfig,
+        blockchain: &BlockchainConfig,
         tracker: &TaskTracker,
     ) -> Intake {
-        let max_items = usize::from(limits.batch_size);
-        let coalesce_limits = CoalesceLimits {
+        let max_items = usize::from(intake.batch_size);
+        let limits = CoalesceLimits {
             max_items,
-            linger: limits.linger,
+            linger: intake.linger,
             queue: max_items * BATCHES_WAITING_MAX,
             concurrency: CONCURRENT_BATCHES,
         };
         let refusals = Refusals::start(pool.clone(), tracker);
-        let desk = Arc::new(Desk::new(pool, rules, limits.transaction));
-        let readings = Coalescer::start("intake", coalesce_limits, tracker, move |batch| {
+        let rules = ReadingRules::new(tokenization, blockchain);
+        let desk = Arc::new(Desk::new(pool, rules, tokenization.transaction_timeout));
+        let readings = Coalescer::start("intake", limits, tracker, move |batch| {
             let desk = Arc::clone(&desk);
             async move { desk.run(batch).await }
         });
@@ -110,9 +101,11 @@ impl Intake {
         submissions: Vec<Result<Submission, ReadingError>>,
     ) -> Vec<Result<Accepted, ReadingError>> {
         // In their order: among equals the first wins.
-        join_all(submissions.into_iter().map(async |submission| {
-            self.submit(caller, submission?).await
-        }))
+        join_all(
+            submissions
+                .into_iter()
+                .map(async |submission| self.submit(caller, submission?).await),
+        )
         .await
     }
 

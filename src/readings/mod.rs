@@ -33,11 +33,10 @@ mod verdict;
 mod view;
 
 pub use error::{Invalid, ReadingError};
-pub use intake::{Accepted, Intake, IntakeLimits};
-pub use rules::ReadingRules;
+pub use intake::{Accepted, Intake};
 pub use store::prune_metered_intervals;
 pub use submission::{Member, Submission};
 pub use view::{
-    READINGS_PER_PAGE_DEFAULT, READINGS_PER_PAGE_MAX, ReadingFilter, ReadingPage, ReadingView, find,
-    list,
+    READINGS_PER_PAGE_DEFAULT, READINGS_PER_PAGE_MAX, ReadingFilter, ReadingPage, ReadingView,
+    find, list,
 };

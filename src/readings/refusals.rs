@@ -51,15 +51,20 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn start(pool: PgPool, tracker: &TaskTracker) -> Refusals {
-        let events = Coalescer::start("refusals", LIMITS, tracker, move |refusals: Vec<Refusal>| {
-            let pool = pool.clone();
-            async move {
-                if let Err(error) = publish(&pool, &refusals).await {
-                    tracing::warn!(%error, events = refusals.len(), "refused readings were not announced");
+        let events = Coalescer::start(
+            "refusals",
+            LIMITS,
+            tracker,
+            move |refusals: Vec<Refusal>| {
+                let pool = pool.clone();
+                async move {
+                    if let Err(error) = publish(&pool, &refusals).await {
+                        tracing::warn!(%error, events = refusals.len(), "refused readings were not announced");
+                    }
+                    vec![(); refusals.len()]
                 }
-                vec![(); refusals.len()]
-            }
-        });
+            },
+        );
         Refusals {
             events,
             allowance: Arc::default(),
@@ -95,7 +100,10 @@ impl Refusals {
 }
 
 async fn publish(pool: &PgPool, refusals: &[Refusal]) -> sqlx::Result<()> {
-    let serials: Vec<&str> = refusals.iter().map(|refusal| refusal.serial.as_str()).collect();
+    let serials: Vec<&str> = refusals
+        .iter()
+        .map(|refusal| refusal.serial.as_str())
+        .collect();
     let mut transaction = pool.begin().await?;
     let meters = meters::find_by_serials(&mut *transaction, &serials).await?;
     let events: Vec<Event> = refusals
@@ -170,7 +178,10 @@ mod tests {
         }
         assert!(!allowance.admit("alice", &serial("m"), at(59)));
         assert!(allowance.admit("alice", &serial("other"), at(59)));
-        assert!(allowance.admit("stranger", &serial("m"), at(59)), "counts for itself");
+        assert!(
+            allowance.admit("stranger", &serial("m"), at(59)),
+            "counts for itself"
+        );
         // The first one is a minute old: one place is free again, and only one.
         assert!(allowance.admit("alice", &serial("m"), at(60)));
         assert!(!allowance.admit("alice", &serial("m"), at(60)));
@@ -184,7 +195,10 @@ mod tests {
             assert!(allowance.admit("alice", &serial(&format!("m-{number}")), start));
         }
         assert!(!allowance.admit("alice", &serial("one-more"), start));
-        assert!(allowance.admit("alice", &serial("m-0"), start), "known meters go on");
+        assert!(
+            allowance.admit("alice", &serial("m-0"), start),
+            "known meters go on"
+        );
         assert!(allowance.admit("alice", &serial("one-more"), start + WINDOW));
         assert_eq!(allowance.recent.len(), 1);
     }

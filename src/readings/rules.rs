@@ -1,8 +1,12 @@
 //! What an acceptable reading is, and what it is worth.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
+use rust_decimal::Decimal;
 
 use super::error::Invalid;
+use crate::config::{BlockchainConfig, TokenizationConfig};
 use crate::domain::{BaseUnits, Interval, Kwh, TokenRate};
 
 /// How far a meter's clock may run ahead of ours.
@@ -10,17 +14,32 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// The operator's limits. They judge new readings only: what is stored is found again whatever they say now.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadingRules {
-    pub rate: TokenRate,
-    /// Largest energy of one reading.
-    pub kwh_max: Kwh,
-    /// Age limit of an interval's start, days.
-    pub age_days_max: u16,
+pub(super) struct ReadingRules {
+    pub(super) rate: TokenRate,
+    /// Largest energy of one reading, kWh.
+    pub(super) kwh_max: Decimal,
+    /// Age limit of an interval's start.
+    pub(super) age_max: Duration,
     /// What one mint transaction may pay, and so what one reading may be worth.
-    pub base_units_max: BaseUnits,
+    pub(super) base_units_max: BaseUnits,
 }
 
 impl ReadingRules {
+    pub(super) fn new(
+        tokenization: &TokenizationConfig,
+        blockchain: &BlockchainConfig,
+    ) -> ReadingRules {
+        let rate = TokenRate::new(tokenization.kwh_to_token_ratio, tokenization.decimals);
+        ReadingRules {
+            rate: rate.unwrap_or_else(|error| {
+                unreachable!("the configuration's ranges let only rates through: {error}")
+            }),
+            kwh_max: tokenization.max_reading_kwh,
+            age_max: tokenization.reading_max_age,
+            base_units_max: BaseUnits::new(blockchain.max_tokens_per_transaction),
+        }
+    }
+
     /// What the reading pays, rounded down, or why it is refused.
     pub(super) fn worth(
         &self,
@@ -29,7 +48,7 @@ impl ReadingRules {
         now: DateTime<Utc>,
     ) -> Result<BaseUnits, Invalid> {
         self.check_time(interval, now)?;
-        if kwh > self.kwh_max {
+        if kwh.as_decimal() > self.kwh_max {
             return Err(Invalid::TooMuchEnergy {
                 kwh,
                 limit: self.kwh_max,
@@ -53,11 +72,12 @@ impl ReadingRules {
 
     /// The age limit holds for the start: the guarded intervals that are pruned behind it must not be needed any more.
     fn check_time(&self, interval: Interval, now: DateTime<Utc>) -> Result<(), Invalid> {
-        let days = i64::from(self.age_days_max);
-        if now - interval.start() > TimeDelta::days(days) {
+        // In the other direction an age is negative, and no limit.
+        let age = (now - interval.start()).to_std().unwrap_or_default();
+        if age > self.age_max {
             return Err(Invalid::TooOld {
                 start: interval.start(),
-                days,
+                limit: self.age_max,
             });
         }
         if interval.end() - now > CLOCK_SKEW {
@@ -71,8 +91,6 @@ impl ReadingRules {
 
 #[cfg(test)]
 mod tests {
-    use rust_decimal::Decimal;
-
     use super::*;
 
     const NOON: DateTime<Utc> = DateTime::from_timestamp(1_772_366_400, 0).unwrap();
@@ -80,8 +98,8 @@ mod tests {
     fn rules(decimals: u8) -> ReadingRules {
         ReadingRules {
             rate: TokenRate::new(Decimal::ONE, decimals).unwrap(),
-            kwh_max: Kwh::parse("100").unwrap(),
-            age_days_max: 7,
+            kwh_max: Decimal::from(100),
+            age_max: Duration::from_secs(7 * 24 * 60 * 60),
             base_units_max: BaseUnits::new(50_000_000_000),
         }
     }
@@ -128,7 +146,7 @@ mod tests {
     #[test]
     fn what_the_chain_cannot_hold_is_refused() {
         let rules = ReadingRules {
-            kwh_max: Kwh::parse("90000000000").unwrap(),
+            kwh_max: Decimal::from(90_000_000_000_u64),
             base_units_max: BaseUnits::MAX,
             ..rules(9)
         };
@@ -159,10 +177,18 @@ mod tests {
              this service takes no readings that old: ask the operator"
         );
         // The end alone would be young enough.
-        assert!(judge(NOON - TimeDelta::days(7) + TimeDelta::hours(23), TimeDelta::hours(24)).is_err());
+        assert!(
+            judge(
+                NOON - TimeDelta::days(7) + TimeDelta::hours(23),
+                TimeDelta::hours(24)
+            )
+            .is_err()
+        );
         assert_eq!(judge(NOON + CLOCK_SKEW, quarter), Ok(()));
         assert_eq!(
-            judge(NOON + CLOCK_SKEW + micro, quarter).unwrap_err().to_string(),
+            judge(NOON + CLOCK_SKEW + micro, quarter)
+                .unwrap_err()
+                .to_string(),
             "reading_timestamp 2026-03-01T12:05:00.000001Z is more than 5 minutes in the future; \
              check the meter's clock and send the reading once its interval is over"
         );

@@ -36,9 +36,7 @@ impl TryFrom<StoredRow> for Stored {
 }
 
 /// A stored value that our own types refuse.
-pub(super) fn undecodable(
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> sqlx::Error {
+pub(super) fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }
 
@@ -87,8 +85,14 @@ pub(super) async fn insert(
     let meters: Vec<i64> = column.clone().map(|new| new.meter.id).collect();
     let starts: Vec<DateTime<Utc>> = column.clone().map(|new| new.interval.start()).collect();
     let ends: Vec<DateTime<Utc>> = column.clone().map(|new| new.interval.end()).collect();
-    let kwh: Vec<String> = column.clone().map(|new| new.claim.kwh.to_string()).collect();
-    let base_units: Vec<Decimal> = column.clone().map(|new| new.base_units.to_decimal()).collect();
+    let kwh: Vec<String> = column
+        .clone()
+        .map(|new| new.claim.kwh.to_string())
+        .collect();
+    let base_units: Vec<Decimal> = column
+        .clone()
+        .map(|new| new.base_units.to_decimal())
+        .collect();
     let wallets: Vec<[u8; 32]> = column.clone().map(|new| new.meter.wallet.bytes()).collect();
     let salts: Vec<[u8; 16]> = column.clone().map(|new| new.salt).collect();
     let signatures: Vec<Option<&str>> = column
@@ -135,9 +139,9 @@ const PRUNE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Deletes guarded intervals that no acceptable reading can overlap any more: those that ended before the age limit and
 /// 25 h. Returns how many. The readings themselves stay, and a reading that is the same again is still found.
-pub async fn prune_metered_intervals(pool: &PgPool, age_days_max: u16) -> sqlx::Result<u64> {
+pub async fn prune_metered_intervals(pool: &PgPool, age_max: Duration) -> sqlx::Result<u64> {
     let started = tokio::time::Instant::now();
-    let cutoff = Utc::now() - TimeDelta::days(i64::from(age_days_max)) - GUARD_GRACE;
+    let cutoff = Utc::now() - age_max - GUARD_GRACE;
     // Ids grow with the moment of acceptance, and no interval ends later than minutes after it: so the oldest ids are the
     // first to go, and the primary key finds them.
     let accepted_before = first_id_at(cutoff);

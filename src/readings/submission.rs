@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::error::Invalid;
+
 /// A member of a JSON object, unjudged. A number keeps its own text: not a digit is lost on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Member {
@@ -20,9 +22,9 @@ impl<'de> Deserialize<'de> for Member {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Member, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         Ok(match raw.get().as_bytes().first() {
-            Some(b'"') => Member::Text(
-                serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?,
-            ),
+            Some(b'"') => {
+                Member::Text(serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?)
+            }
             Some(b'-' | b'0'..=b'9') => Member::Number(raw.get().to_owned()),
             Some(b'n') => Member::Missing,
             _ => Member::Other,
@@ -45,9 +47,39 @@ pub struct Submission {
     pub meter_signature: Member,
 }
 
+impl Submission {
+    /// Reads one item of a bulk.
+    pub fn from_json(json: &str) -> Result<Submission, Invalid> {
+        // serde would also take an array, member by member.
+        if !json.trim_start().starts_with('{') {
+            return Err(Invalid::NotAnObject);
+        }
+        serde_json::from_str(json).map_err(|error| Invalid::Json {
+            text: error.to_string(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_never_taken_for_an_object() {
+        let array = r#"["m-1", "1.5", "2026-03-01T12:15:00Z", null, null]"#;
+        assert!(
+            serde_json::from_str::<Submission>(array).is_ok(),
+            "serde alone takes it"
+        );
+        assert_eq!(
+            Submission::from_json(array).unwrap_err(),
+            Invalid::NotAnObject
+        );
+        assert_eq!(
+            Submission::from_json("7").unwrap_err(),
+            Invalid::NotAnObject
+        );
+    }
 
     fn kwh_amount(json: &str) -> Member {
         serde_json::from_str::<Submission>(json).unwrap().kwh_amount
@@ -55,7 +87,13 @@ mod tests {
 
     #[test]
     fn a_number_keeps_its_own_text() {
-        for number in ["1.250", "0.1000000000000000000000000001", "-0", "1e-3", "99999999999999999999"] {
+        for number in [
+            "1.250",
+            "0.1000000000000000000000000001",
+            "-0",
+            "1e-3",
+            "99999999999999999999",
+        ] {
             let json = format!(r#"{{"kwh_amount": {number} }}"#);
             assert_eq!(kwh_amount(&json), Member::Number(number.to_owned()));
         }
@@ -78,7 +116,10 @@ mod tests {
     #[test]
     fn null_is_as_good_as_left_out_and_unknown_members_are_ignored() {
         assert_eq!(kwh_amount("{}"), Member::Missing);
-        assert_eq!(kwh_amount(r#"{"kwh_amount": null, "colour": {"a": [1]}}"#), Member::Missing);
+        assert_eq!(
+            kwh_amount(r#"{"kwh_amount": null, "colour": {"a": [1]}}"#),
+            Member::Missing
+        );
     }
 
     #[test]
@@ -90,6 +131,11 @@ mod tests {
     #[test]
     fn a_member_given_twice_is_refused() {
         let twice = serde_json::from_str::<Submission>(r#"{"kwh_amount": 1, "kwh_amount": 2}"#);
-        assert!(twice.unwrap_err().to_string().starts_with("duplicate field `kwh_amount`"));
+        assert!(
+            twice
+                .unwrap_err()
+                .to_string()
+                .starts_with("duplicate field `kwh_amount`")
+        );
     }
 }

@@ -162,8 +162,8 @@ mod tests {
     fn rules() -> ReadingRules {
         ReadingRules {
             rate: TokenRate::new(Decimal::ONE, 9).unwrap(),
-            kwh_max: Kwh::parse("100").unwrap(),
-            age_days_max: 7,
+            kwh_max: Decimal::from(100),
+            age_max: std::time::Duration::from_secs(7 * 24 * 60 * 60),
             base_units_max: BaseUnits::MAX,
         }
     }
@@ -192,7 +192,11 @@ mod tests {
 
     /// Minutes before noon.
     fn interval(from: i64, to: i64) -> Interval {
-        Interval::new(NOON - TimeDelta::minutes(from), NOON - TimeDelta::minutes(to)).unwrap()
+        Interval::new(
+            NOON - TimeDelta::minutes(from),
+            NOON - TimeDelta::minutes(to),
+        )
+        .unwrap()
     }
 
     fn stored(interval: Interval, kwh: &str) -> Stored {
@@ -290,9 +294,15 @@ mod tests {
             }
         );
         let other_value = judge.decide(placed(&other, interval(15, 0)), None);
-        assert_eq!(other_value.unwrap_err().stored_reading(), Some(winner.reading_id));
+        assert_eq!(
+            other_value.unwrap_err().stored_reading(),
+            Some(winner.reading_id)
+        );
         let overlap = judge.decide(placed(&first, interval(30, 14)), None);
-        assert_eq!(overlap.unwrap_err().stored_reading(), Some(winner.reading_id));
+        assert_eq!(
+            overlap.unwrap_err().stored_reading(),
+            Some(winner.reading_id)
+        );
         assert_eq!(judge.into_new_readings().len(), 1);
     }
 

@@ -122,7 +122,9 @@ pub async fn list(
         (None, true) => push_ids(&mut query, "TRUE", filter, rows_max),
         (None, false) => {
             push_ids_by_meter(&mut query, filter, rows_max);
-            query.push("WHERE meter.owner = ").push_bind(caller.subject.clone());
+            query
+                .push("WHERE meter.owner = ")
+                .push_bind(caller.subject.clone());
             push_order(&mut query, rows_max);
         }
         (Some(serial), _) => {

@@ -18,6 +18,11 @@ const HTTP_BUCKETS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 ];
 
+/// A batch holds one item to a thousand.
+const ITEM_BUCKETS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0,
+];
+
 /// The process's metrics. `metrics` has one recorder per process, so several servers in one process share it.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -36,10 +41,11 @@ impl Metrics {
         }
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(
-                Matcher::Full(names::HTTP_REQUEST_DURATION_SECONDS.to_owned()),
+                Matcher::Full(names::HTTP_REQUEST_SECONDS.to_owned()),
                 HTTP_BUCKETS,
             )?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), ITEM_BUCKETS)?
             .install_recorder()?;
         make_all_exist();
         Ok(Metrics(RECORDER.get_or_init(|| handle).clone()))
@@ -106,7 +112,7 @@ impl Stage {
 
 /// Books that a reading reached the stage this long after it was accepted.
 pub fn observe_stage(stage: Stage, since_acceptance: Duration) {
-    metrics::histogram!(names::READING_STAGE_DURATION_SECONDS, "stage" => stage.label())
+    metrics::histogram!(names::READING_STAGE_SECONDS, "stage" => stage.label())
         .record(since_acceptance);
 }
 

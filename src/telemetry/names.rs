@@ -21,21 +21,23 @@ pub struct Metric {
 }
 
 // Readings
-pub const METER_READINGS_RECEIVED_TOTAL: &str = "gridtokenx_meter_readings_received_total";
-pub const METER_READINGS_PROCESSED_TOTAL: &str = "gridtokenx_meter_readings_processed_total";
-pub const UNMINTED_READINGS_COUNT: &str = "gridtokenx_unminted_readings_count";
-pub const HELD_READINGS_COUNT: &str = "gridtokenx_held_readings_count";
+pub const READINGS_RECEIVED: &str = "gridtokenx_meter_readings_received_total";
+pub const READINGS_PROCESSED: &str = "gridtokenx_meter_readings_processed_total";
+pub const UNMINTED_READINGS: &str = "gridtokenx_unminted_readings_count";
+pub const HELD_READINGS: &str = "gridtokenx_held_readings_count";
 pub const READINGS_BY_STATE: &str = "gridtokenx_readings_by_state";
-pub const OLDEST_UNMINTED_READING_AGE_SECONDS: &str =
-    "gridtokenx_oldest_unminted_reading_age_seconds";
-pub const READING_STAGE_DURATION_SECONDS: &str = "gridtokenx_reading_stage_duration_seconds";
+pub const OLDEST_UNMINTED_AGE_SECONDS: &str = "gridtokenx_oldest_unminted_reading_age_seconds";
+pub const READING_STAGE_SECONDS: &str = "gridtokenx_reading_stage_duration_seconds";
+// Group commit
+pub const COALESCER_BATCH_ITEMS: &str = "gridtokenx_coalescer_batch_items";
+pub const COALESCER_WAIT_SECONDS: &str = "gridtokenx_coalescer_wait_duration_seconds";
 // Minting
-pub const TOKEN_MINTING_SUCCESSES_TOTAL: &str = "gridtokenx_token_minting_successes_total";
-pub const TOKEN_MINTING_FAILURES_TOTAL: &str = "gridtokenx_token_minting_failures_total";
-pub const TOKENS_MINTED_TOTAL: &str = "gridtokenx_tokens_minted_total";
-pub const MINT_TRANSACTIONS_TOTAL: &str = "gridtokenx_mint_transactions_total";
-pub const BATCH_PROCESSING_DURATION_SECONDS: &str = "gridtokenx_batch_processing_duration_seconds";
-pub const SWEEP_LAST_FINISHED_TIMESTAMP_SECONDS: &str =
+pub const MINTING_SUCCESSES: &str = "gridtokenx_token_minting_successes_total";
+pub const MINTING_FAILURES: &str = "gridtokenx_token_minting_failures_total";
+pub const TOKENS_MINTED: &str = "gridtokenx_tokens_minted_total";
+pub const MINT_TRANSACTIONS: &str = "gridtokenx_mint_transactions_total";
+pub const BATCH_SECONDS: &str = "gridtokenx_batch_processing_duration_seconds";
+pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
     "gridtokenx_sweep_last_finished_timestamp_seconds";
 // Queue
 pub const QUEUE_JOBS: &str = "gridtokenx_queue_jobs";
@@ -46,16 +48,16 @@ pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
 pub const CHAIN_BREAKER_OPEN: &str = "gridtokenx_chain_breaker_open";
 pub const FEE_PAYER_BALANCE_LAMPORTS: &str = "gridtokenx_fee_payer_balance_lamports";
 pub const FEE_PAYER_RUNWAY_SECONDS: &str = "gridtokenx_fee_payer_runway_seconds";
-pub const FEES_PAID_LAMPORTS_TOTAL: &str = "gridtokenx_fees_paid_lamports_total";
+pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
 // Feed
-pub const WEBSOCKET_CONNECTIONS_ACTIVE: &str = "gridtokenx_websocket_connections_active";
-pub const WEBSOCKET_CONNECTIONS_TOTAL: &str = "gridtokenx_websocket_connections_total";
-pub const WEBSOCKET_ERRORS_TOTAL: &str = "gridtokenx_websocket_errors_total";
-pub const OUTBOX_OLDEST_EVENT_AGE_SECONDS: &str = "gridtokenx_outbox_oldest_event_age_seconds";
+pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
+pub const WEBSOCKET_CONNECTIONS: &str = "gridtokenx_websocket_connections_total";
+pub const WEBSOCKET_ERRORS: &str = "gridtokenx_websocket_errors_total";
+pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "gridtokenx_outbox_oldest_event_age_seconds";
 pub const FEED_LAST_SEQ: &str = "gridtokenx_feed_last_seq";
 // HTTP and process
-pub const HTTP_REQUESTS_TOTAL: &str = "gridtokenx_http_requests_total";
-pub const HTTP_REQUEST_DURATION_SECONDS: &str = "gridtokenx_http_request_duration_seconds";
+pub const HTTP_REQUESTS: &str = "gridtokenx_http_requests_total";
+pub const HTTP_REQUEST_SECONDS: &str = "gridtokenx_http_request_duration_seconds";
 pub const DATABASE_FIGURES_STALE: &str = "gridtokenx_database_figures_stale";
 pub const BUILD_INFO: &str = "gridtokenx_build_info";
 
@@ -70,6 +72,9 @@ pub const STAGES: &[&str] = &[
     "finalized",
     "delivered",
 ];
+
+/// Values of the label `coalescer`.
+pub const COALESCERS: &[&str] = &["intake", "refusals", "mint"];
 
 /// Values of the label `status` of HTTP answers.
 pub const STATUS_CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -103,19 +108,21 @@ use Kind::{Counter, Gauge, Histogram};
 /// All of them; [`Metrics::install`](super::Metrics::install) makes them exist.
 #[rustfmt::skip]
 pub const ALL: &[Metric] = &[
-    plain(METER_READINGS_RECEIVED_TOTAL, Counter, "Readings that arrived over the API, accepted or not."),
-    plain(METER_READINGS_PROCESSED_TOTAL, Counter, "Readings that were accepted and stored with their job."),
-    plain(UNMINTED_READINGS_COUNT, Gauge, "Accepted readings that are not minted or finalized, held ones included (from the database)."),
-    plain(HELD_READINGS_COUNT, Gauge, "Pending readings held back by the auto-mint toggle or the roll-out (from the database)."),
+    plain(READINGS_RECEIVED, Counter, "Readings that arrived over the API, accepted or not."),
+    plain(READINGS_PROCESSED, Counter, "Readings that were accepted and stored with their job."),
+    plain(UNMINTED_READINGS, Gauge, "Accepted readings that are not minted or finalized, held ones included (from the database)."),
+    plain(HELD_READINGS, Gauge, "Pending readings held back by the auto-mint toggle or the roll-out (from the database)."),
     labelled(READINGS_BY_STATE, Gauge, "state", &["pending", "submitted", "failed", "quarantined"], "Unminted readings by state (from the database)."),
-    plain(OLDEST_UNMINTED_READING_AGE_SECONDS, Gauge, "Age of the oldest reading that waits to be minted; held and failed ones wait for a person and are left out (from the database)."),
-    labelled(READING_STAGE_DURATION_SECONDS, Histogram, "stage", STAGES, "Seconds from a reading's acceptance until it reached the stage."),
-    plain(TOKEN_MINTING_SUCCESSES_TOTAL, Counter, "Readings whose mint was confirmed on chain."),
-    plain(TOKEN_MINTING_FAILURES_TOTAL, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
-    plain(TOKENS_MINTED_TOTAL, Counter, "Base units confirmed on chain."),
-    labelled(MINT_TRANSACTIONS_TOTAL, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
-    plain(BATCH_PROCESSING_DURATION_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
-    plain(SWEEP_LAST_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
+    plain(OLDEST_UNMINTED_AGE_SECONDS, Gauge, "Age of the oldest reading that waits to be minted; held and failed ones wait for a person and are left out (from the database)."),
+    labelled(READING_STAGE_SECONDS, Histogram, "stage", STAGES, "Seconds from a reading's acceptance until it reached the stage."),
+    labelled(COALESCER_BATCH_ITEMS, Histogram, "coalescer", COALESCERS, "Items that left together in one batch."),
+    labelled(COALESCER_WAIT_SECONDS, Histogram, "coalescer", COALESCERS, "Seconds from a call until its batch left."),
+    plain(MINTING_SUCCESSES, Counter, "Readings whose mint was confirmed on chain."),
+    plain(MINTING_FAILURES, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
+    plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
+    labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
+    plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
+    plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
     labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error (from the database)."),
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
@@ -123,14 +130,14 @@ pub const ALL: &[Metric] = &[
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while no RPC endpoint answers this process."),
     plain(FEE_PAYER_BALANCE_LAMPORTS, Gauge, "Balance of the fee payer as this process saw it last."),
     plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known."),
-    plain(FEES_PAID_LAMPORTS_TOTAL, Counter, "Fees and token-account rent of confirmed mint transactions."),
-    plain(WEBSOCKET_CONNECTIONS_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
-    plain(WEBSOCKET_CONNECTIONS_TOTAL, Counter, "WebSocket connections that were opened."),
-    plain(WEBSOCKET_ERRORS_TOTAL, Counter, "WebSocket connections that ended by an error or a client's fault."),
-    plain(OUTBOX_OLDEST_EVENT_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
+    plain(FEES_PAID_LAMPORTS, Counter, "Fees and token-account rent of confirmed mint transactions."),
+    plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
+    plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),
+    plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),
+    plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
     plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
-    labelled(HTTP_REQUESTS_TOTAL, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status."),
-    plain(HTTP_REQUEST_DURATION_SECONDS, Histogram, "Seconds from a request's head to its answer's head."),
+    labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status."),
+    plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head."),
     plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
     labelled(BUILD_INFO, Gauge, "version", &[env!("CARGO_PKG_VERSION")], "Always 1; the label tells the version."),
 ];

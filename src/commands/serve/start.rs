@@ -11,9 +11,10 @@ use tokio_util::task::TaskTracker;
 use super::drain::{RunningService, Stops};
 use super::{StartError, database, solana};
 use crate::admin::{Settings, SettingsWatch};
-use crate::api::{self, AppState, Authenticator, RateLimiter, Services, TokenKeys};
+use crate::api::{self, AppState, Authenticator, RateLimiter, Services};
 use crate::chain;
 use crate::config::Config;
+use crate::commands::tokens;
 use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
@@ -122,12 +123,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         settings,
         health,
         metrics,
-        cors_origins: config
-            .http
-            .cors_origins
-            .iter()
-            .filter_map(|origin| origin.to_str().ok().map(str::to_owned))
-            .collect(),
+        cors_origins: config.http.cors_origins.clone(),
         polling_interval_secs: config.tokenization.polling_interval.as_secs(),
         batch_size: u32::from(config.tokenization.batch_size),
         draining: stops.requests.clone(),
@@ -260,15 +256,7 @@ fn queue_context(
 }
 
 fn authenticator(config: &Config) -> Result<Authenticator, StartError> {
-    let auth = &config.auth;
-    let keys = match (&auth.jwt_secret, &auth.jwt_jwks_url) {
-        (Some(secret), _) => TokenKeys::Secret(secret.expose().to_owned()),
-        (None, Some(url)) => TokenKeys::JwksUrl(url.to_string()),
-        (None, None) => TokenKeys::Secret(
-            crate::commands::token::development_secret(&config.data_dir.path)
-                .map_err(|error| StartError::Other(error.to_string()))?,
-        ),
-    };
-    Authenticator::new(keys, auth.jwt_issuer.clone(), auth.jwt_audience.clone())
-        .map_err(|error| StartError::Other(format!("tokens cannot be checked: {}", error.without_url())))
+    tokens::with_development_secret(config.auth.clone(), &config.data_dir.path)
+        .and_then(|auth| tokens::authenticator(&auth))
+        .map_err(|error| StartError::Other(error.to_string()))
 }
