@@ -1,2 +1,3 @@
+mod embedded;
 mod localnet;
 mod support;
