@@ -208,6 +208,8 @@ async fn a_stale_pid_file_that_names_a_living_stranger_does_not_stop_a_start() {
         .arg("1000")
         .uid(owner.uid())
         .gid(owner.gid())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let pid_file = format!(
