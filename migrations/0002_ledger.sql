@@ -1,5 +1,5 @@
 CREATE TABLE ledger (
-    only BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (only),
+    single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
     genesis_hash TEXT NOT NULL,
     mint_address TEXT NOT NULL,
     authority TEXT NOT NULL,

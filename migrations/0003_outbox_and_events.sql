@@ -11,7 +11,7 @@ COMMENT ON COLUMN outbox.user_id IS 'Owner who may see the event; NULL: admins o
 COMMENT ON COLUMN outbox.body IS 'The event''s JSON object without seq, serialised once.';
 
 CREATE TABLE feed_head (
-    only BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (only),
+    single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
     last_seq BIGINT NOT NULL,
     oldest_seq BIGINT NOT NULL
 );

@@ -1,5 +1,5 @@
 CREATE TABLE settings (
-    only BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (only),
+    single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
     auto_mint_enabled BOOLEAN NOT NULL,
     auto_mint_percentage SMALLINT NOT NULL CHECK (auto_mint_percentage BETWEEN 0 AND 100),
     changed_by TEXT,

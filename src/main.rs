@@ -1,1 +1,54 @@
-fn main(){}
+//! The program `gridtokenx`: reads the command line and calls one function.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use gridtokenx::commands::{listen, run, serve, token};
+
+/// Mints SPL tokens on Solana for smart-meter readings, each accepted reading exactly once.
+#[derive(Parser)]
+#[command(version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts database, chain and service, and plays a year of real meter data
+    Run(Box<run::RunArgs>),
+    /// The service alone, on a database and a chain that are there
+    Serve(Box<serve::ServeArgs>),
+    /// Prints a development token, and nothing else
+    Token(token::TokenArgs),
+    /// Prints the events of the running system as they arrive
+    Listen(listen::ListenArgs),
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    #[cfg(feature = "failpoints")]
+    let _scenario = gridtokenx::failpoint::scenario();
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the asynchronous runtime does not start: {error}"))
+        .and_then(|runtime| runtime.block_on(execute(command_line.command)));
+    ended.unwrap_or_else(|sentence| {
+        // Nobody may be there to read it: then the exit status says it.
+        let _ = writeln!(std::io::stderr(), "gridtokenx: {sentence}");
+        ExitCode::FAILURE
+    })
+}
+
+/// An error is one sentence.
+async fn execute(command: Command) -> Result<ExitCode, String> {
+    match command {
+        Command::Run(args) => run::run(*args).await.map_err(|error| error.to_string()),
+        Command::Serve(args) => serve::run(*args).await.map_err(|error| error.to_string()),
+        Command::Token(args) => token::run(&args).map_err(|error| error.to_string()),
+        Command::Listen(args) => listen::run(args).await.map_err(|error| error.to_string()),
+    }
+}

@@ -70,14 +70,13 @@ impl Backlog {
                     count(*) FILTER (WHERE state = 'failed') AS failed,
                     count(*) FILTER (WHERE state = 'quarantined') AS quarantined,
                     count(*) FILTER (WHERE held) AS held,
-                    min(accepted_at) FILTER (WHERE NOT held AND state <> 'failed') AS oldest_waiting_at
+                    min(accepted_at) FILTER (WHERE held IS NOT TRUE AND state <> 'failed') AS oldest_waiting_at
              FROM (
                  SELECT readings.state,
                         readings.accepted_at,
-                        readings.state = 'pending' AND NOT EXISTS (
-                            SELECT FROM settings
-                            WHERE settings.auto_mint_enabled
-                              AND meters.rollout_bucket < settings.auto_mint_percentage
+                        readings.state = 'pending' AND meters.rollout_bucket >= (
+                            SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END
+                            FROM settings
                         ) AS held
                  FROM readings
                  JOIN meters ON meters.id = readings.meter

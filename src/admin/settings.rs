@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::outbox::Wake;
+use crate::outbox::{self, Topic, Wake};
 
 /// How stale a process's copy may be when the database's notification did not reach it.
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ impl Settings {
         sqlx::query(
             "INSERT INTO settings (auto_mint_enabled, auto_mint_percentage)
              VALUES ($1, $2)
-             ON CONFLICT (only) DO NOTHING",
+             ON CONFLICT (single) DO NOTHING",
         )
         .bind(configured.auto_mint_enabled)
         .bind(configured.auto_mint_percentage)
@@ -48,7 +48,7 @@ impl Settings {
             .bind(configured.auto_mint_percentage)
             .execute(&mut *transaction)
             .await?;
-            crate::outbox::notify(&mut transaction, crate::outbox::Topic::Settings).await?;
+            outbox::notify(&mut transaction, Topic::Settings).await?;
             tracing::info!(
                 before = stored.auto_mint_percentage,
                 now = configured.auto_mint_percentage,
@@ -60,7 +60,7 @@ impl Settings {
             tracing::warn!(
                 stored = stored.auto_mint_enabled,
                 configured = configured.auto_mint_enabled,
-                "the stored auto-mint setting counts, TOKENIZATION_AUTO_MINT_ENABLED says otherwise; \
+                "the stored auto-mint setting counts, though TOKENIZATION_AUTO_MINT_ENABLED says otherwise; \
                  an admin changes it"
             );
         }
@@ -108,20 +108,20 @@ impl SettingsWatch {
                 _ = announced.changed() => {}
                 () = tokio::time::sleep(REREAD_INTERVAL) => {}
             }
-            let read = tokio::select! {
-                () = stop.cancelled() => return,
-                read = tokio::time::timeout(REREAD_INTERVAL, Settings::read(&pool)) => read,
-            };
-            match read {
-                Ok(Ok(settings)) => {
+            let reading = tokio::time::timeout(REREAD_INTERVAL, Settings::read(&pool));
+            match stop.run_until_cancelled(reading).await {
+                None => return,
+                Some(Ok(Ok(stored))) => {
                     self.0.send_if_modified(|known| {
-                        let changed = *known != settings;
-                        *known = settings;
+                        let changed = *known != stored;
+                        *known = stored;
                         changed
                     });
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the settings could not be read again"),
-                Err(_) => tracing::warn!("the settings could not be read again in time"),
+                Some(Ok(Err(error))) => {
+                    tracing::warn!(%error, "the settings could not be read again");
+                }
+                Some(Err(_)) => tracing::warn!("the settings could not be read again in time"),
             }
         }
     }

@@ -101,13 +101,9 @@ async fn dress(method: &Method, response: Response) -> Response {
         StatusCode::NOT_FOUND => {
             "there is nothing at this path; `GET /docs` shows what there is".to_owned()
         }
+        // The router adds `Allow` after this.
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allowed = parts.headers.get(header::ALLOW);
-            let allowed = allowed.and_then(|value| value.to_str().ok());
-            format!(
-                "{method} is not allowed here; allowed: {}",
-                allowed.unwrap_or("nothing")
-            )
+            format!("{method} is not allowed here; the header `Allow` lists what is")
         }
         _ => sentence_of(body).await.unwrap_or_else(|| {
             let reason = status.canonical_reason().unwrap_or("the request failed");

@@ -33,6 +33,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// A JSON object whose members judge themselves: `T` holds each as a `RawValue`, or as a type that reads one. Only the
+/// outer shape is checked here, so that what is wrong within one item does not cost the others.
+#[derive(Debug)]
+pub struct JsonEnvelope<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonEnvelope<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        demand_json(request.headers())?;
+        let body = read_body(request).await?;
+        parse_shape(&body).map(JsonEnvelope)
+    }
+}
+
 /// RFC 6839: `application/json` or any `application/…+json`, whatever its parameters.
 fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
     let content_type = headers
@@ -109,11 +124,18 @@ fn too_large() -> Problem {
 /// Members that `T` does not know are ignored. Nested objects are not checked for arrays, so request types are flat, or
 /// hold their items as `serde_json::value::RawValue` and parse each with this function.
 pub fn parse_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
-    let malformed = |sentence: String| Err(Problem::new(ProblemKind::MalformedRequest, sentence));
     if let Some((offset, fault)) = forbidden_text(json) {
         let (line, column) = position(json, offset);
-        return malformed(format!("{fault} at line {line} column {column}"));
+        return Err(Problem::new(
+            ProblemKind::MalformedRequest,
+            format!("{fault} at line {line} column {column}"),
+        ));
     }
+    parse_shape(json)
+}
+
+fn parse_shape<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
+    let malformed = |sentence: String| Err(Problem::new(ProblemKind::MalformedRequest, sentence));
     match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => return malformed("the request body is empty; send a JSON object".to_owned()),
         Some(b'{') => {}
@@ -284,7 +306,7 @@ mod tests {
     fn errors_say_where_they_are() {
         assert_eq!(
             refusal("{\"name\": \n 7}"),
-            "the request body does not fit: invalid type: number, expected a string at line 2 column 2"
+            "the request body does not fit: invalid type: integer `7`, expected a string at line 2 column 2"
         );
         assert!(refusal("{\"name\":").starts_with("the request body is not valid JSON: EOF"));
         assert!(refusal("").contains("empty"));

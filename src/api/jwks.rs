@@ -189,3 +189,140 @@ fn signing_algorithm(jwk: &Jwk) -> Option<Algorithm> {
         _ => Some(algorithm),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use jsonwebtoken::{EncodingKey, Header};
+    use p256::elliptic_curve::rand_core::OsRng;
+    use p256::pkcs8::EncodePrivateKey;
+    use serde_json::{Value, json};
+
+    use super::super::authenticator::{Authenticator, TokenKeys};
+    use super::*;
+
+    struct Signer(EncodingKey);
+
+    impl Signer {
+        fn new() -> Signer {
+            let secret = p256::SecretKey::random(&mut OsRng);
+            let der = secret.to_pkcs8_der().unwrap();
+            Signer(EncodingKey::from_ec_der(der.as_bytes()))
+        }
+
+        fn published(&self, key_id: &str) -> Value {
+            let mut jwk = Jwk::from_encoding_key(&self.0, Algorithm::ES256).unwrap();
+            jwk.common.key_id = Some(key_id.to_owned());
+            jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+            serde_json::to_value(jwk).unwrap()
+        }
+
+        fn token(&self, key_id: Option<&str>) -> String {
+            let mut header = Header::new(Algorithm::ES256);
+            header.kid = key_id.map(str::to_owned);
+            jsonwebtoken::encode(&header, &claims(), &self.0).unwrap()
+        }
+    }
+
+    fn claims() -> Value {
+        json!({"sub": "a", "role": "user", "exp": chrono::Utc::now().timestamp() + 60})
+    }
+
+    /// An identity provider that publishes this set; the counter says how often it was asked.
+    async fn provider(set: Value) -> (Authenticator, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let routes = Router::new().route(
+            "/keys",
+            get(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                let set = set.clone();
+                async move { Json(set) }
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let authenticator = Authenticator::new(TokenKeys::JwksUrl(url), None, None).unwrap();
+        (authenticator, asked)
+    }
+
+    #[tokio::test]
+    async fn tokens_of_a_published_key_count_and_the_keys_are_fetched_once() {
+        let signer = Signer::new();
+        let set = json!({"keys": [
+            signer.published("k1"),
+            {"kty": "oct", "kid": "shared", "k": "c2VjcmV0"},
+            {"kty": "a kind of tomorrow", "kid": "new"},
+        ]});
+        let (authenticator, asked) = provider(set).await;
+        for _ in 0..3 {
+            let principal = authenticator.verify(&signer.token(Some("k1"))).await;
+            assert_eq!(principal.unwrap().caller.subject, "a");
+        }
+        // The only usable key needs no name.
+        assert!(authenticator.verify(&signer.token(None)).await.is_ok());
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn unknown_keys_are_refused_without_hammering_the_provider() {
+        let (authenticator, asked) =
+            provider(json!({"keys": [Signer::new().published("k1")]})).await;
+        let stranger = Signer::new();
+        for key_id in ["k2", "k3", "k1"] {
+            let refused = authenticator.verify(&stranger.token(Some(key_id))).await;
+            assert_eq!(refused, Err(AuthError::Untrusted), "{key_id}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_public_key_is_never_taken_for_a_shared_secret() {
+        let signer = Signer::new();
+        let published = signer.published("k1");
+        let public = published["x"].as_str().unwrap().as_bytes().to_vec();
+        let (authenticator, _) = provider(json!({"keys": [published]})).await;
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some("k1".to_owned());
+        let forged =
+            jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&public)).unwrap();
+        assert_eq!(
+            authenticator.verify(&forged).await,
+            Err(AuthError::Untrusted)
+        );
+    }
+
+    #[tokio::test]
+    async fn without_keys_nobody_is_called_a_forger() {
+        let (authenticator, _) = provider(json!({"keys": []})).await;
+        let refused = authenticator.verify(&Signer::new().token(Some("k1"))).await;
+        assert_eq!(refused, Err(AuthError::KeysUnavailable));
+    }
+
+    #[test]
+    fn the_algorithm_follows_from_the_kind_of_key() {
+        let of = |key: Value| {
+            let set = json!({"keys": [key]}).to_string();
+            let keys = parse(set.as_bytes()).unwrap();
+            keys.values().next().map(|key| key.algorithm)
+        };
+        let rsa = |extra: Value| {
+            let mut key = json!({"kty": "RSA", "kid": "r", "n": "sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1WlUzewbgBHod5pcM9H95GQRV3JDXboIRROSBigeC5yjU1hGzHHyXss8UDprecbAYxknTcQkhslANGRUZmdTOQ5qTRsLAt6BTYuyvVRdhS8exSZEy_c4gs_7svlJJQ4H9_NxsiIoLwAEk7-Q3UXERGYw_75IDrGA84-lA_-Ct4eTlXHBIY2EaV7t7LjJaynVJCpkv4LKjTTAumiGUIuQhrNhZLuF_RJLqHpM2kgWFLU7-VTdL1VbC2tejvcI2BlMkEpk1BzBZI0KQB0GaDWFLN-aEAw3vRw", "e": "AQAB"});
+            key.as_object_mut()
+                .unwrap()
+                .extend(extra.as_object().unwrap().clone());
+            key
+        };
+        assert_eq!(of(rsa(json!({}))), Some(Algorithm::RS256));
+        assert_eq!(
+            of(rsa(json!({"alg": "RS256", "use": "sig"}))),
+            Some(Algorithm::RS256)
+        );
+        assert_eq!(of(rsa(json!({"alg": "PS512"}))), None);
+        assert_eq!(of(rsa(json!({"use": "enc"}))), None);
+    }
+}

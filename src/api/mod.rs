@@ -20,17 +20,20 @@ mod jwks;
 mod meters;
 mod metrics;
 mod openapi;
+mod page;
 mod problem;
 mod rate_limit;
 mod readings;
 mod router;
 mod server;
 mod state;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 pub use auth::{AdminOnly, Authenticated};
 pub use authenticator::{AuthError, Authenticator, Principal, TokenKeys};
-pub use extract::{JsonBody, Path, Query, parse_object};
+pub use extract::{JsonBody, JsonEnvelope, Path, Query, parse_object};
 pub use problem::{Problem, ProblemDocument, ProblemKind};
 pub use rate_limit::RateLimiter;
 pub use router::router;

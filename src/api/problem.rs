@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::authenticator::AuthError;
+use crate::meters::MeterError;
+use crate::readings::ReadingError;
 
 /// Media type of a problem document.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -313,6 +315,47 @@ impl From<AuthError> for Problem {
         };
         Problem::new(ProblemKind::Unauthorized, error.to_string())
             .header(header::WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<MeterError> for Problem {
+    fn from(error: MeterError) -> Problem {
+        let kind = match &error {
+            MeterError::Serial(_)
+            | MeterError::Wallet(_)
+            | MeterError::WalletOfProgram { .. }
+            | MeterError::IntervalMinutes { .. }
+            | MeterError::Owner { .. } => ProblemKind::ValidationFailed,
+            MeterError::OwnerOfAnother => ProblemKind::Forbidden,
+            MeterError::OwnedByAnother { .. }
+            | MeterError::OtherWallet { .. }
+            | MeterError::OtherInterval { .. } => ProblemKind::Conflict,
+            MeterError::ChainUnavailable { .. } => return Problem::unavailable(error.to_string()),
+            MeterError::Database(cause) => return Problem::database(cause),
+        };
+        Problem::new(kind, error.to_string())
+    }
+}
+
+impl From<ReadingError> for Problem {
+    fn from(error: ReadingError) -> Problem {
+        let kind = match &error {
+            ReadingError::Invalid(_) => ProblemKind::ValidationFailed,
+            ReadingError::UnknownMeter { .. } => ProblemKind::NotFound,
+            ReadingError::OtherValue { reading_id, .. }
+            | ReadingError::Overlap { reading_id, .. } => {
+                return Problem::new(ProblemKind::Conflict, error.to_string())
+                    .with("reading_id", reading_id.to_string());
+            }
+            ReadingError::Busy
+            | ReadingError::Stopping
+            | ReadingError::Unavailable
+            | ReadingError::OutcomeUnknown => return Problem::unavailable(error.to_string()),
+            // Its cause was logged where it was met.
+            ReadingError::NotStored => ProblemKind::InternalError,
+            ReadingError::Database(cause) => return Problem::database(cause),
+        };
+        Problem::new(kind, error.to_string())
     }
 }
 

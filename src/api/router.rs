@@ -13,10 +13,16 @@ use super::{admin, console, edge, events, health, meters, metrics, openapi, read
 /// The whole service over HTTP.
 pub fn router(state: AppState) -> Router {
     let (routes, document) = documented_routes().split_for_parts();
+    let routes = routes
+        .merge(openapi::routes(document))
+        .merge(console::routes());
+    inside_the_edge(routes, state)
+}
+
+/// Puts around routes what every request passes.
+pub(super) fn inside_the_edge(routes: Router<AppState>, state: AppState) -> Router {
     let cors = cors(&state.cors_origins);
     routes
-        .merge(openapi::routes(document))
-        .merge(console::routes())
         .with_state(state)
         .layer(CatchPanicLayer::custom(edge::answer_to_panic))
         .layer(cors)
@@ -37,18 +43,9 @@ pub(super) fn documented_routes() -> OpenApiRouter<AppState> {
 
 /// Which pages of other origins may call this service from a browser. Tokens travel in a header that a page must set
 /// itself, so no credentials mode is needed.
-fn cors(origins: &[String]) -> CorsLayer {
-    let origin = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(
-            origins
-                .iter()
-                .filter_map(|origin| HeaderValue::from_str(origin.trim_end_matches('/')).ok()),
-        )
-    };
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new()
-        .allow_origin(origin)
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([
             header::AUTHORIZATION,

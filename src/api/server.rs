@@ -187,3 +187,103 @@ async fn keep_house(state: &AppState) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    use super::super::router::inside_the_edge;
+    use super::super::state::test_state;
+    use super::*;
+
+    struct Served {
+        state: AppState,
+        address: SocketAddr,
+        server: JoinHandle<()>,
+    }
+
+    /// `/slow` answers after 700 ms, `/never` not at all.
+    async fn serve_for_test(limit: Duration) -> Served {
+        let state = test_state("postgres://nobody@127.0.0.1:9/none", 100);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route(
+                "/slow",
+                get(|| async {
+                    tokio::time::sleep(Duration::from_millis(700)).await;
+                    "done"
+                }),
+            )
+            .route("/never", get(std::future::pending::<StatusCode>));
+        let router = inside_the_edge(routes, state.clone());
+        let server = tokio::spawn(serve(listener, router, state.clone(), limit));
+        Served {
+            state,
+            address,
+            server,
+        }
+    }
+
+    impl Served {
+        /// Sends this much of a request, and gives the server time to have read it.
+        async fn send(&self, text: &str) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stream
+        }
+
+        /// How long the drain took.
+        async fn drain(self) -> Duration {
+            let started = Instant::now();
+            self.state.draining.cancel();
+            self.server.await.unwrap();
+            assert!(self.state.health.is_draining());
+            assert!(TcpStream::connect(self.address).await.is_err());
+            started.elapsed()
+        }
+    }
+
+    async fn rest_of(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_request_that_had_begun_is_answered_and_idle_connections_end_at_once() {
+        let served = serve_for_test(Duration::from_secs(10)).await;
+        let idle = served.send("").await;
+        let slow = served.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let took = served.drain().await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let answer = rest_of(slow).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with("done"), "{answer}");
+        assert_eq!(rest_of(idle).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_half_sent_request_holds_nothing_up() {
+        let served = serve_for_test(Duration::from_secs(20)).await;
+        let half = served.send("GET /slow HTTP/1.1\r\nhost").await;
+        let took = served.drain().await;
+        assert!(took < HALF_SENT_GRACE + Duration::from_secs(2), "{took:?}");
+        drop(half);
+    }
+
+    #[tokio::test]
+    async fn at_the_limit_what_is_left_is_cut() {
+        let served = serve_for_test(Duration::from_secs(1)).await;
+        let never = served.send("GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let took = served.drain().await;
+        assert!(took >= Duration::from_secs(1), "{took:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(rest_of(never).await, "");
+    }
+}

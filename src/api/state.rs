@@ -3,33 +3,51 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
+use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::authenticator::Authenticator;
 use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
+use crate::chain::Endpoints;
+use crate::config::WebsocketConfig;
+use crate::feed::Hub;
+use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
 /// The parts that the program puts together at start.
 pub struct Services {
     pub pool: PgPool,
+    /// Takes readings.
+    pub intake: Intake,
+    /// The chain, to look at wallets.
+    pub endpoints: Endpoints,
+    /// This service's token.
+    pub mint: Pubkey,
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.
     pub settings: SettingsWatch,
     pub health: Health,
     pub metrics: Metrics,
-    /// Values of CORS_ORIGINS: `*`, or origins; none allows no other origin.
-    pub cors_origins: Vec<String>,
+    /// CORS_ORIGINS: origins whose pages may call this service.
+    pub cors_origins: Vec<HeaderValue>,
     /// TOKENIZATION_POLLING_INTERVAL_SECS, for the status page.
     pub polling_interval_secs: u64,
     /// TOKENIZATION_BATCH_SIZE, for the status page.
     pub batch_size: u32,
     /// Cancelled when the service drains: open streams end.
     pub draining: CancellationToken,
+    /// The numbered events, for every listener of this process.
+    pub feed: Hub,
+    pub websocket: WebsocketConfig,
+    /// Upgraded connections, which end by `draining`.
+    pub connections: TaskTracker,
 }
 
 /// Shared by all handlers; a clone costs a counter.
@@ -66,4 +84,49 @@ impl Deref for AppState {
     fn deref(&self) -> &Services {
         &self.0.services
     }
+}
+
+/// State for tests of the door: its database is at `database`, where usually nothing listens.
+#[cfg(test)]
+pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
+    use super::authenticator::TokenKeys;
+    use crate::admin::Settings;
+
+    let config = crate::config::Config::defaults();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .acquire_timeout(std::time::Duration::from_secs(30))
+        .connect_lazy(database)
+        .unwrap();
+    let secret = TokenKeys::Secret("0123456789abcdef0123456789abcdef".to_owned());
+    let intake = Intake::start(
+        pool.clone(),
+        &config.intake,
+        &config.tokenization,
+        &config.blockchain,
+        &tokio_util::task::TaskTracker::new(),
+    );
+    AppState::new(Services {
+        pool,
+        intake,
+        endpoints: Endpoints::new(
+            &["http://127.0.0.1:9".to_owned()],
+            std::time::Duration::from_secs(1),
+        ),
+        mint: Pubkey::default(),
+        authenticator: Authenticator::new(secret, None, None).unwrap(),
+        rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
+        settings: SettingsWatch::new(Settings {
+            auto_mint_enabled: true,
+            auto_mint_percentage: 100,
+        }),
+        health: Health::default(),
+        metrics: Metrics::install().unwrap(),
+        cors_origins: vec![HeaderValue::from_static("https://grid.example")],
+        polling_interval_secs: 60,
+        batch_size: 50,
+        draining: CancellationToken::new(),
+        feed: Hub::default(),
+        websocket: config.websocket,
+        connections: TaskTracker::new(),
+    })
 }

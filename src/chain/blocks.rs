@@ -41,11 +41,24 @@ pub enum NoProof {
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error("RPC endpoint {endpoint}: finalized height {height} has not passed {needed}")]
-    TooEarly { endpoint: String, height: u64, needed: u64 },
-    #[error("RPC endpoint {endpoint}: no finalized block at or below slot {slot} that is old enough")]
+    TooEarly {
+        endpoint: String,
+        height: u64,
+        needed: u64,
+    },
+    #[error(
+        "RPC endpoint {endpoint}: no finalized block at or below slot {slot} that is old enough"
+    )]
     NoStart { endpoint: String, slot: u64 },
-    #[error("RPC endpoint {endpoint}: the chain of blocks breaks at slot {slot}: its parent is {parent}, before it came {previous}")]
-    Hole { endpoint: String, slot: u64, parent: u64, previous: u64 },
+    #[error(
+        "RPC endpoint {endpoint}: the chain of blocks breaks at slot {slot}: its parent is {parent}, before it came {previous}"
+    )]
+    Hole {
+        endpoint: String,
+        slot: u64,
+        parent: u64,
+        previous: u64,
+    },
     #[error("RPC endpoint {endpoint}: block {slot} came without height or signatures")]
     Incomplete { endpoint: String, slot: u64 },
 }
@@ -138,7 +151,11 @@ async fn first_block(
     })
 }
 
-async fn finalized_slots(endpoint: &Endpoint, first: u64, last: u64) -> Result<Vec<u64>, ChainError> {
+async fn finalized_slots(
+    endpoint: &Endpoint,
+    first: u64,
+    last: u64,
+) -> Result<Vec<u64>, ChainError> {
     endpoint
         .rpc()
         .get_blocks_with_commitment(first, Some(last), CommitmentConfig::finalized())

@@ -13,7 +13,11 @@ pub enum ChainError {
     Unreachable { endpoint: String, reason: String },
     /// The endpoint answered with an error of its own.
     #[error("RPC endpoint {endpoint} answered: {reason}")]
-    Answered { endpoint: String, code: i64, reason: String },
+    Answered {
+        endpoint: String,
+        code: i64,
+        reason: String,
+    },
     /// The chain refused a transaction.
     #[error("the chain refused the transaction: {0}")]
     Refused(TransactionError),
@@ -70,7 +74,10 @@ impl ChainError {
 
     /// Whether the same signed bytes are known to have landed already.
     pub fn is_already_processed(&self) -> bool {
-        matches!(self, ChainError::Refused(TransactionError::AlreadyProcessed))
+        matches!(
+            self,
+            ChainError::Refused(TransactionError::AlreadyProcessed)
+        )
     }
 }
 

@@ -112,7 +112,9 @@ async fn create_mint(
         &[signer.fee_payer_keypair(), mint],
         blockhash,
     );
-    rpc.send_transaction(&transaction).await.map_err(client_error)?;
+    rpc.send_transaction(&transaction)
+        .await
+        .map_err(client_error)?;
     settle(endpoint, "the token mint", async || {
         let account = rpc
             .get_account_with_commitment(&mint.pubkey(), CommitmentConfig::confirmed())

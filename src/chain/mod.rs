@@ -10,6 +10,7 @@ mod error;
 mod local;
 mod signer;
 mod token_account;
+mod watch;
 
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
 pub use blocks::{BlockScan, NoProof, scan_blocks};
@@ -18,3 +19,4 @@ pub use error::ChainError;
 pub use local::{is_local_chain, prepare_local_chain};
 pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};
 pub use token_account::{TokenAccountState, inspect_token_accounts};
+pub use watch::watch;

@@ -14,11 +14,19 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     #[error("key file {path} cannot be read: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("key file {path} is no Solana keypair: it must hold a JSON array of 64 numbers, as written by solana-keygen")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "key file {path} is no Solana keypair: it must hold a JSON array of 64 numbers, as written by solana-keygen"
+    )]
     NoKeypair { path: PathBuf },
     #[error("key file {path} cannot be written: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 /// Mint authority and fee payer; they may be one key.
@@ -32,7 +40,10 @@ impl MintSigner {
     pub fn new(authority: Keypair, fee_payer: Option<Keypair>) -> MintSigner {
         let authority = Arc::new(authority);
         let fee_payer = fee_payer.map_or_else(|| Arc::clone(&authority), Arc::new);
-        MintSigner { authority, fee_payer }
+        MintSigner {
+            authority,
+            fee_payer,
+        }
     }
 
     pub fn authority(&self) -> Pubkey {
@@ -76,7 +87,9 @@ pub fn read_keypair(path: &Path) -> Result<Keypair, KeyFileError> {
         path: path.to_owned(),
         source,
     })?;
-    let no_keypair = || KeyFileError::NoKeypair { path: path.to_owned() };
+    let no_keypair = || KeyFileError::NoKeypair {
+        path: path.to_owned(),
+    };
     let bytes: Vec<u8> = serde_json::from_str(&text).map_err(|_| no_keypair())?;
     Keypair::try_from(bytes.as_slice()).map_err(|_| no_keypair())
 }
@@ -91,8 +104,11 @@ pub fn read_or_create_keypair(path: &Path) -> Result<Keypair, KeyFileError> {
         path: path.to_owned(),
         source,
     };
-    let text = serde_json::to_string(&keypair.to_bytes().to_vec())
-        .map_err(|_| KeyFileError::NoKeypair { path: path.to_owned() })?;
+    let text = serde_json::to_string(&keypair.to_bytes().to_vec()).map_err(|_| {
+        KeyFileError::NoKeypair {
+            path: path.to_owned(),
+        }
+    })?;
     let draft = path.with_extension("draft");
     let mut file: File = OpenOptions::new()
         .write(true)

@@ -47,7 +47,11 @@ pub async fn inspect_token_accounts(
         if accounts.len() != chunk.len() {
             return Err(ChainError::Unusable {
                 endpoint: endpoint.name().to_owned(),
-                reason: format!("{} accounts asked, {} answered", chunk.len(), accounts.len()),
+                reason: format!(
+                    "{} accounts asked, {} answered",
+                    chunk.len(),
+                    accounts.len()
+                ),
             });
         }
         for (wallet, account) in chunk.iter().zip(accounts) {

@@ -109,3 +109,182 @@ impl<'de> Deserialize<'de> for Kwh {
         Kwh::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_amount_has_one_text() {
+        for (text, canonical) in [
+            ("1.25", "1.25"),
+            ("1.2500", "1.25"),
+            ("3", "3"),
+            ("3.000", "3"),
+            ("100", "100"),
+            ("1e2", "100"),
+            ("1E+2", "100"),
+            ("1e-3", "0.001"),
+            ("1200e-3", "1.2"),
+            ("0.0000000000000001e15", "0.1"),
+            ("0.000000000000000001", "0.000000000000000001"),
+            ("99999999999999999999", "99999999999999999999"),
+            ("1.000000000000000000000000000000000000000000", "1"),
+            // 2^96 − 1, the most that the type holds.
+            (
+                "79228162514.264337593543950335e0",
+                "79228162514.264337593543950335",
+            ),
+        ] {
+            let parsed = Kwh::parse(text).map(|kwh| kwh.to_string());
+            assert_eq!(parsed, Ok(canonical.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_number_is_no_amount() {
+        for text in [
+            "", " ", "1.", ".5", "+1", "01", "00", "1,5", "1 ", " 1", "1e", "1e+", "e1", "1.5.0",
+            "0x10", "NaN", "Infinity", "-", "--1", "1e1.5", "1_000", "١", "1\0",
+        ] {
+            assert!(
+                matches!(Kwh::parse(text), Err(KwhError::NotANumber { .. })),
+                "{text:?}: {:?}",
+                Kwh::parse(text)
+            );
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_name() {
+        type Check = fn(&KwhError) -> bool;
+        let zero: Check = |error| matches!(error, KwhError::Zero { .. });
+        let negative: Check = |error| matches!(error, KwhError::Negative { .. });
+        let fine: Check = |error| matches!(error, KwhError::TooFine { .. });
+        let digits: Check = |error| matches!(error, KwhError::TooManyDigits { .. });
+        let large: Check = |error| matches!(error, KwhError::TooLarge { .. });
+        for (text, is_expected) in [
+            ("0", zero),
+            ("-0", zero),
+            ("0.000", zero),
+            ("0e999999999999999999999999", zero),
+            ("-1", negative),
+            ("-0.000000000000000001", negative),
+            ("1e-19", fine),
+            ("1e-99999999999999999999", fine),
+            ("0.1234567890123456789", fine),
+            ("100000000000000000000", large),
+            ("1e20", large),
+            ("1e999999999999999999999", digits),
+            // 30 digits that Decimal's own parser rounds to 100.
+            ("99.9999999999999999999999999999", fine),
+            ("99999999999999999999.9999999999", digits),
+            ("79228162514264337593.5439503360", digits),
+        ] {
+            let error = Kwh::parse(text).unwrap_err();
+            assert!(is_expected(&error), "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_decimal_is_judged_like_a_text() {
+        assert_eq!(Kwh::from_decimal(Decimal::new(1_500, 3)), Kwh::parse("1.5"));
+        assert!(matches!(
+            Kwh::from_decimal(Decimal::new(1, 19)),
+            Err(KwhError::TooFine { .. })
+        ));
+        // Nineteen digits after the point, of which the last is a zero.
+        assert_eq!(Kwh::from_decimal(Decimal::new(10, 19)), Kwh::parse("1e-18"));
+        assert!(matches!(
+            Kwh::from_decimal(Decimal::MAX),
+            Err(KwhError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_short_and_printable() {
+        let text = format!("1\n{}", "x".repeat(10_000));
+        let error = Kwh::parse(&text).unwrap_err().to_string();
+        assert!(
+            error.starts_with("1\\nxxx") && error.contains('…'),
+            "{error}"
+        );
+        assert!(error.len() < 200, "{error}");
+    }
+
+    /// The canonical text of `digits` × 10^power, by moving the point about in the text.
+    fn written_out(digits: &str, power: i32) -> String {
+        let (integer, fraction) = if power >= 0 {
+            (
+                format!("{digits}{}", "0".repeat(power as usize)),
+                String::new(),
+            )
+        } else {
+            let places = power.unsigned_abs() as usize;
+            let padded = format!("{digits:0>width$}", width = places + 1);
+            let (integer, fraction) = padded.split_at(padded.len() - places);
+            (integer.to_owned(), fraction.to_owned())
+        };
+        let integer = integer.trim_start_matches('0');
+        let integer = if integer.is_empty() { "0" } else { integer };
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.is_empty() {
+            integer.to_owned()
+        } else {
+            format!("{integer}.{fraction}")
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_taken_exactly(
+            integer in "0|[1-9][0-9]{0,24}",
+            fraction in "|[0-9]{1,24}",
+            exponent in -24_i32..24,
+            plain in any::<bool>(),
+        ) {
+            let exponent = if plain { 0 } else { exponent };
+            let point = if fraction.is_empty() { "" } else { "." };
+            let suffix = if plain { String::new() } else { format!("e{exponent}") };
+            let text = format!("{integer}{point}{fraction}{suffix}");
+            let power = exponent - fraction.len() as i32;
+            let exact = written_out(&format!("{integer}{fraction}"), power);
+            let (whole, part) = exact.split_once('.').unwrap_or((&exact, ""));
+            let digits = exact.replace('.', "");
+            let digits = digits.trim_start_matches('0');
+            match Kwh::parse(&text) {
+                Ok(kwh) => {
+                    prop_assert_eq!(kwh.to_string(), exact);
+                    prop_assert_eq!(Kwh::parse(&kwh.to_string()), Ok(kwh));
+                    let json = serde_json::to_string(&kwh).unwrap();
+                    prop_assert_eq!(serde_json::from_str::<Kwh>(&json).unwrap(), kwh);
+                }
+                Err(KwhError::Zero { .. }) => prop_assert_eq!(exact, "0"),
+                Err(KwhError::TooFine { .. }) => prop_assert!(part.len() > 18),
+                Err(KwhError::TooLarge { .. }) => prop_assert!(whole.len() > 20),
+                Err(KwhError::TooManyDigits { .. }) => {
+                    // 2^96 − 1, the largest mantissa, as text.
+                    let most = "79228162514264337593543950335";
+                    let order = digits.len().cmp(&most.len()).then(digits.cmp(most));
+                    prop_assert!(order.is_gt(), "{}", exact);
+                }
+                Err(error) => prop_assert!(false, "{text}: {error}"),
+            }
+        }
+
+        #[test]
+        fn no_text_upsets_the_parser(text in any::<String>()) {
+            let _ = Kwh::parse(&text);
+        }
+
+        #[test]
+        fn order_is_that_of_the_amounts(left in 1_u64.., right in 1_u64.., scale in 0_u32..=18) {
+            let kwh = |mantissa: u64| {
+                Kwh::from_decimal(Decimal::from_i128_with_scale(mantissa.into(), scale)).unwrap()
+            };
+            prop_assert_eq!(kwh(left).cmp(&kwh(right)), left.cmp(&right));
+        }
+    }
+}

@@ -103,3 +103,95 @@ impl fmt::Display for Interval {
 fn shown(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(micros: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(micros).unwrap()
+    }
+
+    const MINUTE: i64 = 60_000_000;
+    const DAY: i64 = 24 * 60 * MINUTE;
+
+    #[test]
+    fn both_limits_of_the_length_are_allowed() {
+        assert!(Interval::new(at(0), at(MINUTE)).is_ok());
+        assert!(Interval::new(at(0), at(DAY)).is_ok());
+        assert!(matches!(
+            Interval::new(at(0), at(MINUTE - 1)),
+            Err(IntervalError::TooShort { .. })
+        ));
+        assert!(matches!(
+            Interval::new(at(0), at(DAY + 1)),
+            Err(IntervalError::TooLong { .. })
+        ));
+        assert!(matches!(
+            Interval::new(at(0), at(0)),
+            Err(IntervalError::Empty { .. })
+        ));
+        assert!(matches!(
+            Interval::new(at(1), at(0)),
+            Err(IntervalError::Reversed { .. })
+        ));
+    }
+
+    #[test]
+    fn what_a_microsecond_cannot_hold_is_refused() {
+        let fine = DateTime::from_timestamp_nanos(1);
+        assert!(matches!(
+            Interval::new(fine, at(MINUTE)),
+            Err(IntervalError::SubMicrosecond { .. })
+        ));
+        let leap = DateTime::from_timestamp(59, 1_500_000_000).unwrap();
+        assert!(matches!(
+            Interval::new(leap, at(DAY)),
+            Err(IntervalError::SubMicrosecond { .. })
+        ));
+    }
+
+    #[test]
+    fn touching_is_not_overlapping() {
+        let first = Interval::new(at(0), at(MINUTE)).unwrap();
+        let second = Interval::new(at(MINUTE), at(2 * MINUTE)).unwrap();
+        assert!(!first.overlaps(&second) && !second.overlaps(&first));
+        assert!(first.overlaps(&first));
+        assert_eq!(
+            first.to_string(),
+            "1970-01-01T00:00:00Z/1970-01-01T00:01:00Z"
+        );
+    }
+
+    proptest! {
+        /// In quarters of an hour, where every moment can be looked at.
+        #[test]
+        fn overlapping_is_having_a_moment_in_common(
+            start in 0_i64..40,
+            length in 1_i64..40,
+            other in 0_i64..40,
+            other_length in 1_i64..40,
+        ) {
+            let quarter = 15 * MINUTE;
+            let span = |start: i64, length: i64| {
+                Interval::new(at(start * quarter), at((start + length) * quarter)).unwrap()
+            };
+            let other_moments = other..other + other_length;
+            let common = (start..start + length).any(|moment| other_moments.contains(&moment));
+            prop_assert_eq!(span(start, length).overlaps(&span(other, other_length)), common);
+        }
+
+        #[test]
+        fn micros_lead_back_to_the_same_moments(
+            start in 0_i64..253_402_200_000_000_000,
+            length in MINUTE..=DAY,
+        ) {
+            let interval = Interval::new(at(start), at(start + length)).unwrap();
+            prop_assert_eq!(interval.start_micros(), start);
+            prop_assert_eq!(interval.end_micros(), start + length);
+            prop_assert_eq!(interval.duration().num_microseconds(), Some(length));
+        }
+    }
+}

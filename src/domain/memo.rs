@@ -78,3 +78,89 @@ impl fmt::Display for Memo {
         formatter.write_str(&self.encode())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn memo() -> impl Strategy<Value = Memo> {
+        (0..NUMBER_LIMIT, any::<[u8; 32]>())
+            .prop_map(|(number, root)| Memo::new(number, root).unwrap())
+    }
+
+    #[test]
+    fn a_number_past_48_bits_has_no_memo() {
+        assert!(Memo::new(NUMBER_LIMIT - 1, [0; 32]).is_some());
+        assert!(Memo::new(NUMBER_LIMIT, [0; 32]).is_none());
+        assert!(Memo::new(u64::MAX, [0; 32]).is_none());
+    }
+
+    #[test]
+    fn stray_bits_padding_and_neighbours_are_refused() {
+        let text = Memo::new(258, [7; 32]).unwrap().encode();
+        assert!(Memo::parse(&text).is_some());
+        let (head, _) = text.split_at(text.len() - 1);
+        // The last character carries four bits: of 64 possible ones, 16 are canonical.
+        let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let taken = alphabet
+            .chars()
+            .filter(|last| Memo::parse(&format!("{head}{last}")).is_some());
+        assert_eq!(taken.count(), 16);
+        for foreign in [
+            format!("{text}="),
+            format!("{text}A"),
+            head.to_owned(),
+            format!(" {text}"),
+            format!("{text}\n"),
+            text.replacen("g1", "g2", 1),
+            text.replacen("g1", "G1", 1),
+            text[2..].to_owned(),
+            format!("g1{}", "+".repeat(51)),
+            String::new(),
+            "g1".to_owned(),
+        ] {
+            assert_eq!(Memo::parse(&foreign), None, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn the_rpc_form_is_ours_only_when_it_stands_alone() {
+        let memo = Memo::new(1, [1; 32]).unwrap();
+        assert_eq!(Memo::parse_rpc(&format!("[53] {memo}")), Some(memo));
+        assert_eq!(Memo::parse_rpc(&memo.encode()), Some(memo));
+        assert_eq!(Memo::parse_rpc(&format!("[53] {memo}; [53] {memo}")), None);
+        assert_eq!(Memo::parse_rpc(&format!("[52] {memo}")), None);
+        assert_eq!(Memo::parse_rpc(&format!("[53] [53] {memo}")), None);
+        assert_eq!(Memo::parse_rpc("[5] hello"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_memo_comes_back_from_its_53_bytes(memo in memo()) {
+            let text = memo.encode();
+            prop_assert!(text.is_ascii());
+            prop_assert_eq!(text.len(), MEMO_BYTES);
+            prop_assert_eq!(Memo::parse(&text), Some(memo));
+        }
+
+        #[test]
+        fn a_memo_has_one_text(memo in memo(), at in 0..MEMO_BYTES, byte in 0x20_u8..0x7f) {
+            let mut text = memo.encode().into_bytes();
+            text[at] = byte;
+            let text = String::from_utf8(text).unwrap();
+            if let Some(parsed) = Memo::parse(&text) {
+                prop_assert_eq!(parsed.encode(), text);
+            }
+        }
+
+        #[test]
+        fn no_text_upsets_the_parser(text in any::<String>()) {
+            let text = format!("g1{text}");
+            if let Some(parsed) = Memo::parse(&text) {
+                prop_assert_eq!(parsed.encode(), text);
+            }
+        }
+    }
+}

@@ -143,3 +143,249 @@ pub fn verify_path(
     }
     last == 0 && hash == root
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::domain::{Memo, parse_timestamp};
+
+    /// The vectors of `docs/receipts.md`, which a program without our code computed.
+    #[derive(Deserialize)]
+    struct Vectors {
+        readings: Vec<ReadingVector>,
+        trees: Vec<TreeVector>,
+        memos: Vec<MemoVector>,
+    }
+
+    #[derive(Deserialize)]
+    struct ReadingVector {
+        reading_id: Uuid,
+        salt: String,
+        interval_start: String,
+        reading_timestamp: String,
+        base_units: BaseUnits,
+        wallet_address: String,
+        meter_id: String,
+        kwh_amount: Kwh,
+        leaf: String,
+    }
+
+    #[derive(Deserialize)]
+    struct TreeVector {
+        size: usize,
+        root: String,
+        paths: Vec<Vec<String>>,
+    }
+
+    #[derive(Deserialize)]
+    struct MemoVector {
+        number: u64,
+        root: String,
+        memo: String,
+    }
+
+    impl ReadingVector {
+        fn hash(&self) -> Hash32 {
+            let start = parse_timestamp(&self.interval_start).unwrap();
+            let end = parse_timestamp(&self.reading_timestamp).unwrap();
+            Leaf {
+                reading_id: self.reading_id,
+                salt: bytes(&self.salt),
+                interval: Interval::new(start, end).unwrap(),
+                base_units: self.base_units,
+                wallet: Wallet::parse(&self.wallet_address).unwrap(),
+                serial: &MeterSerial::parse(&self.meter_id).unwrap(),
+                kwh: self.kwh_amount,
+            }
+            .hash()
+        }
+    }
+
+    fn vectors() -> Vectors {
+        let page = include_str!("../../docs/receipts.md");
+        let (_, block) = page.split_once("```json vectors\n").unwrap();
+        let (json, _) = block.split_once("\n```").unwrap();
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+        assert_eq!(hex.len(), 2 * N);
+        std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+    }
+
+    #[test]
+    fn leaves_are_those_of_the_page() {
+        let readings = vectors().readings;
+        assert_eq!(readings.len(), 8);
+        for reading in readings {
+            assert_eq!(
+                reading.hash(),
+                bytes(&reading.leaf),
+                "{}",
+                reading.reading_id
+            );
+        }
+    }
+
+    #[test]
+    fn trees_and_paths_are_those_of_the_page() {
+        let Vectors {
+            readings, trees, ..
+        } = vectors();
+        assert_eq!(
+            trees.iter().map(|tree| tree.size).collect::<Vec<_>>(),
+            [1, 2, 3, 5, 8]
+        );
+        for tree in trees {
+            let mut leaves: Vec<_> = readings[..tree.size]
+                .iter()
+                .map(|reading| (reading.reading_id, reading.hash()))
+                .collect();
+            let root = root_of(&mut leaves);
+            assert_eq!(root, bytes(&tree.root), "{} leaves", tree.size);
+            let hashes: Vec<_> = leaves.into_iter().map(|(_, hash)| hash).collect();
+            assert_eq!(tree.paths.len(), tree.size);
+            for (index, expected) in tree.paths.iter().enumerate() {
+                let path = audit_path(&hashes, index).unwrap();
+                let expected: Vec<Hash32> = expected.iter().map(|step| bytes(step)).collect();
+                assert_eq!(path, expected, "leaf {index} of {}", tree.size);
+                assert!(verify_path(hashes[index], index, tree.size, &path, root));
+            }
+        }
+    }
+
+    #[test]
+    fn memos_are_those_of_the_page() {
+        let memos = vectors().memos;
+        assert!(memos.len() >= 5);
+        for vector in memos {
+            let memo = Memo::new(vector.number, bytes(&vector.root)).unwrap();
+            assert_eq!(memo.encode(), vector.memo);
+            assert_eq!(Memo::parse(&vector.memo), Some(memo));
+        }
+    }
+
+    #[test]
+    fn every_field_changes_the_leaf() {
+        let serial = MeterSerial::parse("M1").unwrap();
+        let other_serial = MeterSerial::parse("M11").unwrap();
+        let interval = |start: &str, end: &str| {
+            Interval::new(
+                parse_timestamp(start).unwrap(),
+                parse_timestamp(end).unwrap(),
+            )
+            .unwrap()
+        };
+        let leaf = Leaf {
+            reading_id: Uuid::from_u128(1),
+            salt: [2; 16],
+            interval: interval("2026-03-01T12:00:00Z", "2026-03-01T12:30:00Z"),
+            base_units: BaseUnits::new(3),
+            wallet: Wallet::from_stored([4; 32]),
+            serial: &serial,
+            kwh: Kwh::parse("15").unwrap(),
+        };
+        let others = [
+            Leaf {
+                reading_id: Uuid::from_u128(2),
+                ..leaf
+            },
+            Leaf {
+                salt: [3; 16],
+                ..leaf
+            },
+            Leaf {
+                interval: interval("2026-03-01T12:00:01Z", "2026-03-01T12:30:00Z"),
+                ..leaf
+            },
+            Leaf {
+                interval: interval("2026-03-01T12:00:00Z", "2026-03-01T12:30:01Z"),
+                ..leaf
+            },
+            Leaf {
+                base_units: BaseUnits::new(4),
+                ..leaf
+            },
+            Leaf {
+                wallet: Wallet::from_stored([5; 32]),
+                ..leaf
+            },
+            Leaf {
+                serial: &other_serial,
+                ..leaf
+            },
+            Leaf {
+                kwh: Kwh::parse("5").unwrap(),
+                ..leaf
+            },
+            // The same characters in a row as `leaf`, cut elsewhere.
+            Leaf {
+                serial: &other_serial,
+                kwh: Kwh::parse("5").unwrap(),
+                ..leaf
+            },
+        ];
+        let mut hashes: Vec<_> = others.iter().map(Leaf::hash).collect();
+        hashes.push(leaf.hash());
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn a_tree_of_nothing_is_the_hash_of_nothing() {
+        assert_eq!(
+            root(&[]),
+            bytes("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+        );
+        assert_eq!(audit_path(&[], 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_leaf_proves_itself_and_nothing_else(
+            hashes in prop::collection::vec(any::<Hash32>(), 1..70),
+            chosen in any::<prop::sample::Index>(),
+            other in any::<prop::sample::Index>(),
+        ) {
+            let size = hashes.len();
+            let (index, other) = (chosen.index(size), other.index(size));
+            let root = root(&hashes);
+            let path = audit_path(&hashes, index).unwrap();
+            prop_assert!(verify_path(hashes[index], index, size, &path, root));
+            prop_assert!(path.len() <= size.next_power_of_two().ilog2() as usize);
+            if other != index {
+                prop_assert!(!verify_path(hashes[other], index, size, &path, root));
+                prop_assert!(!verify_path(hashes[index], other, size, &path, root));
+            }
+            prop_assert!(!verify_path(hashes[index], size, size, &path, root));
+            prop_assert!(!verify_path(hashes[index], index, size, &path, [0; 32]));
+            let longer = [&path[..], &[[0; 32]]].concat();
+            prop_assert!(!verify_path(hashes[index], index, size, &longer, root));
+            if let Some((_, shorter)) = path.split_last() {
+                prop_assert!(!verify_path(hashes[index], index, size, shorter, root));
+                let mut forged = path.clone();
+                forged[0][0] ^= 1;
+                prop_assert!(!verify_path(hashes[index], index, size, &forged, root));
+            }
+        }
+
+        #[test]
+        fn the_order_of_arrival_does_not_matter(
+            ids in prop::collection::btree_set(any::<u128>(), 1..20),
+            seed in any::<u64>(),
+        ) {
+            let ordered: Vec<(Uuid, Hash32)> = ids
+                .iter()
+                .map(|id| (Uuid::from_u128(*id), [*id as u8; 32]))
+                .collect();
+            let hashes: Vec<Hash32> = ordered.iter().map(|(_, hash)| *hash).collect();
+            let mut shuffled = ordered;
+            shuffled.sort_by_key(|(id, _)| (id.as_u128() as u64).wrapping_mul(seed | 1));
+            prop_assert_eq!(root_of(&mut shuffled), root(&hashes));
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! the same answer in the service, in the audit and in somebody else's verifier. A value that a type cannot hold exactly
 //! is refused, never rounded; the one rounding there is, from energy to tokens, goes down ([`Kwh::to_base_units`]).
 //!
-//! Errors begin with the offending value, so that a caller who knows the field's name puts it in front:
+//! Errors about one value begin with it, so that a caller who knows the field's name puts it in front:
 //!
 //! ```
 //! use gridtokenx::domain::Kwh;
@@ -19,7 +19,7 @@
 //! | `tokens` | [`BaseUnits`], [`TokenRate`], and the way from one to the other |
 //! | `timestamp`, `interval` | RFC 3339 to the microsecond, and the half-open span that a reading pays |
 //! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
-//! | `state` | the two state machines |
+//! | `reading_state`, `mint_transaction_state` | the two state machines |
 //! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
 //! | `packing`, `transaction` | which readings share a transaction, and its instructions, bytes and compute units |
 
@@ -29,27 +29,28 @@ mod excerpt;
 mod interval;
 mod memo;
 mod merkle;
+mod mint_transaction_state;
 mod packing;
+mod reading_state;
 mod serial;
-mod state;
 mod timestamp;
 mod tokens;
 mod transaction;
+mod transition;
 mod wallet;
 
 pub use energy::{Kwh, KwhError};
 pub use interval::{Interval, IntervalError};
 pub use memo::{MEMO_BYTES, Memo, NUMBER_LIMIT};
 pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};
+pub use mint_transaction_state::{MintTransactionEvent, MintTransactionState};
 pub use packing::{PackItem, PackLimits, Packed, pack};
+pub use reading_state::{ReadingEvent, ReadingState};
 pub use serial::{MeterSerial, SerialError};
-pub use state::{
-    IllegalTransition, MintTransactionEvent, MintTransactionState, ReadingEvent, ReadingState,
-    UnknownState,
-};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
 pub use transaction::{
     COMPUTE_UNITS_MAX, Payment, TRANSACTION_BYTES_MAX, instructions, paid_by_instruction,
 };
+pub use transition::{IllegalTransition, UnknownState};
 pub use wallet::{Wallet, WalletError};

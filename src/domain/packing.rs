@@ -4,7 +4,7 @@
 //! passes them by itself: that one is marked `oversized` and must not be sent.
 //!
 //! A signature costs the same for one wallet as for nineteen, so transactions should leave full. First fit, costliest first
-//! (wallets whose account must be created), is within a fifth of the best packing and takes no time worth measuring.
+//! (wallets whose account must be created), leaves no two transactions that could have been one.
 
 use std::collections::HashMap;
 
@@ -218,4 +218,289 @@ fn within(shape: Shape, limits: &PackLimits) -> bool {
 fn plus(left: BaseUnits, right: BaseUnits) -> BaseUnits {
     left.checked_add(right)
         .expect("admitted only if the sum fits")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{COMPUTE_UNITS_MAX, TRANSACTION_BYTES_MAX};
+
+    const LIMITS: PackLimits = PackLimits {
+        max_readings: 50,
+        max_base_units: BaseUnits::new(1_000_000_000_000),
+        max_bytes: TRANSACTION_BYTES_MAX,
+        max_compute_units: COMPUTE_UNITS_MAX,
+        separate_fee_payer: false,
+    };
+
+    fn wallet(number: u8) -> Wallet {
+        Wallet::from_stored([number; 32])
+    }
+
+    fn item(number: u128, wallet_number: u8) -> PackItem {
+        PackItem {
+            reading_id: Uuid::from_u128(number),
+            wallet: wallet(wallet_number),
+            base_units: BaseUnits::new(1_000),
+            needs_account: false,
+            alone: false,
+        }
+    }
+
+    fn wallets_per_transaction(items: Vec<PackItem>, limits: &PackLimits) -> Vec<usize> {
+        let packed = pack(items, limits);
+        packed.iter().map(|packed| packed.payments.len()).collect()
+    }
+
+    #[test]
+    fn nineteen_wallets_share_a_transaction() {
+        let items: Vec<_> = (0..40).map(|number| item(number, number as u8)).collect();
+        assert_eq!(wallets_per_transaction(items.clone(), &LIMITS), [19, 19, 2]);
+        let separate = PackLimits {
+            separate_fee_payer: true,
+            ..LIMITS
+        };
+        assert_eq!(wallets_per_transaction(items, &separate), [17, 17, 6]);
+    }
+
+    #[test]
+    fn seven_accounts_are_created_and_the_rest_is_filled_with_wallets_that_have_one() {
+        let items: Vec<_> = (0..30)
+            .map(|number| PackItem {
+                needs_account: number >= 16,
+                ..item(number, number as u8)
+            })
+            .collect();
+        let packed = pack(items, &LIMITS);
+        let shapes: Vec<_> = packed
+            .iter()
+            .map(|packed| (packed.account_creations(), packed.payments.len()))
+            .collect();
+        assert_eq!(shapes, [(7, 11), (7, 11), (0, 8)]);
+        assert!(packed[..2].iter().all(|packed| packed.full));
+        assert!(!packed[2].full, "eight wallets leave room for more");
+    }
+
+    #[test]
+    fn a_wallets_readings_are_one_payment() {
+        let items: Vec<_> = (0..40)
+            .map(|number| item(number, (number % 2) as u8))
+            .collect();
+        let packed = pack(items, &LIMITS);
+        assert_eq!(packed.len(), 1);
+        assert_eq!(packed[0].readings.len(), 40);
+        let amounts: Vec<_> = packed[0]
+            .payments
+            .iter()
+            .map(|payment| payment.base_units.get())
+            .collect();
+        assert_eq!(amounts, [20_000, 20_000]);
+        assert_eq!(packed[0].base_units.get(), 40_000);
+    }
+
+    #[test]
+    fn a_wallet_is_not_paid_twice_where_once_will_do() {
+        let with = |number, wallet_number, base_units| PackItem {
+            base_units: BaseUnits::new(base_units),
+            ..item(number, wallet_number)
+        };
+        let limits = PackLimits {
+            max_base_units: BaseUnits::new(10),
+            ..LIMITS
+        };
+        // The last two units would fit beside the eight, but their wallet is paid elsewhere already.
+        let items = vec![with(1, 1, 8), with(2, 2, 5), with(3, 2, 2)];
+        assert_eq!(wallets_per_transaction(items, &limits), [1, 1]);
+    }
+
+    #[test]
+    fn fifty_readings_fill_a_transaction() {
+        let items: Vec<_> = (0..51).map(|number| item(number, 1)).collect();
+        let packed = pack(items, &LIMITS);
+        let readings: Vec<_> = packed
+            .iter()
+            .map(|packed| (packed.readings.len(), packed.full))
+            .collect();
+        assert_eq!(readings, [(50, true), (1, false)]);
+    }
+
+    #[test]
+    fn a_reading_that_failed_on_chain_is_alone() {
+        let items = vec![
+            item(1, 1),
+            PackItem {
+                alone: true,
+                ..item(2, 1)
+            },
+            item(3, 2),
+        ];
+        let packed = pack(items, &LIMITS);
+        let readings: Vec<_> = packed
+            .iter()
+            .map(|packed| packed.readings.clone())
+            .collect();
+        assert_eq!(
+            readings,
+            [
+                vec![Uuid::from_u128(2)],
+                vec![Uuid::from_u128(1), Uuid::from_u128(3)]
+            ]
+        );
+        assert!(packed[0].full, "it waits for nobody");
+    }
+
+    #[test]
+    fn a_reading_past_the_limit_is_marked_and_hurts_nobody() {
+        let large = PackItem {
+            base_units: BaseUnits::new(1_000_000_000_001),
+            ..item(1, 1)
+        };
+        let packed = pack(vec![large, item(2, 1), item(3, 2)], &LIMITS);
+        assert_eq!(packed.len(), 2);
+        assert!(packed[0].oversized);
+        assert_eq!(packed[0].readings, [Uuid::from_u128(1)]);
+        assert!(!packed[1].oversized);
+    }
+
+    #[test]
+    fn nothing_packs_into_nothing() {
+        assert!(pack(Vec::new(), &LIMITS).is_empty());
+    }
+
+    fn items() -> impl Strategy<Value = Vec<PackItem>> {
+        let readings =
+            prop::collection::vec((0_u8..40, 0_u64..400, prop::bool::weighted(0.05)), 0..150);
+        let missing = prop::collection::hash_set(0_u8..40, 0..20);
+        (readings, missing).prop_map(|(readings, missing)| {
+            readings
+                .into_iter()
+                .enumerate()
+                .map(|(number, (wallet_number, base_units, alone))| PackItem {
+                    base_units: BaseUnits::new(base_units),
+                    needs_account: missing.contains(&wallet_number),
+                    alone,
+                    ..item(number as u128, wallet_number)
+                })
+                .collect()
+        })
+    }
+
+    fn limits() -> impl Strategy<Value = PackLimits> {
+        (
+            1_usize..60,
+            300_u64..5_000,
+            500_usize..=1232,
+            140_000_u32..=1_400_000,
+            any::<bool>(),
+        )
+            .prop_map(
+                |(
+                    max_readings,
+                    max_base_units,
+                    max_bytes,
+                    max_compute_units,
+                    separate_fee_payer,
+                )| PackLimits {
+                    max_readings,
+                    max_base_units: BaseUnits::new(max_base_units),
+                    max_bytes,
+                    max_compute_units,
+                    separate_fee_payer,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn every_reading_is_packed_once_and_within_the_limits(
+            items in items(),
+            limits in limits(),
+        ) {
+            let packed = pack(items.clone(), &limits);
+
+            let mut readings: Vec<_> = packed
+                .iter()
+                .flat_map(|packed| packed.readings.clone())
+                .collect();
+            readings.sort_unstable();
+            let expected: Vec<_> = items.iter().map(|item| item.reading_id).collect();
+            prop_assert_eq!(readings, expected);
+
+            let by_id: BTreeMap<_, _> = items.iter().map(|item| (item.reading_id, item)).collect();
+            let needing: HashSet<_> = items
+                .iter()
+                .filter(|item| item.needs_account)
+                .map(|item| item.wallet)
+                .collect();
+            for packed in &packed {
+                let mut expected = BTreeMap::<Wallet, u64>::new();
+                for reading in &packed.readings {
+                    let item = by_id[reading];
+                    *expected.entry(item.wallet).or_default() += item.base_units.get();
+                    prop_assert!(!item.alone || packed.readings.len() == 1);
+                }
+                let paid: BTreeMap<_, _> = packed
+                    .payments
+                    .iter()
+                    .map(|payment| (payment.wallet, payment.base_units.get()))
+                    .collect();
+                prop_assert_eq!(paid.len(), packed.payments.len(), "one payment a wallet");
+                prop_assert_eq!(&paid, &expected);
+                prop_assert_eq!(packed.base_units.get(), paid.values().sum::<u64>());
+                for payment in &packed.payments {
+                    prop_assert_eq!(payment.create_account, needing.contains(&payment.wallet));
+                }
+                if packed.oversized {
+                    prop_assert_eq!(packed.readings.len(), 1);
+                    prop_assert!(
+                        packed.base_units > limits.max_base_units
+                            || packed.bytes > limits.max_bytes
+                            || packed.compute_units > limits.max_compute_units
+                    );
+                } else {
+                    prop_assert!(packed.readings.len() <= limits.max_readings);
+                    prop_assert!(packed.base_units <= limits.max_base_units);
+                    prop_assert!(packed.bytes <= limits.max_bytes);
+                    prop_assert!(packed.compute_units <= limits.max_compute_units);
+                    let trace = 2 + packed.payments.len() + 7 * packed.account_creations();
+                    prop_assert!(trace <= 64);
+                }
+            }
+            prop_assert!(packed.iter().filter(|packed| !packed.full).count() <= 1);
+        }
+
+        /// Transactions cost the same full or not: no two of them could have been one.
+        #[test]
+        fn no_two_transactions_could_be_one(items in items(), limits in limits()) {
+            let shared = items
+                .into_iter()
+                .map(|item| PackItem { alone: false, ..item })
+                .collect();
+            let mut packed = pack(shared, &limits);
+            packed.retain(|packed| !packed.oversized);
+            for (index, left) in packed.iter().enumerate() {
+                for right in &packed[index + 1..] {
+                    let both = left.payments.iter().chain(&right.payments);
+                    let wallets: BTreeMap<_, _> = both
+                        .map(|payment| (payment.wallet, payment.create_account))
+                        .collect();
+                    let shape = Shape {
+                        payments: wallets.len(),
+                        creations: wallets.values().filter(|creates| **creates).count(),
+                        separate_fee_payer: limits.separate_fee_payer,
+                    };
+                    let readings = left.readings.len() + right.readings.len();
+                    let base_units = left.base_units.get() + right.base_units.get();
+                    let fits = readings <= limits.max_readings
+                        && base_units <= limits.max_base_units.get()
+                        && within(shape, &limits);
+                    prop_assert!(!fits, "{left:?} and {right:?}");
+                }
+            }
+        }
+    }
 }

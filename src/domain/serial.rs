@@ -106,3 +106,100 @@ impl Serialize for MeterSerial {
         serializer.serialize_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn composed_and_decomposed_writing_are_one_meter() {
+        let composed = MeterSerial::parse("Z\u{e4}hler").unwrap();
+        assert_eq!(MeterSerial::parse("Za\u{308}hler"), Ok(composed));
+        // The Ångström sign is the letter Å.
+        assert_eq!(MeterSerial::parse("\u{212b}").unwrap().as_str(), "\u{c5}");
+    }
+
+    #[test]
+    fn letters_digits_punctuation_and_symbols_are_taken() {
+        for text in [
+            "M1",
+            "ausgrid-12-2012-07-01",
+            "電力計#7",
+            "№5/§2",
+            "€+⚡",
+            "Ⅻ²",
+            "𝔐",
+            "!",
+        ] {
+            assert_eq!(MeterSerial::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_refused() {
+        for (text, character) in [
+            ("a b", ' '),
+            ("a\u{a0}b", '\u{a0}'),
+            ("a\tb", '\t'),
+            ("a\nb", '\n'),
+            ("a\0b", '\0'),
+            ("a\u{200b}b", '\u{200b}'),
+            ("a\u{200d}b", '\u{200d}'),
+            ("\u{202e}ab", '\u{202e}'),
+            ("\u{feff}ab", '\u{feff}'),
+            ("a\u{2028}b", '\u{2028}'),
+            ("q\u{308}", '\u{308}'),
+            ("\u{308}", '\u{308}'),
+            ("\u{e000}", '\u{e000}'),
+            ("\u{378}", '\u{378}'),
+        ] {
+            let error = MeterSerial::parse(text).unwrap_err();
+            assert!(
+                matches!(error, SerialError::Character { character: found, .. } if found == character),
+                "{text:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn sixty_four_characters_after_normalisation() {
+        assert_eq!(MeterSerial::parse(""), Err(SerialError::Empty));
+        assert!(MeterSerial::parse(&"⚡".repeat(64)).is_ok());
+        assert!(matches!(
+            MeterSerial::parse(&"x".repeat(65)),
+            Err(SerialError::TooLong { .. })
+        ));
+        assert!(MeterSerial::parse(&"a\u{308}".repeat(64)).is_ok());
+        assert!(matches!(
+            MeterSerial::parse(&"a\u{308}".repeat(65)),
+            Err(SerialError::TooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn rollout_buckets_never_change() {
+        let bucket = |text: &str| MeterSerial::parse(text).unwrap().rollout_bucket();
+        assert_eq!([bucket("M1"), bucket("M2"), bucket("Zähler")], [33, 50, 83]);
+        let mut meters = [0; 100];
+        for number in 0..10_000 {
+            meters[usize::from(bucket(&format!("meter-{number}")))] += 1;
+        }
+        assert!(
+            meters.iter().all(|meters| (50..=150).contains(meters)),
+            "{meters:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_serial_is_its_own_serial(text in any::<String>()) {
+            if let Ok(serial) = MeterSerial::parse(&text) {
+                prop_assert_eq!(MeterSerial::parse(serial.as_str()), Ok(serial.clone()));
+                prop_assert!((1..=64).contains(&serial.as_str().chars().count()));
+                prop_assert!(serial.as_str().len() <= 256);
+            }
+        }
+    }
+}

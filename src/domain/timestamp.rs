@@ -190,3 +190,147 @@ fn number<'a>(digits: impl IntoIterator<Item = &'a u8>) -> u32 {
         .into_iter()
         .fold(0, |value, digit| value * 10 + u32::from(digit - b'0'))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{FixedOffset, SecondsFormat};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn micros(text: &str) -> i64 {
+        parse_timestamp(text)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .timestamp_micros()
+    }
+
+    #[test]
+    fn the_same_moment_in_all_its_writings() {
+        let noon = micros("2026-03-01T12:00:00Z");
+        for text in [
+            "2026-03-01t12:00:00z",
+            "2026-03-01T12:00:00+00:00",
+            "2026-03-01T12:00:00-00:00",
+            "2026-03-01T12:00:00.0Z",
+            "2026-03-01T12:00:00.000000000000Z",
+            "2026-03-01T13:00:00+01:00",
+            "2026-03-02T11:59:00+23:59",
+            "2026-02-28T12:01:00-23:59",
+            "2026-03-01T06:15:00-05:45",
+        ] {
+            assert_eq!(micros(text), noon, "{text}");
+        }
+        assert_eq!(micros("1970-01-01T00:00:00.000001Z"), 1);
+        assert_eq!(micros("1970-01-01T00:00:00.1Z"), 100_000);
+        assert_eq!(micros("2024-02-29T00:00:00Z"), 1_709_164_800_000_000);
+    }
+
+    #[test]
+    fn what_is_missing_or_foreign_is_refused() {
+        for text in [
+            "",
+            "now",
+            "1767225600",
+            "2026-03-01",
+            "2026-03-01T12:00Z",
+            "2026-03-01T12Z",
+            "2026-03-01 12:00:00Z",
+            "2026-3-1T12:00:00Z",
+            "26-03-01T12:00:00Z",
+            "+2026-03-01T12:00:00Z",
+            "20260301T120000Z",
+            "2026-W09-7T12:00:00Z",
+            "2026-03-01T12:00:00,5Z",
+            "2026-03-01T12:00:00.Z",
+            "2026-03-01T12:00:00+01",
+            "2026-03-01T12:00:00+0100",
+            "2026-03-01T12:00:00 Z",
+            "2026-03-01T12:00:00Z ",
+            " 2026-03-01T12:00:00Z",
+            "2026-03-01T12:00:00UTC",
+            "2026-03-01T12:00:00Z[Europe/Berlin]",
+            "2026-03-01T12:00:00−01:00",
+            "２026-03-01T12:00:00Z",
+        ] {
+            assert!(
+                matches!(
+                    parse_timestamp(text),
+                    Err(TimestampError::NotRfc3339 { .. })
+                ),
+                "{text:?}: {:?}",
+                parse_timestamp(text)
+            );
+        }
+        for text in ["2026-03-01T12:00:00", "2026-03-01T12:00:00.5"] {
+            assert!(
+                matches!(parse_timestamp(text), Err(TimestampError::NoOffset { .. })),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named() {
+        for (text, expected) in [
+            ("2026-13-01T12:00:00Z", "has the month 13"),
+            ("2026-00-01T12:00:00Z", "has the month 0"),
+            ("2026-02-29T12:00:00Z", "has the day 29"),
+            ("2026-04-31T12:00:00Z", "has the day 31"),
+            ("2026-03-01T24:00:00Z", "has the hour 24"),
+            ("2026-03-01T12:60:00Z", "has the minute 60"),
+            ("2026-03-01T12:00:61Z", "has the second 61"),
+            ("2026-03-01T12:00:00+24:00", "has the offset hour 24"),
+            ("2026-03-01T12:00:00+01:60", "has the offset minute 60"),
+            ("2016-12-31T23:59:60Z", "is a leap second"),
+            ("2026-03-01T12:00:60Z", "is a leap second"),
+            (
+                "2026-03-01T12:00:00.0000001Z",
+                "is finer than a microsecond",
+            ),
+            ("1969-12-31T23:59:59Z", "lies outside of the years"),
+            ("1970-01-01T00:59:59+01:00", "lies outside of the years"),
+            ("0000-01-01T00:00:00Z", "lies outside of the years"),
+            ("9999-12-31T23:59:59-00:01", "lies outside of the years"),
+        ] {
+            let error = parse_timestamp(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{text} {expected}")), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_microsecond_comes_back_from_every_offset(
+            micros in 100_000_000_000_i64..253_402_200_000_000_000,
+            offset in -1_439_i32..=1_439,
+        ) {
+            let moment = DateTime::from_timestamp_micros(micros).unwrap();
+            let local = moment.with_timezone(&FixedOffset::east_opt(offset * 60).unwrap());
+            prop_assume!((1970..=9999).contains(&local.year()));
+            for digits in [SecondsFormat::Micros, SecondsFormat::Nanos, SecondsFormat::AutoSi] {
+                let text = local.to_rfc3339_opts(digits, true);
+                prop_assert_eq!(parse_timestamp(&text), Ok(moment));
+            }
+        }
+
+        /// chrono takes more than we do, and never something else.
+        #[test]
+        fn what_we_take_chrono_takes_for_the_same(
+            date in "[12][0-9]{3}-[01][0-9]-[0-3][0-9]",
+            time in "[Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]",
+            fraction in "(\\.[0-9]{1,9})?",
+            offset in "([Zz]|[+-][0-2][0-9]:[0-6][0-9])?",
+        ) {
+            let text = format!("{date}{time}{fraction}{offset}");
+            if let Ok(moment) = parse_timestamp(&text) {
+                prop_assert_eq!(DateTime::parse_from_rfc3339(&text).unwrap(), moment);
+            }
+        }
+
+        #[test]
+        fn no_text_upsets_the_parser(text in any::<String>(), cut in 0_usize..30) {
+            let _ = parse_timestamp(&text);
+            let valid: String = "2026-03-01T12:00:00.123456+01:00".chars().take(cut).collect();
+            let _ = parse_timestamp(&format!("{valid}{text}"));
+        }
+    }
+}

@@ -241,3 +241,169 @@ fn divided_by_power_of_ten(mut value: Wide, mut power: u32) -> Wide {
 fn limbs(value: u128) -> [u64; 2] {
     [(value & u128::from(u64::MAX)) as u64, (value >> 64) as u64]
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate(ratio: &str, decimals: u8) -> TokenRate {
+        TokenRate::parse(ratio, decimals).unwrap()
+    }
+
+    fn base_units(kwh: &str, rate: TokenRate) -> Option<u64> {
+        Kwh::parse(kwh)
+            .unwrap()
+            .to_base_units(rate)
+            .map(BaseUnits::get)
+    }
+
+    #[test]
+    fn energy_is_worth_its_ratio_rounded_down() {
+        let one = rate("1", 9);
+        assert_eq!(base_units("1.25", one), Some(1_250_000_000));
+        assert_eq!(base_units("0.0000000019", one), Some(1));
+        assert_eq!(base_units("0.0000000009", one), Some(0));
+        assert_eq!(
+            base_units("3", rate("0.3333333333333333333333333333", 0)),
+            Some(0)
+        );
+        assert_eq!(
+            base_units("3.1", rate("0.3333333333333333333333333333", 0)),
+            Some(1)
+        );
+        assert_eq!(base_units("1.999999999999999999", rate("1", 0)), Some(1));
+    }
+
+    #[test]
+    fn the_chains_64_bits_are_the_limit() {
+        let one = rate("1", 9);
+        assert_eq!(base_units("18446744073.709551615", one), Some(u64::MAX));
+        assert_eq!(base_units("18446744073.709551615999", one), Some(u64::MAX));
+        assert_eq!(base_units("18446744073.709551616", one), None);
+        // Products of 2^64, 2^128 and more must not come back as small numbers.
+        assert_eq!(base_units("18446744073709551616", rate("1", 0)), None);
+        assert_eq!(
+            base_units("18446744073709551616", rate("18446744073709551616", 0)),
+            None
+        );
+        let most = TokenRate::new(Decimal::MAX, 9).unwrap();
+        assert_eq!(base_units("99999999999999999999", most), None);
+    }
+
+    #[test]
+    fn a_rate_is_positive_and_exact() {
+        assert!(matches!(
+            TokenRate::parse("0", 9),
+            Err(RateError::RatioNotPositive { .. })
+        ));
+        assert!(matches!(
+            TokenRate::parse("-1", 9),
+            Err(RateError::RatioNotPositive { .. })
+        ));
+        assert!(matches!(
+            TokenRate::parse("99.9999999999999999999999999999", 9),
+            Err(RateError::RatioNotExact { .. })
+        ));
+        assert!(matches!(
+            TokenRate::parse("1", 10),
+            Err(RateError::TooManyDecimals { decimals: 10 })
+        ));
+        assert_eq!(rate("1.50", 9).ratio().to_string(), "1.5");
+    }
+
+    #[test]
+    fn base_units_are_strings_of_digits() {
+        let amount = BaseUnits::new(u64::MAX);
+        assert_eq!(
+            serde_json::to_string(&amount).unwrap(),
+            "\"18446744073709551615\""
+        );
+        assert_eq!("18446744073709551615".parse(), Ok(amount));
+        for text in ["", "+1", "-1", " 1", "1.0", "18446744073709551616", "1e3"] {
+            assert!(text.parse::<BaseUnits>().is_err(), "{text:?}");
+        }
+        assert!(serde_json::from_str::<BaseUnits>("7").is_err());
+    }
+
+    #[test]
+    fn a_sum_that_does_not_fit_is_none() {
+        let max = BaseUnits::MAX;
+        assert_eq!(BaseUnits::checked_sum([max, BaseUnits::ZERO]), Some(max));
+        assert_eq!(BaseUnits::checked_sum([max, BaseUnits::new(1)]), None);
+        assert_eq!(BaseUnits::checked_sum([]), Some(BaseUnits::ZERO));
+    }
+
+    #[test]
+    fn base_units_and_numeric_are_the_same_number() {
+        for amount in [0, 1, u64::MAX] {
+            let amount = BaseUnits::new(amount);
+            assert_eq!(BaseUnits::from_decimal(amount.to_decimal()), Ok(amount));
+        }
+        assert!(BaseUnits::from_decimal(Decimal::new(15, 1)).is_err());
+        assert!(BaseUnits::from_decimal(Decimal::from(-1)).is_err());
+        assert!(BaseUnits::from_decimal(Decimal::from(1_u128 << 64)).is_err());
+    }
+
+    /// Long multiplication as taught at school, on the decimal texts. Gives the whole part of
+    /// `kwh` × `ratio` × 10^decimals.
+    fn by_hand(kwh: Decimal, ratio: Decimal, decimals: u8) -> String {
+        let digits = |number: Decimal| -> Vec<u32> {
+            let text = number.mantissa().to_string();
+            text.bytes()
+                .rev()
+                .map(|digit| u32::from(digit - b'0'))
+                .collect()
+        };
+        let (left, right) = (digits(kwh), digits(ratio));
+        let mut product = vec![0; left.len() + right.len() + 1];
+        for (i, x) in left.iter().enumerate() {
+            for (j, y) in right.iter().enumerate() {
+                product[i + j] += x * y;
+            }
+        }
+        for i in 0..product.len() - 1 {
+            product[i + 1] += product[i] / 10;
+            product[i] %= 10;
+        }
+        let shifted: Vec<u32> = std::iter::repeat_n(0, decimals.into())
+            .chain(product)
+            .collect();
+        let fraction_digits = (kwh.scale() + ratio.scale()) as usize;
+        let whole: String = shifted
+            .iter()
+            .skip(fraction_digits)
+            .rev()
+            .map(|digit| digit.to_string())
+            .collect();
+        let whole = whole.trim_start_matches('0');
+        if whole.is_empty() {
+            "0".to_owned()
+        } else {
+            whole.to_owned()
+        }
+    }
+
+    /// Mantissas of all lengths up to 96 bits, so that products of all lengths occur.
+    fn decimal(scale_max: u32) -> impl Strategy<Value = Decimal> {
+        (1_u128..1 << 96, 0_u32..96, 0..=scale_max).prop_map(|(mantissa, shift, scale)| {
+            let mantissa = (mantissa >> shift).max(1) as i128;
+            Decimal::from_i128_with_scale(mantissa, scale)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn conversion_is_exact(kwh in decimal(18), ratio in decimal(28), decimals in 0_u8..=9) {
+            let Ok(amount) = Kwh::from_decimal(kwh) else { return Ok(()) };
+            let rate = TokenRate::new(ratio, decimals).unwrap();
+            let expected = by_hand(kwh, ratio, decimals);
+            match amount.to_base_units(rate) {
+                Some(base_units) => prop_assert_eq!(base_units.to_string(), expected),
+                None => prop_assert!(expected.parse::<u64>().is_err(), "{} fits", expected),
+            }
+        }
+    }
+}

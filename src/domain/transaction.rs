@@ -23,7 +23,7 @@ pub const COMPUTE_UNITS_MAX: u32 = 1_400_000;
 /// Instructions that a transaction may run, those called by programs included (`MAX_INSTRUCTION_TRACE_LENGTH`).
 const TRACE_LENGTH_MAX: usize = 64;
 
-/// One `MintTo`: 119 on clusters with p-token, 4,538 with the token program before it.
+/// One `MintTo`: 119 on clusters with p-token, about 4,500 with the token program before it.
 const MINT_TO_COMPUTE_UNITS: u32 = 6_000;
 /// Creating an account without the search for its address: 14,000 to 17,000 measured with p-token, some 7,000 more before it.
 const CREATE_COMPUTE_UNITS: u32 = 30_000;
@@ -200,4 +200,195 @@ pub fn paid_by_instruction(payments: &[Payment], index: usize) -> Option<&Paymen
         first = end;
         found
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use solana_sdk::message::Message;
+    use solana_sdk::signature::{Keypair, Signer as _};
+
+    use super::*;
+
+    struct Keys {
+        authority: Pubkey,
+        fee_payer: Pubkey,
+        mint: Pubkey,
+    }
+
+    fn keys(separate_fee_payer: bool) -> Keys {
+        let authority = Keypair::new().pubkey();
+        Keys {
+            authority,
+            fee_payer: if separate_fee_payer {
+                Keypair::new().pubkey()
+            } else {
+                authority
+            },
+            mint: Keypair::new().pubkey(),
+        }
+    }
+
+    fn payments(creates: &[bool]) -> Vec<Payment> {
+        creates
+            .iter()
+            .enumerate()
+            .map(|(number, create_account)| Payment {
+                wallet: Wallet::from_stored(Keypair::new().pubkey().to_bytes()),
+                base_units: BaseUnits::new(number as u64 + 1),
+                create_account: *create_account,
+            })
+            .collect()
+    }
+
+    fn build(payments: &[Payment], keys: &Keys) -> Vec<Instruction> {
+        let memo = Memo::new(7, [9; 32]).unwrap();
+        instructions(
+            payments,
+            &keys.mint,
+            &keys.authority,
+            &keys.fee_payer,
+            &memo,
+        )
+    }
+
+    fn compute_limit(instructions: &[Instruction]) -> u32 {
+        let (tag, limit) = instructions[0].data.split_first().unwrap();
+        assert_eq!(*tag, 2);
+        u32::from_le_bytes(limit.try_into().unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn bytes_are_those_of_the_real_transaction(
+            creates in prop::collection::vec(any::<bool>(), 1..140),
+            separate_fee_payer in any::<bool>(),
+        ) {
+            let keys = keys(separate_fee_payer);
+            let instructions = build(&payments(&creates), &keys);
+            let message = Message::new(&instructions, Some(&keys.fee_payer));
+            let signatures = usize::from(message.header.num_required_signatures);
+            prop_assert_eq!(signatures, 1 + usize::from(separate_fee_payer));
+            let shape = Shape {
+                payments: creates.len(),
+                creations: creates.iter().filter(|create| **create).count(),
+                separate_fee_payer,
+            };
+            let bytes = 1 + signatures * SIGNATURE_BYTES + message.serialize().len();
+            prop_assert_eq!(shape.bytes(), bytes);
+            prop_assert!(compute_limit(&instructions) <= shape.compute_units());
+        }
+    }
+
+    #[test]
+    fn our_own_key_as_a_wallet_takes_no_more_bytes_than_planned() {
+        for separate_fee_payer in [false, true] {
+            let keys = keys(separate_fee_payer);
+            let mut payments = payments(&[true, true, false]);
+            payments[0].wallet = Wallet::from_stored(keys.authority.to_bytes());
+            payments[1].wallet = Wallet::from_stored(keys.fee_payer.to_bytes());
+            let message = Message::new(&build(&payments, &keys), Some(&keys.fee_payer));
+            let signatures = usize::from(message.header.num_required_signatures);
+            let shape = Shape {
+                payments: 3,
+                creations: 2,
+                separate_fee_payer,
+            };
+            let bytes = 1 + signatures * SIGNATURE_BYTES + message.serialize().len();
+            assert!(bytes < shape.bytes());
+        }
+    }
+
+    #[test]
+    fn a_payment_is_account_then_tokens() {
+        let keys = keys(true);
+        let payments = payments(&[false, true]);
+        let built = build(&payments, &keys);
+        let programs: Vec<Pubkey> = built
+            .iter()
+            .map(|instruction| instruction.program_id)
+            .collect();
+        assert_eq!(
+            programs,
+            [
+                solana_compute_budget_interface::ID,
+                spl_token_interface::ID,
+                spl_associated_token_account_interface::program::ID,
+                spl_token_interface::ID,
+                spl_memo_interface::v3::ID,
+            ]
+        );
+        for (index, payment) in [(1, &payments[0]), (3, &payments[1])] {
+            let accounts = &built[index].accounts;
+            assert_eq!(accounts[0].pubkey, keys.mint);
+            assert_eq!(accounts[1].pubkey, payment.wallet.token_account(&keys.mint));
+            assert_eq!(accounts[2].pubkey, keys.authority);
+            assert!(accounts[2].is_signer);
+            let (tag, amount) = built[index].data.split_first().unwrap();
+            assert_eq!(*tag, 7);
+            assert_eq!(amount, payment.base_units.get().to_le_bytes());
+        }
+        assert_eq!(built[2].accounts[0].pubkey, keys.fee_payer);
+        assert_eq!(built[2].data, [1], "idempotent");
+        assert_eq!(
+            Memo::parse(std::str::from_utf8(&built[4].data).unwrap())
+                .unwrap()
+                .number(),
+            7
+        );
+        assert!(built[4].accounts.is_empty());
+    }
+
+    #[test]
+    fn the_failed_instruction_names_its_wallet() {
+        let keys = keys(false);
+        let payments = payments(&[true, false, true]);
+        let built = build(&payments, &keys);
+        for (index, instruction) in built.iter().enumerate() {
+            let expected = payments.iter().find(|payment| {
+                let account = payment.wallet.token_account(&keys.mint);
+                instruction
+                    .accounts
+                    .iter()
+                    .any(|meta| meta.pubkey == account)
+            });
+            assert_eq!(
+                paid_by_instruction(&payments, index),
+                expected,
+                "instruction {index}"
+            );
+        }
+        assert_eq!(paid_by_instruction(&payments, built.len()), None);
+    }
+
+    /// The limit is the transaction's own: it pays for the steps of the search that its wallets take.
+    #[test]
+    fn the_compute_limit_follows_the_search_for_the_address() {
+        let keys = keys(false);
+        for payment in payments(&[true; 20]) {
+            let account = payment.wallet.token_account(&keys.mint);
+            let steps = (0..=255_u8)
+                .rev()
+                .position(|bump| {
+                    let wallet = payment.wallet.pubkey();
+                    let token_program = spl_token_interface::ID;
+                    let seeds: [&[u8]; 4] = [
+                        wallet.as_ref(),
+                        token_program.as_ref(),
+                        keys.mint.as_ref(),
+                        &[bump],
+                    ];
+                    let program = spl_associated_token_account_interface::program::ID;
+                    Pubkey::create_program_address(&seeds, &program) == Ok(account)
+                })
+                .unwrap() as u32
+                + 1;
+            let limit = compute_limit(&build(&[payment], &keys));
+            assert_eq!(
+                limit,
+                FIXED_COMPUTE_UNITS + MINT_TO_COMPUTE_UNITS + CREATE_COMPUTE_UNITS + steps * 1_500
+            );
+        }
+    }
 }

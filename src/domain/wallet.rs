@@ -264,3 +264,123 @@ const WELL_KNOWN: [(Pubkey, &str); 45] = [
 const fn known(address: &str, name: &'static str) -> (Pubkey, &'static str) {
     (Pubkey::from_str_const(address), name)
 }
+
+#[cfg(test)]
+mod tests {
+    use solana_sdk::signature::{Keypair, Signer as _};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_somebody_holds_is_a_wallet() {
+        for _ in 0..50 {
+            let address = Keypair::new().pubkey();
+            let wallet = Wallet::parse(&address.to_string()).unwrap();
+            assert_eq!(wallet.pubkey(), address);
+            assert_eq!(wallet.to_string(), address.to_string());
+            assert_eq!(Wallet::from_stored(wallet.bytes()), wallet);
+        }
+    }
+
+    #[test]
+    fn well_known_addresses_are_refused_by_name() {
+        let mut on_curve = 0;
+        for (address, name) in WELL_KNOWN {
+            on_curve += usize::from(address.is_on_curve());
+            let refused = Wallet::parse(&address.to_string());
+            assert_eq!(refused, Err(WalletError::WellKnown { address, name }));
+        }
+        assert!(
+            on_curve > 10,
+            "the curve alone would have refused all but {on_curve}"
+        );
+        for ours in [
+            spl_token_interface::ID,
+            spl_memo_interface::v3::ID,
+            spl_associated_token_account_interface::program::ID,
+            solana_system_interface::program::ID,
+            spl_token_interface::native_mint::ID,
+            solana_sdk::pubkey::Pubkey::default(),
+        ] {
+            assert!(
+                matches!(
+                    Wallet::parse(&ours.to_string()),
+                    Err(WalletError::WellKnown { .. })
+                ),
+                "{ours}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_that_no_key_can_have_is_refused() {
+        let mint = Keypair::new().pubkey();
+        let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
+        let token_account = wallet.token_account(&mint);
+        assert_eq!(
+            Wallet::parse(&token_account.to_string()),
+            Err(WalletError::OffCurve {
+                address: token_account
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_not_32_bytes_of_base58_is_refused() {
+        // A fixed address: one character less or more of a random one may happen to be another address.
+        let address = "GqDqQTP5GZ12zpxMF1WYxURVpa1z8LjQp6iKSwCYXFPD";
+        assert!(Wallet::parse(address).is_ok());
+        for text in [
+            "",
+            "1",
+            "O",
+            "lI0O",
+            "wallet!",
+            "ä",
+            "\0",
+            "0x71C7656EC7ab88b098defB751B7401B5f6d8976F",
+            &address[12..],
+            &address.replacen('G', "0", 1),
+            &format!("1{address}"),
+            &format!("{address}1"),
+            &format!(" {address}"),
+            &format!("{address}\n"),
+            &address.repeat(1_000),
+        ] {
+            let error = Wallet::parse(text).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    WalletError::NotBase58 { .. } | WalletError::WrongLength { .. }
+                ),
+                "{text:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_mint_is_no_wallet() {
+        let mint = Keypair::new().pubkey();
+        let wallet = Wallet::parse(&mint.to_string()).unwrap();
+        assert!(wallet.check_not_mint(&mint).is_err());
+        assert!(wallet.check_not_mint(&Keypair::new().pubkey()).is_ok());
+    }
+
+    /// By the words of the program: seeds wallet, token program, mint; the first bump from 255 downwards that leaves the curve.
+    #[test]
+    fn the_token_account_is_the_associated_one() {
+        let mint = Keypair::new().pubkey();
+        let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
+        let program = spl_associated_token_account_interface::program::ID;
+        let expected = (0..=255_u8).rev().find_map(|bump| {
+            let seeds: [&[u8]; 4] = [
+                wallet.0.as_ref(),
+                spl_token_interface::ID.as_ref(),
+                mint.as_ref(),
+                &[bump],
+            ];
+            Pubkey::create_program_address(&seeds, &program).ok()
+        });
+        assert_eq!(Some(wallet.token_account(&mint)), expected);
+    }
+}

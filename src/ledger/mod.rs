@@ -18,6 +18,7 @@
 
 mod blame;
 mod breaker;
+mod costs;
 mod error;
 mod guard;
 mod identity;
@@ -30,10 +31,12 @@ mod retry;
 mod send;
 mod settle;
 mod sighting;
+mod tally;
 mod walk;
 
-pub use breaker::BindingError;
 pub use blame::readings_to_blame;
+pub use breaker::{BindingError, ChainBinding, bind};
+pub use costs::{Costs, costs};
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};

@@ -64,11 +64,10 @@ impl TryFrom<Row> for OpenTransaction {
                 what: "a mint transaction's state",
                 value: row.state.clone(),
             })?;
-        let signature =
-            signature_text(&row.signature).ok_or_else(|| LedgerError::Unreadable {
-                what: "a signature of another length",
-                value: row.signature.len().to_string(),
-            })?;
+        let signature = signature_text(&row.signature).ok_or_else(|| LedgerError::Unreadable {
+            what: "a signature of another length",
+            value: row.signature.len().to_string(),
+        })?;
         Ok(OpenTransaction {
             number: row.number,
             signature,

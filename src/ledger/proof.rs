@@ -94,7 +94,9 @@ impl<'a> Undertaker<'a> {
                 .take_while(|open| open.last_valid_block_height <= lowest + HEIGHTS_PER_SCAN)
                 .count();
             let group: Vec<OpenTransaction> = expired.drain(..span).collect();
-            let highest = group.last().map_or(lowest, |open| open.last_valid_block_height);
+            let highest = group
+                .last()
+                .map_or(lowest, |open| open.last_valid_block_height);
             let from_slot = group
                 .iter()
                 .map(|open| open.blockhash_slot)

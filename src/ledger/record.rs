@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::breaker::{self, SigningRefused};
 use super::guard::reading_guard;
+use super::tally;
 use crate::chain::RecentBlockhash;
 use crate::domain::{BaseUnits, ReadingEvent};
 
@@ -75,7 +76,9 @@ pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), Recor
     let mut transaction = connection.begin().await.map_err(RecordError::NotRecorded)?;
     // Shares the breaker's row until commit: whoever opens the breaker waits for us, whoever comes later sees it open.
     breaker::check_may_sign(&mut transaction).await?;
-    insert(&mut transaction, new).await.map_err(stale_or_failed)?;
+    insert(&mut transaction, new)
+        .await
+        .map_err(stale_or_failed)?;
     let submitted = submit_readings(&mut transaction, new)
         .await
         .map_err(stale_or_failed)?;
@@ -84,6 +87,7 @@ pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), Recor
     }
     crate::failpoint!("ledger.before_record_commit");
     transaction.commit().await.map_err(RecordError::Unknown)?;
+    tally::transactions("recorded", 1);
     crate::failpoint!("ledger.recorded");
     Ok(())
 }
@@ -137,7 +141,11 @@ async fn submit_readings(
 ) -> sqlx::Result<u64> {
     let guard = reading_guard(ReadingEvent::Recorded);
     let ids: Vec<Uuid> = new.readings.iter().map(|reading| reading.id).collect();
-    let revisions: Vec<i64> = new.readings.iter().map(|reading| reading.revision).collect();
+    let revisions: Vec<i64> = new
+        .readings
+        .iter()
+        .map(|reading| reading.revision)
+        .collect();
     let updated = sqlx::query(
         "UPDATE readings AS reading
          SET state = $3, revision = reading.revision + 1

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::guard::{mint_transaction_guard, reading_guard};
 use super::settle::{self, ChangedReading, event_fields};
-use super::{LedgerError, RetrySchedule};
+use super::{LedgerError, RetrySchedule, tally};
 use crate::domain::{MintTransactionEvent, ReadingEvent};
 use crate::outbox::{self, Event, EventType, Job, Topic};
 
@@ -48,6 +48,7 @@ pub async fn refuse_pending(
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     }
     transaction.commit().await?;
+    tally::refused(1);
     Ok(after)
 }
 
@@ -92,6 +93,8 @@ pub async fn bury_failed(
     outbox::enqueue(&mut transaction, &jobs).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;
+    tally::transactions("dead", 1);
+    tally::refused(readings.len() - due_now.len());
     Ok(readings.len() as u64)
 }
 
@@ -179,7 +182,7 @@ async fn give_up(
            AND reading.state = ANY($2)
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
-                   reading.base_units, ''::BYTEA AS signature",
+                   reading.base_units, ''::BYTEA AS signature, reading.accepted_at",
     )
     .bind(refusal.reading)
     .bind(guard.from)

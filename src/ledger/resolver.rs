@@ -17,6 +17,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::breaker::{self, BreakerState};
 use super::open::{self, OpenTransaction};
 use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
@@ -37,6 +38,10 @@ pub struct ResolverLimits {
 const ROUND_EVERY: Duration = Duration::from_millis(400);
 /// Expiry takes a minute: there is no hurry to prove it.
 const PROOF_EVERY: Duration = Duration::from_secs(2);
+/// The authority's history is walked this often while the ledger breaker is closed.
+const WALK_EVERY: Duration = Duration::from_secs(60);
+/// An open breaker holds up all minting: it is closed as soon as rule 7 allows.
+const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 /// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
 const RESEND_EVERY: Duration = Duration::from_secs(2);
 /// Re-sends under way at once.
@@ -56,6 +61,7 @@ pub struct Resolver {
     pool: PgPool,
     endpoints: Endpoints,
     mint: Pubkey,
+    authority: Pubkey,
     limits: ResolverLimits,
 }
 
@@ -71,12 +77,14 @@ impl Resolver {
         pool: PgPool,
         endpoints: Endpoints,
         mint: Pubkey,
+        authority: Pubkey,
         limits: ResolverLimits,
     ) -> Resolver {
         Resolver {
             pool,
             endpoints,
             mint,
+            authority,
             limits,
         }
     }
@@ -87,6 +95,7 @@ impl Resolver {
             () = stop.cancelled() => {}
             () = self.settle_forever() => {}
             () = self.prove_forever() => {}
+            () = self.tend_breaker_forever() => {}
         }
     }
 
@@ -112,6 +121,20 @@ impl Resolver {
         }
     }
 
+    async fn tend_breaker_forever(&self) {
+        let mut log = Quiet::default();
+        loop {
+            let tended =
+                breaker::tend(&self.pool, &self.endpoints, &self.mint, &self.authority).await;
+            let pause = match tended {
+                Ok(BreakerState::Closed) => WALK_EVERY,
+                _ => TEND_OPEN_BREAKER_EVERY,
+            };
+            log.report(tended.map(drop));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     async fn settle_round(&self, memory: &mut Memory) -> Result<(), LedgerError> {
         let open = open::open_transactions(&self.pool).await?;
         memory.forget_all_but(&open);
@@ -133,8 +156,9 @@ impl Resolver {
         chunk: &'a [OpenTransaction],
     ) -> Result<Vec<(&'a OpenTransaction, Sighting)>, LedgerError> {
         let mut answers: Vec<(&OpenTransaction, Sighting)> = Vec::with_capacity(chunk.len());
-        let (recent, old): (Vec<_>, Vec<_>) =
-            chunk.iter().partition(|open| open.age_ms < HISTORY_AFTER_MS);
+        let (recent, old): (Vec<_>, Vec<_>) = chunk
+            .iter()
+            .partition(|open| open.age_ms < HISTORY_AFTER_MS);
         for (group, with_history) in [(recent, false), (old, true)] {
             if group.is_empty() {
                 continue;
@@ -171,14 +195,9 @@ impl Resolver {
         }
         for (number, error) in &news.failed {
             let to_blame = self.to_blame(*number, error).await?;
-            let readings = refuse::bury_failed(
-                &self.pool,
-                &self.limits.schedule,
-                *number,
-                error,
-                &to_blame,
-            )
-            .await?;
+            let readings =
+                refuse::bury_failed(&self.pool, &self.limits.schedule, *number, error, &to_blame)
+                    .await?;
             tracing::warn!(number, %error, readings, "mint transaction failed on chain");
         }
         Ok(())
@@ -189,7 +208,13 @@ impl Resolver {
         let mut times = HashMap::new();
         for slot in slots {
             if !times.contains_key(slot) {
-                let time = self.endpoints.preferred().rpc().get_block_time(*slot).await.ok();
+                let time = self
+                    .endpoints
+                    .preferred()
+                    .rpc()
+                    .get_block_time(*slot)
+                    .await
+                    .ok();
                 times.insert(*slot, time);
             }
         }
@@ -226,16 +251,25 @@ impl Resolver {
             return Ok(());
         }
         let numbers: Vec<i64> = due.iter().map(|open| open.number).collect();
-        let wires: HashMap<i64, Vec<u8>> =
-            open::wire_bytes(&self.pool, &numbers).await?.into_iter().collect();
+        let wires: HashMap<i64, Vec<u8>> = open::wire_bytes(&self.pool, &numbers)
+            .await?
+            .into_iter()
+            .collect();
         futures_util::stream::iter(due.iter().filter_map(|open| {
             let wire = wires.get(&open.number)?;
-            Some(send::send_to_all(&self.endpoints, &open.endpoint, &open.signature, wire))
+            Some(send::send_to_all(
+                &self.endpoints,
+                &open.endpoint,
+                &open.signature,
+                wire,
+            ))
         }))
         .for_each_concurrent(RESENDS_AT_ONCE, |sent| sent)
         .await;
         let now = Instant::now();
-        memory.sent.extend(numbers.iter().map(|number| (*number, now)));
+        memory
+            .sent
+            .extend(numbers.iter().map(|number| (*number, now)));
         open::note_sends(&self.pool, &numbers).await?;
         Ok(())
     }

@@ -43,7 +43,11 @@ mod tests {
     fn delays_double_up_to_the_cap_and_end() {
         let schedule = schedule(&["--tokenization-max-retry-delay-secs=1000"]);
         let delays: Vec<_> = (1..=4)
-            .map(|attempts| schedule.delay_after(attempts, 0.5).map(|delay| delay.as_secs()))
+            .map(|attempts| {
+                schedule
+                    .delay_after(attempts, 0.5)
+                    .map(|delay| delay.as_secs())
+            })
             .collect();
         assert_eq!(delays, [Some(300), Some(600), Some(1000), None]);
     }

@@ -4,15 +4,19 @@
 //! writes its events. Two Resolvers, or one that was asleep for minutes, can therefore never tell a thing twice, nor undo
 //! what another has done.
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use solana_sdk::signature::Signature;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::LedgerError;
 use super::guard::{mint_transaction_guard, reading_guard};
+use super::{LedgerError, tally};
 use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+
+/// Rent of a token account, lamports: paid once per wallet, by whoever creates it.
+pub(super) const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
 
 /// A transaction that was seen on chain without an error.
 #[derive(Clone, Copy, Debug)]
@@ -27,13 +31,13 @@ pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerErro
     let numbers: Vec<i64> = landed.iter().map(|landed| landed.number).collect();
     let slots: Vec<i64> = landed.iter().map(|landed| landed.slot as i64).collect();
     let mut transaction = pool.begin().await?;
-    let changed: Vec<i64> = sqlx::query_scalar(
+    let changed: Vec<(i64, i64, i32)> = sqlx::query_as(
         "UPDATE mint_transactions AS mint_transaction
          SET state = $3, slot = landed.slot, confirmed_at = now(), sent_at = COALESCE(sent_at, now())
          FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS landed (number, slot)
          WHERE mint_transaction.number = landed.number
            AND mint_transaction.state = ANY($4)
-         RETURNING mint_transaction.number",
+         RETURNING mint_transaction.number, mint_transaction.fee_lamports, mint_transaction.account_creations",
     )
     .bind(numbers)
     .bind(slots)
@@ -41,10 +45,16 @@ pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerErro
     .bind(guard.from)
     .fetch_all(&mut *transaction)
     .await?;
-    let readings = move_readings(&mut transaction, &changed, ReadingEvent::Confirmed).await?;
+    let numbers: Vec<i64> = changed.iter().map(|(number, ..)| *number).collect();
+    let readings = move_readings(&mut transaction, &numbers, ReadingEvent::Confirmed).await?;
     publish_for(&mut transaction, EventType::TokensMinted, &readings).await?;
     crate::failpoint!("ledger.before_confirm_commit");
     transaction.commit().await?;
+    let lamports = changed
+        .iter()
+        .map(|(_, fee, creations)| *fee as u64 + *creations as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS)
+        .sum();
+    tally::confirmed(changed.len(), lamports, &readings);
     crate::failpoint!("ledger.confirmed");
     Ok(readings.len() as u64)
 }
@@ -85,12 +95,18 @@ pub async fn finalize(
          ORDER BY wallet
          ON CONFLICT DO NOTHING",
     )
-    .bind(readings.iter().map(|reading| reading.wallet.clone()).collect::<Vec<_>>())
+    .bind(
+        readings
+            .iter()
+            .map(|reading| reading.wallet.clone())
+            .collect::<Vec<_>>(),
+    )
     .execute(&mut *transaction)
     .await?;
     publish_for(&mut transaction, EventType::MintFinalized, &readings).await?;
     crate::failpoint!("ledger.before_finalize_commit");
     transaction.commit().await?;
+    tally::finalized(changed.len(), &readings);
     crate::failpoint!("ledger.finalized");
     Ok(readings.len() as u64)
 }
@@ -113,6 +129,7 @@ pub async fn fork(pool: &PgPool, numbers: &[i64]) -> Result<u64, LedgerError> {
     .await?;
     let readings = move_readings(&mut transaction, &changed, ReadingEvent::Forked).await?;
     transaction.commit().await?;
+    tally::transactions("forked", changed.len());
     Ok(readings.len() as u64)
 }
 
@@ -140,6 +157,7 @@ pub async fn bury_expired(pool: &PgPool, number: i64) -> Result<u64, LedgerError
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     crate::failpoint!("ledger.before_dead_commit");
     transaction.commit().await?;
+    tally::transactions("dead", 1);
     crate::failpoint!("ledger.dead");
     Ok(readings.len() as u64)
 }
@@ -164,6 +182,7 @@ pub async fn quarantine(pool: &PgPool, number: i64) -> Result<u64, LedgerError> 
     }
     let readings = move_readings(&mut transaction, &[number], ReadingEvent::Quarantined).await?;
     transaction.commit().await?;
+    tally::transactions("quarantined", 1);
     Ok(readings.len() as u64)
 }
 
@@ -212,6 +231,7 @@ pub(super) struct ChangedReading {
     pub kwh: Decimal,
     pub base_units: Decimal,
     pub signature: Vec<u8>,
+    pub accepted_at: DateTime<Utc>,
 }
 
 /// Moves the readings that these transactions pay through the domain's state machine.
@@ -232,7 +252,7 @@ pub(super) async fn move_readings(
            AND reading.state = ANY($3)
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
-                   reading.base_units, mint_transaction.signature",
+                   reading.base_units, mint_transaction.signature, reading.accepted_at",
     )
     .bind(numbers)
     .bind(guard.to)
@@ -292,5 +312,7 @@ pub(super) fn wallet_of(stored: &[u8]) -> Result<Wallet, LedgerError> {
 }
 
 pub(super) fn signature_text(stored: &[u8]) -> Option<String> {
-    Signature::try_from(stored).ok().map(|signature| signature.to_string())
+    Signature::try_from(stored)
+        .ok()
+        .map(|signature| signature.to_string())
 }

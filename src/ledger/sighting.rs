@@ -42,7 +42,11 @@ pub async fn look_at(
     if value.len() != signatures.len() {
         return Err(ChainError::Unusable {
             endpoint: endpoint.name().to_owned(),
-            reason: format!("{} signatures asked, {} answered", signatures.len(), value.len()),
+            reason: format!(
+                "{} signatures asked, {} answered",
+                signatures.len(),
+                value.len()
+            ),
         });
     }
     Ok(value.into_iter().map(sighting_of).collect())
@@ -92,10 +96,16 @@ fn sighting_of(status: Option<TransactionStatus>) -> Sighting {
     let commitment = status.confirmation_status();
     // `err` is read before anything is called minted.
     match (status.err, commitment) {
-        (Some(error), TransactionConfirmationStatus::Finalized) => Sighting::FailedForGood { error },
+        (Some(error), TransactionConfirmationStatus::Finalized) => {
+            Sighting::FailedForGood { error }
+        }
         (Some(_), _) => Sighting::Unsettled,
-        (None, TransactionConfirmationStatus::Finalized) => Sighting::Finalized { slot: status.slot },
-        (None, TransactionConfirmationStatus::Confirmed) => Sighting::Confirmed { slot: status.slot },
+        (None, TransactionConfirmationStatus::Finalized) => {
+            Sighting::Finalized { slot: status.slot }
+        }
+        (None, TransactionConfirmationStatus::Confirmed) => {
+            Sighting::Confirmed { slot: status.slot }
+        }
         (None, TransactionConfirmationStatus::Processed) => Sighting::Unsettled,
     }
 }

@@ -4,7 +4,10 @@
 //! blockhash, signature, record, and only after a known commit the send. Whatever fails before the record leaves nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use solana_client::rpc_config::RpcSimulateTransactionConfig;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::message::Message;
@@ -15,14 +18,16 @@ use uuid::Uuid;
 use super::candidate::{self, Candidate};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
-use crate::chain::{ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts};
+use crate::chain::{
+    ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts,
+};
 use crate::domain::{
     COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
 };
 use crate::ledger::{
-    self, AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal,
-    readings_to_blame,
+    self, AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, readings_to_blame,
 };
+use crate::telemetry::{Stage, names, observe_stage};
 
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
 /// job.
@@ -41,9 +46,11 @@ pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answ
         requests: carried,
         answers: Answers::new(),
     };
+    let started = Instant::now();
     if let Err(reason) = batch.mint_all().await {
         batch.answer_rest(&reason);
     }
+    metrics::histogram!(names::BATCH_SECONDS).record(started.elapsed());
     batch.answers
 }
 
@@ -58,11 +65,11 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
-        let permit = std::sync::Arc::clone(&self.workshop.in_flight)
+        let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
-        let permit = std::sync::Arc::new(permit);
+        let permit = Arc::new(permit);
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
             let waiting: Vec<MintRequest> = self.unanswered();
@@ -112,7 +119,11 @@ impl Batch<'_> {
     }
 
     fn answer_rest(&mut self, reason: &str) {
-        tracing::warn!(reason, readings = self.unanswered().len(), "readings cannot be minted now");
+        tracing::warn!(
+            reason,
+            readings = self.unanswered().len(),
+            "readings cannot be minted now"
+        );
         for request in self.unanswered() {
             self.answer(request.reading, MintOutcome::NotNow(reason.to_owned()));
         }
@@ -123,7 +134,7 @@ impl Batch<'_> {
         &mut self,
         endpoint: &Endpoint,
         payable: Vec<Candidate>,
-        permit: &std::sync::Arc<OwnedSemaphorePermit>,
+        permit: &Arc<OwnedSemaphorePermit>,
         may_carry: bool,
     ) -> Result<(), ChainError> {
         let payable = self.look_at_accounts(endpoint, payable).await?;
@@ -265,9 +276,12 @@ impl Batch<'_> {
     }
 
     async fn refuse(&mut self, refusal: Refusal) {
-        let after =
-            ledger::refuse_pending(&self.workshop.pool, &self.workshop.limits.schedule, &refusal)
-                .await;
+        let after = ledger::refuse_pending(
+            &self.workshop.pool,
+            &self.workshop.limits.schedule,
+            &refusal,
+        )
+        .await;
         match after {
             Ok(AfterRefusal::Failed) => {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, "reading failed");
@@ -294,7 +308,7 @@ impl Batch<'_> {
         number: u64,
         packed: &Packed,
         readings: &[&Candidate],
-        permit: &std::sync::Arc<OwnedSemaphorePermit>,
+        permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), ChainError> {
         let mut leaves: Vec<(Uuid, [u8; 32])> = readings
             .iter()
@@ -348,11 +362,13 @@ impl Batch<'_> {
         };
         match ledger::record(&self.workshop.pool, &new).await {
             Ok(()) => {
+                observe(Stage::Signed, readings);
                 tracing::debug!(%signature, number, readings = readings.len(), bytes = packed.bytes, "recorded");
                 for reading in readings {
                     self.answer(reading.id, MintOutcome::Submitted);
                 }
-                self.send_in_background(new, permit);
+                let accepted = readings.iter().map(|reading| reading.accepted_at).collect();
+                self.send_in_background(new, accepted, permit);
             }
             // Unanswered: the next packing reads what they are now.
             Err(RecordError::Stale) => {}
@@ -396,9 +412,10 @@ impl Batch<'_> {
     fn send_in_background(
         &self,
         new: NewMintTransaction,
-        permit: &std::sync::Arc<OwnedSemaphorePermit>,
+        accepted: Vec<DateTime<Utc>>,
+        permit: &Arc<OwnedSemaphorePermit>,
     ) {
-        let permit = std::sync::Arc::clone(permit);
+        let permit = Arc::clone(permit);
         let endpoints = self.workshop.endpoints.clone();
         let limit = self.workshop.limits.send_limit;
         self.workshop.tracker.spawn(async move {
@@ -408,7 +425,11 @@ impl Batch<'_> {
                 return;
             };
             match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => {
+                    for accepted_at in accepted {
+                        observe_stage(Stage::Sent, since(accepted_at));
+                    }
+                }
                 Ok(Err(error)) => tracing::warn!(
                     signature = %new.signature, %error,
                     "the first send was not taken; the same bytes are sent again"
@@ -421,6 +442,16 @@ impl Batch<'_> {
             crate::failpoint!("mint.sent");
         });
     }
+}
+
+fn observe(stage: Stage, readings: &[&Candidate]) {
+    for reading in readings {
+        observe_stage(stage, since(reading.accepted_at));
+    }
+}
+
+fn since(moment: DateTime<Utc>) -> Duration {
+    (Utc::now() - moment).to_std().unwrap_or_default()
 }
 
 /// Runs the unsigned message on the endpoint: signed bytes must not leave before they are recorded.

@@ -9,9 +9,7 @@ use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
 use super::minter::{MintOutcome, MintPermission, MintRequest};
-use crate::domain::{
-    BaseUnits, Interval, Kwh, Leaf, MeterSerial, ReadingState, Wallet,
-};
+use crate::domain::{BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, ReadingState, Wallet};
 
 /// A pending, due reading with everything that paying it needs.
 #[derive(Clone, Debug)]
@@ -24,7 +22,8 @@ pub(super) struct Candidate {
     /// The wallet was paid at finality before: its token account existed.
     pub account_was_there: bool,
     /// Hash of its leaf in the transaction's Merkle tree.
-    pub leaf_hash: [u8; 32],
+    pub leaf_hash: Hash32,
+    pub accepted_at: DateTime<Utc>,
 }
 
 #[derive(FromRow)]
@@ -42,6 +41,7 @@ struct Row {
     interval_end: DateTime<Utc>,
     kwh: Decimal,
     serial: String,
+    accepted_at: DateTime<Utc>,
 }
 
 /// What the database says of a batch: whom to pay, and what to answer the others.
@@ -57,7 +57,7 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT reading.id, reading.revision, reading.state, reading.next_attempt_at, reading.wallet,
                 reading.base_units, reading.pack_alone, reading.salt, reading.interval_start,
-                reading.interval_end, reading.kwh, meter.serial,
+                reading.interval_end, reading.kwh, reading.accepted_at, meter.serial,
                 EXISTS (
                     SELECT FROM token_accounts AS account WHERE account.wallet = reading.wallet
                 ) AS account_was_there
@@ -76,7 +76,10 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
     let mut candidates = Candidates::default();
     for row in rows {
         let id = row.id;
-        let permission = permissions.get(&id).copied().unwrap_or(MintPermission::WhenDue);
+        let permission = permissions
+            .get(&id)
+            .copied()
+            .unwrap_or(MintPermission::WhenDue);
         match sort_out(row, permission, now) {
             Ok(candidate) => candidates.payable.push(candidate),
             Err(outcome) => {
@@ -84,11 +87,17 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
             }
         }
     }
-    let payable: std::collections::HashSet<Uuid> =
-        candidates.payable.iter().map(|candidate| candidate.id).collect();
+    let payable: std::collections::HashSet<Uuid> = candidates
+        .payable
+        .iter()
+        .map(|candidate| candidate.id)
+        .collect();
     for id in ids {
         if !payable.contains(&id) {
-            candidates.answered.entry(id).or_insert(MintOutcome::Unknown);
+            candidates
+                .answered
+                .entry(id)
+                .or_insert(MintOutcome::Unknown);
         }
     }
     Ok(candidates)
@@ -110,8 +119,7 @@ fn sort_out(
         .map(Wallet::from_stored)
         .map_err(|_| unreadable("wallet"))?;
     let salt = <[u8; 16]>::try_from(row.salt.as_slice()).map_err(|_| unreadable("salt"))?;
-    let base_units =
-        BaseUnits::from_decimal(row.base_units).map_err(|_| unreadable("amount"))?;
+    let base_units = BaseUnits::from_decimal(row.base_units).map_err(|_| unreadable("amount"))?;
     let serial = MeterSerial::from_stored(row.serial);
     let leaf = Leaf {
         reading_id: row.id,
@@ -131,6 +139,7 @@ fn sort_out(
         pack_alone: row.pack_alone,
         account_was_there: row.account_was_there,
         leaf_hash: leaf.hash(),
+        accepted_at: row.accepted_at,
     })
 }
 

@@ -30,10 +30,7 @@ pub(super) fn message_of(
         &signer.fee_payer(),
         &memo,
     );
-    Ok((
-        Message::new(&instructions, Some(&signer.fee_payer())),
-        root,
-    ))
+    Ok((Message::new(&instructions, Some(&signer.fee_payer())), root))
 }
 
 /// Signs; gives the signature and the wire bytes.

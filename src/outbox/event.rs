@@ -151,8 +151,14 @@ pub async fn publish(transaction: &mut PgConnection, events: &[Event]) -> sqlx::
         return Ok(());
     }
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
-    let types: Vec<&str> = events.iter().map(|event| event.event_type.as_str()).collect();
-    let users: Vec<Option<&str>> = events.iter().map(|event| event.user_id.as_deref()).collect();
+    let types: Vec<&str> = events
+        .iter()
+        .map(|event| event.event_type.as_str())
+        .collect();
+    let users: Vec<Option<&str>> = events
+        .iter()
+        .map(|event| event.user_id.as_deref())
+        .collect();
     let bodies: Vec<&str> = events.iter().map(|event| event.body.as_str()).collect();
     sqlx::query(
         "INSERT INTO outbox (event_id, event_type, user_id, body)

@@ -124,7 +124,11 @@ impl ProcessLock {
                 .execute(&mut *transaction)
                 .await?;
             transaction.commit().await?;
-            tracing::info!(process = worker_prefix, jobs, "handed back the jobs of a dead process");
+            tracing::info!(
+                process = worker_prefix,
+                jobs,
+                "handed back the jobs of a dead process"
+            );
         }
         Ok(())
     }

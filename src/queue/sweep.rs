@@ -4,10 +4,11 @@
 //! auto-mint was off. Every process' clock ticks, but a tick is one job whose key is its moment, so it runs once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use apalis::prelude::{BoxDynError, Data};
 use apalis_cron::{Schedule, Tick};
+use chrono::Utc;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -19,6 +20,7 @@ use super::workers::QueueContext;
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::{self, Job, Topic};
 use crate::readings;
+use crate::telemetry::names;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SweepUnminted {
@@ -39,7 +41,10 @@ impl<Tz> Schedule<Tz> for EverySecs {
 }
 
 /// Puts the tick's job into the queue; the second process that tries finds it there.
-pub async fn enqueue_sweep(tick: Tick, context: Data<Arc<QueueContext>>) -> Result<(), BoxDynError> {
+pub async fn enqueue_sweep(
+    tick: Tick,
+    context: Data<Arc<QueueContext>>,
+) -> Result<(), BoxDynError> {
     let mut transaction = context.pool.begin().await?;
     let job = Job::sweep(&tick.get_timestamp().to_string());
     outbox::enqueue(&mut transaction, &[job]).await?;
@@ -53,10 +58,8 @@ pub async fn sweep_unminted(
     job: SweepUnminted,
     context: Data<Arc<QueueContext>>,
 ) -> Result<(), JobError> {
-    let started = Instant::now();
     let swept = guarded(context.sweep_limit, sweep(&context)).await;
-    metrics::histogram!(crate::telemetry::names::BATCH_PROCESSING_DURATION_SECONDS)
-        .record(started.elapsed().as_secs_f64());
+    metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS).set(Utc::now().timestamp() as f64);
     match swept {
         Ok(0) => Ok(()),
         Ok(submitted) => {

@@ -116,8 +116,11 @@ impl Workers {
 
     fn monitor(&self, drain_limit: Duration) -> Monitor {
         let minting = {
-            let (context, process, wake) =
-                (Arc::clone(&self.context), self.process.clone(), self.wake.clone());
+            let (context, process, wake) = (
+                Arc::clone(&self.context),
+                self.process.clone(),
+                self.wake.clone(),
+            );
             move |restart: usize| {
                 let storage = PostgresStorage::<MintReading>::new(&context.pool)
                     .with_config(config(JobKind::MintReading, context.concurrency));
@@ -129,8 +132,11 @@ impl Workers {
             }
         };
         let sweeping = {
-            let (context, process, wake) =
-                (Arc::clone(&self.context), self.process.clone(), self.wake.clone());
+            let (context, process, wake) = (
+                Arc::clone(&self.context),
+                self.process.clone(),
+                self.wake.clone(),
+            );
             move |restart: usize| {
                 let storage = PostgresStorage::<SweepUnminted>::new(&context.pool)
                     .with_config(config(JobKind::SweepUnminted, 1));

@@ -7,14 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// LOG_FORMAT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line, for collectors.
-    Json,
-    /// For people.
-    Pretty,
-}
+use crate::config::{LogConfig, LogFormat};
 
 /// Why logging could not be set up.
 #[derive(Debug, Error)]
@@ -31,15 +24,15 @@ pub enum LogError {
 }
 
 /// Sends this process's logs to standard error: standard output belongs to what a command prints. To be called once.
-pub fn init(format: LogFormat, level: &str) -> Result<(), LogError> {
+pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = EnvFilter::builder()
-        .parse(level)
+        .parse(&config.level)
         .map_err(|source| LogError::Filter {
-            value: level.to_owned(),
+            value: config.level.clone(),
             source,
         })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match format {
+    let lines = match config.format {
         LogFormat::Json => lines
             .json()
             .flatten_event(true)
@@ -64,7 +57,9 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_parsed_is_told_with_its_value() {
-        let error = init(LogFormat::Json, "gridtokenx=loud").unwrap_err();
+        let mut config = crate::config::Config::defaults().log;
+        config.level = "gridtokenx=loud".to_owned();
+        let error = init(&config).unwrap_err();
         assert!(error.to_string().contains("gridtokenx=loud"), "{error}");
     }
 }

@@ -18,6 +18,11 @@ const HTTP_BUCKETS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 ];
 
+/// A batch holds one item to a thousand.
+const ITEM_BUCKETS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0,
+];
+
 /// The process's metrics. `metrics` has one recorder per process, so several servers in one process share it.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -40,6 +45,7 @@ impl Metrics {
                 HTTP_BUCKETS,
             )?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), ITEM_BUCKETS)?
             .install_recorder()?;
         make_all_exist();
         Ok(Metrics(RECORDER.get_or_init(|| handle).clone()))

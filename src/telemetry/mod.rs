@@ -10,5 +10,5 @@ mod metrics;
 pub mod names;
 
 pub use health::{Check, Health, Readiness, Status};
-pub use logs::{LogFormat, init as init_logs};
+pub use logs::{LogError, init as init_logs};
 pub use metrics::{Metrics, Stage, observe_stage};

@@ -28,6 +28,9 @@ pub const HELD_READINGS: &str = "gridtokenx_held_readings_count";
 pub const READINGS_BY_STATE: &str = "gridtokenx_readings_by_state";
 pub const OLDEST_UNMINTED_AGE_SECONDS: &str = "gridtokenx_oldest_unminted_reading_age_seconds";
 pub const READING_STAGE_SECONDS: &str = "gridtokenx_reading_stage_duration_seconds";
+// Group commit
+pub const COALESCER_BATCH_ITEMS: &str = "gridtokenx_coalescer_batch_items";
+pub const COALESCER_WAIT_SECONDS: &str = "gridtokenx_coalescer_wait_duration_seconds";
 // Minting
 pub const MINTING_SUCCESSES: &str = "gridtokenx_token_minting_successes_total";
 pub const MINTING_FAILURES: &str = "gridtokenx_token_minting_failures_total";
@@ -70,6 +73,9 @@ pub const STAGES: &[&str] = &[
     "delivered",
 ];
 
+/// Values of the label `coalescer`.
+pub const COALESCERS: &[&str] = &["intake", "refusals", "mint"];
+
 /// Values of the label `status` of HTTP answers.
 pub const STATUS_CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -109,6 +115,8 @@ pub const ALL: &[Metric] = &[
     labelled(READINGS_BY_STATE, Gauge, "state", &["pending", "submitted", "failed", "quarantined"], "Unminted readings by state (from the database)."),
     plain(OLDEST_UNMINTED_AGE_SECONDS, Gauge, "Age of the oldest reading that waits to be minted; held and failed ones wait for a person and are left out (from the database)."),
     labelled(READING_STAGE_SECONDS, Histogram, "stage", STAGES, "Seconds from a reading's acceptance until it reached the stage."),
+    labelled(COALESCER_BATCH_ITEMS, Histogram, "coalescer", COALESCERS, "Items that left together in one batch."),
+    labelled(COALESCER_WAIT_SECONDS, Histogram, "coalescer", COALESCERS, "Seconds from a call until its batch left."),
     plain(MINTING_SUCCESSES, Counter, "Readings whose mint was confirmed on chain."),
     plain(MINTING_FAILURES, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
     plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),

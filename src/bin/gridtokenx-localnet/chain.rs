@@ -5,21 +5,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use solana_sdk::hash::Hash;
+use solana_sdk::pubkey::Pubkey;
 use surfpool_core::runloops::start_local_surfnet_runloop;
 use surfpool_core::solana_account::Account;
-use surfpool_core::surfnet::BlockIdentifier;
+use surfpool_core::storage::{Storage, StorageError};
 use surfpool_core::surfnet::locker::SurfnetSvmLocker;
 use surfpool_core::surfnet::svm::{SurfnetSvm, SurfnetSvmConfig};
+use surfpool_core::surfnet::{BlockIdentifier, FINALIZATION_SLOT_THRESHOLD};
 use surfpool_types::{
     BlockProductionMode, RpcConfig, SimnetCommand, SimnetConfig, SimnetEvent, SurfpoolConfig,
 };
 use tokio::sync::oneshot;
 
 use crate::error::{LocalnetError, StoreError};
-use crate::history::{History, blockhash_at_height};
+use crate::history::History;
+use crate::index::{self, Index};
 use crate::persist::{EVENTS_WAITING_MAX, Persistence};
 use crate::ports::Addresses;
-use crate::store::{Origin, Store};
+use crate::store::{Header, Store};
 
 /// As surfpool's own default: enough for 20 mints, and a limit for a runaway program.
 const LOG_BYTES_MAX: usize = 10_000;
@@ -48,7 +51,7 @@ impl Chain {
         store: Arc<Store>,
         addresses: &Addresses,
         slot_ms: u64,
-        on_write_failure: impl Fn(StoreError) + Clone + Send + 'static,
+        on_store_failure: impl Fn(StoreError) + Clone + Send + Sync + 'static,
     ) -> Result<Self, LocalnetError> {
         let start_error = |error: &dyn std::fmt::Display| LocalnetError::Start(error.to_string());
         let (mut svm, simnet_events, _unused) = SurfnetSvm::new(SurfnetSvmConfig {
@@ -63,7 +66,8 @@ impl Chain {
         let (geyser_tx, geyser_rx) = bounded(EVENTS_WAITING_MAX);
         svm.geyser_events_tx = geyser_tx;
 
-        let restored = restore(&mut svm, store.clone(), slot_ms).map_err(|e| start_error(&e))?;
+        let restored = restore(&mut svm, store.clone(), slot_ms, on_store_failure.clone())
+            .map_err(|error| start_error(&error))?;
         let airdrop_account = svm.inner.airdrop_pubkey();
         let slot = svm.get_latest_absolute_slot();
         let locker = SurfnetSvmLocker::new(svm);
@@ -73,7 +77,7 @@ impl Chain {
             store,
             restored.history.clone(),
             airdrop_account,
-            on_write_failure,
+            on_store_failure,
         )
         .map_err(|error| start_error(&error))?;
         let (started_tx, started) = oneshot::channel();
@@ -170,6 +174,7 @@ impl RunLoop {
             Ok(runtime) => runtime,
             Err(error) => return error.to_string(),
         };
+        let _executing = index::executing();
         // Geyser plugins are for others: our events are taken before they get here.
         let (_no_events, no_events_rx) = bounded(1);
         let ended = runtime.block_on(start_local_surfnet_runloop(
@@ -193,41 +198,81 @@ struct Restored {
     history: Arc<History>,
 }
 
-/// Sets a new `svm` to the state after the store's newest block, or to the beginning of a new chain.
-fn restore(svm: &mut SurfnetSvm, store: Arc<Store>, slot_ms: u64) -> Result<Restored, StoreError> {
-    let origin = store.origin_or(Origin {
-        genesis_hash: Hash::new_from_array(rand::random()),
-        slot: svm.get_latest_absolute_slot(),
-    })?;
-    let tip = store.tip()?;
+/// A new chain begins with so many empty blocks behind it that a finalized block and blockhash exist at once.
+const FIRST_OPEN_SLOT: u64 = FINALIZATION_SLOT_THRESHOLD + 1;
+
+/// Sets a new `svm` to the state after the store's newest block; a new chain begins.
+fn restore(
+    svm: &mut SurfnetSvm,
+    store: Arc<Store>,
+    slot_ms: u64,
+    on_failure: impl Fn(StoreError) + Send + Sync + 'static,
+) -> Result<Restored, StoreError> {
+    let now_ms = now_ms();
     // Height and slot are the same number from the first block on. surfpool would count the height of blocks
     // with transactions from its own start, and that of the others from slot 0.
-    let closed_slot = tip.as_ref().map_or(origin.slot - 1, |(slot, _)| *slot);
-    let height = tip
-        .as_ref()
-        .map_or(closed_slot, |(_, header)| header.height);
+    let first_blocks = [0, FIRST_OPEN_SLOT - 1].map(|slot| {
+        let age_ms = (FIRST_OPEN_SLOT - slot) * slot_ms;
+        let header = Header {
+            height: slot,
+            time: i64::try_from(now_ms.saturating_sub(age_ms) / 1_000).unwrap_or(i64::MAX),
+            signatures: Vec::new(),
+        };
+        (slot, header)
+    });
+    let new_genesis_hash = Hash::new_from_array(rand::random());
+    let (genesis_hash, (closed_slot, tip)) =
+        store.begin_or_continue(new_genesis_hash, &first_blocks)?;
     let open_slot = closed_slot + 1;
+    let history = History::new(
+        store.clone(),
+        genesis_hash,
+        slot_ms,
+        closed_slot,
+        on_failure,
+    );
 
-    svm.cached_genesis_hash = Some(origin.genesis_hash);
-    svm.genesis_slot = origin.slot;
-    svm.chain_tip = BlockIdentifier::new(height, &blockhash_at_height(height));
+    svm.cached_genesis_hash = Some(genesis_hash);
+    svm.genesis_slot = 0;
+    svm.chain_tip = BlockIdentifier::new(tip.height, &history.blockhash(tip.height));
     let epoch = &mut svm.latest_epoch_info;
     epoch.absolute_slot = open_slot;
-    epoch.block_height = height;
+    epoch.block_height = tip.height;
     epoch.epoch = open_slot / epoch.slots_in_epoch;
     epoch.slot_index = open_slot % epoch.slots_in_epoch;
     let transactions = store.transaction_count()?;
     epoch.transaction_count = Some(transactions);
     svm.transactions_processed = transactions;
     svm.last_checkpoint_slot = open_slot;
-    let time_of_tip_ms = tip.map_or(0, |(_, header)| {
-        u64::try_from(header.time)
-            .unwrap_or(0)
-            .saturating_mul(1_000)
-    });
-    set_clock(svm, now_ms().max(time_of_tip_ms));
+    let tip_time_ms = u64::try_from(tip.time).unwrap_or(0).saturating_mul(1_000);
+    set_clock(svm, now_ms.max(tip_time_ms));
 
-    let mut accounts = store.accounts()?;
+    svm.blocks = history.blocks();
+    svm.transactions = history.transactions();
+    restore_accounts(svm, store.accounts()?)?;
+    svm.reconstruct_sysvars();
+    Ok(Restored {
+        genesis_hash,
+        history,
+    })
+}
+
+fn restore_accounts(
+    svm: &mut SurfnetSvm,
+    mut accounts: Vec<(Pubkey, Account)>,
+) -> Result<(), StoreError> {
+    for index in [
+        &mut svm.accounts_by_owner,
+        &mut svm.token_accounts_by_owner,
+        &mut svm.token_accounts_by_mint,
+    ] {
+        let mut ours = Index::default();
+        for (key, listed) in index.into_iter().map_err(corrupt_index)? {
+            ours.store(key, listed).map_err(corrupt_index)?;
+        }
+        *index = ours.clone_box();
+    }
+    let _executing = index::executing();
     accounts.sort_by_key(|(_, account)| order_of_restoring(account));
     for (pubkey, account) in accounts {
         svm.set_account(&pubkey, account)
@@ -236,14 +281,14 @@ fn restore(svm: &mut SurfnetSvm, store: Arc<Store>, slot_ms: u64) -> Result<Rest
                 reason: format!("{pubkey}: {error}"),
             })?;
     }
-    let history = History::new(store, origin, slot_ms, closed_slot);
-    svm.blocks = history.blocks();
-    svm.transactions = history.transactions();
-    svm.reconstruct_sysvars();
-    Ok(Restored {
-        genesis_hash: origin.genesis_hash,
-        history,
-    })
+    Ok(())
+}
+
+fn corrupt_index(error: StorageError) -> StoreError {
+    StoreError::Corrupt {
+        what: "index",
+        reason: error.to_string(),
+    }
 }
 
 /// An account is set after those that it refers to: a token account after its mint, a program after its code.

@@ -32,7 +32,7 @@ pub struct Flags {
     pub ephemeral: bool,
 
     /// Length of a slot in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, env = "LOCALNET_SLOT_MS", value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub slot_ms: u64,
 
     /// Once JSON-RPC answers, one JSON line {rpc_url, ws_url, pid} appears here.

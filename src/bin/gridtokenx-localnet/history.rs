@@ -1,53 +1,75 @@
 //! What surfpool remembers of blocks and transactions, answered from the store.
 //!
-//! surfpool keeps both in maps that only grow. Here the maps hold what is not written yet (a block or two), and
-//! everything older is read from the store, so memory does not grow with the age of the chain, and a restart
-//! reads no transaction at all.
+//! surfpool keeps both in maps that only grow. Here the maps hold what is not written yet (a block or two) and the
+//! newest transactions, which clients ask for again and again until they are final. Everything older is read from
+//! the store, so memory does not grow with the age of the chain, and a restart reads no transaction at all.
 //!
 //! Invariant: what surfpool stored is found here at any time after. Kept by removing it from `unwritten` only after
 //! its block is committed, and by looking there first.
+//!
+//! A walk over all transactions (`getSignaturesForAddress`) sees of each written one what such a list needs: slot,
+//! error, addresses and memos. surfpool's own `getTransactionsForAddress`, which is no method of Solana, would show
+//! no more either.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use solana_sdk::hash::Hash;
 use solana_sdk::signature::Signature;
 use surfpool_core::storage::{Storage, StorageError, StorageResult};
 use surfpool_core::surfnet::BlockHeader;
-use surfpool_core::types::{SurfnetTransactionStatus, SyntheticBlockhash};
+use surfpool_core::types::{
+    SurfnetTransactionStatus, SyntheticBlockhash, TransactionWithStatusMeta,
+};
 
 use crate::error::StoreError;
-use crate::store::{Block, Header, Origin, Store};
+use crate::store::{Block, Header, Store};
 
 /// surfpool walks all blocks only to find the newest hundred or so (`getRecentPrioritizationFees`).
 const HEADERS_LISTED_MAX: usize = 1_000;
 
+/// All that is not final yet at 330 transactions a second; 100 MB when each mints for 20 wallets.
+const RECENT_TRANSACTIONS_MAX: usize = 4_096;
+
 pub struct History {
     store: Arc<Store>,
-    origin: Origin,
+    genesis_hash: Hash,
     slot_ms: u64,
-    unwritten: RwLock<Unwritten>,
+    memory: RwLock<Memory>,
     /// The newest slot whose block is complete.
     closed_slot: AtomicU64,
     /// At start surfpool replays every transaction into its log, all in memory at once: it is shown none.
     is_serving: AtomicBool,
+    /// A history that cannot be read is none: this ends the process.
+    on_failure: Box<dyn Fn(StoreError) + Send + Sync>,
 }
 
 #[derive(Default)]
-struct Unwritten {
-    transactions: HashMap<String, SurfnetTransactionStatus>,
-    blocks: BTreeMap<u64, BlockHeader>,
+struct Memory {
+    unwritten: HashMap<String, SurfnetTransactionStatus>,
+    unwritten_blocks: BTreeMap<u64, BlockHeader>,
+    recent: HashMap<String, SurfnetTransactionStatus>,
+    /// Oldest first.
+    recent_order: VecDeque<String>,
 }
 
 impl History {
-    pub fn new(store: Arc<Store>, origin: Origin, slot_ms: u64, closed_slot: u64) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        genesis_hash: Hash,
+        slot_ms: u64,
+        closed_slot: u64,
+        on_failure: impl Fn(StoreError) + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
-            origin,
+            genesis_hash,
             slot_ms,
-            unwritten: RwLock::default(),
+            memory: RwLock::default(),
             closed_slot: AtomicU64::new(closed_slot),
             is_serving: AtomicBool::new(false),
+            on_failure: Box::new(on_failure),
         })
     }
 
@@ -64,56 +86,64 @@ impl History {
         self.is_serving.store(true, Ordering::Release);
     }
 
-    pub fn set_closed_slot(&self, slot: u64) {
-        self.closed_slot.store(slot, Ordering::Release);
+    /// The block is complete: surfpool itself remembers only those with transactions.
+    pub fn close_block(&self, block: &Block) {
+        let header = self.block_header(block.slot, block.slot, block.header.clone());
+        self.memory_mut()
+            .unwritten_blocks
+            .insert(block.slot, header);
+        self.closed_slot.store(block.slot, Ordering::Release);
     }
 
     /// The block is in the store: it need not be kept here.
     pub fn forget_written(&self, block: &Block) {
-        let mut unwritten = self.unwritten_mut();
-        unwritten.blocks.remove(&block.slot);
+        let mut memory = self.memory_mut();
+        let memory = &mut *memory;
+        memory.unwritten_blocks.remove(&block.slot);
         for (signature, _) in &block.transactions {
-            unwritten.transactions.remove(&signature.to_string());
+            let signature = signature.to_string();
+            if let Some(status) = memory.unwritten.remove(&signature) {
+                memory.recent.insert(signature.clone(), status);
+                memory.recent_order.push_back(signature);
+            }
+        }
+        while memory.recent_order.len() > RECENT_TRANSACTIONS_MAX {
+            if let Some(oldest) = memory.recent_order.pop_front() {
+                memory.recent.remove(&oldest);
+            }
         }
     }
 
-    fn unwritten(&self) -> RwLockReadGuard<'_, Unwritten> {
-        self.unwritten
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unwritten_mut(&self) -> RwLockWriteGuard<'_, Unwritten> {
-        self.unwritten
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn block(&self, slot: u64) -> Result<Option<BlockHeader>, StoreError> {
-        if let Some(block) = self.unwritten().blocks.get(&slot) {
+        if let Some(block) = self.memory().unwritten_blocks.get(&slot) {
             return Ok(Some(block.clone()));
         }
-        if slot < self.origin.slot || slot > self.closed_slot.load(Ordering::Acquire) {
+        // One more: surfpool may have closed a block of which its event is still on the way.
+        if slot > self.closed_slot.load(Ordering::Acquire) + 1 {
             return Ok(None);
         }
-        let Some((neighbour, header)) = self.store.header_at_or_below(slot)? else {
-            return Ok(None);
-        };
-        Ok(Some(self.block_header(slot, neighbour, header)))
+        let neighbour = self.store.header_at_or_below(slot)?;
+        Ok(neighbour.map(|(neighbour, header)| self.block_header(slot, neighbour, header)))
     }
 
     /// The block of `slot`, from its own header or, being empty and not stored, from the nearest one below.
     fn block_header(&self, slot: u64, neighbour: u64, header: Header) -> BlockHeader {
         let slots_after = slot - neighbour;
         let height = header.height + slots_after;
-        let millis_after = i64::try_from(slots_after.saturating_mul(self.slot_ms));
+        let seconds_after = slots_after.saturating_mul(self.slot_ms) / 1_000;
         BlockHeader {
-            hash: blockhash_at_height(height),
-            previous_blockhash: blockhash_at_height(height.saturating_sub(1)),
+            hash: self.blockhash(height),
+            previous_blockhash: self.blockhash(height.saturating_sub(1)),
             parent_slot: slot.saturating_sub(1),
-            block_time: header
-                .time
-                .saturating_add(millis_after.unwrap_or(i64::MAX) / 1_000),
+            block_time: header.time.saturating_add_unsigned(seconds_after),
             block_height: height,
             signatures: if slots_after == 0 {
                 header.signatures
@@ -123,69 +153,89 @@ impl History {
         }
     }
 
+    /// surfpool's blockhashes are a function of the height, from height 1 on.
+    pub fn blockhash(&self, height: u64) -> String {
+        match height.checked_sub(1) {
+            Some(index) => SyntheticBlockhash::new(index).to_string(),
+            None => self.genesis_hash.to_string(),
+        }
+    }
+
     fn transaction(&self, key: &str) -> Result<Option<SurfnetTransactionStatus>, StoreError> {
-        if let Some(status) = self.unwritten().transactions.get(key) {
-            return Ok(Some(status.clone()));
+        {
+            let memory = self.memory();
+            let known = memory.unwritten.get(key).or_else(|| memory.recent.get(key));
+            if let Some(status) = known {
+                return Ok(Some(status.clone()));
+            }
         }
         let Ok(signature) = key.parse::<Signature>() else {
             return Ok(None);
         };
-        Ok(self
-            .store
-            .transaction(&signature)?
-            // Which accounts it changed matters only until its block is confirmed.
-            .map(|transaction| {
-                SurfnetTransactionStatus::processed(transaction, Default::default())
-            }))
+        Ok(self.store.transaction(&signature)?.map(processed))
+    }
+
+    fn has_transaction(&self, key: &str) -> Result<bool, StoreError> {
+        {
+            let memory = self.memory();
+            if memory.unwritten.contains_key(key) || memory.recent.contains_key(key) {
+                return Ok(true);
+            }
+        }
+        match key.parse() {
+            Ok(signature) => self.store.has_transaction(&signature),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn read<T>(&self, result: Result<T, StoreError>) -> StorageResult<T> {
+        result.map_err(|error| {
+            (self.on_failure)(error);
+            // surfpool's error has no variant for a store that is not its own.
+            StorageError::LockError
+        })
     }
 }
 
-/// surfpool's blockhashes are a function of the height.
-pub fn blockhash_at_height(height: u64) -> String {
-    SyntheticBlockhash::new(height.saturating_sub(1)).to_string()
-}
-
-/// The store is read for an RPC call here, so the call fails and not the process; surfpool's error type has no
-/// variant for a foreign store.
-fn unreadable(error: StoreError) -> StorageError {
-    tracing::error!("the chain's history cannot be read: {error}");
-    StorageError::LockError
+/// Which accounts it changed matters only until its block is confirmed, which a written one is.
+fn processed(transaction: TransactionWithStatusMeta) -> SurfnetTransactionStatus {
+    SurfnetTransactionStatus::processed(transaction, Default::default())
 }
 
 struct Blocks(Arc<History>);
 
 impl Storage<u64, BlockHeader> for Blocks {
     fn store(&mut self, slot: u64, block: BlockHeader) -> StorageResult<()> {
-        self.0.unwritten_mut().blocks.insert(slot, block);
+        self.0.memory_mut().unwritten_blocks.insert(slot, block);
         Ok(())
     }
 
     fn get(&self, slot: &u64) -> StorageResult<Option<BlockHeader>> {
-        self.0.block(*slot).map_err(unreadable)
+        self.0.read(self.0.block(*slot))
     }
 
     fn keys(&self) -> StorageResult<Vec<u64>> {
-        let mut slots = self.0.store.slots().map_err(unreadable)?;
-        slots.extend(self.0.unwritten().blocks.keys());
+        let mut slots = self.0.read(self.0.store.slots())?;
+        slots.extend(self.0.memory().unwritten_blocks.keys());
         slots.dedup();
         Ok(slots)
     }
 
     /// The newest ones only: see [`HEADERS_LISTED_MAX`].
     fn into_iter(&self) -> StorageResult<Box<dyn Iterator<Item = (u64, BlockHeader)> + '_>> {
-        let mut blocks = self.0.unwritten().blocks.clone();
+        let mut blocks = self.0.memory().unwritten_blocks.clone();
         let written = self.0.store.newest_headers(HEADERS_LISTED_MAX);
-        for (slot, header) in written.map_err(unreadable)? {
+        for (slot, header) in self.0.read(written)? {
             blocks.insert(slot, self.0.block_header(slot, slot, header));
         }
         Ok(Box::new(blocks.into_iter()))
     }
 
     fn count(&self) -> StorageResult<u64> {
-        self.0.store.header_count().map_err(unreadable)
+        self.0.read(self.0.store.header_count())
     }
 
-    /// Only the cheat codes that reset a network ask for this; this chain does not forget.
+    /// Only the cheat code that resets a network asks for this; this chain does not forget.
     fn clear(&mut self) -> StorageResult<()> {
         Err(StorageError::LockError)
     }
@@ -203,22 +253,16 @@ struct Transactions(Arc<History>);
 
 impl Storage<String, SurfnetTransactionStatus> for Transactions {
     fn store(&mut self, key: String, status: SurfnetTransactionStatus) -> StorageResult<()> {
-        self.0.unwritten_mut().transactions.insert(key, status);
+        self.0.memory_mut().unwritten.insert(key, status);
         Ok(())
     }
 
     fn get(&self, key: &String) -> StorageResult<Option<SurfnetTransactionStatus>> {
-        self.0.transaction(key).map_err(unreadable)
+        self.0.read(self.0.transaction(key))
     }
 
     fn contains_key(&self, key: &String) -> StorageResult<bool> {
-        if self.0.unwritten().transactions.contains_key(key) {
-            return Ok(true);
-        }
-        match key.parse() {
-            Ok(signature) => self.0.store.has_transaction(&signature).map_err(unreadable),
-            Err(_) => Ok(false),
-        }
+        self.0.read(self.0.has_transaction(key))
     }
 
     fn keys(&self) -> StorageResult<Vec<String>> {
@@ -233,28 +277,21 @@ impl Storage<String, SurfnetTransactionStatus> for Transactions {
         }
         // The unwritten ones are read first: one that is written meanwhile is then skipped in the store's list,
         // and none is missed.
-        let unwritten = self.0.unwritten().transactions.clone();
-        let written = self.0.store.transactions().map_err(unreadable)?;
-        let written: Vec<_> = written
-            .filter_map(|transaction| match transaction {
-                Ok(transaction) => {
-                    let signature = transaction.transaction.signatures.first()?.to_string();
-                    (!unwritten.contains_key(&signature)).then(|| {
-                        let status =
-                            SurfnetTransactionStatus::processed(transaction, Default::default());
-                        Ok((signature, status))
-                    })
-                }
-                Err(error) => Some(Err(error)),
+        let unwritten = self.0.memory().unwritten.clone();
+        let mut written = self.0.read(self.0.store.transactions_listed())?;
+        let is_unwritten: std::collections::HashSet<String> = unwritten.keys().cloned().collect();
+        let written = std::iter::from_fn(move || self.0.read(written.next()?).ok())
+            .filter_map(|transaction| {
+                let signature = transaction.transaction.signatures.first()?.to_string();
+                Some((signature, processed(transaction)))
             })
-            .collect::<Result<_, _>>()
-            .map_err(unreadable)?;
+            .filter(move |(signature, _)| !is_unwritten.contains(signature));
         Ok(Box::new(unwritten.into_iter().chain(written)))
     }
 
     fn count(&self) -> StorageResult<u64> {
-        let unwritten = self.0.unwritten().transactions.len() as u64;
-        Ok(self.0.store.transaction_count().map_err(unreadable)? + unwritten)
+        let unwritten = self.0.memory().unwritten.len() as u64;
+        Ok(self.0.read(self.0.store.transaction_count())? + unwritten)
     }
 
     fn clear(&mut self) -> StorageResult<()> {

@@ -11,7 +11,8 @@
 //! | [`chain`] | surfpool, set to where the store left off |
 //! | [`persist`] | events to blocks, blocks to the store |
 //! | [`history`] | blocks and transactions, as surfpool asks for them |
-//! | [`store`], [`record`], [`log_line`] | what is on disk |
+//! | [`index`] | accounts by owner and by mint, as surfpool changes them |
+//! | [`store`], [`record`], [`log_line`], [`wire`] | what is on disk |
 //! | [`data_dir`], [`ports`], [`flags`], [`error`] | what the operator sees |
 #![forbid(unsafe_code)]
 
@@ -20,12 +21,14 @@ mod data_dir;
 mod error;
 mod flags;
 mod history;
+mod index;
 mod log_line;
 mod persist;
 mod ports;
 mod record;
 mod run;
 mod store;
+mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -181,7 +181,7 @@ impl Collector {
             accounts: self.accounts.drain().collect(),
             transactions: std::mem::take(&mut self.transactions),
         };
-        self.history.set_closed_slot(block.slot);
+        self.history.close_block(&block);
         // Fails only when the writer has failed, which it has said.
         let _ = self.blocks.send(block);
     }

@@ -19,25 +19,31 @@ use surfpool_core::types::TransactionWithStatusMeta;
 
 use crate::error::StoreError;
 use crate::log_line::LogLine;
+use crate::wire;
 
 /// Small numbers in one byte.
 pub fn encoding() -> impl Options {
     bincode::DefaultOptions::new()
 }
 
+/// What a list of transactions needs comes first, so that a walk reads no further.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    slot: u64,
+    status: Result<(), TransactionError>,
+    loaded_addresses: LoadedAddresses,
+    wire: &'a [u8],
+}
+
 /// `None` and an empty list are different answers of JSON-RPC, so both are kept.
 #[derive(Serialize, Deserialize)]
-struct Record {
-    slot: u64,
-    wire: Vec<u8>,
-    status: Result<(), TransactionError>,
+struct Details {
     fee: u64,
     pre_balances: Vec<u64>,
     post_balances: Vec<u64>,
     inner_instructions: Option<Vec<InnerInstructions>>,
     log_lines: Option<Vec<LogLine>>,
     token_balances: Option<Vec<TokenBalance>>,
-    loaded_addresses: LoadedAddresses,
     return_data: Option<(Pubkey, Vec<u8>)>,
     compute_units_consumed: Option<u64>,
     cost_units: Option<u64>,
@@ -68,10 +74,14 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
     let meta = &transaction.meta;
     let message = &transaction.transaction.message;
     let keys = Keys::new(message.static_account_keys(), &meta.loaded_addresses);
-    let record = Record {
+    let wire = bincode::serialize(&transaction.transaction).map_err(corrupt)?;
+    let head = Head {
         slot: transaction.slot,
-        wire: bincode::serialize(&transaction.transaction).map_err(corrupt)?,
         status: meta.status.clone(),
+        loaded_addresses: meta.loaded_addresses.clone(),
+        wire: &wire,
+    };
+    let details = Details {
         fee: meta.fee,
         pre_balances: meta.pre_balances.clone(),
         post_balances: meta.post_balances.clone(),
@@ -89,7 +99,6 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
                 after.as_deref().unwrap_or_default(),
             )?),
         },
-        loaded_addresses: meta.loaded_addresses.clone(),
         return_data: meta
             .return_data
             .as_ref()
@@ -97,20 +106,20 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
         compute_units_consumed: meta.compute_units_consumed,
         cost_units: meta.cost_units,
     };
-    encoding().serialize(&record).map_err(corrupt)
+    encoding().serialize(&(head, details)).map_err(corrupt)
 }
 
 pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
-    let record: Record = encoding().deserialize(bytes).map_err(corrupt)?;
-    let transaction: VersionedTransaction = bincode::deserialize(&record.wire).map_err(corrupt)?;
+    let (head, details): (Head, Details) = encoding().deserialize(bytes).map_err(corrupt)?;
+    let transaction: VersionedTransaction = bincode::deserialize(head.wire).map_err(corrupt)?;
     let keys = Keys::new(
         transaction.message.static_account_keys(),
-        &record.loaded_addresses,
+        &head.loaded_addresses,
     );
-    let log_messages = record
+    let log_messages = details
         .log_lines
         .map(|lines| lines.iter().map(|line| line.render(&keys.texts)).collect());
-    let (pre_token_balances, post_token_balances) = match record.token_balances {
+    let (pre_token_balances, post_token_balances) = match details.token_balances {
         None => (None, None),
         Some(balances) => (
             Some(keys.split(&balances, |balance| balance.before)),
@@ -118,30 +127,49 @@ pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
         ),
     };
     let mut meta = TransactionStatusMeta {
-        status: record.status,
-        fee: record.fee,
-        pre_balances: record.pre_balances,
-        post_balances: record.post_balances,
-        inner_instructions: record.inner_instructions,
+        status: head.status,
+        fee: details.fee,
+        pre_balances: details.pre_balances,
+        post_balances: details.post_balances,
+        inner_instructions: details.inner_instructions,
         log_messages,
         pre_token_balances,
         post_token_balances,
         // surfpool pays none.
         rewards: Some(Vec::new()),
-        loaded_addresses: record.loaded_addresses,
+        loaded_addresses: head.loaded_addresses,
         return_data: None,
-        compute_units_consumed: record.compute_units_consumed,
-        cost_units: record.cost_units,
+        compute_units_consumed: details.compute_units_consumed,
+        cost_units: details.cost_units,
     };
-    if let Some((program_id, data)) = record.return_data {
+    if let Some((program_id, data)) = details.return_data {
         let returned = meta.return_data.get_or_insert_default();
         returned.program_id = program_id;
         returned.data = data;
     }
     Ok(TransactionWithStatusMeta {
-        slot: record.slot,
+        slot: head.slot,
         transaction,
         meta,
+    })
+}
+
+/// Only what a list of transactions needs: slot, error, addresses, and of the instructions the memos.
+pub fn decode_listed(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
+    let mut reader = bincode::Deserializer::from_slice(bytes, encoding());
+    let head = Head::deserialize(&mut reader).map_err(corrupt)?;
+    let memo_programs = [spl_memo_interface::v1::ID, spl_memo_interface::v3::ID];
+    let Some(transaction) = wire::outline(head.wire, &memo_programs) else {
+        return decode(bytes);
+    };
+    Ok(TransactionWithStatusMeta {
+        slot: head.slot,
+        transaction,
+        meta: TransactionStatusMeta {
+            status: head.status,
+            loaded_addresses: head.loaded_addresses,
+            ..TransactionStatusMeta::default()
+        },
     })
 }
 
@@ -349,11 +377,13 @@ mod tests {
                 ..TransactionStatusMeta::default()
             },
         );
-        let back = decode(&encode(&original).unwrap()).unwrap();
-        assert_eq!(
-            back.meta.status,
-            Err(TransactionError::InsufficientFundsForFee)
-        );
-        assert_eq!(back.meta.log_messages, original.meta.log_messages);
+        let bytes = encode(&original).unwrap();
+        for back in [decode(&bytes).unwrap(), decode_listed(&bytes).unwrap()] {
+            assert_eq!(back.slot, 31);
+            assert_eq!(
+                back.meta.status,
+                Err(TransactionError::InsufficientFundsForFee)
+            );
+        }
     }
 }

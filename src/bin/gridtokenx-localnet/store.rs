@@ -7,7 +7,10 @@ use std::path::Path;
 
 use bincode::Options;
 use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
@@ -34,14 +37,7 @@ const TRANSACTIONS: TableDefinition<&[u8; 64], &[u8]> = TableDefinition::new("tr
 const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
 
 const VERSION_KEY: &str = "version";
-const ORIGIN_KEY: &str = "origin";
-
-/// Where a chain began, fixed at its first start.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Origin {
-    pub genesis_hash: Hash,
-    pub slot: u64,
-}
+const GENESIS_HASH_KEY: &str = "genesis hash";
 
 /// What is kept of a block beside its transactions. Its blockhash follows from its height.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +105,7 @@ impl Store {
 
     fn prepare(database: Database) -> Result<Self, StoreError> {
         let store = Self { database };
-        let transaction = store.database.begin_write()?;
+        let transaction = store.begin_write()?;
         {
             let mut meta = transaction.open_table(META)?;
             let found = meta
@@ -119,7 +115,7 @@ impl Store {
                 None => {
                     meta.insert(VERSION_KEY, FORMAT_VERSION.to_le_bytes().as_slice())?;
                 }
-                Some(version) if version == FORMAT_VERSION.to_le_bytes() => {}
+                Some(version) if version == FORMAT_VERSION.to_le_bytes() => return Ok(store),
                 Some(version) => {
                     let version = <[u8; 4]>::try_from(version.as_slice()).map_or_else(
                         |_| "unknown".to_owned(),
@@ -136,32 +132,55 @@ impl Store {
         Ok(store)
     }
 
-    /// Where this chain began; `new` is stored if it begins now.
-    pub fn origin_or(&self, new: Origin) -> Result<Origin, StoreError> {
-        let transaction = self.database.begin_write()?;
-        let origin = {
+    /// The next start after a kill -9 opens at once instead of reading the whole file.
+    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        Ok(transaction)
+    }
+
+    /// The genesis hash of the chain in this store, and its newest block. A new chain begins with `first_blocks`,
+    /// which are empty, oldest first.
+    pub fn begin_or_continue(
+        &self,
+        new_genesis_hash: Hash,
+        first_blocks: &[(u64, Header)],
+    ) -> Result<(Hash, (u64, Header)), StoreError> {
+        let transaction = self.begin_write()?;
+        let (genesis_hash, tip) = {
             let mut meta = transaction.open_table(META)?;
+            let mut headers = transaction.open_table(HEADERS)?;
             let stored = meta
-                .get(ORIGIN_KEY)?
-                .map(|bytes| decode("origin", bytes.value()))
+                .get(GENESIS_HASH_KEY)?
+                .map(|bytes| decode("genesis hash", bytes.value()))
                 .transpose()?;
-            match stored {
-                Some(origin) => origin,
+            let genesis_hash = match stored {
+                Some(genesis_hash) => genesis_hash,
                 None => {
-                    meta.insert(ORIGIN_KEY, encode("origin", &new)?.as_slice())?;
-                    new
+                    let bytes = encode("genesis hash", &new_genesis_hash)?;
+                    meta.insert(GENESIS_HASH_KEY, bytes.as_slice())?;
+                    for (slot, header) in first_blocks {
+                        headers.insert(slot, encode("header", header)?.as_slice())?;
+                    }
+                    new_genesis_hash
                 }
-            }
+            };
+            let (slot, header) = headers.last()?.ok_or_else(|| StoreError::Corrupt {
+                what: "chain",
+                reason: "it has no block".to_owned(),
+            })?;
+            (
+                genesis_hash,
+                (slot.value(), decode("header", header.value())?),
+            )
         };
         transaction.commit()?;
-        Ok(origin)
+        Ok((genesis_hash, tip))
     }
 
     /// Writes a block: all of it or nothing.
     pub fn write(&self, block: &Block) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write()?;
-        // The next start after a kill -9 opens at once instead of reading the whole file.
-        transaction.set_quick_repair(true);
+        let transaction = self.begin_write()?;
         {
             let mut accounts = transaction.open_table(ACCOUNTS)?;
             for (pubkey, change) in &block.accounts {
@@ -191,7 +210,12 @@ impl Store {
             }
             let mut headers = transaction.open_table(HEADERS)?;
             headers.insert(block.slot, encode("header", &block.header)?.as_slice())?;
-            if let Some(old) = block.slot.checked_sub(EMPTY_HEADERS_KEPT) {
+            // The first one stays: those after it are derived from it.
+            if let Some(old) = block
+                .slot
+                .checked_sub(EMPTY_HEADERS_KEPT)
+                .filter(|&old| old > 0)
+            {
                 let is_empty = headers
                     .get(old)?
                     .map(|bytes| decode::<Header>("header", bytes.value()))
@@ -204,11 +228,6 @@ impl Store {
         }
         transaction.commit()?;
         Ok(())
-    }
-
-    /// The newest block.
-    pub fn tip(&self) -> Result<Option<(u64, Header)>, StoreError> {
-        self.header_at_or_below(u64::MAX)
     }
 
     /// The newest stored header whose slot is not above `slot`.
@@ -268,15 +287,16 @@ impl Store {
             .len()?)
     }
 
-    /// Every transaction, one at a time: all of them would not fit the memory of a chain that ran for weeks.
-    pub fn transactions(
+    /// What a list needs of every transaction, one at a time: all of them would not fit the memory of a chain that
+    /// ran for weeks.
+    pub fn transactions_listed(
         &self,
     ) -> Result<impl Iterator<Item = Result<TransactionWithStatusMeta, StoreError>>, StoreError>
     {
         let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
         Ok(transactions
             .range::<&[u8; 64]>(..)?
-            .map(|row| record::decode(row?.1.value())))
+            .map(|row| record::decode_listed(row?.1.value())))
     }
 
     pub fn accounts(&self) -> Result<Vec<(Pubkey, Account)>, StoreError> {

@@ -2,17 +2,20 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `command` | the subcommand: serves until a signal |
 //! | `database` | opens the pool, refuses a pooler that would break the service silently, runs the migrations |
 //! | `solana` | endpoints, keys and mint; makes mint and funding once on a local chain |
 //! | `start` | starts every room |
 //! | `drain` | the order in which they end |
 
+mod command;
 mod database;
-
+mod drain;
 mod error;
 mod solana;
+mod start;
 
-
-
+pub use command::{ServeArgs, run};
+pub use drain::RunningService;
 pub use error::StartError;
-
+pub use start::start;

@@ -1,3 +1,15 @@
-//! What the tests share.
+//! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
+pub mod client;
+pub mod grid;
 pub mod localnet;
+pub mod proxy;
+pub mod server;
+pub mod wait;
+pub mod world;
+
+pub use client::{Api, Meter};
+pub use grid::Grid;
+pub use proxy::{Proxy, Verdict};
+pub use server::Server;
+pub use wait::eventually;

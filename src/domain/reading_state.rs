@@ -1,23 +1,25 @@
-//! The two state machines of the ledger: of a reading, and of the transaction that pays it.
+//! The states of a reading.
 //!
 //! Invariant: what was confirmed is never paid again. From `minted` the only way back to `pending` leads through
 //! [`ReadingEvent::Forked`] and then a proof of death; from `finalized` there is no way anywhere. An event that a state
 //! does not know is a defect of the caller, not a no-op.
 //!
 //! ```text
-//!  reading:  pending ─▶ submitted ─▶ minted ─▶ finalized        mint transaction: recorded ─▶ confirmed ─▶ finalized
-//!              ▲  ▲        │  ▲        │                                            │  ▲          │
-//!              │  └─ dead ─┘  └─ fork ─┘                                            ▼  └── fork ──┘
-//!              └─ failed ◀─ pending    submitted ─▶ quarantined ─▶ minted | pending     dead · quarantined
+//!  pending ─▶ submitted ─▶ minted ─▶ finalized
+//!    ▲  ▲        │  ▲        │
+//!    │  └─ dead ─┘  └─ fork ─┘
+//!    └─ failed ◀─ pending       submitted ─▶ quarantined ─▶ minted | pending
 //! ```
+//!
+//! A mint that the ledger lacks and an admin adopts takes its readings the same way: recorded, confirmed, finalized.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::excerpt::excerpt;
+use super::transition::{IllegalTransition, UnknownState};
 
 /// Where a reading is on its way to being paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,59 +64,6 @@ pub enum ReadingEvent {
     ResolvedLanded,
     /// A person answers for it that its transaction is dead.
     ResolvedDead,
-}
-
-/// Where a mint transaction is: the bytes that were signed to pay some readings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MintTransactionState {
-    /// Stored; sent or about to be sent; may land at any time.
-    Recorded,
-    /// Landed without an error, not final yet.
-    Confirmed,
-    /// Landed and cannot be rolled back.
-    Finalized,
-    /// Proven never to pay: its readings may be paid by another one.
-    Dead,
-    /// Neither found nor proven dead long after its expiry.
-    Quarantined,
-}
-
-/// What happens to a mint transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MintTransactionEvent {
-    /// Found on chain without an error.
-    Confirmed,
-    /// Found at finalized commitment.
-    Finalized,
-    /// Confirmed once, but no block holds it any more.
-    Forked,
-    /// Proven: expired and in none of the blocks that could hold it, or finalized with an error.
-    Dead,
-    /// Unproven for too long.
-    Quarantined,
-    /// A person says, and the chain shows, that it landed.
-    ResolvedLanded,
-    /// A person answers for it that it is dead; it stays watched.
-    ResolvedDead,
-}
-
-/// A change that must not happen. The caller has a defect, or acts on what it read before somebody else's change.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("a {machine} that is {state} cannot take {event}")]
-pub struct IllegalTransition {
-    pub machine: &'static str,
-    pub state: &'static str,
-    pub event: &'static str,
-}
-
-/// A text that names no state.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{text} is no state of a {machine}: one of {known}")]
-pub struct UnknownState {
-    text: String,
-    machine: &'static str,
-    known: String,
 }
 
 impl ReadingState {
@@ -273,125 +222,7 @@ impl ReadingEvent {
     }
 }
 
-impl MintTransactionState {
-    pub const ALL: [MintTransactionState; 5] = [
-        MintTransactionState::Recorded,
-        MintTransactionState::Confirmed,
-        MintTransactionState::Finalized,
-        MintTransactionState::Dead,
-        MintTransactionState::Quarantined,
-    ];
-
-    /// Every change of a mint transaction's state goes through here.
-    pub fn next(
-        self,
-        event: MintTransactionEvent,
-    ) -> Result<MintTransactionState, IllegalTransition> {
-        use MintTransactionEvent as Event;
-        use MintTransactionState::{Confirmed, Dead, Finalized, Quarantined, Recorded};
-        match (self, event) {
-            (Recorded | Quarantined, Event::Confirmed | Event::ResolvedLanded) => Ok(Confirmed),
-            (Recorded | Quarantined, Event::Dead | Event::ResolvedDead) => Ok(Dead),
-            (Recorded, Event::Quarantined) => Ok(Quarantined),
-            (Confirmed, Event::Finalized) => Ok(Finalized),
-            (Confirmed, Event::Forked) => Ok(Recorded),
-            (Recorded, Event::Finalized | Event::Forked)
-            | (Quarantined, Event::Finalized | Event::Forked | Event::Quarantined)
-            | (
-                Confirmed,
-                Event::Confirmed
-                | Event::Dead
-                | Event::Quarantined
-                | Event::ResolvedLanded
-                | Event::ResolvedDead,
-            )
-            | (
-                Finalized | Dead,
-                Event::Confirmed
-                | Event::Finalized
-                | Event::Forked
-                | Event::Dead
-                | Event::Quarantined
-                | Event::ResolvedLanded
-                | Event::ResolvedDead,
-            ) => Err(IllegalTransition {
-                machine: "mint transaction",
-                state: self.as_str(),
-                event: event.as_str(),
-            }),
-        }
-    }
-
-    /// Whether it pays, or may still pay, its readings: then no other transaction may.
-    pub fn is_live(self) -> bool {
-        match self {
-            MintTransactionState::Recorded
-            | MintTransactionState::Confirmed
-            | MintTransactionState::Finalized
-            | MintTransactionState::Quarantined => true,
-            MintTransactionState::Dead => false,
-        }
-    }
-
-    /// The state that the readings it pays are in; `None` when it pays none any more.
-    pub fn reading_state(self) -> Option<ReadingState> {
-        match self {
-            MintTransactionState::Recorded => Some(ReadingState::Submitted),
-            MintTransactionState::Confirmed => Some(ReadingState::Minted),
-            MintTransactionState::Finalized => Some(ReadingState::Finalized),
-            MintTransactionState::Quarantined => Some(ReadingState::Quarantined),
-            MintTransactionState::Dead => None,
-        }
-    }
-
-    /// As the database writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MintTransactionState::Recorded => "recorded",
-            MintTransactionState::Confirmed => "confirmed",
-            MintTransactionState::Finalized => "finalized",
-            MintTransactionState::Dead => "dead",
-            MintTransactionState::Quarantined => "quarantined",
-        }
-    }
-}
-
-impl MintTransactionEvent {
-    pub const ALL: [MintTransactionEvent; 7] = [
-        MintTransactionEvent::Confirmed,
-        MintTransactionEvent::Finalized,
-        MintTransactionEvent::Forked,
-        MintTransactionEvent::Dead,
-        MintTransactionEvent::Quarantined,
-        MintTransactionEvent::ResolvedLanded,
-        MintTransactionEvent::ResolvedDead,
-    ];
-
-    /// What it means for the readings that the transaction pays.
-    pub fn for_readings(self) -> ReadingEvent {
-        match self {
-            MintTransactionEvent::Confirmed => ReadingEvent::Confirmed,
-            MintTransactionEvent::Finalized => ReadingEvent::Finalized,
-            MintTransactionEvent::Forked => ReadingEvent::Forked,
-            MintTransactionEvent::Dead => ReadingEvent::Dead,
-            MintTransactionEvent::Quarantined => ReadingEvent::Quarantined,
-            MintTransactionEvent::ResolvedLanded => ReadingEvent::ResolvedLanded,
-            MintTransactionEvent::ResolvedDead => ReadingEvent::ResolvedDead,
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        self.for_readings().as_str()
-    }
-}
-
 impl fmt::Display for ReadingState {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for MintTransactionState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
     }
@@ -412,19 +243,128 @@ impl FromStr for ReadingState {
     }
 }
 
-impl FromStr for MintTransactionState {
-    type Err = UnknownState;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-    fn from_str(text: &str) -> Result<MintTransactionState, UnknownState> {
-        MintTransactionState::ALL
+    use super::*;
+
+    #[test]
+    fn the_way_of_a_reading_that_is_paid() {
+        let mut state = ReadingState::Pending;
+        for (event, expected) in [
+            (ReadingEvent::Recorded, ReadingState::Submitted),
+            (ReadingEvent::Confirmed, ReadingState::Minted),
+            (ReadingEvent::Forked, ReadingState::Submitted),
+            (ReadingEvent::Quarantined, ReadingState::Quarantined),
+            (ReadingEvent::Confirmed, ReadingState::Minted),
+            (ReadingEvent::Finalized, ReadingState::Finalized),
+        ] {
+            state = state.next(event).unwrap();
+            assert_eq!(state, expected);
+        }
+    }
+
+    #[test]
+    fn nothing_leads_away_from_finalized() {
+        for event in ReadingEvent::ALL {
+            let refused = ReadingState::Finalized.next(event).unwrap_err();
+            assert_eq!(
+                (refused.state, refused.event),
+                ("finalized", event.as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn minted_goes_on_to_finalized_or_by_a_fork_back_to_submitted() {
+        let ways: Vec<_> = ReadingEvent::ALL
             .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or_else(|| UnknownState {
-                text: excerpt(text),
-                machine: "mint transaction",
-                known: MintTransactionState::ALL
-                    .map(MintTransactionState::as_str)
-                    .join(", "),
-            })
+            .filter_map(|event| Some((event, ReadingState::Minted.next(event).ok()?)))
+            .collect();
+        assert_eq!(
+            ways,
+            [
+                (ReadingEvent::Finalized, ReadingState::Finalized),
+                (ReadingEvent::Forked, ReadingState::Submitted)
+            ]
+        );
+    }
+
+    #[test]
+    fn only_pending_can_be_recorded() {
+        for state in ReadingState::ALL {
+            let recorded = state.next(ReadingEvent::Recorded);
+            assert_eq!(recorded.is_ok(), state == ReadingState::Pending, "{state}");
+        }
+    }
+
+    #[test]
+    fn only_failed_and_pending_can_be_retried() {
+        for state in ReadingState::ALL {
+            let retried = state.next(ReadingEvent::Retried);
+            let may = matches!(state, ReadingState::Failed | ReadingState::Pending);
+            assert_eq!(retried.is_ok(), may, "{state}");
+        }
+    }
+
+    #[test]
+    fn unminted_is_all_that_is_neither_minted_nor_finalized() {
+        let unminted: Vec<_> = ReadingState::ALL
+            .into_iter()
+            .filter(|state| state.is_unminted())
+            .map(ReadingState::as_str)
+            .collect();
+        assert_eq!(unminted, ["pending", "submitted", "failed", "quarantined"]);
+    }
+
+    #[test]
+    fn text_and_json_are_the_same_word() {
+        for state in ReadingState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
+            let json = serde_json::to_string(&state).unwrap();
+            assert_eq!(json, format!("\"{state}\""));
+            assert_eq!(serde_json::from_str::<ReadingState>(&json).unwrap(), state);
+        }
+        assert_eq!(
+            "Minted".parse::<ReadingState>().unwrap_err().to_string(),
+            "Minted is no state of a reading: one of pending, submitted, minted, finalized, failed, quarantined"
+        );
+    }
+
+    proptest! {
+        /// Whatever is tried in whatever order: between two records lies a death, and nothing confirmed dies unless it
+        /// forked before.
+        #[test]
+        fn no_second_payment_without_a_death(
+            events in prop::collection::vec(prop::sample::select(&ReadingEvent::ALL[..]), 0..200),
+        ) {
+            let mut state = ReadingState::Pending;
+            let (mut live, mut confirmed) = (false, false);
+            for event in events {
+                let Ok(next) = state.next(event) else { continue };
+                match event {
+                    ReadingEvent::Recorded => {
+                        prop_assert!(!live, "recorded twice");
+                        live = true;
+                    }
+                    ReadingEvent::Confirmed | ReadingEvent::ResolvedLanded => confirmed = true,
+                    ReadingEvent::Forked => confirmed = false,
+                    ReadingEvent::Dead | ReadingEvent::ResolvedDead => {
+                        prop_assert!(live && !confirmed, "a confirmed mint died");
+                        live = false;
+                    }
+                    ReadingEvent::Finalized => prop_assert!(confirmed),
+                    ReadingEvent::Refused | ReadingEvent::GivenUp | ReadingEvent::Retried => {
+                        prop_assert!(!live);
+                    }
+                    ReadingEvent::Quarantined => prop_assert!(live && !confirmed),
+                }
+                state = next;
+                let free = matches!(state, ReadingState::Pending | ReadingState::Failed);
+                prop_assert_eq!(live, !free);
+                prop_assert_eq!(confirmed, !state.is_unminted());
+            }
+        }
     }
 }

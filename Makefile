@@ -1,0 +1,32 @@
+# Each target calls cargo or the program. `run`, `token`, `audit` and `listen` share one build, `test` its dependencies.
+
+GRIDTOKENX := $(or $(CARGO_TARGET_DIR),target)/debug/gridtokenx
+BUILD := cargo build --locked --features localnet
+TEST := cargo test --locked --features localnet,failpoints
+
+.DEFAULT_GOAL := help
+.PHONY: help run test token audit listen lint coverage
+
+help: ## Lists the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+run: ## Starts everything and plays a year of real meter data; ARGS="--exit --report FILE --day DAY --speed N|max --no-play --fresh"
+	@scripts/ensure-postgres && $(BUILD) && exec $(GRIDTOKENX) run $(ARGS)
+
+test: ## Runs all tests; ARGS="NAME" runs those whose name contains it
+	@DATABASE_URL= scripts/ensure-postgres && $(TEST) $(ARGS)
+
+token: ## Prints a development token: make -s token ROLE=admin|user [SUB=name] [TTL=24h]
+	@$(BUILD) -q && exec $(GRIDTOKENX) token --role '$(ROLE)' $(if $(SUB),--sub '$(SUB)') $(if $(TTL),--ttl '$(TTL)')
+
+audit: ## Proves that the books of the running system agree with its chain, as JSON
+	@$(BUILD) -q && exec $(GRIDTOKENX) audit --json $(ARGS)
+
+listen: ## Prints the events of the running system as they arrive; SUB=name for one owner's
+	@$(BUILD) -q && exec $(GRIDTOKENX) listen $(if $(SUB),--sub '$(SUB)') $(ARGS)
+
+lint: ## Checks format and style
+	@cargo fmt --check && cargo clippy --locked --all-targets --features localnet,failpoints -- --deny warnings
+
+coverage: ## Measures how much of the code the tests run (needs cargo-tarpaulin)
+	@DATABASE_URL= scripts/ensure-postgres && cargo tarpaulin --locked --features localnet,failpoints --engine llvm --follow-exec --out html --output-dir $(or $(CARGO_TARGET_DIR),target)/coverage $(ARGS)

@@ -1,0 +1,115 @@
+//! How far the play is: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::tally::{Counts, Tally};
+
+const REDRAW_PERIOD: Duration = Duration::from_millis(200);
+/// Often enough to see that it goes on, seldom enough for a log file.
+const LINE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Writes to stderr: stdout is for the report.
+pub struct Screen {
+    bar: Option<ProgressBar>,
+}
+
+impl Screen {
+    /// `readings`: how many the play has.
+    pub fn new(readings: u64) -> Screen {
+        if !std::io::stderr().is_terminal() {
+            return Screen { bar: None };
+        }
+        let bar = ProgressBar::with_draw_target(Some(readings), ProgressDrawTarget::stderr());
+        // The bar shows what is final: a reading counts as done when nothing can undo it.
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:32}] {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Screen { bar: Some(bar) }
+    }
+
+    /// Shows the tally until the caller drops this.
+    pub async fn show(&self, tally: &Tally, readings: u64) {
+        let period = if self.bar.is_some() {
+            REDRAW_PERIOD
+        } else {
+            LINE_PERIOD
+        };
+        let mut tick = interval(period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let counts = tally.counts();
+            match &self.bar {
+                Some(bar) => {
+                    bar.set_position(counts.finalized);
+                    bar.set_message(summary(counts, readings));
+                }
+                None => eprintln!("{}", summary(counts, readings)),
+            }
+        }
+    }
+
+    /// A line of its own.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Leaves the last figures standing.
+    pub fn close(&self, counts: Counts, readings: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(counts.finalized);
+                bar.abandon_with_message(summary(counts, readings));
+            }
+            None => eprintln!("{}", summary(counts, readings)),
+        }
+    }
+}
+
+fn summary(counts: Counts, readings: u64) -> String {
+    let mut summary = format!(
+        "{} of {readings} readings submitted, {} minted, {} finalized",
+        counts.submitted, counts.minted, counts.finalized
+    );
+    let refused = counts.submitted - counts.accepted;
+    if refused > 0 {
+        summary.push_str(&format!(", {refused} refused"));
+    }
+    if counts.failed > 0 {
+        summary.push_str(&format!(", {} failed", counts.failed));
+    }
+    summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_what_went_wrong_only_when_something_did() {
+        let mut counts = Counts {
+            submitted: 5,
+            accepted: 5,
+            minted: 4,
+            finalized: 3,
+            ..Counts::default()
+        };
+        assert_eq!(
+            summary(counts, 9),
+            "5 of 9 readings submitted, 4 minted, 3 finalized"
+        );
+        counts.accepted = 4;
+        counts.failed = 1;
+        assert_eq!(
+            summary(counts, 9),
+            "5 of 9 readings submitted, 4 minted, 3 finalized, 1 refused, 1 failed"
+        );
+    }
+}

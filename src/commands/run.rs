@@ -1,0 +1,344 @@
+//! `gridtokenx run`: database, chain and service from one command, a play of real meter data, and its report.
+//!
+//! Invariant: whatever this starts it also ends, in order, unless it is killed; and what a killed one left running never
+//! keeps the next one from starting. Order of the end: the play, the service (it drains), the chain, the database.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use clap::Args;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::atomic_file::folder_of;
+use super::backoff::Backoff;
+use super::console;
+use super::data_dir::{DataDir, DataDirError};
+use super::foundation::Foundation;
+use super::play::{
+    Calendar, Day, Outcome, PLAYER, Play, PlayError, STALL_LIMIT, Service, Speed, Stage,
+};
+use super::report::{Report, ReportError, Subject};
+use super::running::Running;
+use super::serve::{self, RunningService, StartError};
+use super::signals::stop_on_signal;
+use super::tokens::{TokenError, TokenSource, with_development_secret};
+use crate::chain::Endpoints;
+use crate::config::{Config, ConfigError};
+use crate::embedded::EmbeddedError;
+use crate::meters::Role;
+use crate::telemetry::{self, LogError};
+
+const REPORT_RETRY_FIRST: Duration = Duration::from_secs(1);
+const REPORT_RETRY_LIMIT: Duration = Duration::from_secs(10);
+/// As long as a chain or a database may be away until the report is given up.
+const REPORT_LIMIT: Duration = Duration::from_secs(300);
+
+/// What to play, and what to do afterwards.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Writes a JSON report here once the last reading of the play is finalized and audited
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Ends after the report; status 0 only if every accepted reading is finalized and the audit holds
+    #[arg(long)]
+    pub exit: bool,
+
+    /// One real day of the data as one meter, or all days as a fleet: YYYY-MM-DD or fleet
+    #[arg(long, value_name = "DAY", default_value = "fleet")]
+    pub day: Day,
+
+    /// Meter time passes so many times faster than real time, or as fast as the service takes it: a number or max
+    #[arg(long, value_name = "N|max", default_value_t = Speed::DEFAULT)]
+    pub speed: Speed,
+
+    /// Serves what is there
+    #[arg(long)]
+    pub no_play: bool,
+
+    /// Sets the old data directory aside and starts anew
+    #[arg(long)]
+    pub fresh: bool,
+
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// Why it did not start, or ended early.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Foundation(#[from] EmbeddedError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Play(#[from] PlayError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(
+        "HTTP_ADDR={addr} cannot be listened on: {source}; stop what uses it, or give another address"
+    )]
+    Address {
+        addr: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("the report cannot be written: {} is no directory", .folder.display())]
+    NoReportFolder { folder: PathBuf },
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("running.json cannot be written: {0}")]
+    Running(std::io::Error),
+    #[error("the service ended by itself")]
+    ServiceEnded,
+}
+
+/// Runs until a signal, or with `--exit` until the report.
+pub async fn run(mut args: RunArgs) -> Result<ExitCode, RunError> {
+    let stop = stop_on_signal().map_err(RunError::Signals)?;
+    args.config.check()?;
+    telemetry::init_logs(&args.config.log)?;
+    if let Some(folder) = args
+        .report
+        .as_deref()
+        .map(folder_of)
+        .filter(|folder| !folder.is_dir())
+    {
+        return Err(RunError::NoReportFolder { folder });
+    }
+    let data_dir = open_data_dir(&args).await?;
+    let play = plan(&args, &data_dir)?;
+    // Before anything is started: a port in use is the commonest reason to fail.
+    check_free(args.config.http.addr).await?;
+    args.config.data_dir.path = data_dir.path().to_owned();
+    args.config.auth = with_development_secret(args.config.auth, data_dir.path())?;
+
+    let foundation = Foundation::start(&mut args.config).await?;
+    let ended = serve_and_play(&args, &data_dir, play, &stop).await;
+    foundation.stop().await;
+    ended
+}
+
+async fn open_data_dir(args: &RunArgs) -> Result<DataDir, RunError> {
+    let data_dir = DataDir::lock(&args.config.data_dir.path)?;
+    if !args.fresh {
+        return Ok(data_dir);
+    }
+    Foundation::stop_leftovers(data_dir.path()).await;
+    let (fresh, aside) = data_dir.set_aside(Utc::now())?;
+    eprintln!("The old data is kept in {}.", aside.display());
+    Ok(fresh)
+}
+
+/// The play, unless there is none to be given.
+fn plan(args: &RunArgs, data_dir: &DataDir) -> Result<Option<Play>, RunError> {
+    let now = Utc::now();
+    let first_start = data_dir.first_start(now)?;
+    if args.no_play {
+        return Ok(None);
+    }
+    let seed = data_dir.seed("meter-seed")?;
+    let play = Play::plan(args.day, args.speed, Calendar::before(first_start), &seed)?;
+    Ok(Some(play))
+}
+
+/// When the oldest interval passed the age limit, if it did.
+fn outdated_since(play: &Play, config: &Config, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let age_limit = TimeDelta::from_std(config.tokenization.reading_max_age).ok()?;
+    let too_old_at = play.oldest_start()? + age_limit;
+    (too_old_at <= now).then_some(too_old_at)
+}
+
+async fn check_free(addr: SocketAddr) -> Result<(), RunError> {
+    match TcpListener::bind(addr).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(RunError::Address { addr, source }),
+    }
+}
+
+async fn serve_and_play(
+    args: &RunArgs,
+    data_dir: &DataDir,
+    play: Option<Play>,
+    stop: &CancellationToken,
+) -> Result<ExitCode, RunError> {
+    let service = tokio::select! {
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        started = serve::start(args.config.clone()) => started?,
+    };
+    let running = running(&args.config, &service);
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(ExitCode::SUCCESS),
+        () = service.wait() => Err(RunError::ServiceEnded),
+        ended = perform(args, data_dir, play, &service, &running) => ended,
+    };
+    // Nobody is sent to a service that is about to end.
+    if let Err(error) = Running::remove(data_dir.path()) {
+        tracing::warn!(%error, "running.json stays behind");
+    }
+    if !service.shutdown().await {
+        tracing::warn!(
+            "the service did not finish in time; the next start goes on where it stands"
+        );
+    }
+    ended
+}
+
+/// The play and its report; without `--exit` it never ends by itself.
+async fn perform(
+    args: &RunArgs,
+    data_dir: &DataDir,
+    play: Option<Play>,
+    service: &RunningService,
+    running: &Running,
+) -> Result<ExitCode, RunError> {
+    running.write(data_dir.path()).map_err(RunError::Running)?;
+    console::say_where(running);
+
+    let played = match play {
+        None => Ok(true),
+        Some(play) => match outdated_since(&play, &args.config, Utc::now()) {
+            Some(since) => {
+                eprintln!(
+                    "Nothing is played: since {} the readings are older than TOKENIZATION_READING_MAX_AGE_DAYS; --fresh plays them anew.",
+                    since.to_rfc3339_opts(SecondsFormat::Secs, true)
+                );
+                Ok(false)
+            }
+            None => play_and_report(args, play, service, running).await,
+        },
+    };
+    match played {
+        Ok(holds) if args.exit => Ok(if holds {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }),
+        Err(error) if args.exit => Err(error),
+        Err(error) => {
+            eprintln!("The play ended early: {error}");
+            serve_on().await
+        }
+        Ok(_) => serve_on().await,
+    }
+}
+
+async fn serve_on() -> Result<ExitCode, RunError> {
+    console::say_serving();
+    std::future::pending().await
+}
+
+/// Whether every accepted reading is finalized and the audit holds.
+async fn play_and_report(
+    args: &RunArgs,
+    play: Play,
+    service: &RunningService,
+    running: &Running,
+) -> Result<bool, RunError> {
+    let config = &args.config;
+    let tokens = Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User)?);
+    let stage = Stage {
+        service: Service::new(&running.api_url, tokens.clone()).map_err(PlayError::from)?,
+        ws_url: running.ws_url.clone(),
+        tokens,
+        give_up_after: args.exit.then_some(STALL_LIMIT),
+    };
+    let day = play.day();
+    let outcome = play.perform(stage).await?;
+    let rpc_urls: Vec<String> = config
+        .solana
+        .rpc_urls
+        .iter()
+        .map(|url| url.expose().to_owned())
+        .collect();
+    let subject = Subject {
+        running,
+        config,
+        pool: service.pool(),
+        endpoints: &Endpoints::new(&rpc_urls, config.tokenization.transaction_timeout),
+        mint: service.mint_address(),
+    };
+    let report = report_on(subject, day, &outcome).await?;
+    if let Some(path) = &args.report {
+        report.write(path)?;
+    }
+    console::say_report(&report, &outcome, config.tokenization.decimals);
+    Ok(report.holds())
+}
+
+/// Patient: a chain or database that is away for a moment costs no report.
+async fn report_on(
+    subject: Subject<'_>,
+    day: Day,
+    outcome: &Outcome,
+) -> Result<Report, ReportError> {
+    let mut backoff = Backoff::new(REPORT_RETRY_FIRST, REPORT_RETRY_LIMIT);
+    let begin = Instant::now();
+    loop {
+        match Report::make(subject, day, outcome).await {
+            Err(error) if begin.elapsed() < REPORT_LIMIT => {
+                tracing::warn!(%error, "no report yet; trying again");
+                sleep(backoff.next_wait()).await;
+            }
+            made => return made,
+        }
+    }
+}
+
+fn running(config: &Config, service: &RunningService) -> Running {
+    let rpc_urls: Vec<&str> = config
+        .solana
+        .rpc_urls
+        .iter()
+        .map(|url| url.expose())
+        .collect();
+    Running {
+        api_url: service.api_url(),
+        rpc_url: rpc_urls.join(","),
+        ws_url: service.ws_url(),
+        database_url: config
+            .database
+            .url
+            .as_ref()
+            .map_or("", |url| url.expose())
+            .to_owned(),
+        mint_address: service.mint_address().to_string(),
+        pid: std::process::id(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_play_is_outdated_once_its_oldest_interval_is() {
+        let first_start: DateTime<Utc> = "2026-11-25T04:12:55Z".parse().unwrap();
+        let config = Config::from_flags(["--tokenization-reading-max-age-days=7"]).unwrap();
+        let calendar = Calendar::before(first_start);
+        let play = Play::plan(Day::Fleet, Speed::Max, calendar, &[1; 32]).unwrap();
+        // Some day of the file has energy in its first half hour.
+        let limit: DateTime<Utc> = "2026-12-01T04:00:00Z".parse().unwrap();
+
+        assert_eq!(outdated_since(&play, &config, first_start), None);
+        assert_eq!(
+            outdated_since(&play, &config, limit - TimeDelta::seconds(1)),
+            None
+        );
+        assert_eq!(outdated_since(&play, &config, limit), Some(limit));
+    }
+}

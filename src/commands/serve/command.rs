@@ -1,0 +1,57 @@
+//! `gridtokenx serve`: the service alone, on a database and a chain that are there.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{StartError, start};
+use crate::commands::signals::stop_on_signal;
+use crate::config::Config;
+use crate::telemetry;
+
+#[derive(Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: Config,
+
+    /// Once it serves, its address (http://host:port) appears in this file
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once, and loses nothing: the ledger recovers.
+pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
+    args.config.check_complete()?;
+    telemetry::init_logs(&args.config.log)
+        .map_err(|error| StartError::Other(error.to_string()))?;
+    let stop = stop_on_signal().map_err(|error| StartError::Other(error.to_string()))?;
+    let service = tokio::select! {
+        started = start(args.config) => started?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    if let Some(file) = &args.ready_file {
+        write_ready_file(file, &service.api_url())?;
+    }
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = service.wait() => {
+            return Err(StartError::Other("the service ended by itself; its log says why".to_owned()));
+        }
+    }
+    service.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// By rename: whoever waits for the file never reads half of it.
+fn write_ready_file(file: &Path, api_url: &str) -> Result<(), StartError> {
+    let draft = file.with_extension("draft");
+    std::fs::write(&draft, format!("{api_url}\n"))
+        .and_then(|()| std::fs::rename(&draft, file))
+        .map_err(|error| {
+            StartError::Other(format!(
+                "--ready-file {} cannot be written: {error}",
+                file.display()
+            ))
+        })
+}

@@ -1,0 +1,33 @@
+//! Ctrl-C and `kill`: the first one ends the program in order, the second one at once.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// What a shell reports of a program that SIGINT ended.
+const STATUS_AT_ONCE: i32 = 130;
+
+/// A token that SIGINT or SIGTERM cancels. From then on another one ends the process where it stands; what it leaves
+/// behind is what a kill leaves, and the next start deals with it.
+pub fn stop_on_signal() -> io::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    // Lives as long as the process: a signal may come at any time.
+    tokio::spawn(async move {
+        either(&mut interrupt, &mut terminate).await;
+        stopping.cancel();
+        either(&mut interrupt, &mut terminate).await;
+        std::process::exit(STATUS_AT_ONCE);
+    });
+    Ok(stop)
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

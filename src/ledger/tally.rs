@@ -1,0 +1,45 @@
+//! What the ledger tells the metrics, after its commits.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::settle::ChangedReading;
+use crate::telemetry::{Stage, names, observe_stage};
+
+/// Mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
+pub(super) fn transactions(outcome: &'static str, count: usize) {
+    metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(count as u64);
+}
+
+pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedReading]) {
+    self::transactions("confirmed", transactions);
+    metrics::counter!(names::FEES_PAID_LAMPORTS).increment(lamports);
+    metrics::counter!(names::MINTING_SUCCESSES).increment(readings.len() as u64);
+    let base_units = readings
+        .iter()
+        .filter_map(|reading| u64::try_from(reading.base_units).ok())
+        .sum();
+    metrics::counter!(names::TOKENS_MINTED).increment(base_units);
+    observe(Stage::Confirmed, readings);
+}
+
+pub(super) fn finalized(transactions: usize, readings: &[ChangedReading]) {
+    self::transactions("finalized", transactions);
+    observe(Stage::Finalized, readings);
+}
+
+pub(super) fn refused(readings: usize) {
+    metrics::counter!(names::MINTING_FAILURES).increment(readings as u64);
+}
+
+fn observe(stage: Stage, readings: &[ChangedReading]) {
+    for reading in readings {
+        observe_stage(stage, since(reading.accepted_at));
+    }
+}
+
+/// Time since a moment of the database's clock; a clock that lags gives zero.
+pub(super) fn since(moment: DateTime<Utc>) -> Duration {
+    (Utc::now() - moment).to_std().unwrap_or_default()
+}

@@ -1,0 +1,93 @@
+//! Meters with what they have reported so far.
+
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
+
+use super::store::MeterRow;
+use super::{Caller, Meter, MeterError};
+
+/// Meters in one page unless the caller says otherwise.
+pub const METERS_PER_PAGE_DEFAULT: u16 = 100;
+/// Meters in one page at most: each costs an aggregate over its readings.
+pub const METERS_PER_PAGE_MAX: u16 = 1000;
+
+/// A meter and the sums over its accepted readings.
+#[derive(Clone, Debug)]
+pub struct MeterSummary {
+    pub meter: Meter,
+    /// How many readings were accepted.
+    pub readings: i64,
+    /// Energy of them, kWh, canonical decimal; a sum may have more digits than one [`Kwh`](crate::domain::Kwh) holds.
+    pub kwh_total: String,
+    /// What they pay, base units; a sum may pass the chain's 64 bits.
+    pub base_units_total: String,
+}
+
+/// Some meters in the order of their serials.
+#[derive(Clone, Debug)]
+pub struct MeterPage {
+    pub meters: Vec<MeterSummary>,
+    /// The serial to go on after; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// The caller's meters, or all of them for an admin, after the serial `after`. `limit` is
+/// 1..=[`METERS_PER_PAGE_MAX`]; what lies outside is taken for the nearest.
+pub async fn list(
+    pool: &PgPool,
+    caller: &Caller,
+    after: Option<&str>,
+    limit: u16,
+) -> Result<MeterPage, MeterError> {
+    let page_size = limit.clamp(1, METERS_PER_PAGE_MAX);
+    let mut query = page_query(caller, after, page_size);
+    let rows = query.build().fetch_all(pool).await?;
+    let mut meters = rows
+        .iter()
+        .map(|row| {
+            Ok(MeterSummary {
+                meter: Meter::try_from(MeterRow::from_row(row)?)?,
+                readings: row.try_get("readings")?,
+                kwh_total: row.try_get("kwh_total")?,
+                base_units_total: row.try_get("base_units_total")?,
+            })
+        })
+        .collect::<sqlx::Result<Vec<MeterSummary>>>()?;
+    let is_last = meters.len() <= usize::from(page_size);
+    meters.truncate(usize::from(page_size));
+    let next = meters
+        .last()
+        .filter(|_| !is_last)
+        .map(|last| last.meter.serial.as_str().to_owned());
+    Ok(MeterPage { meters, next })
+}
+
+/// Asks for one more than the page holds: it tells whether there is a next one.
+fn page_query(caller: &Caller, after: Option<&str>, page_size: u16) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(
+        "SELECT page.*, total.readings, total.kwh_total, total.base_units_total
+         FROM (
+             SELECT id, serial, owner, wallet, interval_minutes, rollout_bucket, registered_at
+             FROM meters
+             WHERE serial > ",
+    );
+    query.push_bind(after.unwrap_or_default().to_owned());
+    if !caller.is_admin() {
+        query.push(" AND owner = ");
+        query.push_bind(caller.subject.clone());
+    }
+    query.push(" ORDER BY serial LIMIT ");
+    query.push_bind(i64::from(page_size) + 1);
+    query.push(
+        ") page
+         -- One walk through readings_by_meter for each meter of the page.
+         CROSS JOIN LATERAL (
+             SELECT count(*) AS readings,
+                    trim_scale(COALESCE(sum(kwh), 0))::TEXT AS kwh_total,
+                    COALESCE(sum(base_units), 0)::TEXT AS base_units_total
+             FROM readings
+             WHERE meter = page.id
+         ) total
+         ORDER BY page.serial",
+    );
+    query
+}

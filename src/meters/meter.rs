@@ -1,0 +1,30 @@
+//! A registered meter.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::{MeterSerial, Wallet};
+
+/// A meter as the books hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meter {
+    /// Key within the database.
+    pub id: i64,
+    /// What the API calls `meter_id`.
+    pub serial: MeterSerial,
+    /// The subject that owns it.
+    pub owner: String,
+    /// Whom its readings pay.
+    pub wallet: Wallet,
+    /// Length of a reading whose start is not given, minutes, 1..=1440.
+    pub interval_minutes: u16,
+    /// Place in the roll-out, 0..=99.
+    pub rollout_bucket: u8,
+    pub registered_at: DateTime<Utc>,
+}
+
+impl Meter {
+    /// Length of a reading whose start is not given.
+    pub fn interval(&self) -> TimeDelta {
+        TimeDelta::minutes(i64::from(self.interval_minutes))
+    }
+}

@@ -1,0 +1,87 @@
+//! What lives at a wallet's address on chain.
+
+use std::time::Duration;
+
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+
+use super::MeterError;
+use crate::chain::Endpoints;
+use crate::domain::Wallet;
+
+/// How long one endpoint may take, before the next is asked: a person waits for the answer.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Refuses an address whose account belongs to another program than the system program: tokens for it would belong to
+/// nobody who can sign. An account that does not exist yet is fine. Any endpoint's answer will do; without one the
+/// question stays open.
+pub(super) async fn check_wallet_account(
+    endpoints: &Endpoints,
+    wallet: Wallet,
+) -> Result<(), MeterError> {
+    for endpoint in endpoints.iter() {
+        let address = wallet.pubkey();
+        let look_up = endpoint
+            .rpc()
+            .get_account_with_commitment(&address, CommitmentConfig::confirmed());
+        match tokio::time::timeout(LOOK_UP_LIMIT, look_up).await {
+            Ok(Ok(answer)) => {
+                return judge(wallet, answer.value.map(|account| account.owner));
+            }
+            // The client's error is not logged: it may hold the URL, and that an access key.
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(
+                    endpoint = endpoint.name(),
+                    "did not answer what lives at a wallet's address"
+                );
+                endpoints.turn_away_from(endpoint);
+            }
+        }
+    }
+    Err(MeterError::ChainUnavailable { wallet })
+}
+
+fn judge(wallet: Wallet, account_owner: Option<Pubkey>) -> Result<(), MeterError> {
+    match account_owner {
+        Some(program) if program != solana_system_interface::program::ID => {
+            Err(MeterError::WalletOfProgram {
+                wallet,
+                program: program.to_string(),
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use solana_sdk::signature::{Keypair, Signer as _};
+
+    use super::*;
+
+    #[test]
+    fn an_account_of_a_program_is_no_wallet_and_a_missing_account_may_become_one() {
+        let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
+        assert!(judge(wallet, None).is_ok());
+        assert!(judge(wallet, Some(solana_system_interface::program::ID)).is_ok());
+        let error = judge(wallet, Some(spl_token_interface::ID)).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("belongs to the program TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
+        );
+    }
+
+    #[tokio::test]
+    async fn without_an_answering_endpoint_the_question_stays_open() {
+        // Nobody listens on port 1.
+        let urls = [
+            "http://127.0.0.1:1".to_owned(),
+            "http://127.0.0.1:1/other".to_owned(),
+        ];
+        let endpoints = Endpoints::new(&urls, Duration::from_secs(1));
+        let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
+        let answer = check_wallet_account(&endpoints, wallet).await;
+        assert!(matches!(answer, Err(MeterError::ChainUnavailable { .. })));
+    }
+}

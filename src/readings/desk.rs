@@ -1,0 +1,329 @@
+//! One batch of readings, one transaction.
+//!
+//! Invariant: a reading is answered "accepted" only after the COMMIT that stored it was answered, and a failed batch
+//! never costs a good reading. A rival that commits first makes the whole batch look again; one row that the database
+//! refuses is found by halving; when the database is away everybody is told that nothing was stored, and when it went
+//! away during COMMIT, that it is not known.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use chrono::Utc;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use tokio::time::{sleep, timeout};
+
+use super::claim::Claim;
+use super::error::ReadingError;
+use super::intake::Accepted;
+use super::rules::ReadingRules;
+use super::store;
+use super::verdict::{Judge, NewReading, Placed};
+use crate::domain::MeterSerial;
+use crate::meters::{self, Caller, Meter};
+use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+use crate::telemetry::names::READINGS_PROCESSED;
+
+/// A claim and who makes it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) caller: Caller,
+    pub(super) claim: Claim,
+}
+
+/// What the caller is told.
+pub(super) type Answer = Result<Accepted, ReadingError>;
+
+/// How long a statement waits for a rival's lock. Rivals are other batches of milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the database keeps the transaction of a process that stopped in the middle of it.
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Times that a batch looks again after it lost a race. Each loss means that a rival committed, so this is plenty.
+const RACES_MAX: u32 = 8;
+/// Longest pause after the first lost race, and by how much each further one may be longer.
+const RACE_PAUSE_STEP: Duration = Duration::from_millis(10);
+
+/// Where batches are stored.
+pub(super) struct Desk {
+    pool: PgPool,
+    rules: ReadingRules,
+    begin: String,
+    transaction_limit: Duration,
+}
+
+/// Why a transaction came to nothing.
+#[derive(Debug)]
+enum Fault {
+    /// A rival was faster, or the database untied a deadlock: try again.
+    Raced,
+    /// The database refuses something in this batch.
+    Spoiled(sqlx::Error),
+    /// The database cannot be reached, or cannot write.
+    Away(String),
+    /// The schema is not what this program expects: no row is to blame.
+    Broken(sqlx::Error),
+    /// The answer to COMMIT was lost.
+    Unknown(String),
+}
+
+impl Desk {
+    pub(super) fn new(pool: PgPool, rules: ReadingRules, transaction_limit: Duration) -> Desk {
+        let begin = format!(
+            "BEGIN; \
+             SET LOCAL statement_timeout = {}; \
+             SET LOCAL lock_timeout = {}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}",
+            transaction_limit.as_millis(),
+            LOCK_TIMEOUT.min(transaction_limit).as_millis(),
+            IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
+        );
+        Desk {
+            pool,
+            rules,
+            begin,
+            transaction_limit,
+        }
+    }
+
+    /// Answers each request at its own index.
+    pub(super) async fn run(&self, batch: Vec<Request>) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(batch.len());
+        // Last in, first out, and later halves go in first: answers come in the order of requests, and among equals the
+        // first still wins.
+        let mut parts: Vec<Range<usize>> = vec![0..batch.len()];
+        while let Some(part) = parts.pop() {
+            match self.store(&batch[part.clone()]).await {
+                Ok(stored) => answers.extend(stored),
+                Err(Fault::Spoiled(_) | Fault::Raced) if part.len() > 1 => {
+                    let middle = part.start + part.len() / 2;
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                }
+                Err(fault) => {
+                    let refusal = refusal(&fault, part.len());
+                    answers.extend(part.map(|_| Err(refusal())));
+                }
+            }
+        }
+        answers
+    }
+
+    /// Tries until it is stored, or lost too many races.
+    async fn store(&self, batch: &[Request]) -> Result<Vec<Answer>, Fault> {
+        for races_lost in 1..=RACES_MAX {
+            match self.attempt(batch).await {
+                Err(Fault::Raced) => {
+                    // Rivals that met once shall not meet again in step.
+                    sleep((RACE_PAUSE_STEP * races_lost).mul_f64(rand::random())).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Fault::Raced)
+    }
+
+    async fn attempt(&self, batch: &[Request]) -> Result<Vec<Answer>, Fault> {
+        let mut connection = self.pool.acquire().await.map_err(classify)?;
+        let outcome = self.transact(&mut connection, batch).await;
+        if let Err(Fault::Away(_) | Fault::Unknown(_)) = outcome {
+            // It may hang for ever: nobody else shall get it.
+            connection.close_on_drop();
+        }
+        let answers = outcome?;
+        let accepted = answers
+            .iter()
+            .filter(|answer| matches!(answer, Ok(accepted) if !accepted.duplicate))
+            .count();
+        metrics::counter!(READINGS_PROCESSED).increment(accepted as u64);
+        Ok(answers)
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut PgConnection,
+        batch: &[Request],
+    ) -> Result<Vec<Answer>, Fault> {
+        let limit = self.transaction_limit;
+        let (transaction, answers) = timeout(limit, self.fill(connection, batch))
+            .await
+            .map_err(|_| Fault::Away("the transaction took too long".to_owned()))??;
+        crate::failpoint!(
+            "intake.before_commit",
+            Fault::Away("injected before COMMIT".to_owned())
+        );
+        timeout(limit, transaction.commit())
+            .await
+            .map_err(|_| Fault::Unknown("COMMIT took too long".to_owned()))?
+            .map_err(classify_commit)?;
+        crate::failpoint!(
+            "intake.committed",
+            Fault::Unknown("injected after COMMIT".to_owned())
+        );
+        Ok(answers)
+    }
+
+    /// Everything but the COMMIT.
+    async fn fill<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        batch: &[Request],
+    ) -> Result<(Transaction<'c, Postgres>, Vec<Answer>), Fault> {
+        let mut transaction = connection
+            .begin_with(AssertSqlSafe(self.begin.clone()))
+            .await
+            .map_err(classify)?;
+        let serials: Vec<&str> = batch
+            .iter()
+            .map(|request| request.claim.serial.as_str())
+            .collect();
+        let meters = meters::find_by_serials(&mut *transaction, &serials)
+            .await
+            .map_err(classify)?;
+        let mut places = Vec::with_capacity(batch.len());
+        let mut claims = Vec::with_capacity(batch.len());
+        for request in batch {
+            places.push(place(request, &meters).map(|placed| {
+                claims.push(placed);
+                claims.len() - 1
+            }));
+        }
+        let stored = store::last_before_ends(&mut transaction, &claims)
+            .await
+            .map_err(classify)?;
+        let mut judge = Judge::new(&self.rules, Utc::now());
+        let mut verdicts: Vec<Option<Answer>> = claims
+            .into_iter()
+            .zip(&stored)
+            .map(|(placed, stored)| Some(judge.decide(placed, stored.as_ref())))
+            .collect();
+        let answers = places
+            .into_iter()
+            .map(|place| verdicts[place?].take().ok_or(ReadingError::NotStored)?)
+            .collect();
+        self.write(&mut transaction, &judge.into_new_readings())
+            .await?;
+        Ok((transaction, answers))
+    }
+
+    /// Readings, guards, events, jobs and one NOTIFY.
+    async fn write(
+        &self,
+        transaction: &mut PgConnection,
+        readings: &[NewReading<'_>],
+    ) -> Result<(), Fault> {
+        if readings.is_empty() {
+            return Ok(());
+        }
+        if !store::insert(transaction, readings)
+            .await
+            .map_err(classify)?
+        {
+            return Err(Fault::Raced);
+        }
+        let events: Vec<Event> = readings.iter().map(received).collect();
+        let jobs: Vec<Job> = readings
+            .iter()
+            .map(|reading| Job::mint_reading(reading.id, None))
+            .collect();
+        let written = async {
+            outbox::publish(transaction, &events).await?;
+            outbox::enqueue(transaction, &jobs).await?;
+            outbox::notify(transaction, Topic::OutboxAndJobs).await
+        };
+        written.await.map_err(classify)
+    }
+}
+
+/// Finds the meter that the request is about, if its caller may report for it.
+fn place<'a>(
+    request: &'a Request,
+    meters: &'a HashMap<MeterSerial, Meter>,
+) -> Result<Placed<'a>, ReadingError> {
+    let claim = &request.claim;
+    let meter = meters
+        .get(&claim.serial)
+        .filter(|meter| request.caller.may_see(&meter.owner))
+        .ok_or_else(|| ReadingError::UnknownMeter {
+            serial: claim.serial.clone(),
+        })?;
+    Ok(Placed {
+        claim,
+        meter,
+        interval: claim.interval_for(meter)?,
+    })
+}
+
+fn received(reading: &NewReading<'_>) -> Event {
+    let meter = reading.meter;
+    let fields = EventFields::of_reading(
+        reading.id,
+        &meter.owner,
+        &meter.serial,
+        meter.wallet,
+        reading.claim.kwh,
+    );
+    Event::new(EventType::MeterReadingReceived, &fields)
+}
+
+/// Logs, once for all of them, why readings were not stored, and gives what each caller is told.
+fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
+    match fault {
+        Fault::Raced => {
+            tracing::warn!(readings, "readings were not stored: they lost every race");
+            || ReadingError::Unavailable
+        }
+        Fault::Away(reason) => {
+            tracing::warn!(
+                readings,
+                reason,
+                "readings were not stored: the database is away"
+            );
+            || ReadingError::Unavailable
+        }
+        Fault::Unknown(reason) => {
+            tracing::warn!(
+                readings,
+                reason,
+                "the answer to COMMIT was lost: callers are told to send their readings again"
+            );
+            || ReadingError::OutcomeUnknown
+        }
+        Fault::Spoiled(error) | Fault::Broken(error) => {
+            tracing::error!(readings, %error, "readings were not stored: the database refuses them");
+            || ReadingError::NotStored
+        }
+    }
+}
+
+/// What an error before COMMIT means: nothing is stored.
+fn classify(error: sqlx::Error) -> Fault {
+    let code = match &error {
+        sqlx::Error::Database(refusal) => refusal.code().unwrap_or_default().into_owned(),
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+            return Fault::Spoiled(error);
+        }
+        _ => return Fault::Away(error.to_string()),
+    };
+    match code.as_str() {
+        // Serialisation failure, deadlock, a lock that was not free in time.
+        "40001" | "40P01" | "55P03" => Fault::Raced,
+        // A standby that only reads; our transaction idled for too long.
+        "25006" | "25P03" => Fault::Away(error.to_string()),
+        _ => match code.get(..2) {
+            // Connection, resources, shut-down or cancellation, input or output.
+            Some("08" | "53" | "57" | "58") => Fault::Away(error.to_string()),
+            // Unknown names and missing rights, invalid authorisation, internal errors.
+            Some("28" | "42" | "XX") => Fault::Broken(error),
+            _ => Fault::Spoiled(error),
+        },
+    }
+}
+
+/// At COMMIT only an answer that says "rolled back" is one.
+fn classify_commit(error: sqlx::Error) -> Fault {
+    match classify(error) {
+        fault @ (Fault::Raced | Fault::Spoiled(_)) => fault,
+        Fault::Away(reason) | Fault::Unknown(reason) => Fault::Unknown(reason),
+        Fault::Broken(error) => Fault::Unknown(error.to_string()),
+    }
+}

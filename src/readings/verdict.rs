@@ -1,0 +1,345 @@
+//! What becomes of each reading of a batch: accepted, a duplicate, or in conflict. Pure: the same stored readings and the
+//! same clock give the same verdicts.
+//!
+//! The readings of one meter never overlap. So of all that begin before an interval's end, the one that begins last also
+//! ends last: it alone tells whether the interval is free, is the same again, or overlaps.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::claim::Claim;
+use super::error::{Invalid, ReadingError};
+use super::intake::Accepted;
+use super::rules::ReadingRules;
+use crate::domain::{BaseUnits, Interval, Kwh, ReadingState};
+use crate::meters::Meter;
+
+/// A claim for a meter that its caller may report for.
+pub(super) struct Placed<'a> {
+    pub(super) claim: &'a Claim,
+    pub(super) meter: &'a Meter,
+    pub(super) interval: Interval,
+}
+
+/// A reading that is in the books, or will be if this batch commits.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) id: Uuid,
+    pub(super) interval: Interval,
+    pub(super) kwh: Kwh,
+    pub(super) state: ReadingState,
+    pub(super) base_units: BaseUnits,
+}
+
+/// A reading to be stored.
+pub(super) struct NewReading<'a> {
+    pub(super) id: Uuid,
+    pub(super) claim: &'a Claim,
+    pub(super) meter: &'a Meter,
+    pub(super) interval: Interval,
+    pub(super) base_units: BaseUnits,
+    /// Keeps the Merkle leaf from being guessed.
+    pub(super) salt: [u8; 16],
+}
+
+/// Decides one reading after the other: among equals of one batch the first wins.
+pub(super) struct Judge<'a> {
+    rules: &'a ReadingRules,
+    now: DateTime<Utc>,
+    /// What this batch accepted, by meter and start.
+    accepted: HashMap<i64, BTreeMap<DateTime<Utc>, Stored>>,
+    new: Vec<NewReading<'a>>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(rules: &'a ReadingRules, now: DateTime<Utc>) -> Judge<'a> {
+        Judge {
+            rules,
+            now,
+            accepted: HashMap::new(),
+            new: Vec::new(),
+        }
+    }
+
+    /// `last_before_end`: the stored reading of this meter that begins last before the interval's end. The answer holds
+    /// once the batch has committed.
+    pub(super) fn decide(
+        &mut self,
+        placed: Placed<'a>,
+        last_before_end: Option<&Stored>,
+    ) -> Result<Accepted, ReadingError> {
+        let interval = placed.interval;
+        let in_batch = self
+            .accepted
+            .get(&placed.meter.id)
+            .and_then(|of_meter| of_meter.range(..interval.end()).next_back())
+            .map(|(_, stored)| stored);
+        let rival = [last_before_end, in_batch]
+            .into_iter()
+            .flatten()
+            .find(|stored| stored.interval.overlaps(&interval));
+        match rival {
+            // Before its age is judged: the same reading is found again for ever.
+            Some(stored) => compare(&placed, stored),
+            None => Ok(self.accept(placed)?),
+        }
+    }
+
+    /// What was accepted, in the one order that all writers use: two batches never wait for each other in a circle.
+    pub(super) fn into_new_readings(mut self) -> Vec<NewReading<'a>> {
+        self.new
+            .sort_unstable_by_key(|reading| (reading.meter.id, reading.interval.start()));
+        self.new
+    }
+
+    fn accept(&mut self, placed: Placed<'a>) -> Result<Accepted, Invalid> {
+        let Placed {
+            claim,
+            meter,
+            interval,
+        } = placed;
+        let base_units = self.rules.worth(claim.kwh, interval, self.now)?;
+        let stored = Stored {
+            id: Uuid::now_v7(),
+            interval,
+            kwh: claim.kwh,
+            state: ReadingState::Pending,
+            base_units,
+        };
+        let accepted = Accepted::of(&stored, false);
+        self.new.push(NewReading {
+            id: stored.id,
+            claim,
+            meter,
+            interval,
+            base_units,
+            salt: rand::random(),
+        });
+        self.accepted
+            .entry(meter.id)
+            .or_default()
+            .insert(interval.start(), stored);
+        Ok(accepted)
+    }
+}
+
+fn compare(placed: &Placed<'_>, stored: &Stored) -> Result<Accepted, ReadingError> {
+    let serial = placed.meter.serial.clone();
+    let interval = placed.interval;
+    if stored.interval != interval {
+        return Err(ReadingError::Overlap {
+            serial,
+            interval,
+            reading_id: stored.id,
+            stored: stored.interval,
+        });
+    }
+    if stored.kwh != placed.claim.kwh {
+        return Err(ReadingError::OtherValue {
+            serial,
+            interval,
+            reading_id: stored.id,
+            stored: stored.kwh,
+            sent: placed.claim.kwh,
+        });
+    }
+    Ok(Accepted::of(stored, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+    use rust_decimal::Decimal;
+
+    use super::*;
+    use crate::domain::{MeterSerial, TokenRate, Wallet};
+
+    const NOON: DateTime<Utc> = DateTime::from_timestamp(1_772_366_400, 0).unwrap();
+
+    fn rules() -> ReadingRules {
+        ReadingRules {
+            rate: TokenRate::new(Decimal::ONE, 9).unwrap(),
+            kwh_max: Decimal::from(100),
+            age_max: std::time::Duration::from_secs(7 * 24 * 60 * 60),
+            base_units_max: BaseUnits::MAX,
+        }
+    }
+
+    fn meter(id: i64) -> Meter {
+        Meter {
+            id,
+            serial: MeterSerial::parse(&format!("m-{id}")).unwrap(),
+            owner: "alice".to_owned(),
+            wallet: Wallet::from_stored([1; 32]),
+            interval_minutes: 15,
+            rollout_bucket: 0,
+            registered_at: NOON,
+        }
+    }
+
+    fn claim(meter: &Meter, kwh: &str) -> Claim {
+        Claim {
+            serial: meter.serial.clone(),
+            kwh: Kwh::parse(kwh).unwrap(),
+            start: None,
+            end: NOON,
+            meter_signature: None,
+        }
+    }
+
+    /// Minutes before noon.
+    fn interval(from: i64, to: i64) -> Interval {
+        Interval::new(
+            NOON - TimeDelta::minutes(from),
+            NOON - TimeDelta::minutes(to),
+        )
+        .unwrap()
+    }
+
+    fn stored(interval: Interval, kwh: &str) -> Stored {
+        Stored {
+            id: Uuid::now_v7(),
+            interval,
+            kwh: Kwh::parse(kwh).unwrap(),
+            state: ReadingState::Finalized,
+            base_units: BaseUnits::new(7),
+        }
+    }
+
+    #[test]
+    fn the_same_reading_again_is_a_duplicate_whatever_its_age_and_the_rules_of_today() {
+        let (meter, rules) = (meter(1), rules());
+        let long_ago = interval(60 * 24 * 400, 60 * 24 * 400 - 15);
+        let before = stored(long_ago, "250");
+        let claim = claim(&meter, "250.000");
+        let placed = Placed {
+            claim: &claim,
+            meter: &meter,
+            interval: long_ago,
+        };
+        let mut judge = Judge::new(&rules, NOON);
+        let answer = judge.decide(placed, Some(&before)).unwrap();
+        assert_eq!(
+            answer,
+            Accepted {
+                reading_id: before.id,
+                duplicate: true,
+                state: ReadingState::Finalized,
+                base_units: BaseUnits::new(7),
+            }
+        );
+        assert!(judge.into_new_readings().is_empty());
+    }
+
+    #[test]
+    fn another_value_and_an_overlap_name_the_stored_reading() {
+        let (meter, rules) = (meter(1), rules());
+        let before = stored(interval(30, 15), "1.5");
+        let claim = claim(&meter, "1.6");
+        let mut judge = Judge::new(&rules, NOON);
+        let mut decide = |interval| {
+            let placed = Placed {
+                claim: &claim,
+                meter: &meter,
+                interval,
+            };
+            judge.decide(placed, Some(&before))
+        };
+        let other_value = decide(interval(30, 15)).unwrap_err();
+        assert_eq!(other_value.stored_reading(), Some(before.id));
+        assert_eq!(
+            other_value.to_string(),
+            format!(
+                "meter m-1 has reported 1.5 kWh for the interval 2026-03-01T11:30:00Z/2026-03-01T11:45:00Z already \
+                 (reading {}); 1.6 kWh is another value, and a stored reading does not change",
+                before.id
+            )
+        );
+        let overlap = decide(interval(31, 16)).unwrap_err();
+        assert_eq!(overlap.stored_reading(), Some(before.id));
+        assert_eq!(
+            overlap.to_string(),
+            format!(
+                "the interval 2026-03-01T11:29:00Z/2026-03-01T11:44:00Z of meter m-1 overlaps \
+                 2026-03-01T11:30:00Z/2026-03-01T11:45:00Z of reading {}; report only time that no reading covers",
+                before.id
+            )
+        );
+        // Intervals that touch do not overlap.
+        assert!(decide(interval(15, 0)).is_ok());
+        assert!(decide(interval(45, 30)).is_ok());
+    }
+
+    #[test]
+    fn within_a_batch_the_first_wins() {
+        let (meter, rules) = (meter(1), rules());
+        let (first, other) = (claim(&meter, "1.5"), claim(&meter, "2.5"));
+        let mut judge = Judge::new(&rules, NOON);
+        let placed = |claim, interval| Placed {
+            claim,
+            meter: &meter,
+            interval,
+        };
+        let winner = judge.decide(placed(&first, interval(15, 0)), None).unwrap();
+        assert!(!winner.duplicate);
+        let again = judge.decide(placed(&first, interval(15, 0)), None).unwrap();
+        assert_eq!(
+            again,
+            Accepted {
+                duplicate: true,
+                ..winner.clone()
+            }
+        );
+        let other_value = judge.decide(placed(&other, interval(15, 0)), None);
+        assert_eq!(
+            other_value.unwrap_err().stored_reading(),
+            Some(winner.reading_id)
+        );
+        let overlap = judge.decide(placed(&first, interval(30, 14)), None);
+        assert_eq!(
+            overlap.unwrap_err().stored_reading(),
+            Some(winner.reading_id)
+        );
+        assert_eq!(judge.into_new_readings().len(), 1);
+    }
+
+    proptest! {
+        /// Whatever is sent in whatever order: what is accepted never overlaps, what is refused overlaps something that
+        /// was accepted, and what is stored comes in one order.
+        #[test]
+        fn accepted_readings_never_overlap(
+            sent in prop::collection::vec((1_i64..3, 0_i64..300, 1_i64..60, 1_u32..3), 1..80)
+        ) {
+            let (meters, rules) = ([meter(0), meter(1), meter(2)], rules());
+            let claims: Vec<Claim> = sent
+                .iter()
+                .map(|(of, _, _, kwh)| claim(&meters[*of as usize], &kwh.to_string()))
+                .collect();
+            let mut judge = Judge::new(&rules, NOON);
+            let mut accepted: Vec<(i64, Interval)> = Vec::new();
+            for ((of, to, length, _), claim) in sent.iter().zip(&claims) {
+                let interval = interval(to + length, *to);
+                let is_free = !accepted
+                    .iter()
+                    .any(|(meter, other)| meter == of && other.overlaps(&interval));
+                let placed = Placed { claim, meter: &meters[*of as usize], interval };
+                let answer = judge.decide(placed, None);
+                let is_new = answer.is_ok_and(|accepted| !accepted.duplicate);
+                prop_assert_eq!(is_new, is_free);
+                if is_new {
+                    accepted.push((*of, interval));
+                }
+            }
+            let new: Vec<(i64, Interval)> = judge
+                .into_new_readings()
+                .iter()
+                .map(|reading| (reading.meter.id, reading.interval))
+                .collect();
+            accepted.sort_unstable();
+            prop_assert_eq!(new, accepted);
+        }
+    }
+}

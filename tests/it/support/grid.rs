@@ -1,0 +1,154 @@
+//! One test's world: a database, a mint authority with its mint, and as many services on them as the test wants.
+
+use gridtokenx::commands::serve::{self, RunningService};
+use gridtokenx::config::Config;
+use gridtokenx::meters::Role;
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::client::{Api, JWT_SECRET, Meter};
+use super::localnet::TempDir;
+use super::server::Server;
+use super::wait::eventually;
+use super::world::world;
+
+/// A service in this process, its database, and the means to look at both. More services can be put on the same database.
+pub struct Grid {
+    pub database_url: String,
+    pub rpc_url: String,
+    pub data_dir: TempDir,
+    pub pool: PgPool,
+    settings: Vec<(&'static str, String)>,
+    service: Option<RunningService>,
+}
+
+impl Grid {
+    /// A database and a chain, and a service on them.
+    pub async fn start() -> Grid {
+        Grid::start_with(&[]).await
+    }
+
+    /// With more settings, by the names of their variables.
+    pub async fn start_with(settings: &[(&'static str, &str)]) -> Grid {
+        let mut grid = Grid::without_service(settings).await;
+        grid.serve().await;
+        grid
+    }
+
+    /// A database and a chain; the test starts its own services.
+    pub async fn without_service(settings: &[(&'static str, &str)]) -> Grid {
+        Grid::on_chain(&world().rpc_url, settings).await
+    }
+
+    /// On another chain than the shared one, or on one endpoint of it.
+    pub async fn on_chain(rpc_url: &str, settings: &[(&'static str, &str)]) -> Grid {
+        let name = format!("grid_{}", uuid::Uuid::now_v7().simple());
+        let database_url = world().cluster.create_database(&name).await.unwrap();
+        let pool = PgPool::connect(&database_url).await.unwrap();
+        Grid {
+            database_url,
+            rpc_url: rpc_url.to_owned(),
+            data_dir: TempDir::new("grid"),
+            pool,
+            settings: settings
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect(),
+            service: None,
+        }
+    }
+
+    /// What a service of this grid is configured with.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = vec![
+            ("DATABASE_URL", self.database_url.clone()),
+            ("DATABASE_MAX_CONNECTIONS", "10".to_owned()),
+            ("SOLANA_RPC_URL", self.rpc_url.clone()),
+            ("HTTP_ADDR", "127.0.0.1:0".to_owned()),
+            ("JWT_SECRET", JWT_SECRET.to_owned()),
+            ("SHUTDOWN_TIMEOUT_SECS", "20".to_owned()),
+            (
+                "GRIDTOKENX_DATA_DIR",
+                self.data_dir.path().display().to_string(),
+            ),
+        ];
+        environment.extend(self.settings.clone());
+        environment
+    }
+
+    fn config(&self) -> Config {
+        let flags = self.environment().into_iter().map(|(name, value)| {
+            format!("--{}={value}", name.to_lowercase().replace('_', "-"))
+        });
+        Config::from_flags(flags).unwrap()
+    }
+
+    /// Starts the service in this process.
+    pub async fn serve(&mut self) {
+        let service = serve::start(self.config()).await;
+        self.service = Some(service.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    /// Drains the service; true when it finished everything it had begun.
+    pub async fn stop(&mut self) -> bool {
+        match self.service.take() {
+            Some(service) => service.shutdown().await,
+            None => true,
+        }
+    }
+
+    /// Starts a service as a process of its own.
+    pub async fn spawn(&self, more: &[(&str, &str)]) -> Server {
+        Server::spawn(self.environment(), more).await
+    }
+
+    pub fn api_url(&self) -> String {
+        self.service.as_ref().expect("a service runs").api_url()
+    }
+
+    pub fn ws_url(&self) -> String {
+        self.service.as_ref().expect("a service runs").ws_url()
+    }
+
+    pub fn user(&self, subject: &str) -> Api {
+        Api::new(&self.api_url(), subject, Role::User)
+    }
+
+    pub fn admin(&self) -> Api {
+        Api::new(&self.api_url(), "an admin", Role::Admin)
+    }
+
+    /// A meter of the user "prosumer".
+    pub async fn meter(&self) -> Meter {
+        self.user("prosumer").meter().await
+    }
+
+    /// Readings by state.
+    pub async fn count(&self, state: &str) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM readings WHERE state = $1")
+            .bind(state)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until that many readings are in the state.
+    pub async fn until_count(&self, state: &str, wanted: i64) {
+        eventually(&format!("{wanted} readings are {state}"), async || {
+            (self.count(state).await == wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// The audit's report.
+    pub async fn audit(&self) -> Value {
+        super::server::audit(&self.environment()).await
+    }
+
+    /// Runs the audit and demands that it holds.
+    pub async fn audit_holds(&self) -> Value {
+        let report = self.audit().await;
+        assert_eq!(report["ok"], true, "{report:#}");
+        report
+    }
+}

@@ -1,0 +1,109 @@
+//! The real program as a process, for tests that kill it.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use gridtokenx::meters::Role;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+use super::client::Api;
+use super::localnet::TempDir;
+use super::wait::eventually;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx");
+
+/// `gridtokenx serve` as a child. Dropped, it kills its own child and nothing else.
+pub struct Server {
+    pub api_url: String,
+    child: Child,
+    _ready: TempDir,
+}
+
+impl Server {
+    /// Starts it and waits until it serves.
+    pub async fn spawn(
+        environment: impl IntoIterator<Item = (&'static str, String)>,
+        more: &[(&str, &str)],
+    ) -> Server {
+        let ready = TempDir::new("server");
+        let file = ready.path().join("address");
+        let mut child = Command::new(PROGRAM)
+            .arg("serve")
+            .arg("--ready-file")
+            .arg(&file)
+            .env_clear()
+            .env("LOG_LEVEL", std::env::var("TEST_LOG").as_deref().unwrap_or("off"))
+            .envs(environment)
+            .envs(more.iter().copied())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .expect("gridtokenx starts");
+        let api_url = eventually("the service says its address", async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("gridtokenx serve ended with {status} before it served");
+            }
+            std::fs::read_to_string(&file).ok()
+        })
+        .await;
+        Server {
+            api_url: api_url.trim().to_owned(),
+            child,
+            _ready: ready,
+        }
+    }
+
+    pub fn user(&self, subject: &str) -> Api {
+        Api::new(&self.api_url, subject, Role::User)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        // Not yet waited for, so the id cannot be another process'.
+        if let Some(pid) = self.child.id() {
+            kill(Pid::from_raw(pid as i32), signal).unwrap();
+        }
+    }
+
+    /// Ends it without any warning.
+    pub async fn kill9(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().await.unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(Duration::from_secs(120), self.child.wait())
+            .await
+            .expect("the service ends")
+            .unwrap()
+    }
+
+    /// SIGTERM, and the status it ends with.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.ended().await
+    }
+}
+
+/// Runs `gridtokenx audit --json` and gives its report; the exit status must agree with it.
+pub async fn audit(environment: &[(&'static str, String)]) -> Value {
+    let output = Command::new(PROGRAM)
+        .args(["audit", "--json"])
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .output()
+        .await
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "the audit printed no JSON ({error}): {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    });
+    assert_eq!(output.status.code(), Some(i32::from(report["ok"] != true)));
+    report
+}

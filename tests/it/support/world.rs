@@ -1,0 +1,63 @@
+//! The one Postgres cluster and the one local chain that all tests of a run share. Each test has its own database and its
+//! own mint, so they do not see each other. Both end with this process, however it ends.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use gridtokenx::embedded::PostgresCluster;
+
+use super::localnet::{Localnet, State};
+
+/// Blocks of a tenth of a second: finality takes three seconds and expiry fifteen, in the same order as with longer ones.
+pub const SLOT_MS: u64 = 100;
+
+pub struct World {
+    pub cluster: PostgresCluster,
+    pub rpc_url: String,
+    /// Ends the chain when this process ends: the kernel closes its input then.
+    _watchdog: Child,
+}
+
+static WORLD: OnceLock<World> = OnceLock::new();
+
+/// Starts the world with the first test that asks. Its tasks run on a runtime that outlives every test's own.
+pub fn world() -> &'static World {
+    WORLD.get_or_init(|| {
+        let starter = std::thread::spawn(|| {
+            let runtime = Box::leak(Box::new(
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1)
+                    .enable_all()
+                    .build()
+                    .unwrap(),
+            ));
+            runtime.block_on(start())
+        });
+        starter.join().expect("the world of the tests starts")
+    })
+}
+
+async fn start() -> World {
+    let cluster = PostgresCluster::ephemeral().await.unwrap();
+    let slot_ms = SLOT_MS.to_string();
+    let localnet = Localnet::start_with(
+        State::Ephemeral,
+        "127.0.0.1:0",
+        &[("LOCALNET_SLOT_MS", slot_ms.as_str())],
+    )
+    .await;
+    let watchdog = Command::new("/bin/sh")
+        .args(["-c", "read -r _; kill -9 \"$1\"", "watchdog"])
+        .arg(localnet.pid.to_string())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let rpc_url = localnet.rpc_url.clone();
+    // Its end is the watchdog's.
+    std::mem::forget(localnet);
+    World {
+        cluster,
+        rpc_url,
+        _watchdog: watchdog,
+    }
+}
