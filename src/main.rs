@@ -19,7 +19,7 @@ struct CommandLine {
 enum Command {
     /// Starts database, chain and service, and plays a year of real meter data
     Run(Box<run::RunArgs>),
-    /// Runs the service alone, on a database and a chain that are there
+    /// The service alone, on a database and a chain that are there
     Serve(Box<serve::ServeArgs>),
     /// Prints a development token, and nothing else
     Token(token::TokenArgs),
@@ -48,7 +48,13 @@ async fn execute(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Run(args) => run::run(*args).await.map_err(|error| error.to_string()),
         Command::Serve(args) => serve::run(*args).await.map_err(|error| error.to_string()),
-        Command::Token(args) => token::run(&args).map_err(|error| error.to_string()),
+        Command::Token(args) => print_token(&args),
         Command::Listen(args) => listen::run(args).await.map_err(|error| error.to_string()),
     }
+}
+
+fn print_token(args: &token::TokenArgs) -> Result<ExitCode, String> {
+    let token = token::token(args).map_err(|error| error.to_string())?;
+    writeln!(std::io::stdout(), "{token}").map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
 }
