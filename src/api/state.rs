@@ -125,5 +125,8 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         polling_interval_secs: 60,
         batch_size: 50,
         draining: CancellationToken::new(),
+        feed: Hub::default(),
+        websocket: config.websocket,
+        connections: TaskTracker::new(),
     })
 }
