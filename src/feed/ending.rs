@@ -18,7 +18,9 @@ pub enum CloseReason {
     Unauthorized(String),
     TokenExpired,
     /// The client did not take its events.
-    TooSlow { last: Seq },
+    TooSlow {
+        last: Seq,
+    },
     /// The client sends faster than it is answered.
     TooTalkative,
     TooManyRequests,
@@ -26,7 +28,9 @@ pub enum CloseReason {
     NotUtf8,
     NotWebSocket,
     /// The event log cannot be read.
-    LogUnavailable { last: Seq },
+    LogUnavailable {
+        last: Seq,
+    },
 }
 
 /// RFC 6455, section 7.4.1, and 44xx after the HTTP statuses that they resemble.
@@ -86,9 +90,10 @@ impl CloseReason {
                 "a message has 64 KiB at most".to_owned(),
             ),
             CloseReason::NotUtf8 => (code::NOT_UTF8, "a text frame is UTF-8".to_owned()),
-            CloseReason::NotWebSocket => {
-                (code::PROTOCOL_ERROR, "these are no WebSocket frames".to_owned())
-            }
+            CloseReason::NotWebSocket => (
+                code::PROTOCOL_ERROR,
+                "these are no WebSocket frames".to_owned(),
+            ),
             CloseReason::LogUnavailable { last } => (
                 code::TRY_AGAIN_LATER,
                 format!("events cannot be read at the moment; resume after {last}"),

@@ -94,7 +94,8 @@ impl Hub {
         Ok(hub)
     }
 
-    fn at(pool: PgPool, position: Seq) -> Hub {
+    /// Stands at a number; nothing is read.
+    pub(crate) fn at(pool: PgPool, position: Seq) -> Hub {
         Hub(Arc::new(Shared {
             pool,
             room: Mutex::new(Room {

@@ -34,7 +34,9 @@ pub enum ClientMessage {
 /// Why a message was not understood, or cannot be followed. The sentences are sent to the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolError {
-    #[error("a message is a JSON object with the text `type`, such as {{\"type\":\"resume\",\"after\":42}}")]
+    #[error(
+        "a message is a JSON object with the text `type`, such as {{\"type\":\"resume\",\"after\":42}}"
+    )]
     NotAnObject,
     #[error("messages are text frames with JSON; binary frames are not read")]
     Binary,
@@ -42,7 +44,9 @@ pub enum ProtocolError {
     UnknownType(String),
     #[error("auth needs `token`, a text")]
     Token,
-    #[error("resume needs `after`, the number of the last event that was seen: a whole number from 0 to 9223372036854775807")]
+    #[error(
+        "resume needs `after`, the number of the last event that was seen: a whole number from 0 to 9223372036854775807"
+    )]
     Cursor,
     #[error("`event_types` is an array of event types; {0} is none")]
     EventTypes(String),
@@ -52,7 +56,9 @@ pub enum ProtocolError {
     TooManyMeters,
     #[error("this stream is authenticated already")]
     AuthenticatedAlready,
-    #[error("this stream is live: to resume at a number, open another connection and send resume first")]
+    #[error(
+        "this stream is live: to resume at a number, open another connection and send resume first"
+    )]
     LiveAlready,
 }
 
@@ -92,7 +98,12 @@ impl ClientMessage {
 
 fn filter(members: &Map<String, Value>) -> Result<Filter, ProtocolError> {
     Ok(Filter {
-        event_types: set(members, "event_types", event_type, ProtocolError::EventTypes)?,
+        event_types: set(
+            members,
+            "event_types",
+            event_type,
+            ProtocolError::EventTypes,
+        )?,
         meters: set(members, "meters", meter, ProtocolError::Meters)?,
     })
 }

@@ -7,8 +7,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use axum::body::Bytes;
+use axum::extract::ws::{Message, WebSocket};
 use chrono::Utc;
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
@@ -72,7 +72,11 @@ impl<'a> Speaker<'a> {
     }
 
     /// Speaks until the client cannot be spoken to any more.
-    pub async fn speak(mut self, connection_id: Uuid, mut heard: mpsc::Receiver<Heard>) -> CloseReason {
+    pub async fn speak(
+        mut self,
+        connection_id: Uuid,
+        mut heard: mpsc::Receiver<Heard>,
+    ) -> CloseReason {
         match self.tell_everything(connection_id, &mut heard).await {
             Ok(never) => match never {},
             Err(reason) => reason,
