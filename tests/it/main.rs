@@ -1,9 +1,11 @@
 //! The integration tests: real Postgres, real local chain, the real program. One file for each promise.
 
 mod api;
+mod audit;
 mod chain_faults;
 mod embedded;
 mod exactly_once;
 mod localnet;
+mod restore;
 mod run;
 mod support;
