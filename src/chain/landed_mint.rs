@@ -96,7 +96,7 @@ pub async fn find_mint(
         commitment: Some(commitment),
         max_supported_transaction_version: Some(NEWEST_VERSION),
     };
-    let found: Option<EncodedConfirmedTransactionWithStatusMeta> = repeated(async || {
+    let found: Option<EncodedConfirmedTransactionWithStatusMeta> = repeated(|| async {
         endpoint
             .rpc()
             .send(

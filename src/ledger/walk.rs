@@ -129,8 +129,11 @@ impl Walk<'_> {
             .iter()
             .filter(|signature| !known.contains(signature.as_ref()));
         let commitment = CommitmentConfig::finalized();
-        let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
+        // Made before they are run: a closure inside the stream would have to be general over every lifetime.
+        let reads: Vec<_> = unknown
             .map(|signature| mint_of(endpoint, signature, self.mint, self.authority, commitment))
+            .collect();
+        let read: Vec<ChainMint> = futures_util::stream::iter(reads)
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;
