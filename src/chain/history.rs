@@ -178,9 +178,9 @@ fn reaches(status: Option<&TransactionConfirmationStatus>, commitment: Commitmen
 }
 
 /// Asks again, after growing pauses, while there is no answer.
-pub(super) async fn repeated<T, Answer>(ask: impl Fn() -> Answer) -> Result<T, ChainError>
+pub(super) async fn repeated<T, Fut>(mut ask: impl FnMut() -> Fut) -> Result<T, ChainError>
 where
-    Answer: Future<Output = Result<T, ChainError>>,
+    Fut: Future<Output = Result<T, ChainError>>,
 {
     let mut pause = FIRST_PAUSE;
     for _ in 1..TRIES {
@@ -238,29 +238,27 @@ mod tests {
             reason: "time-out".to_owned(),
         };
         let asked = AtomicU32::new(0);
-        let answer = repeated(|| async {
-            match asked.fetch_add(1, Ordering::Relaxed) {
-                0 | 1 => Err(silent()),
-                _ => Ok(7),
-            }
+        let answer = repeated(async || match asked.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err(silent()),
+            _ => Ok(7),
         })
         .await;
         assert_eq!(answer.unwrap(), 7);
         assert_eq!(asked.load(Ordering::Relaxed), 3);
 
         let asked = AtomicU32::new(0);
-        let answer = repeated(|| async {
+        let answer = repeated(async || -> Result<(), ChainError> {
             asked.fetch_add(1, Ordering::Relaxed);
-            Err::<(), _>(silent())
+            Err(silent())
         })
         .await;
         assert!(answer.is_err());
         assert_eq!(asked.load(Ordering::Relaxed), TRIES);
 
         let asked = AtomicU32::new(0);
-        let answer = repeated(|| async {
+        let answer = repeated(async || -> Result<(), ChainError> {
             asked.fetch_add(1, Ordering::Relaxed);
-            Err::<(), _>(ChainError::Unusable {
+            Err(ChainError::Unusable {
                 endpoint: "rpc-1".to_owned(),
                 reason: "nonsense".to_owned(),
             })

@@ -125,15 +125,15 @@ impl Walk<'_> {
             .map(|transaction| transaction.signature)
             .collect();
         let known = known_among(self.pool, &landed).await?;
-        let unknown = landed
-            .iter()
-            .filter(|signature| !known.contains(signature.as_ref()));
-        let commitment = CommitmentConfig::finalized();
-        // Made before they are run: a closure inside the stream would have to be general over every lifetime.
-        let reads: Vec<_> = unknown
-            .map(|signature| mint_of(endpoint, signature, self.mint, self.authority, commitment))
+        let unknown: Vec<Signature> = landed
+            .into_iter()
+            .filter(|signature| !known.contains(signature.as_ref()))
             .collect();
-        let read: Vec<ChainMint> = futures_util::stream::iter(reads)
+        let commitment = CommitmentConfig::finalized();
+        let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
+            .map(|signature| async move {
+                mint_of(endpoint, &signature, self.mint, self.authority, commitment).await
+            })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;
