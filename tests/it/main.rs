@@ -3,6 +3,8 @@
 mod api;
 mod chain_faults;
 mod exactly_once;
+mod feed;
+mod holder;
 mod localnet;
 mod run;
 mod support;
