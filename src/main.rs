@@ -48,13 +48,9 @@ async fn execute(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Run(args) => run::run(*args).await.map_err(|error| error.to_string()),
         Command::Serve(args) => serve::run(*args).await.map_err(|error| error.to_string()),
-        Command::Token(args) => print_token(&args),
+        Command::Token(args) => token::run(&args)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| error.to_string()),
         Command::Listen(args) => listen::run(args).await.map_err(|error| error.to_string()),
     }
-}
-
-fn print_token(args: &token::TokenArgs) -> Result<ExitCode, String> {
-    let token = token::token(args).map_err(|error| error.to_string())?;
-    writeln!(std::io::stdout(), "{token}").map_err(|error| error.to_string())?;
-    Ok(ExitCode::SUCCESS)
 }

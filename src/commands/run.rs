@@ -28,7 +28,8 @@ use super::report::{Report, ReportError, Subject};
 use super::running::Running;
 use super::serve::{self, RunningService, StartError};
 use super::signals::stop_on_signal;
-use super::tokens::{TokenError, TokenSource, with_development_secret};
+use super::token::TokenError;
+use super::tokens::{TokenSource, with_development_secret};
 use crate::chain::Endpoints;
 use crate::config::{Config, ConfigError};
 use crate::embedded::EmbeddedError;
@@ -250,7 +251,8 @@ async fn play_and_report(
     running: &Running,
 ) -> Result<bool, RunError> {
     let config = &args.config;
-    let tokens = Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User)?);
+    let tokens =
+        Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User).map_err(TokenError::from)?);
     let stage = Stage {
         service: Service::new(&running.api_url, tokens.clone()).map_err(PlayError::from)?,
         ws_url: running.ws_url.clone(),
