@@ -19,7 +19,7 @@ struct CommandLine {
 enum Command {
     /// Starts database, chain and service, and plays a year of real meter data
     Run(Box<run::RunArgs>),
-    /// The service alone, on a database and a chain that are there
+    /// Runs the service alone, on a database and a chain that are there
     Serve(Box<serve::ServeArgs>),
     /// Prints a development token, and nothing else
     Token(token::TokenArgs),

@@ -62,7 +62,7 @@ pub async fn run(args: ListenArgs) -> Result<ExitCode, ListenError> {
         Some(owner) => (owner.as_str(), Role::User),
         None => (LISTENER, Role::Admin),
     };
-    let tokens = TokenSource::new(&auth, subject, role).map_err(TokenError::from)?;
+    let tokens = TokenSource::new(&auth, subject, role)?;
     let target = Follow {
         ws_url: running.ws_url,
         after: args.after,

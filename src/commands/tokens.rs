@@ -26,13 +26,14 @@ pub fn with_development_secret(
 }
 
 /// Checks tokens, and makes them where a secret is configured.
-pub fn authenticator(auth: &AuthConfig) -> Result<Authenticator, AuthError> {
+pub fn authenticator(auth: &AuthConfig) -> Result<Authenticator, TokenError> {
     let keys = match (&auth.jwt_secret, &auth.jwt_jwks_url) {
         (Some(secret), _) => TokenKeys::Secret(secret.expose().to_owned()),
         (None, Some(url)) => TokenKeys::JwksUrl(url.to_string()),
-        (None, None) => return Err(AuthError::CannotIssue),
+        (None, None) => return Err(AuthError::CannotIssue.into()),
     };
     Authenticator::new(keys, auth.jwt_issuer.clone(), auth.jwt_audience.clone())
+        .map_err(|_| AuthError::KeysUnavailable.into())
 }
 
 /// Hands out a valid token of one subject and role.
@@ -45,7 +46,7 @@ pub struct TokenSource {
 
 impl TokenSource {
     /// Refused where tokens come from an identity provider.
-    pub fn new(auth: &AuthConfig, subject: &str, role: Role) -> Result<TokenSource, AuthError> {
+    pub fn new(auth: &AuthConfig, subject: &str, role: Role) -> Result<TokenSource, TokenError> {
         let authenticator = authenticator(auth)?;
         let first = authenticator.issue(subject, role, LIFETIME)?;
         Ok(TokenSource {
@@ -106,7 +107,9 @@ mod tests {
 
         let key_set = Config::from_flags(["--jwt-jwks-url=https://keys.example"]).unwrap();
         let kept = with_development_secret(key_set.auth, nowhere).unwrap();
-        let refused = TokenSource::new(&kept, "a", Role::User).err();
-        assert_eq!(refused, Some(AuthError::CannotIssue));
+        assert!(matches!(
+            TokenSource::new(&kept, "a", Role::User),
+            Err(TokenError::Auth(AuthError::CannotIssue))
+        ));
     }
 }
