@@ -251,8 +251,7 @@ async fn play_and_report(
     running: &Running,
 ) -> Result<bool, RunError> {
     let config = &args.config;
-    let tokens =
-        Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User)?);
+    let tokens = Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User)?);
     let stage = Stage {
         service: Service::new(&running.api_url, tokens.clone()).map_err(PlayError::from)?,
         ws_url: running.ws_url.clone(),

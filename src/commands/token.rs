@@ -111,7 +111,8 @@ pub fn development_secret(data_dir: &Path) -> Result<String, TokenError> {
 fn draw(data_dir: &Path, path: &Path) -> io::Result<String> {
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        // The database's own user must be able to enter; each secret in it is closed by itself.
+        .mode(0o755)
         .create(data_dir)?;
     let mut bytes = [0_u8; 32];
     OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
