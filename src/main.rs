@@ -19,7 +19,7 @@ struct CommandLine {
 enum Command {
     /// Starts database, chain and service, and plays a year of real meter data
     Run(Box<run::RunArgs>),
-    /// Runs the service alone, on a database and a chain that are there
+    /// The service alone, on a database and a chain that are there
     Serve(Box<serve::ServeArgs>),
     /// Prints a development token, and nothing else
     Token(token::TokenArgs),
@@ -48,9 +48,7 @@ async fn execute(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Run(args) => run::run(*args).await.map_err(|error| error.to_string()),
         Command::Serve(args) => serve::run(*args).await.map_err(|error| error.to_string()),
-        Command::Token(args) => token::run(&args)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(|error| error.to_string()),
+        Command::Token(args) => token::run(&args).map_err(|error| error.to_string()),
         Command::Listen(args) => listen::run(args).await.map_err(|error| error.to_string()),
     }
 }

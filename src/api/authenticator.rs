@@ -108,30 +108,18 @@ impl Authenticator {
         issuer: Option<String>,
         audience: Option<String>,
     ) -> Result<Authenticator, reqwest::Error> {
-        match keys {
-            TokenKeys::Secret(secret) => Ok(Authenticator::with_secret(&secret, issuer, audience)),
-            TokenKeys::JwksUrl(url) => Ok(Authenticator {
-                keys: Keys::Published(KeySet::new(url)?),
-                issuer,
-                audience,
-            }),
-        }
-    }
-
-    /// One that also makes tokens.
-    pub fn with_secret(
-        secret: &str,
-        issuer: Option<String>,
-        audience: Option<String>,
-    ) -> Authenticator {
-        Authenticator {
-            keys: Keys::Secret {
+        let keys = match keys {
+            TokenKeys::Secret(secret) => Keys::Secret {
                 verifying: DecodingKey::from_secret(secret.as_bytes()),
                 signing: EncodingKey::from_secret(secret.as_bytes()),
             },
+            TokenKeys::JwksUrl(url) => Keys::Published(KeySet::new(url)?),
+        };
+        Ok(Authenticator {
+            keys,
             issuer,
             audience,
-        }
+        })
     }
 
     /// Checks a token. Waits only when the identity provider's keys must be fetched, and then a few seconds at most.

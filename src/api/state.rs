@@ -14,9 +14,9 @@ use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
+use crate::chain::Endpoints;
 use crate::config::WebsocketConfig;
 use crate::feed::Hub;
-use crate::chain::Endpoints;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -125,5 +125,8 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         polling_interval_secs: 60,
         batch_size: 50,
         draining: CancellationToken::new(),
+        feed: Hub::default(),
+        websocket: config.websocket,
+        connections: TaskTracker::new(),
     })
 }

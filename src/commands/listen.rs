@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::follow::{FeedMessage, Follow, FollowError, FollowStep, follow};
 use super::running::{Running, RunningError};
 use super::signals::stop_on_signal;
-use super::token::TokenError;
-use super::tokens::{TokenSource, with_development_secret};
+use super::tokens::{TokenError, TokenSource, with_development_secret};
 use crate::config::{AuthConfig, DataDir};
 use crate::meters::Role;
 
@@ -58,11 +57,10 @@ pub async fn run(args: ListenArgs) -> Result<ExitCode, ListenError> {
     let stop = stop_on_signal().map_err(ListenError::Signals)?;
     let running = Running::read(&args.data_dir.path)?;
     let auth = with_development_secret(args.auth.clone(), &args.data_dir.path)?;
-    let (subject, role) = match &args.sub {
-        Some(owner) => (owner.as_str(), Role::User),
-        None => (LISTENER, Role::Admin),
+    let tokens = match &args.sub {
+        Some(owner) => TokenSource::new(&auth, owner, Role::User)?,
+        None => TokenSource::new(&auth, LISTENER, Role::Admin)?,
     };
-    let tokens = TokenSource::new(&auth, subject, role)?;
     let target = Follow {
         ws_url: running.ws_url,
         after: args.after,

@@ -5,9 +5,9 @@
 //! | `run` | database, chain, service and play from one command; `foundation`, `console`, `report` are its parts |
 //! | `play` | a year of real meter data, reported over REST and followed over the feed |
 //! | `serve` | the service alone |
-//! | `token` | prints a development token; `tokens` renews those of the program's own clients |
+//! | `token` | prints a development token |
 //! | `listen` | prints the feed; `follow` is the client under it and under the play |
-//! | `data_dir`, `running` | what a local system keeps, and where it runs |
+//! | `data_dir`, `running`, `tokens` | what a local system keeps, where it runs, who may use it |
 //! | `signals`, `backoff`, `atomic_file` | small tools of all of them |
 
 mod atomic_file;

@@ -1,10 +1,14 @@
-//! Tokens for the program's own clients, renewed before they end.
+//! Development tokens: the secret that signs them stays with the data directory, and the program's own clients get
+//! theirs renewed before they end.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::token::{TokenError, development_secret};
+use thiserror::Error;
+
+use super::atomic_file;
 use crate::api::{AuthError, Authenticator, TokenKeys};
 use crate::config::{AuthConfig, Secret};
 use crate::meters::Role;
@@ -13,15 +17,50 @@ use crate::meters::Role;
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// … and replaced this long before it ends: a request under way must not outlive it.
 const RENEWAL: Duration = Duration::from_secs(600);
+const SECRET_FILE: &str = "jwt-secret";
 
-/// What is configured; where neither secret nor key set is, with the data directory's own secret.
+/// Why no development token can be made.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    #[error("the secret in {} cannot be read or made: {source}", .path.display())]
+    Secret { path: PathBuf, source: io::Error },
+    #[error("the secret in {} is too short; remove the file to get a new one", .path.display())]
+    ShortSecret { path: PathBuf },
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("tokens cannot be checked: {0}")]
+    Keys(#[from] reqwest::Error),
+}
+
+/// What is configured; where neither secret nor key set is, the data directory's own secret, which is drawn once.
 pub fn with_development_secret(
     mut auth: AuthConfig,
     data_dir: &Path,
 ) -> Result<AuthConfig, TokenError> {
-    if auth.jwt_secret.is_none() && auth.jwt_jwks_url.is_none() {
-        auth.jwt_secret = Some(Secret::new(development_secret(data_dir)?));
+    if auth.jwt_secret.is_some() || auth.jwt_jwks_url.is_some() {
+        return Ok(auth);
     }
+    let path = data_dir.join(SECRET_FILE);
+    let draw = || {
+        let bytes: [u8; 32] = rand::random();
+        bytes
+            .map(|byte| format!("{byte:02x}"))
+            .concat()
+            .into_bytes()
+    };
+    // A token may be asked for before anything ever ran here.
+    let secret = std::fs::create_dir_all(data_dir)
+        .and_then(|()| atomic_file::read_or_create(&path, draw))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|error| io::Error::other(error)))
+        .map_err(|source| TokenError::Secret {
+            path: path.clone(),
+            source,
+        })?;
+    let secret = secret.trim_end();
+    if secret.len() < 32 {
+        return Err(TokenError::ShortSecret { path });
+    }
+    auth.jwt_secret = Some(Secret::new(secret));
     Ok(auth)
 }
 
@@ -30,10 +69,13 @@ pub fn authenticator(auth: &AuthConfig) -> Result<Authenticator, TokenError> {
     let keys = match (&auth.jwt_secret, &auth.jwt_jwks_url) {
         (Some(secret), _) => TokenKeys::Secret(secret.expose().to_owned()),
         (None, Some(url)) => TokenKeys::JwksUrl(url.to_string()),
-        (None, None) => return Err(AuthError::CannotIssue.into()),
+        (None, None) => return Err(TokenError::Auth(AuthError::CannotIssue)),
     };
-    Authenticator::new(keys, auth.jwt_issuer.clone(), auth.jwt_audience.clone())
-        .map_err(|_| AuthError::KeysUnavailable.into())
+    Ok(Authenticator::new(
+        keys,
+        auth.jwt_issuer.clone(),
+        auth.jwt_audience.clone(),
+    )?)
 }
 
 /// Hands out a valid token of one subject and role.
@@ -84,16 +126,22 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test]
-    async fn service_and_client_of_one_data_directory_trust_each_other() {
+    async fn the_data_directory_keeps_one_secret_for_all_who_ask() {
         let data_dir = std::env::temp_dir().join(format!("tokens-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&data_dir).unwrap();
         let unset = Config::defaults().auth;
 
         let service = with_development_secret(unset.clone(), &data_dir).unwrap();
         let client = with_development_secret(unset, &data_dir).unwrap();
-        let tokens = TokenSource::new(&client, "ausgrid-12", Role::User).unwrap();
+        let token = TokenSource::new(&client, "ausgrid-12", Role::User)
+            .unwrap()
+            .token();
 
-        let authenticator = authenticator(&service).unwrap();
-        let principal = authenticator.verify(&tokens.token()).await.unwrap();
+        let principal = authenticator(&service)
+            .unwrap()
+            .verify(&token)
+            .await
+            .unwrap();
         assert_eq!(principal.caller.subject, "ausgrid-12");
         std::fs::remove_dir_all(&data_dir).unwrap();
     }
