@@ -18,6 +18,7 @@
 //! | [`chain`] | RPC endpoints and their health, signer, fee payer |
 //! | [`outbox`] | puts an event and a job into the caller's transaction |
 //! | [`coalesce`] | many callers, one batch |
+//! | [`holder`] | a loop that every process offers to run and one process runs |
 //! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
 //!
 //! [`config`], [`telemetry`] and [`embedded`] (the private Postgres and local chain of `make run`) serve all of them.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gridtokenx::commands::{listen, run};
+use gridtokenx::commands::{listen, run, serve, token};
 
 /// Mints SPL tokens on Solana for smart-meter readings, each accepted reading exactly once.
 #[derive(Parser)]
@@ -19,6 +19,10 @@ struct CommandLine {
 enum Command {
     /// Starts database, chain and service, and plays a year of real meter data
     Run(Box<run::RunArgs>),
+    /// The service alone, on a database and a chain that are there
+    Serve(Box<serve::ServeArgs>),
+    /// Prints a development token, and nothing else
+    Token(token::TokenArgs),
     /// Prints the events of the running system as they arrive
     Listen(listen::ListenArgs),
 }
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
 async fn execute(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Run(args) => run::run(*args).await.map_err(|error| error.to_string()),
+        Command::Serve(args) => serve::run(*args).await.map_err(|error| error.to_string()),
+        Command::Token(args) => token::run(&args).map_err(|error| error.to_string()),
         Command::Listen(args) => listen::run(args).await.map_err(|error| error.to_string()),
     }
 }

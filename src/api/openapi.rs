@@ -62,7 +62,7 @@ pub fn head() -> utoipa::openapi::OpenApi {
 
 /// `GET /api/openapi.json` and `GET /docs`, which loads nothing from elsewhere.
 pub fn routes(mut document: utoipa::openapi::OpenApi) -> Router<AppState> {
-    add_common_refusals(&mut document);
+    complete(&mut document);
     let json = document.to_json().unwrap_or_else(|error| {
         // Strings, numbers and maps with string keys: serde_json has no way to refuse them.
         unreachable!("an OpenAPI document is always JSON: {error}")
@@ -90,19 +90,19 @@ async fn docs_policy(request: Request, next: Next) -> Response {
     response
 }
 
-/// Adds to every operation the refusals that extractors and the edge can give, so that handlers only declare their own.
-fn add_common_refusals(document: &mut utoipa::openapi::OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        for operation in [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-        ]
-        .into_iter()
-        .flatten()
-        {
+/// Completes what handlers leave out: a name that is single in the whole document, and the refusals that extractors and
+/// the edge can give, so that a handler only declares its own.
+fn complete(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("delete", &mut item.delete),
+            ("patch", &mut item.patch),
+        ] {
+            let Some(operation) = operation else { continue };
+            operation.operation_id = Some(operation_id(method, path));
             for kind in refusals_of(operation) {
                 operation
                     .responses
@@ -112,6 +112,13 @@ fn add_common_refusals(document: &mut utoipa::openapi::OpenApi) {
             }
         }
     }
+}
+
+/// `get_api_readings_id` for GET `/api/readings/{id}`.
+fn operation_id(method: &str, path: &str) -> String {
+    path.split(|character: char| !character.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .fold(method.to_owned(), |id, word| format!("{id}_{word}"))
 }
 
 fn refusals_of(operation: &Operation) -> Vec<ProblemKind> {

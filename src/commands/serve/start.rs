@@ -15,21 +15,20 @@ use crate::api::{self, AppState, Authenticator, RateLimiter, Services};
 use crate::chain;
 use crate::config::Config;
 use crate::commands::tokens;
-use crate::domain::{BaseUnits, Kwh, TokenRate};
+use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{MintLimits, Minter};
 use crate::outbox::Wake;
 use crate::queue::{ProcessLock, QueueContext, Workers};
-use crate::readings::{Intake, IntakeLimits, ReadingRules};
+use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
 /// Limit of one `MintReading` run: the Minter's batches end well before. The queue takes a worker for dead at 3 × this.
 const JOB_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of one sweep; the next tick goes on where it ended.
 const SWEEP_LIMIT: Duration = Duration::from_secs(60);
-const SECS_PER_DAY: u64 = 24 * 60 * 60;
 /// Readings that may wait for the Minter.
 const MINT_QUEUE: usize = 10_000;
 
@@ -106,12 +105,9 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     jobs.close();
     let intake = Intake::start(
         pool.clone(),
-        IntakeLimits {
-            batch_size: config.intake.batch_size,
-            linger: config.intake.linger,
-            transaction: config.tokenization.transaction_timeout,
-        },
-        reading_rules(&config)?,
+        &config.intake,
+        &config.tokenization,
+        &config.blockchain,
         &work,
     );
 
@@ -257,19 +253,6 @@ fn queue_context(
         concurrency: usize::from(config.blockchain.max_batch_size)
             * usize::from(config.blockchain.concurrent_batches),
     }
-}
-
-fn reading_rules(config: &Config) -> Result<ReadingRules, StartError> {
-    let tokenization = &config.tokenization;
-    let refused = |error: String| StartError::Other(error);
-    Ok(ReadingRules {
-        rate: TokenRate::new(tokenization.kwh_to_token_ratio, tokenization.decimals)
-            .map_err(|error| refused(format!("TOKENIZATION_KWH_TO_TOKEN_RATIO: {error}")))?,
-        kwh_max: Kwh::from_decimal(tokenization.max_reading_kwh)
-            .map_err(|error| refused(format!("TOKENIZATION_MAX_READING_KWH: {error}")))?,
-        age_days_max: (tokenization.reading_max_age.as_secs() / SECS_PER_DAY) as u16,
-        base_units_max: BaseUnits::new(config.blockchain.max_tokens_per_transaction),
-    })
 }
 
 fn authenticator(config: &Config) -> Result<Authenticator, StartError> {

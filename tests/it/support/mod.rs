@@ -3,11 +3,13 @@
 pub mod client;
 pub mod grid;
 pub mod localnet;
+pub mod proxy;
 pub mod server;
 pub mod wait;
 pub mod world;
 
 pub use client::{Api, Meter};
 pub use grid::Grid;
+pub use proxy::{Proxy, Verdict};
 pub use server::Server;
 pub use wait::eventually;

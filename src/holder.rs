@@ -1,0 +1,167 @@
+//! Loops that every process offers to run and one process runs: the Resolver, the sequencer.
+//!
+//! The holder is whoever has a session-level advisory lock, on a connection of its own. The server ends a session that is
+//! idle for [`IDLE_LIMIT`], and the holder pings within [`PING_EVERY`]: a stopped or cut-off holder loses the lock without
+//! its help, and knows of it (a ping that fails) no later than the server gives the lock away.
+//!
+//! Holding the lock never makes a write safe. A process that is stopped between a check and a write wakes up believing that
+//! it holds it. Whoever writes compares and sets (the ledger), or locks a row first (the sequencer); the lock only keeps the
+//! processes from doing the same work twice.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection, Executor};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The loops that have one holder; the value is the lock's second key, the same in every release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum HolderLock {
+    Resolver = 1,
+    Sequencer = 2,
+}
+
+/// First key of all holders' locks; that of [`crate::queue`]'s processes is the number before it.
+const LOCK_CLASS: i32 = 1_735_680_885;
+
+/// The server ends a session that says nothing for so long.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// How often the holder shows that it is alive.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// With the pause before it, still below [`IDLE_LIMIT`]: the holder gives up before another can begin.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// Pause of a contender between two tries, and after a broken connection; a random part is added, so that the processes
+/// of a deployment do not ask in step.
+const RETRY_EVERY: Duration = Duration::from_millis(400);
+const RETRY_JITTER_MS: u64 = 200;
+/// Opening a connection and asking once.
+const CONTEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// Offers to run `work` whenever this process gets the lock, until `stop`. The token that `work` is given is cancelled
+/// when the lock is lost or `stop` is; `work` then ends by itself. Work that ends early, or panics, is started again.
+///
+/// After `stop` the lock is released as soon as `work` has ended; another process takes over within a second.
+pub async fn hold<W, Fut>(
+    connect: PgConnectOptions,
+    lock: HolderLock,
+    stop: CancellationToken,
+    work: W,
+) where
+    W: Fn(CancellationToken) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    while !stop.is_cancelled() {
+        let won = tokio::select! {
+            () = stop.cancelled() => return,
+            won = win(&connect, lock) => won,
+        };
+        match won {
+            Ok(connection) => {
+                tracing::info!(?lock, "this process holds the lock");
+                work_while_held(connection, lock, &stop, &work).await;
+            }
+            Err(error) => tracing::warn!(?lock, %error, "contending for the lock failed"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sleep(retry_pause()) => {}
+        }
+    }
+}
+
+/// Asks on one connection until it has the lock.
+async fn win(connect: &PgConnectOptions, lock: HolderLock) -> sqlx::Result<PgConnection> {
+    let mut connection = within(CONTEND_LIMIT, open(connect)).await?;
+    loop {
+        let won: bool = within(
+            CONTEND_LIMIT,
+            sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
+                .bind(LOCK_CLASS)
+                .bind(lock as i32)
+                .fetch_one(&mut connection),
+        )
+        .await?;
+        if won {
+            return Ok(connection);
+        }
+        sleep(retry_pause()).await;
+    }
+}
+
+async fn open(connect: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    let mut connection = connect.connect().await?;
+    let idle_limit_ms = IDLE_LIMIT.as_millis();
+    connection
+        .execute(sqlx::AssertSqlSafe(format!(
+            "SET idle_session_timeout = {idle_limit_ms};
+             SET idle_in_transaction_session_timeout = {idle_limit_ms}"
+        )))
+        .await?;
+    Ok(connection)
+}
+
+async fn work_while_held<W, Fut>(
+    mut connection: PgConnection,
+    lock: HolderLock,
+    stop: &CancellationToken,
+    work: &W,
+) where
+    W: Fn(CancellationToken) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let held = stop.child_token();
+    let turn = AssertUnwindSafe(work(held.clone())).catch_unwind();
+    tokio::pin!(turn);
+    let ended = tokio::select! {
+        ended = &mut turn => ended,
+        error = lose(&mut connection) => {
+            tracing::warn!(?lock, %error, "this process lost the lock");
+            held.cancel();
+            // The connection stays open meanwhile: if the session lives after all, nobody begins before this work ended,
+            // and for no longer than the idle limit.
+            turn.await
+        }
+    };
+    if ended.is_err() {
+        tracing::error!(
+            ?lock,
+            "the work under the lock panicked; it is started again"
+        );
+    }
+    // Ends the session now, and the lock with it; a connection that is only dropped may be noticed late.
+    if let Ok(Err(error)) = timeout(PING_LIMIT, connection.close()).await {
+        tracing::debug!(?lock, %error, "the lock's connection did not close cleanly");
+    }
+}
+
+/// Pings until the session does not answer.
+async fn lose(connection: &mut PgConnection) -> sqlx::Error {
+    let mut pings = interval(PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pings.tick().await;
+        if let Err(error) = within(PING_LIMIT, connection.ping()).await {
+            return error;
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    timeout(limit, answer).await.unwrap_or_else(|_| {
+        Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {limit:?}"),
+        )))
+    })
+}
+
+fn retry_pause() -> Duration {
+    RETRY_EVERY + Duration::from_millis(rand::random_range(0..=RETRY_JITTER_MS))
+}

@@ -1,0 +1,293 @@
+//! The API's promises on a running service: one shape of refusal, documentation that works offline, figures that are
+//! true, settings that outlive a start.
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::support::{Grid, eventually};
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    async fn to(request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let answer = Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.text().await.unwrap(),
+        };
+        answer.header("x-request-id");
+        answer
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .unwrap_or_else(|| panic!("no header {name}: {:?}", self.headers))
+            .to_str()
+            .unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// Demands exactly this problem document.
+    fn is_problem(&self, status: u16, slug: &str, title: &str, sentence: &str) {
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(
+            self.json(),
+            json!({
+                "type": format!("/problems/{slug}"),
+                "title": title,
+                "status": status,
+                "detail": sentence,
+                "error": sentence,
+            })
+        );
+        assert_eq!(self.status, status);
+    }
+}
+
+async fn get(url: &str) -> Answer {
+    Answer::to(Client::new().get(url)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_is_a_problem_document() {
+    let mut grid = Grid::start().await;
+    let api = grid.api_url();
+    let user = grid.user("prosumer");
+    let http = Client::new();
+
+    get(&format!("{api}/api/meters")).await.is_problem(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        "a bearer token is needed: send `Authorization: Bearer TOKEN`",
+    );
+    let forged = http.get(format!("{api}/api/meters")).bearer_auth("a.b.c");
+    Answer::to(forged).await.is_problem(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        "the bearer token is not a JWT: its header cannot be read",
+    );
+    let status = format!("{api}/api/admin/tokenization/status");
+    Answer::to(http.get(&status).bearer_auth(&user.token))
+        .await
+        .is_problem(
+            403,
+            "forbidden",
+            "Forbidden",
+            "this is for admins: the token's role must be \"admin\"",
+        );
+    get(&format!("{api}/nothing")).await.is_problem(
+        404,
+        "not-found",
+        "Not found",
+        "there is nothing at this path; `GET /docs` shows what there is",
+    );
+    let wrong_method = Answer::to(http.delete(format!("{api}/api/meters"))).await;
+    wrong_method.is_problem(
+        405,
+        "method-not-allowed",
+        "Method not allowed",
+        "DELETE is not allowed here; the header `Allow` lists what is",
+    );
+    let mut allowed: Vec<&str> = wrong_method.header("allow").split(',').collect();
+    allowed.sort_unstable();
+    assert_eq!(allowed, ["GET", "HEAD", "POST"]);
+
+    let submit = || {
+        http.post(format!("{api}/api/meters/submit-reading"))
+            .bearer_auth(&user.token)
+    };
+    Answer::to(submit().header("content-type", "text/plain").body("{}"))
+        .await
+        .is_problem(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "the request body is declared as \"text/plain\"; send JSON with `content-type: application/json`",
+        );
+    let json = || submit().header("content-type", "application/json");
+    Answer::to(json().body(" ".repeat((1 << 20) + 1)))
+        .await
+        .is_problem(
+            413,
+            "payload-too-large",
+            "Payload too large",
+            "the request body is larger than 1048576 bytes; send fewer readings at once",
+        );
+    Answer::to(json().body("{\n  oops}")).await.is_problem(
+        400,
+        "malformed-request",
+        "Malformed request",
+        "the request body is not valid JSON: key must be a string at line 2 column 3",
+    );
+    assert!(grid.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documentation_of_a_running_service_is_browsable_and_whole() {
+    let mut grid = Grid::start().await;
+    let api = grid.api_url();
+    let docs = get(&format!("{api}/docs")).await;
+    assert_eq!(docs.status, 200, "after the redirect to /docs/");
+    assert!(docs.body.contains("swagger-ui"));
+    assert!(!docs.body.contains("https://"));
+    let document = get(&format!("{api}/api/openapi.json")).await.json();
+    for path in [
+        "/api/meters",
+        "/api/meters/submit-reading",
+        "/api/meters/submit-readings",
+        "/api/readings",
+        "/api/readings/{id}",
+        "/api/events",
+        "/api/events/stream",
+        "/ws",
+        "/api/admin/tokenization/status",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    ] {
+        assert!(document["paths"][path].is_object(), "{path}");
+    }
+    assert_eq!(get(&format!("{api}/")).await.status, 200);
+    assert!(grid.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_its_share_a_subject_waits_and_others_do_not() {
+    let mut grid = Grid::start_with(&[("API_RATE_LIMIT", "5")]).await;
+    let ask = async |subject: &str| {
+        let user = grid.user(subject);
+        let request = Client::new().get(format!("{}/api/meters", user.url));
+        Answer::to(request.bearer_auth(&user.token)).await
+    };
+    for _ in 0..5 {
+        assert_eq!(ask("greedy").await.status, 200);
+    }
+    let refused = ask("greedy").await;
+    refused.is_problem(
+        429,
+        "rate-limited",
+        "Rate limited",
+        "more than 5 requests a minute; wait, or send readings in bulk",
+    );
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=12).contains(&wait), "{wait}");
+    assert_eq!(ask("modest").await.status, 200);
+    for _ in 0..10 {
+        assert_eq!(
+            get(&format!("{}/health/ready", grid.api_url()))
+                .await
+                .status,
+            200
+        );
+    }
+    assert!(grid.stop().await);
+}
+
+/// The value of a metric without labels.
+async fn metric(api: &str, name: &str) -> f64 {
+    let text = get(&format!("{api}/metrics")).await.body;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_and_metrics_tell_what_waits_and_why() {
+    let mut grid = Grid::start_with(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
+    let api = grid.api_url();
+    let meter = grid.meter().await;
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    let admin = grid.admin();
+    let status = async || admin.get("/api/admin/tokenization/status").await.ok();
+    let told = status().await;
+    assert_eq!(told["auto_mint_enabled"], false);
+    assert_eq!(told["unminted_readings_count"], 3);
+    assert_eq!(told["held_readings_count"], 3);
+    assert_eq!(told["readings_by_state"]["pending"], 3);
+    assert_eq!(
+        told["oldest_waiting_at"],
+        Value::Null,
+        "held ones wait for a person"
+    );
+    assert_eq!(told["breaker"]["state"], "closed");
+    eventually("the scrape shows it", async || {
+        (metric(&api, "gridtokenx_unminted_readings_count").await == 3.0).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&api, "gridtokenx_held_readings_count").await, 3.0);
+    assert_eq!(metric(&api, "gridtokenx_database_figures_stale").await, 0.0);
+
+    // What an admin changes in the database, every process follows.
+    sqlx::query("UPDATE settings SET auto_mint_enabled = TRUE")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    eventually("the setting is followed", async || {
+        (status().await["auto_mint_enabled"] == true).then_some(())
+    })
+    .await;
+
+    // A stored setting outlives a start that is configured otherwise.
+    assert!(grid.stop().await);
+    grid.serve().await;
+    let told = grid
+        .admin()
+        .get("/api/admin/tokenization/status")
+        .await
+        .ok();
+    assert_eq!(told["auto_mint_enabled"], true);
+    assert!(grid.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_database_became_read_only_is_not_ready() {
+    let mut grid = Grid::start().await;
+    let ready = format!("{}/health/ready", grid.api_url());
+    assert_eq!(get(&ready).await.status, 200);
+    let database = grid.database_url.rsplit('/').next().unwrap().to_owned();
+    let database = database.split('?').next().unwrap();
+    // As after a fail-over to a standby: sessions end, and new ones cannot write.
+    let set = async |value: &str| {
+        let mut connection = grid.pool.acquire().await.unwrap();
+        for statement in [
+            "SET default_transaction_read_only = off".to_owned(),
+            format!("ALTER DATABASE {database} SET default_transaction_read_only = {value}"),
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                .to_owned(),
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .execute(&mut *connection)
+                .await
+                .unwrap();
+        }
+    };
+    set("on").await;
+    eventually("it says so", async || {
+        let answer = get(&ready).await;
+        let reason = answer.json()["checks"]["database"]["reason"].clone();
+        (answer.status == 503 && reason == "the database is read-only (a standby?)").then_some(())
+    })
+    .await;
+    set("off").await;
+    eventually("it is ready again", async || {
+        (get(&ready).await.status == 200).then_some(())
+    })
+    .await;
+    assert!(grid.stop().await);
+}

@@ -1,0 +1,215 @@
+//! What the chain, and the way to it, may do to a mint transaction.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::localnet::{Localnet, State, TempDir};
+use crate::support::world::world;
+use crate::support::{Grid, Proxy, Verdict, eventually};
+
+/// Signatures of everything that was ever signed, in order.
+async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
+    sqlx::query_scalar("SELECT signature FROM mint_transactions ORDER BY number")
+        .fetch_all(&grid.pool)
+        .await
+        .unwrap()
+}
+
+/// Takes sends and forgets them: the answer is the transaction's own signature, as an RPC node would give.
+fn swallow(parameters: &Value) -> Verdict {
+    use base64::Engine;
+    let wire = base64::engine::general_purpose::STANDARD
+        .decode(parameters[0].as_str().unwrap())
+        .unwrap();
+    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&wire).unwrap();
+    Verdict::Answer(json!(transaction.signatures[0].to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let grid = {
+        let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+        grid.serve().await;
+        grid
+    };
+    let meter = grid.meter().await;
+    let scanned = Arc::new(AtomicBool::new(false));
+    let swallowed = Arc::new(Mutex::new(HashSet::<String>::new()));
+    {
+        let (scanned, swallowed) = (Arc::clone(&scanned), Arc::clone(&swallowed));
+        proxy.obey(move |method, parameters| match method {
+            "sendTransaction" => {
+                let wire = parameters[0].as_str().unwrap().to_owned();
+                let mut swallowed = swallowed.lock().unwrap();
+                // Only the first transaction is lost, however often it is sent.
+                if swallowed.is_empty() || swallowed.contains(&wire) {
+                    swallowed.insert(wire);
+                    return swallow(parameters);
+                }
+                assert!(scanned.load(Ordering::SeqCst), "signed anew without a scan of the blocks");
+                Verdict::Forward
+            }
+            "getBlock" => {
+                scanned.store(true, Ordering::SeqCst);
+                Verdict::Forward
+            }
+            _ => Verdict::Forward,
+        });
+    }
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let states: Vec<String> =
+        sqlx::query_scalar("SELECT state FROM mint_transactions ORDER BY number")
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+    assert_eq!(states, ["dead", "finalized"]);
+    let attempts: i32 = sqlx::query_scalar("SELECT attempts FROM readings")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(attempts, 0, "proven expiry uses no attempt");
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_lands_late_is_paid_by_the_same_bytes() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    let sends = Arc::new(Mutex::new(0_u32));
+    {
+        let sends = Arc::clone(&sends);
+        proxy.obey(move |method, parameters| {
+            if method != "sendTransaction" {
+                return Verdict::Forward;
+            }
+            let mut sends = sends.lock().unwrap();
+            *sends += 1;
+            if *sends <= 2 { swallow(parameters) } else { Verdict::Forward }
+        });
+    }
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    assert_eq!(signatures(&grid).await.len(), 1, "signed once");
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    proxy.obey(|method, _| match method {
+        "sendTransaction" => Verdict::ForwardThenTimeOut,
+        _ => Verdict::Forward,
+    });
+    for _ in 0..5 {
+        meter.report("1").await;
+    }
+    grid.until_count("finalized", 5).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "5000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_in_a_nodes_history_is_no_proof() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid =
+        Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "5")]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    let holes_met = Arc::new(Mutex::new(0_u32));
+    {
+        let holes_met = Arc::clone(&holes_met);
+        proxy.obey(move |method, parameters| match method {
+            "sendTransaction" => swallow(parameters),
+            // The node lacks every tenth block of its history.
+            "getBlock" if parameters[0].as_u64().unwrap() % 10 == 0 => {
+                *holes_met.lock().unwrap() += 1;
+                Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage")
+            }
+            "getBlocks" => Verdict::Edit(|slots| {
+                let kept = slots.as_array().unwrap().iter();
+                kept.filter(|slot| slot.as_u64().unwrap() % 10 != 0).cloned().collect()
+            }),
+            _ => Verdict::Forward,
+        });
+    }
+    meter.report("1").await;
+    // Unproven for longer than the limit: quarantined, and nothing new is signed.
+    grid.until_count("quarantined", 1).await;
+    assert_eq!(signatures(&grid).await.len(), 1, "no proof, no new signature");
+    // The node's history is whole again: the proof is found, and quarantine ends by itself.
+    proxy.forward_everything();
+    grid.until_count("finalized", 1).await;
+    assert_eq!(signatures(&grid).await.len(), 2);
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_healed_with_the_same_bytes() {
+    let state = TempDir::new("fork");
+    let slot_ms = ("LOCALNET_SLOT_MS", "100");
+    let mut chain =
+        Localnet::start_with(State::In(state.path().to_owned()), "127.0.0.1:0", &[slot_ms]).await;
+    let mut grid = Grid::on_chain(&chain.rpc_url.clone(), &[]).await;
+    grid.serve().await;
+    let meters = {
+        let mut meters = Vec::new();
+        for _ in 0..5 {
+            meters.push(grid.meter().await);
+        }
+        meters
+    };
+    let mut reported = 0;
+    for round in 0..4 {
+        for meter in &meters {
+            for _ in 0..6 {
+                meter.report("0.5").await;
+                reported += 1;
+            }
+        }
+        // In the middle of the work: the newest block is lost with everything that was confirmed in it.
+        eventually("something is minted", async || {
+            (grid.count("minted").await + grid.count("finalized").await > round * 30).then_some(())
+        })
+        .await;
+        chain.kill9().await;
+        chain.restart_with(&[slot_ms]).await;
+    }
+    grid.until_count("finalized", reported).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "60000000000");
+    grid.stop().await;
+    chain.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_chain_uses_no_attempt_and_heals_by_itself() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    proxy.obey(|_, _| Verdict::Status(503));
+    for _ in 0..10 {
+        meter.report("0.1").await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(grid.count("pending").await, 10);
+    proxy.forward_everything();
+    grid.until_count("finalized", 10).await;
+    let attempts: i64 = sqlx::query_scalar("SELECT sum(attempts)::BIGINT FROM readings")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(attempts, 0);
+    grid.audit_holds().await;
+}
