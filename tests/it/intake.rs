@@ -2,45 +2,28 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, DurationRound, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::support::client::Answer;
-use crate::support::{Grid, Meter, eventually};
+use crate::support::readings::{count, past, reading, shown};
+use crate::support::{Grid, eventually};
 
 const SUBMIT: &str = "/api/meters/submit-reading";
 const SUBMIT_MANY: &str = "/api/meters/submit-readings";
-
-/// A full hour that lies at least this far back.
-pub fn past(hours: i64) -> DateTime<Utc> {
-    (Utc::now() - TimeDelta::hours(hours)).duration_trunc(TimeDelta::hours(1)).unwrap()
-}
-
-pub fn shown(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-pub fn reading(meter: &Meter, kwh: &str, start: DateTime<Utc>, minutes: i64) -> Value {
-    json!({
-        "meter_id": meter.serial,
-        "kwh_amount": kwh,
-        "interval_start": shown(start),
-        "reading_timestamp": shown(start + TimeDelta::minutes(minutes)),
-    })
-}
-
-pub async fn count(pool: &PgPool, what: &'static str) -> i64 {
-    sqlx::query_scalar(what).fetch_one(pool).await.unwrap()
-}
 
 /// What must hold of every database at any time.
 async fn books_hold(pool: &PgPool) {
     let unguarded = "SELECT count(*) FROM readings
                      LEFT JOIN metered_intervals guard ON guard.reading = readings.id
                      WHERE guard.reading IS NULL";
-    assert_eq!(count(pool, unguarded).await, 0, "every reading has its guarded interval");
+    assert_eq!(
+        count(pool, unguarded).await,
+        0,
+        "every reading has its guarded interval"
+    );
     let overlapping = "SELECT count(*) FROM readings one
                        JOIN readings other ON other.meter = one.meter AND other.id <> one.id
                         AND other.interval_start < one.interval_end
@@ -50,11 +33,19 @@ async fn books_hold(pool: &PgPool) {
                        LEFT JOIN apalis.jobs ON jobs.job_type = 'MintReading'
                         AND jobs.idempotency_key = readings.id::TEXT
                        WHERE jobs.id IS NULL";
-    assert_eq!(count(pool, without_job).await, 0, "every reading has its job");
+    assert_eq!(
+        count(pool, without_job).await,
+        0,
+        "every reading has its job"
+    );
     let announced = "SELECT (SELECT count(*) FROM outbox WHERE event_type = 'MeterReadingReceived')
                           + (SELECT count(*) FROM events WHERE event_type = 'MeterReadingReceived')";
     let readings = count(pool, "SELECT count(*) FROM readings").await;
-    assert_eq!(count(pool, announced).await, readings, "every reading is announced once");
+    assert_eq!(
+        count(pool, announced).await,
+        readings,
+        "every reading is announced once"
+    );
 }
 
 /// Keeps everybody from writing readings until it is dropped.
@@ -68,7 +59,9 @@ async fn hold_readings(pool: &PgPool) -> sqlx::Transaction<'static, sqlx::Postgr
 }
 
 fn id_of(answer: &Answer) -> &str {
-    answer.body["reading_id"].as_str().unwrap_or_else(|| panic!("{answer:?}"))
+    answer.body["reading_id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{answer:?}"))
 }
 
 #[tokio::test]
@@ -83,17 +76,26 @@ async fn two_hundred_copies_of_a_reading_are_one_reading_with_one_job() {
         submission["kwh_amount"] = amounts[number % amounts.len()].clone();
         submission
     });
-    let answers = join_all(submissions.map(async |submission| {
-        meter.api.post(SUBMIT, &submission).await
-    }))
-    .await;
+    let answers =
+        join_all(submissions.map(async |submission| meter.api.post(SUBMIT, &submission).await))
+            .await;
     let id = id_of(&answers[0]).to_owned();
-    assert!(answers.iter().all(|answer| answer.status == 200 && id_of(answer) == id));
-    let first = answers.iter().filter(|answer| answer.body["duplicate"] == false);
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && id_of(answer) == id)
+    );
+    let first = answers
+        .iter()
+        .filter(|answer| answer.body["duplicate"] == false);
     assert_eq!(first.count(), 1);
     assert_eq!(count(&grid.pool, "SELECT count(*) FROM readings").await, 1);
     assert_eq!(
-        count(&grid.pool, "SELECT count(*) FROM apalis.jobs WHERE job_type = 'MintReading'").await,
+        count(
+            &grid.pool,
+            "SELECT count(*) FROM apalis.jobs WHERE job_type = 'MintReading'"
+        )
+        .await,
         1
     );
     books_hold(&grid.pool).await;
@@ -149,7 +151,10 @@ async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touc
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     let start = past(3);
-    let stored = meter.api.post(SUBMIT, &reading(&meter, "1.5", start, 15)).await;
+    let stored = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1.5", start, 15))
+        .await;
     let id = id_of(&stored).to_owned();
     let conflict = |sentence: String| {
         json!({
@@ -162,11 +167,18 @@ async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touc
         })
     };
     let interval = |start: DateTime<Utc>, minutes| {
-        format!("{}/{}", shown(start), shown(start + TimeDelta::minutes(minutes)))
+        format!(
+            "{}/{}",
+            shown(start),
+            shown(start + TimeDelta::minutes(minutes))
+        )
     };
     let serial = &meter.serial;
 
-    let other = meter.api.post(SUBMIT, &reading(&meter, "1.6", start, 15)).await;
+    let other = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1.6", start, 15))
+        .await;
     assert_eq!(other.status, 409);
     assert_eq!(
         other.body,
@@ -178,7 +190,10 @@ async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touc
     );
     for (from, minutes) in [(-1, 2), (14, 15), (-15, 45), (5, 5), (0, 14), (1, 14)] {
         let from = start + TimeDelta::minutes(from);
-        let overlap = meter.api.post(SUBMIT, &reading(&meter, "1.5", from, minutes)).await;
+        let overlap = meter
+            .api
+            .post(SUBMIT, &reading(&meter, "1.5", from, minutes))
+            .await;
         assert_eq!(overlap.status, 409);
         assert_eq!(
             overlap.body,
@@ -192,11 +207,19 @@ async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touc
     }
     for from in [-15, 15] {
         let from = start + TimeDelta::minutes(from);
-        meter.api.post(SUBMIT, &reading(&meter, "1.5", from, 15)).await.ok();
+        meter
+            .api
+            .post(SUBMIT, &reading(&meter, "1.5", from, 15))
+            .await
+            .ok();
     }
     // Another meter has a time of its own.
     let other_meter = grid.meter().await;
-    other_meter.api.post(SUBMIT, &reading(&other_meter, "1.5", start, 15)).await.ok();
+    other_meter
+        .api
+        .post(SUBMIT, &reading(&other_meter, "1.5", start, 15))
+        .await
+        .ok();
     books_hold(&grid.pool).await;
 }
 
@@ -215,8 +238,14 @@ async fn rivals_on_two_services_never_store_overlapping_intervals() {
         api.post(SUBMIT, &submission).await
     }))
     .await;
-    assert!(answers.iter().all(|answer| [200, 409].contains(&answer.status)));
-    let accepted = answers.iter().filter(|answer| answer.body["duplicate"] == false);
+    assert!(
+        answers
+            .iter()
+            .all(|answer| [200, 409].contains(&answer.status))
+    );
+    let accepted = answers
+        .iter()
+        .filter(|answer| answer.body["duplicate"] == false);
     let stored = count(&grid.pool, "SELECT count(*) FROM readings").await;
     assert_eq!(accepted.count() as i64, stored);
     books_hold(&grid.pool).await;
@@ -239,9 +268,13 @@ async fn the_same_reading_is_found_again_after_its_age_limit_and_under_stricter_
     assert_eq!(again["duplicate"], true);
     assert_eq!(again["reading_id"], first["reading_id"]);
     // Another value is a conflict with what is stored, and only what is new is too old.
-    let other = strict.post(SUBMIT, &reading(&meter, "51", past(100), 15)).await;
+    let other = strict
+        .post(SUBMIT, &reading(&meter, "51", past(100), 15))
+        .await;
     assert_eq!(other.status, 409);
-    let new = strict.post(SUBMIT, &reading(&meter, "1", past(101), 15)).await;
+    let new = strict
+        .post(SUBMIT, &reading(&meter, "1", past(101), 15))
+        .await;
     assert_eq!(new.status, 400);
 }
 
@@ -264,25 +297,44 @@ async fn a_bad_item_of_a_bulk_never_costs_a_good_one() {
          "reading_timestamp": shown(at(2))},
         reading(&meter, "1", at(2), 15),
     ]);
-    let answer = meter.api.post(SUBMIT_MANY, &json!({"readings": readings, "unknown": 1})).await.ok();
+    let answer = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": readings, "unknown": 1}))
+        .await
+        .ok();
     assert_eq!(
-        (&answer["accepted"], &answer["duplicates"], &answer["rejected"]),
+        (
+            &answer["accepted"],
+            &answer["duplicates"],
+            &answer["rejected"]
+        ),
         (&json!(2), &json!(1), &json!(6))
     );
     let results = answer["results"].as_array().unwrap();
-    let statuses: Vec<&str> =
-        results.iter().map(|result| result["status"].as_str().unwrap()).collect();
+    let statuses: Vec<&str> = results
+        .iter()
+        .map(|result| result["status"].as_str().unwrap())
+        .collect();
     assert_eq!(
         statuses,
         [
-            "accepted", "rejected", "duplicate", "rejected", "rejected", "rejected", "rejected",
-            "rejected", "accepted"
+            "accepted",
+            "rejected",
+            "duplicate",
+            "rejected",
+            "rejected",
+            "rejected",
+            "rejected",
+            "rejected",
+            "accepted"
         ]
     );
     let first = &results[0]["reading_id"];
-    assert_eq!(results[0], json!({"index": 0, "status": "accepted", "reading_id": first}));
-    let negative =
-        "Reading validation failed: kwh_amount -1 is negative; a reading reports energy above 0 kWh";
+    assert_eq!(
+        results[0],
+        json!({"index": 0, "status": "accepted", "reading_id": first})
+    );
+    let negative = "Reading validation failed: kwh_amount -1 is negative; a reading reports energy above 0 kWh";
     assert_eq!(
         results[1],
         json!({"index": 1, "status": "rejected", "problem": {
@@ -295,13 +347,22 @@ async fn a_bad_item_of_a_bulk_never_costs_a_good_one() {
     );
     assert_eq!(&results[2]["reading_id"], first);
     assert_eq!(&results[3]["problem"]["reading_id"], first);
-    let problem_statuses: Vec<&Value> =
-        results.iter().map(|result| &result["problem"]["status"]).collect();
+    let problem_statuses: Vec<&Value> = results
+        .iter()
+        .map(|result| &result["problem"]["status"])
+        .collect();
     assert_eq!(
         problem_statuses,
         [
-            &Value::Null, &json!(400), &Value::Null, &json!(409), &json!(404), &json!(400),
-            &json!(400), &json!(400), &Value::Null
+            &Value::Null,
+            &json!(400),
+            &Value::Null,
+            &json!(409),
+            &json!(404),
+            &json!(400),
+            &json!(400),
+            &json!(400),
+            &Value::Null
         ]
     );
     books_hold(&grid.pool).await;
@@ -311,22 +372,46 @@ async fn a_bad_item_of_a_bulk_never_costs_a_good_one() {
 async fn a_bulk_has_one_to_a_thousand_readings_and_is_an_object() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
-    let thousand: Vec<Value> =
-        (0..1000).map(|minute| reading(&meter, "0.5", past(20) + TimeDelta::minutes(minute), 1)).collect();
-    let whole = meter.api.post(SUBMIT_MANY, &json!({"readings": thousand})).await.ok();
+    let thousand: Vec<Value> = (0..1000)
+        .map(|minute| reading(&meter, "0.5", past(20) + TimeDelta::minutes(minute), 1))
+        .collect();
+    let whole = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": thousand}))
+        .await
+        .ok();
     assert_eq!(whole["accepted"], 1000);
-    let again = meter.api.post(SUBMIT_MANY, &json!({"readings": thousand})).await.ok();
+    let again = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": thousand}))
+        .await
+        .ok();
     assert_eq!(again["duplicates"], 1000);
     books_hold(&grid.pool).await;
     let too_many: Vec<Value> = (0..1001).map(|_| json!({})).collect();
     for (body, sentence) in [
-        (json!({"readings": []}), "readings has 0 items; send 1 to 1000 readings at once"),
-        (json!({"readings": too_many}), "readings has 1001 items; send 1 to 1000 readings at once"),
-        (json!({}), "the request body does not fit: missing field `readings` at line 1 column 2"),
-        (json!([]), "the request body is a JSON array; send a JSON object, as `GET /docs` shows it"),
+        (
+            json!({"readings": []}),
+            "readings has 0 items; send 1 to 1000 readings at once",
+        ),
+        (
+            json!({"readings": too_many}),
+            "readings has 1001 items; send 1 to 1000 readings at once",
+        ),
+        (
+            json!({}),
+            "the request body does not fit: missing field `readings` at line 1 column 2",
+        ),
+        (
+            json!([]),
+            "the request body is a JSON array; send a JSON object, as `GET /docs` shows it",
+        ),
     ] {
         let refused = meter.api.post(SUBMIT_MANY, &body).await;
-        assert_eq!((refused.status, refused.body["error"].as_str()), (400, Some(sentence)));
+        assert_eq!(
+            (refused.status, refused.body["error"].as_str()),
+            (400, Some(sentence))
+        );
     }
 }
 
@@ -350,8 +435,15 @@ async fn a_row_that_the_database_refuses_does_not_cost_its_neighbours() {
             reading(&meter, kwh, start + TimeDelta::minutes(number), 1)
         })
         .collect();
-    let answer = meter.api.post(SUBMIT_MANY, &json!({"readings": readings})).await.ok();
-    assert_eq!((&answer["accepted"], &answer["rejected"]), (&json!(39), &json!(1)));
+    let answer = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": readings}))
+        .await
+        .ok();
+    assert_eq!(
+        (&answer["accepted"], &answer["rejected"]),
+        (&json!(39), &json!(1))
+    );
     assert_eq!(answer["results"][17]["problem"]["status"], 500);
     assert_eq!(
         answer["results"][17]["problem"]["error"],
@@ -397,7 +489,10 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_stored() {
     let stored = statuses.iter().filter(|status| **status == 200).count() as i64;
     let refused = statuses.iter().filter(|status| **status == 503).count() as i64;
     assert_eq!((stored + refused, refused > 0), (100, true), "{statuses:?}");
-    assert_eq!(count(&grid.pool, "SELECT count(*) FROM readings").await, stored);
+    assert_eq!(
+        count(&grid.pool, "SELECT count(*) FROM readings").await,
+        stored
+    );
     books_hold(&grid.pool).await;
 }
 
@@ -407,7 +502,10 @@ async fn a_client_that_hangs_up_cancels_nobody_and_its_reading_is_stored() {
     let meter = grid.meter().await;
     let start = past(5);
     let hold = hold_readings(&grid.pool).await;
-    let impatient = reqwest::Client::builder().timeout(Duration::from_millis(300)).build().unwrap();
+    let impatient = reqwest::Client::builder()
+        .timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
     let gone = impatient
         .post(format!("{}{SUBMIT}", grid.api_url()))
         .bearer_auth(&meter.api.token)
@@ -424,6 +522,10 @@ async fn a_client_that_hangs_up_cancels_nobody_and_its_reading_is_stored() {
         (count(&grid.pool, "SELECT count(*) FROM readings").await == 2).then_some(())
     })
     .await;
-    let again = meter.api.post(SUBMIT, &reading(&meter, "1", start, 1)).await.ok();
+    let again = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1", start, 1))
+        .await
+        .ok();
     assert_eq!(again["duplicate"], true);
 }

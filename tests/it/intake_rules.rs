@@ -3,7 +3,7 @@
 use chrono::{SubsecRound, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::intake::{count, past, reading, shown};
+use crate::support::readings::{count, past, reading, shown};
 use crate::support::{Grid, eventually};
 
 const SUBMIT: &str = "/api/meters/submit-reading";
@@ -130,7 +130,8 @@ async fn age_and_future_are_judged_at_their_own_end_of_the_interval() {
     );
     let in_six_minutes = Utc::now() + TimeDelta::minutes(6);
     let in_six_minutes = shown(in_six_minutes.trunc_subsecs(6));
-    let early = json!({"meter_id": meter.serial, "kwh_amount": 1, "reading_timestamp": in_six_minutes});
+    let early =
+        json!({"meter_id": meter.serial, "kwh_amount": 1, "reading_timestamp": in_six_minutes});
     let refused = meter.api.post(SUBMIT, &early).await;
     assert_eq!(
         refused.body,
@@ -149,7 +150,11 @@ async fn without_a_start_the_meter_tells_the_length() {
     let mut submission = reading(&meter, "1", start, 15);
     submission.as_object_mut().unwrap().remove("interval_start");
     meter.api.post(SUBMIT, &submission).await.ok();
-    let again = meter.api.post(SUBMIT, &reading(&meter, "1", start, 15)).await.ok();
+    let again = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1", start, 15))
+        .await
+        .ok();
     assert_eq!(again["duplicate"], true);
 }
 
@@ -164,7 +169,10 @@ async fn a_body_is_one_json_object_and_unknown_members_are_ignored() {
     let refused = meter.api.post(SUBMIT, &array).await;
     assert_eq!(
         (refused.status, refused.body["error"].as_str()),
-        (400, Some("the request body is a JSON array; send a JSON object, as `GET /docs` shows it"))
+        (
+            400,
+            Some("the request body is a JSON array; send a JSON object, as `GET /docs` shows it")
+        )
     );
     let twice = reqwest::Client::new()
         .post(format!("{}{SUBMIT}", grid.api_url()))
@@ -191,8 +199,9 @@ async fn an_unknown_meter_and_another_users_are_the_same_to_a_stranger() {
     unknown["meter_id"] = json!("nobody's");
     for (body, serial) in [(&submission, meter.serial.as_str()), (&unknown, "nobody's")] {
         let refused = grid.user("stranger").post(SUBMIT, body).await;
-        let sentence =
-            format!("meter {serial} is not known; check the meter_id, or register it with POST /api/meters");
+        let sentence = format!(
+            "meter {serial} is not known; check the meter_id, or register it with POST /api/meters"
+        );
         assert_eq!(
             refused.body,
             json!({
@@ -225,7 +234,10 @@ async fn the_owner_hears_of_a_refused_reading_ten_times_a_minute_and_nobody_else
         assert_eq!(meter.api.post(SUBMIT, &bad).await.status, 400);
     }
     let bodies = eventually("ten refusals are announced", async || {
-        let bodies: Vec<String> = sqlx::query_scalar(REFUSALS).fetch_all(&grid.pool).await.unwrap();
+        let bodies: Vec<String> = sqlx::query_scalar(REFUSALS)
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
         (bodies.len() >= 10).then_some(bodies)
     })
     .await;
@@ -242,10 +254,19 @@ async fn the_owner_hears_of_a_refused_reading_ten_times_a_minute_and_nobody_else
     );
     // Another meter of the same owner has an allowance of its own.
     let other = grid.meter().await;
-    meter.api.post(SUBMIT, &reading(&other, "0", past(3), 15)).await;
+    meter
+        .api
+        .post(SUBMIT, &reading(&other, "0", past(3), 15))
+        .await;
     eventually("the other meter's refusal is announced", async || {
-        let bodies: Vec<String> = sqlx::query_scalar(REFUSALS).fetch_all(&grid.pool).await.unwrap();
-        bodies.iter().any(|body| body.contains(&other.serial)).then_some(())
+        let bodies: Vec<String> = sqlx::query_scalar(REFUSALS)
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+        bodies
+            .iter()
+            .any(|body| body.contains(&other.serial))
+            .then_some(())
     })
     .await;
 }

@@ -3,6 +3,11 @@
 mod api;
 mod chain_faults;
 mod exactly_once;
+mod intake;
+mod intake_faults;
+mod intake_rules;
 mod localnet;
+mod meters;
+mod readings;
 mod run;
 mod support;

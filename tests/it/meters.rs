@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signer as _};
 
-use crate::intake::{past, reading};
 use crate::support::Grid;
+use crate::support::readings::{past, reading};
 
 fn problem(kind: &str, title: &str, status: u16, sentence: &str) -> Value {
     json!({
@@ -45,7 +45,8 @@ async fn a_meter_is_registered_once_and_the_same_again_is_fine() {
         (refused.status, refused.body),
         conflict("meter m-1 is registered by another owner; check the meter_id")
     );
-    let other_wallet = json!({"meter_id": "m-1", "wallet_address": Keypair::new().pubkey().to_string()});
+    let other_wallet =
+        json!({"meter_id": "m-1", "wallet_address": Keypair::new().pubkey().to_string()});
     let refused = alice.post("/api/meters", &other_wallet).await;
     assert_eq!(
         (refused.status, refused.body),
@@ -53,11 +54,14 @@ async fn a_meter_is_registered_once_and_the_same_again_is_fine() {
             "meter m-1 is registered with another wallet_address ({wallet}); a meter's wallet does not change"
         ))
     );
-    let other_interval = json!({"meter_id": "m-1", "wallet_address": wallet, "interval_minutes": 30});
+    let other_interval =
+        json!({"meter_id": "m-1", "wallet_address": wallet, "interval_minutes": 30});
     let refused = alice.post("/api/meters", &other_interval).await;
     assert_eq!(
         (refused.status, refused.body),
-        conflict("meter m-1 is registered with interval_minutes 15; a meter's interval does not change")
+        conflict(
+            "meter m-1 is registered with interval_minutes 15; a meter's interval does not change"
+        )
     );
 }
 
@@ -66,9 +70,10 @@ async fn a_hundred_registrations_of_one_meter_are_one_meter() {
     let grid = Grid::start().await;
     let alice = grid.user("alice");
     let new = json!({"meter_id": "m-1", "wallet_address": Keypair::new().pubkey().to_string()});
-    let answers =
-        futures_util::future::join_all((0..100).map(async |_| alice.post("/api/meters", &new).await))
-            .await;
+    let answers = futures_util::future::join_all(
+        (0..100).map(async |_| alice.post("/api/meters", &new).await),
+    )
+    .await;
     let created = answers.iter().filter(|answer| answer.status == 201).count();
     let found = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!((created, found), (1, 99));
@@ -92,7 +97,10 @@ async fn only_an_admin_names_another_owner() {
             "only an admin may register a meter for another owner; leave owner out, or give your own subject"
         )
     );
-    assert_eq!(grid.admin().post("/api/meters", &new).await.ok()["owner"], "bob");
+    assert_eq!(
+        grid.admin().post("/api/meters", &new).await.ok()["owner"],
+        "bob"
+    );
     assert_eq!(grid.user("bob").post("/api/meters", &new).await.status, 200);
 }
 
@@ -146,8 +154,12 @@ async fn what_is_no_meter_and_no_wallet_is_refused_with_the_reason() {
             problem("validation-failed", "Validation failed", 400, &sentence)
         );
     }
-    let malformed = json!({"meter_id": "m-1", "wallet_address": wallet.to_string(), "interval_minutes": 1.5});
-    assert_eq!(alice.post("/api/meters", &malformed).await.body["type"], "/problems/malformed-request");
+    let malformed =
+        json!({"meter_id": "m-1", "wallet_address": wallet.to_string(), "interval_minutes": 1.5});
+    assert_eq!(
+        alice.post("/api/meters", &malformed).await.body["type"],
+        "/problems/malformed-request"
+    );
 }
 
 #[tokio::test]
@@ -162,7 +174,10 @@ async fn meters_are_listed_by_serial_with_their_totals_page_by_page() {
     meters.sort_by(|one, other| one.serial.cmp(&other.serial));
     for (hours, kwh) in [(3, "0.1"), (2, "0.2"), (5, "99.700000000000000001")] {
         let submission = reading(&meters[1], kwh, past(hours), 15);
-        alice.post("/api/meters/submit-reading", &submission).await.ok();
+        alice
+            .post("/api/meters/submit-reading", &submission)
+            .await
+            .ok();
     }
     let listed = |meter: &crate::support::Meter, readings: i64, kwh: &str, base_units: &str| {
         json!({
@@ -186,14 +201,26 @@ async fn meters_are_listed_by_serial_with_their_totals_page_by_page() {
             "next": meters[1].serial,
         })
     );
-    let page = alice.get(&format!("/api/meters?limit=2&after={}", meters[1].serial)).await.ok();
-    assert_eq!(page, json!({"meters": [listed(&meters[2], 0, "0", "0")], "next": null}));
+    let page = alice
+        .get(&format!("/api/meters?limit=2&after={}", meters[1].serial))
+        .await
+        .ok();
+    assert_eq!(
+        page,
+        json!({"meters": [listed(&meters[2], 0, "0", "0")], "next": null})
+    );
     let all = grid.admin().get("/api/meters").await.ok();
     assert_eq!(all["meters"].as_array().unwrap().len(), 4);
 
     for (query, sentence) in [
-        ("limit=0", "limit \"0\" is out of range; give a whole number from 1 to 1000"),
-        ("limit=ten", "limit \"ten\" is out of range; give a whole number from 1 to 1000"),
+        (
+            "limit=0",
+            "limit \"0\" is out of range; give a whole number from 1 to 1000",
+        ),
+        (
+            "limit=ten",
+            "limit \"ten\" is out of range; give a whole number from 1 to 1000",
+        ),
         (
             "after=a%20b",
             "after a b holds the character U+0020; a meter's serial has letters, digits, punctuation and symbols only",

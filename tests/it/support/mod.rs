@@ -4,6 +4,7 @@ pub mod client;
 pub mod grid;
 pub mod localnet;
 pub mod proxy;
+pub mod readings;
 pub mod server;
 pub mod wait;
 pub mod world;
