@@ -105,6 +105,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         &config.blockchain,
         &tokio_util::task::TaskTracker::new(),
     );
+    let feed = Hub::at(pool.clone(), crate::feed::Seq::default());
     AppState::new(Services {
         pool,
         intake,
@@ -125,7 +126,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         polling_interval_secs: 60,
         batch_size: 50,
         draining: CancellationToken::new(),
-        feed: Hub::default(),
+        feed,
         websocket: config.websocket,
         connections: TaskTracker::new(),
     })

@@ -1,1 +1,37 @@
-//! To be furnished.
+//! The audit: walks chain and ledger and proves that they agree, or names every difference.
+//!
+//! Invariant: "ok" is said only if each of these was looked at and holds.
+//!
+//! - No reading has two landed mint transactions; each minted or finalized one has exactly one.
+//! - That transaction landed without an error, paid each wallet's token account what its readings are worth, and carries
+//!   the number and the Merkle root that follow from these very readings: a changed amount, interval, wallet or serial, a
+//!   reading that was added or removed shows here.
+//! - Every mint of our token by our authority's signature belongs to readings, or was booked as foreign by an admin.
+//! - The sums of both sides are equal, and no token exists that was not minted so. Fewer may: holders may burn theirs.
+//!
+//! It runs beside a service that mints: what one side lacks is looked up again by signature, and the ledger read again,
+//! before it is called a difference. Supply and history are cut at one slot. Memory does not grow with the readings: the
+//! ledger is read in pages, each in one statement and so in one snapshot.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `examine` | the order of the steps, and the sums |
+//! | `strays` | the chain's side: what our authority minted that the ledger does not call landed |
+//! | `paid` | the ledger's side: each landed transaction against its own bytes on chain |
+//! | `verdict` | one transaction, compared: pure |
+//! | `books` | what the ledger says: SQL |
+//! | `difference`, `report` | what was found, for people and programs |
+
+mod books;
+mod difference;
+mod error;
+mod examine;
+mod paid;
+mod report;
+mod strays;
+mod verdict;
+
+pub use difference::Difference;
+pub use error::AuditError;
+pub use examine::audit;
+pub use report::{AuditReport, ForeignMint, Outstanding, Total};

@@ -1,1 +1,46 @@
-//! To be furnished.
+//! The feed: every event once, in order, to whoever may see it.
+//!
+//! Invariant: a listener that goes on after the last number it saw gets each of its events once and in order, over any
+//! connection to any process, or is told by an explicit gap that some are gone. Kept in three steps:
+//!
+//! 1. Writers put events into `outbox` in their own transactions. Once committed, the one [`sequencer`] moves them to `events`
+//!    and numbers them without gaps: a number that can be read stands for good, and no lower one appears later.
+//! 2. Each process has one [`Hub`], which reads new numbers once, in order, and hands every event to those of its
+//!    connections that may see it. It also remembers the newest ones, so that a connection that was away for a moment, or
+//!    whose buffer ran over in a burst, costs no query.
+//! 3. A connection follows one cursor: it reads the [`log`] until the hub remembers everything behind its cursor, and
+//!    joins the hub at exactly that number, under the hub's lock: no hole, no double.
+//!
+//! The protocol is described in `docs/feed.md`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `sequencer`, `partitions` | numbers committed events; makes room for the numbers ahead |
+//! | `event`, `viewer` | a numbered event, and who may see it |
+//! | `log` | pages of numbered events |
+//! | `hub` | one reader per process, many listeners |
+//! | `protocol`, `filter` | what clients say, what they are told |
+//! | `connection`, `speaker` | one WebSocket: who ends it, and what it is sent |
+//! | `frames`, `allowance`, `ending` | messages into frames, pushes per minute, close codes |
+
+mod allowance;
+mod connection;
+mod ending;
+mod event;
+mod filter;
+mod frames;
+mod hub;
+pub mod log;
+mod partitions;
+mod protocol;
+pub mod sequencer;
+mod speaker;
+mod viewer;
+
+pub use connection::{Listener, StreamLimits, close, serve_socket};
+pub use ending::{CloseReason, close_frame};
+pub use event::{FeedEvent, Seq};
+pub use hub::{Hub, Seat};
+pub use log::{EventsPage, Gap};
+pub use protocol::{CLIENT_MESSAGE_BYTES_MAX, ClientMessage, ProtocolError};
+pub use viewer::Viewer;

@@ -14,12 +14,15 @@
 //! | `resolver` | rule 4: one loop that brings everything stored to its end |
 //! | `sighting`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
 //! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
-//! | `breaker`, `walk`, `identity` | rules 7 and 8: a ledger that went backwards, a chain that is another |
+//! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
+//! | `chain_binding` | rule 8: the right chain |
 
 mod blame;
 mod breaker;
+mod chain_binding;
 mod costs;
 mod error;
+mod foreign;
 mod guard;
 mod identity;
 mod open;
@@ -35,7 +38,8 @@ mod tally;
 mod walk;
 
 pub use blame::readings_to_blame;
-pub use breaker::{BindingError, ChainBinding, bind};
+pub use breaker::{BreakerState, SigningRefused};
+pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
 pub use error::LedgerError;
 pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
@@ -43,3 +47,4 @@ pub use refuse::{AfterRefusal, Refusal, refuse_pending};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
 pub use send::send;
+pub use walk::{WalkOutcome, walk};

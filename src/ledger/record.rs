@@ -75,7 +75,16 @@ pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), Recor
     let mut connection = pool.acquire().await.map_err(RecordError::NotRecorded)?;
     let mut transaction = connection.begin().await.map_err(RecordError::NotRecorded)?;
     // Shares the breaker's row until commit: whoever opens the breaker waits for us, whoever comes later sees it open.
-    breaker::check_may_sign(&mut transaction).await?;
+    if let Err(refused) = breaker::check_may_sign(&mut transaction).await {
+        drop(transaction);
+        drop(connection);
+        if matches!(refused, SigningRefused::IdentityChanged) {
+            breaker::open_if_identity_changed(pool)
+                .await
+                .map_err(RecordError::NotRecorded)?;
+        }
+        return Err(refused.into());
+    }
     insert(&mut transaction, new)
         .await
         .map_err(stale_or_failed)?;

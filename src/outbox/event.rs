@@ -24,6 +24,17 @@ pub enum EventType {
 }
 
 impl EventType {
+    pub const ALL: [EventType; 8] = [
+        EventType::MeterReadingReceived,
+        EventType::MeterReadingValidationFailed,
+        EventType::TokensMinted,
+        EventType::MintFinalized,
+        EventType::MintFailed,
+        EventType::BatchMintingCompleted,
+        EventType::AdminNotification,
+        EventType::AutoMintToggled,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             EventType::MeterReadingReceived => "MeterReadingReceived",

@@ -55,6 +55,7 @@ pub const WEBSOCKET_CONNECTIONS: &str = "gridtokenx_websocket_connections_total"
 pub const WEBSOCKET_ERRORS: &str = "gridtokenx_websocket_errors_total";
 pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "gridtokenx_outbox_oldest_event_age_seconds";
 pub const FEED_LAST_SEQ: &str = "gridtokenx_feed_last_seq";
+pub const FEED_DELIVERY_SECONDS: &str = "gridtokenx_feed_delivery_seconds";
 // HTTP and process
 pub const HTTP_REQUESTS: &str = "gridtokenx_http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "gridtokenx_http_request_duration_seconds";
@@ -136,6 +137,7 @@ pub const ALL: &[Metric] = &[
     plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),
     plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
     plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
+    plain(FEED_DELIVERY_SECONDS, Histogram, "Seconds from the writing of an event until this process handed it to its listeners."),
     labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status."),
     plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head."),
     plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),

@@ -2,6 +2,7 @@
 
 mod api;
 mod chain_faults;
+mod embedded;
 mod exactly_once;
 mod intake;
 mod intake_faults;

@@ -1,0 +1,32 @@
+//! Why an audit could not be finished: that is no verdict on the books.
+
+use thiserror::Error;
+
+use crate::chain::ChainError;
+use crate::ledger::BindingError;
+
+/// Neither "ok" nor a difference: the audit has to be run again.
+#[derive(Debug, Error)]
+pub enum AuditError {
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(
+        "the ledger belongs to the chain with genesis hash {ledger}, the RPC endpoint is on {endpoint}"
+    )]
+    OtherChain { ledger: String, endpoint: String },
+    #[error("SOLANA_MINT_ADDRESS is {asked}, but this ledger mints {ledger}")]
+    OtherMint { asked: String, ledger: String },
+    /// "Not found" proves nothing on a node that has forgotten that slot.
+    #[error(
+        "no RPC endpoint has history back to slot {slot}, in which transaction {signature} landed: add one that has"
+    )]
+    NoHistory { signature: String, slot: u64 },
+    #[error("the ledger holds {what} that cannot be read: {value}")]
+    Unreadable { what: &'static str, value: String },
+    #[error("the chain did not go beyond slot {slot} within {limit_secs} s")]
+    Standstill { slot: u64, limit_secs: u64 },
+}

@@ -1,0 +1,77 @@
+//! How many pushes a minute one client gets.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A full minute's pushes may go out one upon the other; from then on they come evenly. What waits meanwhile travels
+/// together, so a client is told late by one interval at most.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    interval: Duration,
+    /// How far ahead of the even rhythm a client may be.
+    burst: Duration,
+    /// When the pushes so far would have ended, had they come evenly.
+    even_until: Instant,
+}
+
+impl Allowance {
+    pub fn per_minute(pushes: u32, now: Instant) -> Allowance {
+        let pushes = pushes.max(1);
+        let interval = Duration::from_secs(60) / pushes;
+        Allowance {
+            interval,
+            burst: interval * (pushes - 1),
+            even_until: now,
+        }
+    }
+
+    /// Whether a push may go out now, else when.
+    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
+        let ahead = self.even_until.saturating_duration_since(now);
+        (ahead > self.burst).then(|| now + (ahead - self.burst))
+    }
+
+    pub fn pushed(&mut self, now: Instant) {
+        self.even_until = self.even_until.max(now) + self.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minutes_pushes_go_at_once_and_then_evenly() {
+        let start = Instant::now();
+        let mut allowance = Allowance::per_minute(60, start);
+        for push in 0..60 {
+            assert_eq!(allowance.wait_until(start), None, "push {push}");
+            allowance.pushed(start);
+        }
+        let second = Duration::from_secs(1);
+        assert_eq!(allowance.wait_until(start), Some(start + second));
+        let later = start + second;
+        assert_eq!(allowance.wait_until(later), None);
+        allowance.pushed(later);
+        assert_eq!(allowance.wait_until(later), Some(later + second));
+        // A quiet minute fills it up again.
+        let rested = later + Duration::from_secs(60);
+        for _ in 0..60 {
+            assert_eq!(allowance.wait_until(rested), None);
+            allowance.pushed(rested);
+        }
+        assert!(allowance.wait_until(rested).is_some());
+    }
+
+    #[test]
+    fn one_push_a_minute_is_one() {
+        let start = Instant::now();
+        let mut allowance = Allowance::per_minute(1, start);
+        assert_eq!(allowance.wait_until(start), None);
+        allowance.pushed(start);
+        let minute = Duration::from_secs(60);
+        assert_eq!(allowance.wait_until(start), Some(start + minute));
+        assert_eq!(allowance.wait_until(start + minute), None);
+    }
+}

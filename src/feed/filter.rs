@@ -1,0 +1,60 @@
+//! What a listener asked for, of what it may see.
+
+use std::collections::HashSet;
+
+use super::event::FeedEvent;
+
+/// An empty filter lets everything pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Types to be sent; `None`: all.
+    pub event_types: Option<HashSet<String>>,
+    /// Serials of meters; `None`: all. Events that are about no meter do not pass.
+    pub meters: Option<HashSet<String>>,
+}
+
+impl Filter {
+    pub fn passes(&self, event: &FeedEvent) -> bool {
+        let type_passes = self
+            .event_types
+            .as_ref()
+            .is_none_or(|types| types.contains(&event.event_type));
+        let meter_passes = self.meters.as_ref().is_none_or(|meters| {
+            event
+                .meter
+                .as_ref()
+                .is_some_and(|meter| meters.contains(meter))
+        });
+        type_passes && meter_passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::event;
+    use super::*;
+
+    fn set(items: &[&str]) -> Option<HashSet<String>> {
+        Some(items.iter().map(|item| (*item).to_owned()).collect())
+    }
+
+    #[test]
+    fn both_conditions_must_hold() {
+        let minted = event(1, "TokensMinted", Some("a"), r#"{"meter_id":"m-1"}"#);
+        let batch = event(2, "BatchMintingCompleted", None, r#"{"batch_id":"b"}"#);
+        let passes = |filter: Filter| [filter.passes(&minted), filter.passes(&batch)];
+        let of = |event_types, meters| Filter {
+            event_types,
+            meters,
+        };
+        assert_eq!(passes(of(None, None)), [true, true]);
+        assert_eq!(passes(of(set(&["TokensMinted"]), None)), [true, false]);
+        assert_eq!(passes(of(None, set(&["m-1", "m-2"]))), [true, false]);
+        assert_eq!(passes(of(None, set(&["m-2"]))), [false, false]);
+        assert_eq!(
+            passes(of(set(&["BatchMintingCompleted"]), set(&["m-1"]))),
+            [false, false]
+        );
+        assert_eq!(passes(of(set(&[]), None)), [false, false]);
+    }
+}

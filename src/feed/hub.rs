@@ -1,0 +1,448 @@
+//! The hub: one reader of new events per process, and its listeners.
+//!
+//! Invariant: a listener that joined at a number is offered every later event that it may see, once and in order, until it
+//! is left behind, which it is told. Kept by one lock over position, remembered events and listeners: nobody joins between
+//! an event's being remembered and its being offered.
+//!
+//! A steady stream costs one query per process and batch, whoever listens. A listener that does not empty its buffer is
+//! dropped, never waited for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::event::{FeedEvent, Seq};
+use super::log;
+use super::viewer::{self, Viewer};
+use crate::outbox::{EventType, Wake};
+use crate::telemetry::{Stage, names, observe_stage};
+
+/// Events read at once.
+const EVENTS_AT_ONCE: u16 = 1_000;
+/// Newest events that are remembered (about half a kilobyte each): what a listener misses while it connects again.
+const REMEMBERED: usize = 4_096;
+/// For wake-ups that were lost.
+const POLL_EVERY: Duration = Duration::from_millis(400);
+/// After an error, most often a database that restarts.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
+
+/// Hands new events to this process's listeners; a clone is another handle.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    pool: PgPool,
+    room: Mutex<Room>,
+    seats_taken: AtomicU32,
+    tickets: AtomicU64,
+}
+
+#[derive(Default)]
+struct Room {
+    /// Highest number that was offered.
+    position: Seq,
+    /// The newest events up to `position`, without holes.
+    remembered: VecDeque<Arc<FeedEvent>>,
+    admins: Group,
+    anonymous: Group,
+    users: HashMap<String, Group>,
+}
+
+type Group = HashMap<u64, Ears>;
+
+/// The hub's end of a listener.
+struct Ears {
+    /// The listener has what is up to here.
+    after: Seq,
+    events: mpsc::Sender<Arc<FeedEvent>>,
+    left_behind: CancellationToken,
+}
+
+/// A listener's end: first `backlog`, then `events`. Dropping it leaves the hub.
+pub(super) struct Live {
+    /// What the hub remembered behind the cursor.
+    pub backlog: Vec<Arc<FeedEvent>>,
+    /// Ends, after what it still holds, once the listener is left behind.
+    pub events: mpsc::Receiver<Arc<FeedEvent>>,
+    /// Cancelled when the buffer ran over, or when the feed's numbers were found to have changed.
+    pub left_behind: CancellationToken,
+    hub: Hub,
+    viewer: Viewer,
+    ticket: u64,
+}
+
+impl Hub {
+    /// Reads where the feed stands, and follows it from there until `stop`.
+    pub async fn start(
+        pool: PgPool,
+        wake: Wake,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> sqlx::Result<Hub> {
+        let head: i64 = sqlx::query_scalar("SELECT last_seq FROM feed_head")
+            .fetch_one(&pool)
+            .await?;
+        let hub = Hub::at(pool, Seq::from_stored(head));
+        tracker.spawn(hub.clone().follow(wake, stop));
+        Ok(hub)
+    }
+
+    /// Stands at a number; nothing is read.
+    pub(crate) fn at(pool: PgPool, position: Seq) -> Hub {
+        Hub(Arc::new(Shared {
+            pool,
+            room: Mutex::new(Room {
+                position,
+                ..Room::default()
+            }),
+            seats_taken: AtomicU32::new(0),
+            tickets: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    /// Highest number that this process has seen.
+    pub fn position(&self) -> Seq {
+        self.room().position
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        // Nothing in the room is half-changed by a panic that could be followed by harm: at worst listeners resume.
+        self.0.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(self, wake: Wake, stop: CancellationToken) {
+        let mut woken = wake.feed();
+        loop {
+            // Seen before looking: whatever commits from here on wakes us again.
+            woken.borrow_and_update();
+            let pause = match self.read_new().await {
+                Ok(true) => continue,
+                Ok(false) => POLL_EVERY,
+                Err(error) => {
+                    tracing::warn!(%error, "new events could not be read; trying again");
+                    PAUSE_AFTER_ERROR
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = woken.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Reads and offers one page; true when more may follow.
+    async fn read_new(&self) -> sqlx::Result<bool> {
+        let position = self.position();
+        let page = log::page(&self.0.pool, &Viewer::Admin, position, EVENTS_AT_ONCE).await?;
+        if let Some(gap) = page.gap {
+            tracing::error!(
+                %position, from = %gap.from, to = %gap.to,
+                "the feed's numbers do not continue where this process stood; all listeners resume"
+            );
+            self.room().start_over(if position > page.last_seq {
+                page.last_seq
+            } else {
+                gap.to
+            });
+            return Ok(true);
+        }
+        observe_delivery(&page.events);
+        let full = page.full;
+        self.room().offer(page.events);
+        Ok(full)
+    }
+
+    /// Listens from `after` on; `None` when the hub does not remember everything since then.
+    pub(super) fn join(&self, viewer: &Viewer, after: Seq, buffer: usize) -> Option<Live> {
+        let ticket = self.0.tickets.fetch_add(1, Ordering::Relaxed);
+        let (sender, events) = mpsc::channel(buffer);
+        let left_behind = CancellationToken::new();
+        let mut room = self.room();
+        let backlog = room.remembered_after(after, viewer)?;
+        room.group(viewer).insert(
+            ticket,
+            Ears {
+                after,
+                events: sender,
+                left_behind: left_behind.clone(),
+            },
+        );
+        Some(Live {
+            backlog,
+            events,
+            left_behind,
+            hub: self.clone(),
+            viewer: viewer.clone(),
+            ticket,
+        })
+    }
+
+    /// A place for one more connection, if fewer than `seats` are taken.
+    pub fn seat(&self, seats: u32) -> Option<Seat> {
+        self.0
+            .seats_taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken < seats).then_some(taken + 1)
+            })
+            .ok()?;
+        metrics::counter!(names::WEBSOCKET_CONNECTIONS).increment(1);
+        metrics::gauge!(names::WEBSOCKET_ACTIVE).increment(1.0);
+        Some(Seat(self.clone()))
+    }
+}
+
+/// A connection's place; dropping it makes room for another.
+pub struct Seat(Hub);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
+        metrics::gauge!(names::WEBSOCKET_ACTIVE).decrement(1.0);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.hub.room().leave(&self.viewer, self.ticket);
+    }
+}
+
+impl Room {
+    fn offer(&mut self, events: Vec<FeedEvent>) {
+        for event in events {
+            let event = Arc::new(event);
+            self.position = event.seq;
+            if self.remembered.len() == REMEMBERED {
+                self.remembered.pop_front();
+            }
+            self.remembered.push_back(Arc::clone(&event));
+            offer_to(&mut self.admins, &event);
+            if viewer::is_public(&event) {
+                offer_to(&mut self.anonymous, &event);
+            }
+            if let Some(group) = event
+                .owner
+                .as_ref()
+                .and_then(|owner| self.users.get_mut(owner))
+            {
+                offer_to(group, &event);
+            }
+        }
+    }
+
+    /// Forgets everything: whoever listens finds in the log what became of its numbers.
+    fn start_over(&mut self, position: Seq) {
+        self.position = position;
+        self.remembered.clear();
+        let groups = [&mut self.admins, &mut self.anonymous];
+        for group in groups.into_iter().chain(self.users.values_mut()) {
+            for (_, ears) in group.drain() {
+                ears.left_behind.cancel();
+            }
+        }
+        self.users.clear();
+    }
+
+    /// `None` when something after the number is forgotten.
+    fn remembered_after(&self, after: Seq, viewer: &Viewer) -> Option<Vec<Arc<FeedEvent>>> {
+        let oldest = self
+            .remembered
+            .front()
+            .map_or(self.position.next(), |event| event.seq);
+        if after.next() < oldest {
+            return None;
+        }
+        let known = usize::try_from(after.next().get() - oldest.get()).ok()?;
+        let backlog = self.remembered.iter().skip(known);
+        Some(
+            backlog
+                .filter(|event| viewer.may_see(event))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    fn group(&mut self, viewer: &Viewer) -> &mut Group {
+        match viewer {
+            Viewer::Admin => &mut self.admins,
+            Viewer::Anonymous => &mut self.anonymous,
+            Viewer::User(subject) => self.users.entry(subject.clone()).or_default(),
+        }
+    }
+
+    fn leave(&mut self, viewer: &Viewer, ticket: u64) {
+        let group = self.group(viewer);
+        group.remove(&ticket);
+        if group.is_empty()
+            && let Viewer::User(subject) = viewer
+        {
+            self.users.remove(subject);
+        }
+    }
+}
+
+fn offer_to(group: &mut Group, event: &Arc<FeedEvent>) {
+    group.retain(|_, ears| {
+        if event.seq <= ears.after {
+            return true;
+        }
+        let taken = ears.events.try_send(Arc::clone(event)).is_ok();
+        if !taken {
+            ears.left_behind.cancel();
+        }
+        taken
+    });
+}
+
+fn observe_delivery(events: &[FeedEvent]) {
+    let now = Utc::now();
+    // Two machines' clocks may differ by more than an event takes.
+    let positive = |age: TimeDelta| age.to_std().unwrap_or_default();
+    for event in events {
+        metrics::histogram!(names::FEED_DELIVERY_SECONDS).record(positive(event.age(now)));
+        if event.event_type == EventType::TokensMinted.as_str()
+            && let Some(age) = event.reading_age(now)
+        {
+            observe_stage(Stage::Delivered, positive(age));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::event;
+    use super::*;
+
+    const BUFFER: usize = 4;
+
+    fn hub(position: i64) -> Hub {
+        let pool = PgPool::connect_lazy("postgres://nobody@localhost/nowhere").unwrap();
+        Hub::at(pool, Seq::from_stored(position))
+    }
+
+    fn offer(hub: &Hub, numbers: impl IntoIterator<Item = i64>) {
+        let events = numbers
+            .into_iter()
+            .map(|seq| {
+                let owner = if seq % 2 == 0 { "even" } else { "odd" };
+                event(seq, "TokensMinted", Some(owner), r#"{"id":"x"}"#)
+            })
+            .collect();
+        hub.room().offer(events);
+    }
+
+    fn user(subject: &str) -> Viewer {
+        Viewer::User(subject.to_owned())
+    }
+
+    fn join(hub: &Hub, viewer: &Viewer, after: i64) -> Option<Live> {
+        hub.join(viewer, Seq::from_stored(after), BUFFER)
+    }
+
+    /// Everything that has arrived.
+    fn numbers(live: &mut Live) -> Vec<i64> {
+        let mut numbers: Vec<i64> = live.backlog.drain(..).map(|e| e.seq.get()).collect();
+        while let Ok(event) = live.events.try_recv() {
+            numbers.push(event.seq.get());
+        }
+        numbers
+    }
+
+    #[tokio::test]
+    async fn who_joins_gets_what_is_remembered_and_then_what_comes() {
+        let hub = hub(10);
+        offer(&hub, 11..=14);
+        let mut even = join(&hub, &user("even"), 11).unwrap();
+        let mut admin = join(&hub, &Viewer::Admin, 13).unwrap();
+        let mut anonymous = join(&hub, &Viewer::Anonymous, 10).unwrap();
+        offer(&hub, 15..=16);
+        assert_eq!(numbers(&mut even), [12, 14, 16]);
+        assert_eq!(numbers(&mut admin), [14, 15, 16]);
+        assert_eq!(numbers(&mut anonymous), []);
+        assert!(join(&hub, &Viewer::Admin, 10).is_some());
+        assert!(join(&hub, &Viewer::Admin, 9).is_none(), "10 was never read");
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_another_process_gave_is_waited_for() {
+        let hub = hub(10);
+        let mut live = join(&hub, &Viewer::Admin, 12).unwrap();
+        offer(&hub, 11..=13);
+        assert_eq!(numbers(&mut live), [13]);
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_are_remembered() {
+        let hub = hub(0);
+        offer(&hub, 1..=REMEMBERED as i64 + 5);
+        assert!(join(&hub, &Viewer::Admin, 4).is_none());
+        let live = join(&hub, &Viewer::Admin, 5).unwrap();
+        assert_eq!(live.backlog.len(), REMEMBERED);
+        assert_eq!(live.backlog[0].seq.get(), 6);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_take_its_events_is_left_behind_without_a_hole() {
+        let hub = hub(0);
+        let mut slow = join(&hub, &Viewer::Admin, 0).unwrap();
+        let mut quick = join(&hub, &user("odd"), 0).unwrap();
+        offer(&hub, 1..=BUFFER as i64);
+        assert!(!slow.left_behind.is_cancelled());
+        offer(&hub, 5..=7);
+        assert!(slow.left_behind.is_cancelled());
+        assert_eq!(numbers(&mut slow), [1, 2, 3, 4]);
+        assert!(slow.events.recv().await.is_none(), "nothing follows");
+        assert_eq!(numbers(&mut quick), [1, 3, 5, 7]);
+        assert!(!quick.left_behind.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_who_left() {
+        let hub = hub(0);
+        let live = [user("odd"), user("odd"), Viewer::Admin, Viewer::Anonymous]
+            .map(|viewer| join(&hub, &viewer, 0).unwrap());
+        assert_eq!(hub.room().users["odd"].len(), 2);
+        drop(live);
+        let room = hub.room();
+        assert!(room.users.is_empty() && room.admins.is_empty() && room.anonymous.is_empty());
+    }
+
+    #[tokio::test]
+    async fn starting_over_tells_everyone() {
+        let hub = hub(0);
+        offer(&hub, 1..=3);
+        let live = [user("odd"), Viewer::Admin].map(|viewer| join(&hub, &viewer, 3).unwrap());
+        hub.room().start_over(Seq::from_stored(1));
+        assert!(live.iter().all(|live| live.left_behind.is_cancelled()));
+        assert_eq!(hub.position().get(), 1);
+        assert!(
+            join(&hub, &Viewer::Admin, 0).is_none(),
+            "what was remembered is gone"
+        );
+    }
+
+    #[tokio::test]
+    async fn seats_are_counted_exactly() {
+        let hub = hub(0);
+        let first = hub.seat(2).unwrap();
+        let second = hub.seat(2).unwrap();
+        assert!(hub.seat(2).is_none());
+        drop(first);
+        let third = hub.seat(2).unwrap();
+        assert!(hub.seat(2).is_none());
+        drop((second, third));
+        assert_eq!(hub.0.seats_taken.load(Ordering::Acquire), 0);
+    }
+}

@@ -1,0 +1,155 @@
+//! Pages of numbered events.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{PgPool, Postgres, QueryBuilder};
+
+use super::event::{FeedEvent, Seq, StoredEvent};
+use super::viewer::{PUBLIC_EVENT, Viewer};
+
+/// Numbers that cannot be given: dropped for age, or never given by this feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    pub from: Seq,
+    /// Included.
+    pub to: Seq,
+}
+
+/// Events after a cursor, as a viewer sees them.
+#[derive(Debug)]
+pub struct EventsPage {
+    /// In order; a viewer's numbers have holes where other people's events are.
+    pub events: Vec<FeedEvent>,
+    /// Highest number given so far, visible to this viewer or not.
+    pub last_seq: Seq,
+    /// Lowest number that is still kept.
+    pub oldest_seq: Seq,
+    /// Set when the cursor is ahead of `last_seq`, or before events that were dropped.
+    pub gap: Option<Gap>,
+    /// More events may follow right away.
+    pub full: bool,
+}
+
+impl EventsPage {
+    /// Where to go on: behind the last event of a full page, else behind everything that there is.
+    pub fn next_cursor(&self) -> Seq {
+        match self.events.last() {
+            Some(last) if self.full => last.seq,
+            _ => self.last_seq,
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    last_seq: i64,
+    oldest_seq: i64,
+    seq: Option<i64>,
+    event_type: Option<String>,
+    user_id: Option<String>,
+    body: Option<String>,
+    written_at: Option<DateTime<Utc>>,
+}
+
+/// At most `limit` events after `after` that `viewer` may see.
+pub async fn page(
+    pool: &PgPool,
+    viewer: &Viewer,
+    after: Seq,
+    limit: u16,
+) -> sqlx::Result<EventsPage> {
+    // One statement, so that head and events are of one moment: what the head counts is there, or was dropped.
+    let mut query: QueryBuilder<Postgres> = QueryBuilder::new(
+        "SELECT head.last_seq, head.oldest_seq,
+                event.seq, event.event_type, event.user_id, event.body, event.written_at
+         FROM feed_head AS head
+         LEFT JOIN (
+             SELECT seq, event_type, user_id, body, written_at
+             FROM events
+             WHERE seq > ",
+    );
+    query.push_bind(after.get());
+    match viewer {
+        Viewer::Admin => {}
+        Viewer::User(subject) => {
+            query.push(" AND user_id = ").push_bind(subject);
+        }
+        Viewer::Anonymous => {
+            query
+                .push(" AND user_id IS NULL AND event_type = ")
+                .push_bind(PUBLIC_EVENT.as_str());
+        }
+    }
+    query
+        .push(" ORDER BY seq LIMIT ")
+        .push_bind(i64::from(limit))
+        .push(") AS event ON TRUE ORDER BY event.seq");
+    let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
+    let head = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let last_seq = Seq::from_stored(head.last_seq);
+    let oldest_seq = Seq::from_stored(head.oldest_seq);
+    let events: Vec<FeedEvent> = rows.into_iter().filter_map(event_of).collect();
+    Ok(EventsPage {
+        gap: gap(after, last_seq, oldest_seq),
+        full: events.len() == usize::from(limit),
+        events,
+        last_seq,
+        oldest_seq,
+    })
+}
+
+/// `None` for the row that carries the head alone.
+fn event_of(row: Row) -> Option<FeedEvent> {
+    Some(FeedEvent::from(StoredEvent {
+        seq: row.seq?,
+        event_type: row.event_type?,
+        owner: row.user_id,
+        body: row.body?,
+        written_at: row.written_at?,
+    }))
+}
+
+fn gap(after: Seq, last_seq: Seq, oldest_seq: Seq) -> Option<Gap> {
+    if after > last_seq {
+        Some(Gap {
+            from: last_seq.next(),
+            to: after,
+        })
+    } else if after.next() < oldest_seq {
+        Some(Gap {
+            from: after.next(),
+            to: oldest_seq.previous(),
+        })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(number: i64) -> Seq {
+        Seq::new(number).unwrap()
+    }
+
+    #[test]
+    fn a_gap_names_exactly_the_numbers_that_cannot_be_given() {
+        let gap = |after, last, oldest| {
+            gap(seq(after), seq(last), seq(oldest)).map(|gap| (gap.from.get(), gap.to.get()))
+        };
+        // An empty feed.
+        assert_eq!(gap(0, 0, 1), None);
+        assert_eq!(gap(1, 0, 1), Some((1, 1)));
+        // Nothing dropped.
+        assert_eq!(gap(0, 10, 1), None);
+        assert_eq!(gap(10, 10, 1), None);
+        assert_eq!(gap(15, 10, 1), Some((11, 15)));
+        // Dropped up to 99.
+        assert_eq!(gap(99, 150, 100), None);
+        assert_eq!(gap(98, 150, 100), Some((99, 99)));
+        assert_eq!(gap(0, 150, 100), Some((1, 99)));
+        // The end of the numbers does not overflow.
+        assert_eq!(gap(i64::MAX, 10, 1), Some((11, i64::MAX)));
+    }
+}

@@ -1,0 +1,348 @@
+//! What clients may say, and what they are told beside events.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::event::Seq;
+use super::filter::Filter;
+use super::log::Gap;
+use crate::domain::MeterSerial;
+use crate::outbox::EventType;
+
+/// Longest message of a client, bytes: a token has 8 kB at most, a filter of [`FILTER_METERS_MAX`] long serials fits.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Meters that one filter may name.
+const FILTER_METERS_MAX: usize = 500;
+
+/// A message of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientMessage {
+    /// First message of a client that cannot set a header.
+    Auth { token: String },
+    /// Go on behind this number; with a filter, the filter that was there is replaced.
+    Resume { after: Seq, filter: Option<Filter> },
+    /// Send only what passes.
+    Subscribe { filter: Filter },
+}
+
+/// Why a message was not understood, or cannot be followed. The sentences are sent to the client.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ProtocolError {
+    #[error(
+        "a message is a JSON object with the text `type`, such as {{\"type\":\"resume\",\"after\":42}}"
+    )]
+    NotAnObject,
+    #[error("messages are text frames with JSON; binary frames are not read")]
+    Binary,
+    #[error("a message of the type {0:?} is not known; known are auth, resume and subscribe")]
+    UnknownType(String),
+    #[error("auth needs `token`, a text")]
+    Token,
+    #[error(
+        "resume needs `after`, the number of the last event that was seen: a whole number from 0 to 9223372036854775807"
+    )]
+    Cursor,
+    #[error("`event_types` is an array of event types; {0} is none")]
+    EventTypes(String),
+    #[error("`meters` is an array of up to {FILTER_METERS_MAX} meter ids; {0} is none")]
+    Meters(String),
+    #[error("`meters` is an array of up to {FILTER_METERS_MAX} meter ids; this one is longer")]
+    TooManyMeters,
+    #[error("this stream is authenticated already")]
+    AuthenticatedAlready,
+    #[error(
+        "this stream is live: to resume at a number, open another connection and send resume first"
+    )]
+    LiveAlready,
+}
+
+impl ClientMessage {
+    pub fn parse(text: &str) -> Result<ClientMessage, ProtocolError> {
+        let members: Map<String, Value> =
+            serde_json::from_str(text).map_err(|_| ProtocolError::NotAnObject)?;
+        let kind = members
+            .get("type")
+            .and_then(Value::as_str)
+            .ok_or(ProtocolError::NotAnObject)?;
+        match kind {
+            "auth" => members
+                .get("token")
+                .and_then(Value::as_str)
+                .map(|token| ClientMessage::Auth {
+                    token: token.to_owned(),
+                })
+                .ok_or(ProtocolError::Token),
+            "resume" => Ok(ClientMessage::Resume {
+                after: members
+                    .get("after")
+                    .and_then(Value::as_i64)
+                    .and_then(Seq::new)
+                    .ok_or(ProtocolError::Cursor)?,
+                filter: Some(filter(&members)?).filter(|filter| *filter != Filter::default()),
+            }),
+            "subscribe" => Ok(ClientMessage::Subscribe {
+                filter: filter(&members)?,
+            }),
+            unknown => Err(ProtocolError::UnknownType(
+                unknown.chars().take(40).collect(),
+            )),
+        }
+    }
+}
+
+fn filter(members: &Map<String, Value>) -> Result<Filter, ProtocolError> {
+    Ok(Filter {
+        event_types: set(
+            members,
+            "event_types",
+            event_type,
+            ProtocolError::EventTypes,
+        )?,
+        meters: set(members, "meters", meter, ProtocolError::Meters)?,
+    })
+}
+
+/// The set under `name`, if there is one.
+fn set(
+    members: &Map<String, Value>,
+    name: &str,
+    read: fn(&Value) -> Option<String>,
+    error: fn(String) -> ProtocolError,
+) -> Result<Option<HashSet<String>>, ProtocolError> {
+    let shown = |value: &Value| value.to_string().chars().take(80).collect::<String>();
+    match members.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(items)) if items.len() > FILTER_METERS_MAX => {
+            Err(ProtocolError::TooManyMeters)
+        }
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| read(item).ok_or_else(|| error(shown(item))))
+            .collect::<Result<HashSet<String>, ProtocolError>>()
+            .map(Some),
+        Some(other) => Err(error(shown(other))),
+    }
+}
+
+fn event_type(item: &Value) -> Option<String> {
+    let name = item.as_str()?;
+    EventType::ALL
+        .iter()
+        .any(|known| known.as_str() == name)
+        .then(|| name.to_owned())
+}
+
+/// In the form in which serials are stored.
+fn meter(item: &Value) -> Option<String> {
+    let serial = MeterSerial::parse(item.as_str()?).ok()?;
+    Some(serial.as_str().to_owned())
+}
+
+/// What a client is told beside events.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum ServerMessage {
+    /// The stream is open; live events follow from after `seq`.
+    Hello {
+        connection_id: Uuid,
+        seq: Seq,
+        server_time: String,
+    },
+    /// These numbers cannot be given.
+    Gap(Gap),
+    /// A message was not understood, or cannot be followed; nothing has changed.
+    Error { error: String },
+}
+
+impl ServerMessage {
+    pub fn hello(connection_id: Uuid, seq: Seq, now: DateTime<Utc>) -> ServerMessage {
+        ServerMessage::Hello {
+            connection_id,
+            seq,
+            server_time: now.to_rfc3339_opts(SecondsFormat::Micros, true),
+        }
+    }
+
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|error| {
+            // Strings and numbers under string keys: serde_json has no way to refuse them.
+            unreachable!("a server message is always JSON: {error}")
+        })
+    }
+}
+
+impl From<ProtocolError> for ServerMessage {
+    fn from(error: ProtocolError) -> ServerMessage {
+        ServerMessage::Error {
+            error: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(number: i64) -> Seq {
+        Seq::new(number).unwrap()
+    }
+
+    fn resume(after: i64) -> ClientMessage {
+        ClientMessage::Resume {
+            after: seq(after),
+            filter: None,
+        }
+    }
+
+    fn set(items: &[&str]) -> Option<HashSet<String>> {
+        Some(items.iter().map(|item| (*item).to_owned()).collect())
+    }
+
+    #[test]
+    fn messages_are_understood() {
+        for (text, message) in [
+            (r#"{"type":"resume","after":0}"#, resume(0)),
+            (
+                r#" {"after":9223372036854775807, "type":"resume", "else":[]} "#,
+                resume(i64::MAX),
+            ),
+            (
+                r#"{"type":"auth","token":"a.b.c"}"#,
+                ClientMessage::Auth {
+                    token: "a.b.c".to_owned(),
+                },
+            ),
+            (
+                r#"{"type":"subscribe"}"#,
+                ClientMessage::Subscribe {
+                    filter: Filter::default(),
+                },
+            ),
+            (
+                r#"{"type":"subscribe","event_types":["MintFailed"],"meters":["m-1","u\u0308"]}"#,
+                ClientMessage::Subscribe {
+                    filter: Filter {
+                        event_types: set(&["MintFailed"]),
+                        meters: set(&["m-1", "ü"]),
+                    },
+                },
+            ),
+            (
+                r#"{"type":"resume","after":3,"meters":["m-1"],"event_types":null}"#,
+                ClientMessage::Resume {
+                    after: seq(3),
+                    filter: Some(Filter {
+                        event_types: None,
+                        meters: set(&["m-1"]),
+                    }),
+                },
+            ),
+        ] {
+            assert_eq!(ClientMessage::parse(text), Ok(message), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_cursor_is_an_error() {
+        for cursor in [
+            "-1",
+            "1.5",
+            "1e3",
+            "9223372036854775808",
+            "null",
+            "\"7\"",
+            "true",
+            "[7]",
+            "{}",
+        ] {
+            let text = format!(r#"{{"type":"resume","after":{cursor}}}"#);
+            assert_eq!(
+                ClientMessage::parse(&text),
+                Err(ProtocolError::Cursor),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"resume"}"#),
+            Err(ProtocolError::Cursor)
+        );
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        for text in [
+            "",
+            "hello",
+            "7",
+            "null",
+            "[]",
+            r#"["resume"]"#,
+            "{}",
+            r#"{"type":7}"#,
+            "{\"type\":\"resume\"",
+        ] {
+            assert_eq!(
+                ClientMessage::parse(text),
+                Err(ProtocolError::NotAnObject),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"unsubscribe"}"#),
+            Err(ProtocolError::UnknownType("unsubscribe".to_owned()))
+        );
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"auth"}"#),
+            Err(ProtocolError::Token)
+        );
+    }
+
+    #[test]
+    fn a_filter_names_what_it_does_not_know() {
+        for (members, named) in [
+            (r#""event_types":["TokenMinted"]"#, r#""TokenMinted""#),
+            (r#""event_types":"TokensMinted""#, r#""TokensMinted""#),
+            (r#""meters":[7]"#, "7"),
+            (r#""meters":["a b\n"]"#, r#""a b\n""#),
+        ] {
+            let text = format!(r#"{{"type":"subscribe",{members}}}"#);
+            let error = ClientMessage::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        let many = vec!["m"; FILTER_METERS_MAX + 1];
+        let text = serde_json::json!({"type": "subscribe", "meters": many}).to_string();
+        assert_eq!(
+            ClientMessage::parse(&text),
+            Err(ProtocolError::TooManyMeters)
+        );
+    }
+
+    #[test]
+    fn the_service_speaks_plainly() {
+        let now = DateTime::from_timestamp(1_764_000_000, 5_000).unwrap();
+        let id = Uuid::nil();
+        assert_eq!(
+            ServerMessage::hello(id, seq(42), now).to_text(),
+            r#"{"type":"hello","connection_id":"00000000-0000-0000-0000-000000000000","seq":42,"server_time":"2025-11-24T16:00:00.000005Z"}"#
+        );
+        let gap = Gap {
+            from: seq(1),
+            to: seq(99),
+        };
+        assert_eq!(
+            ServerMessage::Gap(gap).to_text(),
+            r#"{"type":"gap","from":1,"to":99}"#
+        );
+        let error = ServerMessage::from(ProtocolError::Token).to_text();
+        assert_eq!(
+            error,
+            r#"{"type":"error","error":"auth needs `token`, a text"}"#
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! Rule 7: the walk from the head of the authority's history down to the watermark, at finalized commitment.
+//!
+//! Invariant: everything at or below the watermark was read and is either known to the ledger, or stored among the foreign
+//! mints. The chain is read first, the ledger afterwards: whatever we have sent was recorded before, so that a landed mint
+//! which the ledger lacks is not one that it is about to learn of.
+
+use std::collections::HashSet;
+
+use futures_util::{StreamExt, TryStreamExt};
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use sqlx::PgPool;
+
+use super::LedgerError;
+use super::breaker::{self, BreakerState, LedgerRow};
+use super::foreign;
+use crate::chain::{
+    ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, walk_history,
+};
+
+/// Transactions read from the chain at once.
+const READS_AT_ONCE: usize = 16;
+/// Nodes list a block's transactions a little after they call it finalized: the watermark stays so far behind, and the next
+/// walk lists these slots again.
+const INDEXING_LAG_SLOTS: u64 = 32;
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkOutcome {
+    /// Transactions that mention the authority, from the head to the watermark.
+    pub listed: u64,
+    /// Landed mints that the ledger lacks or holds as dead, found now for the first time.
+    pub foreign: u64,
+    pub watermark_slot: u64,
+    /// Afterwards.
+    pub breaker: BreakerState,
+}
+
+/// Walks on the first endpoint that can: opens the breaker for what is not known, closes it if nothing holds it open any
+/// more, and moves the watermark up.
+pub async fn walk(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    mint: &Pubkey,
+    authority: &Pubkey,
+) -> Result<WalkOutcome, LedgerError> {
+    let before = LedgerRow::read(pool).await?;
+    let last_possible_height = breaker::last_possible_height(endpoints).await?;
+    let walk = Walk {
+        pool,
+        mint,
+        authority,
+        before,
+        last_possible_height,
+    };
+    let mut failure = None;
+    for endpoint in endpoints.iter() {
+        match walk.on(endpoint).await {
+            Err(LedgerError::Chain(error)) => failure = Some(error),
+            outcome => return outcome,
+        }
+    }
+    Err(LedgerError::Chain(failure.unwrap_or_else(|| {
+        ChainError::Unreachable {
+            endpoint: "any".to_owned(),
+            reason: "none is configured".to_owned(),
+        }
+    })))
+}
+
+struct Walk<'a> {
+    pool: &'a PgPool,
+    mint: &'a Pubkey,
+    authority: &'a Pubkey,
+    /// As it was when the walk began.
+    before: LedgerRow,
+    last_possible_height: u64,
+}
+
+impl Walk<'_> {
+    async fn on(&self, endpoint: &Endpoint) -> Result<WalkOutcome, LedgerError> {
+        // Before the list: only a walk that began above the breaker's height may close it.
+        let finalized_height = endpoint.finalized_height().await?;
+        let finalized_slot = endpoint.finalized_slot().await?;
+        let watermark = self.before.watermark_slot as u64;
+        check_history(endpoint, watermark).await?;
+        let commitment = CommitmentConfig::finalized();
+        let mut pages = walk_history(
+            endpoint,
+            *self.authority,
+            watermark,
+            finalized_slot,
+            commitment,
+        );
+        let (mut listed, mut foreign) = (0, 0);
+        while let Some(page) = pages.next_page().await? {
+            listed += page.len() as u64;
+            let unknown = self.unknown_mints(endpoint, &page).await?;
+            if !unknown.is_empty() {
+                foreign +=
+                    foreign::book_foreign(self.pool, &unknown, self.last_possible_height).await?;
+            }
+        }
+        foreign::open_for_unresolved(self.pool, self.last_possible_height).await?;
+        let watermark_slot = self.raise_watermark(finalized_slot).await?;
+        let breaker = breaker::close_after_walk(self.pool, &self.before, finalized_height).await?;
+        Ok(WalkOutcome {
+            listed,
+            foreign,
+            watermark_slot,
+            breaker,
+        })
+    }
+
+    /// Of this page, the transactions that minted by our authority's signature and that the ledger does not know.
+    async fn unknown_mints(
+        &self,
+        endpoint: &Endpoint,
+        page: &[ListedTransaction],
+    ) -> Result<Vec<ChainMint>, LedgerError> {
+        let landed: Vec<Signature> = page
+            .iter()
+            .filter(|transaction| !transaction.failed)
+            .map(|transaction| transaction.signature)
+            .collect();
+        let known = known_among(self.pool, &landed).await?;
+        let unknown = landed
+            .iter()
+            .filter(|signature| !known.contains(signature.as_ref()));
+        let commitment = CommitmentConfig::finalized();
+        let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
+            .map(|signature| mint_of(endpoint, signature, self.mint, self.authority, commitment))
+            .buffer_unordered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(read
+            .into_iter()
+            .filter(|transaction| !transaction.payments.is_empty())
+            .collect())
+    }
+
+    /// Compare-and-set: a walk that another one has overtaken changes nothing.
+    async fn raise_watermark(&self, finalized_slot: u64) -> sqlx::Result<u64> {
+        let walked = finalized_slot.saturating_sub(INDEXING_LAG_SLOTS) as i64;
+        sqlx::query(
+            "UPDATE ledger
+             SET watermark_slot = $2
+             WHERE watermark_slot = $1
+               AND watermark_slot < $2",
+        )
+        .bind(self.before.watermark_slot)
+        .bind(walked)
+        .execute(self.pool)
+        .await?;
+        Ok(walked.max(self.before.watermark_slot) as u64)
+    }
+}
+
+/// A node that has lost the blocks above the watermark would show a history without what they hold. A ledger that was never
+/// walked takes what the node remembers.
+async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), ChainError> {
+    if watermark_slot == 0 {
+        return Ok(());
+    }
+    let oldest = endpoint.first_available_slot().await?;
+    if oldest <= watermark_slot + 1 {
+        return Ok(());
+    }
+    Err(ChainError::Unusable {
+        endpoint: endpoint.name().to_owned(),
+        reason: format!(
+            "its history begins at slot {oldest}, after slot {watermark_slot} up to which the authority's history was walked; \
+             add an RPC endpoint with full history"
+        ),
+    })
+}
+
+/// What is in the ledger and may land, or is stored among the foreign mints.
+async fn known_among(pool: &PgPool, signatures: &[Signature]) -> sqlx::Result<HashSet<Vec<u8>>> {
+    let bytes: Vec<&[u8]> = signatures.iter().map(AsRef::as_ref).collect();
+    let texts: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+    let known: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT signature
+         FROM mint_transactions
+         WHERE signature = ANY($1)
+           AND state <> 'dead'
+         UNION ALL
+         SELECT listed.bytes
+         FROM UNNEST($1, $2::TEXT[]) AS listed (bytes, text)
+         JOIN foreign_mints ON foreign_mints.signature = listed.text",
+    )
+    .bind(bytes)
+    .bind(texts)
+    .fetch_all(pool)
+    .await?;
+    Ok(known.into_iter().collect())
+}
