@@ -116,7 +116,7 @@ pub struct ForeignMint {
     pub booked_reason: String,
 }
 
-fn with_sentences<S: Serializer>(
+pub(crate) fn with_sentences<S: Serializer>(
     differences: &[Difference],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
