@@ -232,10 +232,13 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     assert_eq!(state, "mismatch");
     assert!(reason.unwrap().contains(&signature));
     assert_eq!(notifications(&grid).await, 1);
+    let before = next_number(&grid).await;
     let meter = meter.at(&grid.user("prosumer"));
     meter.report("2").await;
-    // The Minter asks, and is refused; the Resolver walks on and on.
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    eventually("the Minter has asked and was refused", async || {
+        (next_number(&grid).await > before).then_some(())
+    })
+    .await;
     assert_eq!(grid.count("pending").await, 1);
     assert_eq!(authority.supply().await, 1_000_000_005);
     assert_eq!(notifications(&grid).await, 1, "told once");
@@ -312,6 +315,14 @@ async fn an_audit_that_cannot_run_says_why_and_is_no_verdict() {
 /// State and reason of the ledger breaker.
 pub async fn breaker(grid: &Grid) -> (String, Option<String>) {
     sqlx::query_as("SELECT breaker, breaker_reason FROM ledger")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap()
+}
+
+/// Rises with every transaction that the Minter wants to sign.
+pub async fn next_number(grid: &Grid) -> i64 {
+    sqlx::query_scalar("SELECT next_number FROM ledger")
         .fetch_one(&grid.pool)
         .await
         .unwrap()

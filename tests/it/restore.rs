@@ -6,7 +6,7 @@ use solana_commitment_config::CommitmentConfig;
 use solana_sdk::transaction::Transaction;
 use sqlx::PgPool;
 
-use crate::audit::{Authority, breaker, difference, notifications};
+use crate::audit::{Authority, breaker, difference, next_number, notifications};
 use crate::support::world::world;
 use crate::support::{Grid, eventually};
 
@@ -131,10 +131,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
         .unwrap();
     assert_eq!(signed, 0);
     assert_eq!(authority.supply().await, 1_000_000_000);
-    let next: i64 = sqlx::query_scalar("SELECT next_number FROM ledger")
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap();
+    let next = next_number(&grid).await;
     assert!(next > 1_000, "{next}: numbers go on above those on chain");
     let report = grid.audit().await;
     let unknown = difference(&report, "unknown_mint");
