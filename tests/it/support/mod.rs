@@ -5,6 +5,7 @@ pub mod ears;
 pub mod grid;
 pub mod localnet;
 pub mod proxy;
+pub mod readings;
 pub mod server;
 pub mod wait;
 pub mod world;
