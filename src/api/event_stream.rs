@@ -8,7 +8,6 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::IntoParams;
 
 use super::auth::Authenticated;
@@ -48,7 +47,7 @@ pub(super) struct StreamQuery {
         status = 200,
         content_type = "text/event-stream",
         body = String,
-        example = "event: hello\nid: 41\ndata: {\"type\":\"hello\",\"seq\":41}\n\nid: 42\ndata: {\"seq\":42,\"type\":\"TokensMinted\"}\n\n",
+        example = "id: 41\nevent: hello\ndata: {\"type\":\"hello\",\"seq\":41}\n\nid: 42\ndata: {\"seq\":42,\"type\":\"TokensMinted\"}\n\n",
     )),
 )]
 pub(super) async fn stream(
@@ -109,13 +108,14 @@ fn numbered(seq: Seq) -> Event {
 fn hello(seq: Seq) -> Event {
     numbered(seq)
         .event("hello")
-        .data(json!({"type": "hello", "seq": seq}).to_string())
+        .data(format!(r#"{{"type":"hello","seq":{seq}}}"#))
 }
 
 fn gap_event(gap: Gap, position: Seq) -> Event {
+    let Gap { from, to } = gap;
     numbered(position)
         .event("gap")
-        .data(json!({"type": "gap", "from": gap.from, "to": gap.to}).to_string())
+        .data(format!(r#"{{"type":"gap","from":{from},"to":{to}}}"#))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, Problem> {

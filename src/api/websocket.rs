@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::auth::bearer_token;
 use super::authenticator::{AuthError, Principal};
-use super::problem::{Problem, ProblemKind};
+use super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::state::AppState;
 use crate::feed::{
     self, CLIENT_MESSAGE_BYTES_MAX, ClientMessage, CloseReason, Listener, Seat, StreamKind,
@@ -45,7 +45,10 @@ enum Entrance {
     security(("bearer" = []), ()),
     responses(
         (status = 101, description = "The stream is open"),
-        (status = 426, description = "The request asks for no WebSocket"),
+        (status = 401, description = "The token does not count", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "A page of this origin may not listen", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 426, description = "The request asks for no WebSocket", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests of this subject", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
 pub async fn handler(
