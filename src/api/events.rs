@@ -9,13 +9,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Authenticated;
+use super::event_stream;
 use super::extract::Query;
 use super::problem::{Problem, ProblemKind};
 use super::state::AppState;
 use crate::feed::{self, EventsPage, Gap, Seq, Viewer};
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(event_stream::stream))
 }
 
 const EVENTS_PER_PAGE_DEFAULT: u16 = 100;
@@ -84,6 +87,16 @@ impl TryFrom<EventsPage> for EventsDocument {
     }
 }
 
+/// The number that a client names as `after`.
+pub(super) fn cursor(after: i64) -> Result<Seq, Problem> {
+    Seq::new(after).ok_or_else(|| {
+        Problem::new(
+            ProblemKind::MalformedRequest,
+            "`after` is the number of an event: 0 or more",
+        )
+    })
+}
+
 /// Events after a number: a user's own, for an admin all.
 ///
 /// Numbers are given without gaps and in order, so a client that goes on after the last number it saw misses nothing. The
@@ -109,12 +122,7 @@ async fn list(
     Authenticated(principal): Authenticated,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<EventsDocument>, Problem> {
-    let after = Seq::new(query.after.unwrap_or_default()).ok_or_else(|| {
-        Problem::new(
-            ProblemKind::MalformedRequest,
-            "`after` is the number of an event: 0 or more",
-        )
-    })?;
+    let after = cursor(query.after.unwrap_or_default())?;
     let limit = query.limit.unwrap_or(EVENTS_PER_PAGE_DEFAULT);
     if !(1..=EVENTS_PER_PAGE_MAX).contains(&limit) {
         return Err(Problem::new(

@@ -13,6 +13,7 @@ mod auth;
 mod authenticator;
 mod console;
 mod edge;
+mod event_stream;
 mod events;
 mod extract;
 mod health;

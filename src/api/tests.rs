@@ -411,7 +411,11 @@ async fn the_openapi_document_is_whole() {
             );
             let is_guarded = operation["security"].is_array();
             assert_eq!(is_guarded, responses.contains_key("401"), "{place}");
-            assert_eq!(is_guarded, path.starts_with("/api/"), "{place}");
+            assert_eq!(
+                is_guarded,
+                path.starts_with("/api/") || path == "/ws",
+                "{place}"
+            );
         }
     }
     let mut ids: Vec<_> = paths

@@ -12,10 +12,11 @@ use utoipa_axum::routes;
 
 use super::auth::bearer_token;
 use super::authenticator::{AuthError, Principal};
-use super::problem::{Problem, ProblemKind};
+use super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::state::AppState;
 use crate::feed::{
-    self, CLIENT_MESSAGE_BYTES_MAX, ClientMessage, CloseReason, Listener, StreamLimits, Viewer,
+    self, CLIENT_MESSAGE_BYTES_MAX, ClientMessage, CloseReason, Listener, Seat, StreamKind,
+    StreamLimits, Viewer,
 };
 
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -44,7 +45,10 @@ enum Entrance {
     security(("bearer" = []), ()),
     responses(
         (status = 101, description = "The stream is open"),
-        (status = 426, description = "The request asks for no WebSocket"),
+        (status = 401, description = "The token does not count", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "A page of this origin may not listen", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 426, description = "The request asks for no WebSocket", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests of this subject", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
 pub async fn handler(
@@ -62,20 +66,7 @@ pub async fn handler(
         }),
         Err(error) => return Err(error.into()),
     };
-    if state.draining.is_cancelled() {
-        return Err(Problem::unavailable(
-            "this process ends; connect again, and another one answers",
-        ));
-    }
-    let seat = state
-        .feed
-        .seat(state.websocket.max_connections)
-        .ok_or_else(|| {
-            Problem::unavailable(format!(
-                "all {} WebSocket connections of this process are taken; try again later, or use GET /api/events",
-                state.websocket.max_connections
-            ))
-        })?;
+    let seat = take_seat(&state, StreamKind::WebSocket)?;
     // Counted from here on, so that the drain waits for it.
     let task = state.connections.token();
     Ok(upgrade
@@ -86,6 +77,21 @@ pub async fn handler(
             serve(socket, &state, entrance).await;
             drop((seat, task));
         }))
+}
+
+/// A place for a stream of this process.
+pub(super) fn take_seat(state: &AppState, kind: StreamKind) -> Result<Seat, Problem> {
+    if state.draining.is_cancelled() {
+        return Err(Problem::unavailable(
+            "this process ends; connect again, and another one answers",
+        ));
+    }
+    let seats = state.websocket.max_connections;
+    state.feed.seat(kind, seats).ok_or_else(|| {
+        Problem::unavailable(format!(
+            "all {seats} streams of this process are taken; try again later, or use GET /api/events"
+        ))
+    })
 }
 
 async fn serve(mut socket: WebSocket, state: &AppState, entrance: Entrance) {

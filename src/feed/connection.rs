@@ -78,7 +78,7 @@ pub async fn close(socket: WebSocket, reason: &CloseReason) {
 }
 
 /// Sleeps until the token ends; for ever without one.
-async fn end_of_token(expires_at: Option<DateTime<Utc>>) {
+pub async fn end_of_token(expires_at: Option<DateTime<Utc>>) {
     /// A timer holds two years at most, and a suspended machine's timers are late: looked at again in between.
     const LOOK_EVERY: Duration = Duration::from_secs(60);
     let Some(expires_at) = expires_at else {

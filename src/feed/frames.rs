@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::ws::Utf8Bytes;
 
 use super::event::{FeedEvent, Seq};
+use super::follower::STEP_EVENTS_MAX;
 
-/// Events in one frame.
-pub(super) const FRAME_EVENTS_MAX: usize = 500;
+/// Events in one frame: one step of a replay.
+pub(super) const FRAME_EVENTS_MAX: usize = STEP_EVENTS_MAX as usize;
 /// Bytes in one frame of several events: well below what client libraries take by default (a megabyte).
 const FRAME_BYTES_MAX: usize = 256 * 1024;
 

@@ -189,27 +189,44 @@ impl Hub {
         })
     }
 
-    /// A place for one more connection, if fewer than `seats` are taken.
-    pub fn seat(&self, seats: u32) -> Option<Seat> {
+    /// A place for one more stream, if fewer than `seats` are taken.
+    pub fn seat(&self, kind: StreamKind, seats: u32) -> Option<Seat> {
         self.0
             .seats_taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
                 (taken < seats).then_some(taken + 1)
             })
             .ok()?;
-        metrics::counter!(names::WEBSOCKET_CONNECTIONS).increment(1);
-        metrics::gauge!(names::WEBSOCKET_ACTIVE).increment(1.0);
-        Some(Seat(self.clone()))
+        if kind == StreamKind::WebSocket {
+            metrics::counter!(names::WEBSOCKET_CONNECTIONS).increment(1);
+            metrics::gauge!(names::WEBSOCKET_ACTIVE).increment(1.0);
+        }
+        Some(Seat {
+            hub: self.clone(),
+            kind,
+        })
     }
 }
 
-/// A connection's place; dropping it makes room for another.
-pub struct Seat(Hub);
+/// What a stream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    WebSocket,
+    ServerSentEvents,
+}
+
+/// A stream's place; dropping it makes room for another.
+pub struct Seat {
+    hub: Hub,
+    kind: StreamKind,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
-        metrics::gauge!(names::WEBSOCKET_ACTIVE).decrement(1.0);
+        self.hub.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
+        if self.kind == StreamKind::WebSocket {
+            metrics::gauge!(names::WEBSOCKET_ACTIVE).decrement(1.0);
+        }
     }
 }
 
@@ -436,12 +453,13 @@ mod tests {
     #[tokio::test]
     async fn seats_are_counted_exactly() {
         let hub = hub(0);
-        let first = hub.seat(2).unwrap();
-        let second = hub.seat(2).unwrap();
-        assert!(hub.seat(2).is_none());
+        let seat = |kind| hub.seat(kind, 2);
+        let first = seat(StreamKind::WebSocket).unwrap();
+        let second = seat(StreamKind::ServerSentEvents).unwrap();
+        assert!(seat(StreamKind::WebSocket).is_none());
         drop(first);
-        let third = hub.seat(2).unwrap();
-        assert!(hub.seat(2).is_none());
+        let third = seat(StreamKind::WebSocket).unwrap();
+        assert!(seat(StreamKind::ServerSentEvents).is_none());
         drop((second, third));
         assert_eq!(hub.0.seats_taken.load(Ordering::Acquire), 0);
     }

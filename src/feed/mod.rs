@@ -8,7 +8,7 @@
 //! 2. Each process has one [`Hub`], which reads new numbers once, in order, and hands every event to those of its
 //!    connections that may see it. It also remembers the newest ones, so that a connection that was away for a moment, or
 //!    whose buffer ran over in a burst, costs no query.
-//! 3. A connection follows one cursor: it reads the [`log`] until the hub remembers everything behind its cursor, and
+//! 3. A [`Follower`] goes through the feed for one listener: it reads the [`log`] until the hub remembers everything behind its position, and
 //!    joins the hub at exactly that number, under the hub's lock: no hole, no double.
 //!
 //! The protocol is described in `docs/feed.md`.
@@ -18,7 +18,7 @@
 //! | `sequencer`, `partitions` | numbers committed events; makes room for the numbers ahead |
 //! | `event`, `viewer` | a numbered event, and who may see it |
 //! | `log` | pages of numbered events |
-//! | `hub` | one reader per process, many listeners |
+//! | `hub`, `follower` | one reader per process, many listeners; one listener's way through log and hub |
 //! | `protocol`, `filter` | what clients say, what they are told |
 //! | `connection`, `speaker` | one WebSocket: who ends it, and what it is sent |
 //! | `frames`, `allowance`, `ending` | messages into frames, pushes per minute, close codes |
@@ -28,6 +28,7 @@ mod connection;
 mod ending;
 mod event;
 mod filter;
+mod follower;
 mod frames;
 mod hub;
 pub mod log;
@@ -37,10 +38,11 @@ pub mod sequencer;
 mod speaker;
 mod viewer;
 
-pub use connection::{Listener, StreamLimits, close, serve_socket};
+pub use connection::{Listener, StreamLimits, close, end_of_token, serve_socket};
 pub use ending::{CloseReason, close_frame};
 pub use event::{FeedEvent, Seq};
-pub use hub::{Hub, Seat};
+pub use follower::{Follower, Step};
+pub use hub::{Hub, Seat, StreamKind};
 pub use log::{EventsPage, Gap};
 pub use protocol::{CLIENT_MESSAGE_BYTES_MAX, ClientMessage, ProtocolError};
 pub use viewer::Viewer;

@@ -1,7 +1,7 @@
 //! What one client is sent: hello, then silence until it says where to go on, then everything from there.
 //!
-//! Invariant: `cursor` is the number up to which everything was sent, or was not for this client. It moves only forward,
-//! and only over events that were read in order from the log or from the hub.
+//! Invariant: `cursor` is the number up to which everything was sent, or was not for this client: what waits for the
+//! client's pace is behind it. A client that goes on after it misses nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::allowance::Allowance;
@@ -22,16 +21,14 @@ use super::connection::{Heard, StreamLimits};
 use super::ending::CloseReason;
 use super::event::{FeedEvent, Seq};
 use super::filter::Filter;
+use super::follower::{Follower, Step};
 use super::frames::{FRAME_EVENTS_MAX, frames};
-use super::hub::{Hub, Live};
-use super::log;
+use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError, ServerMessage};
 use super::viewer::Viewer;
 
 /// A client that says nothing after hello is live after this time.
 const SILENT_START: Duration = Duration::from_secs(5);
-/// Events read at once in a replay: one frame.
-const REPLAY_PAGE: u16 = FRAME_EVENTS_MAX as u16;
 const PING_EVERY: Duration = Duration::from_secs(25);
 /// A client whose buffer ran over while a frame waited to be taken has this time to take it. Without it a burst, which says
 /// nothing about the client, would close connections that are quick enough.
@@ -39,15 +36,11 @@ const SLOW_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Speaker<'a> {
     sink: &'a mut SplitSink<WebSocket, Message>,
-    hub: Hub,
-    viewer: Viewer,
-    limits: StreamLimits,
+    follower: Follower,
     filter: Filter,
     cursor: Seq,
     allowance: Allowance,
     next_ping: Instant,
-    /// Of the present time with the hub.
-    left_behind: CancellationToken,
 }
 
 impl<'a> Speaker<'a> {
@@ -58,16 +51,14 @@ impl<'a> Speaker<'a> {
         limits: StreamLimits,
     ) -> Speaker<'a> {
         let now = Instant::now();
+        let follower = Follower::new(hub, viewer, limits.buffer_events);
         Speaker {
-            cursor: hub.position(),
             sink,
-            hub,
-            viewer,
-            limits,
+            cursor: follower.position(),
+            follower,
             filter: Filter::default(),
             allowance: Allowance::per_minute(limits.pushes_per_minute, now),
             next_ping: now + PING_EVERY,
-            left_behind: CancellationToken::new(),
         }
     }
 
@@ -91,10 +82,7 @@ impl<'a> Speaker<'a> {
         self.say(ServerMessage::hello(connection_id, self.cursor, Utc::now()))
             .await?;
         self.await_start(heard).await?;
-        loop {
-            let live = self.catch_up(heard).await?;
-            self.follow(live, heard).await?;
-        }
+        self.pass_on(heard).await
     }
 
     /// Waits until the client says where to go on; from hello's number if it does not.
@@ -107,6 +95,7 @@ impl<'a> Speaker<'a> {
             };
             let refused = match message {
                 Ok(ClientMessage::Resume { after, filter }) => {
+                    self.follower.start_after(after);
                     self.cursor = after;
                     self.filter = filter.unwrap_or_default();
                     return Ok(());
@@ -122,57 +111,12 @@ impl<'a> Speaker<'a> {
         }
     }
 
-    /// Replays from the log until the hub remembers everything behind the cursor, and joins it there.
-    async fn catch_up(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<Live, CloseReason> {
-        self.left_behind = CancellationToken::new();
-        // A cursor ahead of this process may come from another one that was quicker: only the log knows whether such a
-        // number was given.
-        let mut was_given = self.cursor <= self.hub.position();
-        loop {
-            if was_given && let Some(live) = self.join() {
-                return Ok(live);
-            }
-            while let Ok(message) = heard.try_recv() {
-                self.answer(message).await?;
-            }
-            let page = log::page(self.hub.pool(), &self.viewer, self.cursor, REPLAY_PAGE)
-                .await
-                .map_err(|error| {
-                    tracing::warn!(%error, "a stream ends: the event log could not be read");
-                    CloseReason::LogUnavailable { last: self.cursor }
-                })?;
-            if let Some(gap) = page.gap {
-                self.say(ServerMessage::Gap(gap)).await?;
-            }
-            let cursor = page.next_cursor();
-            let events = page.events.into_iter().map(Arc::new).collect();
-            self.send(self.chosen(events)).await?;
-            self.cursor = cursor;
-            was_given = true;
-        }
-    }
-
-    fn join(&mut self) -> Option<Live> {
-        let live = self
-            .hub
-            .join(&self.viewer, self.cursor, self.limits.buffer_events)?;
-        self.left_behind = live.left_behind.clone();
-        Some(live)
-    }
-
-    /// Passes on what the hub offers, until it leaves this listener behind.
-    async fn follow(
+    /// Passes on what there was and what happens. Live events wait for the client's pace, replayed ones do not: it asked.
+    async fn pass_on(
         &mut self,
-        mut live: Live,
         heard: &mut mpsc::Receiver<Heard>,
-    ) -> Result<(), CloseReason> {
-        let backlog = std::mem::take(&mut live.backlog);
-        if let Some(last) = backlog.last().map(|event| event.seq) {
-            self.send(self.chosen(backlog)).await?;
-            self.cursor = last;
-        }
+    ) -> Result<Infallible, CloseReason> {
         let mut waiting: Vec<Arc<FeedEvent>> = Vec::new();
-        let mut arrived = Vec::new();
         loop {
             let now = Instant::now();
             let push_at = self.allowance.wait_until(now);
@@ -183,20 +127,27 @@ impl<'a> Speaker<'a> {
                 continue;
             }
             tokio::select! {
-                count = live.events.recv_many(&mut arrived, FRAME_EVENTS_MAX - waiting.len()) => {
-                    if count == 0 {
-                        // Left behind. What was offered before is whole, so the log goes on from its end.
-                        return self.send(waiting).await;
+                step = self.follower.next() => match step {
+                    Ok(Step::Live(events)) => waiting.extend(self.chosen(events)),
+                    Ok(Step::Replayed(events)) => {
+                        waiting.extend(self.chosen(events));
+                        self.send(std::mem::take(&mut waiting)).await?;
                     }
-                    let last = arrived.last().map(|event| event.seq);
-                    waiting.extend(self.chosen(std::mem::take(&mut arrived)));
-                    if waiting.is_empty() {
-                        self.cursor = last.unwrap_or(self.cursor);
+                    Ok(Step::Gap(gap)) => {
+                        self.send(std::mem::take(&mut waiting)).await?;
+                        self.say(ServerMessage::Gap(gap)).await?;
                     }
-                }
+                    Err(error) => {
+                        tracing::warn!(%error, "a stream ends: the event log could not be read");
+                        return Err(CloseReason::LogUnavailable { last: self.cursor });
+                    }
+                },
                 () = sleep_until(push_at.unwrap_or(now)), if !waiting.is_empty() => {}
                 message = heard.recv() => self.answer(message.ok_or(CloseReason::Left)?).await?,
                 () = sleep_until(self.next_ping) => self.ping().await?,
+            }
+            if waiting.is_empty() {
+                self.cursor = self.follower.position();
             }
         }
     }
@@ -243,8 +194,12 @@ impl<'a> Speaker<'a> {
     }
 
     async fn put(&mut self, message: Message) -> Result<(), CloseReason> {
+        let left_behind = self.follower.left_behind();
         let too_slow = async {
-            self.left_behind.cancelled().await;
+            match left_behind {
+                Some(left_behind) => left_behind.cancelled().await,
+                None => std::future::pending().await,
+            }
             sleep(SLOW_GRACE).await;
         };
         tokio::select! {
