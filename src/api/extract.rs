@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, ProblemKind};
@@ -73,22 +74,9 @@ fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(ProblemKind::UnsupportedMediaType, sentence))
 }
 
-async fn read_body(request: Request) -> Result<Bytes, Problem> {
-    let declared: Option<usize> = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
-        return Err(too_large());
-    }
-    let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-    match tokio::time::timeout(BODY_LIMIT, body).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(error)) => Err(Problem::new(
-            ProblemKind::MalformedRequest,
-            format!("the request body could not be read to its end: {error}"),
-        )),
+async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
+    match tokio::time::timeout(BODY_LIMIT, collect(request.into_body())).await {
+        Ok(collected) => collected,
         Err(_) => Err(Problem::new(
             ProblemKind::RequestTimeout,
             format!(
@@ -99,15 +87,34 @@ async fn read_body(request: Request) -> Result<Bytes, Problem> {
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.is::<http_body_util::LengthLimitError>() {
-            return true;
+/// Of a body that is too large this much more is read and thrown away: most clients look for an answer only once they
+/// have sent everything, and would see a broken connection instead of the refusal. Bytes.
+const DISCARDED_BYTES_MAX: usize = 3 * BODY_BYTES_MAX;
+
+async fn collect(mut body: Body) -> Result<Vec<u8>, Problem> {
+    let mut kept = Vec::new();
+    let mut seen = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Problem::new(
+                ProblemKind::MalformedRequest,
+                format!("the request body could not be read to its end: {error}"),
+            )
+        })?;
+        let Some(bytes) = frame.data_ref() else {
+            continue;
+        };
+        seen += bytes.len();
+        if seen <= BODY_BYTES_MAX {
+            kept.extend_from_slice(bytes);
+        } else if seen > BODY_BYTES_MAX + DISCARDED_BYTES_MAX {
+            break;
         }
-        source = cause.source();
     }
-    false
+    if seen > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    Ok(kept)
 }
 
 fn too_large() -> Problem {

@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -36,6 +37,10 @@ const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
 
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Connections beside the feed's: callers of the API keep a few each. Past the limit new ones wait to be accepted, and
+/// idle ones make room after [`HEAD_LIMIT`].
+const CALLERS_MAX: usize = 4_096;
 
 /// How often samples of histograms are moved into their buckets.
 const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
@@ -77,7 +82,13 @@ async fn accept(
     connections: &TaskTracker,
     cut: &CancellationToken,
 ) {
+    let places = state.websocket.max_connections as usize + CALLERS_MAX;
+    let places = Arc::new(Semaphore::new(places));
     loop {
+        // The semaphore is never closed, so without a place this waits.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let served = serve_connection(stream, peer, router.clone(), state.draining.clone());
@@ -85,6 +96,7 @@ async fn accept(
                 connections.spawn(async move {
                     // `None`: cut off. Nothing is left to be told to the client.
                     let _ = cut.run_until_cancelled(served).await;
+                    drop(place);
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}

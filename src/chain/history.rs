@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn no_answer_is_asked_for_again_and_an_answer_is_not() {
         use std::sync::atomic::{AtomicU32, Ordering};
         let silent = || ChainError::Unreachable {

@@ -109,6 +109,11 @@ impl ChildProcess {
     }
 }
 
+/// Whether there is no such process, or only its zombie.
+pub(super) fn has_ended(pid: i32) -> bool {
+    Stat::read(Pid::from_raw(pid)).is_none_or(|stat| stat.ended)
+}
+
 /// The part of `/proc/<pid>/stat` that tells processes apart (proc(5)).
 struct Stat {
     ended: bool,
@@ -121,13 +126,13 @@ impl Stat {
         // The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
         let (_, rest) = text.rsplit_once(')')?;
         let mut fields = rest.split_ascii_whitespace();
+        // Fields 3, 20 and 22 of the line.
         let state = fields.next()?;
-        // Field 22 of the line; the state is field 3.
-        let started = fields.nth(18)?.parse().ok()?;
-        Some(Stat {
-            ended: matches!(state, "Z" | "X"),
-            started,
-        })
+        let threads = fields.nth(16)?;
+        let started = fields.nth(1)?.parse().ok()?;
+        // The first thread may be gone while others still hold the files and ports.
+        let ended = matches!(state, "Z" | "X") && matches!(threads, "0" | "1");
+        Some(Stat { ended, started })
     }
 }
 

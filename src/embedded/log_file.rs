@@ -77,16 +77,17 @@ impl LogFile {
     }
 }
 
-/// The line of a log that says why a program ended: the last one that is an error, else the last one.
+/// The line of a log that says why a program ended: the last one that is an error, without what stands before that
+/// (time, process), else the last one.
 pub(super) fn reason(tail: &str) -> String {
+    const MARKS: [&str; 4] = ["FATAL:", "PANIC:", "ERROR:", "error:"];
     let lines = || tail.lines().map(str::trim).filter(|line| !line.is_empty());
-    let is_error = |line: &&str| {
-        ["FATAL:", "PANIC:", "ERROR:", "error:"]
-            .iter()
-            .any(|mark| line.contains(mark))
-    };
-    let line = lines().rfind(is_error).or_else(|| lines().last());
-    line.unwrap_or("it ended without a word")
+    let error = |line: &'_ str| MARKS.iter().filter_map(|mark| line.find(mark)).min();
+    lines()
+        .rev()
+        .find_map(|line| error(line).map(|start| &line[start..]))
+        .or_else(|| lines().last())
+        .unwrap_or("it ended without a word")
         .chars()
         .take(REASON_CHARS_MAX)
         .collect()
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn the_reason_is_the_last_error_else_the_last_line() {
         assert_eq!(
-            reason("LOG: a\nFATAL:  no space left\nHINT: make some\n\n"),
+            reason("LOG: a\n2026-11-25 UTC [7] FATAL:  no space left\nHINT: make some\n\n"),
             "FATAL:  no space left"
         );
         assert_eq!(reason("one\ntwo\n"), "two");

@@ -106,9 +106,13 @@ impl PostgresCluster {
             server,
             watchdog,
         };
-        cluster.check_extensions().await?;
-        cluster.create_database(DATABASE).await?;
-        Ok(cluster)
+        match cluster.furnish().await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                cluster.stop().await;
+                Err(error)
+            }
+        }
     }
 
     /// A cluster for tests: without fsync, in the system's temporary directory, ended and removed with this process.
@@ -205,7 +209,8 @@ impl PostgresCluster {
         PgConnection::connect_with(&options).await
     }
 
-    async fn check_extensions(&self) -> Result<(), EmbeddedError> {
+    /// What the service needs to find.
+    async fn furnish(&self) -> Result<(), EmbeddedError> {
         let mut connection = self.connect().await?;
         for extension in EXTENSIONS {
             let available: bool = sqlx::query_scalar(
@@ -218,7 +223,9 @@ impl PostgresCluster {
                 return Err(EmbeddedError::NoExtension { extension });
             }
         }
-        Ok(connection.close().await?)
+        connection.close().await?;
+        self.create_database(DATABASE).await?;
+        Ok(())
     }
 }
 

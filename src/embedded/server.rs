@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::EmbeddedError;
 use super::binaries::Binaries;
-use super::child::ChildProcess;
+use super::child::{ChildProcess, has_ended};
 use super::home::Home;
 use super::log_file::{LogFile, reason};
 use super::postgres::{PostgresOptions, SUPERUSER};
@@ -31,14 +31,21 @@ const PORT_TRIES: usize = 20;
 /// How often a starting server is asked, and how long one answer may take.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 const ASK_LIMIT: Duration = Duration::from_secs(5);
-/// A server that neither accepts nor says that it is starting up for this long is broken.
+/// A server that neither accepts nor says that it is starting up for this long is broken: a new one, which may wait for
+/// a busy disk, and one that has been running for long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+const SILENCE_LIMIT_ADOPTED: Duration = Duration::from_secs(10);
 /// Processes of a killed server notice its end within moments; until then a new one refuses to start.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(15);
 /// Smart (waits for clients), fast (ends their transactions), immediate (recovers at the next start).
 const SHUTDOWN: [(Signal, Duration); 3] = [
     (Signal::SIGTERM, Duration::from_secs(1)),
     (Signal::SIGINT, Duration::from_secs(30)),
+    (Signal::SIGQUIT, Duration::from_secs(5)),
+];
+/// For a server that does not even answer, and so will hardly end in good order.
+const REPLACEMENT: [(Signal, Duration); 2] = [
+    (Signal::SIGINT, Duration::from_secs(5)),
     (Signal::SIGQUIT, Duration::from_secs(5)),
 ];
 
@@ -54,11 +61,8 @@ const SETTINGS: [&str; 9] = [
     "jit=off",
     "idle_in_transaction_session_timeout=10min",
 ];
-const SETTINGS_WITHOUT_FSYNC: [&str; 3] = [
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-];
+/// `synchronous_commit` stays on: without it a kill of the server would forget the newest commits.
+const SETTINGS_WITHOUT_FSYNC: [&str; 2] = ["fsync=off", "full_page_writes=off"];
 
 /// A running server.
 #[derive(Debug)]
@@ -109,26 +113,30 @@ impl Site {
     /// The server that a predecessor left running, if it answers; one that does not is stopped.
     pub(super) async fn adopt(&self) -> Option<Server> {
         let mut process = ChildProcess::find(PROGRAM, &self.home.data())?;
+        let pid = process.pid();
         let port = self.home.load(PORT_FILE).and_then(|port| port.parse().ok());
-        if let Some(port) = port {
-            match self
-                .wait_for_answer(&mut process, port, self.log.size())
-                .await
-            {
-                Ok(()) => {
-                    tracing::info!(pid = process.pid(), port, "adopted the running PostgreSQL");
-                    return Some(Server { process, port });
-                }
-                Err(error) => tracing::warn!(
-                    pid = process.pid(),
-                    port,
-                    %error,
-                    "the running PostgreSQL is of no use; stopping it"
-                ),
+        let Some(port) = port else {
+            tracing::warn!(
+                pid,
+                "the port of the running PostgreSQL is unknown; stopping it"
+            );
+            process.stop(&SHUTDOWN).await;
+            return None;
+        };
+        let answer = self
+            .wait_for_answer(&mut process, port, self.log.size(), SILENCE_LIMIT_ADOPTED)
+            .await;
+        match answer {
+            Ok(()) => {
+                tracing::info!(pid, port, "adopted the running PostgreSQL");
+                Some(Server { process, port })
+            }
+            Err(error) => {
+                tracing::warn!(pid, port, %error, "the running PostgreSQL is of no use; stopping it");
+                process.stop(&REPLACEMENT).await;
+                None
             }
         }
-        process.stop(&SHUTDOWN).await;
-        None
     }
 
     /// Starts a server: on the port that was asked for, else on the one that it had last, else on any free one.
@@ -173,7 +181,10 @@ impl Site {
             let start = self.log.size();
             let mut process = ChildProcess::spawn(&mut self.command(port)?)
                 .map_err(EmbeddedError::file("cannot run", &self.binaries.postgres()))?;
-            let Err(error) = self.wait_for_answer(&mut process, port, start).await else {
+            let Err(error) = self
+                .wait_for_answer(&mut process, port, start, SILENCE_LIMIT)
+                .await
+            else {
                 return Ok(Server { process, port });
             };
             process.stop(&SHUTDOWN).await;
@@ -225,9 +236,10 @@ impl Site {
         process: &mut ChildProcess,
         port: u16,
         log_start: u64,
+        silence_limit: Duration,
     ) -> Result<(), EmbeddedError> {
         let options = self.connect_options(port, "postgres");
-        let mut deadline = Instant::now() + SILENCE_LIMIT;
+        let mut deadline = Instant::now() + silence_limit;
         loop {
             if process.has_exited() {
                 return Err(EmbeddedError::Exited {
@@ -238,7 +250,7 @@ impl Site {
             }
             match timeout(ASK_LIMIT, PgConnection::connect_with(&options)).await {
                 Ok(Ok(connection)) => return Ok(connection.close().await?),
-                Ok(Err(error)) if is_starting(&error) => deadline = Instant::now() + SILENCE_LIMIT,
+                Ok(Err(error)) if is_starting(&error) => deadline = Instant::now() + silence_limit,
                 Ok(Err(error @ sqlx::Error::Database(_))) => return Err(error.into()),
                 // Nobody listens yet, or nobody answers.
                 Ok(Err(_)) | Err(_) => {}
@@ -246,7 +258,7 @@ impl Site {
             if Instant::now() >= deadline {
                 return Err(EmbeddedError::NoAnswer {
                     program: "PostgreSQL",
-                    limit: SILENCE_LIMIT,
+                    limit: silence_limit,
                     log: self.log.path().to_owned(),
                 });
             }
@@ -254,24 +266,22 @@ impl Site {
         }
     }
 
-    /// `postmaster.pid` survives a kill -9 and a power cut, and its process id may belong to someone else by now. A server
-    /// sees through that unless the other one runs as the same user; then it refuses to start.
+    /// `postmaster.pid` survives a kill -9 and a power cut, and its process id may belong to someone else by now, or to a
+    /// zombie where nobody buries the dead (a container without an init). A server sees through that unless the other one
+    /// runs as the same user; then it refuses to start. Two servers at work on one cluster are still ruled out: the
+    /// shared memory, named after the directory's inode, tells.
     fn clear_foreign_pid_file(&self) {
         let path = self.home.data().join("postmaster.pid");
-        let Ok(text) = fs::read_to_string(&path) else {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let Some(pid) = text.lines().next().and_then(|pid| pid.parse().ok()) else {
             return;
         };
-        let pid = text.lines().next().unwrap_or_default();
         // A server works inside its cluster's directory.
-        match fs::read_link(format!("/proc/{pid}/cwd")) {
-            Ok(inside) if inside != canonical(self.home.data()) => {
-                tracing::info!(
-                    pid,
-                    "postmaster.pid names a process that is no server of ours; removing it"
-                );
-                let _ = fs::remove_file(path);
-            }
-            Ok(_) | Err(_) => {}
+        let is_stranger = fs::read_link(format!("/proc/{pid}/cwd"))
+            .is_ok_and(|inside| inside != canonical(self.home.data()));
+        if is_stranger || has_ended(pid) {
+            tracing::info!(pid, "postmaster.pid names no running server; removing it");
+            let _ = fs::remove_file(path);
         }
     }
 }

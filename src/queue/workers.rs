@@ -176,5 +176,6 @@ fn config(kind: JobKind, batch: usize) -> Config {
         .batch_size(batch)
         .heartbeat_interval(HEARTBEAT_EVERY)
         .missed_heartbeats(MISSED_HEARTBEATS)
-        .persist_results(false)
+        // Also what makes a finished job acknowledged at all.
+        .persist_results(true)
 }

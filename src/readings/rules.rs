@@ -34,7 +34,7 @@ impl ReadingRules {
             rate: rate.unwrap_or_else(|error| {
                 unreachable!("the configuration's ranges let only rates through: {error}")
             }),
-            kwh_max: tokenization.max_reading_kwh,
+            kwh_max: tokenization.max_reading_kwh.normalize(),
             age_max: tokenization.reading_max_age,
             base_units_max: BaseUnits::new(blockchain.max_tokens_per_transaction),
         }

@@ -1,260 +1,113 @@
 //! The local chain keeps its books: through kill -9 under load, through a restart, and in what it refuses.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::{SinkExt, StreamExt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::GetConfirmedSignaturesForAddress2Config;
-use solana_client::rpc_config::{RpcBlockConfig, RpcSendTransactionConfig, RpcTransactionConfig};
+use solana_client::rpc_config::RpcTransactionConfig;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::hash::Hash;
-use solana_sdk::instruction::Instruction;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::{Keypair, Signature, Signer};
-use solana_sdk::transaction::Transaction;
-use solana_system_interface::instruction::create_account;
-use solana_transaction_status::{TransactionDetails, UiConfirmedBlock, UiTransactionEncoding};
-use spl_associated_token_account_interface::address::get_associated_token_address;
-use spl_associated_token_account_interface::instruction::create_associated_token_account_idempotent;
-use spl_token_interface::instruction::{initialize_mint2, mint_to};
+use solana_sdk::signature::{Signature, Signer};
+use solana_transaction_status::UiTransactionEncoding;
+use spl_token_interface::instruction::mint_to;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
 use crate::support::localnet::{Localnet, PROGRAM, State, TempDir};
 
-const DECIMALS: u8 = 9;
-const MINT_BYTES: usize = 82;
-const MEMO: &str = "g1AAAAAAABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+mod history;
+mod token;
 
-/// A payer with money, a mint, and a token account that receives.
-struct Money {
-    payer: Keypair,
-    mint: Pubkey,
-    wallet: Pubkey,
-    account: Pubkey,
+use history::{block, landed, times_of_blocks, walk};
+use token::{MEMO, Money, memo, send, until_confirmed, until_confirmed_or_failed};
+
+/// Tasks that send mints, each as soon as its last one is answered, until the chain is gone.
+struct Load {
+    senders: JoinSet<()>,
+    sent: Arc<Mutex<Sent>>,
+    /// Tells of each answer.
+    answer: Arc<Notify>,
 }
 
-impl Money {
-    async fn create(client: &RpcClient) -> Self {
-        let payer = Keypair::new();
-        let airdrop = client
-            .request_airdrop(&payer.pubkey(), 100_000_000_000)
-            .await
-            .unwrap();
-        until_confirmed(client, &airdrop).await;
-        let mint = Keypair::new();
-        let wallet = Pubkey::new_unique();
-        let rent = client
-            .get_minimum_balance_for_rent_exemption(MINT_BYTES)
-            .await
-            .unwrap();
-        let token = spl_token_interface::ID;
-        let instructions = [
-            create_account(
-                &payer.pubkey(),
-                &mint.pubkey(),
-                rent,
-                MINT_BYTES as u64,
-                &token,
-            ),
-            initialize_mint2(&token, &mint.pubkey(), &payer.pubkey(), None, DECIMALS).unwrap(),
-            create_associated_token_account_idempotent(
-                &payer.pubkey(),
-                &wallet,
-                &mint.pubkey(),
-                &token,
-            ),
-        ];
-        let blockhash = client.get_latest_blockhash().await.unwrap();
-        let transaction = Transaction::new_signed_with_payer(
-            &instructions,
-            Some(&payer.pubkey()),
-            &[&payer, &mint],
-            blockhash,
-        );
-        let signature = send(client, &transaction).await.unwrap();
-        until_confirmed(client, &signature).await;
-        Self {
-            account: get_associated_token_address(&wallet, &mint.pubkey()),
-            mint: mint.pubkey(),
-            payer,
-            wallet,
-        }
-    }
-
-    fn mint_to(&self, amount: u64) -> Instruction {
-        mint_to(
-            &spl_token_interface::ID,
-            &self.mint,
-            &self.account,
-            &self.payer.pubkey(),
-            &[],
-            amount,
-        )
-        .unwrap()
-    }
-
-    fn signed(&self, instructions: &[Instruction], blockhash: Hash) -> Transaction {
-        Transaction::new_signed_with_payer(
-            instructions,
-            Some(&self.payer.pubkey()),
-            &[&self.payer],
-            blockhash,
-        )
-    }
-
-    async fn supply(&self, client: &RpcClient) -> u64 {
-        let supply = client.get_token_supply(&self.mint).await.unwrap();
-        supply.amount.parse().unwrap()
-    }
-
-    async fn balance(&self, client: &RpcClient) -> u64 {
-        let balance = client.get_token_account_balance(&self.account).await;
-        balance.unwrap().amount.parse().unwrap()
-    }
+#[derive(Default)]
+struct Sent {
+    /// What was signed, whether or not it was answered, with the sum of its mints.
+    amounts: HashMap<Signature, u64>,
+    answered: HashSet<String>,
 }
 
-fn memo(text: &str) -> Instruction {
-    Instruction::new_with_bytes(spl_memo_interface::v3::ID, text.as_bytes(), Vec::new())
-}
-
-/// Sends once, without preflight: what happens to it is the chain's business.
-async fn send(client: &RpcClient, transaction: &Transaction) -> Result<Signature, String> {
-    let config = RpcSendTransactionConfig {
-        skip_preflight: true,
-        max_retries: Some(0),
-        ..RpcSendTransactionConfig::default()
-    };
-    client
-        .send_transaction_with_config(transaction, config)
-        .await
-        .map_err(|error| error.to_string())
-}
-
-async fn until_confirmed(client: &RpcClient, signature: &Signature) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !client.confirm_transaction(signature).await.unwrap() {
-        assert!(Instant::now() < deadline, "{signature} is not confirmed");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn block(client: &RpcClient, slot: u64) -> UiConfirmedBlock {
-    let config = RpcBlockConfig {
-        encoding: Some(UiTransactionEncoding::Base64),
-        transaction_details: Some(TransactionDetails::Signatures),
-        rewards: Some(false),
-        commitment: Some(CommitmentConfig::confirmed()),
-        max_supported_transaction_version: Some(0),
-    };
-    let block = client.get_block_with_config(slot, config).await;
-    block.unwrap_or_else(|error| panic!("block of slot {slot}: {error}"))
-}
-
-/// Walks the blocks of `first..=last`: each names the one before, heights and times grow. Returns where each
-/// signature is.
-async fn walk(client: &RpcClient, first: u64, last: u64) -> BTreeMap<u64, Vec<String>> {
-    let slots = client
-        .get_blocks_with_commitment(first, Some(last), CommitmentConfig::confirmed())
-        .await
-        .unwrap();
-    assert_eq!(slots, (first..=last).collect::<Vec<_>>(), "getBlocks");
-    let mut signatures = BTreeMap::new();
-    let mut before: Option<UiConfirmedBlock> = None;
-    for slot in slots {
-        let block = block(client, slot).await;
-        assert_eq!(block.parent_slot, slot.saturating_sub(1));
-        if let Some(before) = &before {
-            assert_eq!(block.previous_blockhash, before.blockhash, "slot {slot}");
-            assert_eq!(block.block_height, before.block_height.map(|it| it + 1));
-            assert!(block.block_time >= before.block_time, "slot {slot}");
-        }
-        signatures.insert(slot, block.signatures.clone().unwrap());
-        before = Some(block);
-    }
-    signatures
-}
-
-/// Which of `sent` landed, with the sum of their amounts.
-async fn landed(client: &RpcClient, sent: &HashMap<Signature, u64>) -> (HashSet<String>, u64) {
-    let signatures: Vec<_> = sent.keys().copied().collect();
-    let (mut landed, mut sum) = (HashSet::new(), 0);
-    for some in signatures.chunks(256) {
-        let statuses = client
-            .get_signature_statuses_with_history(some)
-            .await
-            .unwrap()
-            .value;
-        for (signature, status) in some.iter().zip(statuses) {
-            if let Some(status) = status {
-                assert_eq!(status.err, None);
-                landed.insert(signature.to_string());
-                sum += sent[signature];
-            }
-        }
-    }
-    (landed, sum)
-}
-
-/// Sends mints from many tasks until the chain is gone; returns what was signed, whether or not it was answered.
-async fn load(
-    rpc_url: &str,
-    money: &Arc<Money>,
-    counter: &Arc<AtomicU64>,
-    blockhash: Hash,
-    answered: &Arc<Notify>,
-) -> (JoinSet<()>, Arc<Mutex<HashMap<Signature, u64>>>) {
-    const SENDERS: usize = 24;
-    const MINTS_PER_TRANSACTION: u64 = 10;
-    let sent = Arc::new(Mutex::new(HashMap::new()));
-    let mut senders = JoinSet::new();
-    let client = Arc::new(RpcClient::new(rpc_url.to_owned()));
-    for _ in 0..SENDERS {
-        let (client, money, counter) = (client.clone(), money.clone(), counter.clone());
-        let (sent, answered) = (sent.clone(), answered.clone());
-        senders.spawn(async move {
-            loop {
-                let first = counter.fetch_add(MINTS_PER_TRANSACTION, Ordering::Relaxed);
-                // Every amount is used once, so every signature is new.
-                let amounts = first..first + MINTS_PER_TRANSACTION;
-                let mut instructions = vec![memo(MEMO)];
-                instructions.extend(amounts.clone().map(|amount| money.mint_to(amount)));
-                let transaction = money.signed(&instructions, blockhash);
-                let signature = transaction.signatures[0];
-                sent.lock().await.insert(signature, amounts.sum());
-                if send(&client, &transaction).await.is_err() {
-                    return;
+impl Load {
+    /// `next_amount` is never used twice, so every signature is new.
+    fn start(
+        rpc_url: &str,
+        money: &Arc<Money>,
+        blockhash: Hash,
+        next_amount: &Arc<AtomicU64>,
+    ) -> Self {
+        const SENDERS: usize = 24;
+        const MINTS_PER_TRANSACTION: u64 = 10;
+        let mut load = Self {
+            senders: JoinSet::new(),
+            sent: Arc::default(),
+            answer: Arc::default(),
+        };
+        let client = Arc::new(RpcClient::new(rpc_url.to_owned()));
+        for _ in 0..SENDERS {
+            let (client, money, next_amount) = (client.clone(), money.clone(), next_amount.clone());
+            let (sent, answer) = (load.sent.clone(), load.answer.clone());
+            load.senders.spawn(async move {
+                loop {
+                    let first = next_amount.fetch_add(MINTS_PER_TRANSACTION, Ordering::Relaxed);
+                    let amounts = first..first + MINTS_PER_TRANSACTION;
+                    let mut instructions = vec![memo(MEMO)];
+                    instructions.extend(amounts.clone().map(|amount| money.mint_to(amount)));
+                    let transaction = money.signed(&instructions, blockhash);
+                    let signature = transaction.signatures[0];
+                    sent.lock().await.amounts.insert(signature, amounts.sum());
+                    if send(&client, &transaction).await.is_err() {
+                        return;
+                    }
+                    sent.lock().await.answered.insert(signature.to_string());
+                    answer.notify_one();
                 }
-                answered.notify_one();
-            }
-        });
-    }
-    (senders, sent)
-}
-
-/// Returns at a moment for a kill, with the slot of shortly before. Sends are answered when their block closes, so
-/// half of the moments are while it is written; the others are anywhere.
-async fn run_under_load(client: &RpcClient, answered: &Notify, dice: &mut StdRng) -> u64 {
-    const ANSWER_MAX: Duration = Duration::from_secs(20);
-    tokio::time::sleep(Duration::from_millis(dice.random_range(300..1_000))).await;
-    let processed = CommitmentConfig::processed();
-    let slot = client.get_slot_with_commitment(processed).await.unwrap();
-    if dice.random() {
-        // One may be left from before.
-        for _ in 0..2 {
-            tokio::time::timeout(ANSWER_MAX, answered.notified())
-                .await
-                .expect("the chain answers");
+            });
         }
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..25))).await;
+        load
     }
-    slot
+
+    /// Returns at a moment for a kill, with the slot of shortly before. Sends are answered when their block closes,
+    /// so most of the moments are while it is written; the others are anywhere.
+    async fn run(&self, client: &RpcClient, dice: &mut StdRng) -> u64 {
+        const ANSWER_MAX: Duration = Duration::from_secs(20);
+        tokio::time::sleep(Duration::from_millis(dice.random_range(300..1_000))).await;
+        let processed = CommitmentConfig::processed();
+        let slot = client.get_slot_with_commitment(processed).await.unwrap();
+        if dice.random_bool(0.8) {
+            // One may be left from before.
+            for _ in 0..2 {
+                tokio::time::timeout(ANSWER_MAX, self.answer.notified())
+                    .await
+                    .expect("the chain answers");
+            }
+            tokio::time::sleep(Duration::from_millis(dice.random_range(0..25))).await;
+        }
+        slot
+    }
+
+    /// Waits until the last sender has seen that the chain is gone.
+    async fn finish(mut self) -> Sent {
+        while self.senders.join_next().await.is_some() {}
+        std::mem::take(&mut *self.sent.lock().await)
+    }
 }
 
 fn unix_seconds() -> i64 {
@@ -275,20 +128,19 @@ async fn supply_equals_the_landed_mints_after_every_kill() {
     let mut chain = Localnet::start(dir.path()).await;
     let genesis = chain.genesis_hash.clone();
     let money = Arc::new(Money::create(&chain.client()).await);
-    let counter = Arc::new(AtomicU64::new(1));
+    assert!(chain.stop().await.success());
+    chain.restart().await;
+    let next_amount = Arc::new(AtomicU64::new(1));
     let mut all_sent = HashMap::new();
     let (mut landed_before, mut supply_before, mut first_slot) = (0, 0, chain.slot);
 
     for round in 0..KILLS {
         let client = chain.client();
         let blockhash = client.get_latest_blockhash().await.unwrap();
-        let answered = Arc::new(Notify::new());
-        let (mut senders, sent) =
-            load(&chain.rpc_url, &money, &counter, blockhash, &answered).await;
-        let slot_before = run_under_load(&client, &answered, &mut dice).await;
+        let load = Load::start(&chain.rpc_url, &money, blockhash, &next_amount);
+        let slot_before = load.run(&client, &mut dice).await;
         chain.kill9().await;
-        while senders.join_next().await.is_some() {}
-        let sent = std::mem::take(&mut *sent.lock().await);
+        let sent = load.finish().await.amounts;
         chain.restart().await;
 
         let client = chain.client();
@@ -306,10 +158,7 @@ async fn supply_equals_the_landed_mints_after_every_kill() {
         let in_blocks: Vec<_> = in_blocks.into_values().flatten().collect();
         let found: HashSet<_> = in_blocks.iter().cloned().collect();
         assert_eq!(found.len(), in_blocks.len(), "a signature is in one block");
-        assert!(landed.is_subset(&found), "what landed is in a block");
-        let others = found.len() - landed.len();
-        // The airdrop and the mint's creation.
-        assert_eq!(others, if round == 0 { 2 } else { 0 });
+        assert_eq!(found, landed, "the blocks hold what landed");
 
         let newest = client.get_slot().await.unwrap();
         let time = block(&client, newest).await.block_time.unwrap();
@@ -325,6 +174,28 @@ async fn supply_equals_the_landed_mints_after_every_kill() {
     assert_eq!((landed.len(), sum), (landed_before, supply_before));
     assert!(landed.len() > KILLS, "the chain was under load");
     println!("{} of {} landed", landed.len(), all_sent.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_under_load_keeps_every_answered_transaction() {
+    let dir = TempDir::new("stop");
+    let mut chain = Localnet::start(dir.path()).await;
+    let client = chain.client();
+    let money = Arc::new(Money::create(&client).await);
+    let blockhash = client.get_latest_blockhash().await.unwrap();
+    let load = Load::start(&chain.rpc_url, &money, blockhash, &Arc::new(1.into()));
+    load.run(&client, &mut StdRng::seed_from_u64(7)).await;
+
+    let asked = Instant::now();
+    assert!(chain.stop().await.success());
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    let sent = load.finish().await;
+    chain.restart().await;
+
+    let (landed, sum) = landed(&chain.client(), &sent.amounts).await;
+    assert!(!sent.answered.is_empty());
+    assert!(sent.answered.is_subset(&landed));
+    assert_eq!(money.supply(&chain.client()).await, sum);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -440,28 +311,6 @@ async fn a_clean_restart_forgets_nothing() {
     assert_eq!(money.supply(&client).await, 1_250_000_000);
 }
 
-async fn until_confirmed_or_failed(client: &RpcClient, signature: &Signature) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let statuses = client.get_signature_statuses(&[*signature]).await.unwrap();
-        if let Some(status) = &statuses.value[0]
-            && status.satisfies_commitment(CommitmentConfig::confirmed())
-        {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{signature} is not confirmed");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn times_of_blocks(client: &RpcClient, first: u64, last: u64) -> Vec<i64> {
-    let mut times = Vec::new();
-    for slot in first..=last {
-        times.push(client.get_block_time(slot).await.unwrap());
-    }
-    times
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_confirmed_transaction_that_a_fork_takes_back_lands_when_sent_again() {
     let dir = TempDir::new("fork");
@@ -496,7 +345,7 @@ async fn a_confirmed_transaction_that_a_fork_takes_back_lands_when_sent_again() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_chain_has_finalized_blocks_at_once() {
+async fn a_new_chain_has_finalized_blocks_and_pubsub_at_once() {
     let chain = Localnet::start(State::Ephemeral).await;
     let client = chain.client();
     let finalized = CommitmentConfig::finalized();
@@ -518,6 +367,23 @@ async fn a_new_chain_has_finalized_blocks_at_once() {
     );
     assert_eq!(block(&client, 0).await.blockhash, chain.genesis_hash);
     walk(&client, 0, slot).await;
+
+    let (mut socket, _) = tokio_tungstenite::connect_async(&chain.ws_url)
+        .await
+        .unwrap();
+    let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"slotSubscribe"}"#;
+    socket.send(subscribe.into()).await.unwrap();
+    let notified = async {
+        loop {
+            let message = socket.next().await.unwrap().unwrap().to_string();
+            if message.contains("slotNotification") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), notified)
+        .await
+        .expect("pubsub tells of new slots");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

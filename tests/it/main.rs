@@ -2,7 +2,15 @@
 
 mod api;
 mod chain_faults;
+mod embedded;
 mod exactly_once;
+mod feed;
+mod holder;
+mod intake;
+mod intake_faults;
+mod intake_rules;
 mod localnet;
+mod meters;
+mod readings;
 mod run;
 mod support;

@@ -12,7 +12,7 @@
 //! no more either.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use solana_sdk::hash::Hash;
@@ -24,6 +24,7 @@ use surfpool_core::types::{
 };
 
 use crate::error::StoreError;
+use crate::executing;
 use crate::store::{Block, Header, Store};
 
 /// surfpool walks all blocks only to find the newest hundred or so (`getRecentPrioritizationFees`).
@@ -39,8 +40,6 @@ pub struct History {
     memory: RwLock<Memory>,
     /// The newest slot whose block is complete.
     closed_slot: AtomicU64,
-    /// At start surfpool replays every transaction into its log, all in memory at once: it is shown none.
-    is_serving: AtomicBool,
     /// A history that cannot be read is none: this ends the process.
     on_failure: Box<dyn Fn(StoreError) + Send + Sync>,
 }
@@ -68,7 +67,6 @@ impl History {
             slot_ms,
             memory: RwLock::default(),
             closed_slot: AtomicU64::new(closed_slot),
-            is_serving: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
         })
     }
@@ -79,11 +77,6 @@ impl History {
 
     pub fn transactions(self: &Arc<Self>) -> Box<dyn Storage<String, SurfnetTransactionStatus>> {
         Box::new(Transactions(self.clone()))
-    }
-
-    /// From now on surfpool's walks over all transactions see them.
-    pub fn start_serving(&self) {
-        self.is_serving.store(true, Ordering::Release);
     }
 
     /// The block is complete: surfpool itself remembers only those with transactions.
@@ -272,7 +265,9 @@ impl Storage<String, SurfnetTransactionStatus> for Transactions {
     fn into_iter(
         &self,
     ) -> StorageResult<Box<dyn Iterator<Item = (String, SurfnetTransactionStatus)> + '_>> {
-        if !self.0.is_serving.load(Ordering::Acquire) {
+        // At its start surfpool's loop replays every transaction into its log, all in memory at once: it is shown
+        // none. Clients, who may ask at the same time, are shown all.
+        if executing::is_here() {
             return Ok(Box::new(std::iter::empty()));
         }
         // The unwritten ones are read first: one that is written meanwhile is then skipped in the store's list,

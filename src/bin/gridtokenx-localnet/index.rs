@@ -9,33 +9,15 @@
 //! account when it appears under another. An account that was closed stays listed; surfpool looks every listed
 //! account up and leaves out what is gone.
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use surfpool_core::storage::{Storage, StorageResult};
 
+use crate::executing;
+
 /// No address: base58 has no space.
 const PLACEHOLDER: &str = "the other accounts";
-
-thread_local! {
-    static EXECUTES: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks this thread as the one that executes transactions, until the guard is dropped.
-pub fn executing() -> Executing {
-    EXECUTES.set(true);
-    Executing(std::marker::PhantomData)
-}
-
-/// Not to be sent: it speaks of its thread.
-pub struct Executing(std::marker::PhantomData<*const ()>);
-
-impl Drop for Executing {
-    fn drop(&mut self) {
-        EXECUTES.set(false);
-    }
-}
 
 #[derive(Clone, Default)]
 pub struct Index(Arc<RwLock<Lists>>);
@@ -94,7 +76,7 @@ impl Index {
 impl Storage<String, Vec<String>> for Index {
     fn store(&mut self, key: String, accounts: Vec<String>) -> StorageResult<()> {
         let mut lists = self.lists_mut();
-        if !EXECUTES.get() {
+        if !executing::is_here() {
             lists.take(&key);
         }
         for account in accounts {
@@ -107,7 +89,7 @@ impl Storage<String, Vec<String>> for Index {
 
     fn get(&self, key: &String) -> StorageResult<Option<Vec<String>>> {
         Ok(self.lists().accounts_of.get(key).map(|accounts| {
-            if EXECUTES.get() {
+            if executing::is_here() {
                 vec![PLACEHOLDER.to_owned()]
             } else {
                 accounts.iter().cloned().collect()
@@ -186,7 +168,7 @@ mod tests {
     fn accounts_are_listed_under_the_key_that_they_have_now() {
         let mut index = Index::default();
         {
-            let _executing = executing();
+            let _executing = executing::here();
             for account in ["a", "b", "c"] {
                 add(&mut index, "one", account);
             }

@@ -8,10 +8,10 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`chain`] | surfpool, set to where the store left off |
+//! | [`chain`], [`restore`] | surfpool, set to where the store left off |
 //! | [`persist`] | events to blocks, blocks to the store |
 //! | [`history`] | blocks and transactions, as surfpool asks for them |
-//! | [`index`] | accounts by owner and by mint, as surfpool changes them |
+//! | [`index`], [`executing`] | accounts by owner and by mint, as surfpool changes them |
 //! | [`store`], [`record`], [`log_line`], [`wire`] | what is on disk |
 //! | [`data_dir`], [`ports`], [`flags`], [`error`] | what the operator sees |
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@
 mod chain;
 mod data_dir;
 mod error;
+mod executing;
 mod flags;
 mod history;
 mod index;
@@ -26,6 +27,7 @@ mod log_line;
 mod persist;
 mod ports;
 mod record;
+mod restore;
 mod run;
 mod store;
 mod wire;

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use solana_sdk::message::AccountKeys;
@@ -89,7 +90,21 @@ fn write(store: &Store, block: &Block) -> Result<(), StoreError> {
         std::io::ErrorKind::StorageFull.into()
     )
     .into()));
-    store.write(block)
+    let started = Instant::now();
+    store.write(block)?;
+    tracing::debug!(
+        slot = block.slot,
+        transactions = block.transactions.len(),
+        accounts = block.accounts.len(),
+        record_bytes = block
+            .transactions
+            .iter()
+            .map(|(_, it)| it.len())
+            .sum::<usize>(),
+        elapsed_ms = started.elapsed().as_millis(),
+        "block written"
+    );
+    Ok(())
 }
 
 /// Gathers what happens in one block.

@@ -34,14 +34,7 @@ impl Addresses {
             pubsub: SocketAddr::new(wanted.ip(), next),
         };
         for (purpose, addr) in [("RPC", addresses.rpc), ("pubsub", addresses.pubsub)] {
-            TcpListener::bind(addr).map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => LocalnetError::AddressInUse { purpose, addr },
-                _ => LocalnetError::AddressUnusable {
-                    purpose,
-                    addr,
-                    source,
-                },
-            })?;
+            TcpListener::bind(addr).map_err(|source| refused(purpose, addr, source))?;
         }
         Ok(addresses)
     }
@@ -51,9 +44,12 @@ impl Addresses {
             let port = rand::rng().random_range(CHOSEN_PORTS);
             let rpc = SocketAddr::new(ip, port);
             let pubsub = SocketAddr::new(ip, port + 1);
-            // Both at once: neither may be the other's reason to be free.
-            if let (Ok(_rpc), Ok(_pubsub)) = (TcpListener::bind(rpc), TcpListener::bind(pubsub)) {
-                return Ok(Self { rpc, pubsub });
+            match (TcpListener::bind(rpc), TcpListener::bind(pubsub)) {
+                (Ok(_), Ok(_)) => return Ok(Self { rpc, pubsub }),
+                (Err(error), _) if error.kind() != io::ErrorKind::AddrInUse => {
+                    return Err(refused("RPC", rpc, error));
+                }
+                _ => {}
             }
         }
         Err(LocalnetError::NoFreePorts(ip))
@@ -73,6 +69,17 @@ impl Addresses {
 
     pub fn pubsub_url(&self) -> String {
         format!("ws://{}", reachable(self.pubsub))
+    }
+}
+
+fn refused(purpose: &'static str, addr: SocketAddr, source: io::Error) -> LocalnetError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => LocalnetError::AddressInUse { purpose, addr },
+        _ => LocalnetError::AddressUnusable {
+            purpose,
+            addr,
+            source,
+        },
     }
 }
 

@@ -57,7 +57,6 @@ async fn serve(flags: Flags) -> Result<(), LocalnetError> {
         () = signals.stop() => return stop(chain).await,
         answer = until_answering(&mut chain, &addresses) => answer?,
     }
-    chain.start_serving();
     let clock = tokio::spawn(Chain::keep_time(chain.locker()));
     announce(&chain, &addresses, flags.ready_file.as_deref())?;
 

@@ -355,3 +355,80 @@ fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
         data: stored.data,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(slot: u64, accounts: Vec<(Pubkey, AccountChange)>) -> Block {
+        Block {
+            slot,
+            header: header(slot),
+            accounts,
+            transactions: Vec::new(),
+        }
+    }
+
+    fn header(slot: u64) -> Header {
+        Header {
+            height: slot,
+            time: 1_800_000_000,
+            signatures: Vec::new(),
+        }
+    }
+
+    fn started() -> Store {
+        let store = Store::in_memory().unwrap();
+        store
+            .begin_or_continue(Hash::new_from_array([1; 32]), &[(0, header(0))])
+            .unwrap();
+        store
+    }
+
+    #[test]
+    fn a_chain_keeps_its_genesis_hash_and_its_newest_block() {
+        let store = started();
+        store.write(&block(1, Vec::new())).unwrap();
+        let other = Hash::new_from_array([2; 32]);
+        let (genesis_hash, tip) = store.begin_or_continue(other, &[(9, header(9))]).unwrap();
+        assert_eq!(genesis_hash, Hash::new_from_array([1; 32]));
+        assert_eq!(tip, (1, header(1)));
+    }
+
+    #[test]
+    fn old_empty_headers_go_except_the_first() {
+        let store = started();
+        for slot in [1, 2, EMPTY_HEADERS_KEPT, EMPTY_HEADERS_KEPT + 1] {
+            store.write(&block(slot, Vec::new())).unwrap();
+        }
+        let kept = [0, 2, EMPTY_HEADERS_KEPT, EMPTY_HEADERS_KEPT + 1];
+        assert_eq!(store.slots().unwrap(), kept);
+    }
+
+    #[test]
+    fn a_balance_changes_the_account_that_is_there_and_a_closed_one_goes() {
+        let store = started();
+        let (token_account, wallet) = (Pubkey::new_unique(), Pubkey::new_unique());
+        let whole = Account {
+            lamports: 5,
+            data: vec![1, 2, 3],
+            owner: spl_token_interface::ID,
+            ..Account::default()
+        };
+        let changes = vec![
+            (token_account, AccountChange::Whole(whole.clone())),
+            (wallet, AccountChange::Lamports(7)),
+        ];
+        store.write(&block(1, changes)).unwrap();
+        let changes = vec![
+            (token_account, AccountChange::Lamports(6)),
+            (wallet, AccountChange::Lamports(0)),
+        ];
+        store.write(&block(2, changes)).unwrap();
+        let changed = Account {
+            lamports: 6,
+            ..whole
+        };
+        assert_eq!(store.accounts().unwrap(), [(token_account, changed)]);
+    }
+}

@@ -110,11 +110,6 @@ impl Localnet {
         self.child.wait().await.unwrap()
     }
 
-    /// Waits until it ends by itself.
-    pub async fn ended(&mut self) -> ExitStatus {
-        self.child.wait().await.unwrap()
-    }
-
     /// Starts it again on the same port and state. It must have ended before.
     pub async fn restart(&mut self) {
         self.restart_with(&[]).await;

@@ -1,14 +1,17 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
 pub mod client;
+pub mod ears;
 pub mod grid;
 pub mod localnet;
 pub mod proxy;
+pub mod readings;
 pub mod server;
 pub mod wait;
 pub mod world;
 
 pub use client::{Api, Meter};
+pub use ears::{Ears, Next};
 pub use grid::Grid;
 pub use proxy::{Proxy, Verdict};
 pub use server::Server;

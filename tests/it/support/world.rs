@@ -4,6 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use gridtokenx::config::Config;
 use gridtokenx::embedded::PostgresCluster;
 
 use super::localnet::{Localnet, State};
@@ -23,6 +24,11 @@ static WORLD: OnceLock<World> = OnceLock::new();
 /// Starts the world with the first test that asks. Its tasks run on a runtime that outlives every test's own.
 pub fn world() -> &'static World {
     WORLD.get_or_init(|| {
+        // TEST_LOG=debug shows what the services of this process log.
+        if let Ok(level) = std::env::var("TEST_LOG") {
+            let log = Config::from_flags([format!("--log-level={level}")]).unwrap().log;
+            gridtokenx::telemetry::init_logs(&log).unwrap();
+        }
         let starter = std::thread::spawn(|| {
             let runtime = Box::leak(Box::new(
                 tokio::runtime::Builder::new_multi_thread()

@@ -1,0 +1,531 @@
+//! A reading enters the books once, with its job and its event, whoever sends it how often and whatever breaks meanwhile.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::client::Answer;
+use crate::support::readings::{count, past, reading, shown};
+use crate::support::{Grid, eventually};
+
+const SUBMIT: &str = "/api/meters/submit-reading";
+const SUBMIT_MANY: &str = "/api/meters/submit-readings";
+
+/// What must hold of every database at any time.
+async fn books_hold(pool: &PgPool) {
+    let unguarded = "SELECT count(*) FROM readings
+                     LEFT JOIN metered_intervals guard ON guard.reading = readings.id
+                     WHERE guard.reading IS NULL";
+    assert_eq!(
+        count(pool, unguarded).await,
+        0,
+        "every reading has its guarded interval"
+    );
+    let overlapping = "SELECT count(*) FROM readings one
+                       JOIN readings other ON other.meter = one.meter AND other.id <> one.id
+                        AND other.interval_start < one.interval_end
+                        AND one.interval_start < other.interval_end";
+    assert_eq!(count(pool, overlapping).await, 0, "no moment is paid twice");
+    let without_job = "SELECT count(*) FROM readings
+                       LEFT JOIN apalis.jobs ON jobs.job_type = 'MintReading'
+                        AND jobs.idempotency_key = readings.id::TEXT
+                       WHERE jobs.id IS NULL";
+    assert_eq!(
+        count(pool, without_job).await,
+        0,
+        "every reading has its job"
+    );
+    let announced = "SELECT (SELECT count(*) FROM outbox WHERE event_type = 'MeterReadingReceived')
+                          + (SELECT count(*) FROM events WHERE event_type = 'MeterReadingReceived')";
+    let readings = count(pool, "SELECT count(*) FROM readings").await;
+    assert_eq!(
+        count(pool, announced).await,
+        readings,
+        "every reading is announced once"
+    );
+}
+
+/// Keeps everybody from writing readings until it is dropped.
+async fn hold_readings(pool: &PgPool) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE readings IN EXCLUSIVE MODE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction
+}
+
+fn id_of(answer: &Answer) -> &str {
+    answer.body["reading_id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{answer:?}"))
+}
+
+#[tokio::test]
+async fn two_hundred_copies_of_a_reading_are_one_reading_with_one_job() {
+    let grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let start = past(3);
+    // Equal as decimals, however they are written.
+    let amounts = [json!("1.25"), json!(1.25), json!("1.2500"), json!(0.125e1)];
+    let submissions = (0..200).map(|number: usize| {
+        let mut submission = reading(&meter, "", start, 15);
+        submission["kwh_amount"] = amounts[number % amounts.len()].clone();
+        submission
+    });
+    let answers =
+        join_all(submissions.map(async |submission| meter.api.post(SUBMIT, &submission).await))
+            .await;
+    let id = id_of(&answers[0]).to_owned();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && id_of(answer) == id)
+    );
+    let first = answers
+        .iter()
+        .filter(|answer| answer.body["duplicate"] == false);
+    assert_eq!(first.count(), 1);
+    assert_eq!(count(&grid.pool, "SELECT count(*) FROM readings").await, 1);
+    assert_eq!(
+        count(
+            &grid.pool,
+            "SELECT count(*) FROM apalis.jobs WHERE job_type = 'MintReading'"
+        )
+        .await,
+        1
+    );
+    books_hold(&grid.pool).await;
+}
+
+#[tokio::test]
+async fn an_accepted_reading_is_answered_and_shown_as_it_is_stored() {
+    let grid = Grid::start_with(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
+    let meter = grid.meter().await;
+    let start = past(3);
+    let mut submission = reading(&meter, "1.123456789012345678", start, 15);
+    submission["meter_signature"] = json!("3045022100 abc");
+    let accepted = meter.api.post(SUBMIT, &submission).await.ok();
+    let id = accepted["reading_id"].clone();
+    assert_eq!(
+        accepted,
+        json!({
+            "success": true,
+            "message": "Meter reading accepted",
+            "reading_id": id,
+            "duplicate": false,
+            "state": "pending",
+            "base_units": "1123456789",
+        })
+    );
+    let path = format!("/api/readings/{}", id.as_str().unwrap());
+    let mut view = meter.api.get(&path).await.ok();
+    assert!(view["next_attempt_at"].take().is_string());
+    let micros = |moment: DateTime<Utc>| moment.to_rfc3339_opts(SecondsFormat::Micros, true);
+    assert_eq!(
+        view,
+        json!({
+            "reading_id": id,
+            "meter_id": meter.serial,
+            "kwh_amount": "1.123456789012345678",
+            "interval_start": micros(start),
+            "reading_timestamp": micros(start + TimeDelta::minutes(15)),
+            "wallet_address": solana_sdk::signature::Signer::pubkey(&meter.wallet).to_string(),
+            "state": "pending",
+            "base_units": "1123456789",
+            "transaction_signature": null,
+            "attempts": 0,
+            "next_attempt_at": null,
+            "last_error": null,
+        })
+    );
+    let signature = "SELECT count(*) FROM readings WHERE meter_signature = '3045022100 abc'";
+    assert_eq!(count(&grid.pool, signature).await, 1);
+}
+
+#[tokio::test]
+async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touch() {
+    let grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let start = past(3);
+    let stored = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1.5", start, 15))
+        .await;
+    let id = id_of(&stored).to_owned();
+    let conflict = |sentence: String| {
+        json!({
+            "type": "/problems/conflict",
+            "title": "Conflict",
+            "status": 409,
+            "detail": sentence,
+            "error": sentence,
+            "reading_id": id,
+        })
+    };
+    let interval = |start: DateTime<Utc>, minutes| {
+        format!(
+            "{}/{}",
+            shown(start),
+            shown(start + TimeDelta::minutes(minutes))
+        )
+    };
+    let serial = &meter.serial;
+
+    let other = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1.6", start, 15))
+        .await;
+    assert_eq!(other.status, 409);
+    assert_eq!(
+        other.body,
+        conflict(format!(
+            "meter {serial} has reported 1.5 kWh for the interval {} already (reading {id}); \
+             1.6 kWh is another value, and a stored reading does not change",
+            interval(start, 15)
+        ))
+    );
+    for (from, minutes) in [(-1, 2), (14, 15), (-15, 45), (5, 5), (0, 14), (1, 14)] {
+        let from = start + TimeDelta::minutes(from);
+        let overlap = meter
+            .api
+            .post(SUBMIT, &reading(&meter, "1.5", from, minutes))
+            .await;
+        assert_eq!(overlap.status, 409);
+        assert_eq!(
+            overlap.body,
+            conflict(format!(
+                "the interval {} of meter {serial} overlaps {} of reading {id}; \
+                 report only time that no reading covers",
+                interval(from, minutes),
+                interval(start, 15)
+            ))
+        );
+    }
+    for from in [-15, 15] {
+        let from = start + TimeDelta::minutes(from);
+        meter
+            .api
+            .post(SUBMIT, &reading(&meter, "1.5", from, 15))
+            .await
+            .ok();
+    }
+    // Another meter has a time of its own.
+    let other_meter = grid.meter().await;
+    other_meter
+        .api
+        .post(SUBMIT, &reading(&other_meter, "1.5", start, 15))
+        .await
+        .ok();
+    books_hold(&grid.pool).await;
+}
+
+#[tokio::test]
+async fn rivals_on_two_services_never_store_overlapping_intervals() {
+    let grid = Grid::start().await;
+    let second = grid.spawn(&[]).await;
+    let meter = grid.meter().await;
+    let second = second.user("prosumer");
+    let start = past(12);
+    let answers = join_all((0..240).map(async |number: i64| {
+        // Starts and lengths that meet each other in every way.
+        let from = start + TimeDelta::minutes(number * 37 % 240);
+        let submission = reading(&meter, "1", from, 1 + number * 13 % 30);
+        let api = if number % 2 == 0 { &meter.api } else { &second };
+        api.post(SUBMIT, &submission).await
+    }))
+    .await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| [200, 409].contains(&answer.status))
+    );
+    let accepted = answers
+        .iter()
+        .filter(|answer| answer.body["duplicate"] == false);
+    let stored = count(&grid.pool, "SELECT count(*) FROM readings").await;
+    assert_eq!(accepted.count() as i64, stored);
+    books_hold(&grid.pool).await;
+}
+
+#[tokio::test]
+async fn the_same_reading_is_found_again_after_its_age_limit_and_under_stricter_rules() {
+    let grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let old = reading(&meter, "50", past(100), 15);
+    let first = meter.api.post(SUBMIT, &old).await.ok();
+    let strict = grid
+        .spawn(&[
+            ("TOKENIZATION_READING_MAX_AGE_DAYS", "1"),
+            ("TOKENIZATION_MAX_READING_KWH", "10"),
+        ])
+        .await;
+    let strict = strict.user("prosumer");
+    let again = strict.post(SUBMIT, &old).await.ok();
+    assert_eq!(again["duplicate"], true);
+    assert_eq!(again["reading_id"], first["reading_id"]);
+    // Another value is a conflict with what is stored, and only what is new is too old.
+    let other = strict
+        .post(SUBMIT, &reading(&meter, "51", past(100), 15))
+        .await;
+    assert_eq!(other.status, 409);
+    let new = strict
+        .post(SUBMIT, &reading(&meter, "1", past(101), 15))
+        .await;
+    assert_eq!(new.status, 400);
+}
+
+#[tokio::test]
+async fn a_bad_item_of_a_bulk_never_costs_a_good_one() {
+    let grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let stranger = grid.user("stranger").meter().await;
+    let start = past(5);
+    let at = |quarter: i64| start + TimeDelta::minutes(15 * quarter);
+    let readings = json!([
+        reading(&meter, "1", at(0), 15),
+        reading(&meter, "-1", at(1), 15),
+        reading(&meter, "1.0", at(0), 15),
+        reading(&meter, "2", at(0), 15),
+        reading(&stranger, "1", at(0), 15),
+        ["not", "an", "object"],
+        {"meter_id": "a\u{0}b", "kwh_amount": "1", "reading_timestamp": shown(at(2))},
+        {"meter_id": meter.serial, "kwh_amount": {"$serde_json::private::Number": "1"},
+         "reading_timestamp": shown(at(2))},
+        reading(&meter, "1", at(2), 15),
+    ]);
+    let answer = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": readings, "unknown": 1}))
+        .await
+        .ok();
+    assert_eq!(
+        (
+            &answer["accepted"],
+            &answer["duplicates"],
+            &answer["rejected"]
+        ),
+        (&json!(2), &json!(1), &json!(6))
+    );
+    let results = answer["results"].as_array().unwrap();
+    let statuses: Vec<&str> = results
+        .iter()
+        .map(|result| result["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        statuses,
+        [
+            "accepted",
+            "rejected",
+            "duplicate",
+            "rejected",
+            "rejected",
+            "rejected",
+            "rejected",
+            "rejected",
+            "accepted"
+        ]
+    );
+    let first = &results[0]["reading_id"];
+    assert_eq!(
+        results[0],
+        json!({"index": 0, "status": "accepted", "reading_id": first})
+    );
+    let negative = "Reading validation failed: kwh_amount -1 is negative; a reading reports energy above 0 kWh";
+    assert_eq!(
+        results[1],
+        json!({"index": 1, "status": "rejected", "problem": {
+            "type": "/problems/validation-failed",
+            "title": "Validation failed",
+            "status": 400,
+            "detail": negative,
+            "error": negative,
+        }})
+    );
+    assert_eq!(&results[2]["reading_id"], first);
+    assert_eq!(&results[3]["problem"]["reading_id"], first);
+    let problem_statuses: Vec<&Value> = results
+        .iter()
+        .map(|result| &result["problem"]["status"])
+        .collect();
+    assert_eq!(
+        problem_statuses,
+        [
+            &Value::Null,
+            &json!(400),
+            &Value::Null,
+            &json!(409),
+            &json!(404),
+            &json!(400),
+            &json!(400),
+            &json!(400),
+            &Value::Null
+        ]
+    );
+    books_hold(&grid.pool).await;
+}
+
+#[tokio::test]
+async fn a_bulk_has_one_to_a_thousand_readings_and_is_an_object() {
+    let grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let thousand: Vec<Value> = (0..1000)
+        .map(|minute| reading(&meter, "0.5", past(20) + TimeDelta::minutes(minute), 1))
+        .collect();
+    let whole = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": thousand}))
+        .await
+        .ok();
+    assert_eq!(whole["accepted"], 1000);
+    let again = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": thousand}))
+        .await
+        .ok();
+    assert_eq!(again["duplicates"], 1000);
+    books_hold(&grid.pool).await;
+    let too_many: Vec<Value> = (0..1001).map(|_| json!({})).collect();
+    for (body, sentence) in [
+        (
+            json!({"readings": []}),
+            "readings has 0 items; send 1 to 1000 readings at once",
+        ),
+        (
+            json!({"readings": too_many}),
+            "readings has 1001 items; send 1 to 1000 readings at once",
+        ),
+        (
+            json!({}),
+            "the request body does not fit: missing field `readings` at line 1 column 2",
+        ),
+        (
+            json!([]),
+            "the request body is a JSON array; send a JSON object, as `GET /docs` shows it",
+        ),
+    ] {
+        let refused = meter.api.post(SUBMIT_MANY, &body).await;
+        assert_eq!(
+            (refused.status, refused.body["error"].as_str()),
+            (400, Some(sentence))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_does_not_cost_its_neighbours() {
+    let grid = Grid::start().await;
+    let meter = grid.meter().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'thirteen is refused'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON readings
+         FOR EACH ROW WHEN (NEW.kwh = 13) EXECUTE FUNCTION refuse()",
+    )
+    .execute(&grid.pool)
+    .await
+    .unwrap();
+    let start = past(5);
+    let readings: Vec<Value> = (0..40)
+        .map(|number: i64| {
+            let kwh = if number == 17 { "13" } else { "1" };
+            reading(&meter, kwh, start + TimeDelta::minutes(number), 1)
+        })
+        .collect();
+    let answer = meter
+        .api
+        .post(SUBMIT_MANY, &json!({"readings": readings}))
+        .await
+        .ok();
+    assert_eq!(
+        (&answer["accepted"], &answer["rejected"]),
+        (&json!(39), &json!(1))
+    );
+    assert_eq!(answer["results"][17]["problem"]["status"], 500);
+    assert_eq!(
+        answer["results"][17]["problem"]["error"],
+        "the reading could not be stored; nothing was stored, tell the operator"
+    );
+    books_hold(&grid.pool).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_what_was_taken_is_stored() {
+    let grid = Grid::start_with(&[("INTAKE_BATCH_SIZE", "1"), ("INTAKE_LINGER_MS", "0")]).await;
+    let meter = grid.meter().await;
+    let start = past(5);
+    let hold = hold_readings(&grid.pool).await;
+    let http = reqwest::Client::new();
+    let submissions = (0..100).map(async |number: i64| {
+        let request = http
+            .post(format!("{}{SUBMIT}", grid.api_url()))
+            .bearer_auth(&meter.api.token)
+            .json(&reading(&meter, "1", start + TimeDelta::minutes(number), 1));
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        if status == 503 {
+            assert!(response.headers().contains_key("retry-after"));
+            assert_eq!(
+                response.json::<Value>().await.unwrap()["error"],
+                "more readings wait to be stored than may; nothing was stored, send it again later"
+            );
+        }
+        status
+    });
+    let (statuses, ()) = tokio::join!(join_all(submissions), async {
+        // Two in flight, one with the collector, twenty in the queue: the others are refused while the lock is held.
+        eventually("two transactions wait for the lock", async || {
+            let waiting = "SELECT count(*) FROM pg_locks
+                           WHERE NOT granted AND relation = 'readings'::REGCLASS";
+            (count(&grid.pool, waiting).await == 2).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        hold.rollback().await.unwrap();
+    });
+    let stored = statuses.iter().filter(|status| **status == 200).count() as i64;
+    let refused = statuses.iter().filter(|status| **status == 503).count() as i64;
+    assert_eq!((stored + refused, refused > 0), (100, true), "{statuses:?}");
+    assert_eq!(
+        count(&grid.pool, "SELECT count(*) FROM readings").await,
+        stored
+    );
+    books_hold(&grid.pool).await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_cancels_nobody_and_its_reading_is_stored() {
+    let grid = Grid::start_with(&[("INTAKE_LINGER_MS", "100")]).await;
+    let meter = grid.meter().await;
+    let start = past(5);
+    let hold = hold_readings(&grid.pool).await;
+    let impatient = reqwest::Client::builder()
+        .timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    let gone = impatient
+        .post(format!("{}{SUBMIT}", grid.api_url()))
+        .bearer_auth(&meter.api.token)
+        .json(&reading(&meter, "1", start, 1))
+        .send();
+    let neighbour = reading(&meter, "2", start + TimeDelta::minutes(1), 1);
+    let (gone, neighbour, ()) = tokio::join!(gone, meter.api.post(SUBMIT, &neighbour), async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        hold.rollback().await.unwrap();
+    });
+    assert!(gone.is_err(), "the first client hung up");
+    assert_eq!(neighbour.ok()["duplicate"], false);
+    eventually("both readings are stored", async || {
+        (count(&grid.pool, "SELECT count(*) FROM readings").await == 2).then_some(())
+    })
+    .await;
+    let again = meter
+        .api
+        .post(SUBMIT, &reading(&meter, "1", start, 1))
+        .await
+        .ok();
+    assert_eq!(again["duplicate"], true);
+}
