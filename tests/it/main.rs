@@ -1,6 +1,7 @@
 //! The integration tests: real Postgres, real local chain, the real program. One file for each promise.
 
 mod api;
+mod audit;
 mod chain_faults;
 mod embedded;
 mod exactly_once;
@@ -12,5 +13,6 @@ mod intake_rules;
 mod localnet;
 mod meters;
 mod readings;
+mod restore;
 mod run;
 mod support;
