@@ -5,6 +5,7 @@ mod chain_faults;
 mod embedded;
 mod exactly_once;
 mod intake;
+mod intake_bulk;
 mod intake_faults;
 mod intake_rules;
 mod localnet;
