@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gridtokenx::commands::{listen, run, serve, token};
+use gridtokenx::commands::{audit, listen, run, serve, token};
 
 /// Mints SPL tokens on Solana for smart-meter readings, each accepted reading exactly once.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// The service alone, on a database and a chain that are there
     Serve(Box<serve::ServeArgs>),
+    /// Proves that ledger and chain agree: status 0, 1 on any difference, 2 when it could not be run
+    Audit(Box<audit::AuditArgs>),
     /// Prints a development token, and nothing else
     Token(token::TokenArgs),
     /// Prints the events of the running system as they arrive
@@ -48,6 +50,7 @@ async fn execute(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Run(args) => run::run(*args).await.map_err(|error| error.to_string()),
         Command::Serve(args) => serve::run(*args).await.map_err(|error| error.to_string()),
+        Command::Audit(args) => Ok(audit::run(*args).await),
         Command::Token(args) => token::run(&args).map_err(|error| error.to_string()),
         Command::Listen(args) => listen::run(args).await.map_err(|error| error.to_string()),
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::AuditError;
 use super::difference::Difference;
-use super::report::{ForeignMint, Outstanding, Total};
+use super::report::{Outstanding, Total};
 use crate::domain::{
     BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, MintTransactionState, ReadingState, Wallet,
 };
@@ -174,7 +174,10 @@ impl ReadingRow {
         let kwh = self.kwh.ok_or_else(|| missing("energy"))?;
         let base_units = self.reading_base_units.ok_or_else(|| missing("amount"))?;
         let serial = self.serial.clone().ok_or_else(|| missing("meter"))?;
-        let wallet = self.wallet.as_deref().and_then(|bytes| bytes.try_into().ok());
+        let wallet = self
+            .wallet
+            .as_deref()
+            .and_then(|bytes| bytes.try_into().ok());
         let wallet = Wallet::from_stored(wallet.ok_or_else(|| missing("wallet"))?);
         let salt = self.salt.as_deref().and_then(|bytes| bytes.try_into().ok());
         let base_units = BaseUnits::from_decimal(base_units).map_err(|error| error.to_string())?;
@@ -314,7 +317,8 @@ pub(super) async fn outstanding(pool: &PgPool) -> Result<Outstanding, AuditError
 const ROWS_MAX: i64 = 2_000;
 
 fn signature(bytes: &[u8]) -> Result<Signature, AuditError> {
-    Signature::try_from(bytes).map_err(|_| unreadable("a signature of another length", &bytes.len()))
+    Signature::try_from(bytes)
+        .map_err(|_| unreadable("a signature of another length", &bytes.len()))
 }
 
 fn state(text: &str) -> Result<MintTransactionState, AuditError> {

@@ -117,7 +117,10 @@ pub enum Difference {
         base_units: BaseUnits,
     },
     /// More tokens exist than our authority has minted.
-    SupplyTooLarge { token_supply: BaseUnits, minted: Total },
+    SupplyTooLarge {
+        token_supply: BaseUnits,
+        minted: Total,
+    },
     /// The sums of both sides, booked foreign mints included.
     SumsDiffer {
         base_units_ledger: Total,
@@ -130,77 +133,151 @@ pub enum Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::UnknownMint { signature, slot, base_units, memo } => write!(
+            Difference::UnknownMint {
+                signature,
+                slot,
+                base_units,
+                memo,
+            } => write!(
                 formatter,
                 "transaction {signature} minted {base_units} base units by our authority in slot {slot}, and the ledger has no reading for it (memo: {})",
                 memo.as_deref().unwrap_or("none")
             ),
-            Difference::DeadButLanded { signature, number, slot, base_units } => write!(
+            Difference::DeadButLanded {
+                signature,
+                number,
+                slot,
+                base_units,
+            } => write!(
                 formatter,
                 "mint transaction {number} ({signature}) is dead in the ledger, but landed in slot {slot} and paid {base_units} base units"
             ),
-            Difference::NotOnChain { signature, number, state, base_units } => write!(
+            Difference::NotOnChain {
+                signature,
+                number,
+                state,
+                base_units,
+            } => write!(
                 formatter,
                 "mint transaction {number} ({signature}) of {base_units} base units is {} in the ledger, but no RPC endpoint shows it on chain",
                 state.as_str()
             ),
-            Difference::FailedOnChain { signature, number, slot, base_units } => write!(
+            Difference::FailedOnChain {
+                signature,
+                number,
+                slot,
+                base_units,
+            } => write!(
                 formatter,
                 "mint transaction {number} ({signature}) is landed in the ledger, but it failed on chain in slot {slot}: {base_units} base units are not paid"
             ),
-            Difference::WrongAmount { signature, token_account, wallet: Some(wallet), readings, base_units_ledger, base_units_chain } => write!(
+            Difference::WrongAmount {
+                signature,
+                token_account,
+                wallet: Some(wallet),
+                readings,
+                base_units_ledger,
+                base_units_chain,
+            } => write!(
                 formatter,
                 "wallet {wallet} is owed {base_units_ledger} base units for the readings {} of transaction {signature}, but its token account {token_account} got {base_units_chain}",
                 listed(readings)
             ),
-            Difference::WrongAmount { signature, token_account, wallet: None, base_units_chain, .. } => write!(
+            Difference::WrongAmount {
+                signature,
+                token_account,
+                wallet: None,
+                base_units_chain,
+                ..
+            } => write!(
                 formatter,
                 "transaction {signature} paid {base_units_chain} base units to the token account {token_account}, which belongs to no wallet of its readings"
             ),
-            Difference::WrongSum { signature, number, base_units_stored, base_units_readings } => write!(
+            Difference::WrongSum {
+                signature,
+                number,
+                base_units_stored,
+                base_units_readings,
+            } => write!(
                 formatter,
                 "mint transaction {number} ({signature}) is stored with {base_units_stored} base units, but its readings are worth {base_units_readings}"
             ),
-            Difference::WrongMemo { signature, number, memo } => write!(
+            Difference::WrongMemo {
+                signature,
+                number,
+                memo,
+            } => write!(
                 formatter,
                 "transaction {signature} is number {number} in the ledger, but its memo on chain is {}",
                 memo.as_deref().unwrap_or("missing")
             ),
-            Difference::WrongRoot { signature, number, readings, root_ledger, root_chain } => write!(
+            Difference::WrongRoot {
+                signature,
+                number,
+                readings,
+                root_ledger,
+                root_chain,
+            } => write!(
                 formatter,
                 "the {} readings ({}) of mint transaction {number} ({signature}) have the Merkle root {root_ledger}, but the memo on chain has {root_chain}: a reading was changed, added or removed since it was paid",
                 readings.len(),
                 listed(readings)
             ),
-            Difference::UnreadableReading { reading_id, signature, reason } => write!(
+            Difference::UnreadableReading {
+                reading_id,
+                signature,
+                reason,
+            } => write!(
                 formatter,
                 "reading {reading_id}, paid by transaction {signature}, cannot be read: {reason}"
             ),
-            Difference::WrongState { reading_id, signature, state, transaction_state } => write!(
+            Difference::WrongState {
+                reading_id,
+                signature,
+                state,
+                transaction_state,
+            } => write!(
                 formatter,
                 "reading {reading_id} is {state}, but transaction {signature} that pays it is {}",
                 transaction_state.as_str()
             ),
-            Difference::Released { reading_id, signature } => write!(
+            Difference::Released {
+                reading_id,
+                signature,
+            } => write!(
                 formatter,
                 "reading {reading_id} is paid by the landed transaction {signature}, but the ledger has released it: it could be paid again"
             ),
-            Difference::PaidTwice { reading_id, signatures } => write!(
+            Difference::PaidTwice {
+                reading_id,
+                signatures,
+            } => write!(
                 formatter,
                 "reading {reading_id} is paid by {} landed transactions: {}",
                 signatures.len(),
                 signatures.join(", ")
             ),
-            Difference::NotPaid { reading_id, state, base_units } => write!(
+            Difference::NotPaid {
+                reading_id,
+                state,
+                base_units,
+            } => write!(
                 formatter,
                 "reading {reading_id} of {base_units} base units is {}, but no landed transaction pays it",
                 state.as_str()
             ),
-            Difference::SupplyTooLarge { token_supply, minted } => write!(
+            Difference::SupplyTooLarge {
+                token_supply,
+                minted,
+            } => write!(
                 formatter,
                 "the token's supply is {token_supply} base units, but our authority minted only {minted}: another authority minted, or this one before the history that the RPC endpoint shows"
             ),
-            Difference::SumsDiffer { base_units_ledger, base_units_foreign, base_units_chain } => write!(
+            Difference::SumsDiffer {
+                base_units_ledger,
+                base_units_foreign,
+                base_units_chain,
+            } => write!(
                 formatter,
                 "the ledger's paid readings are worth {base_units_ledger} base units and booked foreign mints {base_units_foreign}, but {base_units_chain} were minted on chain"
             ),
@@ -230,10 +307,7 @@ fn text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok
     serializer.collect_str(value)
 }
 
-fn optional_text<S: Serializer>(
-    value: &Option<Pubkey>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn optional_text<S: Serializer>(value: &Option<Pubkey>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => serializer.collect_str(value),
         None => serializer.serialize_none(),

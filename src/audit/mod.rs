@@ -35,3 +35,4 @@ pub use difference::Difference;
 pub use error::AuditError;
 pub use examine::audit;
 pub use report::{AuditReport, ForeignMint, Outstanding, Total};
+pub(crate) use report::with_sentences;

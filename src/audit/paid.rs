@@ -146,7 +146,9 @@ async fn reread(
     examination: &Examination<'_>,
     number: i64,
 ) -> Result<Option<BookedTransaction>, AuditError> {
-    Ok(books::transactions(examination.pool, &[number]).await?.pop())
+    Ok(books::transactions(examination.pool, &[number])
+        .await?
+        .pop())
 }
 
 /// Found anywhere is found. An endpoint that does not answer is passed over while another one does.

@@ -116,7 +116,7 @@ pub struct ForeignMint {
     pub booked_reason: String,
 }
 
-fn with_sentences<S: Serializer>(
+pub(crate) fn with_sentences<S: Serializer>(
     differences: &[Difference],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -140,13 +140,33 @@ fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok
 impl fmt::Display for AuditReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let finished = self.finished_at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        writeln!(formatter, "Audit of the mint {} at slot {}, {finished}", self.mint_address, self.slot)?;
+        writeln!(
+            formatter,
+            "Audit of the mint {} at slot {}, {finished}",
+            self.mint_address, self.slot
+        )?;
         writeln!(formatter)?;
-        writeln!(formatter, "  readings minted      {}, of which finalized {}", self.readings_minted, self.readings_finalized)?;
+        writeln!(
+            formatter,
+            "  readings minted      {}, of which finalized {}",
+            self.readings_minted, self.readings_finalized
+        )?;
         writeln!(formatter, "  mint transactions    {}", self.transactions)?;
-        writeln!(formatter, "  ledger               {} base units", self.base_units_ledger)?;
-        writeln!(formatter, "  chain                {} base units", self.base_units_chain)?;
-        writeln!(formatter, "  token supply         {} base units, burned {}", self.token_supply, self.burned)?;
+        writeln!(
+            formatter,
+            "  ledger               {} base units",
+            self.base_units_ledger
+        )?;
+        writeln!(
+            formatter,
+            "  chain                {} base units",
+            self.base_units_chain
+        )?;
+        writeln!(
+            formatter,
+            "  token supply         {} base units, burned {}",
+            self.token_supply, self.burned
+        )?;
         writeln!(
             formatter,
             "  outstanding          {} readings, {} base units",
@@ -164,7 +184,11 @@ impl fmt::Display for AuditReport {
             return writeln!(formatter, "Ledger and chain agree.");
         }
         let found = self.differences.len() as u64 + self.differences_beyond;
-        writeln!(formatter, "{found} difference{}:", if found == 1 { "" } else { "s" })?;
+        writeln!(
+            formatter,
+            "{found} difference{}:",
+            if found == 1 { "" } else { "s" }
+        )?;
         for difference in &self.differences {
             writeln!(formatter, "  - {difference}")?;
         }
@@ -191,7 +215,10 @@ mod tests {
             base_units_ledger: Total::new(125_000_000_000),
             base_units_chain: Total::new(125_000_000_000),
             token_supply: BaseUnits::new(124_999_999_999),
-            outstanding: Outstanding { readings: 2, base_units: Total::new(5) },
+            outstanding: Outstanding {
+                readings: 2,
+                base_units: Total::new(5),
+            },
             burned: Total::new(1),
             foreign: Vec::new(),
             differences,
@@ -220,7 +247,11 @@ mod tests {
 
     #[test]
     fn people_read_the_verdict_last() {
-        assert!(report(Vec::new()).to_string().ends_with("Ledger and chain agree.\n"));
+        assert!(
+            report(Vec::new())
+                .to_string()
+                .ends_with("Ledger and chain agree.\n")
+        );
         let text = report(vec![Difference::Released {
             reading_id: Uuid::nil(),
             signature: Signature::default(),

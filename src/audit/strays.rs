@@ -55,20 +55,24 @@ pub(super) async fn find(
             .map(|transaction| transaction.signature)
             .collect();
         let known = books::known_among(examination.pool, &landed).await?;
-        let open = landed.iter().filter(|signature| {
-            known
-                .get(signature)
-                .is_none_or(|(_, state)| !is_landed(*state))
-        });
+        let open: Vec<Signature> = landed
+            .into_iter()
+            .filter(|signature| {
+                known
+                    .get(signature)
+                    .is_none_or(|(_, state)| !is_landed(*state))
+            })
+            .collect();
         let read: Vec<ChainMint> = futures_util::stream::iter(open)
-            .map(|signature| {
+            .map(|signature| async move {
                 mint_of(
                     examination.endpoint,
-                    signature,
+                    &signature,
                     &examination.mint,
                     &examination.authority,
                     CommitmentConfig::confirmed(),
                 )
+                .await
             })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
@@ -195,7 +199,11 @@ mod tests {
             assert_eq!(found.as_deref(), kind, "{entry:?} {booked:?}");
             assert_eq!(strays.in_flight.len(), in_flight, "{entry:?} {booked:?}");
             assert_eq!(strays.foreign.len(), foreign, "{entry:?} {booked:?}");
-            assert_eq!(strays.base_units, Total::new(counted), "{entry:?} {booked:?}");
+            assert_eq!(
+                strays.base_units,
+                Total::new(counted),
+                "{entry:?} {booked:?}"
+            );
             assert_eq!(strays.numbers.len(), usize::from(entry.is_some()));
         }
     }

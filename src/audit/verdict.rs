@@ -125,11 +125,7 @@ fn compare_amounts(
 }
 
 /// The memo was signed with the transaction: it tells which readings were meant, whatever the ledger says today.
-fn compare_memo(
-    booked: &BookedTransaction,
-    landed: &ChainMint,
-    differences: &mut Vec<Difference>,
-) {
+fn compare_memo(booked: &BookedTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
     let number = u64::try_from(booked.number).ok();
     let Some(memo) = landed.memo.filter(|memo| Some(memo.number()) == number) else {
         differences.push(Difference::WrongMemo {
@@ -278,10 +274,7 @@ mod tests {
                 |case| content(case, 1).base_units = BaseUnits::new(21),
                 &["wrong_sum", "wrong_amount"],
             ),
-            (
-                |case| content(case, 1).leaf_hash = [8; 32],
-                &["wrong_root"],
-            ),
+            (|case| content(case, 1).leaf_hash = [8; 32], &["wrong_root"]),
             (
                 |case| content(case, 1).wallet = Wallet::from_stored([3; 32]),
                 &["wrong_amount", "wrong_amount"],
@@ -296,32 +289,25 @@ mod tests {
             ),
             (
                 |case| case.booked.readings[0].content = Err("its salt is missing".to_owned()),
-                &["unreadable_reading", "wrong_sum", "wrong_amount", "wrong_root"],
+                &[
+                    "unreadable_reading",
+                    "wrong_sum",
+                    "wrong_amount",
+                    "wrong_root",
+                ],
             ),
             (
                 |case| case.booked.base_units = BaseUnits::new(124),
                 &["wrong_sum"],
             ),
-            (
-                |case| case.booked.merkle_root[0] ^= 1,
-                &["wrong_root"],
-            ),
-            (
-                |case| case.booked.number = 8,
-                &["wrong_memo"],
-            ),
-            (
-                |case| case.landed.memo = None,
-                &["wrong_memo"],
-            ),
+            (|case| case.booked.merkle_root[0] ^= 1, &["wrong_root"]),
+            (|case| case.booked.number = 8, &["wrong_memo"]),
+            (|case| case.landed.memo = None, &["wrong_memo"]),
             (
                 |case| case.booked.readings[2].state = "submitted".to_owned(),
                 &["wrong_state"],
             ),
-            (
-                |case| case.booked.readings[2].live = false,
-                &["released"],
-            ),
+            (|case| case.booked.readings[2].live = false, &["released"]),
         ];
         for (index, (change, expected)) in cases.into_iter().enumerate() {
             assert_eq!(kinds_after(change), expected, "case {index}");

@@ -70,7 +70,7 @@ impl HistoryWalk<'_> {
         if self.ended {
             return Ok(None);
         }
-        let listed = repeated(async || self.list().await).await?;
+        let listed = repeated(|| self.list()).await?;
         let mut page = Vec::with_capacity(listed.len());
         for entry in &listed {
             let transaction = self.read(entry)?;
@@ -85,7 +85,7 @@ impl HistoryWalk<'_> {
             }
         }
         if listed.is_empty() {
-            repeated(async || self.check_end().await).await?;
+            repeated(|| self.check_end()).await?;
             self.ended = true;
         }
         Ok(Some(page))
@@ -178,9 +178,10 @@ fn reaches(status: Option<&TransactionConfirmationStatus>, commitment: Commitmen
 }
 
 /// Asks again, after growing pauses, while there is no answer.
-pub(super) async fn repeated<T>(
-    ask: impl AsyncFn() -> Result<T, ChainError>,
-) -> Result<T, ChainError> {
+pub(super) async fn repeated<T, Fut>(mut ask: impl FnMut() -> Fut) -> Result<T, ChainError>
+where
+    Fut: Future<Output = Result<T, ChainError>>,
+{
     let mut pause = FIRST_PAUSE;
     for _ in 1..TRIES {
         match ask().await {
@@ -229,7 +230,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn no_answer_is_asked_for_again_and_an_answer_is_not() {
         use std::sync::atomic::{AtomicU32, Ordering};
         let silent = || ChainError::Unreachable {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::json;
+use solana_client::client_error::Result as ClientResult;
 use solana_client::rpc_config::RpcTransactionConfig;
 use solana_client::rpc_request::RpcRequest;
 use solana_commitment_config::CommitmentConfig;
@@ -96,17 +97,15 @@ pub async fn find_mint(
         commitment: Some(commitment),
         max_supported_transaction_version: Some(NEWEST_VERSION),
     };
-    let found: Option<EncodedConfirmedTransactionWithStatusMeta> = repeated(async || {
-        endpoint
+    let parameters = json!([signature.to_string(), config]);
+    let ask = || async {
+        let answer: ClientResult<Option<EncodedConfirmedTransactionWithStatusMeta>> = endpoint
             .rpc()
-            .send(
-                RpcRequest::GetTransaction,
-                json!([signature.to_string(), config]),
-            )
-            .await
-            .map_err(|error| ChainError::from_client(endpoint.name(), &error))
-    })
-    .await?;
+            .send(RpcRequest::GetTransaction, parameters.clone())
+            .await;
+        answer.map_err(|error| ChainError::from_client(endpoint.name(), &error))
+    };
+    let found = repeated(ask).await?;
     let Some(found) = found else {
         return Ok(None);
     };

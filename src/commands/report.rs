@@ -14,6 +14,7 @@ use super::atomic_file::{self, Readers};
 use super::console::shown_url;
 use super::play::{Day, LatencyMs, Outcome};
 use super::running::Running;
+use crate::audit::{self, AuditError, AuditReport, Difference, ForeignMint, Outstanding, Total};
 use crate::chain::{ChainError, Endpoints};
 use crate::config::Config;
 use crate::ledger::{self, LedgerError};
@@ -57,14 +58,27 @@ pub struct Report {
     pub audit: AuditSummary,
 }
 
-/// What `gridtokenx audit` found.
+/// What `gridtokenx audit` found; its whole document is `gridtokenx audit --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditSummary {
     pub ok: bool,
-    pub differences: Vec<serde_json::Value>,
-    pub outstanding: serde_json::Value,
-    pub burned: serde_json::Value,
-    pub foreign: serde_json::Value,
+    #[serde(serialize_with = "audit::with_sentences")]
+    pub differences: Vec<Difference>,
+    pub outstanding: Outstanding,
+    pub burned: Total,
+    pub foreign: Vec<ForeignMint>,
+}
+
+impl From<AuditReport> for AuditSummary {
+    fn from(report: AuditReport) -> AuditSummary {
+        AuditSummary {
+            ok: report.ok,
+            differences: report.differences,
+            outstanding: report.outstanding,
+            burned: report.burned,
+            foreign: report.foreign,
+        }
+    }
 }
 
 /// Why there is no report.
@@ -76,6 +90,8 @@ pub enum ReportError {
     Supply(#[from] ChainError),
     #[error("the costs cannot be added up: {0}")]
     Costs(#[from] LedgerError),
+    #[error("the audit did not come to its end: {0}")]
+    Audit(#[from] AuditError),
 }
 
 /// The system that was played on.
@@ -98,7 +114,7 @@ impl Report {
         let Subject {
             running, config, ..
         } = subject;
-        let audit = audit(subject).await?;
+        let audit = audit::audit(subject.pool, subject.endpoints).await?;
         let costs = ledger::costs(subject.pool).await?;
         let counts = outcome.counts;
         Ok(Report {
@@ -120,7 +136,7 @@ impl Report {
             readings_per_transaction: per(costs.readings, costs.transactions),
             lamports_per_reading: per(costs.lamports, costs.readings),
             submit_to_minted_ms: outcome.latency_ms,
-            audit,
+            audit: AuditSummary::from(audit),
         })
     }
 
@@ -143,16 +159,6 @@ impl Report {
         })
     }
 }
-
-async fn audit(_s: Subject<'_>) -> Result<AuditSummary, ReportError> {
-    Ok(AuditSummary {
-        ok: true,
-        differences: vec![],
-        outstanding: 0.into(),
-        burned: "0".into(),
-        foreign: serde_json::json!([]),
-    })
-} // TMP
 
 async fn token_supply(subject: Subject<'_>) -> Result<String, ChainError> {
     let endpoint = subject.endpoints.preferred();
@@ -181,7 +187,7 @@ fn per(amount: u64, count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
 
@@ -211,9 +217,12 @@ mod tests {
             audit: AuditSummary {
                 ok: true,
                 differences: vec![],
-                outstanding: json!(0),
-                burned: json!("0"),
-                foreign: json!([]),
+                outstanding: Outstanding {
+                    readings: 0,
+                    base_units: Total::ZERO,
+                },
+                burned: Total::ZERO,
+                foreign: vec![],
             },
         }
     }
@@ -230,7 +239,7 @@ mod tests {
                 r#""readings_finalized":8380,"base_units_minted":"1296404000000","token_supply":"1296404000000","#,
                 r#""transactions":480,"readings_per_transaction":17.458,"lamports_per_reading":0.0,"#,
                 r#""submit_to_minted_ms":{"p50":450,"p99":null},"#,
-                r#""audit":{"ok":true,"differences":[],"outstanding":0,"burned":"0","foreign":[]}}"#,
+                r#""audit":{"ok":true,"differences":[],"outstanding":{"readings":0,"base_units":"0"},"burned":"0","foreign":[]}}"#,
             )
         );
     }

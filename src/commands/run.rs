@@ -35,6 +35,9 @@ use crate::embedded::EmbeddedError;
 use crate::meters::Role;
 use crate::telemetry::{self, LogError};
 
+const LOG_LEVEL_DEFAULT: &str = "info";
+/// A line for each of the play's requests would bury what a person wants to see. Any LOG_LEVEL but the default is kept.
+const LOG_LEVEL_BESIDE_A_PLAY: &str = "warn,gridtokenx=info,gridtokenx::api=warn";
 const REPORT_RETRY_FIRST: Duration = Duration::from_secs(1);
 const REPORT_RETRY_LIMIT: Duration = Duration::from_secs(10);
 /// As long as a chain or a database may be away until the report is given up.
@@ -111,6 +114,9 @@ pub enum RunError {
 pub async fn run(mut args: RunArgs) -> Result<ExitCode, RunError> {
     let stop = stop_on_signal().map_err(RunError::Signals)?;
     args.config.check()?;
+    if args.config.log.level == LOG_LEVEL_DEFAULT {
+        args.config.log.level = LOG_LEVEL_BESIDE_A_PLAY.to_owned();
+    }
     telemetry::init_logs(&args.config.log)?;
     if let Some(folder) = args
         .report

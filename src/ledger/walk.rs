@@ -125,12 +125,15 @@ impl Walk<'_> {
             .map(|transaction| transaction.signature)
             .collect();
         let known = known_among(self.pool, &landed).await?;
-        let unknown = landed
-            .iter()
-            .filter(|signature| !known.contains(signature.as_ref()));
+        let unknown: Vec<Signature> = landed
+            .into_iter()
+            .filter(|signature| !known.contains(signature.as_ref()))
+            .collect();
         let commitment = CommitmentConfig::finalized();
         let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
-            .map(|signature| mint_of(endpoint, signature, self.mint, self.authority, commitment))
+            .map(|signature| async move {
+                mint_of(endpoint, &signature, self.mint, self.authority, commitment).await
+            })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;

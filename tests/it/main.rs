@@ -4,6 +4,8 @@ mod api;
 mod chain_faults;
 mod embedded;
 mod exactly_once;
+mod feed;
+mod holder;
 mod intake;
 mod intake_bulk;
 mod intake_faults;

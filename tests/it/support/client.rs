@@ -36,9 +36,13 @@ impl Answer {
 }
 
 pub fn token(subject: &str, role: Role) -> String {
+    brief_token(subject, role, Duration::from_secs(3600))
+}
+
+pub fn brief_token(subject: &str, role: Role, ttl: Duration) -> String {
     Authenticator::new(TokenKeys::Secret(JWT_SECRET.to_owned()), None, None)
         .unwrap()
-        .issue(subject, role, Duration::from_secs(3600))
+        .issue(subject, role, ttl)
         .unwrap()
 }
 
@@ -69,6 +73,12 @@ impl Api {
         answer(request.bearer_auth(&self.token).send().await.unwrap())
             .await
             .unwrap()
+    }
+
+    /// A document that is no JSON.
+    pub async fn get_text(&self, path: &str) -> String {
+        let request = self.http.get(format!("{}{path}", self.url));
+        request.send().await.unwrap().text().await.unwrap()
     }
 
     /// Registers a meter with a new wallet.

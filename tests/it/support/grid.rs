@@ -77,9 +77,10 @@ impl Grid {
     }
 
     fn config(&self) -> Config {
-        let flags = self.environment().into_iter().map(|(name, value)| {
-            format!("--{}={value}", name.to_lowercase().replace('_', "-"))
-        });
+        let flags = self
+            .environment()
+            .into_iter()
+            .map(|(name, value)| format!("--{}={value}", name.to_lowercase().replace('_', "-")));
         Config::from_flags(flags).unwrap()
     }
 

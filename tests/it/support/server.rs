@@ -35,7 +35,10 @@ impl Server {
             .arg("--ready-file")
             .arg(&file)
             .env_clear()
-            .env("LOG_LEVEL", std::env::var("TEST_LOG").as_deref().unwrap_or("off"))
+            .env(
+                "LOG_LEVEL",
+                std::env::var("TEST_LOG").as_deref().unwrap_or("off"),
+            )
             .envs(environment)
             .envs(more.iter().copied())
             .stdin(Stdio::null())

@@ -15,7 +15,10 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         if let Some(found) = look().await {
             return found;
         }
-        assert!(started.elapsed() < LIMIT, "did not happen within {LIMIT:?}: {what}");
+        assert!(
+            started.elapsed() < LIMIT,
+            "did not happen within {LIMIT:?}: {what}"
+        );
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -1,0 +1,224 @@
+//! `gridtokenx audit`: proves that the books agree with the chain, of the running system or of the one that is configured.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Executor, PgPool};
+
+use super::running::{Running, RunningError};
+use crate::audit::{self, AuditError, AuditReport};
+use crate::chain::Endpoints;
+use crate::config::{DataDir, DatabaseConfig, SolanaConfig};
+use crate::ledger;
+
+/// Which system, and how to say what was found.
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// Prints the report as one JSON document
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub data_dir: DataDir,
+
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+
+    #[command(flatten)]
+    pub solana: SolanaConfig,
+}
+
+/// Ledger and chain differ.
+const DIFFERENCES: u8 = 1;
+/// There is no verdict.
+const NOT_RUN: u8 = 2;
+
+/// Limit of one RPC call.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// An audit reads page after page: it needs few connections, and leaves the service its own.
+const CONNECTIONS: u32 = 4;
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// It never writes, and says so to the database.
+const SESSION: &str = "SET default_transaction_read_only = on;
+SET TIME ZONE 'UTC'";
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+enum NoVerdict {
+    #[error(transparent)]
+    NotRunning(#[from] RunningError),
+    #[error(
+        "the database URL is not one of Postgres: write postgres://user:password@host:port/database"
+    )]
+    DatabaseUrl,
+    #[error("the database does not answer: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+/// Status 0 when ledger and chain agree, 1 on any difference, 2 when the audit could not be run.
+pub async fn run(args: AuditArgs) -> ExitCode {
+    match examine(&args).await {
+        Ok(report) => {
+            print(&report, args.json);
+            if report.ok {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(DIFFERENCES)
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "gridtokenx: {error}");
+            ExitCode::from(NOT_RUN)
+        }
+    }
+}
+
+async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
+    let target = Target::of(args)?;
+    let pool = connect(&target.database_url).await?;
+    let endpoints = Endpoints::new(&target.rpc_urls, CALL_LIMIT);
+    if let Some(asked) = args.solana.mint_address {
+        let binding = ledger::binding(&pool).await.map_err(AuditError::from)?;
+        if binding.mint != asked {
+            return Err(NoVerdict::Audit(AuditError::OtherMint {
+                asked: asked.to_string(),
+                ledger: binding.mint.to_string(),
+            }));
+        }
+    }
+    let report = audit::audit(&pool, &endpoints).await?;
+    pool.close().await;
+    Ok(report)
+}
+
+/// Where the books and the chain are.
+struct Target {
+    database_url: String,
+    rpc_urls: Vec<String>,
+}
+
+impl Target {
+    /// What is configured; what is not, as the running system has it.
+    fn of(args: &AuditArgs) -> Result<Target, RunningError> {
+        let database_url = args
+            .database
+            .url
+            .as_ref()
+            .map(|url| url.expose().to_owned());
+        let rpc_urls: Vec<String> = args
+            .solana
+            .rpc_urls
+            .iter()
+            .map(|url| url.expose().to_owned())
+            .collect();
+        if let (Some(database_url), false) = (&database_url, rpc_urls.is_empty()) {
+            return Ok(Target {
+                database_url: database_url.clone(),
+                rpc_urls,
+            });
+        }
+        let running = Running::read(&args.data_dir.path)?;
+        Ok(Target {
+            database_url: database_url.unwrap_or(running.database_url),
+            rpc_urls: if rpc_urls.is_empty() {
+                running.rpc_url.split(',').map(str::to_owned).collect()
+            } else {
+                rpc_urls
+            },
+        })
+    }
+}
+
+async fn connect(database_url: &str) -> Result<PgPool, NoVerdict> {
+    let options = PgConnectOptions::from_str(database_url)
+        .map_err(|_| NoVerdict::DatabaseUrl)?
+        .application_name("gridtokenx audit")
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(CONNECT_LIMIT)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute(SESSION).await?;
+                Ok(())
+            })
+        })
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+/// A reader that went away has no use for the rest; the exit status says the verdict all the same.
+fn print(report: &AuditReport, as_json: bool) {
+    let mut out = io::stdout().lock();
+    let _ = if as_json {
+        serde_json::to_writer_pretty(&mut out, report)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        write!(out, "{report}")
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        audit: AuditArgs,
+    }
+
+    fn target(flags: &[&str]) -> Result<Target, RunningError> {
+        let line = ["audit"].into_iter().chain(flags.iter().copied());
+        Target::of(&Line::try_parse_from(line).unwrap().audit)
+    }
+
+    #[test]
+    fn what_is_not_configured_is_taken_from_the_running_system() {
+        let data_dir = std::env::temp_dir().join(format!("audit-{}", uuid::Uuid::new_v4()));
+        let path = data_dir.to_str().unwrap();
+        std::fs::create_dir(&data_dir).unwrap();
+        let nothing_runs = target(&["--gridtokenx-data-dir", path]).err().unwrap();
+        assert!(
+            matches!(nothing_runs, RunningError::NotRunning { .. }),
+            "{nothing_runs}"
+        );
+        let running = Running {
+            api_url: "http://127.0.0.1:8080".to_owned(),
+            rpc_url: "http://127.0.0.1:8899,http://127.0.0.1:8898".to_owned(),
+            ws_url: "ws://127.0.0.1:8080/ws".to_owned(),
+            database_url: "postgres://localhost/running".to_owned(),
+            mint_address: "So11111111111111111111111111111111111111112".to_owned(),
+            pid: 42,
+        };
+        running.write(&data_dir).unwrap();
+
+        let found = target(&["--gridtokenx-data-dir", path]).unwrap();
+        assert_eq!(found.database_url, running.database_url);
+        assert_eq!(
+            found.rpc_urls,
+            ["http://127.0.0.1:8899", "http://127.0.0.1:8898"]
+        );
+
+        let given = target(&[
+            "--gridtokenx-data-dir",
+            path,
+            "--database-url",
+            "postgres://localhost/given",
+        ])
+        .unwrap();
+        assert_eq!(given.database_url, "postgres://localhost/given");
+        assert_eq!(given.rpc_urls.len(), 2);
+        std::fs::remove_dir_all(&data_dir).unwrap();
+    }
+}

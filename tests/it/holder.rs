@@ -1,0 +1,137 @@
+//! One holder: of all processes that offer to run a loop, one runs it, and another takes over when it ends, dies, or stands
+//! still.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use gridtokenx::holder::{HolderLock, hold};
+use gridtokenx::meters::Role;
+use nix::sys::signal::Signal;
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::feed::{events_of, publish};
+use crate::support::{Ears, Grid, eventually};
+
+/// One process' offer to work.
+struct Contender {
+    working: Arc<AtomicUsize>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Contender {
+    fn start(database_url: &str) -> Contender {
+        let working = Arc::new(AtomicUsize::new(0));
+        let stop = CancellationToken::new();
+        let options = PgConnectOptions::from_str(database_url)
+            .unwrap()
+            .application_name("contender");
+        let count = Arc::clone(&working);
+        let work = move |held: CancellationToken| {
+            let count = Arc::clone(&count);
+            async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                held.cancelled().await;
+                count.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        Contender {
+            working,
+            task: tokio::spawn(hold(options, HolderLock::Resolver, stop.clone(), work)),
+            stop,
+        }
+    }
+
+    fn works(&self) -> bool {
+        self.working.load(Ordering::SeqCst) > 0
+    }
+}
+
+async fn until_one_works(contenders: &[&Contender]) -> usize {
+    eventually("one works", async || {
+        contenders.iter().position(|contender| contender.works())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_takes_over_within_a_second_of_a_clean_end() {
+    let grid = Grid::without_service(&[]).await;
+    let all = [(); 3].map(|()| Contender::start(&grid.database_url));
+    let first = until_one_works(&[&all[0], &all[1], &all[2]]).await;
+    // Long enough for each of the others to ask twice.
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    assert_eq!(all.iter().filter(|contender| contender.works()).count(), 1);
+
+    let stopped_at = Instant::now();
+    all[first].stop.cancel();
+    let others: Vec<&Contender> = (0..3)
+        .filter(|index| *index != first)
+        .map(|index| &all[index])
+        .collect();
+    until_one_works(&others).await;
+    assert!(
+        stopped_at.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        stopped_at.elapsed()
+    );
+    assert!(!all[first].works());
+    for contender in all {
+        contender.stop.cancel();
+        contender.task.await.unwrap();
+        assert_eq!(contender.working.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_its_session_stops_working_and_offers_again() {
+    let grid = Grid::without_service(&[]).await;
+    let contender = Contender::start(&grid.database_url);
+    until_one_works(&[&contender]).await;
+    let ended: i64 = sqlx::query_scalar(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE application_name = 'contender' AND datname = current_database()",
+    )
+    .fetch_one(&grid.pool)
+    .await
+    .unwrap();
+    assert_eq!(ended, 1);
+    eventually("it stops", async || (!contender.works()).then_some(())).await;
+    until_one_works(&[&contender]).await;
+    contender.stop.cancel();
+    contender.task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stands_still_loses_the_sequencer_and_does_no_harm_when_it_wakes() {
+    let grid = Grid::without_service(&[]).await;
+    let first = grid.spawn(&[]).await;
+    publish(&grid.pool, &events_of("anna", 1)).await;
+    let mut at_first = Ears::resumed(&first.api_url, "anna", Role::User, 0).await;
+    assert_eq!(at_first.seq().await, 1);
+
+    let second = grid.spawn(&[]).await;
+    first.signal(Signal::SIGSTOP);
+    let mut at_second = Ears::resumed(&second.api_url, "anna", Role::User, 1).await;
+    publish(&grid.pool, &events_of("anna", 50)).await;
+    for seq in 2..=51 {
+        assert_eq!(at_second.seq().await, seq);
+    }
+
+    first.signal(Signal::SIGCONT);
+    for _ in 0..20 {
+        publish(&grid.pool, &events_of("anna", 10)).await;
+    }
+    for seq in 52..=251 {
+        assert_eq!(at_second.seq().await, seq);
+    }
+    // The one that slept was told what it missed, in order, whether or not its stream survived.
+    let mut woken = Ears::resumed(&first.api_url, "anna", Role::User, 1).await;
+    for seq in 2..=251 {
+        assert_eq!(woken.seq().await, seq);
+    }
+}

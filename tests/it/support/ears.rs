@@ -1,0 +1,146 @@
+//! A client of the feed's WebSocket that hides nothing: it sees frames, messages and close codes as they are.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use gridtokenx::meters::Role;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::client::token;
+use super::wait::LIMIT;
+
+pub struct Ears {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Messages of frames that were read.
+    messages: VecDeque<Value>,
+    /// Messages in each frame so far.
+    pub frames: Vec<usize>,
+}
+
+/// What came next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    Message(Value),
+    /// Close code and reason; `None` for a connection that just ended.
+    Closed(Option<(u16, String)>),
+}
+
+impl Ears {
+    /// Connects; `Err` is the status of the refusal.
+    pub async fn connect(api_url: &str, headers: &[(&'static str, &str)]) -> Result<Ears, u16> {
+        let url = format!("{}/ws", api_url.replacen("http", "ws", 1));
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().insert(*name, value);
+        }
+        match connect_async(request).await {
+            Ok((socket, _)) => Ok(Ears {
+                socket,
+                messages: VecDeque::new(),
+                frames: Vec::new(),
+            }),
+            Err(Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub async fn with_token(api_url: &str, token: &str) -> Ears {
+        let bearer = format!("Bearer {token}");
+        Ears::connect(api_url, &[("authorization", &bearer)])
+            .await
+            .unwrap_or_else(|status| panic!("refused with {status}"))
+    }
+
+    /// Connects and reads hello; gives its number too.
+    pub async fn of(api_url: &str, subject: &str, role: Role) -> (Ears, i64) {
+        let mut ears = Ears::with_token(api_url, &token(subject, role)).await;
+        let hello = ears.message().await;
+        assert_eq!(hello["type"], "hello", "{hello}");
+        let seq = hello["seq"].as_i64().unwrap();
+        (ears, seq)
+    }
+
+    /// Connects as a user, and goes on after a number.
+    pub async fn resumed(api_url: &str, subject: &str, role: Role, after: i64) -> Ears {
+        let (mut ears, _) = Ears::of(api_url, subject, role).await;
+        ears.say(json!({"type": "resume", "after": after})).await;
+        ears
+    }
+
+    pub async fn say(&mut self, message: Value) {
+        self.send(Message::text(message.to_string())).await;
+    }
+
+    pub async fn send(&mut self, message: Message) {
+        self.socket.send(message).await.unwrap();
+    }
+
+    /// What comes next, whenever that is.
+    pub async fn next(&mut self) -> Next {
+        loop {
+            if let Some(message) = self.messages.pop_front() {
+                return Next::Message(message);
+            }
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    match serde_json::from_str(text.as_str()).unwrap() {
+                        Value::Array(messages) => self.messages.extend(messages),
+                        message => self.messages.push_back(message),
+                    }
+                    self.frames.push(self.messages.len());
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    return Next::Closed(
+                        frame.map(|frame| (frame.code.into(), frame.reason.to_string())),
+                    );
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Next::Closed(None),
+            }
+        }
+    }
+
+    /// The next message; a closed stream is a failure.
+    pub async fn message(&mut self) -> Value {
+        match self.next_in_time().await {
+            Next::Message(message) => message,
+            closed => panic!("{closed:?}"),
+        }
+    }
+
+    /// The number of the next message, which must be an event.
+    pub async fn seq(&mut self) -> i64 {
+        let message = self.message().await;
+        message["seq"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no event: {message}"))
+    }
+
+    /// Code and reason of the close frame, which must be next.
+    pub async fn closed(&mut self) -> (u16, String) {
+        match self.next_in_time().await {
+            Next::Closed(Some(farewell)) => farewell,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn next_in_time(&mut self) -> Next {
+        tokio::time::timeout(LIMIT, self.next())
+            .await
+            .expect("something comes")
+    }
+
+    /// Demands that nothing comes for this long. Only for promises of silence; one that is broken late goes unnoticed.
+    pub async fn hears_nothing_for(&mut self, time: Duration) {
+        if let Ok(heard) = tokio::time::timeout(time, self.next()).await {
+            panic!("{heard:?}");
+        }
+    }
+}
