@@ -8,6 +8,7 @@ mod exactly_once;
 mod feed;
 mod holder;
 mod intake;
+mod intake_bulk;
 mod intake_faults;
 mod intake_rules;
 mod localnet;
