@@ -1,4 +1,5 @@
-//! What the ledger says: the statements of the audit. They only read.
+//! What the ledger says: the statements of the audit. They only read, and they read the tables themselves: an auditor that
+//! asked the ledger's own code would inherit its mistakes.
 
 use std::collections::HashMap;
 use std::str::FromStr;

@@ -7,6 +7,7 @@ mod blockhash;
 mod blocks;
 mod endpoint;
 mod error;
+mod executed;
 mod history;
 mod landed_mint;
 mod local;

@@ -14,7 +14,7 @@ pub struct Costs {
     pub transactions: u64,
     /// Readings that they pay.
     pub readings: u64,
-    /// Their fees, and the rent of the token accounts that they were built to create.
+    /// Their fees, and the rent of the token accounts that they created.
     pub lamports: u64,
 }
 
@@ -29,16 +29,27 @@ struct Totals {
 /// Adds up the whole ledger.
 pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
     let totals: Totals = sqlx::query_as(
-        "SELECT count(*) AS transactions,
-                COALESCE(sum(paid.readings), 0)::BIGINT AS readings,
-                COALESCE(sum(mint_transaction.fee_lamports), 0)::NUMERIC AS fee_lamports,
-                COALESCE(sum(mint_transaction.account_creations), 0)::BIGINT AS account_creations
+        // Two transactions that were built at the same time may both carry the creation of an account: one of them paid.
+        "SELECT count(DISTINCT mint_transaction.number) AS transactions,
+                count(reading.id) AS readings,
+                (
+                    SELECT COALESCE(sum(landed.fee_lamports), 0)::NUMERIC
+                    FROM mint_transactions AS landed
+                    WHERE landed.state IN ('confirmed', 'finalized')
+                ) AS fee_lamports,
+                LEAST(
+                    (
+                        SELECT COALESCE(sum(landed.account_creations), 0)
+                        FROM mint_transactions AS landed
+                        WHERE landed.state IN ('confirmed', 'finalized')
+                    ),
+                    count(DISTINCT reading.wallet)
+                ) AS account_creations
          FROM mint_transactions AS mint_transaction
-         CROSS JOIN LATERAL (
-             SELECT count(*) AS readings
-             FROM mint_transaction_readings AS link
-             WHERE link.transaction = mint_transaction.number AND link.live
-         ) AS paid
+         JOIN mint_transaction_readings AS link
+           ON link.transaction = mint_transaction.number
+          AND link.live
+         JOIN readings AS reading ON reading.id = link.reading
          WHERE mint_transaction.state IN ('confirmed', 'finalized')",
     )
     .fetch_one(pool)

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::claim::Claim;
 use super::error::ReadingError;
@@ -23,10 +23,12 @@ use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
 use crate::telemetry::names::READINGS_PROCESSED;
+use crate::telemetry::{Stage, observe_stage};
 
 /// A claim and who makes it.
 #[derive(Debug)]
 pub(super) struct Request {
+    pub(super) arrived: Instant,
     pub(super) caller: Caller,
     pub(super) claim: Claim,
 }
@@ -130,11 +132,7 @@ impl Desk {
             connection.close_on_drop();
         }
         let answers = outcome?;
-        let accepted = answers
-            .iter()
-            .filter(|answer| matches!(answer, Ok(accepted) if !accepted.duplicate))
-            .count();
-        metrics::counter!(READINGS_PROCESSED).increment(accepted as u64);
+        observe(batch, &answers);
         Ok(answers)
     }
 
@@ -251,6 +249,17 @@ fn place<'a>(
         meter,
         interval: claim.interval_for(meter)?,
     })
+}
+
+/// Counts what was stored. A reading is queued by the transaction that stores it.
+fn observe(batch: &[Request], answers: &[Answer]) {
+    for (request, answer) in batch.iter().zip(answers) {
+        if matches!(answer, Ok(accepted) if !accepted.duplicate) {
+            metrics::counter!(READINGS_PROCESSED).increment(1);
+            observe_stage(Stage::Stored, request.arrived.elapsed());
+            observe_stage(Stage::Queued, request.arrived.elapsed());
+        }
+    }
 }
 
 fn received(reading: &NewReading<'_>) -> Event {

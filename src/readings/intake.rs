@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use sqlx::PgPool;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -121,6 +122,7 @@ impl Intake {
         submission: &Submission,
     ) -> Result<Accepted, ReadingError> {
         let request = Request {
+            arrived: Instant::now(),
             caller: caller.clone(),
             claim: Claim::read(submission)?,
         };

@@ -16,7 +16,7 @@ struct StoredRow {
     id: Uuid,
     interval_start: DateTime<Utc>,
     interval_end: DateTime<Utc>,
-    kwh: String,
+    kwh: Decimal,
     base_units: Decimal,
     state: String,
 }
@@ -28,7 +28,7 @@ impl TryFrom<StoredRow> for Stored {
         Ok(Stored {
             id: row.id,
             interval: Interval::new(row.interval_start, row.interval_end).map_err(undecodable)?,
-            kwh: Kwh::parse(&row.kwh).map_err(undecodable)?,
+            kwh: Kwh::from_decimal(row.kwh).map_err(undecodable)?,
             state: row.state.parse().map_err(undecodable)?,
             base_units: BaseUnits::from_decimal(row.base_units).map_err(undecodable)?,
         })
@@ -52,8 +52,7 @@ pub(super) async fn last_before_ends(
         "SELECT claim.place, stored.*
          FROM UNNEST($1::BIGINT[], $2::TIMESTAMPTZ[]) WITH ORDINALITY AS claim (meter, ends_at, place)
          CROSS JOIN LATERAL (
-             -- As text: a NUMERIC of 28 digits does not survive every decimal type.
-             SELECT id, interval_start, interval_end, kwh::TEXT AS kwh, base_units, state
+             SELECT id, interval_start, interval_end, kwh, base_units, state
              FROM readings
              WHERE meter = claim.meter
                AND interval_start < claim.ends_at
@@ -85,9 +84,9 @@ pub(super) async fn insert(
     let meters: Vec<i64> = column.clone().map(|new| new.meter.id).collect();
     let starts: Vec<DateTime<Utc>> = column.clone().map(|new| new.interval.start()).collect();
     let ends: Vec<DateTime<Utc>> = column.clone().map(|new| new.interval.end()).collect();
-    let kwh: Vec<String> = column
+    let kwh: Vec<Decimal> = column
         .clone()
-        .map(|new| new.claim.kwh.to_string())
+        .map(|new| new.claim.kwh.as_decimal())
         .collect();
     let base_units: Vec<Decimal> = column
         .clone()
@@ -102,8 +101,8 @@ pub(super) async fn insert(
         "WITH accepted AS (
              INSERT INTO readings
                  (id, meter, interval_start, interval_end, kwh, base_units, wallet, salt, meter_signature)
-             SELECT id, meter, interval_start, interval_end, kwh::NUMERIC, base_units, wallet, salt, meter_signature
-             FROM UNNEST($1::UUID[], $2::BIGINT[], $3::TIMESTAMPTZ[], $4::TIMESTAMPTZ[], $5::TEXT[],
+             SELECT id, meter, interval_start, interval_end, kwh, base_units, wallet, salt, meter_signature
+             FROM UNNEST($1::UUID[], $2::BIGINT[], $3::TIMESTAMPTZ[], $4::TIMESTAMPTZ[], $5::NUMERIC[],
                          $6::NUMERIC[], $7::BYTEA[], $8::BYTEA[], $9::TEXT[])
                AS new (id, meter, interval_start, interval_end, kwh, base_units, wallet, salt, meter_signature)
              -- Waits for a rival that is not decided yet; then the count tells, without an error in the server's log.

@@ -59,7 +59,7 @@ struct ViewRow {
     id: Uuid,
     serial: String,
     owner: String,
-    kwh: String,
+    kwh: Decimal,
     interval_start: DateTime<Utc>,
     interval_end: DateTime<Utc>,
     wallet: [u8; 32],
@@ -80,7 +80,7 @@ impl TryFrom<ViewRow> for ReadingView {
             id: row.id,
             serial: MeterSerial::from_stored(row.serial),
             owner: row.owner,
-            kwh: Kwh::parse(&row.kwh).map_err(undecodable)?,
+            kwh: Kwh::from_decimal(row.kwh).map_err(undecodable)?,
             interval: Interval::new(row.interval_start, row.interval_end).map_err(undecodable)?,
             wallet: Wallet::from_stored(row.wallet),
             state,
@@ -162,7 +162,7 @@ async fn visible_meter(
 
 /// Shows the readings whose ids the query `page` gives.
 const VIEWS_OF_PAGE: &str = "
-    SELECT reading.id, meter.serial, meter.owner, reading.kwh::TEXT AS kwh, reading.interval_start,
+    SELECT reading.id, meter.serial, meter.owner, reading.kwh, reading.interval_start,
            reading.interval_end, reading.wallet, reading.state, reading.base_units, reading.attempts,
            reading.next_attempt_at, reading.last_error, paid.signature
     FROM page

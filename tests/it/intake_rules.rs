@@ -26,7 +26,7 @@ async fn every_refusal_says_the_value_and_what_to_do() {
     let start = past(3);
     let end = shown(start + TimeDelta::minutes(15));
     let long_ago = past(7 * 24 + 1);
-    let soon = shown(Utc::now() + TimeDelta::hours(1));
+    let soon = shown((Utc::now() + TimeDelta::hours(1)).trunc_subsecs(6));
     let start = shown(start);
     for (member, value, sentence) in [
         ("kwh_amount", json!("-1.5"), "kwh_amount -1.5 is negative; a reading reports energy above 0 kWh".to_owned()),

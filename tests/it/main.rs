@@ -1,6 +1,7 @@
 //! The integration tests: real Postgres, real local chain, the real program. One file for each promise.
 
 mod api;
+mod audit;
 mod chain_faults;
 mod embedded;
 mod exactly_once;
@@ -9,10 +10,12 @@ mod feed_connections;
 mod feed_oracle;
 mod holder;
 mod intake;
+mod intake_bulk;
 mod intake_faults;
 mod intake_rules;
 mod localnet;
 mod meters;
 mod readings;
+mod restore;
 mod run;
 mod support;

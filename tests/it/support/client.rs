@@ -134,6 +134,14 @@ impl Meter {
         })
     }
 
+    /// The same meter, reported over another service.
+    pub fn at(self, api: &Api) -> Meter {
+        Meter {
+            api: api.clone(),
+            ..self
+        }
+    }
+
     /// Reports and gives the reading's id.
     pub async fn report(&self, kwh: &str) -> String {
         let submission = self.next_submission(kwh);

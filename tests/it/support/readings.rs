@@ -29,3 +29,37 @@ pub fn reading(meter: &Meter, kwh: &str, start: DateTime<Utc>, minutes: i64) -> 
 pub async fn count(pool: &PgPool, what: &'static str) -> i64 {
     sqlx::query_scalar(what).fetch_one(pool).await.unwrap()
 }
+
+/// What must hold of every database at any time.
+pub async fn books_hold(pool: &PgPool) {
+    let unguarded = "SELECT count(*) FROM readings
+                     LEFT JOIN metered_intervals guard ON guard.reading = readings.id
+                     WHERE guard.reading IS NULL";
+    assert_eq!(
+        count(pool, unguarded).await,
+        0,
+        "every reading has its guarded interval"
+    );
+    let overlapping = "SELECT count(*) FROM readings one
+                       JOIN readings other ON other.meter = one.meter AND other.id <> one.id
+                        AND other.interval_start < one.interval_end
+                        AND one.interval_start < other.interval_end";
+    assert_eq!(count(pool, overlapping).await, 0, "no moment is paid twice");
+    let without_job = "SELECT count(*) FROM readings
+                       LEFT JOIN apalis.jobs ON jobs.job_type = 'MintReading'
+                        AND jobs.idempotency_key = readings.id::TEXT
+                       WHERE jobs.id IS NULL";
+    assert_eq!(
+        count(pool, without_job).await,
+        0,
+        "every reading has its job"
+    );
+    let announced = "SELECT (SELECT count(*) FROM outbox WHERE event_type = 'MeterReadingReceived')
+                          + (SELECT count(*) FROM events WHERE event_type = 'MeterReadingReceived')";
+    let readings = count(pool, "SELECT count(*) FROM readings").await;
+    assert_eq!(
+        count(pool, announced).await,
+        readings,
+        "every reading is announced once"
+    );
+}

@@ -1,0 +1,342 @@
+//! The audit finds and names every difference between ledger and chain, and nothing else.
+
+use std::str::FromStr;
+
+use gridtokenx::chain::read_keypair;
+use serde_json::{Value, json};
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::instruction::Instruction;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::{Keypair, Signature, Signer};
+use solana_sdk::transaction::Transaction;
+use spl_associated_token_account_interface::address::get_associated_token_address;
+use spl_token_interface::instruction::{batch, burn, mint_to};
+use tokio::process::Command;
+
+use crate::support::localnet::TempDir;
+use crate::support::server::PROGRAM;
+use crate::support::{Grid, Meter, eventually};
+
+/// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
+pub struct Authority {
+    pub mint: Pubkey,
+    keypair: Keypair,
+    rpc: RpcClient,
+}
+
+impl Authority {
+    pub async fn of(grid: &Grid) -> Authority {
+        let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        Authority {
+            mint: Pubkey::from_str(&mint).unwrap(),
+            keypair: read_keypair(&grid.data_dir.path().join("mint-authority.json")).unwrap(),
+            rpc: RpcClient::new_with_commitment(
+                grid.rpc_url.clone(),
+                CommitmentConfig::confirmed(),
+            ),
+        }
+    }
+
+    /// Mints to the meter's wallet, whose account is there, without any service.
+    pub fn mint_to(&self, meter: &Meter, base_units: u64) -> Instruction {
+        let account = get_associated_token_address(&meter.wallet.pubkey(), &self.mint);
+        let authority = self.keypair.pubkey();
+        let token = spl_token_interface::ID;
+        mint_to(&token, &self.mint, &account, &authority, &[], base_units).unwrap()
+    }
+
+    /// Sends it, paid by the authority, and waits until it is finalized.
+    pub async fn send(&self, instruction: Instruction, more: &[&Keypair]) -> Signature {
+        let mut signers = vec![&self.keypair];
+        signers.extend(more);
+        let transaction = Transaction::new_signed_with_payer(
+            &[instruction],
+            Some(&self.keypair.pubkey()),
+            &signers,
+            self.rpc.get_latest_blockhash().await.unwrap(),
+        );
+        let signature = self.rpc.send_transaction(&transaction).await.unwrap();
+        self.until_finalized(&signature).await;
+        signature
+    }
+
+    pub async fn until_finalized(&self, signature: &Signature) {
+        eventually(&format!("{signature} is finalized"), async || {
+            let status = self
+                .rpc
+                .get_signature_statuses(&[*signature])
+                .await
+                .unwrap();
+            let status = status.value.into_iter().next().flatten()?;
+            assert_eq!(status.err, None);
+            status
+                .satisfies_commitment(CommitmentConfig::finalized())
+                .then_some(())
+        })
+        .await;
+    }
+
+    pub async fn supply(&self) -> u64 {
+        let supply = self.rpc.get_token_supply(&self.mint).await.unwrap();
+        supply.amount.parse().unwrap()
+    }
+}
+
+/// A service that has finalized `readings` readings of 1 kWh, and was stopped.
+async fn settled(readings: i64) -> (Grid, Meter, Vec<String>) {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let mut ids = Vec::new();
+    for _ in 0..readings {
+        ids.push(meter.report("1").await);
+    }
+    grid.until_count("finalized", readings).await;
+    grid.stop().await;
+    grid.audit_holds().await;
+    (grid, meter, ids)
+}
+
+fn kinds(report: &Value) -> Vec<&str> {
+    let differences = report["differences"].as_array().unwrap();
+    differences
+        .iter()
+        .map(|difference| difference["kind"].as_str().unwrap())
+        .collect()
+}
+
+/// The one difference of this kind.
+pub fn difference<'a>(report: &'a Value, kind: &str) -> &'a Value {
+    let differences = report["differences"].as_array().unwrap();
+    let mut of_kind = differences
+        .iter()
+        .filter(|difference| difference["kind"] == kind);
+    match (of_kind.next(), of_kind.next()) {
+        (Some(one), None) => one,
+        _ => panic!("not one {kind} in {report:#}"),
+    }
+}
+
+async fn execute(grid: &Grid, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(&grid.pool).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_row_of_the_ledger_is_found_from_the_chain() {
+    let (grid, _, ids) = settled(1).await;
+    let signature: Vec<u8> = sqlx::query_scalar("SELECT signature FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    execute(
+        &grid,
+        "DELETE FROM mint_transaction_readings; DELETE FROM mint_transactions",
+    )
+    .await;
+
+    let report = grid.audit().await;
+    let unknown = difference(&report, "unknown_mint");
+    let signature = Signature::try_from(signature).unwrap();
+    assert_eq!(unknown["signature"], signature.to_string());
+    assert_eq!(unknown["base_units"], "1000000000");
+    let unpaid = difference(&report, "not_paid");
+    assert_eq!(unpaid["reading_id"], ids[0].as_str());
+    for named in [unknown, unpaid] {
+        let sentence = named["message"].as_str().unwrap();
+        assert!(sentence.contains("1000000000"), "{sentence}");
+    }
+    assert_eq!(report["base_units_ledger"], "0");
+    assert_eq!(report["base_units_chain"], "1000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_reading_is_found_and_named() {
+    let (grid, meter, ids) = settled(2).await;
+    execute(
+        &grid,
+        "CREATE TABLE before AS TABLE readings; CREATE TABLE paid AS TABLE mint_transaction_readings",
+    )
+    .await;
+    let wallet = meter.wallet.pubkey().to_string();
+
+    execute(&grid, "UPDATE readings SET base_units = base_units + 1 WHERE id = (SELECT min(id::TEXT)::UUID FROM readings)").await;
+    let report = grid.audit().await;
+    let amount = difference(&report, "wrong_amount");
+    assert_eq!(amount["wallet"], wallet);
+    assert!(
+        amount["readings"]
+            .as_array()
+            .unwrap()
+            .contains(&json!(ids.iter().min()))
+    );
+    assert!(kinds(&report).contains(&"wrong_root"), "{report:#}");
+    assert!(kinds(&report).contains(&"sums_differ"), "{report:#}");
+
+    for (change, expected) in [
+        (
+            "UPDATE readings SET base_units = 7, wallet = decode(repeat('02', 32), 'hex')",
+            "wrong_amount",
+        ),
+        (
+            "UPDATE readings SET interval_start = interval_start + INTERVAL '1 minute'",
+            "wrong_root",
+        ),
+        ("UPDATE readings SET kwh = 2", "wrong_root"),
+        (
+            "UPDATE readings SET salt = decode(repeat('02', 16), 'hex')",
+            "wrong_root",
+        ),
+        ("UPDATE readings SET state = 'pending'", "wrong_state"),
+        (
+            "UPDATE mint_transaction_readings SET live = FALSE",
+            "released",
+        ),
+        ("DELETE FROM mint_transaction_readings", "not_paid"),
+    ] {
+        execute(&grid, change).await;
+        let report = grid.audit().await;
+        assert!(kinds(&report).contains(&expected), "{change}: {report:#}");
+        execute(
+            &grid,
+            "TRUNCATE mint_transaction_readings; INSERT INTO mint_transaction_readings SELECT * FROM paid;
+             UPDATE readings
+             SET base_units = before.base_units, wallet = before.wallet, interval_start = before.interval_start,
+                 kwh = before.kwh, salt = before.salt, state = before.state
+             FROM before
+             WHERE before.id = readings.id",
+        )
+        .await;
+        grid.audit_holds().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
+    let (mut grid, meter, _) = settled(1).await;
+    let authority = Authority::of(&grid).await;
+    let token = spl_token_interface::ID;
+    // In a batch: the token program mints, and no instruction of the transaction looks like a mint.
+    let hidden = batch(&token, &[authority.mint_to(&meter, 5)]).unwrap();
+    let signature = authority.send(hidden, &[]).await.to_string();
+
+    let report = grid.audit().await;
+    let unknown = difference(&report, "unknown_mint");
+    assert_eq!(unknown["signature"], signature.as_str());
+    assert_eq!(unknown["base_units"], "5");
+
+    grid.serve().await;
+    let (state, reason) = breaker(&grid).await;
+    assert_eq!(state, "mismatch");
+    assert!(reason.unwrap().contains(&signature));
+    assert_eq!(notifications(&grid).await, 1);
+    let before = next_number(&grid).await;
+    let meter = meter.at(&grid.user("prosumer"));
+    meter.report("2").await;
+    eventually("the Minter has asked and was refused", async || {
+        (next_number(&grid).await > before).then_some(())
+    })
+    .await;
+    assert_eq!(grid.count("pending").await, 1);
+    assert_eq!(authority.supply().await, 1_000_000_005);
+    assert_eq!(notifications(&grid).await, 1, "told once");
+
+    execute(&grid, "UPDATE foreign_mints SET booked_reason = 'a test'").await;
+    grid.until_count("finalized", 2).await;
+    assert_eq!(breaker(&grid).await, ("closed".to_owned(), None));
+    let report = grid.audit_holds().await;
+    assert_eq!(report["foreign"][0]["signature"], signature.as_str());
+    assert_eq!(report["foreign"][0]["booked_reason"], "a test");
+    assert_eq!(report["token_supply"], "3000000005");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_holder_burns_is_no_difference() {
+    let (grid, meter, _) = settled(1).await;
+    let authority = Authority::of(&grid).await;
+    let holder = meter.wallet.pubkey();
+    let account = get_associated_token_address(&holder, &authority.mint);
+    let token = spl_token_interface::ID;
+    let burned = burn(&token, &account, &authority.mint, &holder, &[], 400).unwrap();
+    authority.send(burned, &[&meter.wallet]).await;
+
+    let report = grid.audit_holds().await;
+    assert_eq!(report["burned"], "400");
+    assert_eq!(report["token_supply"], "999999600");
+    assert_eq!(report["base_units_chain"], "1000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_holds_at_any_moment_while_the_service_mints() {
+    let grid = Grid::start().await;
+    let meters = [grid.meter().await, grid.meter().await, grid.meter().await];
+    let reporting = tokio::spawn(async move {
+        for _ in 0..40 {
+            for meter in &meters {
+                meter.report("0.3").await;
+            }
+        }
+    });
+    let mut audits = 0;
+    while !reporting.is_finished() || grid.count("finalized").await < 120 {
+        let report = grid.audit_holds().await;
+        assert_eq!(report["burned"], "0", "{report:#}");
+        audits += 1;
+    }
+    reporting.await.unwrap();
+    assert!(audits > 3, "only {audits} audits while it minted");
+    let report = grid.audit_holds().await;
+    assert_eq!(report["readings_finalized"], 120);
+    assert_eq!(
+        report["outstanding"],
+        json!({ "readings": 0, "base_units": "0" })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_that_cannot_run_says_why_and_is_no_verdict() {
+    let nothing = TempDir::new("nothing-runs");
+    let output = Command::new(PROGRAM)
+        .args(["audit", "--json"])
+        .env_clear()
+        .env("GRIDTOKENX_DATA_DIR", nothing.path())
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    assert!(sentence.contains("make run"), "{sentence}");
+}
+
+/// State and reason of the ledger breaker.
+pub async fn breaker(grid: &Grid) -> (String, Option<String>) {
+    sqlx::query_as("SELECT breaker, breaker_reason FROM ledger")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap()
+}
+
+/// Rises with every transaction that the Minter wants to sign.
+pub async fn next_number(grid: &Grid) -> i64 {
+    sqlx::query_scalar("SELECT next_number FROM ledger")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap()
+}
+
+/// Events that told admins of the breaker.
+pub async fn notifications(grid: &Grid) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*)
+         FROM (SELECT event_id FROM outbox WHERE event_type = 'AdminNotification'
+               UNION
+               SELECT event_id FROM events WHERE event_type = 'AdminNotification') AS told",
+    )
+    .fetch_one(&grid.pool)
+    .await
+    .unwrap()
+}

@@ -1,0 +1,146 @@
+//! A database that goes backwards pays nothing a second time.
+
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_config::RpcSendTransactionConfig;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::transaction::Transaction;
+use sqlx::PgPool;
+
+use crate::audit::{Authority, breaker, difference, next_number, notifications};
+use crate::support::world::world;
+use crate::support::{Grid, eventually};
+
+/// What a restore or a fail-over looks like from inside: the cluster is another one than the ledger knows.
+async fn become_another_cluster(grid: &Grid) {
+    sqlx::query("UPDATE ledger SET system_identifier = system_identifier - 1")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known() {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+
+    // Noticed by whoever wants to sign next, in the transaction that would record it.
+    become_another_cluster(&grid).await;
+    meter.report("1").await;
+    eventually("the breaker is open", async || {
+        (breaker(&grid).await.0 == "identity").then_some(())
+    })
+    .await;
+    assert_eq!(grid.count("pending").await, 1);
+    grid.stop().await;
+    grid.serve().await;
+
+    let closes_after: i64 = eventually("the height is fixed", async || {
+        sqlx::query_scalar("SELECT breaker_closes_after_height FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap()
+    })
+    .await;
+    eventually("the breaker is closed", async || {
+        (breaker(&grid).await.0 == "closed").then_some(())
+    })
+    .await;
+    let height = RpcClient::new(grid.rpc_url.clone())
+        .get_block_height_with_commitment(CommitmentConfig::finalized())
+        .await
+        .unwrap();
+    assert!(height as i64 > closes_after);
+    grid.until_count("finalized", 2).await;
+    assert_eq!(notifications(&grid).await, 1, "told once");
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_does_not_pay_what_was_in_flight() {
+    let mut grid = Grid::without_service(&[
+        ("TOKENIZATION_AUTO_MINT_ENABLED", "false"),
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
+    ])
+    .await;
+    let mut server = grid.spawn(&[]).await;
+    let meter = server.user("prosumer").meter().await;
+    meter.report("1").await;
+    server.kill9().await;
+
+    // The backup: the reading is accepted, nothing is signed.
+    let original = grid.database_url.rsplit('/').next().unwrap();
+    let original = original.split('?').next().unwrap().to_owned();
+    grid.pool.close().await;
+    let backup = format!("{original}_restored");
+    let restored_url = world()
+        .cluster
+        .copy_database(&backup, &original)
+        .await
+        .unwrap();
+
+    // The original signs and records, and dies before it sends.
+    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    enable_minting(&grid).await;
+    sqlx::query("UPDATE ledger SET next_number = 1000")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    let mut server = grid
+        .spawn(&[("FAILPOINTS", "ledger.recorded=return(kill)")])
+        .await;
+    assert!(!server.ended().await.success());
+    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    let in_flight: Transaction = bincode::deserialize(&wire).unwrap();
+    let authority = Authority::of(&grid).await;
+
+    // The restored one takes its place; then the bytes land.
+    grid.pool.close().await;
+    grid.database_url = restored_url;
+    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    become_another_cluster(&grid).await;
+    enable_minting(&grid).await;
+    grid.serve().await;
+    assert_eq!(breaker(&grid).await.0, "identity");
+    let rpc = RpcClient::new(grid.rpc_url.clone());
+    // Its blockhash is younger than the newest finalized block, which preflight would look at.
+    let config = RpcSendTransactionConfig {
+        skip_preflight: true,
+        ..RpcSendTransactionConfig::default()
+    };
+    let signature = rpc
+        .send_transaction_with_config(&in_flight, config)
+        .await
+        .unwrap();
+    authority.until_finalized(&signature).await;
+
+    eventually("the mint that it lacks is found", async || {
+        (breaker(&grid).await.0 == "mismatch").then_some(())
+    })
+    .await;
+    let (_, reason) = breaker(&grid).await;
+    assert!(reason.unwrap().contains(&signature.to_string()));
+    assert_eq!(grid.count("pending").await, 1, "the reading waits");
+    let signed: i64 = sqlx::query_scalar("SELECT count(*) FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(signed, 0);
+    assert_eq!(authority.supply().await, 1_000_000_000);
+    let next = next_number(&grid).await;
+    assert!(next > 1_000, "{next}: numbers go on above those on chain");
+    let report = grid.audit().await;
+    let unknown = difference(&report, "unknown_mint");
+    assert_eq!(unknown["signature"], signature.to_string());
+}
+
+async fn enable_minting(grid: &Grid) {
+    sqlx::query("UPDATE settings SET auto_mint_enabled = TRUE")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+}
