@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::{events_of, publish};
+use crate::support::events::{events_of, publish};
 use crate::support::{Ears, Grid, eventually};
 
 /// One process' offer to work.

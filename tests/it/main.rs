@@ -6,6 +6,8 @@ mod chain_faults;
 mod embedded;
 mod exactly_once;
 mod feed;
+mod feed_connections;
+mod feed_oracle;
 mod holder;
 mod intake;
 mod intake_bulk;

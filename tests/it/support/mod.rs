@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod ears;
+pub mod events;
 pub mod grid;
 pub mod localnet;
 pub mod proxy;

@@ -1,0 +1,196 @@
+//! What a connection to the feed may expect and must obey: a token, a place, a pace, and reading what it asked for.
+
+use std::time::Duration;
+
+use gridtokenx::meters::Role;
+use gridtokenx::outbox::{Event, EventFields, EventType};
+use serde_json::json;
+
+use crate::support::client::{brief_token, token};
+use crate::support::events::{event_of, events_of, last_seq, publish};
+use crate::support::{Api, Ears, Grid, Next, eventually};
+
+const SILENCE: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_listens_without_a_token_that_counts() {
+    let mut grid = Grid::start().await;
+    let url = grid.api_url();
+    publish(&grid.pool, &events_of("anna", 1)).await;
+
+    for bad in ["Bearer nonsense", "bearer a.b.c"] {
+        let refused = Ears::connect(&url, &[("authorization", bad)]).await;
+        assert_eq!(refused.err(), Some(401), "{bad:?}");
+    }
+    for first in [
+        json!({"type": "auth", "token": "nonsense"}),
+        json!({"type": "auth"}),
+        json!({"type": "resume", "after": 0}),
+    ] {
+        let mut ears = Ears::connect(&url, &[]).await.unwrap();
+        ears.say(first.clone()).await;
+        assert_eq!(ears.closed().await.0, 4401, "{first}");
+    }
+    // Nothing is said at all.
+    let mut mute = Ears::connect(&url, &[]).await.unwrap();
+    assert_eq!(mute.closed().await.0, 4401);
+
+    // As a browser does it.
+    let mut browser = Ears::connect(&url, &[]).await.unwrap();
+    browser.hears_nothing_for(SILENCE).await;
+    browser
+        .say(json!({"type": "auth", "token": token("anna", Role::User)}))
+        .await;
+    assert_eq!(browser.message().await["type"], "hello");
+    browser.say(json!({"type": "resume", "after": 0})).await;
+    assert_eq!(browser.seq().await, 1);
+
+    // A stream ends with its token.
+    let brief = brief_token("anna", Role::User, Duration::from_secs(3));
+    let mut ears = Ears::with_token(&url, &brief).await;
+    assert_eq!(ears.message().await["type"], "hello");
+    assert_eq!(ears.closed().await, (4401, "token expired".to_owned()));
+
+    // And with its process.
+    grid.stop().await;
+    assert_eq!(browser.closed().await.0, 1001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_where_none_is_asked_for_nothing_about_anyone_is_told() {
+    let grid = Grid::start_with(&[
+        ("WEBSOCKET_AUTH_REQUIRED", "false"),
+        ("CORS_ORIGINS", "https://grid.example"),
+    ])
+    .await;
+    let url = grid.api_url();
+    let mut anonymous = Ears::connect(&url, &[("origin", "https://grid.example")])
+        .await
+        .unwrap();
+    assert_eq!(anonymous.message().await["type"], "hello");
+    anonymous.say(json!({"type": "resume", "after": 0})).await;
+    publish(
+        &grid.pool,
+        &[
+            event_of("anna", EventType::TokensMinted, "x"),
+            Event::new(EventType::AdminNotification, &EventFields::default()),
+            Event::new(EventType::BatchMintingCompleted, &EventFields::default()),
+        ],
+    )
+    .await;
+    assert_eq!(anonymous.seq().await, 3);
+    let foreign = Ears::connect(&url, &[("origin", "https://evil.example")]).await;
+    assert_eq!(foreign.err(), Some(403));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_are_held_exactly() {
+    let grid = Grid::start_with(&[("WEBSOCKET_MAX_CONNECTIONS", "2")]).await;
+    let url = grid.api_url();
+    let bearer = format!("Bearer {}", token("anna", Role::User));
+    let headers = [("authorization", bearer.as_str())];
+    let (first, _) = Ears::of(&url, "anna", Role::User).await;
+    // One that has not said who it is takes a place too.
+    let _second = Ears::connect(&url, &[]).await.unwrap();
+    assert_eq!(Ears::connect(&url, &headers).await.err(), Some(503));
+    drop(first);
+    eventually("a place is free", async || {
+        Ears::connect(&url, &headers).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_its_pace_a_client_gets_what_waits_in_one_frame() {
+    // Ten at once, then one every six seconds.
+    let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "10")]).await;
+    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    for seq in 1..=10 {
+        publish(&grid.pool, &events_of("anna", 1)).await;
+        assert_eq!(ears.seq().await, seq);
+    }
+    for _ in 0..30 {
+        publish(&grid.pool, &events_of("anna", 1)).await;
+    }
+    for seq in 11..=40 {
+        assert_eq!(ears.seq().await, seq);
+    }
+    // Hello, the ten, and two or three more on a slow machine.
+    assert!(ears.frames.len() <= 14, "{:?}", ears.frames);
+    assert_eq!(ears.frames.iter().sum::<usize>(), 41);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_closes_nobody_who_reads() {
+    let grid = Grid::start_with(&[("WEBSOCKET_EVENT_BUFFER_SIZE", "10")]).await;
+    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    for _ in 0..3 {
+        publish(&grid.pool, &events_of("anna", 3_000)).await;
+    }
+    for seq in 1..=9_000 {
+        assert_eq!(ears.seq().await, seq);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there() {
+    let grid = Grid::without_service(&[
+        ("WEBSOCKET_EVENT_BUFFER_SIZE", "100"),
+        ("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000"),
+    ])
+    .await;
+    let server = grid.spawn(&[]).await;
+    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 0).await;
+    let reason = "x".repeat(20_000);
+    let big = vec![event_of("anna", EventType::MintFailed, &reason); 100];
+    let operator = Api::new(&server.api_url, "an admin", Role::Admin);
+    eventually("the service gives up on it", async || {
+        publish(&grid.pool, &big).await;
+        let metrics = operator.get_text("/metrics").await;
+        metrics
+            .lines()
+            .any(|line| line == "gridtokenx_websocket_errors_total 1")
+            .then_some(())
+    })
+    .await;
+    let mut seen = 0;
+    let (code, reason) = loop {
+        match ears.next().await {
+            Next::Message(message) => {
+                seen += 1;
+                assert_eq!(message["seq"], seen, "no silent gap");
+            }
+            Next::Closed(Some(farewell)) => break farewell,
+            Next::Closed(None) => panic!("closed without a word after {seen}"),
+        }
+    };
+    assert_eq!(code, 4408);
+    assert!(
+        reason.ends_with(&format!("resume after {seen}")),
+        "{reason}, seen {seen}"
+    );
+    let mut again = Ears::resumed(&server.api_url, "anna", Role::User, seen).await;
+    for seq in seen + 1..=last_seq(&grid.pool).await {
+        assert_eq!(again.seq().await, seq);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_heard_within_milliseconds_of_its_commit() {
+    let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
+    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        publish(&grid.pool, &events_of("anna", 1)).await;
+        let committed_at = std::time::Instant::now();
+        ears.seq().await;
+        took.push(committed_at.elapsed());
+    }
+    took.sort();
+    println!(
+        "p50 {:?}, p90 {:?}, p99 {:?}",
+        took[100], took[180], took[197]
+    );
+    // Ten times what it takes beside nothing else: it fails when somebody waits for a poll.
+    assert!(took[100] < Duration::from_millis(100), "{:?}", took[100]);
+}
