@@ -34,5 +34,5 @@ mod verdict;
 pub use difference::Difference;
 pub use error::AuditError;
 pub use examine::audit;
-pub use report::{AuditReport, ForeignMint, Outstanding, Total};
 pub(crate) use report::with_sentences;
+pub use report::{AuditReport, ForeignMint, Outstanding, Total};

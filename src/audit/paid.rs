@@ -38,7 +38,7 @@ pub(super) enum Examined {
     Landed {
         booked: BookedTransaction,
         /// `None`: no endpoint shows it.
-        on_chain: Option<ChainMint>,
+        on_chain: Option<Box<ChainMint>>,
         differences: Vec<Difference>,
     },
 }
@@ -72,7 +72,7 @@ pub(super) async fn examine(
             else {
                 continue;
             };
-            paid.count(&booked, on_chain.as_ref());
+            paid.count(&booked, on_chain.as_deref());
             if let Some(on_chain) = &on_chain {
                 each(on_chain);
             }
@@ -124,7 +124,7 @@ async fn examine_one(
         }
         return Ok(Examined::Landed {
             booked,
-            on_chain: Some(on_chain),
+            on_chain: Some(Box::new(on_chain)),
             differences,
         });
     }

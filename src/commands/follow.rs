@@ -56,7 +56,7 @@ pub enum FollowStep<'a> {
     },
     /// An event, parsed and as it came.
     Event {
-        message: FeedMessage,
+        message: Box<FeedMessage>,
         raw: &'a str,
     },
     /// Events between two numbers are no longer kept: the server says which.
@@ -218,7 +218,10 @@ async fn listen_once(
                 Ok(message) if message.r#type == "gap" => on(FollowStep::Gap { raw }),
                 Ok(message) if message.seq.is_some() => {
                     *last_seen = message.seq;
-                    on(FollowStep::Event { message, raw });
+                    on(FollowStep::Event {
+                        message: Box::new(message),
+                        raw,
+                    });
                 }
                 _ => on(FollowStep::Remark { raw }),
             }

@@ -51,7 +51,7 @@ pub fn with_development_secret(
     // A token may be asked for before anything ever ran here.
     let secret = std::fs::create_dir_all(data_dir)
         .and_then(|()| atomic_file::read_or_create(&path, draw))
-        .and_then(|bytes| String::from_utf8(bytes).map_err(|error| io::Error::other(error)))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
         .map_err(|source| TokenError::Secret {
             path: path.clone(),
             source,

@@ -22,11 +22,11 @@ pub struct AuthConfig {
     pub jwt_jwks_url: Option<Url>,
 
     /// Issuer that a token must name: text
-    #[arg(id = "JWT_ISSUER", env, long = "jwt-issuer", value_parser = text_that("text", is_not_blank))]
+    #[arg(id = "JWT_ISSUER", env, long = "jwt-issuer", value_parser = text_that::<String>("text", is_not_blank))]
     pub jwt_issuer: Option<String>,
 
     /// Audience that a token must name: text
-    #[arg(id = "JWT_AUDIENCE", env, long = "jwt-audience", value_parser = text_that("text", is_not_blank))]
+    #[arg(id = "JWT_AUDIENCE", env, long = "jwt-audience", value_parser = text_that::<String>("text", is_not_blank))]
     pub jwt_audience: Option<String>,
 }
 
@@ -40,6 +40,6 @@ fn is_trustworthy(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && loopback)
 }
 
-fn is_not_blank(text: &String) -> bool {
-    !text.trim().is_empty()
+fn is_not_blank(text: &impl AsRef<str>) -> bool {
+    !text.as_ref().trim().is_empty()
 }

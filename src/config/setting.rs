@@ -17,11 +17,13 @@ const OUT_OF_RANGE: Wrong = "is out of range";
 /// Longer values are cut in a refusal: it is a sentence, not a dump.
 const SHOWN_CHARS_MAX: usize = 60;
 
+type Reader<T> = Arc<dyn Fn(&str) -> Result<T, Wrong> + Send + Sync>;
+
 /// Reads the text of one setting, for clap. `allowed` completes the sentence "give …".
 #[derive(Clone)]
 pub(super) struct Setting<T> {
     allowed: String,
-    read: Arc<dyn Fn(&str) -> Result<T, Wrong> + Send + Sync>,
+    read: Reader<T>,
 }
 
 impl<T: 'static> Setting<T> {

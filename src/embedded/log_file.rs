@@ -86,7 +86,7 @@ pub(super) fn reason(tail: &str) -> String {
     lines()
         .rev()
         .find_map(|line| error(line).map(|start| &line[start..]))
-        .or_else(|| lines().last())
+        .or_else(|| lines().next_back())
         .unwrap_or("it ended without a word")
         .chars()
         .take(REASON_CHARS_MAX)

@@ -152,12 +152,12 @@ impl Site {
         }
         let kept = self.home.load(PORT_FILE).and_then(|port| port.parse().ok());
         let any = std::iter::repeat_with(|| rand::rng().random_range(PORTS));
-        let mut ports = kept
+        let ports = kept
             .into_iter()
             .chain(any.take(PORT_TRIES))
             .filter(|port| is_free(*port));
         let mut refused = None;
-        while let Some(port) = ports.next() {
+        for port in ports {
             match self.launch_on(port).await {
                 // Someone took it between our look and the start.
                 Err(error @ EmbeddedError::Exited { .. }) if !is_free(port) => {

@@ -92,7 +92,8 @@ impl Desk {
         let mut answers = Vec::with_capacity(batch.len());
         // Last in, first out, and later halves go in first: answers come in the order of requests, and among equals the
         // first still wins.
-        let mut parts: Vec<Range<usize>> = vec![0..batch.len()];
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        parts.push(0..batch.len());
         while let Some(part) = parts.pop() {
             match self.store(&batch[part.clone()]).await {
                 Ok(stored) => answers.extend(stored),

@@ -19,9 +19,7 @@ const HTTP_BUCKETS: &[f64] = &[
 ];
 
 /// A batch holds one item to a thousand.
-const ITEM_BUCKETS: &[f64] = &[
-    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0,
-];
+const ITEM_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 /// The process's metrics. `metrics` has one recorder per process, so several servers in one process share it.
 #[derive(Clone)]

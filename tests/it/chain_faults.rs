@@ -51,7 +51,10 @@ async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
                     swallowed.insert(wire);
                     return swallow(parameters);
                 }
-                assert!(scanned.load(Ordering::SeqCst), "signed anew without a scan of the blocks");
+                assert!(
+                    scanned.load(Ordering::SeqCst),
+                    "signed anew without a scan of the blocks"
+                );
                 Verdict::Forward
             }
             "getBlock" => {
@@ -92,7 +95,11 @@ async fn a_transaction_that_lands_late_is_paid_by_the_same_bytes() {
             }
             let mut sends = sends.lock().unwrap();
             *sends += 1;
-            if *sends <= 2 { swallow(parameters) } else { Verdict::Forward }
+            if *sends <= 2 {
+                swallow(parameters)
+            } else {
+                Verdict::Forward
+            }
         });
     }
     meter.report("1").await;
@@ -122,8 +129,7 @@ async fn a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_in_a_nodes_history_is_no_proof() {
     let proxy = Proxy::start(&world().rpc_url).await;
-    let mut grid =
-        Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "5")]).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "5")]).await;
     grid.serve().await;
     let meter = grid.meter().await;
     let holes_met = Arc::new(Mutex::new(0_u32));
@@ -138,7 +144,9 @@ async fn a_hole_in_a_nodes_history_is_no_proof() {
             }
             "getBlocks" => Verdict::Edit(|slots| {
                 let kept = slots.as_array().unwrap().iter();
-                kept.filter(|slot| slot.as_u64().unwrap() % 10 != 0).cloned().collect()
+                kept.filter(|slot| slot.as_u64().unwrap() % 10 != 0)
+                    .cloned()
+                    .collect()
             }),
             _ => Verdict::Forward,
         });
@@ -146,7 +154,11 @@ async fn a_hole_in_a_nodes_history_is_no_proof() {
     meter.report("1").await;
     // Unproven for longer than the limit: quarantined, and nothing new is signed.
     grid.until_count("quarantined", 1).await;
-    assert_eq!(signatures(&grid).await.len(), 1, "no proof, no new signature");
+    assert_eq!(
+        signatures(&grid).await.len(),
+        1,
+        "no proof, no new signature"
+    );
     // The node's history is whole again: the proof is found, and quarantine ends by itself.
     proxy.forward_everything();
     grid.until_count("finalized", 1).await;
@@ -158,8 +170,12 @@ async fn a_hole_in_a_nodes_history_is_no_proof() {
 async fn a_fork_is_healed_with_the_same_bytes() {
     let state = TempDir::new("fork");
     let slot_ms = ("LOCALNET_SLOT_MS", "100");
-    let mut chain =
-        Localnet::start_with(State::In(state.path().to_owned()), "127.0.0.1:0", &[slot_ms]).await;
+    let mut chain = Localnet::start_with(
+        State::In(state.path().to_owned()),
+        "127.0.0.1:0",
+        &[slot_ms],
+    )
+    .await;
     let mut grid = Grid::on_chain(&chain.rpc_url.clone(), &[]).await;
     grid.serve().await;
     let meters = {

@@ -32,7 +32,10 @@ async fn several_readings_of_one_wallet_are_one_payment() {
     let submissions: Vec<Value> = (0..40).map(|_| meter.next_submission("0.1")).collect();
     let answer = meter
         .api
-        .post("/api/meters/submit-readings", &json!({ "readings": submissions }))
+        .post(
+            "/api/meters/submit-readings",
+            &json!({ "readings": submissions }),
+        )
         .await
         .ok();
     assert_eq!(answer["accepted"], 40);
@@ -42,7 +45,10 @@ async fn several_readings_of_one_wallet_are_one_payment() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    assert!(transactions <= 3, "{transactions} transactions for one wallet");
+    assert!(
+        transactions <= 3,
+        "{transactions} transactions for one wallet"
+    );
     grid.audit_holds().await;
 }
 
@@ -83,7 +89,10 @@ async fn two_processes_on_one_database_pay_two_thousand_readings_once() {
                 .collect();
             meter
                 .api
-                .post("/api/meters/submit-readings", &json!({ "readings": readings }))
+                .post(
+                    "/api/meters/submit-readings",
+                    &json!({ "readings": readings }),
+                )
                 .await
                 .ok()
         });
@@ -103,7 +112,9 @@ async fn survives_a_kill_at(point: &str) {
     let grid = Grid::without_service(&[]).await;
     let mut server = grid.spawn(&[]).await;
     let meter = server.user("prosumer").meter().await;
-    let submissions: Vec<Value> = (0..READINGS).map(|_| meter.next_submission("0.75")).collect();
+    let submissions: Vec<Value> = (0..READINGS)
+        .map(|_| meter.next_submission("0.75"))
+        .collect();
     server.kill9().await;
 
     let failpoints = format!("{point}=return(kill)");

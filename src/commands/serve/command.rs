@@ -23,8 +23,7 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once, and loses nothing: the ledger recovers.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
     args.config.check_complete()?;
-    telemetry::init_logs(&args.config.log)
-        .map_err(|error| StartError::Other(error.to_string()))?;
+    telemetry::init_logs(&args.config.log).map_err(|error| StartError::Other(error.to_string()))?;
     let stop = stop_on_signal().map_err(|error| StartError::Other(error.to_string()))?;
     let service = tokio::select! {
         started = start(args.config) => started?,

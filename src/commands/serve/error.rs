@@ -13,7 +13,9 @@ use crate::queue::ProcessError;
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("DATABASE_URL is not a Postgres URL: write postgres://user:password@host:port/database")]
+    #[error(
+        "DATABASE_URL is not a Postgres URL: write postgres://user:password@host:port/database"
+    )]
     DatabaseUrl,
     #[error("the database does not answer: {0}")]
     Database(#[from] sqlx::Error),
@@ -28,21 +30,35 @@ pub enum StartError {
     Chain(#[from] ChainError),
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    #[error("SOLANA_KEYPAIR_PATH is not set: name the file of the mint authority's keypair (only a local chain makes its own)")]
+    #[error(
+        "SOLANA_KEYPAIR_PATH is not set: name the file of the mint authority's keypair (only a local chain makes its own)"
+    )]
     NoKeypair,
-    #[error("SOLANA_MINT_ADDRESS is not set: name the token's mint (only a local chain makes its own)")]
+    #[error(
+        "SOLANA_MINT_ADDRESS is not set: name the token's mint (only a local chain makes its own)"
+    )]
     NoMint,
     #[error("SOLANA_MINT_ADDRESS={mint} is no mint of the SPL token program on this chain")]
     NotAMint { mint: String },
-    #[error("the mint {mint} has {found} decimals, TOKENIZATION_DECIMALS says {configured}: they must be equal")]
-    Decimals { mint: String, found: u8, configured: u8 },
-    #[error("the keypair {authority} is not the mint authority of {mint}: SOLANA_KEYPAIR_PATH must name the authority's file")]
+    #[error(
+        "the mint {mint} has {found} decimals, TOKENIZATION_DECIMALS says {configured}: they must be equal"
+    )]
+    Decimals {
+        mint: String,
+        found: u8,
+        configured: u8,
+    },
+    #[error(
+        "the keypair {authority} is not the mint authority of {mint}: SOLANA_KEYPAIR_PATH must name the authority's file"
+    )]
     NotTheAuthority { mint: String, authority: String },
     #[error(transparent)]
     Binding(#[from] BindingError),
     #[error(transparent)]
     Process(#[from] ProcessError),
-    #[error("HTTP_ADDR={address} cannot be listened on: {source}; choose another port, or stop what uses it")]
+    #[error(
+        "HTTP_ADDR={address} cannot be listened on: {source}; choose another port, or stop what uses it"
+    )]
     Listen {
         address: SocketAddr,
         source: std::io::Error,

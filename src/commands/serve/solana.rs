@@ -78,17 +78,20 @@ fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
     let authority = match &config.solana.keypair_path {
         Some(path) => read_keypair(path)?,
         None if is_local => {
-            std::fs::create_dir_all(&config.data_dir.path)
-                .map_err(|error| StartError::Other(format!(
+            std::fs::create_dir_all(&config.data_dir.path).map_err(|error| {
+                StartError::Other(format!(
                     "GRIDTOKENX_DATA_DIR={} cannot be made: {error}",
                     config.data_dir.path.display()
-                )))?;
+                ))
+            })?;
             read_or_create_keypair(&config.data_dir.path.join(LOCAL_AUTHORITY_FILE))?
         }
         None => return Err(StartError::NoKeypair),
     };
     let fee_payer = match config.solana.fee_payer_path() {
-        Some(path) if Some(path) != config.solana.keypair_path.as_ref() => Some(read_keypair(path)?),
+        Some(path) if Some(path) != config.solana.keypair_path.as_ref() => {
+            Some(read_keypair(path)?)
+        }
         _ => None,
     };
     Ok(MintSigner::new(authority, fee_payer))
@@ -107,7 +110,9 @@ async fn check_mint(
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
         .value;
-    let not_a_mint = || StartError::NotAMint { mint: mint.to_string() };
+    let not_a_mint = || StartError::NotAMint {
+        mint: mint.to_string(),
+    };
     let account = account.ok_or_else(not_a_mint)?;
     if account.owner != spl_token_interface::ID {
         return Err(not_a_mint());

@@ -13,8 +13,8 @@ use super::{StartError, database, solana};
 use crate::admin::{Settings, SettingsWatch};
 use crate::api::{self, AppState, Authenticator, RateLimiter, Services};
 use crate::chain;
-use crate::config::Config;
 use crate::commands::tokens;
+use crate::config::Config;
 use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
@@ -74,13 +74,8 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         health.clone(),
         stops.last.clone(),
     ));
-    let feed = feed::Hub::start(
-        pool.clone(),
-        wake.clone(),
-        &background,
-        stops.last.clone(),
-    )
-    .await?;
+    let feed =
+        feed::Hub::start(pool.clone(), wake.clone(), &background, stops.last.clone()).await?;
     let minter = Minter::start(
         pool.clone(),
         solana.endpoints.clone(),

@@ -1,6 +1,7 @@
 //! The one Postgres cluster and the one local chain that all tests of a run share. Each test has its own database and its
 //! own mint, so they do not see each other. Both end with this process, however it ends.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -26,7 +27,9 @@ pub fn world() -> &'static World {
     WORLD.get_or_init(|| {
         // TEST_LOG=debug shows what the services of this process log.
         if let Ok(level) = std::env::var("TEST_LOG") {
-            let log = Config::from_flags([format!("--log-level={level}")]).unwrap().log;
+            let log = Config::from_flags([format!("--log-level={level}")])
+                .unwrap()
+                .log;
             gridtokenx::telemetry::init_logs(&log).unwrap();
         }
         let starter = std::thread::spawn(|| {
@@ -56,6 +59,8 @@ async fn start() -> World {
         .args(["-c", "read -r _; kill -9 \"$1\"", "watchdog"])
         .arg(localnet.pid.to_string())
         .stdin(Stdio::piped())
+        // A signal to the tests' group must not end the one who cleans up after them.
+        .process_group(0)
         .spawn()
         .unwrap();
     let rpc_url = localnet.rpc_url.clone();
