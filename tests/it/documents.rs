@@ -151,6 +151,7 @@ fn every_file_that_is_named_exists() {
 #[test]
 fn every_bound_is_a_constant_of_the_file_that_is_named() {
     let page = Document::read(root().join("docs/architecture.md"));
+    let settings = gridtokenx::config::env_example();
     let mut found = 0;
     for row in page.text.lines().filter(|line| line.starts_with('|')) {
         let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
@@ -159,14 +160,11 @@ fn every_bound_is_a_constant_of_the_file_that_is_named() {
             continue;
         };
         let source = std::fs::read_to_string(root().join(file)).unwrap();
-        // Settings are upper case too, and are no constants of a file.
-        let is_constant = |name: &&&str| {
-            name.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !row.contains("POST")
-        };
-        for name in names.iter().filter(is_constant) {
-            if gridtokenx::config::env_example().contains(&format!("\n{name}=")) {
-                continue;
-            }
+        let constants = names.iter().filter(|name| {
+            let is_upper_case = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            is_upper_case && !settings.contains(&format!("\n{name}="))
+        });
+        for name in constants {
             found += 1;
             assert!(
                 source.contains(&format!("const {name}:")),
