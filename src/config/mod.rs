@@ -21,6 +21,8 @@ mod connections;
 mod env_example;
 mod error;
 mod minting;
+#[cfg(test)]
+mod readme;
 mod secret;
 mod service;
 mod setting;

@@ -3,6 +3,7 @@
 mod api;
 mod audit;
 mod chain_faults;
+mod documents;
 mod embedded;
 mod exactly_once;
 mod feed;
