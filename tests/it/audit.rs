@@ -41,6 +41,11 @@ impl Authority {
         }
     }
 
+    /// Who pays for what [`send`](Self::send) sends.
+    pub fn payer(&self) -> Pubkey {
+        self.keypair.pubkey()
+    }
+
     /// Mints to the meter's wallet, whose account is there, without any service.
     pub fn mint_to(&self, meter: &Meter, base_units: u64) -> Instruction {
         let account = get_associated_token_address(&meter.wallet.pubkey(), &self.mint);

@@ -1,9 +1,12 @@
 //! The integration tests: real Postgres, real local chain, the real program. One file for each promise.
 
+mod accounts;
 mod api;
 mod audit;
 mod chain_faults;
+mod database_faults;
 mod documents;
+mod drain;
 mod embedded;
 mod exactly_once;
 mod feed;
@@ -16,6 +19,7 @@ mod intake_faults;
 mod intake_rules;
 mod localnet;
 mod meters;
+mod queue;
 mod readings;
 mod restore;
 mod run;

@@ -44,9 +44,14 @@ impl Grid {
     pub async fn on_chain(rpc_url: &str, settings: &[(&'static str, &str)]) -> Grid {
         let name = format!("grid_{}", uuid::Uuid::now_v7().simple());
         let database_url = world().cluster.create_database(&name).await.unwrap();
-        let pool = PgPool::connect(&database_url).await.unwrap();
+        Grid::on(&database_url, rpc_url, settings).await
+    }
+
+    /// On this very database and chain.
+    pub async fn on(database_url: &str, rpc_url: &str, settings: &[(&'static str, &str)]) -> Grid {
+        let pool = PgPool::connect(database_url).await.unwrap();
         Grid {
-            database_url,
+            database_url: database_url.to_owned(),
             rpc_url: rpc_url.to_owned(),
             data_dir: TempDir::new("grid"),
             pool,
@@ -139,6 +144,11 @@ impl Grid {
             (self.count(state).await == wanted).then_some(())
         })
         .await;
+    }
+
+    /// Waits until it is so.
+    pub async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+        eventually(what, async || is_so().await.then_some(())).await;
     }
 
     /// The audit's report.

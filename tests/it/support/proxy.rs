@@ -16,6 +16,8 @@ pub enum Verdict {
     Forward,
     /// Forwarded, and the client is told that it took too long.
     ForwardThenTimeOut,
+    /// Not forwarded, and never answered.
+    Hang,
     /// Not forwarded; this is the result.
     Answer(Value),
     /// Forwarded; the result is changed on its way back.
@@ -86,6 +88,7 @@ async fn pass_on(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
             forward(&shared, body).await;
             StatusCode::GATEWAY_TIMEOUT.into_response()
         }
+        Verdict::Hang => std::future::pending().await,
         Verdict::Answer(result) => {
             respond(json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
         }

@@ -1,0 +1,68 @@
+//! Postgres goes away in the middle of the work, and comes back.
+
+use std::time::Duration;
+
+use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::world::world;
+use crate::support::{Grid, Meter, eventually};
+
+/// Submits until it is answered: a database that is away is a 503 that says so, or a broken connection.
+async fn report_until_accepted(meter: &Meter) {
+    let submission = meter.next_submission("0.1");
+    eventually("the reading is accepted", async || {
+        let answer = meter
+            .api
+            .try_post("/api/meters/submit-reading", &submission)
+            .await
+            .ok()?;
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_postgres_in_the_middle_loses_nothing_and_pays_once() {
+    const ROUNDS: i64 = 3;
+    const READINGS_PER_ROUND: i64 = 30;
+    let mut cluster = PostgresCluster::start(PostgresOptions::ephemeral())
+        .await
+        .unwrap();
+    let database_url = cluster.create_database("grid").await.unwrap();
+    let mut grid = Grid::on(&database_url, &world().rpc_url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    for round in 1..=ROUNDS {
+        for _ in 0..READINGS_PER_ROUND {
+            report_until_accepted(&meter).await;
+        }
+        let postmaster = Pid::from_raw(i32::try_from(cluster.pid()).unwrap());
+        // Fast shutdown, or none at all.
+        let signal = if round % 2 == 0 {
+            Signal::SIGINT
+        } else {
+            Signal::SIGKILL
+        };
+        kill(postmaster, signal).unwrap();
+        cluster.exited().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.ensure_alive().await.unwrap();
+    }
+    let total = ROUNDS * READINGS_PER_ROUND;
+    eventually("everything is finalized", async || {
+        let finalized: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM readings WHERE state = 'finalized'")
+                .fetch_one(&grid.pool)
+                .await
+                .ok()?;
+        (finalized == total).then_some(())
+    })
+    .await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "9000000000");
+    assert!(grid.stop().await);
+    cluster.stop().await;
+}

@@ -1,0 +1,207 @@
+//! The queue may lose a job, run it twice, or die with it: the sweep and the other processes see to it.
+
+use serde_json::json;
+
+use crate::support::world::world;
+use crate::support::{Grid, Proxy, Verdict, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_whose_job_is_lost_is_found_by_the_sweep() {
+    let grid = Grid::start_with(&[
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
+        ("MINT_LINGER_MS", "1000"),
+    ])
+    .await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    // While the Minter lingers.
+    sqlx::query("DELETE FROM apalis.jobs WHERE job_type = 'MintReading'")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE readings SET next_attempt_at = now() - INTERVAL '1 second'")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_processes_each_tick_is_one_sweep() {
+    let grid = Grid::without_service(&[("TOKENIZATION_POLLING_INTERVAL_SECS", "1")]).await;
+    let _first = grid.spawn(&[]).await;
+    let _second = grid.spawn(&[]).await;
+    let ticks = async || -> Vec<(String, String, i32)> {
+        sqlx::query_as(
+            "SELECT idempotency_key, status, attempts
+             FROM apalis.jobs
+             WHERE job_type = 'SweepUnminted'
+             ORDER BY idempotency_key",
+        )
+        .fetch_all(&grid.pool)
+        .await
+        .unwrap()
+    };
+    let done = eventually("four sweeps have run", async || {
+        let done: Vec<_> = ticks()
+            .await
+            .into_iter()
+            .filter(|tick| tick.1 == "Done")
+            .collect();
+        (done.len() >= 4).then_some(done)
+    })
+    .await;
+    for (tick, _, attempts) in done {
+        assert_eq!(attempts, 1, "{tick} ran once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_auto_mint_off_readings_are_kept_and_not_minted() {
+    let grid = Grid::start_with(&[
+        ("TOKENIZATION_AUTO_MINT_ENABLED", "false"),
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
+    ])
+    .await;
+    let meter = grid.meter().await;
+    for _ in 0..5 {
+        meter.report("1").await;
+    }
+    eventually("their jobs and a sweep are done", async || {
+        let done: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM apalis.jobs WHERE status = 'Done'")
+                .fetch_one(&grid.pool)
+                .await
+                .unwrap();
+        (done >= 6).then_some(())
+    })
+    .await;
+    assert_eq!(grid.count("pending").await, 5);
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["outstanding"]["readings"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_killed_process_run_elsewhere() {
+    let grid = Grid::without_service(&[]).await;
+    let mut stuck = grid
+        .spawn(&[("FAILPOINTS", "queue.picked=return(stall)")])
+        .await;
+    let meter = stuck.user("prosumer").meter().await;
+    for _ in 0..8 {
+        meter.report("1").await;
+    }
+    eventually("all eight jobs are claimed", async || {
+        let claimed: i64 = sqlx::query_scalar(
+            "SELECT count(*)
+             FROM apalis.jobs
+             WHERE job_type = 'MintReading' AND status IN ('Queued', 'Running')",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        (claimed == 8).then_some(())
+    })
+    .await;
+    stuck.kill9().await;
+    let _other = grid.spawn(&[]).await;
+    grid.until_count("finalized", 8).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_wakes_up_late_pays_nothing_twice() {
+    let grid = Grid::without_service(&[]).await;
+    let release = grid.data_dir.path().join("go on");
+    let asleep = grid
+        .spawn(&[
+            ("FAILPOINTS", "mint.signed=1*return(stall)"),
+            ("FAILPOINTS_RELEASE", release.to_str().unwrap()),
+        ])
+        .await;
+    let meter = asleep.user("prosumer").meter().await;
+    let mut readings = Vec::new();
+    for _ in 0..6 {
+        readings.push(meter.report("1").await);
+    }
+    // Another process gets the same readings while the first one holds signed bytes.
+    let _other = grid.spawn(&[]).await;
+    let ids: Vec<uuid::Uuid> = readings.iter().map(|id| id.parse().unwrap()).collect();
+    eventually("the other process has them all", async || {
+        sqlx::query(
+            "UPDATE apalis.jobs
+             SET status = 'Pending', lock_by = NULL, run_at = now()
+             WHERE job_type = 'MintReading' AND status IN ('Queued', 'Running')
+               AND idempotency_key IN (
+                   SELECT id::TEXT FROM readings WHERE state = 'pending' AND id = ANY($1))",
+        )
+        .bind(&ids)
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+        (grid.count("pending").await == 0).then_some(())
+    })
+    .await;
+    std::fs::write(&release, "").unwrap();
+    grid.until_count("finalized", 6).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "6000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(
+        &proxy.url,
+        &[
+            ("TOKENIZATION_INITIAL_RETRY_DELAY_SECS", "1"),
+            ("TOKENIZATION_MAX_RETRY_ATTEMPTS", "1"),
+            ("MINT_LINGER_MS", "300"),
+        ],
+    )
+    .await;
+    grid.serve().await;
+    let (bad, good) = (grid.meter().await, grid.meter().await);
+    let bad_wallet = solana_sdk::signature::Signer::pubkey(&bad.wallet);
+    // The chain would refuse every payment to this one wallet.
+    proxy.obey(move |method, parameters| {
+        if method != "simulateTransaction" {
+            return Verdict::Forward;
+        }
+        use base64::Engine;
+        let wire = base64::engine::general_purpose::STANDARD
+            .decode(parameters[0].as_str().unwrap())
+            .unwrap();
+        let transaction: solana_sdk::transaction::Transaction =
+            bincode::deserialize(&wire).unwrap();
+        let message = &transaction.message;
+        let touched = message.instructions.iter().position(|instruction| {
+            instruction
+                .accounts
+                .iter()
+                .any(|account| message.account_keys[usize::from(*account)] == bad_wallet)
+        });
+        match touched {
+            None => Verdict::Forward,
+            Some(index) => Verdict::Answer(json!({
+                "context": { "slot": 1 },
+                "value": {
+                    "err": { "InstructionError": [index, { "Custom": 17 }] },
+                    "logs": [], "accounts": null, "unitsConsumed": 0, "returnData": null
+                }
+            })),
+        }
+    });
+    let refused = bad.report("1").await;
+    for _ in 0..5 {
+        good.report("1").await;
+    }
+    grid.until_count("finalized", 5).await;
+    grid.until_count("failed", 1).await;
+    let reading = bad.api.get(&format!("/api/readings/{refused}")).await.ok();
+    assert_eq!(reading["attempts"], 2, "the first try and one retry");
+    let error = reading["last_error"].as_str().unwrap();
+    assert!(error.contains("simulation refused its payment"), "{error}");
+    grid.audit_holds().await;
+}
