@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use url::Url;
 
 use super::EmbeddedError;
 use super::child::ChildProcess;
