@@ -3,6 +3,8 @@
 //! Each process holds a session advisory lock named after its number. A lock that anybody can take belongs to a process
 //! that is gone, and its jobs are handed back within seconds, whatever clocks and heartbeats say.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
@@ -28,6 +30,8 @@ pub enum ProcessError {
 pub struct ProcessLock {
     number: i32,
     worker_prefix: String,
+    /// Name of the worker that runs now, by kind.
+    workers: Arc<Mutex<HashMap<&'static str, String>>>,
 }
 
 impl ProcessLock {
@@ -46,12 +50,21 @@ impl ProcessLock {
         Ok(ProcessLock {
             number: number as i32,
             worker_prefix,
+            workers: Arc::default(),
         })
     }
 
-    /// The name of a worker: unique for each process start and each restart of the worker within it.
-    pub fn worker_name(&self, kind: &str, restart: usize) -> String {
-        format!("{}-{kind}-{restart}", self.worker_prefix)
+    /// The name of a worker that starts: unique for each process start and each restart of the worker within it. What an
+    /// earlier worker of its kind had claimed is handed back from now on.
+    pub fn worker_name(&self, kind: &'static str, restart: usize) -> String {
+        let name = format!("{}-{kind}-{restart}", self.worker_prefix);
+        self.workers().insert(kind, name.clone());
+        name
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<&'static str, String>> {
+        // Only whole names are put in: a panic elsewhere leaves nothing half done.
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Holds the lock on a connection of its own, opened again when it breaks, and hands back the jobs of dead processes.
@@ -66,6 +79,9 @@ impl ProcessLock {
                     None
                 }
             };
+            if let Err(error) = self.hand_back_jobs_of_earlier_workers(&pool).await {
+                tracing::debug!(%error, "could not look for jobs of earlier workers");
+            }
             if let Err(error) = self.hand_back_jobs_of_the_dead(&pool).await {
                 tracing::debug!(%error, "could not look for dead processes");
             }
@@ -94,6 +110,34 @@ impl ProcessLock {
             .execute(&mut connection)
             .await?;
         Ok(connection)
+    }
+
+    /// A worker that ended with an error (the database went away) left its jobs claimed under its name. Its handlers ended
+    /// with it.
+    async fn hand_back_jobs_of_earlier_workers(&self, pool: &PgPool) -> sqlx::Result<()> {
+        let current: Vec<String> = self.workers().values().cloned().collect();
+        let released = sqlx::query(
+            "UPDATE apalis.jobs
+             SET status = 'Pending', lock_by = NULL, lock_at = NULL
+             WHERE status IN ('Queued', 'Running')
+               AND lock_by IN (
+                   SELECT id
+                   FROM apalis.workers
+                   WHERE starts_with(id, $1) AND id <> ALL($2)
+               )",
+        )
+        .bind(&self.worker_prefix)
+        .bind(current)
+        .execute(pool)
+        .await?
+        .rows_affected();
+        if released > 0 {
+            tracing::info!(
+                jobs = released,
+                "handed back the jobs of a worker that had ended"
+            );
+        }
+        Ok(())
     }
 
     /// Hands back what processes without a lock had claimed, and forgets them.

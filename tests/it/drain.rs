@@ -148,8 +148,10 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
         .map(|result| result["reading_id"].as_str().unwrap().to_owned())
         .collect();
 
-    grid.until("all jobs are claimed, and hang", async || claimed_jobs(&grid).await == 20)
-        .await;
+    grid.until("all jobs are claimed, and hang", async || {
+        claimed_jobs(&grid).await == 20
+    })
+    .await;
     server.signal(Signal::SIGTERM);
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.signal(Signal::SIGTERM);
