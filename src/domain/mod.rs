@@ -49,8 +49,6 @@ pub use reading_state::{ReadingEvent, ReadingState};
 pub use serial::{MeterSerial, SerialError};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
-pub use transaction::{
-    COMPUTE_UNITS_MAX, Payment, TRANSACTION_BYTES_MAX, instructions, paid_by_instruction,
-};
+pub use transaction::{COMPUTE_UNITS_MAX, Payment, TRANSACTION_BYTES_MAX, instructions};
 pub use transition::{IllegalTransition, UnknownState};
 pub use wallet::{Wallet, WalletError};

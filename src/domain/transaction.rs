@@ -190,18 +190,6 @@ pub fn instructions(
     instructions
 }
 
-/// Whose payment the instruction at `index` of [`instructions`] belongs to: the chain names the instruction that failed.
-/// `None` for compute limit and memo.
-pub fn paid_by_instruction(payments: &[Payment], index: usize) -> Option<&Payment> {
-    let mut first = 1;
-    payments.iter().find(|payment| {
-        let end = first + 1 + usize::from(payment.create_account);
-        let found = (first..end).contains(&index);
-        first = end;
-        found
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -338,28 +326,6 @@ mod tests {
             7
         );
         assert!(built[4].accounts.is_empty());
-    }
-
-    #[test]
-    fn the_failed_instruction_names_its_wallet() {
-        let keys = keys(false);
-        let payments = payments(&[true, false, true]);
-        let built = build(&payments, &keys);
-        for (index, instruction) in built.iter().enumerate() {
-            let expected = payments.iter().find(|payment| {
-                let account = payment.wallet.token_account(&keys.mint);
-                instruction
-                    .accounts
-                    .iter()
-                    .any(|meta| meta.pubkey == account)
-            });
-            assert_eq!(
-                paid_by_instruction(&payments, index),
-                expected,
-                "instruction {index}"
-            );
-        }
-        assert_eq!(paid_by_instruction(&payments, built.len()), None);
     }
 
     /// The limit is the transaction's own: it pays for the steps of the search that its wallets take.

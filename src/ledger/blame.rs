@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::domain::Wallet;
 
-/// The readings whose wallet or token account the failed instruction touches; empty when the error names no instruction, or
-/// one that belongs to no wallet.
+/// The readings whose token account the failed payment touches; empty when the error names no instruction, or one that is no
+/// payment. Creating an account fails for what the fee payer lacks, which is no reading's fault.
 pub fn readings_to_blame(
     message: &Message,
     error: &TransactionError,
@@ -21,6 +21,12 @@ pub fn readings_to_blame(
     let Some(instruction) = message.instructions.get(usize::from(*index)) else {
         return Vec::new();
     };
+    let program = message
+        .account_keys
+        .get(usize::from(instruction.program_id_index));
+    if program != Some(&spl_token_interface::ID) {
+        return Vec::new();
+    }
     let touched: Vec<Pubkey> = instruction
         .accounts
         .iter()
@@ -31,4 +37,39 @@ pub fn readings_to_blame(
         .filter(|(_, wallet)| touched.contains(&wallet.token_account(mint)))
         .map(|(id, _)| *id)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use solana_sdk::instruction::InstructionError;
+
+    use super::*;
+    use crate::domain::{BaseUnits, Memo, Payment, instructions};
+
+    #[test]
+    fn a_payment_is_its_wallets_fault_and_an_account_creation_nobodys() {
+        let (mint, payer) = (Pubkey::new_unique(), Pubkey::new_unique());
+        let wallets = [1, 2].map(|byte| Wallet::from_stored([byte; 32]));
+        let payments = wallets.map(|wallet| Payment {
+            wallet,
+            base_units: BaseUnits::new(1),
+            create_account: true,
+        });
+        let memo = Memo::new(1, [0; 32]).unwrap();
+        // Compute limit, then create and pay wallet by wallet, then the memo.
+        let list = instructions(&payments, &mint, &payer, &payer, &memo);
+        let message = Message::new(&list, Some(&payer));
+        let readings = wallets.map(|wallet| (Uuid::now_v7(), wallet));
+        let blamed = |index| {
+            let error = TransactionError::InstructionError(index, InstructionError::Custom(1));
+            readings_to_blame(&message, &error, &mint, &readings)
+        };
+        assert_eq!(blamed(2), [readings[0].0]);
+        assert_eq!(blamed(4), [readings[1].0]);
+        for nobodys in [0, 1, 3, 5, 9] {
+            assert!(blamed(nobodys).is_empty(), "instruction {nobodys}");
+        }
+        let of_the_payer = TransactionError::InsufficientFundsForFee;
+        assert!(readings_to_blame(&message, &of_the_payer, &mint, &readings).is_empty());
+    }
 }

@@ -42,7 +42,9 @@ pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
 pub use error::LedgerError;
-pub use record::{NewMintTransaction, PackedReading, RecordError, record, reserve_numbers};
+pub use record::{
+    NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
+};
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;

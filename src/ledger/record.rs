@@ -70,6 +70,27 @@ pub async fn reserve_numbers(pool: &PgPool, count: u64) -> sqlx::Result<u64> {
     Ok(first as u64)
 }
 
+/// Whether signing is refused now: asked before the work of a batch, which [`record`] would throw away.
+pub async fn may_sign(pool: &PgPool) -> Result<(), RecordError> {
+    let mut transaction = pool.begin().await.map_err(RecordError::NotRecorded)?;
+    let checked = breaker::check_may_sign(&mut transaction).await;
+    drop(transaction);
+    match checked {
+        Ok(()) => Ok(()),
+        Err(refused) => Err(refusal(pool, refused).await),
+    }
+}
+
+/// A changed identity opens the breaker for all processes.
+async fn refusal(pool: &PgPool, refused: SigningRefused) -> RecordError {
+    if matches!(refused, SigningRefused::IdentityChanged) {
+        if let Err(error) = breaker::open_if_identity_changed(pool).await {
+            return RecordError::NotRecorded(error);
+        }
+    }
+    refused.into()
+}
+
 /// Stores the transaction and turns its readings to `submitted`, all or nothing. `Ok` means: committed, send it.
 pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), RecordError> {
     let mut connection = pool.acquire().await.map_err(RecordError::NotRecorded)?;
@@ -78,12 +99,7 @@ pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), Recor
     if let Err(refused) = breaker::check_may_sign(&mut transaction).await {
         drop(transaction);
         drop(connection);
-        if matches!(refused, SigningRefused::IdentityChanged) {
-            breaker::open_if_identity_changed(pool)
-                .await
-                .map_err(RecordError::NotRecorded)?;
-        }
-        return Err(refused.into());
+        return Err(refusal(pool, refused).await);
     }
     insert(&mut transaction, new)
         .await

@@ -70,6 +70,9 @@ impl Batch<'_> {
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
         let permit = Arc::new(permit);
+        ledger::may_sign(&self.workshop.pool)
+            .await
+            .map_err(|error| error.to_string())?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
             let waiting: Vec<MintRequest> = self.unanswered();
@@ -388,10 +391,7 @@ impl Batch<'_> {
             .iter()
             .map(|reading| (reading.id, reading.wallet))
             .collect();
-        let mut to_blame = readings_to_blame(message, error, &self.workshop.mint, &wallets);
-        if let ([only], TransactionError::InstructionError(..)) = (wallets.as_slice(), error) {
-            to_blame = vec![only.0];
-        }
+        let to_blame = readings_to_blame(message, error, &self.workshop.mint, &wallets);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));

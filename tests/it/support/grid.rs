@@ -112,10 +112,6 @@ impl Grid {
         self.service.as_ref().expect("a service runs").api_url()
     }
 
-    pub fn ws_url(&self) -> String {
-        self.service.as_ref().expect("a service runs").ws_url()
-    }
-
     pub fn user(&self, subject: &str) -> Api {
         Api::new(&self.api_url(), subject, Role::User)
     }
