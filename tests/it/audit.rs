@@ -240,10 +240,21 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     let before = next_number(&grid).await;
     let meter = meter.at(&grid.user("prosumer"));
     meter.report("2").await;
-    eventually("the Minter has asked and was refused", async || {
-        (next_number(&grid).await > before).then_some(())
+    grid.until("the Minter has asked and was refused", async || {
+        let refused: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'MintReading' AND status = 'Failed')",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        refused
     })
     .await;
+    assert_eq!(
+        next_number(&grid).await,
+        before,
+        "nothing was even prepared"
+    );
     assert_eq!(grid.count("pending").await, 1);
     assert_eq!(authority.supply().await, 1_000_000_005);
     assert_eq!(notifications(&grid).await, 1, "told once");

@@ -184,10 +184,11 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
         });
         match touched {
             None => Verdict::Forward,
-            Some(index) => Verdict::Answer(json!({
+            // The account is created by the instruction before the payment.
+            Some(creation) => Verdict::Answer(json!({
                 "context": { "slot": 1 },
                 "value": {
-                    "err": { "InstructionError": [index, { "Custom": 17 }] },
+                    "err": { "InstructionError": [creation + 1, { "Custom": 17 }] },
                     "logs": [], "accounts": null, "unitsConsumed": 0, "returnData": null
                 }
             })),
