@@ -83,10 +83,10 @@ pub async fn may_sign(pool: &PgPool) -> Result<(), RecordError> {
 
 /// A changed identity opens the breaker for all processes.
 async fn refusal(pool: &PgPool, refused: SigningRefused) -> RecordError {
-    if matches!(refused, SigningRefused::IdentityChanged) {
-        if let Err(error) = breaker::open_if_identity_changed(pool).await {
-            return RecordError::NotRecorded(error);
-        }
+    if matches!(refused, SigningRefused::IdentityChanged)
+        && let Err(error) = breaker::open_if_identity_changed(pool).await
+    {
+        return RecordError::NotRecorded(error);
     }
     refused.into()
 }
