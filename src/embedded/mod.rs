@@ -17,7 +17,8 @@
 //! let url = cluster.database_url();
 //! cluster.exited().await;
 //! cluster.ensure_alive().await?; // again on the same port and state
-//! cluster.stop().await
+//! cluster.stop().await;
+//! # Ok(())
 //! # }
 //! ```
 

@@ -229,3 +229,36 @@ async fn an_outage_of_the_chain_uses_no_attempt_and_heals_by_itself() {
     assert_eq!(attempts, 0);
     grid.audit_holds().await;
 }
+
+/// The first transaction never lands; the process that proves it dead is killed at `point`, and its successor goes on.
+async fn survives_a_kill_while_burying(point: &str) {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let grid = Grid::on_chain(&proxy.url, &[]).await;
+    let failpoints = format!("{point}=return(kill)");
+    let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
+    let meter = server.user("prosumer").meter().await;
+    proxy.obey(|method, parameters| match method {
+        "sendTransaction" => swallow(parameters),
+        _ => Verdict::Forward,
+    });
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    let status = server.ended().await;
+    assert!(!status.success(), "it was killed at {point}");
+    proxy.forward_everything();
+    let _next = grid.spawn(&[]).await;
+    grid.until_count("finalized", 3).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "3000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_before_a_proven_death_commits() {
+    survives_a_kill_while_burying("ledger.before_dead_commit").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_after_a_proven_death_committed() {
+    survives_a_kill_while_burying("ledger.dead").await;
+}

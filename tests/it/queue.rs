@@ -111,6 +111,39 @@ async fn jobs_of_a_killed_process_run_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_dies_is_followed_by_another() {
+    let grid = Grid::without_service(&[
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
+        ("MINT_LINGER_MS", "500"),
+    ])
+    .await;
+    let mut first = grid.spawn(&[]).await;
+    let meter = first.user("prosumer").meter().await;
+    let submissions: Vec<_> = (0..4).map(|_| meter.next_submission("1")).collect();
+    let readings = json!({ "readings": submissions });
+    meter
+        .api
+        .post("/api/meters/submit-readings", &readings)
+        .await
+        .ok();
+    first.kill9().await;
+    sqlx::query("DELETE FROM apalis.jobs WHERE job_type = 'MintReading'")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    let mut sweeping = grid
+        .spawn(&[("FAILPOINTS", "queue.sweep=return(kill)")])
+        .await;
+    assert!(
+        !sweeping.ended().await.success(),
+        "it was killed in its sweep"
+    );
+    let _next = grid.spawn(&[]).await;
+    grid.until_count("finalized", 4).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_wakes_up_late_pays_nothing_twice() {
     let grid = Grid::without_service(&[]).await;
     let release = grid.data_dir.path().join("go on");
