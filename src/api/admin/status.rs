@@ -10,15 +10,15 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::AdminOnly;
-use super::problem::Problem;
-use super::state::AppState;
+use super::super::auth::AdminOnly;
+use super::super::problem::Problem;
+use super::super::state::AppState;
 use crate::admin::Backlog;
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
-pub fn routes() -> OpenApiRouter<AppState> {
+pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(status))
 }
 
