@@ -22,5 +22,6 @@ mod meters;
 mod queue;
 mod readings;
 mod restore;
+mod retry;
 mod run;
 mod support;
