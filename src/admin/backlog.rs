@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use crate::ledger::ReadingCounts;
+use crate::ledger::{MINT_PROMISE, ReadingCounts};
 
 /// Readings that are not minted or finalized, and what stands before them.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct UnmintedReadings {
     pub quarantined: i64,
     /// The part of `pending` that the toggle or the roll-out holds back.
     pub held: i64,
+    /// Waiting like the oldest one below, and for longer than [`MINT_PROMISE`].
+    pub overdue: i64,
     /// Acceptance of the oldest one that waits for the service and not for a person: neither held nor failed.
     pub oldest_waiting_at: Option<DateTime<Utc>>,
 }
@@ -75,10 +77,12 @@ impl Backlog {
                     count(*) FILTER (WHERE state = 'failed') AS failed,
                     count(*) FILTER (WHERE state = 'quarantined') AS quarantined,
                     count(*) FILTER (WHERE held) AS held,
+                    count(*) FILTER (WHERE held IS NOT TRUE AND state <> 'failed' AND promised_at < now() - $1) AS overdue,
                     min(accepted_at) FILTER (WHERE held IS NOT TRUE AND state <> 'failed') AS oldest_waiting_at
              FROM (
                  SELECT readings.state,
                         readings.accepted_at,
+                        GREATEST(readings.accepted_at, (SELECT changed_at FROM settings)) AS promised_at,
                         readings.state = 'pending' AND meters.rollout_bucket >= (
                             SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END
                             FROM settings
@@ -89,6 +93,7 @@ impl Backlog {
                  WHERE readings.state IN ('pending', 'submitted', 'failed', 'quarantined')
              ) AS unminted",
         )
+        .bind(MINT_PROMISE)
         .fetch_one(&mut *connection)
         .await?;
         let queue = sqlx::query_as(

@@ -39,7 +39,9 @@ pub async fn edge(request: Request, next: Next) -> Response {
         let answer = answer(request, next).await;
         let mut response = dress(&method, answer).await;
         let duration = started.elapsed();
-        count(response.status(), duration);
+        if !is_watcher(&route) {
+            count(response.status(), duration);
+        }
         tracing::info!(
             %method,
             route,
@@ -132,6 +134,12 @@ async fn sentence_of(body: Body) -> Option<String> {
     let bytes = axum::body::to_bytes(body, SENTENCE_BYTES_MAX).await.ok()?;
     let sentence = std::str::from_utf8(&bytes).ok()?.trim();
     (!sentence.is_empty()).then(|| sentence.to_owned())
+}
+
+/// Probes and scrapes come at a steady pace whatever users do: counted, they would hide how many of the users' requests fail,
+/// and a drain, which probes are told of by 503, would look like an outage.
+fn is_watcher(route: &str) -> bool {
+    route == "/metrics" || route.starts_with("/health/")
 }
 
 fn count(status: StatusCode, duration: Duration) {

@@ -85,6 +85,7 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
     let unminted = &backlog.unminted;
     count(names::UNMINTED_READINGS, unminted.count());
     count(names::HELD_READINGS, unminted.held);
+    count(names::OVERDUE_READINGS, unminted.overdue);
     for (state, readings) in [
         ("pending", unminted.pending),
         ("submitted", unminted.submitted),

@@ -52,4 +52,5 @@ pub use refuse::{AfterRefusal, Refusal, refuse_pending};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
 pub use send::send;
+pub use tally::MINT_PROMISE;
 pub use walk::{WalkOutcome, walk};

@@ -232,6 +232,11 @@ pub(super) struct ChangedReading {
     pub base_units: Decimal,
     pub signature: Vec<u8>,
     pub accepted_at: DateTime<Utc>,
+    /// From here on its owner waits for the service: its acceptance, or a later change of the auto-mint setting, which may
+    /// have released it.
+    pub promised_at: DateTime<Utc>,
+    /// Neither the toggle nor the roll-out holds its meter back.
+    pub mints_automatically: bool,
 }
 
 /// Moves the readings that these transactions pay through the domain's state machine.
@@ -252,7 +257,14 @@ pub(super) async fn move_readings(
            AND reading.state = ANY($3)
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
-                   reading.base_units, mint_transaction.signature, reading.accepted_at",
+                   reading.base_units, mint_transaction.signature, reading.accepted_at,
+                   GREATEST(reading.accepted_at, (SELECT changed_at FROM settings)) AS promised_at,
+                   EXISTS (
+                       SELECT
+                       FROM settings
+                       WHERE auto_mint_enabled
+                         AND meter.rollout_bucket < auto_mint_percentage
+                   ) AS mints_automatically",
     )
     .bind(numbers)
     .bind(guard.to)

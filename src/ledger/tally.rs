@@ -12,6 +12,10 @@ pub(super) fn transactions(outcome: &'static str, count: usize) {
     metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(count as u64);
 }
 
+/// Within this time after its acceptance a reading is to be minted: the service level that boards and alerts measure. Longer
+/// than a blockhash lives, so that one transaction may be lost and proven dead; shorter than a meter's interval.
+pub const MINT_PROMISE: Duration = Duration::from_secs(300);
+
 pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedReading]) {
     self::transactions("confirmed", transactions);
     metrics::counter!(names::FEES_PAID_LAMPORTS).increment(lamports);
@@ -21,6 +25,16 @@ pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedR
         .filter_map(|reading| u64::try_from(reading.base_units).ok())
         .sum();
     metrics::counter!(names::TOKENS_MINTED).increment(base_units);
+    for reading in readings
+        .iter()
+        .filter(|reading| reading.mints_automatically)
+    {
+        let outcome = match since(reading.promised_at) <= MINT_PROMISE {
+            true => "kept",
+            false => "late",
+        };
+        metrics::counter!(names::MINT_PROMISES, "outcome" => outcome).increment(1);
+    }
     observe(Stage::Confirmed, readings);
 }
 

@@ -4,6 +4,8 @@
 //! start ([`Metrics::install`]), so that a board or an alert never mistakes "not there yet" for "fine". No user, meter,
 //! wallet, signature, path or method of a client is ever a label: labels come from the short lists in [`names`].
 
+#[cfg(test)]
+mod boards;
 mod health;
 mod logs;
 mod metrics;

@@ -26,6 +26,7 @@ pub const READINGS_PROCESSED: &str = "gridtokenx_meter_readings_processed_total"
 pub const UNMINTED_READINGS: &str = "gridtokenx_unminted_readings_count";
 pub const HELD_READINGS: &str = "gridtokenx_held_readings_count";
 pub const READINGS_BY_STATE: &str = "gridtokenx_readings_by_state";
+pub const OVERDUE_READINGS: &str = "gridtokenx_overdue_readings_count";
 pub const OLDEST_UNMINTED_AGE_SECONDS: &str = "gridtokenx_oldest_unminted_reading_age_seconds";
 pub const READING_STAGE_SECONDS: &str = "gridtokenx_reading_stage_duration_seconds";
 // Group commit
@@ -34,6 +35,7 @@ pub const COALESCER_WAIT_SECONDS: &str = "gridtokenx_coalescer_wait_duration_sec
 // Minting
 pub const MINTING_SUCCESSES: &str = "gridtokenx_token_minting_successes_total";
 pub const MINTING_FAILURES: &str = "gridtokenx_token_minting_failures_total";
+pub const MINT_PROMISES: &str = "gridtokenx_mint_promises_total";
 pub const TOKENS_MINTED: &str = "gridtokenx_tokens_minted_total";
 pub const MINT_TRANSACTIONS: &str = "gridtokenx_mint_transactions_total";
 pub const BATCH_SECONDS: &str = "gridtokenx_batch_processing_duration_seconds";
@@ -114,12 +116,14 @@ pub const ALL: &[Metric] = &[
     plain(UNMINTED_READINGS, Gauge, "Accepted readings that are not minted or finalized, held ones included (from the database)."),
     plain(HELD_READINGS, Gauge, "Pending readings held back by the auto-mint toggle or the roll-out (from the database)."),
     labelled(READINGS_BY_STATE, Gauge, "state", &["pending", "submitted", "failed", "quarantined"], "Unminted readings by state (from the database)."),
+    plain(OVERDUE_READINGS, Gauge, "Readings that wait to be minted for longer than 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; held and failed ones wait for a person and are left out (from the database)."),
     plain(OLDEST_UNMINTED_AGE_SECONDS, Gauge, "Age of the oldest reading that waits to be minted; held and failed ones wait for a person and are left out (from the database)."),
     labelled(READING_STAGE_SECONDS, Histogram, "stage", STAGES, "Seconds from a reading's acceptance until it reached the stage."),
     labelled(COALESCER_BATCH_ITEMS, Histogram, "coalescer", COALESCERS, "Items that left together in one batch."),
     labelled(COALESCER_WAIT_SECONDS, Histogram, "coalescer", COALESCERS, "Seconds from a call until its batch left."),
     plain(MINTING_SUCCESSES, Counter, "Readings whose mint was confirmed on chain."),
     plain(MINTING_FAILURES, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
+    labelled(MINT_PROMISES, Counter, "outcome", &["kept", "late"], "Confirmed readings by whether that took at most 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; without those that only a trigger mints."),
     plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
     labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
@@ -138,8 +142,8 @@ pub const ALL: &[Metric] = &[
     plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
     plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
     plain(FEED_DELIVERY_SECONDS, Histogram, "Seconds from the writing of an event until this process handed it to its listeners."),
-    labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status."),
-    plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head."),
+    labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status; probes and scrapes are left out."),
+    plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head; probes and scrapes are left out."),
     plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
     labelled(BUILD_INFO, Gauge, "version", &[env!("CARGO_PKG_VERSION")], "Always 1; the label tells the version."),
 ];
