@@ -24,4 +24,5 @@ mod readings;
 mod restore;
 mod retry;
 mod run;
+mod service_level;
 mod support;

@@ -1,0 +1,104 @@
+"""The database as the service sees it. Its own exporter tells about disks, locks and replication."""
+
+from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
+
+INTAKE = 'coalescer="intake"'
+
+SYMPTOM = row(
+    "Does the database answer?",
+    (6, stat(
+        "Database figures",
+        "Stale: some process could not read its figures from the database within 2 s at its last scrape.",
+        f"max (gridtokenx_database_figures_stale{{{JOB}}})",
+        thresholds=steps(GREEN, (1, RED)),
+        mappings=words(_0="current", _1="stale"),
+        links=[runbook("HighErrorRate")],
+    )),
+    (6, stat(
+        "A commit waits, p99",
+        "Seconds that a reading waits until its database transaction begins, for the slowest in a hundred of this time. Above INTAKE_LINGER_MS, commits wait for commits.",
+        f'histogram_quantile(0.99, sum by (le) (increase({each("gridtokenx_coalescer_wait_duration_seconds_bucket", INTAKE)}[$__range])))',
+        unit="s",
+        thresholds=steps(GREEN, (0.1, YELLOW), (1, RED)),
+        links=[to("api", "API")],
+    )),
+    (6, stat(
+        "Oldest due job",
+        "How long the oldest due job has been waiting: the queue lives in the database.",
+        shared("gridtokenx_queue_oldest_due_age_seconds"),
+        unit="s",
+        thresholds=steps(GREEN, (10, YELLOW), (60, RED)),
+        links=[to("queue", "Queue")],
+    )),
+    (6, stat(
+        "Oldest event without number",
+        "How long the oldest event has been waiting for its number: the outbox lives in the database.",
+        shared("gridtokenx_outbox_oldest_event_age_seconds"),
+        unit="s",
+        thresholds=steps(GREEN, (10, YELLOW), (60, RED)),
+        links=[to("feed", "Feed")],
+    )),
+)
+
+WRITES = row(
+    "Intake",
+    (12, graph(
+        "Commits and readings",
+        "Intake's database transactions a second, and the readings in them.",
+        [
+            (per_second("gridtokenx_coalescer_batch_items_count", INTAKE), "commits"),
+            (per_second("gridtokenx_coalescer_batch_items_sum", INTAKE), "readings"),
+        ],
+        unit="suffix: /s",
+        links=[to("api", "API")],
+    )),
+    (12, graph(
+        "Readings in a commit",
+        "On average. It rises with the load up to INTAKE_BATCH_SIZE: that is how the cost of a commit is shared.",
+        [(mean("gridtokenx_coalescer_batch_items", INTAKE), "readings")],
+        unit="short",
+        decimals=1,
+    )),
+    (12, graph(
+        "Wait for a commit",
+        "Seconds until a reading's transaction begins.",
+        [
+            (quantile(0.5, "gridtokenx_coalescer_wait_duration_seconds", INTAKE), "p50"),
+            (quantile(0.99, "gridtokenx_coalescer_wait_duration_seconds", INTAKE), "p99"),
+        ],
+        unit="s",
+    )),
+    (12, graph(
+        "Stored after",
+        "Seconds from a reading's arrival until it was stored with its job: the wait and the transaction itself.",
+        [
+            (quantile(0.5, "gridtokenx_reading_stage_duration_seconds", 'stage="stored"'), "p50"),
+            (quantile(0.99, "gridtokenx_reading_stage_duration_seconds", 'stage="stored"'), "p99"),
+        ],
+        unit="s",
+        links=[to("api", "API")],
+    )),
+)
+
+STATE = row(
+    "Figures from the database",
+    (12, graph(
+        "Figures stale, by process",
+        "1 while a process could not read its figures. One alone: its network or its pool. All: the database.",
+        [(each("gridtokenx_database_figures_stale"), "{{instance}}")],
+        unit="none",
+        links=[runbook("HighErrorRate")],
+    )),
+    (12, graph(
+        "What waits",
+        "Unminted readings and jobs: what the partial indexes of the hot paths hold.",
+        [
+            (shared("gridtokenx_unminted_readings_count"), "unminted readings"),
+            (f'sum ({shared("gridtokenx_queue_jobs", by="state")})', "jobs"),
+        ],
+        unit="short",
+        links=[to("queue", "Queue")],
+    )),
+)
+
+BOARD = board("database", "Database", "The database as the service sees it. Its own exporter tells about disks, locks and replication.", [SYMPTOM, WRITES, STATE])

@@ -1,0 +1,188 @@
+"""Minting and the chain: refusals, transactions, endpoints, fee payer, ledger."""
+
+from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, in_range, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
+
+STAGE = "gridtokenx_reading_stage_duration_seconds"
+
+SYMPTOM = row(
+    "Is what is accepted minted?",
+    (4, stat(
+        "Minted within 5 minutes",
+        "Share of the readings of this time that were minted within 5 minutes of their acceptance; held and failed ones are left out.",
+        f'sum (increase(gridtokenx_mint_promises_total{{{JOB}, outcome="kept"}}[$__range])) / (sum (increase(gridtokenx_mint_promises_total{{{JOB}}}[$__range])) + {shared("gridtokenx_overdue_readings_count")})',
+        unit="percentunit",
+        decimals=2,
+        thresholds=steps(RED, (0.99, YELLOW), (0.995, GREEN)),
+        links=[to("queue", "Queue"), runbook("MintedInTimeBudgetBurn")],
+    )),
+    (4, stat(
+        "Refused attempts",
+        "Attempts of this time that preflight, simulation or the chain refused: something about the reading's wallet is wrong.",
+        in_range("gridtokenx_token_minting_failures_total"),
+        unit="short",
+        decimals=0,
+        thresholds=steps(GREEN, (0.5, YELLOW)),
+        links=[runbook("TokenMintingFailures")],
+    )),
+    (4, stat(
+        "Ledger against chain",
+        "Landed mints of our authority that the ledger lacks and nobody has dealt with.",
+        shared("gridtokenx_ledger_mismatches"),
+        thresholds=steps(GREEN, (1, RED)),
+        mappings=words(_0="agree"),
+        links=[runbook("LedgerMismatch")],
+    )),
+    (4, stat(
+        "Ledger breaker",
+        "Open: nothing new is signed by any process.",
+        shared("gridtokenx_ledger_breaker_open"),
+        thresholds=steps(GREEN, (1, RED)),
+        mappings=words(_0="closed", _1="open"),
+        links=[runbook("LedgerMismatch")],
+    )),
+    (4, stat(
+        "Chain",
+        "Whether every process can mint on the chain.",
+        f"max (gridtokenx_chain_breaker_open{{{JOB}}})",
+        thresholds=steps(GREEN, (1, RED)),
+        mappings=words(_0="reachable", _1="out of reach"),
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (4, stat(
+        "Fee payer lasts",
+        "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known.",
+        f"min (gridtokenx_fee_payer_runway_seconds{{{JOB}}} > 0) or max (gridtokenx_fee_payer_runway_seconds{{{JOB}}})",
+        unit="s",
+        thresholds=steps(RED, (14400, YELLOW), (172800, GREEN)),
+        mappings=words(_0="not known"),
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+)
+
+FLOW = row(
+    "Readings and transactions",
+    (12, graph(
+        "Readings minted and refused",
+        "Readings whose mint was confirmed, and refused attempts, a second.",
+        [
+            (per_second("gridtokenx_token_minting_successes_total"), "minted"),
+            (per_second("gridtokenx_token_minting_failures_total"), "refused attempts"),
+            (per_second("gridtokenx_mint_promises_total", 'outcome="late"'), "minted late (over 5 min)"),
+        ],
+        unit="suffix: /s",
+        links=[to("queue", "Queue"), runbook("TokenMintingFailures")],
+    )),
+    (12, graph(
+        "Mint transactions by what happened",
+        "Recorded, confirmed and finalized follow each other. Dead: expired or failed on chain, its readings are minted again. Forked: vanished before finality, the same bytes are sent again. Quarantined: nobody can prove its fate.",
+        [(per_second("gridtokenx_mint_transactions_total", by="outcome"), "{{outcome}}")],
+        unit="suffix: /s",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "From acceptance to the chain, p50 and p99",
+        "Signed to sent is the database and the endpoint; sent to confirmed is the chain, 1 to 2 slots; confirmed to finalized is about 13 s.",
+        [
+            (quantile(share, STAGE, f'stage="{stage}"'), f"{stage} {name}")
+            for stage in ("signed", "sent", "confirmed", "finalized")
+            for share, name in ((0.5, "p50"), (0.99, "p99"))
+        ],
+        unit="s",
+        links=[to("queue", "Queue")],
+    )),
+    (12, graph(
+        "Readings in a transaction",
+        "Confirmed readings divided by confirmed transactions. About 19 fit, half as many when their token accounts must be made. Few under load: raise MINT_LINGER_MS.",
+        [(f'{per_second("gridtokenx_token_minting_successes_total")} / {per_second("gridtokenx_mint_transactions_total", "outcome=" + chr(34) + "confirmed" + chr(34))}', "readings")],
+        unit="short",
+        decimals=1,
+    )),
+)
+
+WORK = row(
+    "The Minter",
+    (12, graph(
+        "A batch takes",
+        "Seconds from packing to the last send: two looks at the chain, simulation, one commit, the sends. Seconds mean a slow endpoint.",
+        [
+            (quantile(0.5, "gridtokenx_batch_processing_duration_seconds"), "p50"),
+            (quantile(0.99, "gridtokenx_batch_processing_duration_seconds"), "p99"),
+            (mean("gridtokenx_batch_processing_duration_seconds"), "mean"),
+        ],
+        unit="s",
+    )),
+    (12, graph(
+        "Batches",
+        "Readings in a batch on average, and how long they waited for company.",
+        [(mean("gridtokenx_coalescer_batch_items", 'coalescer="mint"'), "readings in a batch")],
+        unit="short",
+        decimals=1,
+    )),
+    (12, graph(
+        "Tokens minted",
+        "Base units confirmed on chain, a second (1 token = 10^decimals base units).",
+        [(per_second("gridtokenx_tokens_minted_total"), "base units")],
+        unit="suffix: /s",
+    )),
+    (12, graph(
+        "Wait for the Minter",
+        "How long readings wait until their batch leaves. Above MINT_LINGER_MS, all BLOCKCHAIN_CONCURRENT_BATCHES are under way.",
+        [
+            (quantile(0.5, "gridtokenx_coalescer_wait_duration_seconds", 'coalescer="mint"'), "p50"),
+            (quantile(0.99, "gridtokenx_coalescer_wait_duration_seconds", 'coalescer="mint"'), "p99"),
+        ],
+        unit="s",
+    )),
+)
+
+CHAIN = row(
+    "Chain and money",
+    (12, graph(
+        "Chain out of reach, by process",
+        "1 while a process cannot mint because of the chain. One process alone: its network. All: the endpoints.",
+        [(each("gridtokenx_chain_breaker_open"), "{{instance}}")],
+        unit="none",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Fee payer's balance",
+        "As each process saw it last; 0 before the first look. A transaction costs 5,000 lamports for each signature, a new token account 2,039,280.",
+        [(each("gridtokenx_fee_payer_balance_lamports"), "{{instance}}")],
+        unit="suffix: lamports",
+        thresholds=steps("transparent", (5000000, RED)),
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "Fee payer lasts",
+        "The balance divided by the present rate of spending; 0 before it is known.",
+        [(each("gridtokenx_fee_payer_runway_seconds"), "{{instance}}")],
+        unit="s",
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "Lamports spent",
+        "Fees and token-account rent of confirmed transactions: a second, and for each minted reading.",
+        [
+            (per_second("gridtokenx_fees_paid_lamports_total"), "a second"),
+            (f'{per_second("gridtokenx_fees_paid_lamports_total")} / {per_second("gridtokenx_token_minting_successes_total")}', "a reading"),
+        ],
+        unit="suffix: lamports",
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "Unknown mints and breaker",
+        "Landed mints of our authority that the ledger lacks, and whether the ledger breaker is open.",
+        [(shared("gridtokenx_ledger_mismatches"), "unknown mints"), (shared("gridtokenx_ledger_breaker_open"), "breaker open")],
+        unit="none",
+        links=[runbook("LedgerMismatch")],
+    )),
+    (12, graph(
+        "Without proof",
+        "Quarantined readings: no endpoint could prove for LEDGER_QUARANTINE_AFTER_SECS what became of their transaction. Failed readings wait for a person.",
+        [(shared("gridtokenx_readings_by_state", 'state=~"quarantined|failed"', "state"), "{{state}}")],
+        unit="short",
+        links=[runbook("OldestUnmintedReadingTooOld"), runbook("TokenMintingFailures")],
+    )),
+)
+
+BOARD = board("mint", "Mint & chain", "Minting and the chain: refusals, transactions, endpoints, fee payer, ledger.", [SYMPTOM, FLOW, WORK, CHAIN])

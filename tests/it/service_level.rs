@@ -1,0 +1,113 @@
+//! What the service levels are measured by tells the truth: held readings count against nobody, late ones do, and whoever
+//! watches is not counted among those who use.
+
+use crate::support::client::Api;
+use crate::support::{Grid, eventually};
+
+/// One value of `GET /metrics`; `series` is a name with its labels as the exporter writes them.
+async fn value(api: &Api, series: &str) -> f64 {
+    let text = api.get_text("/metrics").await;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in {text}"))
+        .parse()
+        .unwrap()
+}
+
+const KEPT: &str = r#"gridtokenx_mint_promises_total{outcome="kept"}"#;
+const LATE: &str = r#"gridtokenx_mint_promises_total{outcome="late"}"#;
+const OVERDUE: &str = "gridtokenx_overdue_readings_count";
+const HELD: &str = "gridtokenx_held_readings_count";
+
+async fn until(api: &Api, series: &str, wanted: f64) {
+    eventually(&format!("{series} is {wanted}"), async || {
+        (value(api, series).await == wanted).then_some(())
+    })
+    .await;
+}
+
+async fn execute(grid: &Grid, statement: &'static str) {
+    sqlx::query(statement).execute(&grid.pool).await.unwrap();
+}
+
+async fn with_minting_off() -> Grid {
+    Grid::without_service(&[
+        ("TOKENIZATION_AUTO_MINT_ENABLED", "false"),
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
+    ])
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_reading_is_not_overdue_and_its_time_counts_from_its_release() {
+    let grid = with_minting_off().await;
+    let server = grid.spawn(&[]).await;
+    let api = server.user("prosumer");
+    let meter = api.meter().await;
+    meter.report("1").await;
+    meter.report("2").await;
+    execute(
+        &grid,
+        "UPDATE readings SET accepted_at = accepted_at - INTERVAL '1 hour'",
+    )
+    .await;
+    execute(
+        &grid,
+        "UPDATE settings SET changed_at = now() - INTERVAL '1 hour'",
+    )
+    .await;
+    until(&api, HELD, 2.0).await;
+    assert_eq!(value(&api, OVERDUE).await, 0.0);
+
+    execute(
+        &grid,
+        "UPDATE settings SET auto_mint_enabled = TRUE, changed_at = now()",
+    )
+    .await;
+    until(&api, KEPT, 2.0).await;
+    assert_eq!(value(&api, LATE).await, 0.0);
+    grid.until_count("finalized", 2).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_waits_for_the_service_is_overdue_and_then_late() {
+    let grid = with_minting_off().await;
+    let server = grid.spawn(&[]).await;
+    let api = server.user("prosumer");
+    api.meter().await.report("1").await;
+    execute(
+        &grid,
+        "UPDATE readings SET accepted_at = accepted_at - INTERVAL '1 hour',
+                             next_attempt_at = now() + INTERVAL '1 hour'",
+    )
+    .await;
+    execute(
+        &grid,
+        "UPDATE settings SET auto_mint_enabled = TRUE, changed_at = now() - INTERVAL '1 hour'",
+    )
+    .await;
+    until(&api, OVERDUE, 1.0).await;
+
+    execute(&grid, "UPDATE readings SET next_attempt_at = now()").await;
+    until(&api, LATE, 1.0).await;
+    assert_eq!(value(&api, KEPT).await, 0.0);
+    until(&api, OVERDUE, 0.0).await;
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_scrapes_are_not_counted_among_the_requests() {
+    let grid = with_minting_off().await;
+    let server = grid.spawn(&[]).await;
+    let api = server.user("prosumer");
+    let answered = r#"gridtokenx_http_requests_total{status="2xx"}"#;
+    api.get("/health/live").await.ok();
+    api.get("/health/ready").await.ok();
+    assert_eq!(value(&api, answered).await, 0.0);
+    assert_eq!(value(&api, answered).await, 0.0);
+    api.get("/api/meters").await.ok();
+    assert_eq!(value(&api, answered).await, 1.0);
+}
