@@ -1,0 +1,30 @@
+"""dashboards/check: see dashboards/README.md."""
+
+import argparse
+import sys
+import time
+
+from . import live, static
+from .failure import Failure
+
+
+def main():
+    options = argparse.ArgumentParser(prog="dashboards/check", description="Checks dashboards and alert rules.")
+    options.add_argument("--static", action="store_true", help="only what needs no running system")
+    options.add_argument("--keep", action="store_true", help="leave everything running afterwards until Ctrl-C")
+    options.add_argument("--render", metavar="DIR", help="also draw every panel with its data into this directory")
+    options.add_argument("--python", default=sys.executable, help="the Python that has matplotlib, for --render")
+    options.add_argument("--programs", metavar="DIR", help="where gridtokenx and gridtokenx-localnet are (default: target/debug)")
+    arguments = options.parse_args()
+    began = time.monotonic()
+    try:
+        static.check()
+        if not arguments.static:
+            live.check(arguments)
+    except Failure as failure:
+        print(f"\nFAILED: {failure}", file=sys.stderr)
+        sys.exit(1)
+    print(f"Dashboards and rules hold ({time.monotonic() - began:.0f} s).")
+
+
+main()

@@ -1,0 +1,92 @@
+"""What can be said about dashboards and rules without a running system."""
+
+import re
+import subprocess
+import sys
+
+from ..boards.runbooks import anchor, sections
+from . import promql
+from .failure import Failure
+
+
+def check():
+    generated()
+    panels()
+    alerts()
+    promtool()
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def generated():
+    run(sys.executable, "-B", str(promql.FOLDER / "generate.py"), "--check")
+    print("The dashboards are what dashboards/generate.py writes.")
+
+
+def panels():
+    known = {board["uid"] for board in promql.dashboards()}
+    count = 0
+    for board in promql.dashboards():
+        for panel in board["panels"]:
+            name = f"{board['title']}: {panel['title']}"
+            if panel["type"] == "row":
+                continue
+            count += 1
+            if not panel["description"]:
+                raise Failure(f"{name} has no description")
+            if panel["type"] != "text" and not panel["fieldConfig"]["defaults"]["unit"]:
+                raise Failure(f"{name} has no unit")
+            for link in panel["links"]:
+                board_of_link = re.match(r"/d/([a-z-]+)", link["url"])
+                if not board_of_link or board_of_link.group(1) not in known:
+                    raise Failure(f"{name} links to {link['url']}, which is no dashboard of ours")
+            for target in panel.get("targets", []):
+                for shared in re.findall(r"\bsum [^(]*\((gridtokenx_\w+)", target["expr"]):
+                    if shared in from_the_database():
+                        raise Failure(f"{name} adds up {shared}, which is the same on each replica")
+    print(f"{count} panels have a description, a unit and links that lead somewhere.")
+
+
+def from_the_database():
+    """Metrics whose help text says that they are the same on each replica."""
+    names = (promql.FOLDER.parent / "src/telemetry/names.rs").read_text()
+    constants = dict(re.findall(r'pub const (\w+): &str =\s*"(gridtokenx_\w+)"', names))
+    return {constants[name] for name in re.findall(r'\w+\((\w+),[^\n]*\(from the database\)', names)}
+
+
+def alerts():
+    known = {anchor(title) for title, _ in sections()}
+    boards = {board["uid"] for board in promql.dashboards()}
+    text = (promql.RULES / "alerts.yml").read_text()
+    tests = "".join(path.read_text() for path in promql.RULES.glob("*_test.yml"))
+    for alert in re.split(r"^      - alert: ", text, flags=re.MULTILINE)[1:]:
+        name = alert.split("\n", 1)[0]
+        if not re.search(r"severity: (critical|warning)\b", alert):
+            raise Failure(f"alert {name} has no severity")
+        summary = re.search(r"summary: (.+)", alert)
+        if not summary or ("$value" not in summary.group(1) and "No instance" not in summary.group(1)):
+            raise Failure(f"alert {name} has no summary with its value")
+        section = re.search(r"runbook_url: docs/runbooks\.md#(\S+)", alert)
+        if not section or section.group(1) not in known:
+            raise Failure(f"alert {name} links to no section of docs/runbooks.md")
+        board = re.search(r"dashboard_url: /d/(\S+)", alert)
+        if not board or board.group(1) not in boards:
+            raise Failure(f"alert {name} links to no dashboard")
+        if f"alertname: {name}\n" not in tests:
+            raise Failure(f"alert {name} has no test that it fires")
+    print("Every alert has a severity, a summary with its value, a runbook section, a dashboard and a test.")
+
+
+def promtool():
+    files = sorted(promql.RULES.glob("*.yml"))
+    tests = [str(path) for path in files if path.name.endswith("_test.yml")]
+    rules = [str(path) for path in files if path.name in {name for _, _, name in promql.rules()}]
+    run("promtool", "check", "rules", *rules)
+    run("promtool", "test", "rules", *tests)
+    run("promtool", "check", "config", "--syntax-only", str(promql.RULES / "prometheus.yml"))
+    print(f"promtool: {len(promql.rules())} rules, and their tests in {len(tests)} files.")
