@@ -1,14 +1,17 @@
 //! What an admin decides about a reading or a mint transaction: only what may be decided, and nothing is paid twice by it.
 
+use std::collections::HashSet;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use base64::Engine;
 use futures_util::future::join_all;
 use gridtokenx::holder::{HolderLock, hold};
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer};
+use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{burn, close_account};
 use sqlx::postgres::PgConnectOptions;
@@ -162,15 +165,22 @@ async fn a_reading_in_its_backoff_is_tried_at_once() {
     .await;
     grid.serve().await;
     let meter = grid.meter().await;
-    proxy.obey(|method, _| match method {
-        "simulateTransaction" => Verdict::Answer(json!({
+    proxy.obey(|method, parameters| {
+        if method != "simulateTransaction" {
+            return Verdict::Forward;
+        }
+        let message = sent(parameters).message;
+        let payment = message
+            .instructions
+            .iter()
+            .position(|call| *call.program_id(&message.account_keys) == spl_token_interface::ID);
+        Verdict::Answer(json!({
             "context": { "slot": 1 },
             "value": {
-                "err": { "InstructionError": [1, { "Custom": 17 }] },
+                "err": { "InstructionError": [payment, { "Custom": 17 }] },
                 "logs": [], "accounts": null, "unitsConsumed": 0, "returnData": null
             }
-        })),
-        _ => Verdict::Forward,
+        }))
     });
     let refused = meter.report("1").await;
     eventually("an attempt is used", async || {
@@ -251,16 +261,39 @@ async fn retries_that_race_with_the_sweep_and_the_jobs_pay_each_reading_once() {
     assert_eq!(audit["base_units_chain"], "30000000000");
 }
 
+fn sent(parameters: &Value) -> Transaction {
+    let wire = base64::engine::general_purpose::STANDARD
+        .decode(parameters[0].as_str().unwrap())
+        .unwrap();
+    bincode::deserialize(&wire).unwrap()
+}
+
 /// An endpoint that takes transactions, shows nothing of what became of them, and has holes in its history.
 fn blind(proxy: &Proxy, lands: bool) {
+    let hidden = Mutex::new(HashSet::new());
     proxy.obey(move |method, parameters| match method {
-        "sendTransaction" if !lands => swallow(parameters),
-        "getSignatureStatuses" => Verdict::Edit(|mut result| {
-            for status in result["value"].as_array_mut().unwrap() {
-                *status = Value::Null;
+        "sendTransaction" => {
+            let signature = sent(parameters).signatures[0].to_string();
+            hidden.lock().unwrap().insert(signature);
+            if lands {
+                Verdict::Forward
+            } else {
+                swallow(parameters)
             }
-            result
-        }),
+        }
+        "getSignatureStatuses" => {
+            let asked = parameters[0].as_array().unwrap();
+            let hidden = hidden.lock().unwrap();
+            if asked
+                .iter()
+                .any(|asked| hidden.contains(asked.as_str().unwrap()))
+            {
+                let value = vec![Value::Null; asked.len()];
+                Verdict::Answer(json!({ "context": { "slot": 1 }, "value": value }))
+            } else {
+                Verdict::Forward
+            }
+        }
         "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
         _ => Verdict::Forward,
     });
