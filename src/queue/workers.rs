@@ -9,7 +9,6 @@ use apalis_cron::CronScheduler;
 use apalis_postgres::{Config, PostgresStorage};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
@@ -34,29 +33,6 @@ pub struct QueueContext {
     pub reading_max_age: Duration,
     /// `MintReading` jobs that run at once: enough for all batches in flight to be full.
     pub concurrency: usize,
-}
-
-impl QueueContext {
-    /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
-    pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
-        let auto_mint = self.settings.current();
-        if !auto_mint.auto_mint_enabled {
-            return Ok(true);
-        }
-        if auto_mint.auto_mint_percentage >= 100 {
-            return Ok(false);
-        }
-        let bucket: Option<i16> = sqlx::query_scalar(
-            "SELECT meter.rollout_bucket
-             FROM readings AS reading
-             JOIN meters AS meter ON meter.id = reading.meter
-             WHERE reading.id = $1",
-        )
-        .bind(reading)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(bucket.is_some_and(|bucket| bucket >= auto_mint.auto_mint_percentage))
-    }
 }
 
 /// Due retries and jobs that were handed back raise no notification: the poll finds them.

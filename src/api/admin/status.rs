@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use crate::admin::Backlog;
+use crate::admin::{Backlog, StoredSettings};
 use crate::config::EffectiveConfig;
 use crate::ledger::ReadingCounts;
 
@@ -31,6 +31,10 @@ struct TokenizationStatus {
     auto_mint_enabled: bool,
     /// Share of meters whose readings are minted without a trigger, 0 to 100.
     auto_mint_percentage: i16,
+    /// Admin who last changed one of these two; null: nobody did since the first start.
+    auto_mint_changed_by: Option<String>,
+    /// When that was; the first start when nobody did.
+    auto_mint_changed_at: String,
     polling_interval_secs: u64,
     batch_size: u32,
     /// Accepted readings that are not minted or finalized, held ones included.
@@ -101,6 +105,8 @@ struct Breaker {
     responses((status = 200, description = "The present state", body = TokenizationStatus, example = json!({
         "auto_mint_enabled": true,
         "auto_mint_percentage": 100,
+        "auto_mint_changed_by": "operator",
+        "auto_mint_changed_at": "2026-11-24T09:00:00.000000Z",
         "polling_interval_secs": 60,
         "batch_size": 50,
         "unminted_readings_count": 3,
@@ -117,12 +123,14 @@ async fn status(
     _: AdminOnly,
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
-    let backlog = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool))
-        .await
-        .map_err(|_| {
-            Problem::unavailable("the database did not answer in time; try again later")
-        })??;
-    let settings = state.settings.current();
+    let read = tokio::time::timeout(READ_LIMIT, async {
+        let stored = StoredSettings::read(&state.pool).await?;
+        Ok::<_, sqlx::Error>((stored, Backlog::read(&state.pool).await?))
+    });
+    let (stored, backlog) = read.await.map_err(|_| {
+        Problem::unavailable("the database did not answer in time; try again later")
+    })??;
+    let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
@@ -139,6 +147,8 @@ async fn status(
     Ok(Json(TokenizationStatus {
         auto_mint_enabled: settings.auto_mint_enabled,
         auto_mint_percentage: settings.auto_mint_percentage,
+        auto_mint_changed_by: stored.changed_by,
+        auto_mint_changed_at: rfc3339(stored.changed_at),
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
         unminted_readings_count: unminted.count(),
