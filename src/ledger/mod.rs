@@ -18,11 +18,13 @@
 //! | `watched` | what a person called dead without a proof is looked for |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
+//! | `counts` | readings by state, exact at every moment |
 
 mod blame;
 mod breaker;
 mod chain_binding;
 mod costs;
+mod counts;
 mod error;
 mod foreign;
 mod guard;
@@ -46,6 +48,7 @@ pub use blame::readings_to_blame;
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
+pub use counts::ReadingCounts;
 pub use error::LedgerError;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,

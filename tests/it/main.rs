@@ -24,6 +24,7 @@ mod meters;
 mod queue;
 mod readings;
 mod restore;
+mod retry;
 mod retry_and_resolve;
 mod run;
 mod support;

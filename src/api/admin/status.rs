@@ -14,6 +14,8 @@ use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
 use crate::admin::{Backlog, StoredSettings};
+use crate::config::EffectiveConfig;
+use crate::ledger::ReadingCounts;
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -39,19 +41,39 @@ struct TokenizationStatus {
     unminted_readings_count: i64,
     /// The part that the toggle or the roll-out holds back.
     held_readings_count: i64,
+    /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
+    accepted_readings_count: i64,
     readings_by_state: ReadingsByState,
     /// When the oldest reading was accepted that waits for the service and not for a person.
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
+    #[schema(value_type = Object)]
+    configuration: EffectiveConfig,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingsByState {
     pending: i64,
     submitted: i64,
+    minted: i64,
+    finalized: i64,
     failed: i64,
     quarantined: i64,
+}
+
+impl From<ReadingCounts> for ReadingsByState {
+    fn from(counts: ReadingCounts) -> ReadingsByState {
+        ReadingsByState {
+            pending: counts.pending,
+            submitted: counts.submitted,
+            minted: counts.minted,
+            finalized: counts.finalized,
+            failed: counts.failed,
+            quarantined: counts.quarantined,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -89,10 +111,12 @@ struct Breaker {
         "batch_size": 50,
         "unminted_readings_count": 3,
         "held_readings_count": 0,
-        "readings_by_state": {"pending": 1, "submitted": 2, "failed": 0, "quarantined": 0},
+        "accepted_readings_count": 8380,
+        "readings_by_state": {"pending": 1, "submitted": 2, "minted": 19, "finalized": 8358, "failed": 0, "quarantined": 0},
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
     })))
 )]
 async fn status(
@@ -130,18 +154,15 @@ async fn status(
         unminted_readings_count: unminted.count(),
         held_readings_count: unminted.held,
         oldest_waiting_at: unminted.oldest_waiting_at.map(rfc3339),
-        readings_by_state: ReadingsByState {
-            pending: unminted.pending,
-            submitted: unminted.submitted,
-            failed: unminted.failed,
-            quarantined: unminted.quarantined,
-        },
+        accepted_readings_count: backlog.readings.accepted(),
+        readings_by_state: backlog.readings.into(),
         queue: Queue {
             due: backlog.queue.due,
             scheduled: backlog.queue.scheduled,
             retrying: backlog.queue.retrying,
         },
         breaker,
+        configuration: state.configuration.clone(),
     }))
 }
 
