@@ -4,7 +4,9 @@
 //! again at every change, and at least every few seconds; the configuration only fills that row at the first start.
 
 mod backlog;
+mod runway;
 mod settings;
 
 pub use backlog::{Backlog, BreakerView, QueueDepth, UnmintedReadings};
+pub use runway::Runway;
 pub use settings::{Settings, SettingsWatch};

@@ -16,6 +16,7 @@
 //! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
+//! | `costs`, `spending` | what was paid, and what is about to be |
 
 mod blame;
 mod breaker;
@@ -34,6 +35,7 @@ mod retry;
 mod send;
 mod settle;
 mod sighting;
+mod spending;
 mod tally;
 mod walk;
 
@@ -48,5 +50,6 @@ pub use record::{
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
-pub use send::send;
+pub use send::{send, send_to_others};
+pub use spending::{Outlook, Spending, note_waiting, outlook, recent_spending};
 pub use walk::{WalkOutcome, walk};

@@ -16,10 +16,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::candidate::{self, Candidate};
+use super::means::{Means, NO_FEE};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
 use crate::chain::{
-    ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts,
+    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, TokenAccountState,
+    inspect_token_accounts,
 };
 use crate::domain::{
     COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
@@ -65,6 +67,7 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
+        self.workshop.tools.circuit.view().allows_minting()?;
         let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
@@ -72,7 +75,11 @@ impl Batch<'_> {
         let permit = Arc::new(permit);
         ledger::may_sign(&self.workshop.pool)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| {
+                // An open ledger breaker opens the circuit too, and holds the jobs back.
+                self.workshop.tools.circuit.suspect();
+                error.to_string()
+            })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
             let waiting: Vec<MintRequest> = self.unanswered();
@@ -88,19 +95,30 @@ impl Batch<'_> {
             if candidates.payable.is_empty() {
                 return Ok(());
             }
-            let endpoint = self.workshop.endpoints.preferred();
+            let endpoint = self.workshop.tools.endpoints.preferred();
             let minted = self
                 .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
                 .await;
-            if let Err(error) = minted {
-                if matches!(error, ChainError::Unreachable { .. }) {
-                    self.workshop.endpoints.turn_away_from(endpoint);
+            match minted {
+                Ok(()) => self.workshop.tools.circuit.batch_succeeded(),
+                // With another endpoint, from its own blockhash on.
+                Err(error) if self.fails_over(endpoint, &error) => {
+                    tracing::info!(%error, "a batch goes on with another endpoint");
                 }
-                return Err(error.to_string());
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.workshop.tools.circuit.batch_failed(&reason);
+                    return Err(reason);
+                }
             }
             may_carry = false;
         }
         Err("its transaction kept changing while it was packed".to_owned())
+    }
+
+    /// Whether another endpoint is worth asking at once.
+    fn fails_over(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
+        error.fault() == Fault::Endpoint && self.workshop.tools.endpoints.turn_away_from(endpoint)
     }
 
     fn unanswered(&self) -> Vec<MintRequest> {
@@ -140,29 +158,15 @@ impl Batch<'_> {
         permit: &Arc<OwnedSemaphorePermit>,
         may_carry: bool,
     ) -> Result<(), ChainError> {
-        let payable = self.look_at_accounts(endpoint, payable).await?;
+        let mut payable = self.look_at_accounts(endpoint, payable).await?;
+        let transactions = self.within_means(&mut payable, may_carry).await;
+        if transactions.is_empty() {
+            return Ok(());
+        }
         let by_id: HashMap<Uuid, &Candidate> = payable
             .iter()
             .map(|(candidate, _)| (candidate.id, candidate))
             .collect();
-        let items = payable
-            .iter()
-            .map(|(candidate, needs_account)| PackItem {
-                reading_id: candidate.id,
-                wallet: candidate.wallet,
-                base_units: candidate.base_units,
-                needs_account: *needs_account,
-                alone: candidate.pack_alone,
-            })
-            .collect();
-        let mut transactions = pack(items, &self.pack_limits());
-        self.refuse_oversized(&mut transactions).await;
-        if may_carry {
-            self.carry_remainder(&mut transactions);
-        }
-        if transactions.is_empty() {
-            return Ok(());
-        }
         let blockhash = endpoint.recent_blockhash().await?;
         let first_number =
             match ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await {
@@ -172,16 +176,95 @@ impl Batch<'_> {
                     return Ok(());
                 }
             };
-        for (number, packed) in (first_number..).zip(&transactions) {
+        for (number, (packed, reservation)) in (first_number..).zip(transactions) {
             let readings: Vec<&Candidate> = packed
                 .readings
                 .iter()
                 .filter_map(|id| by_id.get(id).copied())
                 .collect();
-            self.mint_one(endpoint, blockhash, number, packed, &readings, permit)
-                .await?;
+            let tools = Tools {
+                endpoint,
+                blockhash,
+                reservation,
+                permit,
+            };
+            self.mint_one(tools, number, &packed, &readings).await?;
         }
         Ok(())
+    }
+
+    /// Packs what the fee payer can pay, and sets its cost aside. When it cannot pay for every new token account, readings for
+    /// wallets that have one go on and the newest of the others wait; when it cannot pay every fee, what is left waits.
+    async fn within_means(
+        &mut self,
+        payable: &mut Vec<(Candidate, bool)>,
+        may_carry: bool,
+    ) -> Vec<(Packed, Reservation)> {
+        let means = Means {
+            purse: &self.workshop.tools.purse,
+            fee: self.fee_lamports(),
+        };
+        // Ids are in the order of acceptance: who came first is paid first.
+        payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
+        loop {
+            let items = payable.iter().map(pack_item).collect();
+            let mut transactions = pack(items, &self.pack_limits());
+            self.refuse_oversized(&mut transactions).await;
+            if may_carry {
+                self.carry_remainder(&mut transactions);
+            }
+            if let Some(reserved) = means.reserve_all(&mut transactions) {
+                return reserved;
+            }
+            let waiting = means.cannot_create(payable, transactions.len());
+            if waiting.is_empty() {
+                return self.pay_what_can_be(&means, transactions);
+            }
+            self.await_funds(&means, &waiting).await;
+            payable.retain(|(candidate, _)| !self.answers.contains_key(&candidate.id));
+        }
+    }
+
+    fn pay_what_can_be(
+        &mut self,
+        means: &Means<'_>,
+        transactions: Vec<Packed>,
+    ) -> Vec<(Packed, Reservation)> {
+        let mut reserved = Vec::with_capacity(transactions.len());
+        for packed in transactions {
+            match means.reserve(&packed) {
+                Some(reservation) => reserved.push((packed, reservation)),
+                None => {
+                    means.purse.want(means.fee);
+                    self.workshop.tools.circuit.suspect();
+                    for reading in packed.readings {
+                        self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
+                    }
+                }
+            }
+        }
+        reserved
+    }
+
+    async fn await_funds(&mut self, means: &Means<'_>, readings: &[Uuid]) {
+        let reason = means.reason();
+        means.purse.want(means.of_a_new_wallet());
+        tracing::warn!(
+            readings = readings.len(),
+            reason,
+            "readings for new wallets wait"
+        );
+        if let Err(error) = ledger::note_waiting(&self.workshop.pool, readings, &reason).await {
+            tracing::debug!(%error, "why the readings wait could not be noted on them");
+        }
+        for reading in readings {
+            self.answer(*reading, MintOutcome::AwaitsFunds(reason.clone()));
+        }
+    }
+
+    /// Of one mint transaction.
+    fn fee_lamports(&self) -> u64 {
+        self.workshop.tools.signer.signatures_per_transaction() * LAMPORTS_PER_SIGNATURE
     }
 
     fn pack_limits(&self) -> PackLimits {
@@ -190,7 +273,7 @@ impl Batch<'_> {
             max_base_units: self.workshop.limits.max_base_units_per_transaction,
             max_bytes: TRANSACTION_BYTES_MAX,
             max_compute_units: COMPUTE_UNITS_MAX,
-            separate_fee_payer: self.workshop.signer.has_separate_fee_payer(),
+            separate_fee_payer: self.workshop.tools.signer.has_separate_fee_payer(),
         }
     }
 
@@ -244,7 +327,8 @@ impl Batch<'_> {
         let mut wallets: Vec<Wallet> = payable.iter().map(|candidate| candidate.wallet).collect();
         wallets.sort_unstable();
         wallets.dedup();
-        let states = inspect_token_accounts(endpoint, &self.workshop.mint, &wallets).await?;
+        let states =
+            inspect_token_accounts(endpoint, &self.workshop.tools.accounts.mint, &wallets).await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
             let state = states
@@ -268,7 +352,9 @@ impl Batch<'_> {
                 reading: candidate.id,
                 reason: format!(
                     "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                    candidate.wallet.token_account(&self.workshop.mint),
+                    candidate
+                        .wallet
+                        .token_account(&self.workshop.tools.accounts.mint),
                     candidate.wallet,
                 ),
                 permanent: true,
@@ -303,16 +389,20 @@ impl Batch<'_> {
         }
     }
 
-    /// Simulates, signs, records and sends one transaction.
+    /// Simulates, signs, records and sends one transaction, all on one endpoint.
     async fn mint_one(
         &mut self,
-        endpoint: &Endpoint,
-        blockhash: RecentBlockhash,
+        tools: Tools<'_>,
         number: u64,
         packed: &Packed,
         readings: &[&Candidate],
-        permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), ChainError> {
+        let Tools {
+            endpoint,
+            blockhash,
+            reservation,
+            permit,
+        } = tools;
         let mut leaves: Vec<(Uuid, [u8; 32])> = readings
             .iter()
             .map(|reading| (reading.id, reading.leaf_hash))
@@ -321,8 +411,8 @@ impl Batch<'_> {
             packed,
             &mut leaves,
             number,
-            &self.workshop.mint,
-            &self.workshop.signer,
+            &self.workshop.tools.accounts.mint,
+            &self.workshop.tools.signer,
         );
         let (message, merkle_root) = match built {
             Ok(built) => built,
@@ -332,11 +422,12 @@ impl Batch<'_> {
             }
         };
         if let Some(error) = simulate(endpoint, &message).await? {
-            self.refuse_simulated(&message, &error, readings).await?;
+            self.refuse_simulated(endpoint, &message, &error, readings)
+                .await?;
             return Ok(());
         }
         let (signature, wire) =
-            match transaction::sign(message, blockhash.hash, &self.workshop.signer) {
+            match transaction::sign(message, blockhash.hash, &self.workshop.tools.signer) {
                 Ok(signed) => signed,
                 Err(error) => {
                     self.answer_not_now(readings, &error.to_string());
@@ -353,8 +444,7 @@ impl Batch<'_> {
             blockhash,
             endpoint: endpoint.name().to_owned(),
             account_creations: packed.account_creations() as u32,
-            fee_lamports: self.workshop.signer.signatures_per_transaction()
-                * LAMPORTS_PER_SIGNATURE,
+            fee_lamports: self.fee_lamports(),
             readings: readings
                 .iter()
                 .map(|reading| PackedReading {
@@ -365,6 +455,7 @@ impl Batch<'_> {
         };
         match ledger::record(&self.workshop.pool, &new).await {
             Ok(()) => {
+                reservation.recorded();
                 observe(Stage::Signed, readings);
                 tracing::debug!(%signature, number, readings = readings.len(), bytes = packed.bytes, "recorded");
                 for reading in readings {
@@ -375,7 +466,13 @@ impl Batch<'_> {
             }
             // Unanswered: the next packing reads what they are now.
             Err(RecordError::Stale) => {}
-            Err(error) => self.answer_not_now(readings, &error.to_string()),
+            Err(error) => {
+                if matches!(error, RecordError::Unknown(_)) {
+                    // It may be recorded: then its cost is.
+                    reservation.recorded();
+                }
+                self.answer_not_now(readings, &error.to_string());
+            }
         }
         Ok(())
     }
@@ -383,6 +480,7 @@ impl Batch<'_> {
     /// Simulation refused: those to blame use up an attempt, their neighbours are packed again at once.
     async fn refuse_simulated(
         &mut self,
+        endpoint: &Endpoint,
         message: &Message,
         error: &TransactionError,
         readings: &[&Candidate],
@@ -391,11 +489,14 @@ impl Batch<'_> {
             .iter()
             .map(|reading| (reading.id, reading.wallet))
             .collect();
-        let to_blame = readings_to_blame(message, error, &self.workshop.mint, &wallets);
+        let to_blame =
+            readings_to_blame(message, error, &self.workshop.tools.accounts.mint, &wallets);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
         }
+        // A mint that is not ours any more fails each payment in turn: no reading is to blame, whatever the error says.
+        self.workshop.tools.accounts.look_at_mint(endpoint).await?;
         for reading in to_blame {
             self.refuse(Refusal {
                 reading,
@@ -416,7 +517,7 @@ impl Batch<'_> {
         permit: &Arc<OwnedSemaphorePermit>,
     ) {
         let permit = Arc::clone(permit);
-        let endpoints = self.workshop.endpoints.clone();
+        let endpoints = self.workshop.tools.endpoints.clone();
         let limit = self.workshop.limits.send_limit;
         self.workshop.tracker.spawn(async move {
             let _permit = permit;
@@ -424,16 +525,23 @@ impl Batch<'_> {
             let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
                 return;
             };
+            let signature = new.signature.to_string();
             match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
                 Ok(Ok(())) => {
                     for accepted_at in accepted {
                         observe_stage(Stage::Sent, since(accepted_at));
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(
-                    signature = %new.signature, %error,
-                    "the first send was not taken; the same bytes are sent again"
-                ),
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        signature = %new.signature, %error,
+                        "the first send was not taken; the same bytes are sent again"
+                    );
+                    // Now rather than by the Resolver in two seconds, if there is anybody else to send to.
+                    let others =
+                        ledger::send_to_others(&endpoints, &new.endpoint, &signature, &new.wire);
+                    let _ = tokio::time::timeout(limit, others).await;
+                }
                 Err(_) => tracing::warn!(
                     signature = %new.signature,
                     "the first send was not answered in time; the same bytes are sent again"
@@ -441,6 +549,24 @@ impl Batch<'_> {
             }
             crate::failpoint!("mint.sent");
         });
+    }
+}
+
+/// What one transaction is made and sent with.
+struct Tools<'a> {
+    endpoint: &'a Endpoint,
+    blockhash: RecentBlockhash,
+    reservation: Reservation,
+    permit: &'a Arc<OwnedSemaphorePermit>,
+}
+
+fn pack_item((candidate, needs_account): &(Candidate, bool)) -> PackItem {
+    PackItem {
+        reading_id: candidate.id,
+        wallet: candidate.wallet,
+        base_units: candidate.base_units,
+        needs_account: *needs_account,
+        alone: candidate.pack_alone,
     }
 }
 

@@ -10,10 +10,17 @@
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
 //! | `batch` | one batch: accounts, packing, simulation, recording |
 //! | `transaction` | builds and signs one transaction: pure |
+//! | `means` | what of a batch the fee payer can pay |
+//! | `watch`, `announce` | opens and closes the circuit of the chain; admins are told |
 
+mod announce;
 mod batch;
 mod candidate;
+mod means;
 mod minter;
 mod transaction;
+mod watch;
 
-pub use minter::{MintLimits, MintOutcome, MintPermission, Minter};
+pub use announce::announce;
+pub use minter::{MintLimits, MintOutcome, MintPermission, MintTools, Minter};
+pub use watch::Watch;

@@ -16,6 +16,7 @@ use super::process::ProcessLock;
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::wake_up::WakeUp;
 use crate::admin::SettingsWatch;
+use crate::chain::Circuit;
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
 
@@ -24,6 +25,10 @@ pub struct QueueContext {
     pub pool: PgPool,
     pub minter: Minter,
     pub settings: SettingsWatch,
+    /// Whether the chain lets anything be minted.
+    pub circuit: Circuit,
+    /// Told when the queue is to end: nobody waits for the circuit any more.
+    pub stop: CancellationToken,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
@@ -36,7 +41,20 @@ pub struct QueueContext {
     pub concurrency: usize,
 }
 
+/// How long a job holds its place while the circuit is open. The places are all taken then, so the backlog stays where it
+/// is, due and untouched, and goes on the moment the circuit closes; and not for long, so that another process, whose circuit
+/// may be closed, gets the job.
+const HOLD: Duration = Duration::from_secs(10);
+
 impl QueueContext {
+    /// Waits a little while the circuit is open; then the reason.
+    pub async fn until_minting_is_worth_trying(&self) -> Result<(), String> {
+        tokio::select! {
+            closed = self.circuit.until_closed(HOLD) => closed,
+            () = self.stop.cancelled() => self.circuit.view().allows_minting(),
+        }
+    }
+
     /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
     pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
         let auto_mint = self.settings.current();

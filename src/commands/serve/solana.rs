@@ -8,8 +8,8 @@ use spl_token_interface::state::Mint;
 
 use super::StartError;
 use crate::chain::{
-    ChainError, Endpoint, Endpoints, MintSigner, is_local_chain, prepare_local_chain, read_keypair,
-    read_or_create_keypair,
+    ChainError, Endpoint, Endpoints, MintAccounts, MintSigner, is_local_chain, prepare_local_chain,
+    read_keypair, read_or_create_keypair,
 };
 use crate::config::Config;
 
@@ -19,6 +19,17 @@ pub(super) struct Solana {
     pub signer: MintSigner,
     pub mint: Pubkey,
     pub genesis_hash: String,
+}
+
+impl Solana {
+    pub fn accounts(&self, decimals: u8) -> MintAccounts {
+        MintAccounts {
+            fee_payer: self.signer.fee_payer(),
+            mint: self.mint,
+            authority: self.signer.authority(),
+            decimals,
+        }
+    }
 }
 
 /// File of the mint authority that a local chain gets, in the data directory.
