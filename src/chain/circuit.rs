@@ -16,7 +16,7 @@ const FAILED_BATCHES_TO_OPEN: u32 = 3;
 /// While it is closed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks, however many suspect something.
-const LOOK_GAP: Duration = Duration::from_millis(250);
+const LOOK_GAP: Duration = Duration::from_millis(500);
 /// The first pause while it is open; each is twice the one before.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause where the chain itself is away or overloaded.

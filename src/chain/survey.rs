@@ -91,6 +91,12 @@ impl Survey {
         ))
     }
 
+    /// Whether another look will tell whether some endpoint is behind.
+    pub fn is_in_doubt(&self) -> bool {
+        let mut configured = self.endpoints.configured().iter();
+        configured.any(|endpoint| endpoint.standing().is_in_doubt())
+    }
+
     async fn look_at_endpoints(&self) {
         let configured = self.endpoints.configured();
         let looks = join_all(configured.iter().map(look_at)).await;

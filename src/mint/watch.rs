@@ -68,6 +68,9 @@ impl Watch {
         self.show(&found);
         let goes_on = found.is_ok() && (was_open || relieved);
         self.circuit.looked(found);
+        if self.survey.is_in_doubt() {
+            self.circuit.suspect();
+        }
         if goes_on {
             self.wake_postponed().await;
         }

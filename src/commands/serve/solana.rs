@@ -42,8 +42,10 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         .iter()
         .map(|url| url.expose().to_owned())
         .collect();
-    let endpoints = Endpoints::new(&urls, config.tokenization.transaction_timeout);
-    let endpoint = first_answering(&endpoints).await?;
+    let call_limit = config.tokenization.transaction_timeout;
+    // A start waits for an endpoint that asks for a pause; the service then asks others.
+    let patient = Endpoints::patient(&urls, call_limit);
+    let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint
         .rpc()
         .get_genesis_hash()
@@ -61,7 +63,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     };
     check_mint(endpoint, mint, &signer, config.tokenization.decimals).await?;
     Ok(Solana {
-        endpoints,
+        endpoints: Endpoints::new(&urls, call_limit),
         signer,
         mint,
         genesis_hash,
