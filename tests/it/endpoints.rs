@@ -85,6 +85,8 @@ async fn the_endpoint_that_is_behind_is_not_asked_first() {
         "a blockhash was asked of the endpoint that is behind"
     );
     no_attempt_is_used(&grid).await;
+    // The audit asks the first endpoint, whose supply is of now and whose history is not.
+    lagging.forward_everything().await;
     grid.audit_holds().await;
 }
 
@@ -155,7 +157,7 @@ async fn retry_after_is_obeyed_and_with_one_endpoint_minting_waits() {
         .copied()
         .filter(|after| *after > under_way && *after < PAUSE)
         .collect();
-    assert_eq!(early, [], "calls before the time was over");
+    assert!(early.is_empty(), "calls before the time was over: {early:?}");
     no_attempt_is_used(&grid).await;
     grid.audit_holds().await;
 }
