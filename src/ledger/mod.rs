@@ -17,11 +17,13 @@
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
 //! | `costs`, `spending` | what was paid, and what is about to be |
+//! | `counts` | readings by state, exact at every moment |
 
 mod blame;
 mod breaker;
 mod chain_binding;
 mod costs;
+mod counts;
 mod error;
 mod foreign;
 mod guard;
@@ -43,6 +45,7 @@ pub use blame::readings_to_blame;
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
+pub use counts::ReadingCounts;
 pub use error::LedgerError;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,

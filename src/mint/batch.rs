@@ -5,37 +5,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
-use solana_client::rpc_config::RpcSimulateTransactionConfig;
-use solana_commitment_config::CommitmentConfig;
-use solana_sdk::message::Message;
-use solana_sdk::transaction::{Transaction, TransactionError};
+use futures_util::future::{join_all, try_join_all};
+use solana_sdk::transaction::TransactionError;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::candidate::{self, Candidate};
-use super::means::{Means, NO_FEE};
+use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
-use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
 use crate::chain::{
     ChainError, Endpoint, Fault, RecentBlockhash, Reservation, TokenAccountState,
     inspect_token_accounts,
 };
-use crate::domain::{
-    COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
-};
-use crate::ledger::{
-    self, AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, readings_to_blame,
-};
-use crate::telemetry::{Stage, names, observe_stage};
+use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
+use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
+use crate::telemetry::names;
 
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
 /// job.
 const MAX_PACKINGS: usize = 8;
 
-type Answers = HashMap<Uuid, BatchAnswer>;
+pub(super) type Answers = HashMap<Uuid, BatchAnswer>;
 
 /// Runs the batch. Every request's reading is among the answers.
 pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answers {
@@ -56,10 +48,10 @@ pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answ
     batch.answers
 }
 
-struct Batch<'a> {
-    workshop: &'a Workshop,
+pub(super) struct Batch<'a> {
+    pub(super) workshop: &'a Workshop,
     requests: HashMap<Uuid, MintRequest>,
-    answers: Answers,
+    pub(super) answers: Answers,
 }
 
 /// Why the rest of a batch cannot be minted now, for logs and `last_error`.
@@ -129,13 +121,13 @@ impl Batch<'_> {
             .collect()
     }
 
-    fn answer(&mut self, reading: Uuid, outcome: MintOutcome) {
+    pub(super) fn answer(&mut self, reading: Uuid, outcome: MintOutcome) {
         self.answers.insert(reading, BatchAnswer::Done(outcome));
     }
 
-    fn answer_not_now(&mut self, readings: &[&Candidate], reason: &str) {
+    fn answer_not_now(&mut self, readings: &[Uuid], reason: &str) {
         for reading in readings {
-            self.answer(reading.id, MintOutcome::NotNow(reason.to_owned()));
+            self.answer(*reading, MintOutcome::NotNow(reason.to_owned()));
         }
     }
 
@@ -158,116 +150,106 @@ impl Batch<'_> {
         permit: &Arc<OwnedSemaphorePermit>,
         may_carry: bool,
     ) -> Result<(), ChainError> {
-        let mut payable = self.look_at_accounts(endpoint, payable).await?;
+        // Neither answer needs the other.
+        let (mut payable, blockhash) = tokio::try_join!(
+            self.look_at_accounts(endpoint, payable),
+            endpoint.recent_blockhash()
+        )?;
         let transactions = self.within_means(&mut payable, may_carry).await;
         if transactions.is_empty() {
             return Ok(());
         }
-        let by_id: HashMap<Uuid, &Candidate> = payable
-            .iter()
-            .map(|(candidate, _)| (candidate.id, candidate))
-            .collect();
-        let blockhash = endpoint.recent_blockhash().await?;
-        let first_number =
-            match ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await {
-                Ok(first) => first,
-                Err(error) => {
-                    self.answer_rest(&format!("the database failed: {error}"));
-                    return Ok(());
-                }
-            };
-        for (number, (packed, reservation)) in (first_number..).zip(transactions) {
-            let readings: Vec<&Candidate> = packed
-                .readings
-                .iter()
-                .filter_map(|id| by_id.get(id).copied())
-                .collect();
-            let tools = Tools {
-                endpoint,
-                blockhash,
-                reservation,
-                permit,
-            };
-            self.mint_one(tools, number, &packed, &readings).await?;
-        }
+        let drafts = match self.draft(transactions, payable).await {
+            Ok(drafts) => drafts,
+            Err(error) => {
+                self.answer_rest(&format!("the database failed: {error}"));
+                return Ok(());
+            }
+        };
+        let drafts = self.simulate_all(endpoint, drafts).await?;
+        self.record_and_send_all(endpoint, blockhash, drafts, permit)
+            .await;
         Ok(())
     }
 
-    /// Packs what the fee payer can pay, and sets its cost aside. When it cannot pay for every new token account, readings for
-    /// wallets that have one go on and the newest of the others wait; when it cannot pay every fee, what is left waits.
-    async fn within_means(
+    /// One draft for each packed transaction, with numbers of its own.
+    async fn draft(
         &mut self,
-        payable: &mut Vec<(Candidate, bool)>,
-        may_carry: bool,
-    ) -> Vec<(Packed, Reservation)> {
-        let means = Means {
-            purse: &self.workshop.tools.purse,
-            fee: self.fee_lamports(),
-        };
-        // Ids are in the order of acceptance: who came first is paid first.
-        payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
-        loop {
-            let items = payable.iter().map(pack_item).collect();
-            let mut transactions = pack(items, &self.pack_limits());
-            self.refuse_oversized(&mut transactions).await;
-            if may_carry {
-                self.carry_remainder(&mut transactions);
+        transactions: Vec<(Packed, Reservation)>,
+        payable: Vec<(Candidate, bool)>,
+    ) -> sqlx::Result<Vec<Draft>> {
+        let mut by_id: HashMap<Uuid, Candidate> = payable
+            .into_iter()
+            .map(|(candidate, _)| (candidate.id, candidate))
+            .collect();
+        let first_number =
+            ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await?;
+        let mut drafts = Vec::with_capacity(transactions.len());
+        for (number, (packed, reservation)) in (first_number..).zip(transactions) {
+            let readings: Vec<Candidate> = packed
+                .readings
+                .iter()
+                .filter_map(|id| by_id.remove(id))
+                .collect();
+            let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
+            match Draft::new(number, packed, readings, reservation, &self.workshop.tools) {
+                Ok(draft) => drafts.push(draft),
+                Err(error) => self.answer_not_now(&ids, &error.to_string()),
             }
-            if let Some(reserved) = means.reserve_all(&mut transactions) {
-                return reserved;
-            }
-            let waiting = means.cannot_create(payable, transactions.len());
-            if waiting.is_empty() {
-                return self.pay_what_can_be(&means, transactions);
-            }
-            self.await_funds(&means, &waiting).await;
-            payable.retain(|(candidate, _)| !self.answers.contains_key(&candidate.id));
         }
+        Ok(drafts)
     }
 
-    fn pay_what_can_be(
+    /// Gives the drafts that passed. Of the others, those to blame use up an attempt, and their neighbours are packed again
+    /// at once.
+    async fn simulate_all(
         &mut self,
-        means: &Means<'_>,
-        transactions: Vec<Packed>,
-    ) -> Vec<(Packed, Reservation)> {
-        let mut reserved = Vec::with_capacity(transactions.len());
-        for packed in transactions {
-            match means.reserve(&packed) {
-                Some(reservation) => reserved.push((packed, reservation)),
-                None => {
-                    means.purse.want(means.fee);
-                    self.workshop.tools.circuit.suspect();
-                    for reading in packed.readings {
-                        self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
+        endpoint: &Endpoint,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Draft>, ChainError> {
+        let results = try_join_all(drafts.iter().map(|draft| draft.simulate(endpoint))).await?;
+        let mut passed = Vec::with_capacity(drafts.len());
+        for (draft, error) in drafts.into_iter().zip(results) {
+            match error {
+                None => passed.push(draft),
+                Some(error) => self.refuse_simulated(endpoint, &draft, &error).await?,
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Readings whose transaction went stale stay unanswered: the next packing reads what they are now.
+    async fn record_and_send_all(
+        &mut self,
+        endpoint: &Endpoint,
+        blockhash: RecentBlockhash,
+        drafts: Vec<Draft>,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) {
+        let workshop = self.workshop;
+        let recorded = drafts.into_iter().map(|draft| async move {
+            let readings = draft.reading_ids();
+            (
+                readings,
+                draft
+                    .record_and_send(workshop, endpoint, blockhash, permit)
+                    .await,
+            )
+        });
+        for (readings, recorded) in join_all(recorded).await {
+            match recorded {
+                Ok(()) => {
+                    for reading in readings {
+                        self.answer(reading, MintOutcome::Submitted);
                     }
                 }
+                Err(DraftError::Record(RecordError::Stale)) => {}
+                Err(error) => self.answer_not_now(&readings, &error.to_string()),
             }
         }
-        reserved
     }
 
-    async fn await_funds(&mut self, means: &Means<'_>, readings: &[Uuid]) {
-        let reason = means.reason();
-        means.purse.want(means.of_a_new_wallet());
-        tracing::warn!(
-            readings = readings.len(),
-            reason,
-            "readings for new wallets wait"
-        );
-        if let Err(error) = ledger::note_waiting(&self.workshop.pool, readings, &reason).await {
-            tracing::debug!(%error, "why the readings wait could not be noted on them");
-        }
-        for reading in readings {
-            self.answer(*reading, MintOutcome::AwaitsFunds(reason.clone()));
-        }
-    }
-
-    /// Of one mint transaction.
-    fn fee_lamports(&self) -> u64 {
-        self.workshop.tools.signer.signatures_per_transaction() * LAMPORTS_PER_SIGNATURE
-    }
-
-    fn pack_limits(&self) -> PackLimits {
+    pub(super) fn pack_limits(&self) -> PackLimits {
         PackLimits {
             max_readings: self.workshop.limits.max_batch_readings,
             max_base_units: self.workshop.limits.max_base_units_per_transaction,
@@ -278,7 +260,7 @@ impl Batch<'_> {
     }
 
     /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
-    async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
         let oversized: Vec<Packed> = transactions
             .extract_if(.., |packed| packed.oversized)
             .collect();
@@ -298,7 +280,7 @@ impl Batch<'_> {
     }
 
     /// Under load (some transaction is full) what does not fill one waits for the next batch, once.
-    fn carry_remainder(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) fn carry_remainder(&mut self, transactions: &mut Vec<Packed>) {
         if !transactions.iter().any(|packed| packed.full) {
             return;
         }
@@ -389,108 +371,13 @@ impl Batch<'_> {
         }
     }
 
-    /// Simulates, signs, records and sends one transaction, all on one endpoint.
-    async fn mint_one(
-        &mut self,
-        tools: Tools<'_>,
-        number: u64,
-        packed: &Packed,
-        readings: &[&Candidate],
-    ) -> Result<(), ChainError> {
-        let Tools {
-            endpoint,
-            blockhash,
-            reservation,
-            permit,
-        } = tools;
-        let mut leaves: Vec<(Uuid, [u8; 32])> = readings
-            .iter()
-            .map(|reading| (reading.id, reading.leaf_hash))
-            .collect();
-        let built = transaction::message_of(
-            packed,
-            &mut leaves,
-            number,
-            &self.workshop.tools.accounts.mint,
-            &self.workshop.tools.signer,
-        );
-        let (message, merkle_root) = match built {
-            Ok(built) => built,
-            Err(error) => {
-                self.answer_not_now(readings, &error.to_string());
-                return Ok(());
-            }
-        };
-        if let Some(error) = simulate(endpoint, &message).await? {
-            self.refuse_simulated(endpoint, &message, &error, readings)
-                .await?;
-            return Ok(());
-        }
-        let (signature, wire) =
-            match transaction::sign(message, blockhash.hash, &self.workshop.tools.signer) {
-                Ok(signed) => signed,
-                Err(error) => {
-                    self.answer_not_now(readings, &error.to_string());
-                    return Ok(());
-                }
-            };
-        crate::failpoint!("mint.signed");
-        let new = NewMintTransaction {
-            number,
-            signature,
-            wire,
-            merkle_root,
-            base_units: packed.base_units,
-            blockhash,
-            endpoint: endpoint.name().to_owned(),
-            account_creations: packed.account_creations() as u32,
-            fee_lamports: self.fee_lamports(),
-            readings: readings
-                .iter()
-                .map(|reading| PackedReading {
-                    id: reading.id,
-                    revision: reading.revision,
-                })
-                .collect(),
-        };
-        match ledger::record(&self.workshop.pool, &new).await {
-            Ok(()) => {
-                reservation.recorded();
-                observe(Stage::Signed, readings);
-                tracing::debug!(%signature, number, readings = readings.len(), bytes = packed.bytes, "recorded");
-                for reading in readings {
-                    self.answer(reading.id, MintOutcome::Submitted);
-                }
-                let accepted = readings.iter().map(|reading| reading.accepted_at).collect();
-                self.send_in_background(new, accepted, permit);
-            }
-            // Unanswered: the next packing reads what they are now.
-            Err(RecordError::Stale) => {}
-            Err(error) => {
-                if matches!(error, RecordError::Unknown(_)) {
-                    // It may be recorded: then its cost is.
-                    reservation.recorded();
-                }
-                self.answer_not_now(readings, &error.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    /// Simulation refused: those to blame use up an attempt, their neighbours are packed again at once.
     async fn refuse_simulated(
         &mut self,
         endpoint: &Endpoint,
-        message: &Message,
+        draft: &Draft,
         error: &TransactionError,
-        readings: &[&Candidate],
     ) -> Result<(), ChainError> {
-        let wallets: Vec<(Uuid, Wallet)> = readings
-            .iter()
-            .map(|reading| (reading.id, reading.wallet))
-            .collect();
-        let to_blame =
-            readings_to_blame(message, error, &self.workshop.tools.accounts.mint, &wallets);
+        let to_blame = draft.to_blame(error, &self.workshop.tools.accounts.mint);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
@@ -507,96 +394,4 @@ impl Batch<'_> {
         }
         Ok(())
     }
-
-    /// The first send. It holds the batch's permit, so that no more batches are under way than allowed; whatever comes of
-    /// it, the Resolver finds out.
-    fn send_in_background(
-        &self,
-        new: NewMintTransaction,
-        accepted: Vec<DateTime<Utc>>,
-        permit: &Arc<OwnedSemaphorePermit>,
-    ) {
-        let permit = Arc::clone(permit);
-        let endpoints = self.workshop.tools.endpoints.clone();
-        let limit = self.workshop.limits.send_limit;
-        self.workshop.tracker.spawn(async move {
-            let _permit = permit;
-            crate::failpoint!("mint.before_send");
-            let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
-                return;
-            };
-            let signature = new.signature.to_string();
-            match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
-                Ok(Ok(())) => {
-                    for accepted_at in accepted {
-                        observe_stage(Stage::Sent, since(accepted_at));
-                    }
-                }
-                Ok(Err(error)) => {
-                    tracing::warn!(
-                        signature = %new.signature, %error,
-                        "the first send was not taken; the same bytes are sent again"
-                    );
-                    // Now rather than by the Resolver in two seconds, if there is anybody else to send to.
-                    let others =
-                        ledger::send_to_others(&endpoints, &new.endpoint, &signature, &new.wire);
-                    let _ = tokio::time::timeout(limit, others).await;
-                }
-                Err(_) => tracing::warn!(
-                    signature = %new.signature,
-                    "the first send was not answered in time; the same bytes are sent again"
-                ),
-            }
-            crate::failpoint!("mint.sent");
-        });
-    }
-}
-
-/// What one transaction is made and sent with.
-struct Tools<'a> {
-    endpoint: &'a Endpoint,
-    blockhash: RecentBlockhash,
-    reservation: Reservation,
-    permit: &'a Arc<OwnedSemaphorePermit>,
-}
-
-fn pack_item((candidate, needs_account): &(Candidate, bool)) -> PackItem {
-    PackItem {
-        reading_id: candidate.id,
-        wallet: candidate.wallet,
-        base_units: candidate.base_units,
-        needs_account: *needs_account,
-        alone: candidate.pack_alone,
-    }
-}
-
-fn observe(stage: Stage, readings: &[&Candidate]) {
-    for reading in readings {
-        observe_stage(stage, since(reading.accepted_at));
-    }
-}
-
-fn since(moment: DateTime<Utc>) -> Duration {
-    (Utc::now() - moment).to_std().unwrap_or_default()
-}
-
-/// Runs the unsigned message on the endpoint: signed bytes must not leave before they are recorded.
-async fn simulate(
-    endpoint: &Endpoint,
-    message: &Message,
-) -> Result<Option<TransactionError>, ChainError> {
-    let config = RpcSimulateTransactionConfig {
-        sig_verify: false,
-        replace_recent_blockhash: true,
-        commitment: Some(CommitmentConfig::confirmed()),
-        ..RpcSimulateTransactionConfig::default()
-    };
-    let unsigned = Transaction::new_unsigned(message.clone());
-    let result = endpoint
-        .rpc()
-        .simulate_transaction_with_config(&unsigned, config)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
-        .value;
-    Ok(result.err.map(TransactionError::from))
 }

@@ -4,16 +4,18 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::batch::Batch;
 use super::candidate::Candidate;
+use super::minter::MintOutcome;
 use crate::chain::{Purse, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
-use crate::domain::{Packed, Wallet};
+use crate::domain::{PackItem, Packed, Wallet, pack};
+use crate::ledger;
 
 /// Why readings wait that could be paid if the fee payer could pay their transaction's fee.
-pub(super) const NO_FEE: &str =
-    "the fee payer's balance covers no further fee: it waits for a top-up";
+const NO_FEE: &str = "the fee payer's balance covers no further fee: it waits for a top-up";
 
 /// The purse, and the price of a transaction.
-pub(super) struct Means<'a> {
+struct Means<'a> {
     pub purse: &'a Purse,
     /// Of one mint transaction, lamports.
     pub fee: u64,
@@ -78,6 +80,87 @@ impl Means<'_> {
             .filter(|(candidate, _)| refused.contains(&candidate.wallet))
             .map(|(candidate, _)| candidate.id)
             .collect()
+    }
+}
+
+impl Batch<'_> {
+    /// Packs what the fee payer can pay, and sets its cost aside. When it cannot pay for every new token account, readings for
+    /// wallets that have one go on and the newest of the others wait; when it cannot pay every fee, what is left waits.
+    pub(super) async fn within_means(
+        &mut self,
+        payable: &mut Vec<(Candidate, bool)>,
+        may_carry: bool,
+    ) -> Vec<(Packed, Reservation)> {
+        let means = Means {
+            purse: &self.workshop.tools.purse,
+            fee: self.workshop.tools.fee_lamports(),
+        };
+        // Ids are in the order of acceptance: who came first is paid first.
+        payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
+        loop {
+            let items = payable.iter().map(pack_item).collect();
+            let mut transactions = pack(items, &self.pack_limits());
+            self.refuse_oversized(&mut transactions).await;
+            if may_carry {
+                self.carry_remainder(&mut transactions);
+            }
+            if let Some(reserved) = means.reserve_all(&mut transactions) {
+                return reserved;
+            }
+            let waiting = means.cannot_create(payable, transactions.len());
+            if waiting.is_empty() {
+                return self.pay_what_can_be(&means, transactions);
+            }
+            self.await_funds(&means, &waiting).await;
+            payable.retain(|(candidate, _)| !self.answers.contains_key(&candidate.id));
+        }
+    }
+
+    fn pay_what_can_be(
+        &mut self,
+        means: &Means<'_>,
+        transactions: Vec<Packed>,
+    ) -> Vec<(Packed, Reservation)> {
+        let mut reserved = Vec::with_capacity(transactions.len());
+        for packed in transactions {
+            match means.reserve(&packed) {
+                Some(reservation) => reserved.push((packed, reservation)),
+                None => {
+                    means.purse.want(means.fee);
+                    self.workshop.tools.circuit.suspect();
+                    for reading in packed.readings {
+                        self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
+                    }
+                }
+            }
+        }
+        reserved
+    }
+
+    async fn await_funds(&mut self, means: &Means<'_>, readings: &[Uuid]) {
+        let reason = means.reason();
+        means.purse.want(means.of_a_new_wallet());
+        tracing::warn!(
+            readings = readings.len(),
+            reason,
+            "readings for new wallets wait"
+        );
+        if let Err(error) = ledger::note_waiting(&self.workshop.pool, readings, &reason).await {
+            tracing::debug!(%error, "why the readings wait could not be noted on them");
+        }
+        for reading in readings {
+            self.answer(*reading, MintOutcome::AwaitsFunds(reason.clone()));
+        }
+    }
+}
+
+fn pack_item((candidate, needs_account): &(Candidate, bool)) -> PackItem {
+    PackItem {
+        reading_id: candidate.id,
+        wallet: candidate.wallet,
+        base_units: candidate.base_units,
+        needs_account: *needs_account,
+        alone: candidate.pack_alone,
     }
 }
 

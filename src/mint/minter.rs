@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::batch;
+use super::transaction::LAMPORTS_PER_SIGNATURE;
 use crate::chain::{Circuit, Endpoints, MintAccounts, MintSigner, Purse};
 use crate::coalesce::{CoalesceError, CoalesceLimits, Coalescer};
 use crate::domain::{BaseUnits, ReadingState};
@@ -91,6 +92,13 @@ pub struct MintTools {
     pub circuit: Circuit,
     /// What the fee payer can still spend.
     pub purse: Purse,
+}
+
+impl MintTools {
+    /// Of one mint transaction.
+    pub fn fee_lamports(&self) -> u64 {
+        self.signer.signatures_per_transaction() * LAMPORTS_PER_SIGNATURE
+    }
 }
 
 /// Everything that a batch works with.

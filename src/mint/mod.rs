@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `minter` | collects callers into batches, and keeps the sends within their bound |
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
-//! | `batch` | one batch: accounts, packing, simulation, recording |
+//! | `batch` | one batch: accounts, packing, and what to answer each caller |
+//! | `draft` | one packed transaction: simulated, signed, recorded, sent |
 //! | `transaction` | builds and signs one transaction: pure |
 //! | `means` | what of a batch the fee payer can pay |
 //! | `watch`, `announce` | opens and closes the circuit of the chain; admins are told |
@@ -16,6 +17,7 @@
 mod announce;
 mod batch;
 mod candidate;
+mod draft;
 mod means;
 mod minter;
 mod transaction;

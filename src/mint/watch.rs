@@ -4,9 +4,8 @@ use rand::Rng;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{Circuit, FeePayer, Funds, MintAccounts, Opening, Purse, Survey, Trouble};
-use crate::chain::{Endpoints, MintSigner, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use super::minter::MintTools;
+use crate::chain::{FeePayer, Funds, Opening, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
 use crate::ledger;
 use crate::outbox;
 use crate::telemetry::{Health, names};
@@ -15,30 +14,17 @@ use crate::telemetry::{Health, names};
 pub struct Watch {
     pool: PgPool,
     survey: Survey,
-    circuit: Circuit,
-    purse: Purse,
+    tools: MintTools,
     health: Health,
-    /// Of one mint transaction, lamports.
-    fee: u64,
 }
 
 impl Watch {
-    pub fn new(
-        pool: PgPool,
-        endpoints: Endpoints,
-        signer: &MintSigner,
-        accounts: MintAccounts,
-        circuit: Circuit,
-        purse: Purse,
-        health: Health,
-    ) -> Watch {
+    pub fn new(pool: PgPool, tools: MintTools, health: Health) -> Watch {
         Watch {
             pool,
-            survey: Survey::new(endpoints, accounts),
-            circuit,
-            purse,
+            survey: Survey::new(tools.endpoints.clone(), tools.accounts),
+            tools,
             health,
-            fee: signer.signatures_per_transaction() * LAMPORTS_PER_SIGNATURE,
         }
     }
 
@@ -48,7 +34,7 @@ impl Watch {
             let luck = rand::rng().random();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.circuit.until_next_look(luck) => {}
+                () = self.tools.circuit.until_next_look(luck) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -59,17 +45,17 @@ impl Watch {
 
     /// One look. Before it the circuit is closed and the purse empty.
     pub async fn look(&self) {
-        let was_open = self.circuit.view().open.is_some();
-        self.purse.begin_reading();
+        let was_open = self.tools.circuit.view().open.is_some();
+        self.tools.purse.begin_reading();
         let (found, relieved) = match self.survey.look().await {
             Ok(fee_payer) => self.take_in(fee_payer).await,
             Err(opening) => (Err(opening), false),
         };
         self.show(&found);
         let goes_on = found.is_ok() && (was_open || relieved);
-        self.circuit.looked(found);
+        self.tools.circuit.looked(found);
         if self.survey.is_in_doubt() {
-            self.circuit.suspect();
+            self.tools.circuit.suspect();
         }
         if goes_on {
             self.wake_postponed().await;
@@ -93,13 +79,13 @@ impl Watch {
             minimum: fee_payer.minimum,
             in_flight: outlook.in_flight_lamports,
         };
-        let relieved = self.purse.take_in(funds);
+        let relieved = self.tools.purse.take_in(funds);
         if let Some(reason) = outlook.refuses_to_sign {
             let trouble = Trouble::Ledger;
             return (Err(Opening { trouble, reason }), false);
         }
         // Without what this process only promises: that comes and goes with each batch.
-        if funds.available() < self.fee {
+        if funds.available() < self.tools.fee_lamports() {
             let opening = Opening {
                 trouble: Trouble::FeePayerEmpty,
                 reason: format!(
@@ -129,7 +115,7 @@ impl Watch {
                 self.health.degraded("chain", opening.reason.clone());
             }
         }
-        match self.purse.view().and_then(|view| view.wanted) {
+        match self.tools.purse.view().and_then(|view| view.wanted) {
             Some(_) => self.health.degraded(
                 "fee_payer",
                 format!(

@@ -157,7 +157,10 @@ async fn retry_after_is_obeyed_and_with_one_endpoint_minting_waits() {
         .copied()
         .filter(|after| *after > under_way && *after < PAUSE)
         .collect();
-    assert!(early.is_empty(), "calls before the time was over: {early:?}");
+    assert!(
+        early.is_empty(),
+        "calls before the time was over: {early:?}"
+    );
     no_attempt_is_used(&grid).await;
     grid.audit_holds().await;
 }

@@ -24,6 +24,7 @@ mod meters;
 mod queue;
 mod readings;
 mod restore;
+mod retry;
 mod run;
 mod runway;
 mod support;

@@ -13,7 +13,10 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
+use super::chain::{Chain, RunwayView};
 use crate::admin::{Backlog, Runway};
+use crate::config::EffectiveConfig;
+use crate::ledger::ReadingCounts;
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -35,6 +38,8 @@ struct TokenizationStatus {
     unminted_readings_count: i64,
     /// The part that the toggle or the roll-out holds back.
     held_readings_count: i64,
+    /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
+    accepted_readings_count: i64,
     readings_by_state: ReadingsByState,
     /// When the oldest reading was accepted that waits for the service and not for a person.
     oldest_waiting_at: Option<String>,
@@ -43,14 +48,32 @@ struct TokenizationStatus {
     chain: Chain,
     /// `null` before the fee payer was looked at.
     runway: Option<RunwayView>,
+    /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
+    #[schema(value_type = Object)]
+    configuration: EffectiveConfig,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingsByState {
     pending: i64,
     submitted: i64,
+    minted: i64,
+    finalized: i64,
     failed: i64,
     quarantined: i64,
+}
+
+impl From<ReadingCounts> for ReadingsByState {
+    fn from(counts: ReadingCounts) -> ReadingsByState {
+        ReadingsByState {
+            pending: counts.pending,
+            submitted: counts.submitted,
+            minted: counts.minted,
+            finalized: counts.finalized,
+            failed: counts.failed,
+            quarantined: counts.quarantined,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -73,97 +96,6 @@ struct Breaker {
     opened_at: Option<String>,
 }
 
-/// The chain breaker of the process that answers: while it is open that process does not mint, and no reading uses an attempt.
-#[derive(Debug, Serialize, ToSchema)]
-struct Chain {
-    /// `closed` or `open`.
-    state: &'static str,
-    /// What is wrong: `unreachable`, `lagging`, `rate_limited`, `failing`, `fee_payer_empty`, `mint_unknown`, `ledger`.
-    trouble: Option<&'static str>,
-    /// A sentence for the operator.
-    reason: Option<String>,
-    /// When it took on this state.
-    since: String,
-    endpoints: Vec<RpcEndpoint>,
-}
-
-/// An RPC endpoint, by its place in `SOLANA_RPC_URL`.
-#[derive(Debug, Serialize, ToSchema)]
-struct RpcEndpoint {
-    /// `rpc-1`, `rpc-2`, …
-    name: String,
-    /// Whether it is the one that is asked first.
-    preferred: bool,
-    /// Whether it answers, is not behind, and has not asked for a pause.
-    healthy: bool,
-    /// Block height at its last answer.
-    height: Option<u64>,
-    /// Blocks below the highest height that any endpoint told.
-    lag_blocks: Option<u64>,
-    /// It answered 429: seconds until it is called again.
-    retry_after_secs: Option<u64>,
-    /// Why it did not answer.
-    error: Option<String>,
-}
-
-/// How long the fee payer's balance lasts.
-#[derive(Debug, Serialize, ToSchema)]
-struct RunwayView {
-    balance_lamports: u64,
-    /// What transactions under way may still take of it.
-    reserved_lamports: u64,
-    /// What must stay of it: its own rent minimum.
-    minimum_lamports: u64,
-    /// Fees and account rent per reading, of the last six hours; before the first, a fee of 5,000 lamports is assumed.
-    lamports_per_reading: u64,
-    readings_per_hour: f64,
-    /// At this price and rate; `null` while nothing is spent.
-    hours: Option<f64>,
-    /// Readings for wallets without a token account wait, because its rent cannot be paid; others are minted.
-    new_wallets_wait: bool,
-}
-
-fn chain_of(state: &AppState) -> Chain {
-    let view = state.circuit.view();
-    let endpoints = state.endpoints.views().into_iter();
-    Chain {
-        state: if view.open.is_some() {
-            "open"
-        } else {
-            "closed"
-        },
-        trouble: view.open.as_ref().map(|opening| opening.trouble.as_str()),
-        reason: view.open.map(|opening| opening.reason),
-        since: rfc3339(view.since),
-        endpoints: endpoints
-            .map(|view| RpcEndpoint {
-                name: view.name,
-                preferred: view.preferred,
-                healthy: view.healthy,
-                height: view.height,
-                lag_blocks: view.lag_blocks,
-                // A part of a second is still a wait.
-                retry_after_secs: view.retry_after.map(|wait| wait.as_secs() + 1),
-                error: view.failure,
-            })
-            .collect(),
-    }
-}
-
-impl From<Runway> for RunwayView {
-    fn from(runway: Runway) -> RunwayView {
-        RunwayView {
-            balance_lamports: runway.balance_lamports,
-            reserved_lamports: runway.reserved_lamports,
-            minimum_lamports: runway.minimum_lamports,
-            lamports_per_reading: runway.lamports_per_reading,
-            readings_per_hour: runway.readings_per_hour,
-            hours: runway.hours,
-            new_wallets_wait: runway.new_wallets_wait,
-        }
-    }
-}
-
 /// Whether minting goes on, how much waits, and why nothing is signed if nothing is.
 #[utoipa::path(
     get,
@@ -177,7 +109,8 @@ impl From<Runway> for RunwayView {
         "batch_size": 50,
         "unminted_readings_count": 3,
         "held_readings_count": 0,
-        "readings_by_state": {"pending": 1, "submitted": 2, "failed": 0, "quarantined": 0},
+        "accepted_readings_count": 8380,
+        "readings_by_state": {"pending": 1, "submitted": 2, "minted": 19, "finalized": 8358, "failed": 0, "quarantined": 0},
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
@@ -199,6 +132,7 @@ impl From<Runway> for RunwayView {
             "hours": 95_190.0,
             "new_wallets_wait": false,
         },
+        "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
     })))
 )]
 async fn status(
@@ -237,23 +171,20 @@ async fn status(
         unminted_readings_count: unminted.count(),
         held_readings_count: unminted.held,
         oldest_waiting_at: unminted.oldest_waiting_at.map(rfc3339),
-        readings_by_state: ReadingsByState {
-            pending: unminted.pending,
-            submitted: unminted.submitted,
-            failed: unminted.failed,
-            quarantined: unminted.quarantined,
-        },
+        accepted_readings_count: backlog.readings.accepted(),
+        readings_by_state: backlog.readings.into(),
         queue: Queue {
             due: backlog.queue.due,
             scheduled: backlog.queue.scheduled,
             retrying: backlog.queue.retrying,
         },
         breaker,
-        chain: chain_of(&state),
+        chain: Chain::of(&state),
         runway: runway.map(RunwayView::from),
+        configuration: state.configuration.clone(),
     }))
 }
 
-fn rfc3339(moment: DateTime<Utc>) -> String {
+pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

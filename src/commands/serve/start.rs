@@ -75,15 +75,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         purse: Purse::default(),
     };
     hold_resolver(&config, &database, &tools, &background, &stops.last);
-    let watch = Watch::new(
-        pool.clone(),
-        tools.endpoints.clone(),
-        &tools.signer,
-        tools.accounts,
-        tools.circuit.clone(),
-        tools.purse.clone(),
-        health.clone(),
-    );
+    let watch = Watch::new(pool.clone(), tools.clone(), health.clone());
     // Before the first job: what the fee payer can spend is known then.
     watch.look().await;
     background.spawn(watch.run(stops.last.clone()));
@@ -134,6 +126,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         cors_origins: config.http.cors_origins.clone(),
         polling_interval_secs: config.tokenization.polling_interval.as_secs(),
         batch_size: u32::from(config.tokenization.batch_size),
+        configuration: config.effective.clone(),
         draining: stops.requests.clone(),
         intake: intake.clone(),
         endpoints: solana.endpoints.clone(),
