@@ -16,8 +16,9 @@ use crate::outbox::{self, Event, EventFields, EventType, Topic};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Open for so long before it is told.
 const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
-/// Closed for so long before it is told: longer, so that a relapse is the same outage.
-const CLOSED_FOR: TimeDelta = TimeDelta::seconds(5);
+/// Closed for so long before it is told: two looks at their slowest, so that an end which only one look saw is none, and a
+/// relapse is the same outage.
+const CLOSED_FOR: TimeDelta = TimeDelta::seconds(12);
 
 /// Runs while this process holds the Resolver's lock.
 pub async fn announce(pool: PgPool, circuit: Circuit, stop: CancellationToken) {
@@ -110,8 +111,8 @@ mod tests {
         let away = Some(Trouble::Unreachable);
         assert_eq!(worth_telling(&view(away, 1), now), None);
         assert_eq!(worth_telling(&view(away, 2), now), Some(true));
-        assert_eq!(worth_telling(&view(None, 4), now), None);
-        assert_eq!(worth_telling(&view(None, 5), now), Some(false));
+        assert_eq!(worth_telling(&view(None, 11), now), None);
+        assert_eq!(worth_telling(&view(None, 12), now), Some(false));
         assert_eq!(worth_telling(&view(Some(Trouble::Ledger), 60), now), None);
     }
 }
