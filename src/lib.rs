@@ -22,6 +22,7 @@
 //! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
 //!
 //! [`config`], [`telemetry`] and [`embedded`] (the private Postgres and local chain of `make run`) serve all of them.
+//! `failpoint` and `fault_proxy` are for tests.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -34,6 +35,8 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod failpoint;
+#[cfg(feature = "failpoints")]
+pub mod fault_proxy;
 pub mod feed;
 pub mod holder;
 pub mod ledger;

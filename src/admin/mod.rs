@@ -13,6 +13,7 @@ pub mod log;
 mod log_entry;
 mod resolve;
 mod retry;
+mod runway;
 mod settings;
 
 pub use action::AdminAction;
@@ -22,4 +23,5 @@ pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
 pub use resolve::{Resolution, resolve_transaction};
 pub use retry::{Retry, retry_reading};
+pub use runway::Runway;
 pub use settings::{Settings, SettingsWatch, StoredSettings};

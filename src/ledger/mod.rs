@@ -18,6 +18,7 @@
 //! | `watched` | what a person called dead without a proof is looked for |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
+//! | `costs`, `spending` | what was paid, and what is about to be |
 //! | `counts` | readings by state, exact at every moment |
 
 mod blame;
@@ -40,6 +41,7 @@ mod retry_reading;
 mod send;
 mod settle;
 mod sighting;
+mod spending;
 mod tally;
 mod walk;
 mod watched;
@@ -60,5 +62,6 @@ pub use resolve::{
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
 pub use retry_reading::{RetryError, check_retryable, retry_reading};
-pub use send::send;
+pub use send::{send, send_to_others};
+pub use spending::{Outlook, Spending, note_waiting, outlook, recent_spending};
 pub use walk::{WalkOutcome, walk};

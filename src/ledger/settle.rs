@@ -12,11 +12,9 @@ use uuid::Uuid;
 
 use super::guard::{mint_transaction_guard, reading_guard};
 use super::{LedgerError, tally};
+use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
-
-/// Rent of a token account, lamports: paid once per wallet, by whoever creates it.
-pub(super) const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
 
 /// A transaction that was seen on chain without an error.
 #[derive(Clone, Copy, Debug)]

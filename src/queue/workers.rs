@@ -15,6 +15,7 @@ use super::process::ProcessLock;
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::wake_up::WakeUp;
 use crate::admin::SettingsWatch;
+use crate::chain::Circuit;
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
 
@@ -23,6 +24,10 @@ pub struct QueueContext {
     pub pool: PgPool,
     pub minter: Minter,
     pub settings: SettingsWatch,
+    /// Whether the chain lets anything be minted.
+    pub circuit: Circuit,
+    /// Told when the queue is to end: nobody waits for the circuit any more.
+    pub stop: CancellationToken,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
@@ -33,6 +38,21 @@ pub struct QueueContext {
     pub reading_max_age: Duration,
     /// `MintReading` jobs that run at once: enough for all batches in flight to be full.
     pub concurrency: usize,
+}
+
+/// How long a job holds its place while the circuit is open. The places are all taken then, so the backlog stays where it
+/// is, due and untouched, and goes on the moment the circuit closes; and not for long, so that another process, whose circuit
+/// may be closed, gets the job.
+const HOLD: Duration = Duration::from_secs(10);
+
+impl QueueContext {
+    /// Waits a little while the circuit is open; then the reason.
+    pub async fn until_minting_is_worth_trying(&self) -> Result<(), String> {
+        tokio::select! {
+            closed = self.circuit.until_closed(HOLD) => closed,
+            () = self.stop.cancelled() => self.circuit.view().allows_minting(),
+        }
+    }
 }
 
 /// Due retries and jobs that were handed back raise no notification: the poll finds them.

@@ -1,5 +1,6 @@
 //! What admins see and do: one file per resource.
 
+mod chain;
 mod log;
 mod readings;
 mod settings;

@@ -13,7 +13,8 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use crate::admin::{Backlog, StoredSettings};
+use super::chain::{Chain, RunwayView};
+use crate::admin::{Backlog, Runway, StoredSettings};
 use crate::config::EffectiveConfig;
 use crate::ledger::ReadingCounts;
 
@@ -48,6 +49,9 @@ struct TokenizationStatus {
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    chain: Chain,
+    /// `null` before the fee payer was looked at.
+    runway: Option<RunwayView>,
     /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
     #[schema(value_type = Object)]
     configuration: EffectiveConfig,
@@ -116,6 +120,24 @@ struct Breaker {
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "chain": {
+            "state": "closed",
+            "trouble": null,
+            "reason": null,
+            "since": "2026-11-25T04:00:00.000000Z",
+            "endpoints": [
+                {"name": "rpc-1", "preferred": true, "healthy": true, "height": 281_474, "lag_blocks": 0, "retry_after_secs": null, "error": null},
+            ],
+        },
+        "runway": {
+            "balance_lamports": 99_000_000_000_u64,
+            "reserved_lamports": 10_000,
+            "minimum_lamports": 890_880,
+            "lamports_per_reading": 260,
+            "readings_per_hour": 4_000.0,
+            "hours": 95_190.0,
+            "new_wallets_wait": false,
+        },
         "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
     })))
 )]
@@ -123,13 +145,18 @@ async fn status(
     _: AdminOnly,
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
-    let read = tokio::time::timeout(READ_LIMIT, async {
+    let reading = async {
         let stored = StoredSettings::read(&state.pool).await?;
-        Ok::<_, sqlx::Error>((stored, Backlog::read(&state.pool).await?))
-    });
-    let (stored, backlog) = read.await.map_err(|_| {
-        Problem::unavailable("the database did not answer in time; try again later")
-    })??;
+        let backlog = Backlog::read(&state.pool).await?;
+        let runway = Runway::read(&state.pool, state.purse.view()).await?;
+        Ok::<_, sqlx::Error>((stored, backlog, runway))
+    };
+    let (stored, backlog, runway) =
+        tokio::time::timeout(READ_LIMIT, reading)
+            .await
+            .map_err(|_| {
+                Problem::unavailable("the database did not answer in time; try again later")
+            })??;
     let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
@@ -162,10 +189,12 @@ async fn status(
             retrying: backlog.queue.retrying,
         },
         breaker,
+        chain: Chain::of(&state),
+        runway: runway.map(RunwayView::from),
         configuration: state.configuration.clone(),
     }))
 }
 
-fn rfc3339(moment: DateTime<Utc>) -> String {
+pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

@@ -14,6 +14,6 @@ pub mod world;
 pub use client::{Api, Meter};
 pub use ears::{Ears, Next};
 pub use grid::Grid;
-pub use proxy::{Proxy, Verdict};
+pub use proxy::{Proxy, ProxyProgram, Verdict};
 pub use server::Server;
 pub use wait::eventually;
