@@ -70,18 +70,16 @@ impl Batch<'_> {
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
         let permit = Arc::new(permit);
-        ledger::may_sign(&self.workshop.pool)
-            .await
-            .map_err(|error| error.to_string())?;
+        self.in_time(ledger::may_sign(&self.workshop.pool)).await?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
             let waiting: Vec<MintRequest> = self.unanswered();
             if waiting.is_empty() {
                 return Ok(());
             }
-            let candidates = candidate::load(&self.workshop.pool, &waiting)
-                .await
-                .map_err(|error| format!("the database failed: {error}"))?;
+            let candidates = self
+                .in_time(candidate::load(&self.workshop.pool, &waiting))
+                .await?;
             for (reading, outcome) in candidates.answered {
                 self.answer(reading, outcome);
             }
@@ -101,6 +99,20 @@ impl Batch<'_> {
             may_carry = false;
         }
         Err("its transaction kept changing while it was packed".to_owned())
+    }
+
+    /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
+    /// batch's permit for ever.
+    async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, NotNow> {
+        let limit = self.workshop.limits.transaction_limit;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the database did not answer within {limit:?}")),
+        }
     }
 
     fn unanswered(&self) -> Vec<MintRequest> {
@@ -164,14 +176,15 @@ impl Batch<'_> {
             return Ok(());
         }
         let blockhash = endpoint.recent_blockhash().await?;
-        let first_number =
-            match ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await {
-                Ok(first) => first,
-                Err(error) => {
-                    self.answer_rest(&format!("the database failed: {error}"));
-                    return Ok(());
-                }
-            };
+        let count = transactions.len() as u64;
+        let reserved = ledger::reserve_numbers(&self.workshop.pool, count);
+        let first_number = match self.in_time(reserved).await {
+            Ok(first) => first,
+            Err(reason) => {
+                self.answer_rest(&reason);
+                return Ok(());
+            }
+        };
         for (number, packed) in (first_number..).zip(&transactions) {
             let readings: Vec<&Candidate> = packed
                 .readings
@@ -279,12 +292,12 @@ impl Batch<'_> {
     }
 
     async fn refuse(&mut self, refusal: Refusal) {
-        let after = ledger::refuse_pending(
+        let refused = ledger::refuse_pending(
             &self.workshop.pool,
             &self.workshop.limits.schedule,
             &refusal,
-        )
-        .await;
+        );
+        let after = self.in_time(refused).await;
         match after {
             Ok(AfterRefusal::Failed) => {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, "reading failed");
@@ -296,9 +309,9 @@ impl Batch<'_> {
             }
             // Not pending any more: the next packing reads what it is now.
             Ok(AfterRefusal::Elsewhere) => {}
-            Err(error) => self.answer(
+            Err(reason) => self.answer(
                 refusal.reading,
-                MintOutcome::NotNow(format!("the refusal could not be stored: {error}")),
+                MintOutcome::NotNow(format!("the refusal could not be stored: {reason}")),
             ),
         }
     }
@@ -363,7 +376,13 @@ impl Batch<'_> {
                 })
                 .collect(),
         };
-        match ledger::record(&self.workshop.pool, &new).await {
+        match ledger::record(
+            &self.workshop.pool,
+            self.workshop.limits.transaction_limit,
+            &new,
+        )
+        .await
+        {
             Ok(()) => {
                 observe(Stage::Signed, readings);
                 tracing::debug!(%signature, number, readings = readings.len(), bytes = packed.bytes, "recorded");
@@ -417,7 +436,7 @@ impl Batch<'_> {
     ) {
         let permit = Arc::clone(permit);
         let endpoints = self.workshop.endpoints.clone();
-        let limit = self.workshop.limits.send_limit;
+        let limit = self.workshop.limits.transaction_limit;
         self.workshop.tracker.spawn(async move {
             let _permit = permit;
             crate::failpoint!("mint.before_send");

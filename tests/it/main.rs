@@ -4,6 +4,7 @@ mod accounts;
 mod api;
 mod audit;
 mod chain_faults;
+mod commit_answers;
 mod database_faults;
 mod documents;
 mod drain;
