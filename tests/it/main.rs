@@ -3,6 +3,7 @@
 mod accounts;
 mod api;
 mod audit;
+mod audit_corruptions;
 mod chain_faults;
 mod commit_answers;
 mod database_faults;
