@@ -168,7 +168,7 @@ impl Batch<'_> {
             })
             .collect();
         let mut transactions = pack(items, &self.pack_limits());
-        self.refuse_oversized(&mut transactions).await;
+        self.refuse_oversized(&mut transactions, &by_id).await;
         if may_carry {
             self.carry_remainder(&mut transactions);
         }
@@ -208,21 +208,21 @@ impl Batch<'_> {
     }
 
     /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
-    async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
+    async fn refuse_oversized(
+        &mut self,
+        transactions: &mut Vec<Packed>,
+        by_id: &HashMap<Uuid, &Candidate>,
+    ) {
         let oversized: Vec<Packed> = transactions
             .extract_if(.., |packed| packed.oversized)
             .collect();
         for packed in oversized {
-            for reading in packed.readings {
-                self.refuse(Refusal {
-                    reading,
-                    reason: format!(
-                        "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
-                        packed.base_units, self.workshop.limits.max_base_units_per_transaction
-                    ),
-                    permanent: true,
-                })
-                .await;
+            for reading in packed.readings.iter().filter_map(|id| by_id.get(id)) {
+                let reason = format!(
+                    "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
+                    packed.base_units, self.workshop.limits.max_base_units_per_transaction
+                );
+                self.refuse(reading, reason, true).await;
             }
         }
     }
@@ -277,25 +277,27 @@ impl Batch<'_> {
                 TokenAccountState::Frozen => "is frozen",
                 TokenAccountState::GivenAway => "no longer belongs to the wallet",
             };
-            let refusal = Refusal {
-                reading: candidate.id,
-                reason: format!(
-                    "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                    candidate.wallet.token_account(&self.workshop.mint),
-                    candidate.wallet,
-                ),
-                permanent: true,
-            };
-            self.refuse(refusal).await;
+            let reason = format!(
+                "the token account {} of wallet {} {reason}; recreate the account, then retry",
+                candidate.wallet.token_account(&self.workshop.mint),
+                candidate.wallet,
+            );
+            self.refuse(&candidate, reason, true).await;
         }
         Ok(good)
     }
 
-    async fn refuse(&mut self, refusal: Refusal) {
+    async fn refuse(&mut self, reading: &Candidate, reason: String, permanent: bool) {
+        let refusal = Refusal {
+            reading: reading.id,
+            reason,
+            permanent,
+        };
         let refused = ledger::refuse_pending(
             &self.workshop.pool,
             &self.workshop.limits.schedule,
             &refusal,
+            reading.revision,
         );
         let after = self.in_time(refused).await;
         match after {
@@ -307,7 +309,7 @@ impl Batch<'_> {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, next_attempt_at = %at, "reading refused");
                 self.answer(refusal.reading, MintOutcome::RetryAt(at));
             }
-            // Not pending any more: the next packing reads what it is now.
+            // Changed meanwhile: the next packing reads what it is now.
             Ok(AfterRefusal::Elsewhere) => {}
             Err(reason) => self.answer(
                 refusal.reading,
@@ -415,13 +417,12 @@ impl Batch<'_> {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
         }
-        for reading in to_blame {
-            self.refuse(Refusal {
-                reading,
-                reason: format!("simulation refused its payment: {error}"),
-                permanent: false,
-            })
-            .await;
+        for reading in readings
+            .iter()
+            .filter(|reading| to_blame.contains(&reading.id))
+        {
+            let reason = format!("simulation refused its payment: {error}");
+            self.refuse(reading, reason, false).await;
         }
         Ok(())
     }

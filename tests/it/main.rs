@@ -23,6 +23,7 @@ mod localnet;
 mod meters;
 mod queue;
 mod readings;
+mod record_races;
 mod restore;
 mod run;
 mod support;
