@@ -21,6 +21,7 @@ mod intake_faults;
 mod intake_rules;
 mod localnet;
 mod meters;
+mod panics;
 mod queue;
 mod readings;
 mod record_races;
