@@ -46,7 +46,7 @@ pub async fn check_may_sign(transaction: &mut PgConnection) -> Result<(), Signin
         "SELECT ledger.breaker, ledger.breaker_reason,
                 (ledger.system_identifier, ledger.timeline) = (identity.system_identifier, identity.timeline)
          FROM ledger, database_identity() AS identity
-         -- The weakest lock that an opening (FOR UPDATE) waits for: a stronger one would also stop those who reserve numbers.
+         -- An opening waits for whoever has shared the row, or is about to: see LedgerRow::lock.
          FOR KEY SHARE OF ledger",
     )
     .fetch_optional(transaction)
@@ -126,7 +126,13 @@ impl LedgerRow {
     }
 
     fn state(&self) -> BreakerState {
+    ///
+    /// By the table, whose locks are given in the order of the requests: a row lock alone waits as long as those who share
+    /// the row overlap (10 to 20 s at 20 records of 50 ms side by side), and they go on signing meanwhile.
         match self.breaker {
+        sqlx::query("LOCK TABLE ledger IN EXCLUSIVE MODE")
+            .execute(&mut *transaction)
+            .await?;
             Breaker::Closed => BreakerState::Closed,
             Breaker::Identity | Breaker::Mismatch => BreakerState::Open,
         }
