@@ -40,6 +40,8 @@ const ROUND_EVERY: Duration = Duration::from_millis(400);
 const PROOF_EVERY: Duration = Duration::from_secs(2);
 /// The authority's history is walked this often while the ledger breaker is closed.
 const WALK_EVERY: Duration = Duration::from_secs(60);
+/// A changed database is noticed so soon, also while nothing is signed: the wait that follows it begins then.
+const LOOK_AT_IDENTITY_EVERY: Duration = Duration::from_secs(5);
 /// An open breaker holds up all minting: it is closed as soon as rule 7 allows.
 const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 /// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
@@ -126,12 +128,26 @@ impl Resolver {
         loop {
             let tended =
                 breaker::tend(&self.pool, &self.endpoints, &self.mint, &self.authority).await;
-            let pause = match tended {
-                Ok(BreakerState::Closed) => WALK_EVERY,
-                _ => TEND_OPEN_BREAKER_EVERY,
-            };
+            let closed = matches!(tended, Ok(BreakerState::Closed));
             log.report(tended.map(drop));
-            tokio::time::sleep(pause).await;
+            if closed {
+                self.watch_identity_until_walk().await;
+            } else {
+                tokio::time::sleep(TEND_OPEN_BREAKER_EVERY).await;
+            }
+        }
+    }
+
+    /// Returns when the next walk is due, or at once when the database is another one than before.
+    async fn watch_identity_until_walk(&self) {
+        let mut looks = WALK_EVERY.as_secs() / LOOK_AT_IDENTITY_EVERY.as_secs();
+        while looks > 0 {
+            tokio::time::sleep(LOOK_AT_IDENTITY_EVERY).await;
+            match breaker::open_if_identity_changed(&self.pool).await {
+                Ok(false) => looks -= 1,
+                // A database that does not answer is what a fail-over begins with.
+                Ok(true) | Err(_) => return,
+            }
         }
     }
 
