@@ -83,6 +83,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     async fn on(&self, endpoint: &Endpoint) -> Result<WalkOutcome, LedgerError> {
+        endpoint.check_chain(&self.before.genesis_hash).await?;
         // Before the list: only a walk that began above the breaker's height may close it.
         let finalized_height = endpoint.finalized_height().await?;
         let finalized_slot = endpoint.finalized_slot().await?;
