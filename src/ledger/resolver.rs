@@ -52,8 +52,8 @@ const RESENDS_AT_ONCE: usize = 16;
 const RESENDS_PER_ROUND: usize = 128;
 /// Older than this the recent-status cache of a node may have forgotten it.
 const HISTORY_AFTER_MS: i64 = 60_000;
-/// Rounds in which no endpoint sees a confirmed transaction before it is taken for forked. Being wrong is harmless: the
-/// same bytes are sent again and found landed.
+/// Rounds in which a confirmed transaction is not seen, in all but the first by any endpoint, before it is taken for forked.
+/// Being wrong costs nobody anything but a second `TokensMinted`: the same bytes are sent again and found landed.
 const ROUNDS_TO_FORK: u32 = 5;
 /// Transactions confirmed in one database transaction: bounds how long their readings' events wait for each other.
 const CONFIRMED_AT_ONCE: usize = 64;
@@ -157,7 +157,7 @@ impl Resolver {
         let mut unseen = Vec::new();
         for chunk in open.chunks(SIGNATURES_PER_CALL) {
             let mut news = News::default();
-            for (open, sighting) in self.sightings(chunk).await? {
+            for (open, sighting) in self.sightings(chunk, memory).await? {
                 news.sort_in(open, sighting, memory);
             }
             self.write_down(&news).await?;
@@ -170,11 +170,12 @@ impl Resolver {
     async fn sightings<'a>(
         &self,
         chunk: &'a [OpenTransaction],
+        memory: &Memory,
     ) -> Result<Vec<(&'a OpenTransaction, Sighting)>, LedgerError> {
         let mut answers: Vec<(&OpenTransaction, Sighting)> = Vec::with_capacity(chunk.len());
         let (recent, old): (Vec<_>, Vec<_>) = chunk
             .iter()
-            .partition(|open| open.age_ms < HISTORY_AFTER_MS);
+            .partition(|open| open.age_ms < HISTORY_AFTER_MS && !memory.misses(open));
         for (group, with_history) in [(recent, false), (old, true)] {
             if group.is_empty() {
                 continue;
@@ -296,6 +297,11 @@ impl Memory {
         let numbers: std::collections::HashSet<i64> = open.iter().map(|open| open.number).collect();
         self.sent.retain(|number, _| numbers.contains(number));
         self.missed.retain(|number, _| numbers.contains(number));
+    }
+
+    /// Whether it was confirmed and the last round did not see it.
+    fn misses(&self, open: &OpenTransaction) -> bool {
+        self.missed.contains_key(&open.number)
     }
 
     fn is_send_due(&self, open: &OpenTransaction) -> bool {
