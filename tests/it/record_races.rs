@@ -48,7 +48,7 @@ async fn transaction_of(grid: &Grid, readings: &[Uuid]) -> NewMintTransaction {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rivals_for_the_same_readings_in_any_order_do_not_deadlock() {
-    const ROUNDS: usize = 6;
+    const ROUNDS: usize = 3;
     const READINGS: usize = 60;
     let mut grid = Grid::start_with(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let meter = grid.meter().await;
@@ -61,6 +61,16 @@ async fn rivals_for_the_same_readings_in_any_order_do_not_deadlock() {
         .await
         .ok();
     grid.stop().await;
+    // Slow enough that all are in the middle of it at the same time.
+    sqlx::raw_sql(
+        "CREATE FUNCTION dawdle() RETURNS TRIGGER LANGUAGE plpgsql
+         AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$;
+         CREATE TRIGGER dawdle BEFORE INSERT ON mint_transaction_readings
+         FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    )
+    .execute(&grid.pool)
+    .await
+    .unwrap();
     let all: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM readings ORDER BY id")
         .fetch_all(&grid.pool)
         .await
