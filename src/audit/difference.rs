@@ -100,7 +100,20 @@ pub enum Difference {
         state: String,
         transaction_state: MintTransactionState,
     },
-    /// A landed transaction pays it, but the ledger would let another one pay it too.
+    /// It landed in another slot than the ledger says.
+    WrongSlot {
+        #[serde(serialize_with = "text")]
+        signature: Signature,
+        number: i64,
+        slot_ledger: u64,
+        slot_chain: u64,
+    },
+    /// A reading that waits for a mint transaction which the ledger does not hold: nobody would ever pay it.
+    Stranded {
+        reading_id: Uuid,
+        state: ReadingState,
+    },
+    /// A transaction that pays it has landed or may still land, but the ledger would let another one pay it too.
     Released {
         reading_id: Uuid,
         #[serde(serialize_with = "text")]
@@ -244,12 +257,26 @@ impl fmt::Display for Difference {
                 "reading {reading_id} is {state}, but transaction {signature} that pays it is {}",
                 transaction_state.as_str()
             ),
+            Difference::WrongSlot {
+                signature,
+                number,
+                slot_ledger,
+                slot_chain,
+            } => write!(
+                formatter,
+                "mint transaction {number} ({signature}) is in slot {slot_ledger} in the ledger, but landed in slot {slot_chain}"
+            ),
+            Difference::Stranded { reading_id, state } => write!(
+                formatter,
+                "reading {reading_id} is {}, but the ledger holds no mint transaction that could pay it: it would wait for ever",
+                state.as_str()
+            ),
             Difference::Released {
                 reading_id,
                 signature,
             } => write!(
                 formatter,
-                "reading {reading_id} is paid by the landed transaction {signature}, but the ledger has released it: it could be paid again"
+                "reading {reading_id} is paid by transaction {signature}, which has landed or may still land, but the ledger has released it: it could be paid again"
             ),
             Difference::PaidTwice {
                 reading_id,

@@ -71,6 +71,8 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
     }
     findings.add(books::paid_twice(pool, &strays.numbers).await?);
     findings.add(books::not_paid(pool).await?);
+    findings.add(books::contradicting(pool).await?);
+    findings.add(books::released(pool).await?);
     findings.add(minted.compare(supply));
     let base_units_chain = paid.base_units_chain + strays.base_units;
     findings.add(compare_sums(

@@ -8,6 +8,7 @@
 //!   reading that was added or removed shows here.
 //! - Every mint of our token by our authority's signature belongs to readings, or was booked as foreign by an admin.
 //! - The admin log is what was written: each entry's hash fits, none is missing.
+//! - No reading is promised to a transaction that the ledger lacks, and none is free while a transaction that pays it may land.
 //! - The sums of both sides are equal, and no token exists that was not minted so. Fewer may: holders may burn theirs.
 //!
 //! It runs beside a service that mints: what one side lacks is looked up again by signature, and the ledger read again,

@@ -221,8 +221,10 @@ pub async fn quarantine(pool: &PgPool, number: i64) -> Result<u64, LedgerError> 
         return Ok(0);
     }
     let readings = move_readings(&mut transaction, &[number], ReadingEvent::Quarantined).await?;
+    crate::failpoint!("ledger.before_quarantine_commit");
     transaction.commit().await?;
     tally::transactions("quarantined", 1);
+    crate::failpoint!("ledger.quarantined");
     Ok(readings.len() as u64)
 }
 

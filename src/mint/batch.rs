@@ -65,12 +65,11 @@ impl Batch<'_> {
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
         let permit = Arc::new(permit);
-        ledger::may_sign(&self.workshop.pool)
+        self.in_time(ledger::may_sign(&self.workshop.pool))
             .await
-            .map_err(|error| {
+            .inspect_err(|_| {
                 // An open ledger breaker opens the circuit too, and holds the jobs back.
                 self.workshop.tools.circuit.suspect();
-                error.to_string()
             })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
@@ -78,9 +77,9 @@ impl Batch<'_> {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let candidates = candidate::load(&self.workshop.pool, &waiting)
-                .await
-                .map_err(|error| format!("the database failed: {error}"))?;
+            let candidates = self
+                .in_time(candidate::load(&self.workshop.pool, &waiting))
+                .await?;
             for (reading, outcome) in candidates.answered {
                 self.answer(reading, outcome);
             }
@@ -111,6 +110,20 @@ impl Batch<'_> {
     /// Whether another endpoint is worth asking at once.
     fn fails_over(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
         error.fault() == Fault::Endpoint && self.workshop.tools.endpoints.turn_away_from(endpoint)
+    }
+
+    /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
+    /// batch's permit for ever.
+    async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, NotNow> {
+        let limit = self.workshop.limits.transaction_limit;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the database did not answer within {limit:?}")),
+        }
     }
 
     fn unanswered(&self) -> Vec<MintRequest> {
@@ -161,8 +174,8 @@ impl Batch<'_> {
         }
         let drafts = match self.draft(transactions, payable).await {
             Ok(drafts) => drafts,
-            Err(error) => {
-                self.answer_rest(&format!("the database failed: {error}"));
+            Err(reason) => {
+                self.answer_rest(&reason);
                 return Ok(());
             }
         };
@@ -177,13 +190,15 @@ impl Batch<'_> {
         &mut self,
         transactions: Vec<(Packed, Reservation)>,
         payable: Vec<(Candidate, bool)>,
-    ) -> sqlx::Result<Vec<Draft>> {
+    ) -> Result<Vec<Draft>, NotNow> {
         let mut by_id: HashMap<Uuid, Candidate> = payable
             .into_iter()
             .map(|(candidate, _)| (candidate.id, candidate))
             .collect();
-        let first_number =
-            ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await?;
+        let count = transactions.len() as u64;
+        let first_number = self
+            .in_time(ledger::reserve_numbers(&self.workshop.pool, count))
+            .await?;
         let mut drafts = Vec::with_capacity(transactions.len());
         for (number, (packed, reservation)) in (first_number..).zip(transactions) {
             let readings: Vec<Candidate> = packed
@@ -260,21 +275,24 @@ impl Batch<'_> {
     }
 
     /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
-    pub(super) async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) async fn refuse_oversized(
+        &mut self,
+        transactions: &mut Vec<Packed>,
+        payable: &[(Candidate, bool)],
+    ) {
         let oversized: Vec<Packed> = transactions
             .extract_if(.., |packed| packed.oversized)
             .collect();
         for packed in oversized {
-            for reading in packed.readings {
-                self.refuse(Refusal {
-                    reading,
-                    reason: format!(
-                        "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
-                        packed.base_units, self.workshop.limits.max_base_units_per_transaction
-                    ),
-                    permanent: true,
-                })
-                .await;
+            let readings = payable
+                .iter()
+                .filter(|(candidate, _)| packed.readings.contains(&candidate.id));
+            for (reading, _) in readings {
+                let reason = format!(
+                    "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
+                    packed.base_units, self.workshop.limits.max_base_units_per_transaction
+                );
+                self.refuse(reading, reason, true).await;
             }
         }
     }
@@ -330,29 +348,31 @@ impl Batch<'_> {
                 TokenAccountState::Frozen => "is frozen",
                 TokenAccountState::GivenAway => "no longer belongs to the wallet",
             };
-            let refusal = Refusal {
-                reading: candidate.id,
-                reason: format!(
-                    "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                    candidate
-                        .wallet
-                        .token_account(&self.workshop.tools.accounts.mint),
-                    candidate.wallet,
-                ),
-                permanent: true,
-            };
-            self.refuse(refusal).await;
+            let reason = format!(
+                "the token account {} of wallet {} {reason}; recreate the account, then retry",
+                candidate
+                    .wallet
+                    .token_account(&self.workshop.tools.accounts.mint),
+                candidate.wallet,
+            );
+            self.refuse(&candidate, reason, true).await;
         }
         Ok(good)
     }
 
-    async fn refuse(&mut self, refusal: Refusal) {
-        let after = ledger::refuse_pending(
+    async fn refuse(&mut self, reading: &Candidate, reason: String, permanent: bool) {
+        let refusal = Refusal {
+            reading: reading.id,
+            reason,
+            permanent,
+        };
+        let refused = ledger::refuse_pending(
             &self.workshop.pool,
             &self.workshop.limits.schedule,
             &refusal,
-        )
-        .await;
+            reading.revision,
+        );
+        let after = self.in_time(refused).await;
         match after {
             Ok(AfterRefusal::Failed) => {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, "reading failed");
@@ -362,11 +382,11 @@ impl Batch<'_> {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, next_attempt_at = %at, "reading refused");
                 self.answer(refusal.reading, MintOutcome::RetryAt(at));
             }
-            // Not pending any more: the next packing reads what it is now.
+            // Changed meanwhile: the next packing reads what it is now.
             Ok(AfterRefusal::Elsewhere) => {}
-            Err(error) => self.answer(
+            Err(reason) => self.answer(
                 refusal.reading,
-                MintOutcome::NotNow(format!("the refusal could not be stored: {error}")),
+                MintOutcome::NotNow(format!("the refusal could not be stored: {reason}")),
             ),
         }
     }
@@ -385,12 +405,8 @@ impl Batch<'_> {
         // A mint that is not ours any more fails each payment in turn: no reading is to blame, whatever the error says.
         self.workshop.tools.accounts.look_at_mint(endpoint).await?;
         for reading in to_blame {
-            self.refuse(Refusal {
-                reading,
-                reason: format!("simulation refused its payment: {error}"),
-                permanent: false,
-            })
-            .await;
+            let reason = format!("simulation refused its payment: {error}");
+            self.refuse(reading, reason, false).await;
         }
         Ok(())
     }

@@ -100,7 +100,7 @@ impl Batch<'_> {
         loop {
             let items = payable.iter().map(pack_item).collect();
             let mut transactions = pack(items, &self.pack_limits());
-            self.refuse_oversized(&mut transactions).await;
+            self.refuse_oversized(&mut transactions, payable).await;
             if may_carry {
                 self.carry_remainder(&mut transactions);
             }

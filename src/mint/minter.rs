@@ -30,8 +30,8 @@ pub struct MintLimits {
     pub linger: Duration,
     /// Callers that may wait.
     pub queue: usize,
-    /// Limit of one send.
-    pub send_limit: Duration,
+    /// Limit of one send, and of one transaction of the database: it ends the wait, never what was sent or asked.
+    pub transaction_limit: Duration,
     pub schedule: RetrySchedule,
 }
 

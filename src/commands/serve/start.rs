@@ -238,7 +238,7 @@ fn mint_limits(config: &Config) -> MintLimits {
         concurrent_batches: usize::from(config.blockchain.concurrent_batches),
         linger: config.blockchain.mint_linger,
         queue: MINT_QUEUE,
-        send_limit: config.tokenization.transaction_timeout,
+        transaction_limit: config.tokenization.transaction_timeout,
         schedule: RetrySchedule::new(config.tokenization.clone()),
     }
 }
