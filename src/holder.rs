@@ -150,16 +150,22 @@ async fn lose(connection: &mut PgConnection) -> sqlx::Error {
     }
 }
 
-async fn within<T>(
+/// Waits for the database no longer than this. What was asked may be done all the same.
+pub(crate) async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
-    timeout(limit, answer).await.unwrap_or_else(|_| {
-        Err(sqlx::Error::Io(std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("no answer within {limit:?}"),
-        )))
-    })
+    timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Err(no_answer(limit)))
+}
+
+/// What a wait that has ended at its limit is told as.
+pub(crate) fn no_answer(limit: Duration) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("no answer within {limit:?}"),
+    ))
 }
 
 fn retry_pause() -> Duration {

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::state::AppState;
-use crate::admin::Backlog;
+use crate::admin::{Backlog, Runway};
 use crate::telemetry::names;
 
 /// A scrape never waits longer for the database; Prometheus gives up after ten seconds.
@@ -56,11 +56,17 @@ impl Figures {
         if asked.is_some_and(|moment| moment.elapsed() < AGE_MAX) {
             return;
         }
-        let read = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool)).await;
+        let reading = async {
+            let backlog = Backlog::read(&state.pool).await?;
+            let runway = Runway::read(&state.pool, state.purse.view()).await?;
+            Ok::<_, sqlx::Error>((backlog, runway))
+        };
+        let read = tokio::time::timeout(READ_LIMIT, reading).await;
         *asked = Some(Instant::now());
         match read {
-            Ok(Ok(backlog)) => {
+            Ok(Ok((backlog, runway))) => {
                 show(&backlog, Utc::now());
+                show_runway(runway.as_ref());
                 gauge!(names::DATABASE_FIGURES_STALE).set(0.0);
             }
             Ok(Err(error)) => {
@@ -72,6 +78,18 @@ impl Figures {
                 gauge!(names::DATABASE_FIGURES_STALE).set(1.0);
             }
         }
+    }
+}
+
+/// What lasts longer is shown as this: nothing is spent, or next to nothing.
+const RUNWAY_SECONDS_MAX: f64 = 365.0 * 86_400.0;
+
+fn show_runway(runway: Option<&Runway>) {
+    if let Some(runway) = runway {
+        let seconds = runway
+            .hours
+            .map_or(RUNWAY_SECONDS_MAX, |hours| hours * 3_600.0);
+        gauge!(names::FEE_PAYER_RUNWAY_SECONDS).set(seconds.min(RUNWAY_SECONDS_MAX));
     }
 }
 

@@ -14,7 +14,7 @@ use super::health::DatabaseProbe;
 use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
-use crate::chain::Endpoints;
+use crate::chain::{Circuit, Endpoints, Purse};
 use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::Hub;
 use crate::readings::Intake;
@@ -27,6 +27,10 @@ pub struct Services {
     pub intake: Intake,
     /// The chain, to look at wallets.
     pub endpoints: Endpoints,
+    /// Whether minting goes on, for the status page.
+    pub circuit: Circuit,
+    /// What the fee payer can spend, for the status page.
+    pub purse: Purse,
     /// This service's token.
     pub mint: Pubkey,
     pub authenticator: Authenticator,
@@ -115,6 +119,8 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
             &["http://127.0.0.1:9".to_owned()],
             std::time::Duration::from_secs(1),
         ),
+        circuit: Circuit::default(),
+        purse: Purse::default(),
         mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),

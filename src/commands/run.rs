@@ -275,7 +275,7 @@ async fn play_and_report(
         running,
         config,
         pool: service.pool(),
-        endpoints: &Endpoints::new(&rpc_urls, config.tokenization.transaction_timeout),
+        endpoints: &Endpoints::patient(&rpc_urls, config.tokenization.transaction_timeout),
         mint: service.mint_address(),
     };
     let report = report_on(subject, day, &outcome).await?;

@@ -20,16 +20,14 @@ pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedR
     self::transactions("confirmed", transactions);
     metrics::counter!(names::FEES_PAID_LAMPORTS).increment(lamports);
     metrics::counter!(names::MINTING_SUCCESSES).increment(readings.len() as u64);
+    // Each transaction's sum fits 64 bits, those of several need not.
     let base_units = readings
         .iter()
         .filter_map(|reading| u64::try_from(reading.base_units).ok())
-        .sum();
+        .fold(0, u64::saturating_add);
     metrics::counter!(names::TOKENS_MINTED).increment(base_units);
-    for reading in readings
-        .iter()
-        .filter(|reading| reading.mints_automatically)
-    {
-        let outcome = match since(reading.promised_at) <= MINT_PROMISE {
+    for promised_at in readings.iter().filter_map(|reading| reading.promised_at) {
+        let outcome = match since(promised_at) <= MINT_PROMISE {
             true => "kept",
             false => "late",
         };

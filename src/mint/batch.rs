@@ -16,11 +16,10 @@ use super::candidate::{self, Candidate};
 use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use crate::chain::{
-    ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts,
+    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, TokenAccountState,
+    inspect_token_accounts,
 };
-use crate::domain::{
-    COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
-};
+use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
 use crate::telemetry::names;
 
@@ -28,7 +27,7 @@ use crate::telemetry::names;
 /// job.
 const MAX_PACKINGS: usize = 8;
 
-type Answers = HashMap<Uuid, BatchAnswer>;
+pub(super) type Answers = HashMap<Uuid, BatchAnswer>;
 
 /// Runs the batch. Every request's reading is among the answers.
 pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answers {
@@ -49,10 +48,10 @@ pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answ
     batch.answers
 }
 
-struct Batch<'a> {
-    workshop: &'a Workshop,
+pub(super) struct Batch<'a> {
+    pub(super) workshop: &'a Workshop,
     requests: HashMap<Uuid, MintRequest>,
-    answers: Answers,
+    pub(super) answers: Answers,
 }
 
 /// Why the rest of a batch cannot be minted now, for logs and `last_error`.
@@ -60,42 +59,71 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
+        self.workshop.tools.circuit.view().allows_minting()?;
         let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
         let permit = Arc::new(permit);
-        ledger::may_sign(&self.workshop.pool)
+        self.in_time(ledger::may_sign(&self.workshop.pool))
             .await
-            .map_err(|error| error.to_string())?;
+            .inspect_err(|_| {
+                // An open ledger breaker opens the circuit too, and holds the jobs back.
+                self.workshop.tools.circuit.suspect();
+            })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
             let waiting: Vec<MintRequest> = self.unanswered();
             if waiting.is_empty() {
                 return Ok(());
             }
-            let candidates = candidate::load(&self.workshop.pool, &waiting)
-                .await
-                .map_err(|error| format!("the database failed: {error}"))?;
+            let candidates = self
+                .in_time(candidate::load(&self.workshop.pool, &waiting))
+                .await?;
             for (reading, outcome) in candidates.answered {
                 self.answer(reading, outcome);
             }
             if candidates.payable.is_empty() {
                 return Ok(());
             }
-            let endpoint = self.workshop.endpoints.preferred();
+            let endpoint = self.workshop.tools.endpoints.preferred();
             let minted = self
                 .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
                 .await;
-            if let Err(error) = minted {
-                if matches!(error, ChainError::Unreachable { .. }) {
-                    self.workshop.endpoints.turn_away_from(endpoint);
+            match minted {
+                Ok(()) => self.workshop.tools.circuit.batch_succeeded(),
+                // With another endpoint, from its own blockhash on.
+                Err(error) if self.fails_over(endpoint, &error) => {
+                    tracing::info!(%error, "a batch goes on with another endpoint");
                 }
-                return Err(error.to_string());
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.workshop.tools.circuit.batch_failed(&reason);
+                    return Err(reason);
+                }
             }
             may_carry = false;
         }
         Err("its transaction kept changing while it was packed".to_owned())
+    }
+
+    /// Whether another endpoint is worth asking at once.
+    fn fails_over(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
+        error.fault() == Fault::Endpoint && self.workshop.tools.endpoints.turn_away_from(endpoint)
+    }
+
+    /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
+    /// batch's permit for ever.
+    async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, NotNow> {
+        let limit = self.workshop.limits.transaction_limit;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the database did not answer within {limit:?}")),
+        }
     }
 
     fn unanswered(&self) -> Vec<MintRequest> {
@@ -106,7 +134,7 @@ impl Batch<'_> {
             .collect()
     }
 
-    fn answer(&mut self, reading: Uuid, outcome: MintOutcome) {
+    pub(super) fn answer(&mut self, reading: Uuid, outcome: MintOutcome) {
         self.answers.insert(reading, BatchAnswer::Done(outcome));
     }
 
@@ -136,32 +164,18 @@ impl Batch<'_> {
         may_carry: bool,
     ) -> Result<(), ChainError> {
         // Neither answer needs the other.
-        let (payable, blockhash) = tokio::try_join!(
+        let (mut payable, blockhash) = tokio::try_join!(
             self.look_at_accounts(endpoint, payable),
             endpoint.recent_blockhash()
         )?;
-        let items = payable
-            .iter()
-            .map(|(candidate, needs_account)| PackItem {
-                reading_id: candidate.id,
-                wallet: candidate.wallet,
-                base_units: candidate.base_units,
-                needs_account: *needs_account,
-                alone: candidate.pack_alone,
-            })
-            .collect();
-        let mut transactions = pack(items, &self.pack_limits());
-        self.refuse_oversized(&mut transactions).await;
-        if may_carry {
-            self.carry_remainder(&mut transactions);
-        }
+        let transactions = self.within_means(&mut payable, may_carry).await;
         if transactions.is_empty() {
             return Ok(());
         }
         let drafts = match self.draft(transactions, payable).await {
             Ok(drafts) => drafts,
-            Err(error) => {
-                self.answer_rest(&format!("the database failed: {error}"));
+            Err(reason) => {
+                self.answer_rest(&reason);
                 return Ok(());
             }
         };
@@ -174,30 +188,26 @@ impl Batch<'_> {
     /// One draft for each packed transaction, with numbers of its own.
     async fn draft(
         &mut self,
-        transactions: Vec<Packed>,
+        transactions: Vec<(Packed, Reservation)>,
         payable: Vec<(Candidate, bool)>,
-    ) -> sqlx::Result<Vec<Draft>> {
+    ) -> Result<Vec<Draft>, NotNow> {
         let mut by_id: HashMap<Uuid, Candidate> = payable
             .into_iter()
             .map(|(candidate, _)| (candidate.id, candidate))
             .collect();
-        let first_number =
-            ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await?;
+        let count = transactions.len() as u64;
+        let first_number = self
+            .in_time(ledger::reserve_numbers(&self.workshop.pool, count))
+            .await?;
         let mut drafts = Vec::with_capacity(transactions.len());
-        for (number, packed) in (first_number..).zip(transactions) {
+        for (number, (packed, reservation)) in (first_number..).zip(transactions) {
             let readings: Vec<Candidate> = packed
                 .readings
                 .iter()
                 .filter_map(|id| by_id.remove(id))
                 .collect();
             let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
-            match Draft::new(
-                number,
-                packed,
-                readings,
-                &self.workshop.mint,
-                &self.workshop.signer,
-            ) {
+            match Draft::new(number, packed, readings, reservation, &self.workshop.tools) {
                 Ok(draft) => drafts.push(draft),
                 Err(error) => self.answer_not_now(&ids, &error.to_string()),
             }
@@ -217,7 +227,7 @@ impl Batch<'_> {
         for (draft, error) in drafts.into_iter().zip(results) {
             match error {
                 None => passed.push(draft),
-                Some(error) => self.refuse_simulated(&draft, &error).await?,
+                Some(error) => self.refuse_simulated(endpoint, &draft, &error).await?,
             }
         }
         Ok(passed)
@@ -254,38 +264,41 @@ impl Batch<'_> {
         }
     }
 
-    fn pack_limits(&self) -> PackLimits {
+    pub(super) fn pack_limits(&self) -> PackLimits {
         PackLimits {
             max_readings: self.workshop.limits.max_batch_readings,
             max_base_units: self.workshop.limits.max_base_units_per_transaction,
             max_bytes: TRANSACTION_BYTES_MAX,
             max_compute_units: COMPUTE_UNITS_MAX,
-            separate_fee_payer: self.workshop.signer.has_separate_fee_payer(),
+            separate_fee_payer: self.workshop.tools.signer.has_separate_fee_payer(),
         }
     }
 
     /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
-    async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) async fn refuse_oversized(
+        &mut self,
+        transactions: &mut Vec<Packed>,
+        payable: &[(Candidate, bool)],
+    ) {
         let oversized: Vec<Packed> = transactions
             .extract_if(.., |packed| packed.oversized)
             .collect();
         for packed in oversized {
-            for reading in packed.readings {
-                self.refuse(Refusal {
-                    reading,
-                    reason: format!(
-                        "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
-                        packed.base_units, self.workshop.limits.max_base_units_per_transaction
-                    ),
-                    permanent: true,
-                })
-                .await;
+            let readings = payable
+                .iter()
+                .filter(|(candidate, _)| packed.readings.contains(&candidate.id));
+            for (reading, _) in readings {
+                let reason = format!(
+                    "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
+                    packed.base_units, self.workshop.limits.max_base_units_per_transaction
+                );
+                self.refuse(reading, reason, true).await;
             }
         }
     }
 
     /// Under load (some transaction is full) what does not fill one waits for the next batch, once.
-    fn carry_remainder(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) fn carry_remainder(&mut self, transactions: &mut Vec<Packed>) {
         if !transactions.iter().any(|packed| packed.full) {
             return;
         }
@@ -314,7 +327,8 @@ impl Batch<'_> {
         let mut wallets: Vec<Wallet> = payable.iter().map(|candidate| candidate.wallet).collect();
         wallets.sort_unstable();
         wallets.dedup();
-        let states = inspect_token_accounts(endpoint, &self.workshop.mint, &wallets).await?;
+        let states =
+            inspect_token_accounts(endpoint, &self.workshop.tools.accounts.mint, &wallets).await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
             let state = states
@@ -334,27 +348,31 @@ impl Batch<'_> {
                 TokenAccountState::Frozen => "is frozen",
                 TokenAccountState::GivenAway => "no longer belongs to the wallet",
             };
-            let refusal = Refusal {
-                reading: candidate.id,
-                reason: format!(
-                    "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                    candidate.wallet.token_account(&self.workshop.mint),
-                    candidate.wallet,
-                ),
-                permanent: true,
-            };
-            self.refuse(refusal).await;
+            let reason = format!(
+                "the token account {} of wallet {} {reason}; recreate the account, then retry",
+                candidate
+                    .wallet
+                    .token_account(&self.workshop.tools.accounts.mint),
+                candidate.wallet,
+            );
+            self.refuse(&candidate, reason, true).await;
         }
         Ok(good)
     }
 
-    async fn refuse(&mut self, refusal: Refusal) {
-        let after = ledger::refuse_pending(
+    async fn refuse(&mut self, reading: &Candidate, reason: String, permanent: bool) {
+        let refusal = Refusal {
+            reading: reading.id,
+            reason,
+            permanent,
+        };
+        let refused = ledger::refuse_pending(
             &self.workshop.pool,
             &self.workshop.limits.schedule,
             &refusal,
-        )
-        .await;
+            reading.revision,
+        );
+        let after = self.in_time(refused).await;
         match after {
             Ok(AfterRefusal::Failed) => {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, "reading failed");
@@ -364,32 +382,31 @@ impl Batch<'_> {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, next_attempt_at = %at, "reading refused");
                 self.answer(refusal.reading, MintOutcome::RetryAt(at));
             }
-            // Not pending any more: the next packing reads what it is now.
+            // Changed meanwhile: the next packing reads what it is now.
             Ok(AfterRefusal::Elsewhere) => {}
-            Err(error) => self.answer(
+            Err(reason) => self.answer(
                 refusal.reading,
-                MintOutcome::NotNow(format!("the refusal could not be stored: {error}")),
+                MintOutcome::NotNow(format!("the refusal could not be stored: {reason}")),
             ),
         }
     }
 
     async fn refuse_simulated(
         &mut self,
+        endpoint: &Endpoint,
         draft: &Draft,
         error: &TransactionError,
     ) -> Result<(), ChainError> {
-        let to_blame = draft.to_blame(error, &self.workshop.mint);
+        let to_blame = draft.to_blame(error, &self.workshop.tools.accounts.mint);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
         }
+        // A mint that is not ours any more fails each payment in turn: no reading is to blame, whatever the error says.
+        self.workshop.tools.accounts.look_at_mint(endpoint).await?;
         for reading in to_blame {
-            self.refuse(Refusal {
-                reading,
-                reason: format!("simulation refused its payment: {error}"),
-                permanent: false,
-            })
-            .await;
+            let reason = format!("simulation refused its payment: {error}");
+            self.refuse(reading, reason, false).await;
         }
         Ok(())
     }

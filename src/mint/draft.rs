@@ -12,9 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::candidate::Candidate;
-use super::minter::Workshop;
-use super::transaction::{self, LAMPORTS_PER_SIGNATURE, SignError};
-use crate::chain::{ChainError, Endpoint, MintSigner, RecentBlockhash};
+use super::minter::{MintTools, Workshop};
+use super::transaction::{self, SignError};
+use crate::chain::{ChainError, Endpoint, RecentBlockhash, Reservation};
 use crate::domain::{Hash32, Packed, Wallet};
 use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError, readings_to_blame};
 use crate::telemetry::{Stage, observe_stage};
@@ -26,6 +26,8 @@ pub(super) struct Draft {
     readings: Vec<Candidate>,
     message: Message,
     merkle_root: Hash32,
+    /// Its cost, set aside.
+    reservation: Reservation,
 }
 
 /// Why a draft was not sent. Nothing of it has left this process.
@@ -43,21 +45,27 @@ impl Draft {
         number: u64,
         packed: Packed,
         readings: Vec<Candidate>,
-        mint: &Pubkey,
-        signer: &MintSigner,
+        reservation: Reservation,
+        tools: &MintTools,
     ) -> Result<Draft, SignError> {
         let mut leaves: Vec<(Uuid, Hash32)> = readings
             .iter()
             .map(|reading| (reading.id, reading.leaf_hash))
             .collect();
-        let (message, merkle_root) =
-            transaction::message_of(&packed, &mut leaves, number, mint, signer)?;
+        let (message, merkle_root) = transaction::message_of(
+            &packed,
+            &mut leaves,
+            number,
+            &tools.accounts.mint,
+            &tools.signer,
+        )?;
         Ok(Draft {
             number,
             packed,
             readings,
             message,
             merkle_root,
+            reservation,
         })
     }
 
@@ -87,13 +95,17 @@ impl Draft {
     }
 
     /// The readings whose instruction the error names.
-    pub fn to_blame(&self, error: &TransactionError, mint: &Pubkey) -> Vec<Uuid> {
+    pub fn to_blame(&self, error: &TransactionError, mint: &Pubkey) -> Vec<&Candidate> {
         let wallets: Vec<(Uuid, Wallet)> = self
             .readings
             .iter()
             .map(|reading| (reading.id, reading.wallet))
             .collect();
-        readings_to_blame(&self.message, error, mint, &wallets)
+        let to_blame = readings_to_blame(&self.message, error, mint, &wallets);
+        self.readings
+            .iter()
+            .filter(|reading| to_blame.contains(&reading.id))
+            .collect()
     }
 
     /// Signs outside any database transaction, records, and after a known commit sends. `Ok` means: recorded; whatever comes
@@ -105,7 +117,8 @@ impl Draft {
         blockhash: RecentBlockhash,
         permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), DraftError> {
-        let (signature, wire) = transaction::sign(self.message, blockhash.hash, &workshop.signer)?;
+        let (signature, wire) =
+            transaction::sign(self.message, blockhash.hash, &workshop.tools.signer)?;
         crate::failpoint!("mint.signed");
         let new = NewMintTransaction {
             number: self.number,
@@ -116,7 +129,7 @@ impl Draft {
             blockhash,
             endpoint: endpoint.name().to_owned(),
             account_creations: self.packed.account_creations() as u32,
-            fee_lamports: workshop.signer.signatures_per_transaction() * LAMPORTS_PER_SIGNATURE,
+            fee_lamports: workshop.tools.fee_lamports(),
             readings: self
                 .readings
                 .iter()
@@ -126,7 +139,12 @@ impl Draft {
                 })
                 .collect(),
         };
-        ledger::record(&workshop.pool, &new).await?;
+        let recorded =
+            ledger::record(&workshop.pool, workshop.limits.transaction_limit, &new).await;
+        if matches!(recorded, Ok(()) | Err(RecordError::Unknown(_))) {
+            self.reservation.recorded();
+        }
+        recorded?;
         let accepted: Vec<DateTime<Utc>> = self
             .readings
             .iter()
@@ -153,8 +171,8 @@ fn send_in_background(
     permit: &Arc<OwnedSemaphorePermit>,
 ) {
     let permit = Arc::clone(permit);
-    let endpoints = workshop.endpoints.clone();
-    let limit = workshop.limits.send_limit;
+    let endpoints = workshop.tools.endpoints.clone();
+    let limit = workshop.limits.transaction_limit;
     workshop.tracker.spawn(async move {
         let _permit = permit;
         crate::failpoint!("mint.before_send");
@@ -163,10 +181,17 @@ fn send_in_background(
         };
         match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
             Ok(Ok(())) => observe(Stage::Sent, &accepted),
-            Ok(Err(error)) => tracing::warn!(
-                signature = %new.signature, %error,
-                "the first send was not taken; the same bytes are sent again"
-            ),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    signature = %new.signature, %error,
+                    "the first send was not taken; the same bytes are sent again"
+                );
+                // Now, if there is anybody else to send to, rather than by the Resolver in two seconds.
+                let signature = new.signature.to_string();
+                let others =
+                    ledger::send_to_others(&endpoints, &new.endpoint, &signature, &new.wire);
+                let _ = tokio::time::timeout(limit, others).await;
+            }
             Err(_) => tracing::warn!(
                 signature = %new.signature,
                 "the first send was not answered in time; the same bytes are sent again"

@@ -11,11 +11,18 @@
 //! | `batch` | one batch: accounts, packing, and what to answer each caller |
 //! | `draft` | one packed transaction: simulated, signed, recorded, sent |
 //! | `transaction` | builds and signs one transaction: pure |
+//! | `means` | what of a batch the fee payer can pay |
+//! | `watch`, `announce` | opens and closes the circuit of the chain; admins are told |
 
+mod announce;
 mod batch;
 mod candidate;
 mod draft;
+mod means;
 mod minter;
 mod transaction;
+mod watch;
 
-pub use minter::{MintLimits, MintOutcome, MintPermission, Minter};
+pub use announce::announce;
+pub use minter::{MintLimits, MintOutcome, MintPermission, MintTools, Minter};
+pub use watch::Watch;

@@ -10,5 +10,5 @@ mod job;
 mod wake;
 
 pub use event::{Event, EventFields, EventType, publish};
-pub use job::{Job, JobKind, enqueue};
+pub use job::{Job, JobKind, enqueue, wake_postponed};
 pub use wake::{NOTIFY_CHANNEL, Topic, Wake, notify};

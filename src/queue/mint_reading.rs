@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apalis::prelude::{Data, TaskId};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -31,12 +31,19 @@ pub async fn mint_reading(
     context: Data<Arc<QueueContext>>,
     task: TaskId,
 ) -> Result<(), JobError> {
+    if let Err(reason) = context.until_minting_is_worth_trying().await {
+        // Not more often and not later because it waited before: the circuit does the backing off.
+        let spread = rand::rng().random_range(500..1_500);
+        let soon = Utc::now() + TimeDelta::milliseconds(spread);
+        postpone(&context.pool, &task.to_string(), Some(soon)).await?;
+        return Err(JobError::Later(reason));
+    }
     let outcome = guarded(context.job_limit, mint(&context, job.reading_id)).await;
     let (reason, run_at) = match outcome {
         Ok(MintOutcome::NotDue(at) | MintOutcome::RetryAt(at)) => {
             ("its backoff".to_owned(), Some(at))
         }
-        Ok(MintOutcome::NotNow(reason)) => (reason, None),
+        Ok(MintOutcome::NotNow(reason) | MintOutcome::AwaitsFunds(reason)) => (reason, None),
         Ok(
             MintOutcome::Submitted
             | MintOutcome::Already(_)

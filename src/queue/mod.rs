@@ -8,11 +8,13 @@
 //! | `workers` | builds the workers, restarts them, drains them |
 //! | `wake_up` | when a worker looks for jobs: on NOTIFY, and by a slow poll |
 //! | `mint_reading`, `sweep` | the jobs |
+//! | `held` | readings that the toggle or the roll-out holds back |
 //! | `guarded` | time-out and panic of a handler, caught inside it |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
 //! | `prune` | finished jobs are dropped |
 
 mod guarded;
+mod held;
 mod mint_reading;
 mod process;
 mod prune;

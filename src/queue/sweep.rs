@@ -24,7 +24,7 @@ use crate::telemetry::names;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SweepUnminted {
-    /// The moment that it was due, seconds since 1970.
+    /// The moment that it was due, seconds since 1970; or what else asked for it.
     pub tick: String,
 }
 
@@ -114,10 +114,6 @@ async fn tidy(pool: &PgPool, reading_max_age: Duration) -> Result<(), JobError> 
 
 /// One page of stragglers in the order of their ids: memory does not grow with the backlog.
 async fn stragglers(context: &QueueContext, after: Uuid) -> Result<Vec<Uuid>, JobError> {
-    let auto_mint = context.settings.current();
-    if !auto_mint.auto_mint_enabled {
-        return Ok(Vec::new());
-    }
     let page = sqlx::query_scalar(
         "SELECT reading.id
          FROM readings AS reading
@@ -125,7 +121,11 @@ async fn stragglers(context: &QueueContext, after: Uuid) -> Result<Vec<Uuid>, Jo
          WHERE reading.state = 'pending'
            AND reading.next_attempt_at <= now()
            AND reading.id > $1
-           AND meter.rollout_bucket < $2
+           -- The stored settings, not this process' copy: the sweep of a toggle may run before the news of it has come.
+           AND meter.rollout_bucket < (
+               SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END
+               FROM settings
+           )
            AND NOT EXISTS (
                SELECT
                FROM apalis.jobs AS job
@@ -135,10 +135,9 @@ async fn stragglers(context: &QueueContext, after: Uuid) -> Result<Vec<Uuid>, Jo
                       OR (job.status = 'Failed' AND job.attempts < job.max_attempts))
            )
          ORDER BY reading.id
-         LIMIT $3",
+         LIMIT $2",
     )
     .bind(after)
-    .bind(auto_mint.auto_mint_percentage)
     .bind(i64::from(context.sweep_batch_size))
     .fetch_all(&context.pool)
     .await?;

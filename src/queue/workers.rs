@@ -9,13 +9,13 @@ use apalis_cron::CronScheduler;
 use apalis_postgres::{Config, PostgresStorage};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::wake_up::WakeUp;
 use crate::admin::SettingsWatch;
+use crate::chain::Circuit;
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
 
@@ -24,6 +24,10 @@ pub struct QueueContext {
     pub pool: PgPool,
     pub minter: Minter,
     pub settings: SettingsWatch,
+    /// Whether the chain lets anything be minted.
+    pub circuit: Circuit,
+    /// Told when the queue is to end: nobody waits for the circuit any more.
+    pub stop: CancellationToken,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
@@ -36,26 +40,18 @@ pub struct QueueContext {
     pub concurrency: usize,
 }
 
+/// How long a job holds its place while the circuit is open. The places are all taken then, so the backlog stays where it
+/// is, due and untouched, and goes on the moment the circuit closes; and not for long, so that another process, whose circuit
+/// may be closed, gets the job.
+const HOLD: Duration = Duration::from_secs(10);
+
 impl QueueContext {
-    /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
-    pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
-        let auto_mint = self.settings.current();
-        if !auto_mint.auto_mint_enabled {
-            return Ok(true);
+    /// Waits a little while the circuit is open; then the reason.
+    pub async fn until_minting_is_worth_trying(&self) -> Result<(), String> {
+        tokio::select! {
+            closed = self.circuit.until_closed(HOLD) => closed,
+            () = self.stop.cancelled() => self.circuit.view().allows_minting(),
         }
-        if auto_mint.auto_mint_percentage >= 100 {
-            return Ok(false);
-        }
-        let bucket: Option<i16> = sqlx::query_scalar(
-            "SELECT meter.rollout_bucket
-             FROM readings AS reading
-             JOIN meters AS meter ON meter.id = reading.meter
-             WHERE reading.id = $1",
-        )
-        .bind(reading)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(bucket.is_some_and(|bucket| bucket >= auto_mint.auto_mint_percentage))
     }
 }
 

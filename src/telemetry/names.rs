@@ -17,6 +17,8 @@ pub struct Metric {
     pub kind: Kind,
     /// Label name and its values; empty for a metric without label.
     pub label: Option<(&'static str, &'static [&'static str])>,
+    /// It has a label `endpoint` whose values are the configured endpoints' names: it exists from the first look at them.
+    pub by_endpoint: bool,
     pub help: &'static str,
 }
 
@@ -50,6 +52,10 @@ pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
 pub const CHAIN_BREAKER_OPEN: &str = "gridtokenx_chain_breaker_open";
 pub const FEE_PAYER_BALANCE_LAMPORTS: &str = "gridtokenx_fee_payer_balance_lamports";
 pub const FEE_PAYER_RUNWAY_SECONDS: &str = "gridtokenx_fee_payer_runway_seconds";
+pub const RPC_CALLS: &str = "gridtokenx_rpc_calls_total";
+pub const RPC_ENDPOINT_HEIGHT: &str = "gridtokenx_rpc_endpoint_height";
+pub const RPC_ENDPOINT_LAG_BLOCKS: &str = "gridtokenx_rpc_endpoint_lag_blocks";
+pub const RPC_ENDPOINT_HEALTHY: &str = "gridtokenx_rpc_endpoint_healthy";
 pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
 // Feed
 pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
@@ -76,6 +82,25 @@ pub const STAGES: &[&str] = &[
     "delivered",
 ];
 
+/// Values of the label `method` of calls to RPC endpoints: what this service calls, and one for the rest.
+pub const RPC_METHODS: &[&str] = &[
+    "getAccountInfo",
+    "getBlock",
+    "getBlockHeight",
+    "getBlocks",
+    "getGenesisHash",
+    "getHealth",
+    "getLatestBlockhash",
+    "getMultipleAccounts",
+    "getSignatureStatuses",
+    "getSignaturesForAddress",
+    "getSlot",
+    "getTransaction",
+    "sendTransaction",
+    "simulateTransaction",
+    "other",
+];
+
 /// Values of the label `coalescer`.
 pub const COALESCERS: &[&str] = &["intake", "refusals", "mint"];
 
@@ -87,6 +112,17 @@ const fn plain(name: &'static str, kind: Kind, help: &'static str) -> Metric {
         name,
         kind,
         label: None,
+        by_endpoint: false,
+        help,
+    }
+}
+
+const fn by_endpoint(name: &'static str, kind: Kind, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind,
+        label: None,
+        by_endpoint: true,
         help,
     }
 }
@@ -102,6 +138,7 @@ const fn labelled(
         name,
         kind,
         label: Some((label, values)),
+        by_endpoint: false,
         help,
     }
 }
@@ -132,9 +169,13 @@ pub const ALL: &[Metric] = &[
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
     plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
-    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while no RPC endpoint answers this process."),
+    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no endpoint of use, an empty fee payer, an unknown mint."),
     plain(FEE_PAYER_BALANCE_LAMPORTS, Gauge, "Balance of the fee payer as this process saw it last."),
-    plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known."),
+    plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 before it is known (from the database)."),
+    by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an answer that is one), unreachable, rate_limited (429), held (not made, the endpoint had asked for a pause)."),
+    by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
+    by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks that the endpoint is below the highest height that any endpoint told."),
+    by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not asked for a pause."),
     plain(FEES_PAID_LAMPORTS, Counter, "Fees and token-account rent of confirmed mint transactions."),
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),

@@ -1,13 +1,20 @@
 //! The integration tests: real Postgres, real local chain, the real program. One file for each promise.
 
 mod accounts;
+mod admin_log;
 mod api;
 mod audit;
+mod audit_corruptions;
+mod auto_mint;
 mod chain_faults;
+mod chain_faults;
+mod circuit;
+mod commit_answers;
 mod database_faults;
 mod documents;
 mod drain;
 mod embedded;
+mod endpoints;
 mod exactly_once;
 mod feed;
 mod feed_connections;
@@ -19,10 +26,14 @@ mod intake_faults;
 mod intake_rules;
 mod localnet;
 mod meters;
+mod panics;
 mod queue;
 mod readings;
+mod record_races;
 mod restore;
 mod retry;
+mod retry_and_resolve;
 mod run;
+mod runway;
 mod service_level;
 mod support;

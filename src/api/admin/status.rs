@@ -13,7 +13,8 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use crate::admin::Backlog;
+use super::chain::{Chain, RunwayView};
+use crate::admin::{Backlog, Runway, StoredSettings};
 use crate::config::EffectiveConfig;
 use crate::ledger::ReadingCounts;
 
@@ -31,6 +32,10 @@ struct TokenizationStatus {
     auto_mint_enabled: bool,
     /// Share of meters whose readings are minted without a trigger, 0 to 100.
     auto_mint_percentage: i16,
+    /// Admin who last changed one of these two; null: nobody did since the first start.
+    auto_mint_changed_by: Option<String>,
+    /// When that was; the first start when nobody did.
+    auto_mint_changed_at: String,
     polling_interval_secs: u64,
     batch_size: u32,
     /// Accepted readings that are not minted or finalized, held ones included.
@@ -44,6 +49,9 @@ struct TokenizationStatus {
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    chain: Chain,
+    /// `null` before the fee payer was looked at.
+    runway: Option<RunwayView>,
     /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
     #[schema(value_type = Object)]
     configuration: EffectiveConfig,
@@ -101,6 +109,8 @@ struct Breaker {
     responses((status = 200, description = "The present state", body = TokenizationStatus, example = json!({
         "auto_mint_enabled": true,
         "auto_mint_percentage": 100,
+        "auto_mint_changed_by": "operator",
+        "auto_mint_changed_at": "2026-11-24T09:00:00.000000Z",
         "polling_interval_secs": 60,
         "batch_size": 50,
         "unminted_readings_count": 3,
@@ -110,6 +120,24 @@ struct Breaker {
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "chain": {
+            "state": "closed",
+            "trouble": null,
+            "reason": null,
+            "since": "2026-11-25T04:00:00.000000Z",
+            "endpoints": [
+                {"name": "rpc-1", "preferred": true, "healthy": true, "height": 281_474, "lag_blocks": 0, "retry_after_secs": null, "error": null},
+            ],
+        },
+        "runway": {
+            "balance_lamports": 99_000_000_000_u64,
+            "reserved_lamports": 10_000,
+            "minimum_lamports": 890_880,
+            "lamports_per_reading": 260,
+            "readings_per_hour": 4_000.0,
+            "hours": 95_190.0,
+            "new_wallets_wait": false,
+        },
         "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
     })))
 )]
@@ -117,12 +145,19 @@ async fn status(
     _: AdminOnly,
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
-    let backlog = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool))
-        .await
-        .map_err(|_| {
-            Problem::unavailable("the database did not answer in time; try again later")
-        })??;
-    let settings = state.settings.current();
+    let reading = async {
+        let stored = StoredSettings::read(&state.pool).await?;
+        let backlog = Backlog::read(&state.pool).await?;
+        let runway = Runway::read(&state.pool, state.purse.view()).await?;
+        Ok::<_, sqlx::Error>((stored, backlog, runway))
+    };
+    let (stored, backlog, runway) =
+        tokio::time::timeout(READ_LIMIT, reading)
+            .await
+            .map_err(|_| {
+                Problem::unavailable("the database did not answer in time; try again later")
+            })??;
+    let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
@@ -139,6 +174,8 @@ async fn status(
     Ok(Json(TokenizationStatus {
         auto_mint_enabled: settings.auto_mint_enabled,
         auto_mint_percentage: settings.auto_mint_percentage,
+        auto_mint_changed_by: stored.changed_by,
+        auto_mint_changed_at: rfc3339(stored.changed_at),
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
         unminted_readings_count: unminted.count(),
@@ -152,10 +189,12 @@ async fn status(
             retrying: backlog.queue.retrying,
         },
         breaker,
+        chain: Chain::of(&state),
+        runway: runway.map(RunwayView::from),
         configuration: state.configuration.clone(),
     }))
 }
 
-fn rfc3339(moment: DateTime<Utc>) -> String {
+pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

@@ -8,8 +8,8 @@ use spl_token_interface::state::Mint;
 
 use super::StartError;
 use crate::chain::{
-    ChainError, Endpoint, Endpoints, MintSigner, is_local_chain, prepare_local_chain, read_keypair,
-    read_or_create_keypair,
+    ChainError, Endpoint, Endpoints, MintAccounts, MintSigner, is_local_chain, prepare_local_chain,
+    read_keypair, read_or_create_keypair,
 };
 use crate::config::Config;
 
@@ -19,6 +19,17 @@ pub(super) struct Solana {
     pub signer: MintSigner,
     pub mint: Pubkey,
     pub genesis_hash: String,
+}
+
+impl Solana {
+    pub fn accounts(&self, decimals: u8) -> MintAccounts {
+        MintAccounts {
+            fee_payer: self.signer.fee_payer(),
+            mint: self.mint,
+            authority: self.signer.authority(),
+            decimals,
+        }
+    }
 }
 
 /// File of the mint authority that a local chain gets, in the data directory.
@@ -31,8 +42,10 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         .iter()
         .map(|url| url.expose().to_owned())
         .collect();
-    let endpoints = Endpoints::new(&urls, config.tokenization.transaction_timeout);
-    let endpoint = first_answering(&endpoints).await?;
+    let call_limit = config.tokenization.transaction_timeout;
+    // A start waits for an endpoint that asks for a pause; the service then asks others.
+    let patient = Endpoints::patient(&urls, call_limit);
+    let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint
         .rpc()
         .get_genesis_hash()
@@ -50,7 +63,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     };
     check_mint(endpoint, mint, &signer, config.tokenization.decimals).await?;
     Ok(Solana {
-        endpoints,
+        endpoints: Endpoints::new(&urls, call_limit),
         signer,
         mint,
         genesis_hash,

@@ -12,14 +12,14 @@ use super::drain::{RunningService, Stops};
 use super::{StartError, database, solana};
 use crate::admin::{Settings, SettingsWatch};
 use crate::api::{self, AppState, Authenticator, RateLimiter, Services};
-use crate::chain;
+use crate::chain::{Circuit, Purse};
 use crate::commands::tokens;
 use crate::config::Config;
 use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{MintLimits, Minter};
+use crate::mint::{self, MintLimits, MintTools, Minter, Watch};
 use crate::outbox::Wake;
 use crate::queue::{ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
@@ -67,23 +67,21 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     let settings = settings(&config, &pool, &wake, &background, &stops.last).await?;
 
     hold_sequencer(&database, &wake, &background, &stops.last);
-    hold_resolver(&config, &database, &solana, &background, &stops.last);
-    background.spawn(chain::watch(
-        solana.endpoints.clone(),
-        solana.signer.fee_payer(),
-        health.clone(),
-        stops.last.clone(),
-    ));
+    let tools = MintTools {
+        endpoints: solana.endpoints.clone(),
+        signer: solana.signer.clone(),
+        accounts: solana.accounts(config.tokenization.decimals),
+        circuit: Circuit::default(),
+        purse: Purse::default(),
+    };
+    hold_resolver(&config, &database, &tools, &background, &stops.last);
+    let watch = Watch::new(pool.clone(), tools.clone(), health.clone());
+    // Before the first job: what the fee payer can spend is known then.
+    watch.look().await;
+    background.spawn(watch.run(stops.last.clone()));
     let feed =
         feed::Hub::start(pool.clone(), wake.clone(), &background, stops.last.clone()).await?;
-    let minter = Minter::start(
-        pool.clone(),
-        solana.endpoints.clone(),
-        solana.signer.clone(),
-        solana.mint,
-        mint_limits(&config),
-        &work,
-    );
+    let minter = Minter::start(pool.clone(), tools.clone(), mint_limits(&config), &work);
     let process = ProcessLock::enter(&pool).await?;
     background.spawn(process.clone().keep(
         database.options.clone(),
@@ -91,7 +89,14 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         stops.last.clone(),
     ));
     let workers = Workers::new(
-        queue_context(&config, &pool, &minter, &settings),
+        queue_context(
+            &config,
+            &pool,
+            &minter,
+            &settings,
+            &tools.circuit,
+            &stops.work,
+        ),
         process,
         wake.clone(),
     );
@@ -125,6 +130,8 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         draining: stops.requests.clone(),
         intake: intake.clone(),
         endpoints: solana.endpoints.clone(),
+        circuit: tools.circuit.clone(),
+        purse: tools.purse.clone(),
         mint: solana.mint,
         feed,
         websocket: config.websocket.clone(),
@@ -192,27 +199,32 @@ fn hold_sequencer(
 fn hold_resolver(
     config: &Config,
     database: &database::Database,
-    solana: &solana::Solana,
+    tools: &MintTools,
     background: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let resolver = Arc::new(Resolver::new(
         database.pool.clone(),
-        solana.endpoints.clone(),
-        solana.mint,
-        solana.signer.authority(),
+        tools.endpoints.clone(),
+        tools.accounts.mint,
+        tools.accounts.authority,
         ResolverLimits {
             quarantine_after: config.ledger.quarantine_after,
             schedule: RetrySchedule::new(config.tokenization.clone()),
         },
     ));
+    let (pool, circuit) = (database.pool.clone(), tools.circuit.clone());
     background.spawn(holder::hold(
         database.options.clone(),
         HolderLock::Resolver,
         stop.clone(),
         move |held| {
             let resolver = Arc::clone(&resolver);
-            async move { resolver.run(held).await }
+            // Whoever settles also speaks for the deployment.
+            let announcing = mint::announce(pool.clone(), circuit.clone(), held.clone());
+            async move {
+                tokio::join!(resolver.run(held), announcing);
+            }
         },
     ));
 }
@@ -226,7 +238,7 @@ fn mint_limits(config: &Config) -> MintLimits {
         concurrent_batches: usize::from(config.blockchain.concurrent_batches),
         linger: config.blockchain.mint_linger,
         queue: MINT_QUEUE,
-        send_limit: config.tokenization.transaction_timeout,
+        transaction_limit: config.tokenization.transaction_timeout,
         schedule: RetrySchedule::new(config.tokenization.clone()),
     }
 }
@@ -236,11 +248,15 @@ fn queue_context(
     pool: &sqlx::PgPool,
     minter: &Minter,
     settings: &SettingsWatch,
+    circuit: &Circuit,
+    stop: &CancellationToken,
 ) -> QueueContext {
     QueueContext {
         pool: pool.clone(),
         minter: minter.clone(),
         settings: settings.clone(),
+        circuit: circuit.clone(),
+        stop: stop.clone(),
         job_limit: JOB_LIMIT,
         sweep_limit: SWEEP_LIMIT,
         sweep_batch_size: u32::from(config.tokenization.batch_size),
