@@ -1,6 +1,6 @@
 """Minting and the chain: refusals, transactions, endpoints, fee payer, ledger."""
 
-from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, in_range, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
+from .panels import GREEN, INSTANCE, JOB, RED, YELLOW, board, each, graph, in_range, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
 
 STAGE = "gridtokenx_reading_stage_duration_seconds"
 
@@ -42,10 +42,10 @@ SYMPTOM = row(
     )),
     (4, stat(
         "Chain",
-        "Whether every process can mint on the chain.",
+        "Whether every process can mint: a useful endpoint, a fee payer with money, our mint. `GET /health/ready` says what is missing.",
         f"max (gridtokenx_chain_breaker_open{{{JOB}}})",
         thresholds=steps(GREEN, (1, RED)),
-        mappings=words(_0="reachable", _1="out of reach"),
+        mappings=words(_0="can mint", _1="cannot mint"),
         links=[runbook("OldestUnmintedReadingTooOld")],
     )),
     (4, stat(
@@ -138,8 +138,8 @@ WORK = row(
 CHAIN = row(
     "Chain and money",
     (12, graph(
-        "Chain out of reach, by process",
-        "1 while a process cannot mint because of the chain. One process alone: its network. All: the endpoints.",
+        "Cannot mint because of the chain, by process",
+        "1 while a process does not mint because of the chain. One process alone: its network. All: the endpoints, or the fee payer.",
         [(each("gridtokenx_chain_breaker_open"), "{{instance}}")],
         unit="none",
         links=[runbook("OldestUnmintedReadingTooOld")],
@@ -185,4 +185,49 @@ CHAIN = row(
     )),
 )
 
-BOARD = board("mint", "Mint & chain", "Minting and the chain: refusals, transactions, endpoints, fee payer, ledger.", [SYMPTOM, FLOW, WORK, CHAIN])
+ENDPOINTS = row(
+    "RPC endpoints",
+    (12, graph(
+        "Calls by outcome",
+        "Calls to all endpoints a second. Answered; error: an answer that is one; unreachable; rate_limited: 429; held: not made, the endpoint had asked for a pause.",
+        [(per_second("gridtokenx_rpc_calls_total", by="outcome"), "{{outcome}}")],
+        unit="suffix: /s",
+        stacked=True,
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Calls that were not answered",
+        "By endpoint and outcome, a second. Endpoints are named in the order of SOLANA_RPC_URL: rpc-1 is the first.",
+        [(per_second("gridtokenx_rpc_calls_total", 'outcome!="answered"', "endpoint, outcome"), "{{endpoint}} {{outcome}}")],
+        unit="suffix: /s",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Calls by method",
+        "What the calls are for, a second: sends and looks grow with the readings; getBlock and getBlocks with what must be proven.",
+        [(per_second("gridtokenx_rpc_calls_total", by="method"), "{{method}}")],
+        unit="suffix: /s",
+    )),
+    (12, graph(
+        "Blocks behind",
+        "How far each endpoint is below the highest height that any told, as its worst process sees it. One that lags is asked last.",
+        [(f"max by (endpoint) ({each('gridtokenx_rpc_endpoint_lag_blocks')})", "{{endpoint}}")],
+        unit="suffix: blocks",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Endpoints of use",
+        "1 while every process finds the endpoint answering, not behind, and not asking for a pause.",
+        [(f"min by (endpoint) ({each('gridtokenx_rpc_endpoint_healthy')})", "{{endpoint}}")],
+        unit="none",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Blocks a second",
+        "How fast the height of each endpoint rises. Solana makes about 2.5 blocks a second.",
+        [(f"max by (endpoint) (deriv(gridtokenx_rpc_endpoint_height{{{INSTANCE}}}[$__rate_interval]))", "{{endpoint}}")],
+        unit="suffix: /s",
+    )),
+)
+
+BOARD = board("mint", "Mint & chain", "Minting and the chain: refusals, transactions, endpoints, fee payer, ledger.", [SYMPTOM, FLOW, WORK, CHAIN, ENDPOINTS])

@@ -1,6 +1,6 @@
 """Is it healthy, is money flowing, how old is the oldest unminted reading, does the audit hold."""
 
-from .panels import GREEN, INSTANCE, JOB, RED, YELLOW, board, each, graph, in_range, per_second, quantile, row, runbook, shared, stat, steps, table, to, words
+from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, in_range, per_second, quantile, row, runbook, shared, stat, steps, table, to, words
 
 HEALTH = row(
     "Is it healthy?",
@@ -37,10 +37,10 @@ HEALTH = row(
     )),
     (4, stat(
         "Chain",
-        "Whether every process can mint on the chain. Readings are accepted all the same and minted later.",
+        "Whether every process can mint: a useful endpoint, a fee payer with money, our mint. Readings are accepted all the same and minted later.",
         f"max (gridtokenx_chain_breaker_open{{{JOB}}})",
         thresholds=steps(GREEN, (1, RED)),
-        mappings=words(_0="reachable", _1="out of reach"),
+        mappings=words(_0="can mint", _1="cannot mint"),
         links=[to("mint", "Mint & chain"), runbook("OldestUnmintedReadingTooOld")],
     )),
     (4, stat(

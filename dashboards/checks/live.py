@@ -10,7 +10,7 @@ from . import faults, promql
 from .failure import Failure
 from .system import JOB, Load, System, wait_for
 
-METERS = 40
+METERS = 20
 # How long the healthy system is watched before its panels are looked at: longer than the longest hastened `for:`.
 WARM_UP_SECS = 16
 FIRE_LIMIT_SECS = 75
