@@ -36,9 +36,9 @@ class Watch:
             if self.system.query(promql.filled_in(query[2], JOB, seconds)):
                 self.unseen.discard(query)
 
-    def expect(self, fault, alerts, tolerated=()):
+    def expect(self, fault, alerts, tolerated=(), meanwhile=lambda: None):
         """Waits until exactly these alerts fire. `tolerated` ones may be pending or firing too: they see the same fault more
-        slowly."""
+        slowly. `meanwhile` is done between two looks."""
         end = time.monotonic() + FIRE_LIMIT_SECS
         while True:
             active = self.system.active_alerts()
@@ -51,6 +51,7 @@ class Watch:
             if time.monotonic() > end:
                 missing = set(alerts) - active["firing"]
                 raise Failure(f"{fault}: {', '.join(sorted(missing))} did not fire within {FIRE_LIMIT_SECS} s")
+            meanwhile()
             time.sleep(0.5)
 
     def expect_none(self, what, seconds):
@@ -107,24 +108,30 @@ def healthy(system, watch, load):
         raise Failure(f"the load: {load.error}")
     wait_for("a reading is finalized", lambda: watch.system.query('gridtokenx_mint_transactions_total{outcome="finalized"} > 0'))
     watch.look_at_panels()
-    rules_are_healthy(system)
+    rules_evaluate(system)
+    rules_have_data(system)
     every_metric_is_scraped(system)
     replicas_agree(system, load)
     print(f"Under load {watch.asked - len(watch.unseen)} of {watch.asked} panel queries answer; the others need a fault:", flush=True)
 
 
-def rules_are_healthy(system):
-    for group in system.ask_prometheus("rules")["groups"]:
-        for rule in group["rules"]:
-            if rule["health"] != "ok":
-                raise Failure(f"rule {rule['name']}: {rule.get('lastError')}")
-            if rule["type"] == "recording":
-                if not system.query(f"{rule['name']}"):
-                    raise Failure(f"rule {rule['name']} records nothing")
-                continue
-            for selector in promql.selectors(rule["query"]):
-                if not system.query(selector):
-                    raise Failure(f"alert {rule['name']} asks for {selector}, which returns nothing")
+def rules(system):
+    return [rule for group in system.ask_prometheus("rules")["groups"] for rule in group["rules"]]
+
+
+def rules_evaluate(system):
+    for rule in rules(system):
+        if rule["health"] != "ok":
+            raise Failure(f"rule {rule['name']}: {rule.get('lastError')}")
+
+
+def rules_have_data(system):
+    """A recording rule records; of an alert, which returns nothing while all is well, each series is asked for."""
+    for rule in rules(system):
+        selectors = [rule["name"]] if rule["type"] == "recording" else promql.selectors(rule["query"])
+        for selector in selectors:
+            if not system.query(selector):
+                raise Failure(f"rule {rule['name']}: {selector} returns nothing")
 
 
 def every_metric_is_scraped(system):
@@ -160,7 +167,7 @@ def verdict(system, watch):
     never = {name for kind, name, _ in promql.rules() if kind == "alert"} - watch.fired
     if never:
         raise Failure(f"these alerts never fired: {', '.join(sorted(never))}")
-    rules_are_healthy(system)
+    rules_evaluate(system)
     print(f"All {watch.asked} panel queries returned data; all alerts fired, each for its own fault.")
     for (board, title), reason in SILENT.items():
         print(f"  except {board}, {title}: {reason}")

@@ -7,15 +7,16 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[1]
 RULES = FOLDER / "prometheus"
 
-# Durations of the real rules are divided by this for the live check.
-HASTE = 60
+# Durations of the real rules are divided by this for the live check; those from a quarter of an hour on by more.
+HASTE, HASTE_OF_LONG = 60, 180
+LONG_SECS = 900
 
 DURATION = re.compile(r"\b(\d+)(ms|s|m|h|d)\b")
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # An alert's own limits in seconds that no fault can reach within minutes. Other limits are left as they are.
 SHORTER_LIMITS = {
-    "time() - (gridtokenx:sweep_last_finished_timestamp_seconds:max > 0) > 180": "time() - (gridtokenx:sweep_last_finished_timestamp_seconds:max > 0) > 4",
+    "time() - (gridtokenx:sweep_last_finished_timestamp_seconds:max > 0) > 180": "time() - (gridtokenx:sweep_last_finished_timestamp_seconds:max > 0) > 10",
 }
 
 
@@ -63,10 +64,11 @@ def rules():
 
 
 def hastened(text):
-    """A rule file with every duration divided by HASTE: `for:`, ranges and offsets."""
+    """A rule file with every duration made shorter: `for:`, ranges and offsets."""
 
     def shorter(found):
-        seconds = int(found.group(1)) * UNITS[found.group(2)] / HASTE
+        seconds = int(found.group(1)) * UNITS[found.group(2)]
+        seconds /= HASTE_OF_LONG if seconds >= LONG_SECS else HASTE
         return f"{max(1, round(seconds * 1000))}ms"
 
     lines = []

@@ -140,7 +140,7 @@ class System:
             "JWT_SECRET": self.secret,
             "TOKENIZATION_POLLING_INTERVAL_SECS": "1",
             "API_RATE_LIMIT": "1000000",
-            "LOG_LEVEL": "info",
+            "LOG_LEVEL": "warn",
         }
 
     def start_main(self):
