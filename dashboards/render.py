@@ -113,7 +113,10 @@ def draw_graph(axes, panel, options):
         axes.text(0.5, 0.5, "no data", ha="center", va="center", transform=axes.transAxes)
     for limit in defaults["thresholds"]["steps"][1:]:
         axes.axhline(limit["value"], color=COLOURS.get(limit["color"], "red"), linestyle="--", linewidth=0.8)
-    axes.set_ylim(bottom=0)
+    if defaults["custom"]["scaleDistribution"]["type"] == "log" and drawn:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlim(0, options.to - options.begin)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, defaults["unit"], defaults.get("decimals"))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} s"))

@@ -72,6 +72,7 @@ ANSWERS = row(
             (quantile(0.99, "gridtokenx_http_request_duration_seconds"), "p99"),
         ],
         unit="s",
+        logarithmic=True,
         links=[to("database", "Database")],
     )),
     (12, graph(
@@ -103,6 +104,7 @@ READINGS = row(
             (quantile(0.99, "gridtokenx_reading_stage_duration_seconds", 'stage="stored"'), "p99"),
         ],
         unit="s",
+        logarithmic=True,
         links=[to("database", "Database")],
     )),
     (12, graph(

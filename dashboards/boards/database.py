@@ -67,6 +67,7 @@ WRITES = row(
             (quantile(0.99, "gridtokenx_coalescer_wait_duration_seconds", INTAKE), "p99"),
         ],
         unit="s",
+        logarithmic=True,
     )),
     (12, graph(
         "Stored after",
@@ -76,6 +77,7 @@ WRITES = row(
             (quantile(0.99, "gridtokenx_reading_stage_duration_seconds", 'stage="stored"'), "p99"),
         ],
         unit="s",
+        logarithmic=True,
         links=[to("api", "API")],
     )),
 )

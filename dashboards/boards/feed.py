@@ -47,6 +47,7 @@ EVENTS = row(
         "Seconds from the writing of an event until a process handed it to its listeners. The pace that a single client is held to comes on top.",
         [(quantile(0.5, DELIVERY), "p50"), (quantile(0.99, DELIVERY), "p99")],
         unit="s",
+        logarithmic=True,
         links=[to("database", "Database")],
     )),
     (12, graph(
@@ -66,6 +67,7 @@ EVENTS = row(
             (quantile(0.99, "gridtokenx_reading_stage_duration_seconds", 'stage="delivered"'), "p99"),
         ],
         unit="s",
+        logarithmic=True,
         links=[to("queue", "Queue")],
     )),
     (12, graph(

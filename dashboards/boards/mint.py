@@ -88,11 +88,12 @@ FLOW = row(
             for share, name in ((0.5, "p50"), (0.99, "p99"))
         ],
         unit="s",
+        logarithmic=True,
         links=[to("queue", "Queue")],
     )),
     (12, graph(
         "Readings in a transaction",
-        "Confirmed readings divided by confirmed transactions. About 19 fit, half as many when their token accounts must be made. Few under load: raise MINT_LINGER_MS.",
+        "Confirmed readings divided by confirmed transactions. About 19 wallets fit, half as many when their token accounts must be made; readings of one wallet are one payment. Few under load: raise MINT_LINGER_MS.",
         [(f'{per_second("gridtokenx_token_minting_successes_total")} / {per_second("gridtokenx_mint_transactions_total", "outcome=" + chr(34) + "confirmed" + chr(34))}', "readings")],
         unit="short",
         decimals=1,
@@ -110,6 +111,7 @@ WORK = row(
             (mean("gridtokenx_batch_processing_duration_seconds"), "mean"),
         ],
         unit="s",
+        logarithmic=True,
     )),
     (12, graph(
         "Batches",
@@ -132,6 +134,7 @@ WORK = row(
             (quantile(0.99, "gridtokenx_coalescer_wait_duration_seconds", 'coalescer="mint"'), "p99"),
         ],
         unit="s",
+        logarithmic=True,
     )),
 )
 

@@ -54,7 +54,7 @@ HEALTH = row(
 
 MONEY = row(
     "Is money flowing?",
-    (12, graph(
+    (8, graph(
         "Readings accepted and minted",
         "Accepted readings and readings whose mint was confirmed, a second. The two curves follow each other within seconds; a gap that stays is a backlog.",
         [
@@ -65,7 +65,7 @@ MONEY = row(
         unit="suffix: /s",
         links=[to("mint", "Mint & chain"), runbook("TokenMintingFailures")],
     )),
-    (12, graph(
+    (8, graph(
         "Unminted readings",
         "Accepted readings that are not minted: waiting for the service, held by the toggle or the roll-out, failed, quarantined. Only those that wait raise alerts.",
         [
@@ -77,7 +77,7 @@ MONEY = row(
         unit="short",
         links=[to("queue", "Queue"), runbook("HighUnmintedReadingsBacklog")],
     )),
-    (12, graph(
+    (8, graph(
         "From acceptance to the chain",
         "How long readings took until their mint was confirmed and until it was finalized. Confirmed is a few slots, finalized about 13 s later.",
         [
@@ -87,6 +87,7 @@ MONEY = row(
             (quantile(0.99, "gridtokenx_reading_stage_duration_seconds", 'stage="finalized"'), "finalized p99"),
         ],
         unit="s",
+        logarithmic=True,
         links=[to("mint", "Mint & chain"), runbook("MintedInTimeBudgetBurn")],
     )),
     (6, stat(
@@ -132,6 +133,7 @@ LEVELS = row(
         unit="percentunit",
         decimals=2,
         thresholds=steps(RED, (0.99, YELLOW), (0.995, GREEN)),
+        height=8,
         links=[to("mint", "Mint & chain"), runbook("MintedInTimeBudgetBurn")],
     )),
     (6, stat(
@@ -141,6 +143,7 @@ LEVELS = row(
         unit="percentunit",
         decimals=3,
         thresholds=steps(RED, (0.995, YELLOW), (0.999, GREEN)),
+        height=8,
         links=[to("api", "API"), runbook("ApiAvailabilityBudgetBurn")],
     )),
     (12, graph(

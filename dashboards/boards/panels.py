@@ -112,7 +112,7 @@ def words(**texts):
     return [{"type": "value", "options": options}]
 
 
-def stat(title, description, query, unit="none", thresholds=None, mappings=None, links=None, decimals=None):
+def stat(title, description, query, unit="none", thresholds=None, mappings=None, links=None, decimals=None, height=4):
     """One figure of this moment, on a coloured ground."""
     panel = _panel("stat", title, description, unit, [(query, "")], links, thresholds, mappings, decimals)
     panel["fieldConfig"]["defaults"]["color"] = {"mode": "thresholds"}
@@ -125,7 +125,7 @@ def stat(title, description, query, unit="none", thresholds=None, mappings=None,
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "textMode": "value",
     }
-    panel["height"] = 4
+    panel["height"] = height
     return panel
 
 

@@ -87,6 +87,7 @@ CAUSE = row(
         "Stored and queued: Intake's commit. Picked: a worker took the job. Signed, sent: the Minter. Confirmed, finalized: the chain. Delivered: the feed. The stage where a curve leaves the one before is the slow one.",
         [(quantile(0.5, STAGE, by="stage"), "{{stage}}")],
         unit="s",
+        logarithmic=True,
         links=[to("mint", "Mint & chain"), to("database", "Database")],
     )),
     (12, graph(
@@ -94,6 +95,7 @@ CAUSE = row(
         "The same for the slowest reading in a hundred.",
         [(quantile(0.99, STAGE, by="stage"), "{{stage}}")],
         unit="s",
+        logarithmic=True,
         links=[to("mint", "Mint & chain"), to("database", "Database")],
     )),
     (12, graph(
@@ -104,6 +106,7 @@ CAUSE = row(
             (quantile(0.99, "gridtokenx_coalescer_wait_duration_seconds", by="coalescer"), "{{coalescer}} p99"),
         ],
         unit="s",
+        logarithmic=True,
         links=[to("mint", "Mint & chain"), to("database", "Database")],
     )),
     (12, graph(

@@ -9,9 +9,10 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "runbooks.md"
 
 
 def sections():
-    """Title and text of each section; the page's own introduction is left out."""
-    parts = re.split(r"^## (.+)\n", DOCUMENT.read_text(), flags=re.MULTILINE)[1:]
-    return list(zip(parts[::2], (content.strip() for content in parts[1::2])))
+    """Title and text of each section; the page's own introduction is the first, under the name "First"."""
+    introduction, *parts = re.split(r"^## (.+)\n", DOCUMENT.read_text(), flags=re.MULTILINE)
+    first = introduction.partition("First, whatever it is:")[2]
+    return [("First, whatever it is", first.strip()), *zip(parts[::2], (content.strip() for content in parts[1::2]))]
 
 
 def anchor(title):
@@ -20,5 +21,18 @@ def anchor(title):
 
 
 def build():
-    panels = [(12, text(title, content, f"docs/runbooks.md#{anchor(title)}")) for title, content in sections()]
+    numbers = {}
+
+    def linked(content):
+        """Links between sections lead to their panels; links to other pages become their names."""
+        content = re.sub(
+            r"\[([^\]]+)\]\(#([^)]+)\)",
+            lambda found: f"[{found.group(1)}](/d/gridtokenx-runbooks?viewPanel={numbers[found.group(2)]})",
+            content,
+        )
+        return re.sub(r"\[([^\]]+)\]\(([^/)][^)]*)\)", lambda found: f"{found.group(1)} (docs/{found.group(2).partition('#')[0]})", content)
+
+    # The row is panel 1.
+    numbers.update({anchor(title): number for number, (title, _) in enumerate(sections(), start=2)})
+    panels = [(12, text(title, linked(content), f"docs/runbooks.md#{anchor(title)}")) for title, content in sections()]
     return board("runbooks", "Runbooks", "What each alert means, where to look, what to do.", [row("Runbooks", *panels)])

@@ -37,3 +37,4 @@ mod run;
 mod runway;
 mod service_level;
 mod support;
+mod versions;

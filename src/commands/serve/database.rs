@@ -72,7 +72,11 @@ async fn migrate(pool: &PgPool) -> Result<(), StartError> {
     PostgresStorage::setup(pool)
         .await
         .map_err(|error| failed(error.to_string()))?;
-    sqlx::migrate!("./migrations")
+    let mut migrations = sqlx::migrate!("./migrations");
+    // A newer version may have been here: two versions run side by side during an upgrade, and the older one must be able to
+    // start again, also for a rollback. Migrations expand first and contract a release later, so it finds all that it needs.
+    migrations.set_ignore_missing(true);
+    migrations
         .run(pool)
         .await
         .map_err(|error| failed(error.to_string()))
