@@ -23,6 +23,7 @@ mod error;
 mod minting;
 #[cfg(test)]
 mod readme;
+mod role;
 mod secret;
 mod service;
 mod setting;
@@ -34,6 +35,7 @@ pub use connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
 pub use env_example::env_example;
 pub use error::ConfigError;
 pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
+pub use role::ProcessRole;
 pub use secret::Secret;
 pub use service::{HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
 pub use settings::Config;

@@ -14,6 +14,7 @@ use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
 use crate::admin::Backlog;
+use crate::queue::{self, ProcessView};
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -40,6 +41,9 @@ struct TokenizationStatus {
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    /// Processes that run jobs of the queue now.
+    workers_alive: usize,
+    processes: Vec<Process>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,6 +62,34 @@ struct Queue {
     scheduled: i64,
     /// Jobs that are run again after an error.
     retrying: i64,
+    /// Jobs of the last week that can never be run: unreadable, or their reading does not exist.
+    dead: i64,
+}
+
+/// A process of this service, on whatever host.
+#[derive(Debug, Serialize, ToSchema)]
+struct Process {
+    /// Names of its queue workers begin with this.
+    worker_prefix: String,
+    /// `all`, `api` (no queue workers) or `worker` (no public API).
+    role: String,
+    /// On its own host.
+    pid: i32,
+    started_at: String,
+    /// Whether it holds its lock in the database: one that does not is dead or stands still, and its jobs run elsewhere.
+    alive: bool,
+}
+
+impl From<ProcessView> for Process {
+    fn from(view: ProcessView) -> Process {
+        Process {
+            worker_prefix: view.worker_prefix,
+            role: view.role,
+            pid: view.pid,
+            started_at: rfc3339(view.started_at),
+            alive: view.alive,
+        }
+    }
 }
 
 /// The ledger breaker: while it is open nothing new is signed.
@@ -85,19 +117,27 @@ struct Breaker {
         "held_readings_count": 0,
         "readings_by_state": {"pending": 1, "submitted": 2, "failed": 0, "quarantined": 0},
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
-        "queue": {"due": 1, "scheduled": 0, "retrying": 0},
+        "queue": {"due": 1, "scheduled": 0, "retrying": 0, "dead": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "workers_alive": 1,
+        "processes": [{
+            "worker_prefix": "gridtokenx-0123456789abcdef",
+            "role": "all",
+            "pid": 4711,
+            "started_at": "2026-11-25T04:00:00.000000Z",
+            "alive": true,
+        }],
     })))
 )]
 async fn status(
     _: AdminOnly,
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
-    let backlog = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool))
-        .await
-        .map_err(|_| {
-            Problem::unavailable("the database did not answer in time; try again later")
-        })??;
+    let read =
+        async { tokio::try_join!(Backlog::read(&state.pool), queue::processes(&state.pool)) };
+    let (backlog, processes) = tokio::time::timeout(READ_LIMIT, read).await.map_err(|_| {
+        Problem::unavailable("the database did not answer in time; try again later")
+    })??;
     let settings = state.settings.current();
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
@@ -130,8 +170,14 @@ async fn status(
             due: backlog.queue.due,
             scheduled: backlog.queue.scheduled,
             retrying: backlog.queue.retrying,
+            dead: backlog.queue.dead,
         },
         breaker,
+        workers_alive: processes
+            .iter()
+            .filter(|process| process.is_worker_alive())
+            .count(),
+        processes: processes.into_iter().map(Process::from).collect(),
     }))
 }
 

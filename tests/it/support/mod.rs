@@ -1,6 +1,7 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
 pub mod client;
+pub mod database_proxy;
 pub mod ears;
 pub mod events;
 pub mod grid;
@@ -12,6 +13,7 @@ pub mod wait;
 pub mod world;
 
 pub use client::{Api, Meter};
+pub use database_proxy::DatabaseProxy;
 pub use ears::{Ears, Next};
 pub use grid::Grid;
 pub use proxy::{Proxy, Verdict};
