@@ -39,6 +39,10 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// under way, too short for a client that stopped in the middle of a head to hold up the end.
 const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
 
+/// How long a connection that was just opened is waited for at the drain: its first request is on its way, and a client would
+/// take a connection that closes without an answer for a broken one.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(300);
+
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -153,8 +157,10 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     }
     let Door { router, keeper, .. } = door;
     let in_handlers = Arc::new(AtomicUsize::new(0));
+    let requests_begun = AtomicUsize::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let in_handler = InHandler::enter(&in_handlers);
+        requests_begun.fetch_add(1, Ordering::SeqCst);
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
         if visitors == Visitors::Probes {
@@ -185,7 +191,14 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         Visitors::Probes => connection.await,
         Visitors::Anyone => tokio::select! {
             ended = connection.as_mut() => ended,
-            () = keeper.draining.cancelled() => {
+            () = keeper.draining.cancelled() => 'left: {
+                let is_fresh = requests_begun.load(Ordering::SeqCst) == 0;
+                if is_fresh
+                    && let Ok(ended) =
+                        tokio::time::timeout(FIRST_REQUEST_GRACE, connection.as_mut()).await
+                {
+                    break 'left ended;
+                }
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,

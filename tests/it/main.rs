@@ -12,6 +12,7 @@ mod exactly_once;
 mod feed;
 mod feed_connections;
 mod feed_oracle;
+mod frozen;
 mod holder;
 mod intake;
 mod intake_bulk;

@@ -127,8 +127,9 @@ impl RunningService {
             connections_closed = callers.connections_closed,
             connections_cut = callers.connections_cut,
             jobs_finished = jobs.finished,
-            jobs_handed_back = known(jobs_handed_back),
-            transactions_left = known(transactions_left),
+            // Not told when the database did not answer.
+            jobs_handed_back,
+            transactions_left,
             took_ms = started.elapsed().as_millis() as u64,
             "drained"
         );
@@ -205,10 +206,6 @@ struct JobsEnded {
 const LAST_STEPS: Duration = Duration::from_secs(5);
 /// A step that finds the time used up is still given this, since most have nothing left to do.
 const LEAST_WAIT: Duration = Duration::from_millis(200);
-
-fn known(number: Option<u64>) -> String {
-    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
-}
 
 async fn ended_within(limit: Duration, tasks: &TaskTracker) -> bool {
     tasks.close();
