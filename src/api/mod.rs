@@ -25,6 +25,7 @@ mod openapi;
 mod operations;
 mod page;
 mod problem;
+mod queue_console;
 mod rate_limit;
 mod readings;
 mod router;

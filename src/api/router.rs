@@ -8,14 +8,17 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::state::AppState;
-use super::{admin, console, edge, events, meters, openapi, operations, readings, websocket};
+use super::{
+    admin, console, edge, events, meters, openapi, operations, queue_console, readings, websocket,
+};
 
 /// The whole service over HTTP.
 pub fn router(state: AppState) -> Router {
     let (routes, document) = documented_routes().split_for_parts();
     let routes = routes
         .merge(openapi::routes(document))
-        .merge(console::routes());
+        .merge(console::routes())
+        .merge(queue_console::routes(&state));
     inside_the_edge(routes, state)
 }
 

@@ -45,44 +45,54 @@ pub(super) fn give_up(kind: JobKind, job: &str, cause: CauseOfDeath, reason: &st
     Box::new(AbortError::new(reason))
 }
 
-/// Ends the rows of one queue that apalis cannot read. Returns their number.
+/// Ends the rows of one queue that apalis cannot read, and puts right what is odd in them, so that they can be shown: the
+/// reason tells what it was. Returns their number.
 pub(super) async fn bury_unreadable_rows(pool: &PgPool, kind: JobKind) -> sqlx::Result<u64> {
-    let ids: Vec<String> = sqlx::query_scalar(
+    let reasons: Vec<String> = sqlx::query_scalar(
         "UPDATE apalis.jobs AS job
          SET status = 'Killed',
+             id = CASE WHEN odd.id_is_odd THEN apalis.generate_ulid() ELSE job.id END,
+             run_at = GREATEST(job.run_at, TIMESTAMPTZ 'epoch'),
              done_at = now(),
+             metadata = CASE WHEN odd.metadata_is_odd THEN NULL ELSE job.metadata END,
              lock_by = NULL,
              lock_at = NULL,
-             last_result = jsonb_build_object('Err', 'the queue cannot read this row: its ' || odd.part)
+             last_result = jsonb_build_object('Err', 'the queue cannot read this row: ' || odd.reason)
          FROM (
              SELECT id,
+                    id_is_odd,
+                    metadata_is_odd,
                     CASE
-                        WHEN id !~* '^[0-9A-HJKMNP-TV-Z]{26}$' THEN 'id is no ULID'
-                        WHEN run_at < TIMESTAMPTZ 'epoch' THEN 'run_at lies before 1970'
-                        WHEN done_at < TIMESTAMPTZ 'epoch' THEN 'done_at lies before 1970'
-                        WHEN EXISTS (SELECT FROM each(metadata) AS pair WHERE pair.value IS NULL)
-                            THEN 'metadata has a key without a value'
-                    END AS part
-             FROM apalis.jobs
-             WHERE job_type = $1
-               -- The predicate of the index idx_apalis_jobs_fetch_partial: what a worker would fetch.
-               AND (status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts))
+                        WHEN id_is_odd THEN 'its id ' || to_json(left(id, 80))::TEXT || ' is no ULID'
+                        WHEN metadata_is_odd THEN 'its metadata has a key without a value'
+                        WHEN run_at < TIMESTAMPTZ 'epoch' THEN 'its run_at lies before 1970'
+                        WHEN done_at < TIMESTAMPTZ 'epoch' THEN 'its done_at lies before 1970'
+                    END AS reason
+             FROM (
+                 SELECT id, run_at, done_at,
+                        id !~* '^[0-9A-HJKMNP-TV-Z]{26}$' AS id_is_odd,
+                        EXISTS (SELECT FROM each(metadata) AS pair WHERE pair.value IS NULL) AS metadata_is_odd
+                 FROM apalis.jobs
+                 WHERE job_type = $1
+                   -- The predicate of the index idx_apalis_jobs_fetch_partial: what a worker would fetch.
+                   AND (status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts))
+             ) AS waiting
          ) AS odd
          WHERE job.id = odd.id
-           AND odd.part IS NOT NULL
+           AND odd.reason IS NOT NULL
            AND job.status IN ('Pending', 'Failed')
-         RETURNING job.id",
+         RETURNING odd.reason",
     )
     .bind(kind.as_str())
     .fetch_all(pool)
     .await?;
-    for job in &ids {
+    for reason in &reasons {
         tracing::error!(
             kind = kind.as_str(),
-            job,
+            reason,
             "a job is dead: the queue cannot read its row"
         );
     }
-    CauseOfDeath::UnreadableRow.count(ids.len() as u64);
-    Ok(ids.len() as u64)
+    CauseOfDeath::UnreadableRow.count(reasons.len() as u64);
+    Ok(reasons.len() as u64)
 }

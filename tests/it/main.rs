@@ -22,6 +22,7 @@ mod localnet;
 mod meters;
 mod poison;
 mod queue;
+mod queue_console;
 mod readings;
 mod restore;
 mod roles;

@@ -60,7 +60,7 @@ async fn poison(pool: &PgPool, letters: [char; 8]) -> Vec<(String, &'static str)
         (e, "missing field `tick`"),
         (f, "run_at lies before 1970"),
         (g, "metadata has a key without a value"),
-        (no_ulid, "id is no ULID"),
+        (no_ulid, "is no ULID"),
     ]
 }
 
@@ -68,7 +68,10 @@ async fn end_dead(pool: &PgPool, poisoned: &[(String, &'static str)]) {
     for (id, reason) in poisoned {
         let last_result = eventually(&format!("the job {id:?} is dead"), async || {
             sqlx::query_scalar::<_, Value>(
-                "SELECT last_result FROM apalis.jobs WHERE id = $1 AND status = 'Killed'",
+                "SELECT last_result
+                 FROM apalis.jobs
+                 -- An id that is none is replaced by one, and told in the reason.
+                 WHERE status = 'Killed' AND (id = $1 OR strpos(last_result ->> 'Err', $1) > 0)",
             )
             .bind(id)
             .fetch_optional(pool)
