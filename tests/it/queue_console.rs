@@ -300,8 +300,11 @@ async fn an_admin_sees_all_queues_and_what_is_in_them_dead_jobs_too() {
     assert_eq!(dead["args"], "no json", "{dead}");
     let one = "/admin/queue/api/v1/queues/MintReading/tasks/01ARZ3NDEKTSV4RRFFQ69G5FAV";
     assert_eq!(browser.json(one, &cookie).await["args"], "no json");
+    let mut grid = grid;
     let events = browser.get("/admin/queue/api/v1/events", &cookie).await;
-    assert_eq!(events.status(), 204, "the page asks no more");
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    assert!(grid.stop().await, "the open stream holds up no drain");
+    assert_eq!(events.text().await.unwrap(), "", "it tells no logs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

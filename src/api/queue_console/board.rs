@@ -7,12 +7,19 @@ use apalis_board::axum::framework::{ApiBuilder, RegisterRoute};
 use apalis_core::backend::codec::Codec;
 use apalis_core::backend::ext::BackendExt;
 use apalis_postgres::{Config, PostgresStorage};
-use axum::Router;
-use axum::http::StatusCode;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{Extension, Router};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
+use super::super::authenticator::Principal;
+use super::super::problem::Problem;
+use super::super::state::AppState;
+use super::super::websocket::take_seat;
+use crate::feed::{StreamKind, end_of_token};
 use crate::outbox::JobKind;
 
 /// The board's figures count the whole table several times: however many look at it, the service has its own connections.
@@ -20,6 +27,8 @@ const CONNECTIONS_MAX: u32 = 2;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that nobody looks through are closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Keeps proxies from taking the quiet stream for a dead one.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const SESSION: &str = "SET default_transaction_read_only = on;
 SET statement_timeout = '20s';
 SET lock_timeout = '2s';
@@ -38,9 +47,23 @@ pub(super) fn routes(pool: &PgPool) -> Router {
     board.build()
 }
 
-/// The board would show this process' logs, which are the operator's: 204 tells its page to ask no more.
-pub(super) async fn no_events() -> StatusCode {
-    StatusCode::NO_CONTENT
+/// The board would show this process' logs here, which are the operator's. It takes a stream that is not open for a system
+/// that is not well, so there is one, in which nothing happens, until its session or the process ends.
+pub(super) async fn no_events(
+    State(state): State<AppState>,
+    Extension(admin): Extension<Principal>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let seat = take_seat(&state, StreamKind::ServerSentEvents)?;
+    let draining = state.draining.clone();
+    let end = async move {
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = end_of_token(Some(admin.expires_at)) => {}
+        }
+        drop(seat);
+    };
+    let nothing = stream::pending().take_until(Box::pin(end));
+    Ok(Sse::new(nothing).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
 }
 
 fn reading_pool(pool: &PgPool) -> PgPool {

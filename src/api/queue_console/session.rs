@@ -149,20 +149,19 @@ fn cookie(token: &str, lives_secs: i64, headers: &HeaderMap) -> String {
 /// Lets an admin look. Without a session a page becomes the login, and everything else 401.
 pub(super) async fn require(
     State(state): State<AppState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if let Err(error) = admin_of(&state, request.headers()).await {
-        let is_page = reads && ui::is_page(request.uri().path());
-        return match is_page {
-            true => Ok(show_login("")),
-            false => Err(error),
-        };
-    }
+    let admin = match admin_of(&state, request.headers()).await {
+        Ok(admin) => admin,
+        Err(_) if reads && ui::is_page(request.uri().path()) => return Ok(show_login("")),
+        Err(error) => return Err(error),
+    };
     if !reads {
         return Ok(not_to_be_changed());
     }
+    request.extensions_mut().insert(admin);
     Ok(next.run(request).await)
 }
 

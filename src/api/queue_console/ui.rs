@@ -160,6 +160,8 @@ fn rewritten_index(index: &str) -> String {
     index
         .replace("href=\"/", &format!("href=\"{PREFIX}/"))
         .replace("'/apalis-board-web", &format!("'{PREFIX}/apalis-board-web"))
+        // Otherwise a browser asks for /favicon.ico.
+        .replace("</title>", "</title><link rel=\"icon\" href=\"data:,\">")
         .replace("</body>", &format!("{LOGOUT}</body>"))
 }
 
