@@ -69,7 +69,25 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
+/// Marks a request on a connection that was opened after the drain began.
+#[derive(Clone, Copy, Debug)]
+pub struct WhileDraining;
+
+/// A draining process answers those who ask how it is, and sends everybody else away.
+fn is_turned_away(request: &Request) -> bool {
+    let path = request.uri().path();
+    request.extensions().get::<WhileDraining>().is_some()
+        && !path.starts_with("/health/")
+        && path != "/metrics"
+}
+
 async fn answer(request: Request, next: Next) -> Response {
+    if is_turned_away(&request) {
+        return Problem::unavailable(
+            "this process ends; send the request again, and another one answers",
+        )
+        .into_response();
+    }
     let uri = request.uri();
     let holds_nul = |part: &str| part.contains("%00");
     if holds_nul(uri.path()) || uri.query().is_some_and(holds_nul) {
@@ -145,12 +163,14 @@ fn count(status: StatusCode, duration: Duration) {
 fn guard(headers: &mut HeaderMap) {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // Pages bring their own; nothing else is a document that loads anything.
+    headers
+        .entry(header::REFERRER_POLICY)
+        .or_insert(HeaderValue::from_static("no-referrer"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static(

@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::authenticator::Authenticator;
-use super::health::DatabaseProbe;
-use super::metrics::Figures;
+use super::operations::Operations;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
 use crate::chain::{Circuit, Endpoints, Purse};
@@ -62,25 +61,26 @@ pub struct AppState(Arc<Shared>);
 
 struct Shared {
     services: Services,
-    database_probe: DatabaseProbe,
-    figures: Figures,
+    operations: Operations,
 }
 
 impl AppState {
     pub fn new(services: Services) -> AppState {
+        let operations = Operations::new(
+            services.pool.clone(),
+            services.health.clone(),
+            services.metrics.clone(),
+            services.purse.clone(),
+        );
         AppState(Arc::new(Shared {
             services,
-            database_probe: DatabaseProbe::default(),
-            figures: Figures::default(),
+            operations,
         }))
     }
 
-    pub(super) fn database_probe(&self) -> &DatabaseProbe {
-        &self.0.database_probe
-    }
-
-    pub(super) fn figures(&self) -> &Figures {
-        &self.0.figures
+    /// The part that health and metrics work with.
+    pub fn operations(&self) -> &Operations {
+        &self.0.operations
     }
 }
 

@@ -52,6 +52,7 @@ pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
 pub use counts::ReadingCounts;
 pub use error::LedgerError;
+pub use open::count_open_transactions;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };

@@ -9,6 +9,7 @@
 //! | `minter` | collects callers into batches, and keeps the sends within their bound |
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
 //! | `batch` | one batch: accounts, packing, and what to answer each caller |
+//! | `chain_side` | the chain as a process sees it, whether it signs or not |
 //! | `draft` | one packed transaction: simulated, signed, recorded, sent |
 //! | `transaction` | builds and signs one transaction: pure |
 //! | `means` | what of a batch the fee payer can pay |
@@ -17,6 +18,7 @@
 mod announce;
 mod batch;
 mod candidate;
+mod chain_side;
 mod draft;
 mod means;
 mod minter;
@@ -24,5 +26,6 @@ mod transaction;
 mod watch;
 
 pub use announce::announce;
+pub use chain_side::ChainSide;
 pub use minter::{MintLimits, MintOutcome, MintPermission, MintTools, Minter};
 pub use watch::Watch;

@@ -89,7 +89,8 @@ pub async fn enqueue(transaction: &mut PgConnection, jobs: &[Job]) -> sqlx::Resu
          -- One order for all writers: two batches that share keys never wait for each other in a circle.
          ORDER BY job_type, key
          ON CONFLICT (job_type, idempotency_key) DO UPDATE
-         SET status = 'Pending', run_at = EXCLUDED.run_at, attempts = 0,
+         -- The arguments too: the row may have died of unreadable ones.
+         SET status = 'Pending', job = EXCLUDED.job, run_at = EXCLUDED.run_at, attempts = 0,
              lock_by = NULL, lock_at = NULL, done_at = NULL
          WHERE jobs.status IN ('Done', 'Failed', 'Killed')",
     )

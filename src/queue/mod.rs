@@ -6,21 +6,33 @@
 //! | file | what it does |
 //! |---|---|
 //! | `workers` | builds the workers, restarts them, drains them |
+//! | `source` | where a worker's jobs come from |
 //! | `wake_up` | when a worker looks for jobs: on NOTIFY, and by a slow poll |
+//! | `payload` | what a job carries; nothing in it stops a worker |
 //! | `mint_reading`, `sweep` | the jobs |
 //! | `held` | readings that the toggle or the roll-out holds back |
 //! | `guarded` | time-out and panic of a handler, caught inside it |
+//! | `dead` | jobs that can never be run |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
+//! | `census` | which processes there are |
+//! | `tally` | how many jobs this process has finished |
 //! | `prune` | finished jobs are dropped |
 
+mod census;
+mod dead;
 mod guarded;
 mod held;
 mod mint_reading;
+mod payload;
 mod process;
 mod prune;
+mod source;
 mod sweep;
+mod tally;
 mod wake_up;
 mod workers;
 
+pub use census::{ProcessView, processes};
 pub use process::{ProcessError, ProcessLock};
+pub use tally::JobTally;
 pub use workers::{QueueContext, Workers};

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use apalis::prelude::{BoxDynError, Data};
+use apalis::prelude::{BoxDynError, Data, TaskId};
 use apalis_cron::{Schedule, Tick};
 use chrono::Utc;
 use futures_util::future::join_all;
@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
+use super::payload::Payload;
 use super::prune::prune_finished_jobs;
 use super::workers::QueueContext;
 use crate::mint::{MintOutcome, MintPermission};
-use crate::outbox::{self, Job, Topic};
+use crate::outbox::{self, Job, JobKind, Topic};
 use crate::readings;
 use crate::telemetry::names;
 
@@ -55,11 +57,20 @@ pub async fn enqueue_sweep(
 
 /// Runs one sweep.
 pub async fn sweep_unminted(
-    job: SweepUnminted,
+    job: Payload<SweepUnminted>,
     context: Data<Arc<QueueContext>>,
-) -> Result<(), JobError> {
+    task: TaskId,
+) -> Result<(), BoxDynError> {
+    let job = match job {
+        Payload::Readable(job) => job,
+        Payload::Unreadable(reason) => {
+            let (kind, cause) = (JobKind::SweepUnminted, CauseOfDeath::UnreadablePayload);
+            return Err(give_up(kind, &task.to_string(), cause, &reason));
+        }
+    };
     let swept = guarded(context.sweep_limit, sweep(&context)).await;
     metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS).set(Utc::now().timestamp() as f64);
+    context.tally.finished_one();
     match swept {
         Ok(0) => Ok(()),
         Ok(submitted) => {

@@ -17,6 +17,7 @@ use super::chain::{Chain, RunwayView};
 use crate::admin::{Backlog, Runway, StoredSettings};
 use crate::config::EffectiveConfig;
 use crate::ledger::ReadingCounts;
+use crate::queue::{self, ProcessView};
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -55,6 +56,9 @@ struct TokenizationStatus {
     /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
     #[schema(value_type = Object)]
     configuration: EffectiveConfig,
+    /// Processes that run jobs of the queue now.
+    workers_alive: usize,
+    processes: Vec<Process>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,6 +92,34 @@ struct Queue {
     scheduled: i64,
     /// Jobs that are run again after an error.
     retrying: i64,
+    /// Jobs of the last week that can never be run: unreadable, or their reading does not exist.
+    dead: i64,
+}
+
+/// A process of this service, on whatever host.
+#[derive(Debug, Serialize, ToSchema)]
+struct Process {
+    /// Names of its queue workers begin with this.
+    worker_prefix: String,
+    /// `all`, `api` (no queue workers) or `worker` (no public API).
+    role: String,
+    /// On its own host.
+    pid: i32,
+    started_at: String,
+    /// Whether it holds its lock in the database: one that does not is dead or stands still, and its jobs run elsewhere.
+    alive: bool,
+}
+
+impl From<ProcessView> for Process {
+    fn from(view: ProcessView) -> Process {
+        Process {
+            worker_prefix: view.worker_prefix,
+            role: view.role,
+            pid: view.pid,
+            started_at: rfc3339(view.started_at),
+            alive: view.alive,
+        }
+    }
 }
 
 /// The ledger breaker: while it is open nothing new is signed.
@@ -118,7 +150,7 @@ struct Breaker {
         "accepted_readings_count": 8380,
         "readings_by_state": {"pending": 1, "submitted": 2, "minted": 19, "finalized": 8358, "failed": 0, "quarantined": 0},
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
-        "queue": {"due": 1, "scheduled": 0, "retrying": 0},
+        "queue": {"due": 1, "scheduled": 0, "retrying": 0, "dead": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
         "chain": {
             "state": "closed",
@@ -139,6 +171,14 @@ struct Breaker {
             "new_wallets_wait": false,
         },
         "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
+        "workers_alive": 1,
+        "processes": [{
+            "worker_prefix": "gridtokenx-0123456789abcdef",
+            "role": "all",
+            "pid": 4711,
+            "started_at": "2026-11-25T04:00:00.000000Z",
+            "alive": true,
+        }],
     })))
 )]
 async fn status(
@@ -149,14 +189,14 @@ async fn status(
         let stored = StoredSettings::read(&state.pool).await?;
         let backlog = Backlog::read(&state.pool).await?;
         let runway = Runway::read(&state.pool, state.purse.view()).await?;
-        Ok::<_, sqlx::Error>((stored, backlog, runway))
+        let processes = queue::processes(&state.pool).await?;
+        Ok::<_, sqlx::Error>((stored, backlog, runway, processes))
     };
-    let (stored, backlog, runway) =
-        tokio::time::timeout(READ_LIMIT, reading)
-            .await
-            .map_err(|_| {
-                Problem::unavailable("the database did not answer in time; try again later")
-            })??;
+    let (stored, backlog, runway, processes) = tokio::time::timeout(READ_LIMIT, reading)
+        .await
+        .map_err(|_| {
+        Problem::unavailable("the database did not answer in time; try again later")
+    })??;
     let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
@@ -187,11 +227,17 @@ async fn status(
             due: backlog.queue.due,
             scheduled: backlog.queue.scheduled,
             retrying: backlog.queue.retrying,
+            dead: backlog.queue.dead,
         },
         breaker,
         chain: Chain::of(&state),
         runway: runway.map(RunwayView::from),
         configuration: state.configuration.clone(),
+        workers_alive: processes
+            .iter()
+            .filter(|process| process.is_worker_alive())
+            .count(),
+        processes: processes.into_iter().map(Process::from).collect(),
     }))
 }
 
