@@ -5,6 +5,7 @@
 
 mod action;
 mod backlog;
+pub mod batches;
 pub mod log;
 mod log_entry;
 mod settings;

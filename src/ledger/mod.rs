@@ -14,6 +14,7 @@
 //! | `resolver` | rule 4: one loop that brings everything stored to its end |
 //! | `sighting`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
 //! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
+//! | `retry_failed` | failed readings are tried again, many at once |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
 
@@ -31,6 +32,7 @@ mod record;
 mod refuse;
 mod resolver;
 mod retry;
+mod retry_failed;
 mod send;
 mod settle;
 mod sighting;
@@ -48,5 +50,7 @@ pub use record::{
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
+pub use retry_failed::retry_failed;
 pub use send::send;
+pub use settle::TOKEN_ACCOUNT_RENT_LAMPORTS;
 pub use walk::{WalkOutcome, walk};

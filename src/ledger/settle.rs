@@ -16,7 +16,7 @@ use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEv
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
 
 /// Rent of a token account, lamports: paid once per wallet, by whoever creates it.
-pub(super) const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
+pub const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
 
 /// A transaction that was seen on chain without an error.
 #[derive(Clone, Copy, Debug)]

@@ -18,9 +18,7 @@ use uuid::Uuid;
 use super::candidate::{self, Candidate};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
-use crate::chain::{
-    ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts,
-};
+use crate::chain::{ChainError, Endpoint, RecentBlockhash, inspect_token_accounts};
 use crate::domain::{
     COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
 };
@@ -247,22 +245,13 @@ impl Batch<'_> {
         let states = inspect_token_accounts(endpoint, &self.workshop.mint, &wallets).await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
-            let state = states
-                .get(&candidate.wallet)
-                .copied()
-                .unwrap_or(TokenAccountState::Missing);
-            let reason = match state {
-                TokenAccountState::Usable => {
-                    good.push((candidate, false));
+            let state = states.get(&candidate.wallet).copied().unwrap_or_default();
+            let reason = match state.needs_account(candidate.account_was_there) {
+                Ok(needs_account) => {
+                    good.push((candidate, needs_account));
                     continue;
                 }
-                TokenAccountState::Missing if !candidate.account_was_there => {
-                    good.push((candidate, true));
-                    continue;
-                }
-                TokenAccountState::Missing => "was closed by its owner",
-                TokenAccountState::Frozen => "is frozen",
-                TokenAccountState::GivenAway => "no longer belongs to the wallet",
+                Err(reason) => reason,
             };
             let refusal = Refusal {
                 reading: candidate.id,

@@ -9,11 +9,14 @@
 //! | `minter` | collects callers into batches, and keeps the sends within their bound |
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
 //! | `batch` | one batch: accounts, packing, simulation, recording |
+//! | `estimate` | what minting would take, without minting |
 //! | `transaction` | builds and signs one transaction: pure |
 
 mod batch;
 mod candidate;
+mod estimate;
 mod minter;
 mod transaction;
 
+pub use estimate::{Estimate, Estimating, Estimator, Unminted};
 pub use minter::{MintLimits, MintOutcome, MintPermission, Minter};

@@ -8,12 +8,14 @@ use apalis_core::backend::ext::poll_strategy::PollWith;
 use apalis_cron::CronScheduler;
 use apalis_postgres::{Config, PostgresStorage};
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
+use super::trigger_batch::{TriggerBatch, trigger_batch};
 use super::wake_up::WakeUp;
 use crate::admin::SettingsWatch;
 use crate::mint::Minter;
@@ -22,13 +24,17 @@ use crate::outbox::{JobKind, Wake};
 /// What the handlers work with.
 pub struct QueueContext {
     pub pool: PgPool,
+    /// For connections that hold a lock.
+    pub connect: PgConnectOptions,
+    /// Cancelled when this process drains: handlers come to an end.
+    pub draining: CancellationToken,
     pub minter: Minter,
     pub settings: SettingsWatch,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
     pub sweep_limit: Duration,
-    /// Readings claimed per sweep step.
+    /// Readings that a batch claims per step.
     pub sweep_batch_size: u32,
     pub sweep_every_secs: u64,
     pub reading_max_age: Duration,
@@ -37,6 +43,11 @@ pub struct QueueContext {
 }
 
 impl QueueContext {
+    /// Pages of a batch that are in the Minter at once: together no more than fill all batches in flight.
+    pub fn pages_at_once(&self) -> usize {
+        (self.concurrency / self.sweep_batch_size.max(1) as usize).max(1)
+    }
+
     /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
     pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
         let auto_mint = self.settings.current();
@@ -147,6 +158,22 @@ impl Workers {
                     .build(sweep_unminted)
             }
         };
+        let triggering = {
+            let (context, process, wake) = (
+                Arc::clone(&self.context),
+                self.process.clone(),
+                self.wake.clone(),
+            );
+            move |restart: usize| {
+                let storage = PostgresStorage::<TriggerBatch>::new(&context.pool)
+                    .with_config(config(JobKind::TriggerBatch, 1));
+                WorkerBuilder::new(process.worker_name("trigger", restart))
+                    .backend(PollWith::new(storage, WakeUp::new(wake.jobs(), POLL_EVERY)))
+                    .data(Arc::clone(&context))
+                    .concurrency(1)
+                    .build(trigger_batch)
+            }
+        };
         let ticking = {
             let (context, process) = (Arc::clone(&self.context), self.process.clone());
             move |restart: usize| {
@@ -159,6 +186,7 @@ impl Workers {
         Monitor::new()
             .register(minting)
             .register(sweeping)
+            .register(triggering)
             .register(ticking)
             .shutdown_timeout(drain_limit)
             // The database may be away for a while: the worker comes back, under a new name.

@@ -1,11 +1,18 @@
 //! What admins see and do: one file per resource.
 
+mod batches;
 mod status;
+mod trigger;
 
 use utoipa_axum::router::OpenApiRouter;
 
 use super::state::AppState;
 
+pub(super) use trigger::{TRIGGER_PATH, WAIT_SECS_MAX};
+
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(status::routes())
+    OpenApiRouter::new()
+        .merge(status::routes())
+        .merge(batches::routes())
+        .merge(trigger::routes())
 }

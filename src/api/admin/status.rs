@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +12,9 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
+use super::batches::{BatchStats, rfc3339};
 use crate::admin::Backlog;
+use crate::admin::batches::{self, BatchView};
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -40,7 +41,35 @@ struct TokenizationStatus {
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    /// The newest sweep that ended, also when it found nothing; null before the first.
+    last_sweep: Option<LastSweep>,
+    /// The newest batches, those that run included; sweeps that found nothing are left out.
+    recent_batch_stats: Vec<BatchStats>,
 }
+
+/// The newest sweep.
+#[derive(Debug, Serialize, ToSchema)]
+struct LastSweep {
+    /// When it ended.
+    at: Option<String>,
+    /// Stragglers that it claimed.
+    found: u64,
+    #[serde(flatten)]
+    stats: BatchStats,
+}
+
+impl From<&BatchView> for LastSweep {
+    fn from(sweep: &BatchView) -> LastSweep {
+        LastSweep {
+            at: sweep.finished_at.map(rfc3339),
+            found: sweep.figures.total,
+            stats: BatchStats::from(sweep),
+        }
+    }
+}
+
+/// Batches on the page.
+const RECENT_BATCHES: u16 = 10;
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingsByState {
@@ -87,15 +116,22 @@ struct Breaker {
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "last_sweep": null,
+        "recent_batch_stats": [],
     })))
 )]
 async fn status(
     _: AdminOnly,
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
-    let backlog = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool))
-        .await
-        .map_err(|_| {
+    let read = async {
+        let backlog = Backlog::read(&state.pool).await?;
+        let last_sweep = batches::last_sweep(&state.pool).await?;
+        let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;
+        Ok::<_, sqlx::Error>((backlog, last_sweep, recent))
+    };
+    let (backlog, last_sweep, recent) =
+        tokio::time::timeout(READ_LIMIT, read).await.map_err(|_| {
             Problem::unavailable("the database did not answer in time; try again later")
         })??;
     let settings = state.settings.current();
@@ -132,9 +168,7 @@ async fn status(
             retrying: backlog.queue.retrying,
         },
         breaker,
+        last_sweep: last_sweep.as_ref().map(LastSweep::from),
+        recent_batch_stats: recent.iter().map(BatchStats::from).collect(),
     }))
-}
-
-fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

@@ -19,7 +19,7 @@ use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{MintLimits, Minter};
+use crate::mint::{Estimator, MintLimits, Minter};
 use crate::outbox::Wake;
 use crate::queue::{ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
@@ -91,7 +91,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         stops.last.clone(),
     ));
     let workers = Workers::new(
-        queue_context(&config, &pool, &minter, &settings),
+        queue_context(&config, &database, &minter, &settings, &stops.work),
         process,
         wake.clone(),
     );
@@ -125,6 +125,13 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         intake: intake.clone(),
         endpoints: solana.endpoints.clone(),
         mint: solana.mint,
+        estimator: Estimator::new(
+            solana.endpoints.clone(),
+            solana.mint,
+            usize::from(config.blockchain.max_batch_size),
+            BaseUnits::new(config.blockchain.max_tokens_per_transaction),
+            solana.signer.has_separate_fee_payer(),
+        ),
         feed,
         websocket: config.websocket.clone(),
         connections: background.clone(),
@@ -232,12 +239,15 @@ fn mint_limits(config: &Config) -> MintLimits {
 
 fn queue_context(
     config: &Config,
-    pool: &sqlx::PgPool,
+    database: &database::Database,
     minter: &Minter,
     settings: &SettingsWatch,
+    draining: &CancellationToken,
 ) -> QueueContext {
     QueueContext {
-        pool: pool.clone(),
+        pool: database.pool.clone(),
+        connect: database.options.clone(),
+        draining: draining.clone(),
         minter: minter.clone(),
         settings: settings.clone(),
         job_limit: JOB_LIMIT,
