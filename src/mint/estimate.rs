@@ -225,7 +225,7 @@ mod tests {
     fn what_does_not_fill_a_transaction_waits_for_more() {
         let estimator = estimator(u64::MAX);
         let with_creations = estimate(&estimator, &items(100, 1, 1));
-        // 9 accounts fit a transaction (docs: FACTS of the packing), so 100 wallets fill 11 and begin one.
+        // Nine new accounts with the memo fit a transaction, so 100 wallets fill 11 and begin one.
         assert_eq!(with_creations.account_creations, 100);
         assert!(
             (11..=13).contains(&with_creations.transactions),

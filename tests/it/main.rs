@@ -3,6 +3,7 @@
 mod accounts;
 mod api;
 mod audit;
+mod batches;
 mod chain_faults;
 mod database_faults;
 mod documents;
@@ -24,3 +25,4 @@ mod readings;
 mod restore;
 mod run;
 mod support;
+mod sweep;

@@ -99,7 +99,13 @@ pub async fn prune(pool: &PgPool) -> sqlx::Result<u64> {
                  SELECT old.id
                  FROM batches AS old
                  WHERE old.finished_at < now() - INTERVAL '30 days'
-                   AND old.id < (SELECT max(newest.id) FROM batches AS newest WHERE newest.kind = 'sweep')
+                   AND old.id < (
+                       SELECT newest.id
+                       FROM batches AS newest
+                       WHERE newest.kind = 'sweep'
+                       ORDER BY newest.id DESC
+                       LIMIT 1
+                   )
                    AND NOT EXISTS (SELECT FROM batch_readings AS item WHERE item.batch = old.id)
                  LIMIT $1
              )",
