@@ -1,15 +1,16 @@
 //! Claims unminted readings, a bounded step at a time.
 //!
-//! A step looks at the next few hundred readings of the index `readings_unminted`, in its order, and claims at most a page
-//! of those that are meant. So it costs the same whatever waits behind it, and nothing is read twice in one pass but what a
-//! full page left. Rows that somebody else is changing are passed over; a pass that claimed anything is followed by another,
-//! from the beginning.
+//! A step looks at the next few hundred entries of the index `readings_unminted`, in its order, and claims at most a page of
+//! those that are meant. So it costs the same whatever waits behind it, and a pass reads nothing twice but what a full page
+//! left. Rows that somebody else is changing are passed over; a pass that claimed anything is followed by another, from the
+//! beginning.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::batch::{Batch, BatchFilter};
+use super::by_index;
 use crate::ledger;
 
 /// Which readings a step is for.
@@ -48,9 +49,9 @@ pub struct Claim {
     pub next: Option<Cursor>,
 }
 
-/// Entries of the index that one step looks at: enough to get past readings that are not meant (their jobs are alive) quickly,
-/// few enough for a few milliseconds.
-pub(super) const LOOKED_AT: usize = 500;
+/// Entries of the index that one step looks at, at least: so that it gets past readings that are not meant (their jobs are
+/// alive), in a few milliseconds. Twice a page, if that is more.
+const LOOKED_AT_MIN: usize = 200;
 
 /// One step: claims at most `page` readings for the batch. `None`: the batch is ended.
 pub async fn claim(
@@ -60,7 +61,7 @@ pub async fn claim(
     after: Cursor,
     page: usize,
 ) -> sqlx::Result<Option<Claim>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = by_index::begin(pool).await?;
     let running: Option<i32> = sqlx::query_scalar(
         "SELECT 1
          FROM batches
@@ -75,8 +76,8 @@ pub async fn claim(
     if running.is_none() {
         return Ok(None);
     }
-    let window = LOOKED_AT.max(page);
-    let seen: Vec<(Uuid, DateTime<Utc>, bool)> = statement(batch, source, after, window, page)
+    let window = LOOKED_AT_MIN.max(2 * page);
+    let seen: Vec<Seen> = statement(batch, source, after, window, page)
         .build_query_as()
         .fetch_all(&mut *transaction)
         .await?;
@@ -105,25 +106,33 @@ async fn count(transaction: &mut PgConnection, batch: Uuid, claimed: usize) -> s
     Ok(())
 }
 
-/// What was looked at, in order, and whether it was claimed.
-fn sort_out(seen: &[(Uuid, DateTime<Utc>, bool)], window: usize, page: usize) -> Claim {
-    let readings: Vec<Uuid> = seen
-        .iter()
-        .filter(|(_, _, claimed)| *claimed)
-        .map(|(reading, ..)| *reading)
-        .collect();
-    let last = if readings.len() >= page {
+/// An entry that was looked at.
+#[derive(FromRow)]
+struct Seen {
+    id: Uuid,
+    next_attempt_at: DateTime<Utc>,
+    /// It is for this batch.
+    meant: bool,
+    /// And it was not in this batch before.
+    claimed: bool,
+}
+
+/// `seen` in the order of the index.
+fn sort_out(seen: &[Seen], window: usize, page: usize) -> Claim {
+    let meant = seen.iter().filter(|seen| seen.meant).count();
+    let last = if meant >= page {
         // What comes behind the last one of a full page was not judged.
-        seen.iter().rev().find(|(_, _, claimed)| *claimed)
+        seen.iter().rev().find(|seen| seen.meant)
     } else {
         seen.last().filter(|_| seen.len() >= window)
     };
     Claim {
-        readings,
-        next: last.map(|(reading, next_attempt_at, _)| Cursor {
-            next_attempt_at: *next_attempt_at,
-            reading: *reading,
-        }),
+        readings: seen
+            .iter()
+            .filter(|seen| seen.claimed)
+            .map(|seen| seen.id)
+            .collect(),
+        next: last.map(|seen| Cursor::at(seen.next_attempt_at, seen.id)),
     }
 }
 
@@ -155,14 +164,7 @@ fn statement(
         ClaimSource::Pending | ClaimSource::Failed => "",
     });
     query
-        .push(
-            "WHERE NOT EXISTS (
-                 SELECT
-                 FROM batch_readings AS item
-                 WHERE item.batch = ",
-        )
-        .push_bind(batch.id)
-        .push(" AND item.reading = looked_at.id) AND reading.state = ")
+        .push("WHERE reading.state = ")
         .push(state_literal(source));
     query.push(match source {
         ClaimSource::Stragglers => {
@@ -179,6 +181,8 @@ fn statement(
                      AND job.idempotency_key = looked_at.id::TEXT
                      AND (job.status IN ('Pending', 'Queued', 'Running')
                           OR (job.status = 'Failed' AND job.attempts < job.max_attempts))
+                   -- Keeps it a look at one entry of the unique index for each reading, never a join with the whole queue.
+                   OFFSET 0
                )"
         }
         ClaimSource::Pending | ClaimSource::Failed => "",
@@ -201,8 +205,10 @@ fn statement(
              ON CONFLICT DO NOTHING
              RETURNING reading
          )
-         SELECT looked_at.id, looked_at.next_attempt_at, claimed.reading IS NOT NULL
+         SELECT looked_at.id, looked_at.next_attempt_at, meant.id IS NOT NULL AS meant,
+                claimed.reading IS NOT NULL AS claimed
          FROM looked_at
+         LEFT JOIN meant ON meant.id = looked_at.id
          LEFT JOIN claimed ON claimed.reading = looked_at.id
          ORDER BY looked_at.next_attempt_at, looked_at.id",
         );
@@ -270,30 +276,37 @@ impl Cursor {
 mod tests {
     use super::*;
 
-    fn seen(claimed: &[bool]) -> Vec<(Uuid, DateTime<Utc>, bool)> {
-        claimed
-            .iter()
+    /// `.` not meant, `m` meant and in the batch before, `c` claimed.
+    fn seen(entries: &str) -> Vec<Seen> {
+        entries
+            .chars()
             .enumerate()
-            .map(|(index, claimed)| {
-                let at = DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(index as i64);
-                (Uuid::from_u128(index as u128 + 1), at, *claimed)
+            .map(|(index, entry)| Seen {
+                id: Uuid::from_u128(index as u128 + 1),
+                next_attempt_at: DateTime::UNIX_EPOCH,
+                meant: entry != '.',
+                claimed: entry == 'c',
             })
             .collect()
     }
 
-    fn next_of(claim: &Claim) -> Option<u128> {
-        claim.next.map(|cursor| cursor.reading.as_u128())
-    }
-
     #[test]
     fn a_pass_goes_on_behind_what_was_judged() {
-        let full_page = sort_out(&seen(&[true, false, true, false]), 4, 2);
-        assert_eq!(full_page.readings.len(), 2);
-        assert_eq!(next_of(&full_page), Some(3), "the fourth was not judged");
-        let full_window = sort_out(&seen(&[false, true, false, false]), 4, 2);
-        assert_eq!(next_of(&full_window), Some(4));
-        let end = sort_out(&seen(&[true, false]), 4, 2);
-        assert_eq!((end.readings.len(), next_of(&end)), (1, None));
-        assert_eq!(next_of(&sort_out(&[], 4, 2)), None);
+        for (entries, claimed, next) in [
+            // A page of two is full: the fourth was not judged.
+            ("c.c.", 2, Some(3)),
+            ("c.m.", 1, Some(3)),
+            // The window of four is full.
+            (".c..", 1, Some(4)),
+            ("....", 0, Some(4)),
+            // The end of the index.
+            ("c.", 1, None),
+            ("", 0, None),
+        ] {
+            let claim = sort_out(&seen(entries), 4, 2);
+            assert_eq!(claim.readings.len(), claimed, "{entries}");
+            let behind = claim.next.map(|cursor| cursor.reading.as_u128());
+            assert_eq!(behind, next, "{entries}");
+        }
     }
 }

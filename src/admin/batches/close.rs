@@ -6,6 +6,8 @@
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
+use super::by_index;
+
 /// What became of one reading, for the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -35,7 +37,7 @@ pub async fn close(pool: &PgPool, batch: Uuid, outcomes: &[(Uuid, Outcome)]) -> 
             Outcome::Failure(error) => error.as_deref(),
         })
         .collect();
-    let mut transaction = pool.begin().await?;
+    let mut transaction = by_index::begin(pool).await?;
     let closed_before: Option<i64> = sqlx::query_scalar(
         "SELECT successful_mints + failed_mints
          FROM batches
@@ -55,10 +57,10 @@ pub async fn close(pool: &PgPool, batch: Uuid, outcomes: &[(Uuid, Outcome)]) -> 
              SELECT item.reading, outcome.success, outcome.error,
                     row_number() OVER (ORDER BY item.reading) AS place
              FROM UNNEST($3::UUID[], $4::BOOLEAN[], $5::TEXT[]) AS outcome (reading, success, error)
-             JOIN batch_readings AS item
-               ON item.batch = $1
-              AND item.reading = outcome.reading
-              AND item.ordinal IS NULL
+             JOIN batch_readings AS item ON item.reading = outcome.reading
+             WHERE item.batch = $1
+               AND item.reading = ANY($3)
+               AND item.ordinal IS NULL
          ), closed AS (
              UPDATE batch_readings AS item
              SET ordinal = $2 + outcome.place,
@@ -78,6 +80,7 @@ pub async fn close(pool: &PgPool, batch: Uuid, outcomes: &[(Uuid, Outcome)]) -> 
              JOIN readings AS reading ON reading.id = outcome.reading
              WHERE item.batch = $1
                AND item.reading = outcome.reading
+               AND item.reading = ANY($3)
              RETURNING item.success
          ), counted AS (
              SELECT count(*) FILTER (WHERE success) AS successful,
@@ -116,6 +119,7 @@ pub async fn close_settled(
     batch: Uuid,
     submitted_is_success: bool,
 ) -> sqlx::Result<u64> {
+    let mut transaction = by_index::begin(pool).await?;
     let settled: Vec<Settled> = sqlx::query_as(
         "SELECT item.reading, reading.state
          FROM batch_readings AS item
@@ -130,8 +134,9 @@ pub async fn close_settled(
     .bind(batch)
     .bind(submitted_is_success)
     .bind(CLOSED_PER_STEP)
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     let outcomes: Vec<(Uuid, Outcome)> = settled
         .into_iter()
         .map(|settled| (settled.reading, outcome_of(&settled.state)))
@@ -158,6 +163,7 @@ pub async fn close_open(
     only_pending: bool,
     reason: &str,
 ) -> sqlx::Result<u64> {
+    let mut transaction = by_index::begin(pool).await?;
     let open: Vec<Settled> = sqlx::query_as(
         "SELECT item.reading, reading.state
          FROM batch_readings AS item
@@ -171,8 +177,9 @@ pub async fn close_open(
     .bind(batch)
     .bind(only_pending)
     .bind(CLOSED_PER_STEP)
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     let outcomes: Vec<(Uuid, Outcome)> = open
         .into_iter()
         .map(|open| {
@@ -197,7 +204,8 @@ pub async fn open_pending(
     after: Uuid,
     page: usize,
 ) -> sqlx::Result<Vec<Uuid>> {
-    sqlx::query_scalar(
+    let mut transaction = by_index::begin(pool).await?;
+    let pending = sqlx::query_scalar(
         "SELECT item.reading
          FROM batch_readings AS item
          JOIN readings AS reading ON reading.id = item.reading
@@ -211,6 +219,8 @@ pub async fn open_pending(
     .bind(batch)
     .bind(after)
     .bind(page as i64)
-    .fetch_all(pool)
-    .await
+    .fetch_all(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(pending)
 }

@@ -12,10 +12,12 @@
 //! | `life` | begins, hands on and ends a batch |
 //! | `claim` | claims unminted readings, a bounded step at a time |
 //! | `close` | writes down what became of readings |
+//! | `by_index` | keeps both quick whatever the statistics say |
 //! | `view` | batches as they are shown, a page of results at a time |
 //! | `housekeeping` | rescues batches whose job is lost, forgets old ones |
 
 mod batch;
+mod by_index;
 mod claim;
 mod close;
 mod housekeeping;
