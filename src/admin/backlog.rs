@@ -3,9 +3,13 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
+use crate::ledger::ReadingCounts;
+
 /// Readings that are not minted or finalized, and what stands before them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backlog {
+    /// All accepted readings, by state.
+    pub readings: ReadingCounts,
     pub unminted: UnmintedReadings,
     pub queue: QueueDepth,
     /// `None` before the ledger was set up.
@@ -64,6 +68,7 @@ impl Backlog {
     /// Costs what waits costs, not what was ever minted: each statement reads a partial index or one row.
     pub async fn read(pool: &PgPool) -> sqlx::Result<Backlog> {
         let mut connection = pool.acquire().await?;
+        let readings = ReadingCounts::read(&mut *connection).await?;
         let unminted = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
                     count(*) FILTER (WHERE state = 'submitted') AS submitted,
@@ -111,6 +116,7 @@ impl Backlog {
         .fetch_one(&mut *connection)
         .await?;
         Ok(Backlog {
+            readings,
             unminted,
             queue,
             breaker,

@@ -117,17 +117,17 @@ pub struct BrokenEntry {
 /// Walks the chain from the first entry to the head. What is appended meanwhile is left to the next time.
 pub async fn verify(pool: &PgPool) -> sqlx::Result<LogVerdict> {
     // One statement, so that head and newest entry are of one moment.
-    let head: Option<(LogNumber, Hash32, LogNumber)> = sqlx::query_as(
-        "SELECT last_number, last_hash, (SELECT COALESCE(max(number), 0) FROM admin_log)
-         FROM admin_log_head",
-    )
-    .fetch_optional(pool)
-    .await?;
+    let (newest, last_number, last_hash): (LogNumber, Option<LogNumber>, Option<Hash32>) =
+        sqlx::query_as(
+            "SELECT newest.number, head.last_number, head.last_hash
+             FROM (SELECT COALESCE(max(number), 0) AS number FROM admin_log) AS newest
+             LEFT JOIN admin_log_head AS head ON TRUE",
+        )
+        .fetch_one(pool)
+        .await?;
+    let head = last_number.zip(last_hash);
+    let until = newest.max(last_number.unwrap_or_default());
     let mut chain = Chain::default();
-    let (until, last_hash) = match head {
-        Some((last_number, last_hash, newest)) => (last_number.max(newest), Some(last_hash)),
-        None => (LogNumber::default(), None),
-    };
     while chain.last < until && chain.broken.is_none() {
         let mut entries = read(pool, chain.last, ENTRIES_PER_STEP).await?;
         entries.retain(|entry| entry.number <= until);
@@ -136,7 +136,6 @@ pub async fn verify(pool: &PgPool) -> sqlx::Result<LogVerdict> {
         }
         entries.iter().for_each(|entry| chain.check(entry));
     }
-    let head = head.map(|(last_number, ..)| last_number).zip(last_hash);
     Ok(chain.end(head))
 }
 

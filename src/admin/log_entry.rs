@@ -112,6 +112,18 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_vector() {
+        let mut entry = entry();
+        entry.actor = "operator".to_owned();
+        let hash = hex(&entry.computed_hash());
+        assert_eq!(
+            hash,
+            "40f3ca146fc5943ef8ca0ba4af48038c309cad5312e23a57c4f208aa94c1b987"
+        );
+        assert!(include_str!("../../docs/admin-log.md").contains(&hash));
+    }
+
+    #[test]
     fn every_member_counts() {
         let hash = entry().computed_hash();
         let changed: [fn(&mut LogEntry); 7] = [

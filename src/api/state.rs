@@ -15,7 +15,7 @@ use super::metrics::Figures;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
 use crate::chain::Endpoints;
-use crate::config::WebsocketConfig;
+use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::Hub;
 use crate::mint::Estimator;
 use crate::readings::Intake;
@@ -44,6 +44,8 @@ pub struct Services {
     pub polling_interval_secs: u64,
     /// TOKENIZATION_BATCH_SIZE, for the status page.
     pub batch_size: u32,
+    /// The settings, for the status page.
+    pub configuration: EffectiveConfig,
     /// Cancelled when the service drains: open streams end.
     pub draining: CancellationToken,
     /// The numbered events, for every listener of this process.
@@ -136,6 +138,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         cors_origins: vec![HeaderValue::from_static("https://grid.example")],
         polling_interval_secs: 60,
         batch_size: 50,
+        configuration: config.effective,
         draining: CancellationToken::new(),
         feed,
         websocket: config.websocket,

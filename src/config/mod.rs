@@ -18,6 +18,7 @@
 
 mod auth;
 mod connections;
+mod effective;
 mod env_example;
 mod error;
 mod minting;
@@ -31,6 +32,7 @@ mod tokenization;
 
 pub use auth::AuthConfig;
 pub use connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
+pub use effective::EffectiveConfig;
 pub use env_example::env_example;
 pub use error::ConfigError;
 pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};

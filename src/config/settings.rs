@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches};
 
 use super::{
-    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, HttpConfig, IntakeConfig,
-    LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig, TokenizationConfig,
-    WebsocketConfig,
+    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig,
+    HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig,
+    TokenizationConfig, WebsocketConfig,
 };
 
 /// A reading that is retried for longer would outlive the alerts that watch it.
@@ -17,6 +17,9 @@ const RETRY_DELAYS_TOTAL_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The whole configuration.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
+    /// All of it as text, to be shown. It comes first: the groups take their values away from clap.
+    #[command(flatten)]
+    pub effective: EffectiveConfig,
     #[command(flatten)]
     pub tokenization: TokenizationConfig,
     #[command(flatten)]

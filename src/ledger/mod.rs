@@ -15,13 +15,17 @@
 //! | `sighting`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
 //! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
 //! | `retry_failed` | failed readings are tried again, many at once |
+//! | `retry_reading`, `resolve` | what a person decides about a reading, or about a quarantined transaction |
+//! | `watched` | what a person called dead without a proof is looked for |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
+//! | `counts` | readings by state, exact at every moment |
 
 mod blame;
 mod breaker;
 mod chain_binding;
 mod costs;
+mod counts;
 mod error;
 mod foreign;
 mod guard;
@@ -30,27 +34,35 @@ mod open;
 mod proof;
 mod record;
 mod refuse;
+mod resolve;
 mod resolver;
 mod retry;
 mod retry_failed;
+mod retry_reading;
 mod send;
 mod settle;
 mod sighting;
 mod tally;
 mod walk;
+mod watched;
 
 pub use blame::readings_to_blame;
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
+pub use counts::ReadingCounts;
 pub use error::LedgerError;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};
+pub use resolve::{
+    Outcome, Resolvable, ResolveError, Resolved, check_resolvable, resolve as resolve_transaction,
+};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
 pub use retry_failed::retry_failed;
+pub use retry_reading::{RetryError, check_retryable, retry_reading};
 pub use send::send;
 pub use settle::TOKEN_ACCOUNT_RENT_LAMPORTS;
 pub use walk::{WalkOutcome, walk};

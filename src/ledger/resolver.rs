@@ -21,7 +21,7 @@ use super::breaker::{self, BreakerState};
 use super::open::{self, OpenTransaction};
 use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
-use super::{LedgerError, RetrySchedule, blame, refuse, send, settle};
+use super::{LedgerError, RetrySchedule, blame, counts, refuse, send, settle};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
 
@@ -42,6 +42,8 @@ const PROOF_EVERY: Duration = Duration::from_secs(2);
 const WALK_EVERY: Duration = Duration::from_secs(60);
 /// An open breaker holds up all minting: it is closed as soon as rule 7 allows.
 const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
+/// What was appended to the counts waits about so long to be folded: bounds what a look at the counts adds up.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
 const RESEND_EVERY: Duration = Duration::from_secs(2);
 /// Re-sends under way at once.
@@ -96,6 +98,7 @@ impl Resolver {
             () = self.settle_forever() => {}
             () = self.prove_forever() => {}
             () = self.tend_breaker_forever() => {}
+            () = self.fold_counts_forever() => {}
         }
     }
 
@@ -132,6 +135,14 @@ impl Resolver {
             };
             log.report(tended.map(drop));
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn fold_counts_forever(&self) {
+        let mut log = Quiet::default();
+        loop {
+            log.report(counts::fold(&self.pool).await.map_err(LedgerError::from));
+            tokio::time::sleep(FOLD_EVERY).await;
         }
     }
 

@@ -5,27 +5,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
-use solana_client::rpc_config::RpcSimulateTransactionConfig;
-use solana_commitment_config::CommitmentConfig;
-use solana_sdk::message::Message;
-use solana_sdk::transaction::{Transaction, TransactionError};
+use futures_util::future::{join_all, try_join_all};
+use solana_sdk::transaction::TransactionError;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::candidate::{self, Candidate};
+use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
-use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
 use crate::chain::{ChainError, Endpoint, RecentBlockhash, inspect_token_accounts};
 use crate::domain::{
     COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
 };
-use crate::ledger::{
-    self, AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, readings_to_blame,
-};
-use crate::telemetry::{Stage, names, observe_stage};
+use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
+use crate::telemetry::names;
 
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
 /// job.
@@ -113,9 +108,9 @@ impl Batch<'_> {
         self.answers.insert(reading, BatchAnswer::Done(outcome));
     }
 
-    fn answer_not_now(&mut self, readings: &[&Candidate], reason: &str) {
+    fn answer_not_now(&mut self, readings: &[Uuid], reason: &str) {
         for reading in readings {
-            self.answer(reading.id, MintOutcome::NotNow(reason.to_owned()));
+            self.answer(*reading, MintOutcome::NotNow(reason.to_owned()));
         }
     }
 
@@ -138,11 +133,11 @@ impl Batch<'_> {
         permit: &Arc<OwnedSemaphorePermit>,
         may_carry: bool,
     ) -> Result<(), ChainError> {
-        let payable = self.look_at_accounts(endpoint, payable).await?;
-        let by_id: HashMap<Uuid, &Candidate> = payable
-            .iter()
-            .map(|(candidate, _)| (candidate.id, candidate))
-            .collect();
+        // Neither answer needs the other.
+        let (payable, blockhash) = tokio::try_join!(
+            self.look_at_accounts(endpoint, payable),
+            endpoint.recent_blockhash()
+        )?;
         let items = payable
             .iter()
             .map(|(candidate, needs_account)| PackItem {
@@ -161,25 +156,100 @@ impl Batch<'_> {
         if transactions.is_empty() {
             return Ok(());
         }
-        let blockhash = endpoint.recent_blockhash().await?;
+        let drafts = match self.draft(transactions, payable).await {
+            Ok(drafts) => drafts,
+            Err(error) => {
+                self.answer_rest(&format!("the database failed: {error}"));
+                return Ok(());
+            }
+        };
+        let drafts = self.simulate_all(endpoint, drafts).await?;
+        self.record_and_send_all(endpoint, blockhash, drafts, permit)
+            .await;
+        Ok(())
+    }
+
+    /// One draft for each packed transaction, with numbers of its own.
+    async fn draft(
+        &mut self,
+        transactions: Vec<Packed>,
+        payable: Vec<(Candidate, bool)>,
+    ) -> sqlx::Result<Vec<Draft>> {
+        let mut by_id: HashMap<Uuid, Candidate> = payable
+            .into_iter()
+            .map(|(candidate, _)| (candidate.id, candidate))
+            .collect();
         let first_number =
-            match ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await {
-                Ok(first) => first,
-                Err(error) => {
-                    self.answer_rest(&format!("the database failed: {error}"));
-                    return Ok(());
-                }
-            };
-        for (number, packed) in (first_number..).zip(&transactions) {
-            let readings: Vec<&Candidate> = packed
+            ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await?;
+        let mut drafts = Vec::with_capacity(transactions.len());
+        for (number, packed) in (first_number..).zip(transactions) {
+            let readings: Vec<Candidate> = packed
                 .readings
                 .iter()
-                .filter_map(|id| by_id.get(id).copied())
+                .filter_map(|id| by_id.remove(id))
                 .collect();
-            self.mint_one(endpoint, blockhash, number, packed, &readings, permit)
-                .await?;
+            let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
+            match Draft::new(
+                number,
+                packed,
+                readings,
+                &self.workshop.mint,
+                &self.workshop.signer,
+            ) {
+                Ok(draft) => drafts.push(draft),
+                Err(error) => self.answer_not_now(&ids, &error.to_string()),
+            }
         }
-        Ok(())
+        Ok(drafts)
+    }
+
+    /// Gives the drafts that passed. Of the others, those to blame use up an attempt, and their neighbours are packed again
+    /// at once.
+    async fn simulate_all(
+        &mut self,
+        endpoint: &Endpoint,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Draft>, ChainError> {
+        let results = try_join_all(drafts.iter().map(|draft| draft.simulate(endpoint))).await?;
+        let mut passed = Vec::with_capacity(drafts.len());
+        for (draft, error) in drafts.into_iter().zip(results) {
+            match error {
+                None => passed.push(draft),
+                Some(error) => self.refuse_simulated(&draft, &error).await?,
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Readings whose transaction went stale stay unanswered: the next packing reads what they are now.
+    async fn record_and_send_all(
+        &mut self,
+        endpoint: &Endpoint,
+        blockhash: RecentBlockhash,
+        drafts: Vec<Draft>,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) {
+        let workshop = self.workshop;
+        let recorded = drafts.into_iter().map(|draft| async move {
+            let readings = draft.reading_ids();
+            (
+                readings,
+                draft
+                    .record_and_send(workshop, endpoint, blockhash, permit)
+                    .await,
+            )
+        });
+        for (readings, recorded) in join_all(recorded).await {
+            match recorded {
+                Ok(()) => {
+                    for reading in readings {
+                        self.answer(reading, MintOutcome::Submitted);
+                    }
+                }
+                Err(DraftError::Record(RecordError::Stale)) => {}
+                Err(error) => self.answer_not_now(&readings, &error.to_string()),
+            }
+        }
     }
 
     fn pack_limits(&self) -> PackLimits {
@@ -292,95 +362,12 @@ impl Batch<'_> {
         }
     }
 
-    /// Simulates, signs, records and sends one transaction.
-    async fn mint_one(
-        &mut self,
-        endpoint: &Endpoint,
-        blockhash: RecentBlockhash,
-        number: u64,
-        packed: &Packed,
-        readings: &[&Candidate],
-        permit: &Arc<OwnedSemaphorePermit>,
-    ) -> Result<(), ChainError> {
-        let mut leaves: Vec<(Uuid, [u8; 32])> = readings
-            .iter()
-            .map(|reading| (reading.id, reading.leaf_hash))
-            .collect();
-        let built = transaction::message_of(
-            packed,
-            &mut leaves,
-            number,
-            &self.workshop.mint,
-            &self.workshop.signer,
-        );
-        let (message, merkle_root) = match built {
-            Ok(built) => built,
-            Err(error) => {
-                self.answer_not_now(readings, &error.to_string());
-                return Ok(());
-            }
-        };
-        if let Some(error) = simulate(endpoint, &message).await? {
-            self.refuse_simulated(&message, &error, readings).await?;
-            return Ok(());
-        }
-        let (signature, wire) =
-            match transaction::sign(message, blockhash.hash, &self.workshop.signer) {
-                Ok(signed) => signed,
-                Err(error) => {
-                    self.answer_not_now(readings, &error.to_string());
-                    return Ok(());
-                }
-            };
-        crate::failpoint!("mint.signed");
-        let new = NewMintTransaction {
-            number,
-            signature,
-            wire,
-            merkle_root,
-            base_units: packed.base_units,
-            blockhash,
-            endpoint: endpoint.name().to_owned(),
-            account_creations: packed.account_creations() as u32,
-            fee_lamports: self.workshop.signer.signatures_per_transaction()
-                * LAMPORTS_PER_SIGNATURE,
-            readings: readings
-                .iter()
-                .map(|reading| PackedReading {
-                    id: reading.id,
-                    revision: reading.revision,
-                })
-                .collect(),
-        };
-        match ledger::record(&self.workshop.pool, &new).await {
-            Ok(()) => {
-                observe(Stage::Signed, readings);
-                tracing::debug!(%signature, number, readings = readings.len(), bytes = packed.bytes, "recorded");
-                for reading in readings {
-                    self.answer(reading.id, MintOutcome::Submitted);
-                }
-                let accepted = readings.iter().map(|reading| reading.accepted_at).collect();
-                self.send_in_background(new, accepted, permit);
-            }
-            // Unanswered: the next packing reads what they are now.
-            Err(RecordError::Stale) => {}
-            Err(error) => self.answer_not_now(readings, &error.to_string()),
-        }
-        Ok(())
-    }
-
-    /// Simulation refused: those to blame use up an attempt, their neighbours are packed again at once.
     async fn refuse_simulated(
         &mut self,
-        message: &Message,
+        draft: &Draft,
         error: &TransactionError,
-        readings: &[&Candidate],
     ) -> Result<(), ChainError> {
-        let wallets: Vec<(Uuid, Wallet)> = readings
-            .iter()
-            .map(|reading| (reading.id, reading.wallet))
-            .collect();
-        let to_blame = readings_to_blame(message, error, &self.workshop.mint, &wallets);
+        let to_blame = draft.to_blame(error, &self.workshop.mint);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
@@ -395,71 +382,4 @@ impl Batch<'_> {
         }
         Ok(())
     }
-
-    /// The first send. It holds the batch's permit, so that no more batches are under way than allowed; whatever comes of
-    /// it, the Resolver finds out.
-    fn send_in_background(
-        &self,
-        new: NewMintTransaction,
-        accepted: Vec<DateTime<Utc>>,
-        permit: &Arc<OwnedSemaphorePermit>,
-    ) {
-        let permit = Arc::clone(permit);
-        let endpoints = self.workshop.endpoints.clone();
-        let limit = self.workshop.limits.send_limit;
-        self.workshop.tracker.spawn(async move {
-            let _permit = permit;
-            crate::failpoint!("mint.before_send");
-            let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
-                return;
-            };
-            match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
-                Ok(Ok(())) => {
-                    for accepted_at in accepted {
-                        observe_stage(Stage::Sent, since(accepted_at));
-                    }
-                }
-                Ok(Err(error)) => tracing::warn!(
-                    signature = %new.signature, %error,
-                    "the first send was not taken; the same bytes are sent again"
-                ),
-                Err(_) => tracing::warn!(
-                    signature = %new.signature,
-                    "the first send was not answered in time; the same bytes are sent again"
-                ),
-            }
-            crate::failpoint!("mint.sent");
-        });
-    }
-}
-
-fn observe(stage: Stage, readings: &[&Candidate]) {
-    for reading in readings {
-        observe_stage(stage, since(reading.accepted_at));
-    }
-}
-
-fn since(moment: DateTime<Utc>) -> Duration {
-    (Utc::now() - moment).to_std().unwrap_or_default()
-}
-
-/// Runs the unsigned message on the endpoint: signed bytes must not leave before they are recorded.
-async fn simulate(
-    endpoint: &Endpoint,
-    message: &Message,
-) -> Result<Option<TransactionError>, ChainError> {
-    let config = RpcSimulateTransactionConfig {
-        sig_verify: false,
-        replace_recent_blockhash: true,
-        commitment: Some(CommitmentConfig::confirmed()),
-        ..RpcSimulateTransactionConfig::default()
-    };
-    let unsigned = Transaction::new_unsigned(message.clone());
-    let result = endpoint
-        .rpc()
-        .simulate_transaction_with_config(&unsigned, config)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
-        .value;
-    Ok(result.err.map(TransactionError::from))
 }

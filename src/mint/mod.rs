@@ -8,12 +8,14 @@
 //! |---|---|
 //! | `minter` | collects callers into batches, and keeps the sends within their bound |
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
-//! | `batch` | one batch: accounts, packing, simulation, recording |
+//! | `batch` | one batch: accounts, packing, and what to answer each caller |
+//! | `draft` | one packed transaction: simulated, signed, recorded, sent |
 //! | `estimate` | what minting would take, without minting |
 //! | `transaction` | builds and signs one transaction: pure |
 
 mod batch;
 mod candidate;
+mod draft;
 mod estimate;
 mod minter;
 mod transaction;

@@ -51,7 +51,16 @@ impl Job {
         }
     }
 
-    /// One sweep for one tick of the clock, however many processes ask for it.
+    /// The same, at once and beside whatever job the reading has: `cause` names why, and comes once. That job may be
+    /// running this moment, or wait for a backoff that does not count any more; the ledger takes the reading once.
+    pub fn mint_reading_because(reading_id: Uuid, cause: &str) -> Job {
+        Job {
+            key: format!("{reading_id}:{cause}"),
+            ..Job::mint_reading(reading_id, None)
+        }
+    }
+
+    /// One sweep for one tick of the clock, however many processes ask for it; or for another cause that comes once.
     pub fn sweep(tick: &str) -> Job {
         Job {
             kind: JobKind::SweepUnminted,

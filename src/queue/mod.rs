@@ -9,12 +9,14 @@
 //! | `wake_up` | when a worker looks for jobs: on NOTIFY, and by a slow poll |
 //! | `mint_reading`, `sweep`, `trigger_batch` | the jobs |
 //! | `batch_run` | what the sweep and an admin's batch have in common |
+//! | `held` | readings that the toggle or the roll-out holds back |
 //! | `guarded` | time-out and panic of a handler, caught inside it |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
 //! | `prune` | finished jobs are dropped |
 
 mod batch_run;
 mod guarded;
+mod held;
 mod mint_reading;
 mod process;
 mod prune;

@@ -10,7 +10,6 @@ use apalis_postgres::{Config, PostgresStorage};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
@@ -46,27 +45,6 @@ impl QueueContext {
     /// Pages of a batch that are in the Minter at once: together no more than fill all batches in flight.
     pub fn pages_at_once(&self) -> usize {
         (self.concurrency / self.sweep_batch_size.max(1) as usize).max(1)
-    }
-
-    /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
-    pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
-        let auto_mint = self.settings.current();
-        if !auto_mint.auto_mint_enabled {
-            return Ok(true);
-        }
-        if auto_mint.auto_mint_percentage >= 100 {
-            return Ok(false);
-        }
-        let bucket: Option<i16> = sqlx::query_scalar(
-            "SELECT meter.rollout_bucket
-             FROM readings AS reading
-             JOIN meters AS meter ON meter.id = reading.meter
-             WHERE reading.id = $1",
-        )
-        .bind(reading)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(bucket.is_some_and(|bucket| bucket >= auto_mint.auto_mint_percentage))
     }
 }
 

@@ -1,8 +1,10 @@
 //! The integration tests: real Postgres, real local chain, the real program. One file for each promise.
 
 mod accounts;
+mod admin_log;
 mod api;
 mod audit;
+mod auto_mint;
 mod batches;
 mod chain_faults;
 mod database_faults;
@@ -23,6 +25,8 @@ mod meters;
 mod queue;
 mod readings;
 mod restore;
+mod retry;
+mod retry_and_resolve;
 mod run;
 mod support;
 mod sweep;

@@ -1,7 +1,11 @@
 //! What admins see and do: one file per resource.
 
 mod batches;
+mod log;
+mod readings;
+mod settings;
 mod status;
+mod transactions;
 mod trigger;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -15,4 +19,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(status::routes())
         .merge(batches::routes())
         .merge(trigger::routes())
+        .merge(settings::routes())
+        .merge(readings::routes())
+        .merge(transactions::routes())
+        .merge(log::routes())
 }

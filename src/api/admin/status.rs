@@ -13,8 +13,10 @@ use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
 use super::batches::{BatchStats, rfc3339};
-use crate::admin::Backlog;
 use crate::admin::batches::{self, BatchView};
+use crate::admin::{Backlog, StoredSettings};
+use crate::config::EffectiveConfig;
+use crate::ledger::ReadingCounts;
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -30,12 +32,18 @@ struct TokenizationStatus {
     auto_mint_enabled: bool,
     /// Share of meters whose readings are minted without a trigger, 0 to 100.
     auto_mint_percentage: i16,
+    /// Admin who last changed one of these two; null: nobody did since the first start.
+    auto_mint_changed_by: Option<String>,
+    /// When that was; the first start when nobody did.
+    auto_mint_changed_at: String,
     polling_interval_secs: u64,
     batch_size: u32,
     /// Accepted readings that are not minted or finalized, held ones included.
     unminted_readings_count: i64,
     /// The part that the toggle or the roll-out holds back.
     held_readings_count: i64,
+    /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
+    accepted_readings_count: i64,
     readings_by_state: ReadingsByState,
     /// When the oldest reading was accepted that waits for the service and not for a person.
     oldest_waiting_at: Option<String>,
@@ -45,6 +53,9 @@ struct TokenizationStatus {
     last_sweep: Option<LastSweep>,
     /// The newest batches, those that run included; sweeps that found nothing are left out.
     recent_batch_stats: Vec<BatchStats>,
+    /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
+    #[schema(value_type = Object)]
+    configuration: EffectiveConfig,
 }
 
 /// The newest sweep.
@@ -75,8 +86,23 @@ const RECENT_BATCHES: u16 = 10;
 struct ReadingsByState {
     pending: i64,
     submitted: i64,
+    minted: i64,
+    finalized: i64,
     failed: i64,
     quarantined: i64,
+}
+
+impl From<ReadingCounts> for ReadingsByState {
+    fn from(counts: ReadingCounts) -> ReadingsByState {
+        ReadingsByState {
+            pending: counts.pending,
+            submitted: counts.submitted,
+            minted: counts.minted,
+            finalized: counts.finalized,
+            failed: counts.failed,
+            quarantined: counts.quarantined,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -108,16 +134,20 @@ struct Breaker {
     responses((status = 200, description = "The present state", body = TokenizationStatus, example = json!({
         "auto_mint_enabled": true,
         "auto_mint_percentage": 100,
+        "auto_mint_changed_by": "operator",
+        "auto_mint_changed_at": "2026-11-24T09:00:00.000000Z",
         "polling_interval_secs": 60,
         "batch_size": 50,
         "unminted_readings_count": 3,
         "held_readings_count": 0,
-        "readings_by_state": {"pending": 1, "submitted": 2, "failed": 0, "quarantined": 0},
+        "accepted_readings_count": 8380,
+        "readings_by_state": {"pending": 1, "submitted": 2, "minted": 19, "finalized": 8358, "failed": 0, "quarantined": 0},
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
         "last_sweep": null,
         "recent_batch_stats": [],
+        "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
     })))
 )]
 async fn status(
@@ -125,16 +155,17 @@ async fn status(
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
     let read = async {
+        let stored = StoredSettings::read(&state.pool).await?;
         let backlog = Backlog::read(&state.pool).await?;
         let last_sweep = batches::last_sweep(&state.pool).await?;
         let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;
-        Ok::<_, sqlx::Error>((backlog, last_sweep, recent))
+        Ok::<_, sqlx::Error>((stored, backlog, last_sweep, recent))
     };
-    let (backlog, last_sweep, recent) =
+    let (stored, backlog, last_sweep, recent) =
         tokio::time::timeout(READ_LIMIT, read).await.map_err(|_| {
             Problem::unavailable("the database did not answer in time; try again later")
         })??;
-    let settings = state.settings.current();
+    let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
@@ -151,17 +182,15 @@ async fn status(
     Ok(Json(TokenizationStatus {
         auto_mint_enabled: settings.auto_mint_enabled,
         auto_mint_percentage: settings.auto_mint_percentage,
+        auto_mint_changed_by: stored.changed_by,
+        auto_mint_changed_at: rfc3339(stored.changed_at),
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
         unminted_readings_count: unminted.count(),
         held_readings_count: unminted.held,
         oldest_waiting_at: unminted.oldest_waiting_at.map(rfc3339),
-        readings_by_state: ReadingsByState {
-            pending: unminted.pending,
-            submitted: unminted.submitted,
-            failed: unminted.failed,
-            quarantined: unminted.quarantined,
-        },
+        accepted_readings_count: backlog.readings.accepted(),
+        readings_by_state: backlog.readings.into(),
         queue: Queue {
             due: backlog.queue.due,
             scheduled: backlog.queue.scheduled,
@@ -170,5 +199,6 @@ async fn status(
         breaker,
         last_sweep: last_sweep.as_ref().map(LastSweep::from),
         recent_batch_stats: recent.iter().map(BatchStats::from).collect(),
+        configuration: state.configuration.clone(),
     }))
 }

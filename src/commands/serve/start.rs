@@ -121,6 +121,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         cors_origins: config.http.cors_origins.clone(),
         polling_interval_secs: config.tokenization.polling_interval.as_secs(),
         batch_size: u32::from(config.tokenization.batch_size),
+        configuration: config.effective.clone(),
         draining: stops.requests.clone(),
         intake: intake.clone(),
         endpoints: solana.endpoints.clone(),

@@ -64,6 +64,10 @@ impl Server {
         Api::new(&self.api_url, subject, Role::User)
     }
 
+    pub fn admin(&self) -> Api {
+        Api::new(&self.api_url, "an admin", Role::Admin)
+    }
+
     pub fn signal(&self, signal: Signal) {
         // Not yet waited for, so the id cannot be another process'.
         if let Some(pid) = self.child.id() {
