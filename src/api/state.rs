@@ -16,6 +16,7 @@ use crate::admin::SettingsWatch;
 use crate::chain::{Circuit, Endpoints, Purse};
 use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::Hub;
+use crate::mint::Estimator;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -32,6 +33,8 @@ pub struct Services {
     pub purse: Purse,
     /// This service's token.
     pub mint: Pubkey,
+    /// What minting would take.
+    pub estimator: Estimator,
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.
@@ -112,15 +115,23 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         &tokio_util::task::TaskTracker::new(),
     );
     let feed = Hub::at(pool.clone(), crate::feed::Seq::default());
+    let endpoints = Endpoints::new(
+        &["http://127.0.0.1:9".to_owned()],
+        std::time::Duration::from_secs(1),
+    );
     AppState::new(Services {
         pool,
         intake,
-        endpoints: Endpoints::new(
-            &["http://127.0.0.1:9".to_owned()],
-            std::time::Duration::from_secs(1),
+        estimator: Estimator::new(
+            endpoints.clone(),
+            Pubkey::default(),
+            50,
+            crate::domain::BaseUnits::new(1),
+            false,
         ),
         circuit: Circuit::default(),
         purse: Purse::default(),
+        endpoints,
         mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),

@@ -16,8 +16,7 @@ use super::candidate::{self, Candidate};
 use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use crate::chain::{
-    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, TokenAccountState,
-    inspect_token_accounts,
+    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
 };
 use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
@@ -333,22 +332,13 @@ impl Batch<'_> {
                 .await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
-            let state = states
-                .get(&candidate.wallet)
-                .copied()
-                .unwrap_or(TokenAccountState::Missing);
-            let reason = match state {
-                TokenAccountState::Usable => {
-                    good.push((candidate, false));
+            let state = states.get(&candidate.wallet).copied().unwrap_or_default();
+            let reason = match state.needs_account(candidate.account_was_there) {
+                Ok(needs_account) => {
+                    good.push((candidate, needs_account));
                     continue;
                 }
-                TokenAccountState::Missing if !candidate.account_was_there => {
-                    good.push((candidate, true));
-                    continue;
-                }
-                TokenAccountState::Missing => "was closed by its owner",
-                TokenAccountState::Frozen => "is frozen",
-                TokenAccountState::GivenAway => "no longer belongs to the wallet",
+                Err(reason) => reason,
             };
             let reason = format!(
                 "the token account {} of wallet {} {reason}; recreate the account, then retry",

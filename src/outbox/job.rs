@@ -11,15 +11,21 @@ use uuid::Uuid;
 pub enum JobKind {
     MintReading,
     SweepUnminted,
+    TriggerBatch,
 }
 
 impl JobKind {
-    pub const ALL: [JobKind; 2] = [JobKind::MintReading, JobKind::SweepUnminted];
+    pub const ALL: [JobKind; 3] = [
+        JobKind::MintReading,
+        JobKind::SweepUnminted,
+        JobKind::TriggerBatch,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             JobKind::MintReading => "MintReading",
             JobKind::SweepUnminted => "SweepUnminted",
+            JobKind::TriggerBatch => "TriggerBatch",
         }
     }
 }
@@ -60,6 +66,26 @@ impl Job {
             kind: JobKind::SweepUnminted,
             key: format!("sweep:{tick}"),
             arguments: json!({ "tick": tick }).to_string().into_bytes(),
+            run_at: None,
+        }
+    }
+}
+
+impl Job {
+    /// The sweep of a tick goes on with a new job: each run of a job is short.
+    pub fn sweep_on(tick: &str, batch: Uuid, slice: i32) -> Job {
+        Job {
+            key: format!("sweep:{batch}:{slice}"),
+            ..Job::sweep(tick)
+        }
+    }
+
+    /// An admin's batch, by its present slice: who hands it on to the next one enqueues that one's job.
+    pub fn trigger_batch(batch: Uuid, slice: i32) -> Job {
+        Job {
+            kind: JobKind::TriggerBatch,
+            key: format!("{batch}:{slice}"),
+            arguments: json!({ "batch_id": batch }).to_string().into_bytes(),
             run_at: None,
         }
     }

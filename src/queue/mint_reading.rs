@@ -96,7 +96,11 @@ async fn mint(context: &QueueContext, reading: Uuid) -> Result<Answer, JobError>
 
 /// apalis fetches a failed job again at its `run_at`: that is the durable timer. `None`: after a pause that grows with the
 /// job's runs.
-async fn postpone(pool: &PgPool, job: &str, run_at: Option<DateTime<Utc>>) -> sqlx::Result<()> {
+pub(super) async fn postpone(
+    pool: &PgPool,
+    job: &str,
+    run_at: Option<DateTime<Utc>>,
+) -> sqlx::Result<()> {
     let spread: f64 = rand::rng().random_range(0.5..1.0);
     sqlx::query(
         "UPDATE apalis.jobs

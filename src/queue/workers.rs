@@ -6,6 +6,7 @@ use std::time::Duration;
 use apalis::prelude::{Monitor, WorkerBuilder, WorkerBuilderExt};
 use apalis_cron::CronScheduler;
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use super::mint_reading::{MintReading, mint_reading};
@@ -13,6 +14,7 @@ use super::process::ProcessLock;
 use super::source::{RESTART_DELAY, source};
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::tally::JobTally;
+use super::trigger_batch::{TriggerBatch, trigger_batch};
 use crate::admin::SettingsWatch;
 use crate::chain::Circuit;
 use crate::mint::Minter;
@@ -21,17 +23,19 @@ use crate::outbox::{JobKind, Wake};
 /// What the handlers work with.
 pub struct QueueContext {
     pub pool: PgPool,
+    /// For connections that hold a lock.
+    pub connect: PgConnectOptions,
     pub minter: Minter,
     pub settings: SettingsWatch,
     /// Whether the chain lets anything be minted.
     pub circuit: Circuit,
-    /// Told when the queue is to end: nobody waits for the circuit any more.
+    /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit any more.
     pub stop: CancellationToken,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
     pub sweep_limit: Duration,
-    /// Readings claimed per sweep step.
+    /// Readings that a batch claims per step.
     pub sweep_batch_size: u32,
     pub sweep_every_secs: u64,
     pub reading_max_age: Duration,
@@ -53,6 +57,11 @@ impl QueueContext {
             closed = self.circuit.until_closed(HOLD) => closed,
             () = self.stop.cancelled() => self.circuit.view().allows_minting(),
         }
+    }
+
+    /// Pages of a batch that are in the Minter at once: together no more than fill all batches in flight.
+    pub fn pages_at_once(&self) -> usize {
+        (self.concurrency / self.sweep_batch_size.max(1) as usize).max(1)
     }
 }
 
@@ -129,6 +138,23 @@ impl Workers {
                     .build(sweep_unminted)
             }
         };
+        let triggering = {
+            let (context, process, wake) = self.parts();
+            move |restart: usize| {
+                let kind = JobKind::TriggerBatch;
+                WorkerBuilder::new(process.worker_name("trigger"))
+                    .backend(source::<TriggerBatch>(
+                        &context.pool,
+                        &wake,
+                        kind,
+                        1,
+                        restart,
+                    ))
+                    .data(Arc::clone(&context))
+                    .concurrency(1)
+                    .build(trigger_batch)
+            }
+        };
         let ticking = {
             let (context, process, _) = self.parts();
             move |_| {
@@ -141,6 +167,7 @@ impl Workers {
         Monitor::new()
             .register(minting)
             .register(sweeping)
+            .register(triggering)
             .register(ticking)
             .shutdown_timeout(drain_limit)
             // The database may be away for a while: the worker comes back, under a new name.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +12,9 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
+use super::batches::{BatchStats, rfc3339};
 use super::chain::{Chain, RunwayView};
+use crate::admin::batches::{self, BatchView};
 use crate::admin::{Backlog, Runway, StoredSettings};
 use crate::config::EffectiveConfig;
 use crate::ledger::ReadingCounts;
@@ -53,6 +54,10 @@ struct TokenizationStatus {
     chain: Chain,
     /// `null` before the fee payer was looked at.
     runway: Option<RunwayView>,
+    /// The newest sweep that ended, also when it found nothing; null before the first.
+    last_sweep: Option<LastSweep>,
+    /// The newest batches, those that run included; sweeps that found nothing are left out.
+    recent_batch_stats: Vec<BatchStats>,
     /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
     #[schema(value_type = Object)]
     configuration: EffectiveConfig,
@@ -60,6 +65,30 @@ struct TokenizationStatus {
     workers_alive: usize,
     processes: Vec<Process>,
 }
+
+/// The newest sweep.
+#[derive(Debug, Serialize, ToSchema)]
+struct LastSweep {
+    /// When it ended.
+    at: Option<String>,
+    /// Stragglers that it claimed.
+    found: u64,
+    #[serde(flatten)]
+    stats: BatchStats,
+}
+
+impl From<&BatchView> for LastSweep {
+    fn from(sweep: &BatchView) -> LastSweep {
+        LastSweep {
+            at: sweep.finished_at.map(rfc3339),
+            found: sweep.figures.total,
+            stats: BatchStats::from(sweep),
+        }
+    }
+}
+
+/// Batches on the page.
+const RECENT_BATCHES: u16 = 10;
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingsByState {
@@ -170,6 +199,8 @@ struct Breaker {
             "hours": 95_190.0,
             "new_wallets_wait": false,
         },
+        "last_sweep": null,
+        "recent_batch_stats": [],
         "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
         "workers_alive": 1,
         "processes": [{
@@ -190,13 +221,16 @@ async fn status(
         let backlog = Backlog::read(&state.pool).await?;
         let runway = Runway::read(&state.pool, state.purse.view()).await?;
         let processes = queue::processes(&state.pool).await?;
-        Ok::<_, sqlx::Error>((stored, backlog, runway, processes))
+        let last_sweep = batches::last_sweep(&state.pool).await?;
+        let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;
+        Ok::<_, sqlx::Error>((stored, backlog, runway, processes, last_sweep, recent))
     };
-    let (stored, backlog, runway, processes) = tokio::time::timeout(READ_LIMIT, reading)
-        .await
-        .map_err(|_| {
-        Problem::unavailable("the database did not answer in time; try again later")
-    })??;
+    let (stored, backlog, runway, processes, last_sweep, recent) =
+        tokio::time::timeout(READ_LIMIT, reading)
+            .await
+            .map_err(|_| {
+                Problem::unavailable("the database did not answer in time; try again later")
+            })??;
     let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
@@ -232,6 +266,8 @@ async fn status(
         breaker,
         chain: Chain::of(&state),
         runway: runway.map(RunwayView::from),
+        last_sweep: last_sweep.as_ref().map(LastSweep::from),
+        recent_batch_stats: recent.iter().map(BatchStats::from).collect(),
         configuration: state.configuration.clone(),
         workers_alive: processes
             .iter()
@@ -239,8 +275,4 @@ async fn status(
             .count(),
         processes: processes.into_iter().map(Process::from).collect(),
     }))
-}
-
-pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

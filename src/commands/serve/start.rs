@@ -21,7 +21,7 @@ use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{self, ChainSide, MintLimits, MintTools, Minter, Watch};
+use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Watch};
 use crate::outbox::Wake;
 use crate::queue::{JobTally, ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
@@ -92,6 +92,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     let ground = Ground {
         config: &config,
         pool: &pool,
+        connect: &database.options,
         chain: &chain,
         signer: solana.signer.as_ref(),
         settings: &settings,
@@ -155,6 +156,8 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
 struct Ground<'a> {
     config: &'a Config,
     pool: &'a sqlx::PgPool,
+    /// For connections that a room keeps for itself.
+    connect: &'a sqlx::postgres::PgConnectOptions,
     chain: &'a ChainSide,
     /// `None` in a process that signs nothing.
     signer: Option<&'a MintSigner>,
@@ -233,6 +236,13 @@ impl Ground<'_> {
             circuit: self.chain.circuit.clone(),
             purse: self.chain.purse.clone(),
             mint: self.chain.accounts.mint,
+            estimator: Estimator::new(
+                self.chain.endpoints.clone(),
+                self.chain.accounts.mint,
+                usize::from(config.blockchain.max_batch_size),
+                BaseUnits::new(config.blockchain.max_tokens_per_transaction),
+                self.chain.accounts.fee_payer != self.chain.accounts.authority,
+            ),
             feed,
             websocket: config.websocket.clone(),
             connections: keeper.streams.clone(),
@@ -243,6 +253,7 @@ impl Ground<'_> {
         let config = self.config;
         QueueContext {
             pool: self.pool.clone(),
+            connect: self.connect.clone(),
             minter: minter.clone(),
             settings: self.settings.clone(),
             circuit: self.chain.circuit.clone(),

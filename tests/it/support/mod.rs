@@ -1,5 +1,6 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
+pub mod backlog;
 pub mod client;
 pub mod database_proxy;
 pub mod ears;
@@ -13,6 +14,7 @@ pub mod server;
 pub mod wait;
 pub mod world;
 
+pub use backlog::insert_backlog;
 pub use client::{Api, Meter};
 pub use ears::{Ears, Next};
 pub use grid::Grid;
