@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::guarded::JobError;
 use super::workers::QueueContext;
-use crate::admin::batches::{self, Batch, BatchKind, ClaimSource, Cursor, Outcome};
+use crate::admin::batches::{self, Batch, BatchKind, ClaimSource, Cursor, Outcome, Step};
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::{self, Job, Topic};
 
@@ -278,9 +278,16 @@ struct Pages {
     /// What is open and pending comes first: behind this reading. `None` when that is through.
     open_after: Option<Uuid>,
     sources: VecDeque<(ClaimSource, Cursor)>,
+    /// Entries that the next step looks at: the more, the longer none of them was meant.
+    window: usize,
     claimed: usize,
     ended: bool,
 }
+
+/// Entries of the index that one step looks at, at least (and twice a page) and at most: a few milliseconds, or some tens
+/// while it walks past readings that are held back or looked after by their jobs.
+const WINDOW_MIN: usize = 200;
+const WINDOW_MAX: usize = 5_000;
 
 impl Pages {
     fn new(sources: &[ClaimSource]) -> Pages {
@@ -290,6 +297,7 @@ impl Pages {
                 .iter()
                 .map(|source| (*source, Cursor::default()))
                 .collect(),
+            window: WINDOW_MIN,
             claimed: 0,
             ended: false,
         }
@@ -310,8 +318,13 @@ impl Pages {
         let Some((source, after)) = self.sources.front_mut() else {
             return Ok(Vec::new());
         };
-        let claim = batches::claim(&context.pool, batch, *source, *after, page).await?;
-        let Some(claim) = claim else {
+        let step = Step {
+            source: *source,
+            after: *after,
+            page,
+            window: self.window.max(2 * page),
+        };
+        let Some(claim) = batches::claim(&context.pool, batch, step).await? else {
             self.sources.clear();
             self.ended = true;
             return Ok(Vec::new());
@@ -322,6 +335,11 @@ impl Pages {
                 self.sources.pop_front();
             }
         }
+        self.window = if claim.readings.is_empty() {
+            (2 * self.window).min(WINDOW_MAX)
+        } else {
+            WINDOW_MIN
+        };
         self.claimed += claim.readings.len();
         Ok(claim.readings)
     }

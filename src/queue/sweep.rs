@@ -46,7 +46,8 @@ impl<Tz> Schedule<Tz> for EverySecs {
 }
 
 /// Puts the tick's job into the queue; the second process that tries finds it there. While one waits, because all workers
-/// are busy or away, no other is added: ticks that were missed are not made up.
+/// are busy, no other is added: ticks that were missed are not made up. One that nobody takes for minutes does not count:
+/// something is wrong with it, and it must not stop the clock.
 pub async fn enqueue_sweep(
     tick: Tick,
     context: Data<Arc<QueueContext>>,
@@ -58,6 +59,7 @@ pub async fn enqueue_sweep(
              FROM apalis.jobs
              WHERE job_type = $1
                AND status = 'Pending'
+               AND run_at > now() - INTERVAL '5 minutes'
          )",
     )
     .bind(JobKind::SweepUnminted.as_str())

@@ -41,6 +41,17 @@ impl Default for Cursor {
     }
 }
 
+/// One step of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub source: ClaimSource,
+    pub after: Cursor,
+    /// Readings that it claims at most.
+    pub page: usize,
+    /// Entries of the index that it looks at at most; more than the page.
+    pub window: usize,
+}
+
 /// What a step has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -49,18 +60,14 @@ pub struct Claim {
     pub next: Option<Cursor>,
 }
 
-/// Entries of the index that one step looks at, at least: so that it gets past readings that are not meant (their jobs are
-/// alive), in a few milliseconds. Twice a page, if that is more.
-const LOOKED_AT_MIN: usize = 200;
-
-/// One step: claims at most `page` readings for the batch. `None`: the batch is ended.
-pub async fn claim(
-    pool: &PgPool,
-    batch: &Batch,
-    source: ClaimSource,
-    after: Cursor,
-    page: usize,
-) -> sqlx::Result<Option<Claim>> {
+/// One step: claims readings for the batch. `None`: the batch is ended.
+pub async fn claim(pool: &PgPool, batch: &Batch, step: Step) -> sqlx::Result<Option<Claim>> {
+    let Step {
+        source,
+        after,
+        page,
+        window,
+    } = step;
     let mut transaction = by_index::begin(pool).await?;
     let running: Option<i32> = sqlx::query_scalar(
         "SELECT 1
@@ -76,7 +83,12 @@ pub async fn claim(
     if running.is_none() {
         return Ok(None);
     }
-    let window = LOOKED_AT_MIN.max(2 * page);
+    if source == ClaimSource::Stragglers && all_are_held(&mut transaction).await? {
+        return Ok(Some(Claim {
+            readings: Vec::new(),
+            next: None,
+        }));
+    }
     let seen: Vec<Seen> = statement(batch, source, after, window, page)
         .build_query_as()
         .fetch_all(&mut *transaction)
@@ -88,6 +100,16 @@ pub async fn claim(
     }
     transaction.commit().await?;
     Ok(Some(claim))
+}
+
+/// While nothing is minted without a trigger there is nothing to look for, however much waits.
+async fn all_are_held(transaction: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT NOT auto_mint_enabled OR auto_mint_percentage = 0
+         FROM settings",
+    )
+    .fetch_one(transaction)
+    .await
 }
 
 async fn count(transaction: &mut PgConnection, batch: Uuid, claimed: usize) -> sqlx::Result<()> {

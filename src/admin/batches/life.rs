@@ -10,7 +10,8 @@ use super::batch::{Batch, BatchKind, Figures};
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// The sweep to run now: the one that is not ended yet, or else a new one. `None`: this tick, or a later one, was a sweep
-/// already; ticks that were missed are not made up. `tick` is `None` when something else than the clock asks.
+/// already; ticks that were missed are not made up. `tick` is `None` when something else than the clock asks. A tick from the
+/// future (the clock of a host is wrong) is taken for one in a minute, so that it keeps others from sweeping no longer.
 pub async fn begin_sweep(pool: &PgPool, tick: Option<i64>) -> sqlx::Result<Option<Batch>> {
     let unfinished: Option<Batch> = sqlx::query_as(
         "SELECT id, kind, meter, owner, ending_before, include_failed, requested_at, slice, idle_ms, error
@@ -27,8 +28,10 @@ pub async fn begin_sweep(pool: &PgPool, tick: Option<i64>) -> sqlx::Result<Optio
     }
     sqlx::query_as(
         "INSERT INTO batches (id, kind, tick, state, started_at)
-         SELECT $1, 'sweep', $2, 'running', now()
-         WHERE NOT EXISTS (SELECT FROM batches WHERE tick >= $2)
+         SELECT $1, 'sweep', CASE WHEN $2 IS NOT NULL THEN due.tick END, 'running', now()
+         FROM (SELECT LEAST($2, EXTRACT(EPOCH FROM now())::BIGINT + 60)) AS due (tick)
+         WHERE $2 IS NULL
+            OR NOT EXISTS (SELECT FROM batches WHERE batches.tick >= due.tick)
          ON CONFLICT DO NOTHING
          RETURNING id, kind, meter, owner, ending_before, include_failed, requested_at, slice, idle_ms, error",
     )

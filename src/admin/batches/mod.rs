@@ -26,7 +26,7 @@ mod request;
 mod view;
 
 pub use batch::{Batch, BatchFilter, BatchKind, BatchState, Figures};
-pub use claim::{Claim, ClaimSource, Cursor, claim};
+pub use claim::{Claim, ClaimSource, Cursor, Step, claim};
 pub use close::{Outcome, close, close_open, close_settled, open_pending};
 pub use housekeeping::{prune, rescue};
 pub use life::{begin_sweep, begin_trigger, finish, give_up, hand_on, slice_of};
