@@ -11,7 +11,7 @@
 //! | [`feed`] | sequencer, event log, hub, WebSocket |
 //! | [`readings`] | validation and intake by group commit |
 //! | [`mint`] | collect, pack, sign, record, send |
-//! | [`admin`] | settings that change at run time |
+//! | [`admin`] | settings that change at run time, what admins do, and the log of it |
 //! | [`audit`] | proves that ledger and chain agree |
 //! | [`ledger`] | which reading is paid by which transaction; the only writer of reading states |
 //! | [`meters`] | meters and their owners |

@@ -296,6 +296,72 @@ pub(super) async fn not_paid(pool: &PgPool) -> Result<Vec<Difference>, AuditErro
         .collect()
 }
 
+/// Unminted readings whose state contradicts the transaction that holds them, or that wait for one which is not there. One
+/// statement, so one snapshot: the ledger changes both in one transaction. What landed is compared with the chain instead.
+pub(super) async fn contradicting(pool: &PgPool) -> Result<Vec<Difference>, AuditError> {
+    let rows: Vec<(Uuid, String, Option<Vec<u8>>, Option<String>)> = sqlx::query_as(
+        "SELECT reading.id, reading.state, mint_transaction.signature, mint_transaction.state
+         FROM readings AS reading
+         LEFT JOIN mint_transaction_readings AS link
+           ON link.reading = reading.id
+          AND link.live
+         LEFT JOIN mint_transactions AS mint_transaction ON mint_transaction.number = link.transaction
+         WHERE reading.state IN ('pending', 'submitted', 'failed', 'quarantined')
+           AND CASE
+                   WHEN mint_transaction.state IS NULL THEN reading.state IN ('submitted', 'quarantined')
+                   WHEN mint_transaction.state = 'recorded' THEN reading.state <> 'submitted'
+                   WHEN mint_transaction.state = 'quarantined' THEN reading.state <> 'quarantined'
+                   ELSE mint_transaction.state = 'dead'
+               END
+         ORDER BY reading.id
+         LIMIT $1",
+    )
+    .bind(ROWS_MAX)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|(reading_id, reading_state, bytes, transaction_state)| {
+            Ok(match (bytes, transaction_state) {
+                (Some(bytes), Some(text)) => Difference::WrongState {
+                    reading_id,
+                    signature: signature(&bytes)?,
+                    state: reading_state,
+                    transaction_state: state(&text)?,
+                },
+                _ => Difference::Stranded {
+                    reading_id,
+                    state: ReadingState::from_str(&reading_state)
+                        .map_err(|_| unreadable("a reading's state", &reading_state))?,
+                },
+            })
+        })
+        .collect()
+}
+
+/// Readings that the ledger has released though their transaction may still land; it releases what is dead alone.
+pub(super) async fn released(pool: &PgPool) -> Result<Vec<Difference>, AuditError> {
+    let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+        "SELECT link.reading, mint_transaction.signature
+         FROM mint_transactions AS mint_transaction
+         JOIN mint_transaction_readings AS link ON link.transaction = mint_transaction.number
+         WHERE mint_transaction.state IN ('recorded', 'quarantined')
+           AND NOT link.live
+         ORDER BY link.reading
+         LIMIT $1",
+    )
+    .bind(ROWS_MAX)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|(reading_id, bytes)| {
+            Ok(Difference::Released {
+                reading_id,
+                signature: signature(&bytes)?,
+            })
+        })
+        .collect()
+}
+
 /// Accepted and not minted yet, failed ones included.
 pub(super) async fn outstanding(pool: &PgPool) -> Result<Outstanding, AuditError> {
     let (readings, base_units): (i64, Decimal) = sqlx::query_as(

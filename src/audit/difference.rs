@@ -8,6 +8,7 @@ use solana_sdk::signature::Signature;
 use uuid::Uuid;
 
 use super::report::Total;
+use crate::admin::LogNumber;
 use crate::domain::{BaseUnits, MintTransactionState, ReadingState};
 
 /// Where ledger and chain do not agree. `kind` and the fields are stable; the sentence is for people.
@@ -99,7 +100,20 @@ pub enum Difference {
         state: String,
         transaction_state: MintTransactionState,
     },
-    /// A landed transaction pays it, but the ledger would let another one pay it too.
+    /// It landed in another slot than the ledger says.
+    WrongSlot {
+        #[serde(serialize_with = "text")]
+        signature: Signature,
+        number: i64,
+        slot_ledger: u64,
+        slot_chain: u64,
+    },
+    /// A reading that waits for a mint transaction which the ledger does not hold: nobody would ever pay it.
+    Stranded {
+        reading_id: Uuid,
+        state: ReadingState,
+    },
+    /// A transaction that pays it has landed or may still land, but the ledger would let another one pay it too.
     Released {
         reading_id: Uuid,
         #[serde(serialize_with = "text")]
@@ -127,6 +141,8 @@ pub enum Difference {
         base_units_foreign: Total,
         base_units_chain: Total,
     },
+    /// The admin log is not what was written: its first entry that does not fit.
+    AdminLogBroken { number: LogNumber, reason: String },
 }
 
 /// The sentence.
@@ -241,12 +257,26 @@ impl fmt::Display for Difference {
                 "reading {reading_id} is {state}, but transaction {signature} that pays it is {}",
                 transaction_state.as_str()
             ),
+            Difference::WrongSlot {
+                signature,
+                number,
+                slot_ledger,
+                slot_chain,
+            } => write!(
+                formatter,
+                "mint transaction {number} ({signature}) is in slot {slot_ledger} in the ledger, but landed in slot {slot_chain}"
+            ),
+            Difference::Stranded { reading_id, state } => write!(
+                formatter,
+                "reading {reading_id} is {}, but the ledger holds no mint transaction that could pay it: it would wait for ever",
+                state.as_str()
+            ),
             Difference::Released {
                 reading_id,
                 signature,
             } => write!(
                 formatter,
-                "reading {reading_id} is paid by the landed transaction {signature}, but the ledger has released it: it could be paid again"
+                "reading {reading_id} is paid by transaction {signature}, which has landed or may still land, but the ledger has released it: it could be paid again"
             ),
             Difference::PaidTwice {
                 reading_id,
@@ -281,6 +311,9 @@ impl fmt::Display for Difference {
                 formatter,
                 "the ledger's paid readings are worth {base_units_ledger} base units and booked foreign mints {base_units_foreign}, but {base_units_chain} were minted on chain"
             ),
+            Difference::AdminLogBroken { number, reason } => {
+                write!(formatter, "entry {number} of the admin log {reason}")
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 use super::difference::{Difference, Findings};
 use super::report::{AuditReport, Total};
-use super::{AuditError, books, paid, strays};
+use super::{AuditError, admin_log, books, paid, strays};
 use crate::chain::{ChainError, Endpoint, Endpoints};
 use crate::domain::BaseUnits;
 use crate::ledger::{self, ChainBinding};
@@ -71,6 +71,8 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
     }
     findings.add(books::paid_twice(pool, &strays.numbers).await?);
     findings.add(books::not_paid(pool).await?);
+    findings.add(books::contradicting(pool).await?);
+    findings.add(books::released(pool).await?);
     findings.add(minted.compare(supply));
     let base_units_chain = paid.base_units_chain + strays.base_units;
     findings.add(compare_sums(
@@ -78,6 +80,8 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
         strays.base_units_foreign,
         base_units_chain,
     ));
+    let (admin_log, broken) = admin_log::examine(pool).await?;
+    findings.add(broken);
     Ok(AuditReport {
         ok: findings.listed.is_empty(),
         mint_address: binding.mint.to_string(),
@@ -90,6 +94,7 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
         outstanding: books::outstanding(pool).await?,
         burned: minted.burned(supply),
         foreign: strays.foreign,
+        admin_log,
         differences: findings.listed,
         differences_beyond: findings.beyond,
         finished_at: Utc::now(),

@@ -30,6 +30,7 @@ pub(super) fn compare(
     compare_readings(booked, &mut differences);
     compare_amounts(booked, landed, mint, &mut differences);
     compare_memo(booked, landed, &mut differences);
+    compare_slot(booked, landed, &mut differences);
     differences
 }
 
@@ -158,6 +159,21 @@ fn compare_memo(booked: &BookedTransaction, landed: &ChainMint, differences: &mu
             readings: booked.readings.iter().map(|reading| reading.id).collect(),
             root_ledger,
             root_chain: hexadecimal(&memo.root()),
+        });
+    }
+}
+
+/// One that is only confirmed may have moved in a fork; the ledger is told when it is final.
+fn compare_slot(booked: &BookedTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
+    if booked.state == MintTransactionState::Finalized
+        && let Some(slot) = booked.slot
+        && slot != landed.slot
+    {
+        differences.push(Difference::WrongSlot {
+            signature: booked.signature,
+            number: booked.number,
+            slot_ledger: slot,
+            slot_chain: landed.slot,
         });
     }
 }

@@ -42,6 +42,28 @@ impl Endpoint {
         })
     }
 
+    /// Base58: tells one cluster from another.
+    pub async fn genesis_hash(&self) -> Result<String, ChainError> {
+        self.rpc()
+            .get_genesis_hash()
+            .await
+            .map(|hash| hash.to_string())
+            .map_err(|error| ChainError::from_client(self.name(), &error))
+    }
+
+    /// Whether it is on the chain of this genesis hash. Asked before it is believed that something is *not* on chain: one that
+    /// was pointed at another cluster since the start shows an unbroken history without any of ours.
+    pub async fn check_chain(&self, genesis_hash: &str) -> Result<(), ChainError> {
+        let found = self.genesis_hash().await?;
+        if found == genesis_hash {
+            return Ok(());
+        }
+        Err(ChainError::Unusable {
+            endpoint: self.name().to_owned(),
+            reason: format!("it is on another chain, with genesis hash {found}"),
+        })
+    }
+
     /// Height of the newest finalized block.
     pub async fn finalized_height(&self) -> Result<u64, ChainError> {
         self.rpc()

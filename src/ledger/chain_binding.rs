@@ -37,6 +37,14 @@ pub enum BindingError {
         "this ledger counts in {stored} decimals, but TOKENIZATION_DECIMALS is {found}: they must be equal"
     )]
     Decimals { stored: i16, found: u8 },
+    #[error(
+        "this ledger belongs to the chain with genesis hash {stored}, but RPC endpoint {endpoint} is on {found}: all endpoints of SOLANA_RPC_URL must be on one chain"
+    )]
+    TwoChains {
+        stored: String,
+        endpoint: String,
+        found: String,
+    },
     #[error("the ledger is not bound to any chain yet: no service has started on this database")]
     Unbound,
     #[error("the ledger holds {what} that cannot be read: {value}")]
@@ -65,8 +73,8 @@ pub async fn bind(
 ) -> Result<(), BindingError> {
     sqlx::query(
         "INSERT INTO ledger
-             (genesis_hash, mint_address, authority, decimals, system_identifier, timeline, watermark_slot)
-         SELECT $1, $2, $3, $4, identity.system_identifier, identity.timeline, 0
+             (genesis_hash, mint_address, authority, decimals, system_identifier, timeline, incarnation, watermark_slot)
+         SELECT $1, $2, $3, $4, identity.system_identifier, identity.timeline, identity.incarnation, 0
          FROM database_identity() AS identity
          ON CONFLICT DO NOTHING",
     )
@@ -78,9 +86,28 @@ pub async fn bind(
     .await?;
     let stored = row(pool).await?.ok_or(BindingError::Unbound)?;
     compare(&stored, expected)?;
+    one_chain(endpoints, &stored.genesis_hash).await?;
     breaker::open_if_identity_changed(pool).await?;
     if let Err(error) = walk::walk(pool, endpoints, &expected.mint, &expected.authority).await {
         tracing::warn!(%error, "the authority's history was not walked at the start; the Resolver walks it later");
+    }
+    Ok(())
+}
+
+/// Every endpoint that answers is on the ledger's chain; one that does not answer is asked again before it is believed.
+async fn one_chain(endpoints: &Endpoints, genesis_hash: &str) -> Result<(), BindingError> {
+    for endpoint in endpoints.iter() {
+        match endpoint.genesis_hash().await {
+            Ok(found) if found != genesis_hash => {
+                return Err(BindingError::TwoChains {
+                    stored: genesis_hash.to_owned(),
+                    endpoint: endpoint.name().to_owned(),
+                    found,
+                });
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "an endpoint does not tell its chain"),
+        }
     }
     Ok(())
 }

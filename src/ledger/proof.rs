@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use sqlx::PgPool;
 
+use super::breaker::LedgerRow;
 use super::open::{self, OpenTransaction};
 use super::resolver::ResolverLimits;
 use super::{LedgerError, settle};
@@ -55,6 +56,7 @@ impl<'a> Undertaker<'a> {
             self.last_round = Instant::now();
             return Ok(());
         };
+        let genesis_hash = LedgerRow::read(self.pool).await?.genesis_hash;
         let mut answered = false;
         let mut remaining = unseen;
         for endpoint in self.endpoints.iter() {
@@ -63,6 +65,10 @@ impl<'a> Undertaker<'a> {
             };
             answered = true;
             if height <= oldest {
+                continue;
+            }
+            if let Err(error) = endpoint.check_chain(&genesis_hash).await {
+                tracing::warn!(%error, "an endpoint whose chain is not known proves nothing");
                 continue;
             }
             remaining = self.prove_with(endpoint, height, remaining).await?;

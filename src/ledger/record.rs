@@ -3,8 +3,10 @@
 //! Invariant: bytes leave this process only after the row that holds them is known to be committed. When the answer to
 //! COMMIT is lost the bytes are dropped unsent; the row is there or not, and the Resolver finds out.
 
+use std::time::Duration;
+
 use solana_sdk::signature::Signature;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -13,6 +15,7 @@ use super::guard::reading_guard;
 use super::tally;
 use crate::chain::RecentBlockhash;
 use crate::domain::{BaseUnits, ReadingEvent};
+use crate::holder::{no_answer, within};
 
 /// A signed transaction that is not known to anybody yet.
 #[derive(Clone, Debug)]
@@ -92,15 +95,58 @@ async fn refusal(pool: &PgPool, refused: SigningRefused) -> RecordError {
 }
 
 /// Stores the transaction and turns its readings to `submitted`, all or nothing. `Ok` means: committed, send it.
-pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), RecordError> {
+///
+/// `limit` is that of the transaction and again that of its COMMIT: a session that falls silent must not hold up its caller
+/// for ever. Past it the bytes are dropped, like those of an answer that was lost.
+pub async fn record(
+    pool: &PgPool,
+    limit: Duration,
+    new: &NewMintTransaction,
+) -> Result<(), RecordError> {
     let mut connection = pool.acquire().await.map_err(RecordError::NotRecorded)?;
+    let recorded = record_on(&mut connection, limit, new).await;
+    match recorded {
+        Ok(()) => {
+            tally::transactions("recorded", 1);
+            crate::failpoint!("ledger.recorded");
+            Ok(())
+        }
+        Err(RecordError::Refused(refused)) => {
+            drop(connection);
+            Err(refusal(pool, refused).await)
+        }
+        Err(error) => {
+            if let RecordError::NotRecorded(_) | RecordError::Unknown(_) = error {
+                // It may hang for ever: nobody else shall get it.
+                connection.close_on_drop();
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn record_on(
+    connection: &mut PgConnection,
+    limit: Duration,
+    new: &NewMintTransaction,
+) -> Result<(), RecordError> {
+    let transaction = tokio::time::timeout(limit, write(connection, new))
+        .await
+        .unwrap_or_else(|_| Err(RecordError::NotRecorded(no_answer(limit))))?;
+    crate::failpoint!("ledger.before_record_commit");
+    within(limit, transaction.commit())
+        .await
+        .map_err(RecordError::Unknown)
+}
+
+/// Everything but the COMMIT.
+async fn write<'c>(
+    connection: &'c mut PgConnection,
+    new: &NewMintTransaction,
+) -> Result<Transaction<'c, Postgres>, RecordError> {
     let mut transaction = connection.begin().await.map_err(RecordError::NotRecorded)?;
     // Shares the breaker's row until commit: whoever opens the breaker waits for us, whoever comes later sees it open.
-    if let Err(refused) = breaker::check_may_sign(&mut transaction).await {
-        drop(transaction);
-        drop(connection);
-        return Err(refusal(pool, refused).await);
-    }
+    breaker::check_may_sign(&mut transaction).await?;
     insert(&mut transaction, new)
         .await
         .map_err(stale_or_failed)?;
@@ -110,11 +156,7 @@ pub async fn record(pool: &PgPool, new: &NewMintTransaction) -> Result<(), Recor
     if submitted != new.readings.len() as u64 {
         return Err(RecordError::Stale);
     }
-    crate::failpoint!("ledger.before_record_commit");
-    transaction.commit().await.map_err(RecordError::Unknown)?;
-    tally::transactions("recorded", 1);
-    crate::failpoint!("ledger.recorded");
-    Ok(())
+    Ok(transaction)
 }
 
 /// The unique index `live_mint_of_reading` speaks: the reading has a live mint transaction.
@@ -151,7 +193,9 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     sqlx::query(
         "INSERT INTO mint_transaction_readings (transaction, reading)
          SELECT $1, reading
-         FROM UNNEST($2::UUID[]) AS packed (reading)",
+         FROM UNNEST($2::UUID[]) AS packed (reading)
+         -- One order for all writers: rivals for the same readings wait for each other at the first, not in a circle.
+         ORDER BY reading",
     )
     .bind(new.number as i64)
     .bind(readings)

@@ -33,18 +33,21 @@ pub enum AfterRefusal {
     RetryAt(DateTime<Utc>),
     /// `failed`: an admin can retry it.
     Failed,
-    /// It was not `pending` any more: somebody else has it.
+    /// It is not `pending` any more, or was changed since it was looked at: somebody else had it.
     Elsewhere,
 }
 
-/// A pending reading was refused before it was recorded (its token account, or simulation).
+/// A pending reading was refused before it was recorded (its token account, or simulation). `revision` is the one that was
+/// looked at: a reading that changed since (an admin gave it another wallet, a rival was refused for it) is not judged by
+/// what it was.
 pub async fn refuse_pending(
     pool: &PgPool,
     schedule: &RetrySchedule,
     refusal: &Refusal,
+    revision: i64,
 ) -> Result<AfterRefusal, LedgerError> {
     let mut transaction = pool.begin().await?;
-    let after = refuse(&mut transaction, schedule, refusal).await?;
+    let after = refuse(&mut transaction, schedule, refusal, Some(revision)).await?;
     if after != AfterRefusal::Elsewhere {
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     }
@@ -80,7 +83,7 @@ pub async fn bury_failed(
                 reason: reason.clone(),
                 permanent: false,
             };
-            refuse(&mut transaction, schedule, &refusal).await?;
+            refuse(&mut transaction, schedule, &refusal, None).await?;
         } else {
             due_now.push(reading.id);
         }
@@ -121,6 +124,7 @@ async fn refuse(
     transaction: &mut PgConnection,
     schedule: &RetrySchedule,
     refusal: &Refusal,
+    revision: Option<i64>,
 ) -> Result<AfterRefusal, LedgerError> {
     let refused = reading_guard(ReadingEvent::Refused);
     let row: Option<Attempts> = sqlx::query_as(
@@ -128,10 +132,12 @@ async fn refuse(
          FROM readings
          WHERE id = $1
            AND state = ANY($2)
+           AND ($3::BIGINT IS NULL OR revision = $3)
          FOR UPDATE",
     )
     .bind(refusal.reading)
     .bind(refused.from)
+    .bind(revision)
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else {
@@ -145,18 +151,18 @@ async fn refuse(
     };
     match delay {
         Some(delay) => {
-            let next_attempt_at = Utc::now() + delay;
-            sqlx::query(
+            let next_attempt_at: DateTime<Utc> = sqlx::query_scalar(
                 "UPDATE readings
-                 SET attempts = $2, next_attempt_at = $3, last_error = $4, pack_alone = TRUE,
-                     revision = revision + 1
-                 WHERE id = $1",
+                 SET attempts = $2, next_attempt_at = now() + make_interval(secs => $3), last_error = $4,
+                     pack_alone = TRUE, revision = revision + 1
+                 WHERE id = $1
+                 RETURNING next_attempt_at",
             )
             .bind(refusal.reading)
             .bind(attempts)
-            .bind(next_attempt_at)
+            .bind(delay.as_secs_f64())
             .bind(&refusal.reason)
-            .execute(&mut *transaction)
+            .fetch_one(&mut *transaction)
             .await?;
             let job = Job::mint_reading(refusal.reading, Some(next_attempt_at));
             outbox::enqueue(transaction, &[job]).await?;

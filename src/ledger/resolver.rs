@@ -40,6 +40,8 @@ const ROUND_EVERY: Duration = Duration::from_millis(400);
 const PROOF_EVERY: Duration = Duration::from_secs(2);
 /// The authority's history is walked this often while the ledger breaker is closed.
 const WALK_EVERY: Duration = Duration::from_secs(60);
+/// A changed database is noticed so soon, also while nothing is signed: the wait that follows it begins then.
+const LOOK_AT_IDENTITY_EVERY: Duration = Duration::from_secs(5);
 /// An open breaker holds up all minting: it is closed as soon as rule 7 allows.
 const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 /// What was appended to the counts waits about so long to be folded: bounds what a look at the counts adds up.
@@ -52,8 +54,8 @@ const RESENDS_AT_ONCE: usize = 16;
 const RESENDS_PER_ROUND: usize = 128;
 /// Older than this the recent-status cache of a node may have forgotten it.
 const HISTORY_AFTER_MS: i64 = 60_000;
-/// Rounds in which no endpoint sees a confirmed transaction before it is taken for forked. Being wrong is harmless: the
-/// same bytes are sent again and found landed.
+/// Rounds in which a confirmed transaction is not seen, in all but the first by any endpoint, before it is taken for forked.
+/// Being wrong costs nobody anything but a second `TokensMinted`: the same bytes are sent again and found landed.
 const ROUNDS_TO_FORK: u32 = 5;
 /// Transactions confirmed in one database transaction: bounds how long their readings' events wait for each other.
 const CONFIRMED_AT_ONCE: usize = 64;
@@ -129,12 +131,26 @@ impl Resolver {
         loop {
             let tended =
                 breaker::tend(&self.pool, &self.endpoints, &self.mint, &self.authority).await;
-            let pause = match tended {
-                Ok(BreakerState::Closed) => WALK_EVERY,
-                _ => TEND_OPEN_BREAKER_EVERY,
-            };
+            let closed = matches!(tended, Ok(BreakerState::Closed));
             log.report(tended.map(drop));
-            tokio::time::sleep(pause).await;
+            if closed {
+                self.watch_identity_until_walk().await;
+            } else {
+                tokio::time::sleep(TEND_OPEN_BREAKER_EVERY).await;
+            }
+        }
+    }
+
+    /// Returns when the next walk is due, or at once when the database is another one than before.
+    async fn watch_identity_until_walk(&self) {
+        let mut looks = WALK_EVERY.as_secs() / LOOK_AT_IDENTITY_EVERY.as_secs();
+        while looks > 0 {
+            tokio::time::sleep(LOOK_AT_IDENTITY_EVERY).await;
+            match breaker::open_if_identity_changed(&self.pool).await {
+                Ok(false) => looks -= 1,
+                // A database that does not answer is what a fail-over begins with.
+                Ok(true) | Err(_) => return,
+            }
         }
     }
 
@@ -152,7 +168,7 @@ impl Resolver {
         let mut unseen = Vec::new();
         for chunk in open.chunks(SIGNATURES_PER_CALL) {
             let mut news = News::default();
-            for (open, sighting) in self.sightings(chunk).await? {
+            for (open, sighting) in self.sightings(chunk, memory).await? {
                 news.sort_in(open, sighting, memory);
             }
             self.write_down(&news).await?;
@@ -165,11 +181,12 @@ impl Resolver {
     async fn sightings<'a>(
         &self,
         chunk: &'a [OpenTransaction],
+        memory: &Memory,
     ) -> Result<Vec<(&'a OpenTransaction, Sighting)>, LedgerError> {
         let mut answers: Vec<(&OpenTransaction, Sighting)> = Vec::with_capacity(chunk.len());
         let (recent, old): (Vec<_>, Vec<_>) = chunk
             .iter()
-            .partition(|open| open.age_ms < HISTORY_AFTER_MS);
+            .partition(|open| open.age_ms < HISTORY_AFTER_MS && !memory.misses(open));
         for (group, with_history) in [(recent, false), (old, true)] {
             if group.is_empty() {
                 continue;
@@ -291,6 +308,11 @@ impl Memory {
         let numbers: std::collections::HashSet<i64> = open.iter().map(|open| open.number).collect();
         self.sent.retain(|number, _| numbers.contains(number));
         self.missed.retain(|number, _| numbers.contains(number));
+    }
+
+    /// Whether it was confirmed and the last round did not see it.
+    fn misses(&self, open: &OpenTransaction) -> bool {
+        self.missed.contains_key(&open.number)
     }
 
     fn is_send_due(&self, open: &OpenTransaction) -> bool {

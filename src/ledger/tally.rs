@@ -16,10 +16,11 @@ pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedR
     self::transactions("confirmed", transactions);
     metrics::counter!(names::FEES_PAID_LAMPORTS).increment(lamports);
     metrics::counter!(names::MINTING_SUCCESSES).increment(readings.len() as u64);
+    // Each transaction's sum fits 64 bits, those of several need not.
     let base_units = readings
         .iter()
         .filter_map(|reading| u64::try_from(reading.base_units).ok())
-        .sum();
+        .fold(0, u64::saturating_add);
     metrics::counter!(names::TOKENS_MINTED).increment(base_units);
     observe(Stage::Confirmed, readings);
 }

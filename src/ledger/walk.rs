@@ -25,6 +25,9 @@ const READS_AT_ONCE: usize = 16;
 /// walk lists these slots again.
 const INDEXING_LAG_SLOTS: u64 = 32;
 
+/// Zero says that the history was never walked; the mint itself is made in a later slot than this.
+const FIRST_WATERMARK_SLOT: u64 = 1;
+
 /// What a walk found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalkOutcome {
@@ -80,6 +83,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     async fn on(&self, endpoint: &Endpoint) -> Result<WalkOutcome, LedgerError> {
+        endpoint.check_chain(&self.before.genesis_hash).await?;
         // Before the list: only a walk that began above the breaker's height may close it.
         let finalized_height = endpoint.finalized_height().await?;
         let finalized_slot = endpoint.finalized_slot().await?;
@@ -145,7 +149,9 @@ impl Walk<'_> {
 
     /// Compare-and-set: a walk that another one has overtaken changes nothing.
     async fn raise_watermark(&self, finalized_slot: u64) -> sqlx::Result<u64> {
-        let walked = finalized_slot.saturating_sub(INDEXING_LAG_SLOTS) as i64;
+        let walked = finalized_slot
+            .saturating_sub(INDEXING_LAG_SLOTS)
+            .max(FIRST_WATERMARK_SLOT) as i64;
         sqlx::query(
             "UPDATE ledger
              SET watermark_slot = $2
@@ -163,7 +169,7 @@ impl Walk<'_> {
 /// A node that has lost the blocks above the watermark would show a history without what they hold. A ledger that was never
 /// walked takes what the node remembers.
 async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), ChainError> {
-    if watermark_slot == 0 {
+    if watermark_slot <= FIRST_WATERMARK_SLOT {
         return Ok(());
     }
     let oldest = endpoint.first_available_slot().await?;
@@ -180,7 +186,10 @@ async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), C
 }
 
 /// What is in the ledger and may land, or is stored among the foreign mints.
-async fn known_among(pool: &PgPool, signatures: &[Signature]) -> sqlx::Result<HashSet<Vec<u8>>> {
+pub(super) async fn known_among(
+    pool: &PgPool,
+    signatures: &[Signature],
+) -> sqlx::Result<HashSet<Vec<u8>>> {
     let bytes: Vec<&[u8]> = signatures.iter().map(AsRef::as_ref).collect();
     let texts: Vec<String> = signatures.iter().map(ToString::to_string).collect();
     let known: Vec<Vec<u8>> = sqlx::query_scalar(

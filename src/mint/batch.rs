@@ -16,8 +16,7 @@ use super::candidate::{self, Candidate};
 use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use crate::chain::{
-    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, TokenAccountState,
-    inspect_token_accounts,
+    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
 };
 use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
@@ -59,18 +58,17 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
-        self.workshop.tools.circuit.view().allows_minting()?;
+        self.workshop.tools.chain.circuit.view().allows_minting()?;
         let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
         let permit = Arc::new(permit);
-        ledger::may_sign(&self.workshop.pool)
+        self.in_time(ledger::may_sign(&self.workshop.pool))
             .await
-            .map_err(|error| {
+            .inspect_err(|_| {
                 // An open ledger breaker opens the circuit too, and holds the jobs back.
-                self.workshop.tools.circuit.suspect();
-                error.to_string()
+                self.workshop.tools.chain.circuit.suspect();
             })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
@@ -78,28 +76,28 @@ impl Batch<'_> {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let candidates = candidate::load(&self.workshop.pool, &waiting)
-                .await
-                .map_err(|error| format!("the database failed: {error}"))?;
+            let candidates = self
+                .in_time(candidate::load(&self.workshop.pool, &waiting))
+                .await?;
             for (reading, outcome) in candidates.answered {
                 self.answer(reading, outcome);
             }
             if candidates.payable.is_empty() {
                 return Ok(());
             }
-            let endpoint = self.workshop.tools.endpoints.preferred();
+            let endpoint = self.workshop.tools.chain.endpoints.preferred();
             let minted = self
                 .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
                 .await;
             match minted {
-                Ok(()) => self.workshop.tools.circuit.batch_succeeded(),
+                Ok(()) => self.workshop.tools.chain.circuit.batch_succeeded(),
                 // With another endpoint, from its own blockhash on.
                 Err(error) if self.fails_over(endpoint, &error) => {
                     tracing::info!(%error, "a batch goes on with another endpoint");
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    self.workshop.tools.circuit.batch_failed(&reason);
+                    self.workshop.tools.chain.circuit.batch_failed(&reason);
                     return Err(reason);
                 }
             }
@@ -110,7 +108,22 @@ impl Batch<'_> {
 
     /// Whether another endpoint is worth asking at once.
     fn fails_over(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
-        error.fault() == Fault::Endpoint && self.workshop.tools.endpoints.turn_away_from(endpoint)
+        error.fault() == Fault::Endpoint
+            && self.workshop.tools.chain.endpoints.turn_away_from(endpoint)
+    }
+
+    /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
+    /// batch's permit for ever.
+    async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, NotNow> {
+        let limit = self.workshop.limits.transaction_limit;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the database did not answer within {limit:?}")),
+        }
     }
 
     fn unanswered(&self) -> Vec<MintRequest> {
@@ -161,8 +174,8 @@ impl Batch<'_> {
         }
         let drafts = match self.draft(transactions, payable).await {
             Ok(drafts) => drafts,
-            Err(error) => {
-                self.answer_rest(&format!("the database failed: {error}"));
+            Err(reason) => {
+                self.answer_rest(&reason);
                 return Ok(());
             }
         };
@@ -177,13 +190,15 @@ impl Batch<'_> {
         &mut self,
         transactions: Vec<(Packed, Reservation)>,
         payable: Vec<(Candidate, bool)>,
-    ) -> sqlx::Result<Vec<Draft>> {
+    ) -> Result<Vec<Draft>, NotNow> {
         let mut by_id: HashMap<Uuid, Candidate> = payable
             .into_iter()
             .map(|(candidate, _)| (candidate.id, candidate))
             .collect();
-        let first_number =
-            ledger::reserve_numbers(&self.workshop.pool, transactions.len() as u64).await?;
+        let count = transactions.len() as u64;
+        let first_number = self
+            .in_time(ledger::reserve_numbers(&self.workshop.pool, count))
+            .await?;
         let mut drafts = Vec::with_capacity(transactions.len());
         for (number, (packed, reservation)) in (first_number..).zip(transactions) {
             let readings: Vec<Candidate> = packed
@@ -260,21 +275,24 @@ impl Batch<'_> {
     }
 
     /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
-    pub(super) async fn refuse_oversized(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) async fn refuse_oversized(
+        &mut self,
+        transactions: &mut Vec<Packed>,
+        payable: &[(Candidate, bool)],
+    ) {
         let oversized: Vec<Packed> = transactions
             .extract_if(.., |packed| packed.oversized)
             .collect();
         for packed in oversized {
-            for reading in packed.readings {
-                self.refuse(Refusal {
-                    reading,
-                    reason: format!(
-                        "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
-                        packed.base_units, self.workshop.limits.max_base_units_per_transaction
-                    ),
-                    permanent: true,
-                })
-                .await;
+            let readings = payable
+                .iter()
+                .filter(|(candidate, _)| packed.readings.contains(&candidate.id));
+            for (reading, _) in readings {
+                let reason = format!(
+                    "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
+                    packed.base_units, self.workshop.limits.max_base_units_per_transaction
+                );
+                self.refuse(reading, reason, true).await;
             }
         }
     }
@@ -310,49 +328,43 @@ impl Batch<'_> {
         wallets.sort_unstable();
         wallets.dedup();
         let states =
-            inspect_token_accounts(endpoint, &self.workshop.tools.accounts.mint, &wallets).await?;
+            inspect_token_accounts(endpoint, &self.workshop.tools.chain.accounts.mint, &wallets)
+                .await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
-            let state = states
-                .get(&candidate.wallet)
-                .copied()
-                .unwrap_or(TokenAccountState::Missing);
-            let reason = match state {
-                TokenAccountState::Usable => {
-                    good.push((candidate, false));
+            let state = states.get(&candidate.wallet).copied().unwrap_or_default();
+            let reason = match state.needs_account(candidate.account_was_there) {
+                Ok(needs_account) => {
+                    good.push((candidate, needs_account));
                     continue;
                 }
-                TokenAccountState::Missing if !candidate.account_was_there => {
-                    good.push((candidate, true));
-                    continue;
-                }
-                TokenAccountState::Missing => "was closed by its owner",
-                TokenAccountState::Frozen => "is frozen",
-                TokenAccountState::GivenAway => "no longer belongs to the wallet",
+                Err(reason) => reason,
             };
-            let refusal = Refusal {
-                reading: candidate.id,
-                reason: format!(
-                    "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                    candidate
-                        .wallet
-                        .token_account(&self.workshop.tools.accounts.mint),
-                    candidate.wallet,
-                ),
-                permanent: true,
-            };
-            self.refuse(refusal).await;
+            let reason = format!(
+                "the token account {} of wallet {} {reason}; recreate the account, then retry",
+                candidate
+                    .wallet
+                    .token_account(&self.workshop.tools.chain.accounts.mint),
+                candidate.wallet,
+            );
+            self.refuse(&candidate, reason, true).await;
         }
         Ok(good)
     }
 
-    async fn refuse(&mut self, refusal: Refusal) {
-        let after = ledger::refuse_pending(
+    async fn refuse(&mut self, reading: &Candidate, reason: String, permanent: bool) {
+        let refusal = Refusal {
+            reading: reading.id,
+            reason,
+            permanent,
+        };
+        let refused = ledger::refuse_pending(
             &self.workshop.pool,
             &self.workshop.limits.schedule,
             &refusal,
-        )
-        .await;
+            reading.revision,
+        );
+        let after = self.in_time(refused).await;
         match after {
             Ok(AfterRefusal::Failed) => {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, "reading failed");
@@ -362,11 +374,11 @@ impl Batch<'_> {
                 tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, next_attempt_at = %at, "reading refused");
                 self.answer(refusal.reading, MintOutcome::RetryAt(at));
             }
-            // Not pending any more: the next packing reads what it is now.
+            // Changed meanwhile: the next packing reads what it is now.
             Ok(AfterRefusal::Elsewhere) => {}
-            Err(error) => self.answer(
+            Err(reason) => self.answer(
                 refusal.reading,
-                MintOutcome::NotNow(format!("the refusal could not be stored: {error}")),
+                MintOutcome::NotNow(format!("the refusal could not be stored: {reason}")),
             ),
         }
     }
@@ -377,20 +389,21 @@ impl Batch<'_> {
         draft: &Draft,
         error: &TransactionError,
     ) -> Result<(), ChainError> {
-        let to_blame = draft.to_blame(error, &self.workshop.tools.accounts.mint);
+        let to_blame = draft.to_blame(error, &self.workshop.tools.chain.accounts.mint);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
         }
         // A mint that is not ours any more fails each payment in turn: no reading is to blame, whatever the error says.
-        self.workshop.tools.accounts.look_at_mint(endpoint).await?;
+        self.workshop
+            .tools
+            .chain
+            .accounts
+            .look_at_mint(endpoint)
+            .await?;
         for reading in to_blame {
-            self.refuse(Refusal {
-                reading,
-                reason: format!("simulation refused its payment: {error}"),
-                permanent: false,
-            })
-            .await;
+            let reason = format!("simulation refused its payment: {error}");
+            self.refuse(reading, reason, false).await;
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ struct Row {
     revision: i64,
     state: String,
     next_attempt_at: DateTime<Utc>,
+    is_due: bool,
     wallet: Vec<u8>,
     base_units: Decimal,
     pack_alone: bool,
@@ -55,7 +56,9 @@ pub(super) struct Candidates {
 pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Result<Candidates> {
     let ids: Vec<Uuid> = requests.iter().map(|request| request.reading).collect();
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT reading.id, reading.revision, reading.state, reading.next_attempt_at, reading.wallet,
+        // Due by the clock that the moments are of: a host whose own is late would find nothing due.
+        "SELECT reading.id, reading.revision, reading.state, reading.next_attempt_at,
+                reading.next_attempt_at <= now() AS is_due, reading.wallet,
                 reading.base_units, reading.pack_alone, reading.salt, reading.interval_start,
                 reading.interval_end, reading.kwh, reading.accepted_at, meter.serial,
                 EXISTS (
@@ -68,7 +71,6 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
     .bind(&ids)
     .fetch_all(pool)
     .await?;
-    let now = Utc::now();
     let permissions: HashMap<Uuid, MintPermission> = requests
         .iter()
         .map(|request| (request.reading, request.permission))
@@ -80,7 +82,7 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
             .get(&id)
             .copied()
             .unwrap_or(MintPermission::WhenDue);
-        match sort_out(row, permission, now) {
+        match sort_out(row, permission) {
             Ok(candidate) => candidates.payable.push(candidate),
             Err(outcome) => {
                 candidates.answered.insert(id, outcome);
@@ -103,16 +105,12 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
     Ok(candidates)
 }
 
-fn sort_out(
-    row: Row,
-    permission: MintPermission,
-    now: DateTime<Utc>,
-) -> Result<Candidate, MintOutcome> {
+fn sort_out(row: Row, permission: MintPermission) -> Result<Candidate, MintOutcome> {
     let state = ReadingState::from_str(&row.state).map_err(|_| unreadable("state"))?;
     if state != ReadingState::Pending {
         return Err(MintOutcome::Already(state));
     }
-    if permission == MintPermission::WhenDue && row.next_attempt_at > now {
+    if permission == MintPermission::WhenDue && !row.is_due {
         return Err(MintOutcome::NotDue(row.next_attempt_at));
     }
     let wallet = <[u8; 32]>::try_from(row.wallet.as_slice())

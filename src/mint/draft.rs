@@ -56,7 +56,7 @@ impl Draft {
             &packed,
             &mut leaves,
             number,
-            &tools.accounts.mint,
+            &tools.chain.accounts.mint,
             &tools.signer,
         )?;
         Ok(Draft {
@@ -95,13 +95,17 @@ impl Draft {
     }
 
     /// The readings whose instruction the error names.
-    pub fn to_blame(&self, error: &TransactionError, mint: &Pubkey) -> Vec<Uuid> {
+    pub fn to_blame(&self, error: &TransactionError, mint: &Pubkey) -> Vec<&Candidate> {
         let wallets: Vec<(Uuid, Wallet)> = self
             .readings
             .iter()
             .map(|reading| (reading.id, reading.wallet))
             .collect();
-        readings_to_blame(&self.message, error, mint, &wallets)
+        let to_blame = readings_to_blame(&self.message, error, mint, &wallets);
+        self.readings
+            .iter()
+            .filter(|reading| to_blame.contains(&reading.id))
+            .collect()
     }
 
     /// Signs outside any database transaction, records, and after a known commit sends. `Ok` means: recorded; whatever comes
@@ -125,7 +129,7 @@ impl Draft {
             blockhash,
             endpoint: endpoint.name().to_owned(),
             account_creations: self.packed.account_creations() as u32,
-            fee_lamports: workshop.tools.fee_lamports(),
+            fee_lamports: workshop.tools.chain.fee_lamports,
             readings: self
                 .readings
                 .iter()
@@ -135,7 +139,8 @@ impl Draft {
                 })
                 .collect(),
         };
-        let recorded = ledger::record(&workshop.pool, &new).await;
+        let recorded =
+            ledger::record(&workshop.pool, workshop.limits.transaction_limit, &new).await;
         if matches!(recorded, Ok(()) | Err(RecordError::Unknown(_))) {
             self.reservation.recorded();
         }
@@ -166,8 +171,8 @@ fn send_in_background(
     permit: &Arc<OwnedSemaphorePermit>,
 ) {
     let permit = Arc::clone(permit);
-    let endpoints = workshop.tools.endpoints.clone();
-    let limit = workshop.limits.send_limit;
+    let endpoints = workshop.tools.chain.endpoints.clone();
+    let limit = workshop.limits.transaction_limit;
     workshop.tracker.spawn(async move {
         let _permit = permit;
         crate::failpoint!("mint.before_send");

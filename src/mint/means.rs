@@ -94,15 +94,15 @@ impl Batch<'_> {
         may_carry: bool,
     ) -> Vec<(Packed, Reservation)> {
         let means = Means {
-            purse: &self.workshop.tools.purse,
-            fee: self.workshop.tools.fee_lamports(),
+            purse: &self.workshop.tools.chain.purse,
+            fee: self.workshop.tools.chain.fee_lamports,
         };
         // Ids are in the order of acceptance: who came first is paid first.
         payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
         loop {
             let items = payable.iter().map(pack_item).collect();
             let mut transactions = pack(items, &self.pack_limits());
-            self.refuse_oversized(&mut transactions).await;
+            self.refuse_oversized(&mut transactions, payable).await;
             if may_carry {
                 self.carry_remainder(&mut transactions);
             }
@@ -129,7 +129,7 @@ impl Batch<'_> {
                 Some(reservation) => reserved.push((packed, reservation)),
                 None => {
                     means.purse.want(means.fee);
-                    self.workshop.tools.circuit.suspect();
+                    self.workshop.tools.chain.circuit.suspect();
                     for reading in packed.readings {
                         self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
                     }

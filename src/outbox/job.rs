@@ -11,15 +11,21 @@ use uuid::Uuid;
 pub enum JobKind {
     MintReading,
     SweepUnminted,
+    TriggerBatch,
 }
 
 impl JobKind {
-    pub const ALL: [JobKind; 2] = [JobKind::MintReading, JobKind::SweepUnminted];
+    pub const ALL: [JobKind; 3] = [
+        JobKind::MintReading,
+        JobKind::SweepUnminted,
+        JobKind::TriggerBatch,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             JobKind::MintReading => "MintReading",
             JobKind::SweepUnminted => "SweepUnminted",
+            JobKind::TriggerBatch => "TriggerBatch",
         }
     }
 }
@@ -45,12 +51,41 @@ impl Job {
         }
     }
 
-    /// One sweep for one tick of the clock, however many processes ask for it.
+    /// The same, at once and beside whatever job the reading has: `cause` names why, and comes once. That job may be
+    /// running this moment, or wait for a backoff that does not count any more; the ledger takes the reading once.
+    pub fn mint_reading_because(reading_id: Uuid, cause: &str) -> Job {
+        Job {
+            key: format!("{reading_id}:{cause}"),
+            ..Job::mint_reading(reading_id, None)
+        }
+    }
+
+    /// One sweep for one tick of the clock, however many processes ask for it; or for another cause that comes once.
     pub fn sweep(tick: &str) -> Job {
         Job {
             kind: JobKind::SweepUnminted,
             key: format!("sweep:{tick}"),
             arguments: json!({ "tick": tick }).to_string().into_bytes(),
+            run_at: None,
+        }
+    }
+}
+
+impl Job {
+    /// The sweep of a tick goes on with a new job: each run of a job is short.
+    pub fn sweep_on(tick: &str, batch: Uuid, slice: i32) -> Job {
+        Job {
+            key: format!("sweep:{batch}:{slice}"),
+            ..Job::sweep(tick)
+        }
+    }
+
+    /// An admin's batch, by its present slice: who hands it on to the next one enqueues that one's job.
+    pub fn trigger_batch(batch: Uuid, slice: i32) -> Job {
+        Job {
+            kind: JobKind::TriggerBatch,
+            key: format!("{batch}:{slice}"),
+            arguments: json!({ "batch_id": batch }).to_string().into_bytes(),
             run_at: None,
         }
     }
@@ -80,7 +115,8 @@ pub async fn enqueue(transaction: &mut PgConnection, jobs: &[Job]) -> sqlx::Resu
          -- One order for all writers: two batches that share keys never wait for each other in a circle.
          ORDER BY job_type, key
          ON CONFLICT (job_type, idempotency_key) DO UPDATE
-         SET status = 'Pending', run_at = EXCLUDED.run_at, attempts = 0,
+         -- The arguments too: the row may have died of unreadable ones.
+         SET status = 'Pending', job = EXCLUDED.job, run_at = EXCLUDED.run_at, attempts = 0,
              lock_by = NULL, lock_at = NULL, done_at = NULL
          WHERE jobs.status IN ('Done', 'Failed', 'Killed')",
     )

@@ -20,7 +20,7 @@ async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
 }
 
 /// Takes sends and forgets them: the answer is the transaction's own signature, as an RPC node would give.
-fn swallow(parameters: &Value) -> Verdict {
+pub fn swallow(parameters: &Value) -> Verdict {
     use base64::Engine;
     let wire = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
@@ -261,4 +261,142 @@ async fn kill_before_a_proven_death_commits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_after_a_proven_death_committed() {
     survives_a_kill_while_burying("ledger.dead").await;
+}
+
+/// Sends are swallowed and the node's history has holes, so that the transaction is quarantined; the process that does it
+/// is killed at `point`.
+async fn survives_a_kill_while_quarantining(point: &str) {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "3")]).await;
+    let failpoints = format!("{point}=return(kill)");
+    let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
+    let meter = server.user("prosumer").meter().await;
+    proxy.obey(|method, parameters| match method {
+        "sendTransaction" => swallow(parameters),
+        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
+        _ => Verdict::Forward,
+    });
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    let status = server.ended().await;
+    assert!(!status.success(), "it was killed at {point}");
+    let _next = grid.spawn(&[]).await;
+    grid.until_count("quarantined", 3).await;
+    proxy.forward_everything();
+    grid.until_count("finalized", 3).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "3000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_before_a_quarantine_commits() {
+    survives_a_kill_while_quarantining("ledger.before_quarantine_commit").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_after_a_quarantine_committed() {
+    survives_a_kill_while_quarantining("ledger.quarantined").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_lags_makes_no_fork() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let urls = format!("{},{}", proxy.url, world().rpc_url);
+    let mut grid = Grid::on_chain(&urls, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    let reading = meter.report("1").await;
+    grid.until("it is minted", async || {
+        grid.count("minted").await + grid.count("finalized").await == 1
+    })
+    .await;
+    // The endpoint that is asked first knows nothing of it from now on.
+    proxy.obey(|method, parameters| match method {
+        "getSignatureStatuses" => {
+            let asked = parameters[0].as_array().unwrap().len();
+            Verdict::Answer(json!({ "context": { "slot": 1 }, "value": vec![Value::Null; asked] }))
+        }
+        _ => Verdict::Forward,
+    });
+    grid.until_count("finalized", 1).await;
+    let told: i64 = sqlx::query_scalar(
+        "SELECT count(*)
+         FROM (SELECT event_id, body FROM outbox WHERE event_type = 'TokensMinted'
+               UNION
+               SELECT event_id, body FROM events WHERE event_type = 'TokensMinted') AS told
+         WHERE body LIKE '%' || $1 || '%'",
+    )
+    .bind(&reading)
+    .fetch_one(&grid.pool)
+    .await
+    .unwrap();
+    assert_eq!(told, 1, "told once");
+    proxy.forward_everything();
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_of_another_chain_proves_nothing() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    let asked = Arc::new(Mutex::new(0_u32));
+    let blocks_read = Arc::new(AtomicBool::new(false));
+    {
+        let (asked, blocks_read) = (Arc::clone(&asked), Arc::clone(&blocks_read));
+        proxy.obey(move |method, parameters| match method {
+            "sendTransaction" => swallow(parameters),
+            // Somebody has pointed the endpoint at another cluster.
+            "getGenesisHash" => {
+                *asked.lock().unwrap() += 1;
+                Verdict::Answer(json!("4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY"))
+            }
+            "getBlock" => {
+                blocks_read.store(true, Ordering::SeqCst);
+                Verdict::Forward
+            }
+            _ => Verdict::Forward,
+        });
+    }
+    meter.report("1").await;
+    eventually("the chain is looked at before its blocks", async || {
+        let expired: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM mint_transactions WHERE recorded_at < now() - INTERVAL '22 s')",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        assert!(!blocks_read.load(Ordering::SeqCst), "its blocks were read");
+        (expired && *asked.lock().unwrap() > 2).then_some(())
+    })
+    .await;
+    assert_eq!(signatures(&grid).await.len(), 1, "nothing was proven");
+    proxy.forward_everything();
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_of_two_chains_are_refused_at_the_start() {
+    let other = Localnet::start(State::Ephemeral).await;
+    let urls = format!("{},{}", world().rpc_url, other.rpc_url);
+    let grid = Grid::on_chain(&urls, &[]).await;
+    let started = tokio::process::Command::new(crate::support::server::PROGRAM)
+        .arg("serve")
+        .env_clear()
+        .envs(grid.environment())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), started)
+        .await
+        .expect("it does not start")
+        .unwrap();
+    assert!(!output.status.success());
+    let sentence = String::from_utf8_lossy(&output.stderr);
+    assert!(sentence.contains(&other.genesis_hash), "{sentence}");
+    assert!(sentence.contains("SOLANA_RPC_URL"), "{sentence}");
 }

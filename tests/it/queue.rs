@@ -239,3 +239,33 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
     assert!(error.contains("simulation refused its payment"), "{error}");
     grid.audit_holds().await;
 }
+
+/// The database alone says what is due: clocks of hosts differ.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_clock_is_ten_minutes_late_mints_at_once() {
+    let mut grid = Grid::start().await;
+    grid.stop().await;
+    sqlx::raw_sql(
+        "CREATE SCHEMA ahead;
+         CREATE FUNCTION ahead.now() RETURNS TIMESTAMPTZ
+         LANGUAGE sql STABLE
+         AS $$ SELECT pg_catalog.now() + INTERVAL '10 minutes' $$;
+         ALTER TABLE readings
+             ALTER next_attempt_at SET DEFAULT ahead.now(),
+             ALTER accepted_at SET DEFAULT ahead.now();
+         DO $$
+         BEGIN
+             EXECUTE format('ALTER DATABASE %I SET search_path = ahead, pg_catalog, public', current_database());
+         END
+         $$",
+    )
+    .execute(&grid.pool)
+    .await
+    .unwrap();
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+    grid.stop().await;
+}

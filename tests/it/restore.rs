@@ -1,14 +1,18 @@
 //! A database that goes backwards pays nothing a second time.
 
+use std::time::{Duration, Instant};
+
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_config::RpcSendTransactionConfig;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::transaction::Transaction;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Authority, breaker, difference, next_number, notifications};
 use crate::support::world::world;
-use crate::support::{Grid, eventually};
+use crate::support::{Grid, Proxy, Verdict, eventually};
 
 /// What a restore or a fail-over looks like from inside: the cluster is another one than the ledger knows.
 async fn become_another_cluster(grid: &Grid) {
@@ -143,4 +147,126 @@ async fn enable_minting(grid: &Grid) {
         .execute(&grid.pool)
         .await
         .unwrap();
+}
+
+/// A dump that is restored beside the original, or in its place, is in the same cluster on the same timeline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_database_in_the_same_cluster_is_another_database() {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.stop().await;
+    let original = grid.database_url.rsplit('/').next().unwrap();
+    let original = original.split('?').next().unwrap().to_owned();
+    grid.pool.close().await;
+    let copy = format!("{original}_copy");
+    let cluster = &world().cluster;
+    grid.database_url = cluster.copy_database(&copy, &original).await.unwrap();
+    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    grid.serve().await;
+    let (state, reason) = breaker(&grid).await;
+    assert_eq!(state, "identity");
+    assert!(reason.unwrap().contains("restored"));
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fail_over_is_noticed_though_nothing_is_signed() {
+    let mut grid = Grid::start().await;
+    eventually("the Resolver has walked", async || {
+        let walked: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        (walked > 0).then_some(())
+    })
+    .await;
+    // Whatever the start looked at is over by now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    become_another_cluster(&grid).await;
+    let changed = Instant::now();
+    eventually("the breaker is open", async || {
+        (breaker(&grid).await.0 == "identity").then_some(())
+    })
+    .await;
+    let took = changed.elapsed();
+    assert!(took < Duration::from_secs(20), "noticed after {took:?}");
+    grid.stop().await;
+}
+
+/// Whoever opens the breaker waits for those who record, but not for those who come after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_breaker_opens_while_others_record_all_the_time() {
+    const RECORDERS: u32 = 20;
+    let mut grid = Grid::start().await;
+    grid.stop().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(RECORDERS + 2)
+        .connect(&grid.database_url)
+        .await
+        .unwrap();
+    become_another_cluster(&grid).await;
+    let stop = CancellationToken::new();
+    let mut recorders = tokio::task::JoinSet::new();
+    for _ in 0..RECORDERS {
+        let (pool, stop) = (pool.clone(), stop.clone());
+        recorders.spawn(async move {
+            while !stop.is_cancelled() {
+                let mut transaction = pool.begin().await.unwrap();
+                sqlx::query("SELECT FROM ledger FOR KEY SHARE")
+                    .execute(&mut *transaction)
+                    .await
+                    .unwrap();
+                // What a record takes on a database with a synchronous standby.
+                sqlx::query("SELECT pg_sleep(0.03 + random() * 0.04)")
+                    .execute(&mut *transaction)
+                    .await
+                    .unwrap();
+                transaction.commit().await.unwrap();
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    let refused = gridtokenx::ledger::may_sign(&pool).await;
+    let took = began.elapsed();
+    stop.cancel();
+    while let Some(ended) = recorders.join_next().await {
+        ended.unwrap();
+    }
+    assert!(refused.is_err());
+    assert_eq!(breaker(&grid).await.0, "identity");
+    assert!(took < Duration::from_secs(5), "opened after {took:?}");
+}
+
+/// A database that was lost knows of nothing: meters report again what the chain has paid long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_whose_history_was_never_walked_signs_nothing() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    proxy.obey(|method, _| match method {
+        "getSignaturesForAddress" => Verdict::Error(-32601, "Method not found"),
+        _ => Verdict::Forward,
+    });
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until("the Minter has asked and was refused", async || {
+        let refused: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'MintReading' AND attempts > 0)
+                 OR EXISTS (SELECT FROM mint_transactions)",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        refused
+    })
+    .await;
+    assert_eq!(grid.count("pending").await, 1);
+    assert_eq!(next_number(&grid).await, 1, "nothing was even prepared");
+    proxy.forward_everything();
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+    grid.stop().await;
 }
