@@ -42,12 +42,14 @@ impl UnmintedReadings {
     }
 }
 
-/// Jobs that no worker has taken yet.
+/// Jobs that no worker has taken yet, and those that none ever will.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct QueueDepth {
     pub due: i64,
     pub scheduled: i64,
     pub retrying: i64,
+    /// Of the last week: jobs that can never be run.
+    pub dead: i64,
     pub oldest_due_at: Option<DateTime<Utc>>,
 }
 
@@ -100,6 +102,8 @@ impl Backlog {
             "SELECT count(*) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS due,
                     count(*) FILTER (WHERE status = 'Pending' AND run_at > now()) AS scheduled,
                     count(*) FILTER (WHERE status = 'Failed') AS retrying,
+                    -- The predicate of the index jobs_dead.
+                    (SELECT count(*) FROM apalis.jobs WHERE status = 'Killed') AS dead,
                     min(run_at) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS oldest_due_at
              FROM apalis.jobs
              -- The predicate of the index idx_apalis_jobs_fetch_partial.

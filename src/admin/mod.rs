@@ -8,6 +8,7 @@
 mod action;
 mod auto_mint;
 mod backlog;
+pub mod batches;
 mod error;
 pub mod log;
 mod log_entry;

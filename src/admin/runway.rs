@@ -47,10 +47,15 @@ impl Runway {
             0 => LAMPORTS_PER_READING_FALLBACK,
             readings => lamports.div_ceil(readings),
         };
+        let at_least = if spending.only_the_newest {
+            TimeDelta::seconds(1)
+        } else {
+            RATE_OVER_AT_LEAST
+        };
         let over = spending
             .since
-            .map_or(RATE_OVER_AT_LEAST, |since| now - since)
-            .max(RATE_OVER_AT_LEAST);
+            .map_or(at_least, |since| now - since)
+            .max(at_least);
         let per_hour = |count: u64| count as f64 * 3_600.0 / over.as_seconds_f64();
         let lamports_per_hour = per_hour(lamports);
         let hours = (lamports_per_hour > 0.0).then(|| purse.spendable as f64 / lamports_per_hour);
@@ -91,6 +96,7 @@ mod tests {
             readings: 3_000,
             lamports: 6_000_001,
             since: Some(now - TimeDelta::hours(2)),
+            only_the_newest: false,
         };
         let runway = Runway::of(purse(30_000_000), spending, now);
         assert_eq!(runway.lamports_per_reading, 2_001);
@@ -109,7 +115,14 @@ mod tests {
             readings: 10,
             lamports: 10_000,
             since: Some(now - TimeDelta::seconds(1)),
+            only_the_newest: false,
         };
         assert!((Runway::of(purse(1), first, now).readings_per_hour - 60.0).abs() < 0.1);
+        // Unless they are but the newest of a heavy load.
+        let load = Spending {
+            only_the_newest: true,
+            ..first
+        };
+        assert!((Runway::of(purse(1), load, now).readings_per_hour - 36_000.0).abs() < 0.1);
     }
 }

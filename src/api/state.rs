@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::authenticator::Authenticator;
-use super::health::DatabaseProbe;
-use super::metrics::Figures;
+use super::operations::Operations;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
 use crate::chain::{Circuit, Endpoints, Purse};
 use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::Hub;
+use crate::mint::Estimator;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -33,6 +33,8 @@ pub struct Services {
     pub purse: Purse,
     /// This service's token.
     pub mint: Pubkey,
+    /// What minting would take.
+    pub estimator: Estimator,
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.
@@ -62,25 +64,26 @@ pub struct AppState(Arc<Shared>);
 
 struct Shared {
     services: Services,
-    database_probe: DatabaseProbe,
-    figures: Figures,
+    operations: Operations,
 }
 
 impl AppState {
     pub fn new(services: Services) -> AppState {
+        let operations = Operations::new(
+            services.pool.clone(),
+            services.health.clone(),
+            services.metrics.clone(),
+            services.purse.clone(),
+        );
         AppState(Arc::new(Shared {
             services,
-            database_probe: DatabaseProbe::default(),
-            figures: Figures::default(),
+            operations,
         }))
     }
 
-    pub(super) fn database_probe(&self) -> &DatabaseProbe {
-        &self.0.database_probe
-    }
-
-    pub(super) fn figures(&self) -> &Figures {
-        &self.0.figures
+    /// The part that health and metrics work with.
+    pub fn operations(&self) -> &Operations {
+        &self.0.operations
     }
 }
 
@@ -112,15 +115,23 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         &tokio_util::task::TaskTracker::new(),
     );
     let feed = Hub::at(pool.clone(), crate::feed::Seq::default());
+    let endpoints = Endpoints::new(
+        &["http://127.0.0.1:9".to_owned()],
+        std::time::Duration::from_secs(1),
+    );
     AppState::new(Services {
         pool,
         intake,
-        endpoints: Endpoints::new(
-            &["http://127.0.0.1:9".to_owned()],
-            std::time::Duration::from_secs(1),
+        estimator: Estimator::new(
+            endpoints.clone(),
+            Pubkey::default(),
+            50,
+            crate::domain::BaseUnits::new(1),
+            false,
         ),
         circuit: Circuit::default(),
         purse: Purse::default(),
+        endpoints,
         mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),

@@ -24,6 +24,7 @@ mod error;
 mod minting;
 #[cfg(test)]
 mod readme;
+mod role;
 mod secret;
 mod service;
 mod setting;
@@ -36,6 +37,7 @@ pub use effective::EffectiveConfig;
 pub use env_example::env_example;
 pub use error::ConfigError;
 pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
+pub use role::ProcessRole;
 pub use secret::Secret;
 pub use service::{HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
 pub use settings::Config;

@@ -141,7 +141,8 @@ impl Config {
                 return Err(ConfigError::Missing { variable, wanted });
             }
         }
-        if self.auth.jwt_secret.is_none() && self.auth.jwt_jwks_url.is_none() {
+        let verifies_tokens = self.service.role.serves_api();
+        if verifies_tokens && self.auth.jwt_secret.is_none() && self.auth.jwt_jwks_url.is_none() {
             return Err(ConfigError::NoWayToVerifyTokens);
         }
         Ok(())
@@ -184,6 +185,10 @@ mod tests {
             (
                 "--tokenization-retry-backoff-multiplier=0.99",
                 "TOKENIZATION_RETRY_BACKOFF_MULTIPLIER=0.99 is out of range: give a number from 1 to 100",
+            ),
+            (
+                "--role=boss",
+                "GRIDTOKENX_ROLE=boss is not allowed: give all, api or worker",
             ),
             (
                 "--canary-enabled=maybe",
@@ -308,6 +313,9 @@ mod tests {
             assert!(refused.unwrap_err().to_string().contains(missing));
             flags.push(flag);
         }
+        let no_tokens = [flags[0], flags[1], "--role=worker"];
+        let worker = Config::from_flags(no_tokens).unwrap();
+        assert_eq!(worker.check_complete(), Ok(()), "a worker sees no token");
         let config = Config::from_flags(flags).unwrap();
         assert_eq!(config.check_complete(), Ok(()));
         assert_eq!(config.solana.rpc_urls[1].expose(), "https://two.example");

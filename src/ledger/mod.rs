@@ -14,6 +14,7 @@
 //! | `resolver` | rule 4: one loop that brings everything stored to its end |
 //! | `sighting`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
 //! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
+//! | `retry_failed` | failed readings are tried again, many at once |
 //! | `retry_reading`, `resolve` | what a person decides about a reading, or about a quarantined transaction |
 //! | `watched` | what a person called dead without a proof is looked for |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
@@ -37,6 +38,7 @@ mod refuse;
 mod resolve;
 mod resolver;
 mod retry;
+mod retry_failed;
 mod retry_reading;
 mod send;
 mod settle;
@@ -52,6 +54,7 @@ pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
 pub use counts::ReadingCounts;
 pub use error::LedgerError;
+pub use open::count_open_transactions;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };
@@ -61,6 +64,7 @@ pub use resolve::{
 };
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
+pub use retry_failed::retry_failed;
 pub use retry_reading::{RetryError, check_retryable, retry_reading};
 pub use send::{send, send_to_others};
 pub use spending::{Outlook, Spending, note_waiting, outlook, recent_spending};

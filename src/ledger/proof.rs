@@ -3,7 +3,7 @@
 //! Only an unbroken chain of finalized blocks over a transaction's whole life that does not hold it makes it dead. One
 //! scan serves all transactions that it covers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
@@ -11,11 +11,16 @@ use super::breaker::LedgerRow;
 use super::open::{self, OpenTransaction};
 use super::resolver::ResolverLimits;
 use super::{LedgerError, settle};
-use crate::chain::{Endpoint, Endpoints, scan_blocks};
+use crate::chain::{Endpoint, Endpoints, NoProof, scan_blocks};
 use crate::domain::MintTransactionState;
 
 /// Block heights that one scan may span beyond the oldest transaction's life.
 const HEIGHTS_PER_SCAN: u64 = 600;
+
+/// Pause after a round whose scans came to nothing, doubled each time up to the limit: a hole is filled by a person, who should
+/// not wait long afterwards.
+const PAUSE_MIN: Duration = Duration::from_secs(4);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// Looks for proofs, and counts the time without one.
 pub(super) struct Undertaker<'a> {
@@ -23,6 +28,11 @@ pub(super) struct Undertaker<'a> {
     endpoints: &'a Endpoints,
     limits: &'a ResolverLimits,
     last_round: Instant,
+    /// No scan before this moment.
+    scan_from: Instant,
+    /// Zero while scans find what they look for.
+    pause: Duration,
+    scans_failed: bool,
 }
 
 impl<'a> Undertaker<'a> {
@@ -36,6 +46,9 @@ impl<'a> Undertaker<'a> {
             endpoints,
             limits,
             last_round: Instant::now(),
+            scan_from: Instant::now(),
+            pause: Duration::ZERO,
+            scans_failed: false,
         }
     }
 
@@ -57,6 +70,7 @@ impl<'a> Undertaker<'a> {
             return Ok(());
         };
         let genesis_hash = LedgerRow::read(self.pool).await?.genesis_hash;
+        let may_scan = Instant::now() >= self.scan_from;
         let mut answered = false;
         let mut remaining = unseen;
         for endpoint in self.endpoints.iter() {
@@ -64,7 +78,7 @@ impl<'a> Undertaker<'a> {
                 continue;
             };
             answered = true;
-            if height <= oldest {
+            if height <= oldest || !may_scan {
                 continue;
             }
             if let Err(error) = endpoint.check_chain(&genesis_hash).await {
@@ -76,6 +90,9 @@ impl<'a> Undertaker<'a> {
                 break;
             }
         }
+        if may_scan {
+            self.rest();
+        }
         if answered {
             self.count_unproven(&remaining, elapsed_secs).await?;
         }
@@ -84,7 +101,7 @@ impl<'a> Undertaker<'a> {
 
     /// Scans with one endpoint, oldest transactions first. Gives back those that are not proven dead.
     async fn prove_with(
-        &self,
+        &mut self,
         endpoint: &Endpoint,
         finalized_height: u64,
         unseen: Vec<OpenTransaction>,
@@ -111,17 +128,16 @@ impl<'a> Undertaker<'a> {
             let scan = match scan_blocks(endpoint, from_slot, lowest, highest).await {
                 Ok(scan) => scan,
                 Err(no_proof) => {
-                    tracing::warn!(
-                        %no_proof,
-                        transactions = group.len(),
-                        "no proof yet whether expired mint transactions landed; asking again"
-                    );
+                    self.fruitless(&no_proof, group.len());
                     remaining.extend(group);
                     continue;
                 }
             };
+            if let Some(no_proof) = scan.broken() {
+                self.fruitless(no_proof, group.len());
+            }
             for open in group {
-                if scan.covers(open.last_valid_block_height) && !scan.holds(&open.signature) {
+                if scan.proves_absent(&open.signature, open.last_valid_block_height) {
                     let readings = settle::bury_expired(self.pool, open.number).await?;
                     tracing::warn!(
                         signature = %open.signature,
@@ -135,6 +151,32 @@ impl<'a> Undertaker<'a> {
             }
         }
         Ok(remaining)
+    }
+
+    /// Told once for each stretch of scans that came to nothing, which get rarer: a scan reads hundreds of blocks.
+    fn fruitless(&mut self, no_proof: &NoProof, transactions: usize) {
+        if self.pause.is_zero() {
+            tracing::warn!(
+                %no_proof,
+                transactions,
+                "no proof yet whether expired mint transactions landed; asking again, less and less often"
+            );
+        } else {
+            tracing::debug!(%no_proof, transactions, "still no proof");
+        }
+        self.scans_failed = true;
+    }
+
+    /// After a round with scans: the pause before the next ones.
+    fn rest(&mut self) {
+        self.pause = if self.scans_failed {
+            (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX)
+        } else {
+            Duration::ZERO
+        };
+        self.scans_failed = false;
+        let jitter = rand::random_range(0.75..1.0);
+        self.scan_from = Instant::now() + self.pause.mul_f64(jitter);
     }
 
     async fn count_unproven(

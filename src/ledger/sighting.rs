@@ -94,6 +94,13 @@ fn sighting_of(status: Option<TransactionStatus>) -> Sighting {
         return Sighting::NotSeen;
     };
     let commitment = status.confirmation_status();
+    if let Some(TransactionError::BlockhashNotFound | TransactionError::AlreadyProcessed) =
+        status.err
+    {
+        // No block holds a transaction for these: the endpoint tells how it refused a send. The local chain does, and on it
+        // the same bytes may land later, when a height comes again after a fork.
+        return Sighting::NotSeen;
+    }
     // `err` is read before anything is called minted.
     match (status.err, commitment) {
         (Some(error), TransactionConfirmationStatus::Finalized) => {
@@ -141,6 +148,14 @@ mod tests {
             (
                 status(Some(error.clone()), Finalized),
                 Sighting::FailedForGood { error },
+            ),
+            (
+                status(Some(TransactionError::BlockhashNotFound), Finalized),
+                Sighting::NotSeen,
+            ),
+            (
+                status(Some(TransactionError::AlreadyProcessed), Finalized),
+                Sighting::NotSeen,
             ),
         ];
         for (given, expected) in cases {

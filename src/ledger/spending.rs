@@ -51,6 +51,8 @@ pub struct Spending {
     pub lamports: i64,
     /// When the first of these transactions was recorded.
     pub since: Option<DateTime<Utc>>,
+    /// There were more of them in these hours than were looked at: what was spent was spent since `since`.
+    pub only_the_newest: bool,
 }
 
 /// Mint transactions that are looked at, the newest: bounds the work, and under a load that makes more of them in these
@@ -60,14 +62,14 @@ const TRANSACTIONS_LOOKED_AT: i64 = 2_000;
 /// What was spent in the last six hours.
 pub async fn recent_spending(pool: &PgPool) -> sqlx::Result<Spending> {
     sqlx::query_as(
-        "WITH recent AS MATERIALIZED (
+        "WITH newest AS MATERIALIZED (
+             SELECT number, recorded_at, fee_lamports, account_creations, state
+             FROM mint_transactions
+             ORDER BY number DESC
+             LIMIT $2
+         ), recent AS MATERIALIZED (
              SELECT number, recorded_at, fee_lamports + account_creations * $1 AS lamports
-             FROM (
-                 SELECT number, recorded_at, fee_lamports, account_creations, state
-                 FROM mint_transactions
-                 ORDER BY number DESC
-                 LIMIT $2
-             ) AS newest
+             FROM newest
              WHERE state IN ('confirmed', 'finalized')
                AND recorded_at > now() - INTERVAL '6 hours'
          )
@@ -77,7 +79,12 @@ pub async fn recent_spending(pool: &PgPool) -> sqlx::Result<Spending> {
                     JOIN recent ON recent.number = link.transaction
                 ) AS readings,
                 COALESCE(sum(lamports), 0)::BIGINT AS lamports,
-                min(recorded_at) AS since
+                min(recorded_at) AS since,
+                (
+                    SELECT count(*) = $2
+                           AND COALESCE(min(recorded_at) > now() - INTERVAL '6 hours', FALSE)
+                    FROM newest
+                ) AS only_the_newest
          FROM recent",
     )
     .bind(TOKEN_ACCOUNT_RENT_LAMPORTS as i64)

@@ -16,8 +16,7 @@ use super::candidate::{self, Candidate};
 use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use crate::chain::{
-    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, TokenAccountState,
-    inspect_token_accounts,
+    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
 };
 use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
@@ -59,7 +58,7 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
-        self.workshop.tools.circuit.view().allows_minting()?;
+        self.workshop.tools.chain.circuit.view().allows_minting()?;
         let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
@@ -69,7 +68,7 @@ impl Batch<'_> {
             .await
             .inspect_err(|_| {
                 // An open ledger breaker opens the circuit too, and holds the jobs back.
-                self.workshop.tools.circuit.suspect();
+                self.workshop.tools.chain.circuit.suspect();
             })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
@@ -86,19 +85,19 @@ impl Batch<'_> {
             if candidates.payable.is_empty() {
                 return Ok(());
             }
-            let endpoint = self.workshop.tools.endpoints.preferred();
+            let endpoint = self.workshop.tools.chain.endpoints.preferred();
             let minted = self
                 .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
                 .await;
             match minted {
-                Ok(()) => self.workshop.tools.circuit.batch_succeeded(),
+                Ok(()) => self.workshop.tools.chain.circuit.batch_succeeded(),
                 // With another endpoint, from its own blockhash on.
                 Err(error) if self.fails_over(endpoint, &error) => {
                     tracing::info!(%error, "a batch goes on with another endpoint");
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    self.workshop.tools.circuit.batch_failed(&reason);
+                    self.workshop.tools.chain.circuit.batch_failed(&reason);
                     return Err(reason);
                 }
             }
@@ -109,7 +108,8 @@ impl Batch<'_> {
 
     /// Whether another endpoint is worth asking at once.
     fn fails_over(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
-        error.fault() == Fault::Endpoint && self.workshop.tools.endpoints.turn_away_from(endpoint)
+        error.fault() == Fault::Endpoint
+            && self.workshop.tools.chain.endpoints.turn_away_from(endpoint)
     }
 
     /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
@@ -328,31 +328,23 @@ impl Batch<'_> {
         wallets.sort_unstable();
         wallets.dedup();
         let states =
-            inspect_token_accounts(endpoint, &self.workshop.tools.accounts.mint, &wallets).await?;
+            inspect_token_accounts(endpoint, &self.workshop.tools.chain.accounts.mint, &wallets)
+                .await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
-            let state = states
-                .get(&candidate.wallet)
-                .copied()
-                .unwrap_or(TokenAccountState::Missing);
-            let reason = match state {
-                TokenAccountState::Usable => {
-                    good.push((candidate, false));
+            let state = states.get(&candidate.wallet).copied().unwrap_or_default();
+            let reason = match state.needs_account(candidate.account_was_there) {
+                Ok(needs_account) => {
+                    good.push((candidate, needs_account));
                     continue;
                 }
-                TokenAccountState::Missing if !candidate.account_was_there => {
-                    good.push((candidate, true));
-                    continue;
-                }
-                TokenAccountState::Missing => "was closed by its owner",
-                TokenAccountState::Frozen => "is frozen",
-                TokenAccountState::GivenAway => "no longer belongs to the wallet",
+                Err(reason) => reason,
             };
             let reason = format!(
                 "the token account {} of wallet {} {reason}; recreate the account, then retry",
                 candidate
                     .wallet
-                    .token_account(&self.workshop.tools.accounts.mint),
+                    .token_account(&self.workshop.tools.chain.accounts.mint),
                 candidate.wallet,
             );
             self.refuse(&candidate, reason, true).await;
@@ -397,13 +389,18 @@ impl Batch<'_> {
         draft: &Draft,
         error: &TransactionError,
     ) -> Result<(), ChainError> {
-        let to_blame = draft.to_blame(error, &self.workshop.tools.accounts.mint);
+        let to_blame = draft.to_blame(error, &self.workshop.tools.chain.accounts.mint);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
         }
         // A mint that is not ours any more fails each payment in turn: no reading is to blame, whatever the error says.
-        self.workshop.tools.accounts.look_at_mint(endpoint).await?;
+        self.workshop
+            .tools
+            .chain
+            .accounts
+            .look_at_mint(endpoint)
+            .await?;
         for reading in to_blame {
             let reason = format!("simulation refused its payment: {error}");
             self.refuse(reading, reason, false).await;

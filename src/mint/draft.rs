@@ -56,7 +56,7 @@ impl Draft {
             &packed,
             &mut leaves,
             number,
-            &tools.accounts.mint,
+            &tools.chain.accounts.mint,
             &tools.signer,
         )?;
         Ok(Draft {
@@ -129,7 +129,7 @@ impl Draft {
             blockhash,
             endpoint: endpoint.name().to_owned(),
             account_creations: self.packed.account_creations() as u32,
-            fee_lamports: workshop.tools.fee_lamports(),
+            fee_lamports: workshop.tools.chain.fee_lamports,
             readings: self
                 .readings
                 .iter()
@@ -171,7 +171,7 @@ fn send_in_background(
     permit: &Arc<OwnedSemaphorePermit>,
 ) {
     let permit = Arc::clone(permit);
-    let endpoints = workshop.tools.endpoints.clone();
+    let endpoints = workshop.tools.chain.endpoints.clone();
     let limit = workshop.limits.transaction_limit;
     workshop.tracker.spawn(async move {
         let _permit = permit;

@@ -59,7 +59,7 @@ impl Means<'_> {
     }
 
     /// Of the payable, those whose wallets' accounts cannot be created beside the fees of so many transactions: never none
-    /// while some are to be created. `payable` is in the order in which wallets are to be served.
+    /// while some are to be created, so that asking again with the rest comes to an end. `payable` is in the order in which wallets are to be served.
     pub fn cannot_create(&self, payable: &[(Candidate, bool)], transactions: usize) -> Vec<Uuid> {
         let mut new_wallets: Vec<Wallet> = Vec::new();
         let mut seen = HashSet::new();
@@ -68,18 +68,20 @@ impl Means<'_> {
                 new_wallets.push(candidate.wallet);
             }
         }
-        let affordable = affordable_creations(
-            self.purse.spendable(),
-            self.fee,
-            transactions,
-            new_wallets.len(),
-        );
+        let spendable = self.purse.spendable();
+        let affordable = affordable_creations(spendable, self.fee, transactions, new_wallets.len());
         let refused: HashSet<Wallet> = new_wallets.drain(affordable..).collect();
-        payable
+        let mut waiting: Vec<Uuid> = payable
             .iter()
             .filter(|(candidate, _)| refused.contains(&candidate.wallet))
             .map(|(candidate, _)| candidate.id)
-            .collect()
+            .collect();
+        // A wallet whose readings fill several transactions is to be created by each of them: its first reading alone costs
+        // one account, and the rest needs none when that has landed.
+        if affordable == 0 && waiting.len() > 1 && spendable >= self.of_a_new_wallet() {
+            waiting.remove(0);
+        }
+        waiting
     }
 }
 
@@ -92,8 +94,8 @@ impl Batch<'_> {
         may_carry: bool,
     ) -> Vec<(Packed, Reservation)> {
         let means = Means {
-            purse: &self.workshop.tools.purse,
-            fee: self.workshop.tools.fee_lamports(),
+            purse: &self.workshop.tools.chain.purse,
+            fee: self.workshop.tools.chain.fee_lamports,
         };
         // Ids are in the order of acceptance: who came first is paid first.
         payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
@@ -127,7 +129,7 @@ impl Batch<'_> {
                 Some(reservation) => reserved.push((packed, reservation)),
                 None => {
                     means.purse.want(means.fee);
-                    self.workshop.tools.circuit.suspect();
+                    self.workshop.tools.chain.circuit.suspect();
                     for reading in packed.readings {
                         self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
                     }

@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::batch;
-use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{Circuit, Endpoints, MintAccounts, MintSigner, Purse};
+use super::chain_side::ChainSide;
+use crate::chain::MintSigner;
 use crate::coalesce::{CoalesceError, CoalesceLimits, Coalescer};
 use crate::domain::{BaseUnits, ReadingState};
 use crate::ledger::RetrySchedule;
@@ -82,23 +82,11 @@ pub(super) enum BatchAnswer {
     Carry,
 }
 
-/// The chain side of minting.
+/// What minting needs of the chain.
 #[derive(Clone)]
 pub struct MintTools {
-    pub endpoints: Endpoints,
+    pub chain: ChainSide,
     pub signer: MintSigner,
-    pub accounts: MintAccounts,
-    /// Asked before each batch.
-    pub circuit: Circuit,
-    /// What the fee payer can still spend.
-    pub purse: Purse,
-}
-
-impl MintTools {
-    /// Of one mint transaction.
-    pub fn fee_lamports(&self) -> u64 {
-        self.signer.signatures_per_transaction() * LAMPORTS_PER_SIGNATURE
-    }
 }
 
 /// Everything that a batch works with.

@@ -4,7 +4,7 @@ use rand::Rng;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::minter::MintTools;
+use super::chain_side::ChainSide;
 use crate::chain::{FeePayer, Funds, Opening, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
 use crate::ledger;
 use crate::outbox;
@@ -14,16 +14,16 @@ use crate::telemetry::{Health, names};
 pub struct Watch {
     pool: PgPool,
     survey: Survey,
-    tools: MintTools,
+    chain: ChainSide,
     health: Health,
 }
 
 impl Watch {
-    pub fn new(pool: PgPool, tools: MintTools, health: Health) -> Watch {
+    pub fn new(pool: PgPool, chain: ChainSide, health: Health) -> Watch {
         Watch {
             pool,
-            survey: Survey::new(tools.endpoints.clone(), tools.accounts),
-            tools,
+            survey: Survey::new(chain.endpoints.clone(), chain.accounts),
+            chain,
             health,
         }
     }
@@ -34,7 +34,7 @@ impl Watch {
             let luck = rand::rng().random();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.tools.circuit.until_next_look(luck) => {}
+                () = self.chain.circuit.until_next_look(luck) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -45,17 +45,17 @@ impl Watch {
 
     /// One look. Before it the circuit is closed and the purse empty.
     pub async fn look(&self) {
-        let was_open = self.tools.circuit.view().open.is_some();
-        self.tools.purse.begin_reading();
+        let was_open = self.chain.circuit.view().open.is_some();
+        self.chain.purse.begin_reading();
         let (found, relieved) = match self.survey.look().await {
             Ok(fee_payer) => self.take_in(fee_payer).await,
             Err(opening) => (Err(opening), false),
         };
         self.show(&found);
         let goes_on = found.is_ok() && (was_open || relieved);
-        self.tools.circuit.looked(found);
+        self.chain.circuit.looked(found);
         if self.survey.is_in_doubt() {
-            self.tools.circuit.suspect();
+            self.chain.circuit.suspect();
         }
         if goes_on {
             self.wake_postponed().await;
@@ -79,13 +79,13 @@ impl Watch {
             minimum: fee_payer.minimum,
             in_flight: outlook.in_flight_lamports,
         };
-        let relieved = self.tools.purse.take_in(funds);
+        let relieved = self.chain.purse.take_in(funds);
         if let Some(reason) = outlook.refuses_to_sign {
             let trouble = Trouble::Ledger;
             return (Err(Opening { trouble, reason }), false);
         }
         // Without what this process only promises: that comes and goes with each batch.
-        if funds.available() < self.tools.fee_lamports() {
+        if funds.available() < self.chain.fee_lamports {
             let opening = Opening {
                 trouble: Trouble::FeePayerEmpty,
                 reason: format!(
@@ -115,7 +115,7 @@ impl Watch {
                 self.health.degraded("chain", opening.reason.clone());
             }
         }
-        match self.tools.purse.view().and_then(|view| view.wanted) {
+        match self.chain.purse.view().and_then(|view| view.wanted) {
             Some(_) => self.health.degraded(
                 "fee_payer",
                 format!(

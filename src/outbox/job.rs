@@ -11,15 +11,21 @@ use uuid::Uuid;
 pub enum JobKind {
     MintReading,
     SweepUnminted,
+    TriggerBatch,
 }
 
 impl JobKind {
-    pub const ALL: [JobKind; 2] = [JobKind::MintReading, JobKind::SweepUnminted];
+    pub const ALL: [JobKind; 3] = [
+        JobKind::MintReading,
+        JobKind::SweepUnminted,
+        JobKind::TriggerBatch,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             JobKind::MintReading => "MintReading",
             JobKind::SweepUnminted => "SweepUnminted",
+            JobKind::TriggerBatch => "TriggerBatch",
         }
     }
 }
@@ -65,6 +71,26 @@ impl Job {
     }
 }
 
+impl Job {
+    /// The sweep of a tick goes on with a new job: each run of a job is short.
+    pub fn sweep_on(tick: &str, batch: Uuid, slice: i32) -> Job {
+        Job {
+            key: format!("sweep:{batch}:{slice}"),
+            ..Job::sweep(tick)
+        }
+    }
+
+    /// An admin's batch, by its present slice: who hands it on to the next one enqueues that one's job.
+    pub fn trigger_batch(batch: Uuid, slice: i32) -> Job {
+        Job {
+            kind: JobKind::TriggerBatch,
+            key: format!("{batch}:{slice}"),
+            arguments: json!({ "batch_id": batch }).to_string().into_bytes(),
+            run_at: None,
+        }
+    }
+}
+
 /// How often the queue fetches one job again before it stays `Failed`: readings count their own attempts, so this only
 /// bounds a job whose handler keeps dying. The sweep picks up what is left.
 const MAX_JOB_RUNS: i32 = 25;
@@ -89,7 +115,8 @@ pub async fn enqueue(transaction: &mut PgConnection, jobs: &[Job]) -> sqlx::Resu
          -- One order for all writers: two batches that share keys never wait for each other in a circle.
          ORDER BY job_type, key
          ON CONFLICT (job_type, idempotency_key) DO UPDATE
-         SET status = 'Pending', run_at = EXCLUDED.run_at, attempts = 0,
+         -- The arguments too: the row may have died of unreadable ones.
+         SET status = 'Pending', job = EXCLUDED.job, run_at = EXCLUDED.run_at, attempts = 0,
              lock_by = NULL, lock_at = NULL, done_at = NULL
          WHERE jobs.status IN ('Done', 'Failed', 'Killed')",
     )

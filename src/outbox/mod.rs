@@ -7,6 +7,7 @@
 
 mod event;
 mod job;
+mod listener;
 mod wake;
 
 pub use event::{Event, EventFields, EventType, publish};

@@ -45,7 +45,10 @@ pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
     "gridtokenx_sweep_last_finished_timestamp_seconds";
 // Queue
 pub const QUEUE_JOBS: &str = "gridtokenx_queue_jobs";
+pub const QUEUE_DEAD_JOBS: &str = "gridtokenx_queue_dead_jobs_total";
 pub const QUEUE_OLDEST_DUE_AGE_SECONDS: &str = "gridtokenx_queue_oldest_due_age_seconds";
+pub const LISTENER_CONNECTED: &str = "gridtokenx_listener_connected";
+pub const LISTENER_BROKEN: &str = "gridtokenx_listener_broken_total";
 // Ledger and chain
 pub const LEDGER_BREAKER_OPEN: &str = "gridtokenx_ledger_breaker_open";
 pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
@@ -165,8 +168,11 @@ pub const ALL: &[Metric] = &[
     labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
     plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
-    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error (from the database)."),
+    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "dead"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error; and those that can never be run, kept for a week (from the database)."),
+    labelled(QUEUE_DEAD_JOBS, Counter, "cause", &["unreadable_row", "unreadable_payload", "unknown_reading"], "Jobs that this process found it can never run."),
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
+    plain(LISTENER_CONNECTED, Gauge, "1 while notifications of the database reach this process; without them work is found by polling."),
+    labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open and heard nothing."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
     plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no endpoint of use, an empty fee payer, an unknown mint."),

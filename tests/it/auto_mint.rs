@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use gridtokenx::admin::{Settings, SettingsWatch};
 use gridtokenx::domain::MeterSerial;
 use gridtokenx::outbox::Wake;
+use gridtokenx::telemetry::Health;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +76,10 @@ async fn a_toggle_at_one_process_is_known_to_another_within_a_second() {
             .clone()
             .follow(grid.pool.clone(), wake.clone(), stop.clone()),
     );
-    tokio::spawn(wake.clone().listen(grid.pool.clone(), stop.clone()));
+    tokio::spawn(
+        wake.clone()
+            .listen(grid.pool.clone(), Health::default(), stop.clone()),
+    );
     connected.changed().await.unwrap();
     for enabled in [false, true, false] {
         let asked = Instant::now();

@@ -289,6 +289,55 @@ async fn survives_a_kill_while_quarantining(point: &str) {
     assert_eq!(audit["base_units_chain"], "3000000000");
 }
 
+/// How an endpoint refused a send is not what became of the transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_bytes_that_are_sent_again_use_no_attempt() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    // Nothing lands, and nothing can be proven.
+    proxy.obey(|method, parameters| match method {
+        "sendTransaction" => swallow(parameters),
+        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
+        _ => Verdict::Forward,
+    });
+    meter.report("1").await;
+    let age_passes = async |seconds: i32| {
+        eventually("the transaction has this age", async || {
+            let old: bool = sqlx::query_scalar(
+                "SELECT EXISTS (
+                     SELECT FROM mint_transactions
+                     WHERE recorded_at < now() - make_interval(secs => $1)
+                 )",
+            )
+            .bind(f64::from(seconds))
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+            old.then_some(())
+        })
+        .await;
+    };
+    age_passes(25).await;
+    // Now the chain gets the expired bytes, and has time to say of its refusal that it is final.
+    proxy.obey(|method, _| match method {
+        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
+        _ => Verdict::Forward,
+    });
+    age_passes(40).await;
+    assert_eq!(grid.count("submitted").await, 1, "nothing is proven");
+    proxy.forward_everything();
+    grid.until_count("finalized", 1).await;
+    let attempts: i32 = sqlx::query_scalar("SELECT attempts FROM readings")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(attempts, 0, "nobody refused the reading");
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_before_a_quarantine_commits() {
     survives_a_kill_while_quarantining("ledger.before_quarantine_commit").await;

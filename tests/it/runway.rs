@@ -159,6 +159,11 @@ async fn known_wallets_are_paid_while_new_ones_wait_for_the_rent() {
     assert!(took < Duration::from_secs(20), "it took {took:?} to go on");
     grid.until_count("finalized", 10).await;
     assert_eq!(runway(&grid.admin()).await["new_wallets_wait"], false);
+    let view = new[0]
+        .api
+        .get(&format!("/api/readings/{}", waiting[0]))
+        .await;
+    assert_eq!(view.ok()["last_error"], Value::Null, "it waits no more");
     no_attempt_is_used(&grid).await;
     grid.audit_holds().await;
 }

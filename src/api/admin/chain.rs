@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::state::AppState;
-use super::status::rfc3339;
+use super::batches::rfc3339;
 use crate::admin::Runway;
 
 /// The chain breaker of the process that answers: while it is open that process does not mint, and no reading uses an attempt.
