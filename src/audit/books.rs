@@ -296,10 +296,13 @@ pub(super) async fn not_paid(pool: &PgPool) -> Result<Vec<Difference>, AuditErro
         .collect()
 }
 
+/// A reading's id and state, and the signature and state of the live transaction that holds it.
+type HeldReading = (Uuid, String, Option<Vec<u8>>, Option<String>);
+
 /// Unminted readings whose state contradicts the transaction that holds them, or that wait for one which is not there. One
 /// statement, so one snapshot: the ledger changes both in one transaction. What landed is compared with the chain instead.
 pub(super) async fn contradicting(pool: &PgPool) -> Result<Vec<Difference>, AuditError> {
-    let rows: Vec<(Uuid, String, Option<Vec<u8>>, Option<String>)> = sqlx::query_as(
+    let rows: Vec<HeldReading> = sqlx::query_as(
         "SELECT reading.id, reading.state, mint_transaction.signature, mint_transaction.state
          FROM readings AS reading
          LEFT JOIN mint_transaction_readings AS link

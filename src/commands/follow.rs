@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -45,6 +46,16 @@ pub struct FeedMessage {
     pub total_readings: Option<u64>,
     pub successful_mints: Option<u64>,
     pub failed_mints: Option<u64>,
+}
+
+impl FeedMessage {
+    /// When the event happened; now, should it not say so.
+    pub fn happened_at(&self) -> DateTime<Utc> {
+        self.timestamp
+            .as_deref()
+            .and_then(|timestamp| DateTime::parse_from_rfc3339(timestamp).ok())
+            .map_or_else(Utc::now, |timestamp| timestamp.to_utc())
+    }
 }
 
 /// What happens on the way.

@@ -19,7 +19,7 @@ use super::screen::Screen;
 use super::service::{Service, ServiceError, Submission};
 use super::tally::{Counts, LatencyMs, Tally};
 use super::wallets::wallet_of;
-use crate::commands::follow::{FeedMessage, Follow, FollowStep, follow};
+use crate::commands::follow::{Follow, FollowStep, follow};
 use crate::commands::tokens::TokenSource;
 
 /// Meters registered at a time: each asks the chain about its wallet.
@@ -263,7 +263,7 @@ async fn listen(
                 }
                 FollowStep::Event { message, .. } => {
                     match (message.r#type.as_str(), message.reading_id) {
-                        ("TokensMinted", Some(id)) => tally.minted(id, minted_at(&message)),
+                        ("TokensMinted", Some(id)) => tally.minted(id, message.happened_at()),
                         ("MintFinalized", Some(id)) => tally.finalized(id),
                         // A failed mint may be tried again: the re-check tells what became of it.
                         _ => {}
@@ -285,15 +285,6 @@ async fn listen(
     if !matches!(timeout(FEED_LIMIT, is_live).await, Ok(Ok(()))) {
         screen.say("The event feed is not there yet; beginning without it.");
     }
-}
-
-/// When the event happened; when it came, should it not say so.
-fn minted_at(message: &FeedMessage) -> DateTime<Utc> {
-    message
-        .timestamp
-        .as_deref()
-        .and_then(|timestamp| DateTime::parse_from_rfc3339(timestamp).ok())
-        .map_or_else(Utc::now, |timestamp| timestamp.to_utc())
 }
 
 /// Submits each reading when it is due.
