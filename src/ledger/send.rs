@@ -1,11 +1,16 @@
 //! Sends recorded bytes. The signature is the chain's idempotency key: the same bytes may be sent any number of times.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use solana_client::rpc_request::RpcRequest;
 
 use crate::chain::{ChainError, Endpoint, Endpoints};
+
+/// What one endpoint may take over a re-send: the next comes soon, and other endpoints wait.
+const RESEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends to one endpoint. "Already processed" is no failure: this signature landed.
 ///
@@ -32,8 +37,14 @@ pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, wi
     let given = endpoints.by_name(first);
     let others = endpoints.iter().filter(|endpoint| endpoint.name() != first);
     for endpoint in given.into_iter().chain(others) {
-        if let Err(error) = send(endpoint, wire).await {
-            tracing::debug!(signature, %error, "a re-send was not taken");
+        match tokio::time::timeout(RESEND_LIMIT, send(endpoint, wire)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(signature, %error, "a re-send was not taken"),
+            Err(_) => tracing::debug!(
+                signature,
+                endpoint = endpoint.name(),
+                "a re-send was not answered in time"
+            ),
         }
     }
 }
