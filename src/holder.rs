@@ -1,4 +1,5 @@
-//! Loops that every process offers to run and one process runs: the Resolver, the sequencer.
+//! Loops that every process offers to run and one process runs: the Resolver, the sequencer; and work that is done by one
+//! process at a time: a sweep, an admin's batch.
 //!
 //! The holder is whoever has a session-level advisory lock, on a connection of its own. The server ends a session that is
 //! idle for [`IDLE_LIMIT`], and the holder pings within [`PING_EVERY`]: a stopped or cut-off holder loses the lock without
@@ -14,15 +15,19 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The loops that have one holder; the value is the lock's second key, the same in every release.
+/// What has one holder; the value is the lock's second key, the same in every release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum HolderLock {
     Resolver = 1,
     Sequencer = 2,
+    /// Runs one sweep at a time.
+    Sweep = 11,
+    /// Runs one trigger's batch at a time.
+    Trigger = 12,
 }
 
 /// First key of all holders' locks; that of [`crate::queue`]'s processes is the number before it.
@@ -73,23 +78,52 @@ pub async fn hold<W, Fut>(
     }
 }
 
-/// Asks on one connection until it has the lock.
-async fn win(connect: &PgConnectOptions, lock: HolderLock) -> sqlx::Result<PgConnection> {
+/// Runs `work` once if this process gets the lock within `patience`; `None` when others have it all that time, or `stop`
+/// comes first. As in [`hold`] the token that `work` is given is cancelled when the lock is lost or `stop` is.
+pub async fn hold_once<W, Fut>(
+    connect: &PgConnectOptions,
+    lock: HolderLock,
+    patience: Duration,
+    stop: &CancellationToken,
+    work: W,
+) -> sqlx::Result<Option<Fut::Output>>
+where
+    W: FnOnce(CancellationToken) -> Fut,
+    Fut: Future,
+{
+    let until = Instant::now() + patience;
     let mut connection = within(CONTEND_LIMIT, open(connect)).await?;
-    loop {
-        let won: bool = within(
-            CONTEND_LIMIT,
-            sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
-                .bind(LOCK_CLASS)
-                .bind(lock as i32)
-                .fetch_one(&mut connection),
-        )
-        .await?;
-        if won {
-            return Ok(connection);
+    while !ask(&mut connection, lock).await? {
+        if Instant::now() >= until || stop.is_cancelled() {
+            release(connection, lock).await;
+            return Ok(None);
         }
         sleep(retry_pause()).await;
     }
+    let held = stop.child_token();
+    let ended = until_lost(&mut connection, lock, &held, work(held.clone())).await;
+    release(connection, lock).await;
+    Ok(Some(ended))
+}
+
+/// Asks on one connection until it has the lock.
+async fn win(connect: &PgConnectOptions, lock: HolderLock) -> sqlx::Result<PgConnection> {
+    let mut connection = within(CONTEND_LIMIT, open(connect)).await?;
+    while !ask(&mut connection, lock).await? {
+        sleep(retry_pause()).await;
+    }
+    Ok(connection)
+}
+
+async fn ask(connection: &mut PgConnection, lock: HolderLock) -> sqlx::Result<bool> {
+    within(
+        CONTEND_LIMIT,
+        sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
+            .bind(LOCK_CLASS)
+            .bind(lock as i32)
+            .fetch_one(connection),
+    )
+    .await
 }
 
 async fn open(connect: &PgConnectOptions) -> sqlx::Result<PgConnection> {
@@ -115,24 +149,38 @@ async fn work_while_held<W, Fut>(
 {
     let held = stop.child_token();
     let turn = AssertUnwindSafe(work(held.clone())).catch_unwind();
-    tokio::pin!(turn);
-    let ended = tokio::select! {
-        ended = &mut turn => ended,
-        error = lose(&mut connection) => {
-            tracing::warn!(?lock, %error, "this process lost the lock");
-            held.cancel();
-            // The connection stays open meanwhile: if the session lives after all, nobody begins before this work ended,
-            // and for no longer than the idle limit.
-            turn.await
-        }
-    };
+    let ended = until_lost(&mut connection, lock, &held, turn).await;
     if ended.is_err() {
         tracing::error!(
             ?lock,
             "the work under the lock panicked; it is started again"
         );
     }
-    // Ends the session now, and the lock with it; a connection that is only dropped may be noticed late.
+    release(connection, lock).await;
+}
+
+/// Runs the turn to its end; it is told when the lock is lost.
+async fn until_lost<T>(
+    connection: &mut PgConnection,
+    lock: HolderLock,
+    held: &CancellationToken,
+    turn: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(turn);
+    tokio::select! {
+        ended = &mut turn => ended,
+        error = lose(connection) => {
+            tracing::warn!(?lock, %error, "this process lost the lock");
+            held.cancel();
+            // The connection stays open meanwhile: if the session lives after all, nobody begins before this work ended,
+            // and for no longer than the idle limit.
+            turn.await
+        }
+    }
+}
+
+/// Ends the session now, and the lock with it; a connection that is only dropped may be noticed late.
+async fn release(connection: PgConnection, lock: HolderLock) {
     if let Ok(Err(error)) = timeout(PING_LIMIT, connection.close()).await {
         tracing::debug!(?lock, %error, "the lock's connection did not close cleanly");
     }

@@ -11,7 +11,7 @@
 //! | [`feed`] | sequencer, event log, hub, WebSocket |
 //! | [`readings`] | validation and intake by group commit |
 //! | [`mint`] | collect, pack, sign, record, send |
-//! | [`admin`] | settings that change at run time |
+//! | [`admin`] | settings that change at run time, what admins do, and the log of it |
 //! | [`audit`] | proves that ledger and chain agree |
 //! | [`ledger`] | which reading is paid by which transaction; the only writer of reading states |
 //! | [`meters`] | meters and their owners |
@@ -22,6 +22,7 @@
 //! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
 //!
 //! [`config`], [`telemetry`] and [`embedded`] (the private Postgres and local chain of `make run`) serve all of them.
+//! `failpoint` and `fault_proxy` are for tests.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -34,6 +35,8 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod failpoint;
+#[cfg(feature = "failpoints")]
+pub mod fault_proxy;
 pub mod feed;
 pub mod holder;
 pub mod ledger;

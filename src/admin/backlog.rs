@@ -3,9 +3,13 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
+use crate::ledger::ReadingCounts;
+
 /// Readings that are not minted or finalized, and what stands before them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backlog {
+    /// All accepted readings, by state.
+    pub readings: ReadingCounts,
     pub unminted: UnmintedReadings,
     pub queue: QueueDepth,
     /// `None` before the ledger was set up.
@@ -36,12 +40,14 @@ impl UnmintedReadings {
     }
 }
 
-/// Jobs that no worker has taken yet.
+/// Jobs that no worker has taken yet, and those that none ever will.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct QueueDepth {
     pub due: i64,
     pub scheduled: i64,
     pub retrying: i64,
+    /// Of the last week: jobs that can never be run.
+    pub dead: i64,
     pub oldest_due_at: Option<DateTime<Utc>>,
 }
 
@@ -64,6 +70,7 @@ impl Backlog {
     /// Costs what waits costs, not what was ever minted: each statement reads a partial index or one row.
     pub async fn read(pool: &PgPool) -> sqlx::Result<Backlog> {
         let mut connection = pool.acquire().await?;
+        let readings = ReadingCounts::read(&mut *connection).await?;
         let unminted = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
                     count(*) FILTER (WHERE state = 'submitted') AS submitted,
@@ -90,6 +97,8 @@ impl Backlog {
             "SELECT count(*) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS due,
                     count(*) FILTER (WHERE status = 'Pending' AND run_at > now()) AS scheduled,
                     count(*) FILTER (WHERE status = 'Failed') AS retrying,
+                    -- The predicate of the index jobs_dead.
+                    (SELECT count(*) FROM apalis.jobs WHERE status = 'Killed') AS dead,
                     min(run_at) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS oldest_due_at
              FROM apalis.jobs
              -- The predicate of the index idx_apalis_jobs_fetch_partial.
@@ -111,6 +120,7 @@ impl Backlog {
         .fetch_one(&mut *connection)
         .await?;
         Ok(Backlog {
+            readings,
             unminted,
             queue,
             breaker,

@@ -2,9 +2,27 @@
 //!
 //! Invariant: all processes on one database follow the same stored settings. Kept by one row that each reads at start and
 //! again at every change, and at least every few seconds; the configuration only fills that row at the first start.
+//!
+//! Invariant: an admin's action and its entry in the admin log commit together or not at all.
 
+mod action;
+mod auto_mint;
 mod backlog;
+pub mod batches;
+mod error;
+pub mod log;
+mod log_entry;
+mod resolve;
+mod retry;
+mod runway;
 mod settings;
 
+pub use action::AdminAction;
+pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
 pub use backlog::{Backlog, BreakerView, QueueDepth, UnmintedReadings};
-pub use settings::{Settings, SettingsWatch};
+pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
+pub use log_entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
+pub use resolve::{Resolution, resolve_transaction};
+pub use retry::{Retry, retry_reading};
+pub use runway::Runway;
+pub use settings::{Settings, SettingsWatch, StoredSettings};

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::outbox::{self, Topic, Wake};
+use crate::outbox::Wake;
 
 /// How stale a process's copy may be when the database's notification did not reach it.
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -25,11 +26,9 @@ impl Settings {
         self.auto_mint_enabled && i16::from(rollout_bucket) < self.auto_mint_percentage
     }
 
-    /// The stored settings. The very first start on a database stores `configured`; afterwards what is stored counts,
-    /// and a difference is logged. The percentage has no switch of its own, so for it the configuration of the process
-    /// that started last counts.
+    /// The stored settings. The very first start on a database stores `configured`; afterwards what is stored counts, and
+    /// a difference is logged.
     pub async fn load_or_init(pool: &PgPool, configured: Settings) -> sqlx::Result<Settings> {
-        let mut transaction = pool.begin().await?;
         sqlx::query(
             "INSERT INTO settings (auto_mint_enabled, auto_mint_percentage)
              VALUES ($1, $2)
@@ -37,25 +36,9 @@ impl Settings {
         )
         .bind(configured.auto_mint_enabled)
         .bind(configured.auto_mint_percentage)
-        .execute(&mut *transaction)
+        .execute(pool)
         .await?;
-        let stored = Settings::read(&mut *transaction).await?;
-        if stored.auto_mint_percentage != configured.auto_mint_percentage {
-            sqlx::query(
-                "UPDATE settings
-                 SET auto_mint_percentage = $1, changed_by = NULL, changed_at = now()",
-            )
-            .bind(configured.auto_mint_percentage)
-            .execute(&mut *transaction)
-            .await?;
-            outbox::notify(&mut transaction, Topic::Settings).await?;
-            tracing::info!(
-                before = stored.auto_mint_percentage,
-                now = configured.auto_mint_percentage,
-                "TOKENIZATION_AUTO_MINT_PERCENTAGE changed the stored roll-out"
-            );
-        }
-        transaction.commit().await?;
+        let stored = Settings::read(pool).await?;
         if stored.auto_mint_enabled != configured.auto_mint_enabled {
             tracing::warn!(
                 stored = stored.auto_mint_enabled,
@@ -64,10 +47,14 @@ impl Settings {
                  an admin changes it"
             );
         }
-        Ok(Settings {
-            auto_mint_enabled: stored.auto_mint_enabled,
-            auto_mint_percentage: configured.auto_mint_percentage,
-        })
+        if stored.auto_mint_percentage != configured.auto_mint_percentage {
+            tracing::warn!(
+                stored = stored.auto_mint_percentage,
+                configured = configured.auto_mint_percentage,
+                "the stored roll-out counts, though TOKENIZATION_AUTO_MINT_PERCENTAGE says otherwise; an admin changes it"
+            );
+        }
+        Ok(stored)
     }
 
     async fn read(executor: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Settings> {
@@ -76,6 +63,28 @@ impl Settings {
              FROM settings",
         )
         .fetch_one(executor)
+        .await
+    }
+}
+
+/// The settings as they are stored, and who changed them last.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct StoredSettings {
+    #[sqlx(flatten)]
+    pub settings: Settings,
+    /// The admin's subject; `None`: nobody has changed them since the first start.
+    pub changed_by: Option<String>,
+    /// Of the last change; of the first start when there was none.
+    pub changed_at: DateTime<Utc>,
+}
+
+impl StoredSettings {
+    pub async fn read(pool: &PgPool) -> sqlx::Result<StoredSettings> {
+        sqlx::query_as(
+            "SELECT auto_mint_enabled, auto_mint_percentage, changed_by, changed_at
+             FROM settings",
+        )
+        .fetch_one(pool)
         .await
     }
 }

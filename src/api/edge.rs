@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::admin;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::telemetry::names;
 
@@ -25,6 +26,15 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// shorter limits of their own; this one bounds what they forgot. Streams answer at once and go on without it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a request to this route may take. The answer of a trigger waits for its batch as long as its caller says.
+fn limit_of(route: &str) -> Duration {
+    if route == admin::TRIGGER_PATH {
+        REQUEST_LIMIT + Duration::from_secs(admin::WAIT_SECS_MAX.into())
+    } else {
+        REQUEST_LIMIT
+    }
+}
+
 /// Middleware around the whole router.
 pub async fn edge(request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -36,7 +46,7 @@ pub async fn edge(request: Request, next: Next) -> Response {
         .map_or("(none)".to_owned(), |route| route.as_str().to_owned());
     let span = tracing::info_span!("request", request_id = %request_id);
     let answered = async {
-        let answer = answer(request, next).await;
+        let answer = answer(request, next, limit_of(&route)).await;
         let mut response = dress(&method, answer).await;
         let duration = started.elapsed();
         count(response.status(), duration);
@@ -69,7 +79,25 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-async fn answer(request: Request, next: Next) -> Response {
+/// Marks a request on a connection that was opened after the drain began.
+#[derive(Clone, Copy, Debug)]
+pub struct WhileDraining;
+
+/// A draining process answers those who ask how it is, and sends everybody else away.
+fn is_turned_away(request: &Request) -> bool {
+    let path = request.uri().path();
+    request.extensions().get::<WhileDraining>().is_some()
+        && !path.starts_with("/health/")
+        && path != "/metrics"
+}
+
+async fn answer(request: Request, next: Next, limit: Duration) -> Response {
+    if is_turned_away(&request) {
+        return Problem::unavailable(
+            "this process ends; send the request again, and another one answers",
+        )
+        .into_response();
+    }
     let uri = request.uri();
     let holds_nul = |part: &str| part.contains("%00");
     if holds_nul(uri.path()) || uri.query().is_some_and(holds_nul) {
@@ -79,12 +107,12 @@ async fn answer(request: Request, next: Next) -> Response {
         )
         .into_response();
     }
-    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::unavailable(format!(
             "the request was not answered within {} s and may still be carried out; \
              the same submission again is recognised as a duplicate",
-            REQUEST_LIMIT.as_secs()
+            limit.as_secs()
         ))
         .into_response(),
     }
@@ -145,12 +173,14 @@ fn count(status: StatusCode, duration: Duration) {
 fn guard(headers: &mut HeaderMap) {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // Pages bring their own; nothing else is a document that loads anything.
+    headers
+        .entry(header::REFERRER_POLICY)
+        .or_insert(HeaderValue::from_static("no-referrer"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static(

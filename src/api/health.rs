@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::state::AppState;
+use super::operations::Operations;
 use crate::telemetry::Readiness;
 
 /// Probes of load balancers expect an answer within seconds, and an answer after two is worth no more than none.
@@ -24,7 +24,11 @@ const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
 
 const DATABASE: &str = "database";
 
-pub fn routes() -> OpenApiRouter<AppState> {
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Operations: FromRef<S>,
+{
     OpenApiRouter::new()
         .routes(routes!(live))
         .routes(routes!(ready))
@@ -72,10 +76,10 @@ async fn live() -> Response {
         })),
     )
 )]
-async fn ready(State(state): State<AppState>) -> Response {
+async fn ready(State(state): State<Operations>) -> Response {
     // A draining process says so whatever the database does.
     if !state.health.is_draining() {
-        match state.database_probe().check(&state.pool).await {
+        match state.database_probe.check(&state.pool).await {
             Ok(()) => state.health.ok(DATABASE),
             Err(reason) => state.health.unavailable(DATABASE, reason),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::state::AppState;
-use crate::admin::Backlog;
+use super::operations::{Operations, Parts};
+use crate::admin::{Backlog, Runway};
 use crate::telemetry::names;
 
 /// A scrape never waits longer for the database; Prometheus gives up after ten seconds.
@@ -24,7 +24,11 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub fn routes() -> OpenApiRouter<AppState> {
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Operations: FromRef<S>,
+{
     OpenApiRouter::new().routes(routes!(scrape))
 }
 
@@ -35,8 +39,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     tag = "operations",
     responses((status = 200, description = "All metrics", body = String, content_type = "text/plain"))
 )]
-async fn scrape(State(state): State<AppState>) -> Response {
-    state.figures().refresh(&state).await;
+async fn scrape(State(state): State<Operations>) -> Response {
+    state.figures.refresh(&state).await;
     (
         [(header::CONTENT_TYPE, TEXT_FORMAT)],
         state.metrics.render(),
@@ -51,16 +55,22 @@ pub struct Figures(Mutex<Option<Instant>>);
 impl Figures {
     /// Reads the figures and sets the gauges. When the database does not answer, the gauges keep what they showed and
     /// one more says so.
-    async fn refresh(&self, state: &AppState) {
+    async fn refresh(&self, state: &Parts) {
         let mut asked = self.0.lock().await;
         if asked.is_some_and(|moment| moment.elapsed() < AGE_MAX) {
             return;
         }
-        let read = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool)).await;
+        let reading = async {
+            let backlog = Backlog::read(&state.pool).await?;
+            let runway = Runway::read(&state.pool, state.purse.view()).await?;
+            Ok::<_, sqlx::Error>((backlog, runway))
+        };
+        let read = tokio::time::timeout(READ_LIMIT, reading).await;
         *asked = Some(Instant::now());
         match read {
-            Ok(Ok(backlog)) => {
+            Ok(Ok((backlog, runway))) => {
                 show(&backlog, Utc::now());
+                show_runway(runway.as_ref());
                 gauge!(names::DATABASE_FIGURES_STALE).set(0.0);
             }
             Ok(Err(error)) => {
@@ -72,6 +82,18 @@ impl Figures {
                 gauge!(names::DATABASE_FIGURES_STALE).set(1.0);
             }
         }
+    }
+}
+
+/// What lasts longer is shown as this: nothing is spent, or next to nothing.
+const RUNWAY_SECONDS_MAX: f64 = 365.0 * 86_400.0;
+
+fn show_runway(runway: Option<&Runway>) {
+    if let Some(runway) = runway {
+        let seconds = runway
+            .hours
+            .map_or(RUNWAY_SECONDS_MAX, |hours| hours * 3_600.0);
+        gauge!(names::FEE_PAYER_RUNWAY_SECONDS).set(seconds.min(RUNWAY_SECONDS_MAX));
     }
 }
 
@@ -102,6 +124,7 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
         ("due", queue.due),
         ("scheduled", queue.scheduled),
         ("retrying", queue.retrying),
+        ("dead", queue.dead),
     ] {
         gauge!(names::QUEUE_JOBS, "state" => state).set(jobs as f64);
     }

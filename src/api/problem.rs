@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::authenticator::AuthError;
+use crate::admin::AdminError;
+use crate::ledger::{LedgerError, ResolveError, RetryError};
 use crate::meters::MeterError;
 use crate::readings::ReadingError;
 
@@ -356,6 +358,64 @@ impl From<ReadingError> for Problem {
             ReadingError::Database(cause) => return Problem::database(cause),
         };
         Problem::new(kind, error.to_string())
+    }
+}
+
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Problem {
+        match error {
+            AdminError::Reason(_) => Problem::new(ProblemKind::ValidationFailed, error.to_string()),
+            AdminError::Wallet(error) => error.into(),
+            AdminError::Retry(error) => error.into(),
+            AdminError::Resolve(error) => error.into(),
+            AdminError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<RetryError> for Problem {
+    fn from(error: RetryError) -> Problem {
+        let sentence = error.to_string();
+        match error {
+            RetryError::Unknown { .. } => Problem::new(ProblemKind::NotFound, sentence),
+            RetryError::NotRetryable { state, .. } => {
+                Problem::new(ProblemKind::Conflict, sentence).with("state", state.as_str())
+            }
+            RetryError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResolveError> for Problem {
+    fn from(error: ResolveError) -> Problem {
+        let sentence = error.to_string();
+        match error {
+            ResolveError::Unknown { .. } => Problem::new(ProblemKind::NotFound, sentence),
+            ResolveError::NotQuarantined { state, .. } => {
+                Problem::new(ProblemKind::Conflict, sentence).with("state", state.as_str())
+            }
+            ResolveError::NotExpired { .. }
+            | ResolveError::NotOnChain { .. }
+            | ResolveError::NotSettled { .. }
+            | ResolveError::FailedOnChain { .. }
+            | ResolveError::HasLanded { .. } => Problem::new(ProblemKind::Conflict, sentence),
+            ResolveError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Problem {
+        match error {
+            LedgerError::Database(cause) => cause.into(),
+            LedgerError::Chain(cause) => {
+                tracing::warn!(error = %cause, "a request was refused: the chain does not answer");
+                Problem::unavailable(
+                    "no Solana RPC endpoint answers at the moment; try again later",
+                )
+            }
+            LedgerError::Unreadable { .. } => Problem::internal(error),
+        }
     }
 }
 

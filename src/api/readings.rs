@@ -262,7 +262,7 @@ impl BulkResult {
 
 /// A reading and what became of it.
 #[derive(Debug, Serialize, ToSchema)]
-struct ReadingDocument {
+pub(super) struct ReadingDocument {
     reading_id: Uuid,
     meter_id: String,
     /// Energy, kWh.

@@ -8,14 +8,17 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::state::AppState;
-use super::{admin, console, edge, events, health, meters, metrics, openapi, readings, websocket};
+use super::{
+    admin, console, edge, events, meters, openapi, operations, queue_console, readings, websocket,
+};
 
 /// The whole service over HTTP.
 pub fn router(state: AppState) -> Router {
     let (routes, document) = documented_routes().split_for_parts();
     let routes = routes
         .merge(openapi::routes(document))
-        .merge(console::routes());
+        .merge(console::routes())
+        .merge(queue_console::routes(&state));
     inside_the_edge(routes, state)
 }
 
@@ -29,6 +32,13 @@ pub(super) fn inside_the_edge(routes: Router<AppState>, state: AppState) -> Rout
         .layer(middleware::from_fn(edge::edge))
 }
 
+/// The same around a door that no page of another origin calls.
+pub(super) fn around(routes: Router) -> Router {
+    routes
+        .layer(CatchPanicLayer::custom(edge::answer_to_panic))
+        .layer(middleware::from_fn(edge::edge))
+}
+
 /// Everything that OpenAPI tells about.
 pub(super) fn documented_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::head())
@@ -37,8 +47,7 @@ pub(super) fn documented_routes() -> OpenApiRouter<AppState> {
         .merge(events::routes())
         .merge(websocket::routes())
         .merge(admin::routes())
-        .merge(health::routes())
-        .merge(metrics::routes())
+        .merge(operations::routes())
 }
 
 /// Which pages of other origins may call this service from a browser. Tokens travel in a header that a page must set

@@ -1,8 +1,10 @@
 //! Accepts connections, and lets go of them in order.
 //!
-//! Invariant: when draining begins, readiness turns false first, then no new connection is accepted, and every request
-//! that had begun is answered within the limit. Nobody can hold that up: an idle connection is closed at once, a request
-//! whose head is half sent gets [`HALF_SENT_GRACE`], a stream ends by the same token, and at the limit what is left is cut.
+//! Invariant: when draining begins, readiness turns false first, and every request that had begun is answered within the
+//! limit. Nobody can hold that up: an idle connection is closed at once, a request whose head is half sent gets
+//! [`HALF_SENT_GRACE`], a stream ends by the same token, and at the limit what is left is cut. Until the very end new
+//! connections are accepted for probes: `/health/ready` says 503, `/health/live` 200, and whoever wants anything else is
+//! sent to another process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,10 +22,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::doorkeeper::Doorkeeper;
+use super::edge::WhileDraining;
+use super::operations::Operations;
 use super::rate_limit::FORGET_INTERVAL;
 use super::state::AppState;
 
@@ -35,6 +39,10 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// under way, too short for a client that stopped in the middle of a head to hold up the end.
 const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
 
+/// How long a connection that was just opened is waited for at the drain: its first request is on its way, and a client would
+/// take a connection that closes without an answer for a broken one.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(300);
+
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,47 +50,72 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// idle ones make room after [`HEAD_LIMIT`].
 const CALLERS_MAX: usize = 4_096;
 
+/// Connections at a time while draining: a load balancer and an orchestrator look once in a second or so each.
+const PROBES_MAX: usize = 64;
+
+/// A probe is one short request.
+const PROBE_HEAD_LIMIT: Duration = Duration::from_secs(2);
+
 /// How often samples of histograms are moved into their buckets.
 const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves until `state.draining` is cancelled, then drains within `limit`.
-pub async fn serve(listener: TcpListener, router: Router, state: AppState, limit: Duration) {
-    let connections = TaskTracker::new();
-    let cut = CancellationToken::new();
+/// What is behind the door.
+#[derive(Clone)]
+pub struct Door {
+    pub router: Router,
+    pub operations: Operations,
+    /// `None` in a process that serves no API.
+    pub api: Option<AppState>,
+    pub keeper: Doorkeeper,
+}
+
+/// Who may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visitors {
+    Anyone,
+    /// The service drains.
+    Probes,
+}
+
+/// Serves until the drain begins, and answers probes until it ends.
+pub async fn serve(listener: TcpListener, door: Door) {
+    let keeper = &door.keeper;
+    let accepting = keeper.accepting.token();
     tokio::select! {
-        () = accept(&listener, &router, &state, &connections, &cut) => {}
-        () = keep_house(&state) => {}
-        () = state.draining.cancelled() => {}
+        () = accept(&listener, &door, Visitors::Anyone, &keeper.connections) => {}
+        () = keep_house(&door) => {}
+        () = keeper.draining.cancelled() => {}
     }
-    state.health.start_draining();
+    door.operations.health.start_draining();
+    drop(accepting);
+    let probes = TaskTracker::new();
+    tokio::select! {
+        () = accept(&listener, &door, Visitors::Probes, &probes) => {}
+        () = keep_house(&door) => {}
+        () = keeper.closed.cancelled() => {}
+    }
     drop(listener);
-    connections.close();
-    tracing::info!(
-        connections = connections.len(),
-        "draining: no new connections"
-    );
-    if tokio::time::timeout(limit, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            connections = connections.len(),
-            "SHUTDOWN_TIMEOUT_SECS has passed; cutting the connections that are left"
-        );
-        cut.cancel();
-        connections.wait().await;
-    }
+    probes.close();
+    probes.wait().await;
 }
 
 /// Accepts for ever.
 async fn accept(
     listener: &TcpListener,
-    router: &Router,
-    state: &AppState,
+    door: &Door,
+    visitors: Visitors,
     connections: &TaskTracker,
-    cut: &CancellationToken,
 ) {
-    let places = state.websocket.max_connections as usize + CALLERS_MAX;
+    let (places, cut) = match visitors {
+        Visitors::Anyone => {
+            let streams = door
+                .api
+                .as_ref()
+                .map_or(0, |api| api.websocket.max_connections as usize);
+            (streams + CALLERS_MAX, &door.keeper.cut)
+        }
+        Visitors::Probes => (PROBES_MAX, &door.keeper.closed),
+    };
     let places = Arc::new(Semaphore::new(places));
     loop {
         // The semaphore is never closed, so without a place this waits.
@@ -91,7 +124,7 @@ async fn accept(
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let served = serve_connection(stream, peer, router.clone(), state.draining.clone());
+                let served = serve_connection(stream, peer, door.clone(), visitors);
                 let cut = cut.clone();
                 connections.spawn(async move {
                     // `None`: cut off. Nothing is left to be told to the client.
@@ -117,41 +150,62 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    draining: CancellationToken,
-) {
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visitors: Visitors) {
     // Answers are small and written at once: waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
     }
+    let Door { router, keeper, .. } = door;
     let in_handlers = Arc::new(AtomicUsize::new(0));
+    let requests_begun = AtomicUsize::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let in_handler = InHandler::enter(&in_handlers);
-        let router = router.clone();
+        requests_begun.fetch_add(1, Ordering::SeqCst);
+        let (router, keeper) = (router.clone(), keeper.clone());
+        let mut request = request.map(Body::new);
+        if visitors == Visitors::Probes {
+            request.extensions_mut().insert(WhileDraining);
+        }
         async move {
-            let answer = router.oneshot(request.map(Body::new)).await;
+            let answer = router.oneshot(request).await;
+            if visitors == Visitors::Anyone {
+                keeper.answered_one();
+            }
             drop(in_handler);
             answer
         }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new());
+    match visitors {
+        Visitors::Anyone => protocol.header_read_timeout(HEAD_LIMIT),
+        Visitors::Probes => protocol
+            .header_read_timeout(PROBE_HEAD_LIMIT)
+            .keep_alive(false),
+    };
+    let connection = protocol
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = nothing_in_handlers(&in_handlers) => Ok(()),
+    let ended = match visitors {
+        Visitors::Probes => connection.await,
+        Visitors::Anyone => tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = keeper.draining.cancelled() => 'left: {
+                let is_fresh = requests_begun.load(Ordering::SeqCst) == 0;
+                if is_fresh
+                    && let Ok(ended) =
+                        tokio::time::timeout(FIRST_REQUEST_GRACE, connection.as_mut()).await
+                {
+                    break 'left ended;
+                }
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = nothing_in_handlers(&in_handlers) => Ok(()),
+                }
             }
-        }
+        },
     };
     if let Err(error) = ended {
         // A client that went away or spoke no HTTP: nothing for an operator to act upon.
@@ -189,13 +243,15 @@ async fn nothing_in_handlers(in_handlers: &AtomicUsize) {
 }
 
 /// Small regular chores of the door, for ever.
-async fn keep_house(state: &AppState) {
+async fn keep_house(door: &Door) {
     let mut drain_samples = tokio::time::interval(DRAIN_SAMPLES_INTERVAL);
     let mut forget = tokio::time::interval(FORGET_INTERVAL);
     loop {
         tokio::select! {
-            _ = drain_samples.tick() => state.metrics.drain_samples(),
-            _ = forget.tick() => state.rate_limiter.forget_idle(),
+            _ = drain_samples.tick() => door.operations.metrics.drain_samples(),
+            _ = forget.tick() => if let Some(api) = &door.api {
+                api.rate_limiter.forget_idle();
+            },
         }
     }
 }
@@ -208,18 +264,22 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
+    use super::super::doorkeeper::Farewell;
+    use super::super::operations;
     use super::super::router::inside_the_edge;
     use super::super::state::test_state;
     use super::*;
+    use crate::telemetry::Health;
 
     struct Served {
-        state: AppState,
+        keeper: Doorkeeper,
+        health: Health,
         address: SocketAddr,
         server: JoinHandle<()>,
     }
 
     /// `/slow` answers after 700 ms, `/never` not at all.
-    async fn serve_for_test(limit: Duration) -> Served {
+    async fn serve_for_test() -> Served {
         let state = test_state("postgres://nobody@127.0.0.1:9/none", 100);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -231,13 +291,21 @@ mod tests {
                     "done"
                 }),
             )
-            .route("/never", get(std::future::pending::<StatusCode>));
-        let router = inside_the_edge(routes, state.clone());
-        let server = tokio::spawn(serve(listener, router, state.clone(), limit));
+            .route("/never", get(std::future::pending::<StatusCode>))
+            .merge(Router::from(operations::routes::<AppState>()));
+        let keeper = Doorkeeper::new();
+        let health = state.health.clone();
+        let door = Door {
+            router: inside_the_edge(routes, state.clone()),
+            operations: state.operations().clone(),
+            api: Some(state),
+            keeper: keeper.clone(),
+        };
         Served {
-            state,
+            keeper,
+            health,
             address,
-            server,
+            server: tokio::spawn(serve(listener, door)),
         }
     }
 
@@ -250,14 +318,16 @@ mod tests {
             stream
         }
 
-        /// How long the drain took.
-        async fn drain(self) -> Duration {
+        /// How long letting the callers go took, and what became of them.
+        async fn drain(self, limit: Duration) -> (Duration, Farewell) {
             let started = Instant::now();
-            self.state.draining.cancel();
+            let farewell = self.keeper.drain(limit).await;
+            let took = started.elapsed();
+            assert!(self.health.is_draining());
+            self.keeper.close();
             self.server.await.unwrap();
-            assert!(self.state.health.is_draining());
             assert!(TcpStream::connect(self.address).await.is_err());
-            started.elapsed()
+            (took, farewell)
         }
     }
 
@@ -269,33 +339,61 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_had_begun_is_answered_and_idle_connections_end_at_once() {
-        let served = serve_for_test(Duration::from_secs(10)).await;
+        let served = serve_for_test().await;
         let idle = served.send("").await;
         let slow = served.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let took = served.drain().await;
+        let (took, farewell) = served.drain(Duration::from_secs(10)).await;
         assert!(took < Duration::from_secs(2), "{took:?}");
         let answer = rest_of(slow).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.ends_with("done"), "{answer}");
         assert_eq!(rest_of(idle).await, "");
+        let expected = Farewell {
+            requests_answered: 1,
+            connections_closed: 2,
+            connections_cut: 0,
+        };
+        assert_eq!(farewell, expected);
     }
 
     #[tokio::test]
     async fn a_half_sent_request_holds_nothing_up() {
-        let served = serve_for_test(Duration::from_secs(20)).await;
+        let served = serve_for_test().await;
         let half = served.send("GET /slow HTTP/1.1\r\nhost").await;
-        let took = served.drain().await;
+        let (took, _) = served.drain(Duration::from_secs(20)).await;
         assert!(took < HALF_SENT_GRACE + Duration::from_secs(2), "{took:?}");
         drop(half);
     }
 
     #[tokio::test]
     async fn at_the_limit_what_is_left_is_cut() {
-        let served = serve_for_test(Duration::from_secs(1)).await;
+        let served = serve_for_test().await;
         let never = served.send("GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let took = served.drain().await;
+        let (took, farewell) = served.drain(Duration::from_secs(1)).await;
         assert!(took >= Duration::from_secs(1), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(farewell.connections_cut, 1);
         assert_eq!(rest_of(never).await, "");
+    }
+
+    #[tokio::test]
+    async fn while_draining_probes_are_answered_and_others_sent_away() {
+        let served = serve_for_test().await;
+        let slow = served.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        served.keeper.draining.cancel();
+        for (path, status) in [
+            ("/health/ready", "503"),
+            ("/health/live", "200"),
+            ("/metrics", "200"),
+            ("/slow", "503"),
+        ] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+            let answer = rest_of(served.send(&request).await).await;
+            let expected = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&expected), "{path}: {answer}");
+            assert_eq!(answer.contains("\r\nretry-after: "), path == "/slow");
+        }
+        assert!(rest_of(slow).await.ends_with("done"));
+        served.drain(Duration::from_secs(1)).await;
     }
 }

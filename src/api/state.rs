@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::authenticator::Authenticator;
-use super::health::DatabaseProbe;
-use super::metrics::Figures;
+use super::operations::Operations;
 use super::rate_limit::RateLimiter;
 use crate::admin::SettingsWatch;
-use crate::chain::Endpoints;
-use crate::config::WebsocketConfig;
+use crate::chain::{Circuit, Endpoints, Purse};
+use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::Hub;
+use crate::mint::Estimator;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -27,8 +27,14 @@ pub struct Services {
     pub intake: Intake,
     /// The chain, to look at wallets.
     pub endpoints: Endpoints,
+    /// Whether minting goes on, for the status page.
+    pub circuit: Circuit,
+    /// What the fee payer can spend, for the status page.
+    pub purse: Purse,
     /// This service's token.
     pub mint: Pubkey,
+    /// What minting would take.
+    pub estimator: Estimator,
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.
@@ -41,6 +47,8 @@ pub struct Services {
     pub polling_interval_secs: u64,
     /// TOKENIZATION_BATCH_SIZE, for the status page.
     pub batch_size: u32,
+    /// The settings, for the status page.
+    pub configuration: EffectiveConfig,
     /// Cancelled when the service drains: open streams end.
     pub draining: CancellationToken,
     /// The numbered events, for every listener of this process.
@@ -56,25 +64,26 @@ pub struct AppState(Arc<Shared>);
 
 struct Shared {
     services: Services,
-    database_probe: DatabaseProbe,
-    figures: Figures,
+    operations: Operations,
 }
 
 impl AppState {
     pub fn new(services: Services) -> AppState {
+        let operations = Operations::new(
+            services.pool.clone(),
+            services.health.clone(),
+            services.metrics.clone(),
+            services.purse.clone(),
+        );
         AppState(Arc::new(Shared {
             services,
-            database_probe: DatabaseProbe::default(),
-            figures: Figures::default(),
+            operations,
         }))
     }
 
-    pub(super) fn database_probe(&self) -> &DatabaseProbe {
-        &self.0.database_probe
-    }
-
-    pub(super) fn figures(&self) -> &Figures {
-        &self.0.figures
+    /// The part that health and metrics work with.
+    pub fn operations(&self) -> &Operations {
+        &self.0.operations
     }
 }
 
@@ -106,13 +115,23 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         &tokio_util::task::TaskTracker::new(),
     );
     let feed = Hub::at(pool.clone(), crate::feed::Seq::default());
+    let endpoints = Endpoints::new(
+        &["http://127.0.0.1:9".to_owned()],
+        std::time::Duration::from_secs(1),
+    );
     AppState::new(Services {
         pool,
         intake,
-        endpoints: Endpoints::new(
-            &["http://127.0.0.1:9".to_owned()],
-            std::time::Duration::from_secs(1),
+        estimator: Estimator::new(
+            endpoints.clone(),
+            Pubkey::default(),
+            50,
+            crate::domain::BaseUnits::new(1),
+            false,
         ),
+        circuit: Circuit::default(),
+        purse: Purse::default(),
+        endpoints,
         mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
@@ -125,6 +144,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         cors_origins: vec![HeaderValue::from_static("https://grid.example")],
         polling_interval_secs: 60,
         batch_size: 50,
+        configuration: config.effective,
         draining: CancellationToken::new(),
         feed,
         websocket: config.websocket,

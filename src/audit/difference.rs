@@ -8,6 +8,7 @@ use solana_sdk::signature::Signature;
 use uuid::Uuid;
 
 use super::report::Total;
+use crate::admin::LogNumber;
 use crate::domain::{BaseUnits, MintTransactionState, ReadingState};
 
 /// Where ledger and chain do not agree. `kind` and the fields are stable; the sentence is for people.
@@ -140,6 +141,8 @@ pub enum Difference {
         base_units_foreign: Total,
         base_units_chain: Total,
     },
+    /// The admin log is not what was written: its first entry that does not fit.
+    AdminLogBroken { number: LogNumber, reason: String },
 }
 
 /// The sentence.
@@ -308,6 +311,9 @@ impl fmt::Display for Difference {
                 formatter,
                 "the ledger's paid readings are worth {base_units_ledger} base units and booked foreign mints {base_units_foreign}, but {base_units_chain} were minted on chain"
             ),
+            Difference::AdminLogBroken { number, reason } => {
+                write!(formatter, "entry {number} of the admin log {reason}")
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 use super::difference::{Difference, Findings};
 use super::report::{AuditReport, Total};
-use super::{AuditError, books, paid, strays};
+use super::{AuditError, admin_log, books, paid, strays};
 use crate::chain::{ChainError, Endpoint, Endpoints};
 use crate::domain::BaseUnits;
 use crate::ledger::{self, ChainBinding};
@@ -80,6 +80,8 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
         strays.base_units_foreign,
         base_units_chain,
     ));
+    let (admin_log, broken) = admin_log::examine(pool).await?;
+    findings.add(broken);
     Ok(AuditReport {
         ok: findings.listed.is_empty(),
         mint_address: binding.mint.to_string(),
@@ -92,6 +94,7 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
         outstanding: books::outstanding(pool).await?,
         burned: minted.burned(supply),
         foreign: strays.foreign,
+        admin_log,
         differences: findings.listed,
         differences_beyond: findings.beyond,
         finished_at: Utc::now(),

@@ -7,6 +7,7 @@
 //!   the number and the Merkle root that follow from these very readings: a changed amount, interval, wallet or serial, a
 //!   reading that was added or removed shows here.
 //! - Every mint of our token by our authority's signature belongs to readings, or was booked as foreign by an admin.
+//! - The admin log is what was written: each entry's hash fits, none is missing.
 //! - No reading is promised to a transaction that the ledger lacks, and none is free while a transaction that pays it may land.
 //! - The sums of both sides are equal, and no token exists that was not minted so. Fewer may: holders may burn theirs.
 //!
@@ -21,8 +22,10 @@
 //! | `paid` | the ledger's side: each landed transaction against its own bytes on chain |
 //! | `verdict` | one transaction, compared: pure |
 //! | `books` | what the ledger says: SQL |
+//! | `admin_log` | the chain of the admin log |
 //! | `difference`, `report` | what was found, for people and programs |
 
+mod admin_log;
 mod books;
 mod difference;
 mod error;
@@ -32,6 +35,7 @@ mod report;
 mod strays;
 mod verdict;
 
+pub use admin_log::AdminLogReport;
 pub use difference::Difference;
 pub use error::AuditError;
 pub use examine::audit;

@@ -7,6 +7,7 @@ use std::ops::{Add, AddAssign};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
+use super::admin_log::AdminLogReport;
 use super::difference::Difference;
 use crate::domain::BaseUnits;
 
@@ -89,6 +90,7 @@ pub struct AuditReport {
     pub burned: Total,
     /// Landed mints without readings that an admin has booked.
     pub foreign: Vec<ForeignMint>,
+    pub admin_log: AdminLogReport,
     #[serde(serialize_with = "with_sentences")]
     pub differences: Vec<Difference>,
     /// Differences that were found and are not listed.
@@ -179,6 +181,11 @@ impl fmt::Display for AuditReport {
                 foreign.base_units, foreign.signature, foreign.slot, foreign.booked_reason
             )?;
         }
+        writeln!(
+            formatter,
+            "  admin log            {} entries, the last hash {}",
+            self.admin_log.entries, self.admin_log.last_hash
+        )?;
         writeln!(formatter)?;
         if self.ok {
             return writeln!(formatter, "Ledger and chain agree.");
@@ -221,6 +228,11 @@ mod tests {
             },
             burned: Total::new(1),
             foreign: Vec::new(),
+            admin_log: AdminLogReport {
+                ok: true,
+                entries: 3,
+                last_hash: "00".repeat(32),
+            },
             differences,
             differences_beyond: 0,
             finished_at: "2026-11-25T04:00:00.000001Z".parse().unwrap(),

@@ -85,7 +85,7 @@ impl HistoryWalk<'_> {
             }
         }
         if listed.is_empty() {
-            repeated(|| self.check_end()).await?;
+            self.check_end().await?;
             self.ended = true;
         }
         Ok(Some(page))
@@ -137,27 +137,38 @@ impl HistoryWalk<'_> {
         }
     }
 
-    /// Nothing came after `before`: believed only if the endpoint still knows that one.
+    /// Nothing came after `before`: believed only if the endpoint still knows that one. A node lists a transaction some
+    /// moments before it tells its status, so it is asked more than once.
     async fn check_end(&self) -> Result<(), ChainError> {
         let Some(before) = self.before else {
             return Ok(());
         };
-        let known = self
-            .endpoint
-            .rpc()
-            .get_signature_statuses_with_history(&[before.signature])
-            .await
-            .map_err(|error| ChainError::from_client(self.endpoint.name(), &error))?
-            .value
-            .into_iter()
-            .any(|status| status.is_some());
-        if known {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            if repeated(|| self.knows(before.signature)).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        if repeated(|| self.knows(before.signature)).await? {
             return Ok(());
         }
         Err(self.unusable(format!(
             "its list breaks off after {}, which it does not know any more",
             before.signature
         )))
+    }
+
+    async fn knows(&self, signature: Signature) -> Result<bool, ChainError> {
+        let statuses = self
+            .endpoint
+            .rpc()
+            .get_signature_statuses_with_history(&[signature])
+            .await
+            .map_err(|error| ChainError::from_client(self.endpoint.name(), &error))?
+            .value;
+        Ok(statuses.iter().any(Option::is_some))
     }
 
     fn unusable(&self, reason: String) -> ChainError {

@@ -11,9 +11,10 @@ use super::{ChainError, Endpoint};
 use crate::domain::Wallet;
 
 /// Whether a wallet can be paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TokenAccountState {
     /// Not there: to be created, unless it was there before.
+    #[default]
     Missing,
     /// Initialised, of our mint, owned by the wallet.
     Usable,
@@ -21,6 +22,19 @@ pub enum TokenAccountState {
     Frozen,
     /// It exists but no longer belongs to the wallet, or is no token account of our mint.
     GivenAway,
+}
+
+impl TokenAccountState {
+    /// Whether paying the wallet creates its account; or what is wrong with the account. `was_there`: it existed before.
+    pub fn needs_account(self, was_there: bool) -> Result<bool, &'static str> {
+        match self {
+            TokenAccountState::Usable => Ok(false),
+            TokenAccountState::Missing if !was_there => Ok(true),
+            TokenAccountState::Missing => Err("was closed by its owner"),
+            TokenAccountState::Frozen => Err("is frozen"),
+            TokenAccountState::GivenAway => Err("no longer belongs to the wallet"),
+        }
+    }
 }
 
 /// What `getMultipleAccounts` takes at most.

@@ -30,7 +30,7 @@ use super::serve::{self, RunningService, StartError};
 use super::signals::stop_on_signal;
 use super::tokens::{TokenError, TokenSource, with_development_secret};
 use crate::chain::Endpoints;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ProcessRole};
 use crate::embedded::EmbeddedError;
 use crate::meters::Role;
 use crate::telemetry::{self, LogError};
@@ -108,12 +108,19 @@ pub enum RunError {
     Running(std::io::Error),
     #[error("the service ended by itself")]
     ServiceEnded,
+    #[error(
+        "GRIDTOKENX_ROLE={} is for `gridtokenx serve`: `gridtokenx run` is the whole system; leave it away", .0.as_str()
+    )]
+    Role(ProcessRole),
 }
 
 /// Runs until a signal, or with `--exit` until the report.
 pub async fn run(mut args: RunArgs) -> Result<ExitCode, RunError> {
     let stop = stop_on_signal().map_err(RunError::Signals)?;
     args.config.check()?;
+    if args.config.service.role != ProcessRole::All {
+        return Err(RunError::Role(args.config.service.role));
+    }
     if args.config.log.level == LOG_LEVEL_DEFAULT {
         args.config.log.level = LOG_LEVEL_BESIDE_A_PLAY.to_owned();
     }
@@ -275,7 +282,7 @@ async fn play_and_report(
         running,
         config,
         pool: service.pool(),
-        endpoints: &Endpoints::new(&rpc_urls, config.tokenization.transaction_timeout),
+        endpoints: &Endpoints::patient(&rpc_urls, config.tokenization.transaction_timeout),
         mint: service.mint_address(),
     };
     let report = report_on(subject, day, &outcome).await?;

@@ -18,11 +18,13 @@
 
 mod auth;
 mod connections;
+mod effective;
 mod env_example;
 mod error;
 mod minting;
 #[cfg(test)]
 mod readme;
+mod role;
 mod secret;
 mod service;
 mod setting;
@@ -31,9 +33,11 @@ mod tokenization;
 
 pub use auth::AuthConfig;
 pub use connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
+pub use effective::EffectiveConfig;
 pub use env_example::env_example;
 pub use error::ConfigError;
 pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
+pub use role::ProcessRole;
 pub use secret::Secret;
 pub use service::{HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
 pub use settings::Config;

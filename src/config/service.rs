@@ -10,6 +10,7 @@ use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 use super::connections::is_http;
+use super::role::ProcessRole;
 use super::setting::{common, text, text_that, whole};
 
 /// The HTTP server.
@@ -126,6 +127,10 @@ impl FromStr for LogFormat {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Service", mut_args(common))]
 pub struct ServiceConfig {
+    /// Which part of the service this process is, also as --role: all, api or worker
+    #[arg(id = "GRIDTOKENX_ROLE", env, long = "gridtokenx-role", visible_alias = "role", default_value = "all", value_parser = text::<ProcessRole>("all, api or worker"))]
+    pub role: ProcessRole,
+
     /// How long a shutdown waits for work under way in seconds: a whole number from 1 to 600
     #[arg(id = "SHUTDOWN_TIMEOUT_SECS", env, long = "shutdown-timeout-secs", default_value = "30", value_parser = whole(1..=600u64).map(Duration::from_secs))]
     pub shutdown_timeout: Duration,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches};
 
 use super::{
-    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, HttpConfig, IntakeConfig,
-    LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig, TokenizationConfig,
-    WebsocketConfig,
+    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig,
+    HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig,
+    TokenizationConfig, WebsocketConfig,
 };
 
 /// A reading that is retried for longer would outlive the alerts that watch it.
@@ -17,6 +17,9 @@ const RETRY_DELAYS_TOTAL_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The whole configuration.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
+    /// All of it as text, to be shown. It comes first: the groups take their values away from clap.
+    #[command(flatten)]
+    pub effective: EffectiveConfig,
     #[command(flatten)]
     pub tokenization: TokenizationConfig,
     #[command(flatten)]
@@ -138,7 +141,8 @@ impl Config {
                 return Err(ConfigError::Missing { variable, wanted });
             }
         }
-        if self.auth.jwt_secret.is_none() && self.auth.jwt_jwks_url.is_none() {
+        let verifies_tokens = self.service.role.serves_api();
+        if verifies_tokens && self.auth.jwt_secret.is_none() && self.auth.jwt_jwks_url.is_none() {
             return Err(ConfigError::NoWayToVerifyTokens);
         }
         Ok(())
@@ -181,6 +185,10 @@ mod tests {
             (
                 "--tokenization-retry-backoff-multiplier=0.99",
                 "TOKENIZATION_RETRY_BACKOFF_MULTIPLIER=0.99 is out of range: give a number from 1 to 100",
+            ),
+            (
+                "--role=boss",
+                "GRIDTOKENX_ROLE=boss is not allowed: give all, api or worker",
             ),
             (
                 "--canary-enabled=maybe",
@@ -305,6 +313,9 @@ mod tests {
             assert!(refused.unwrap_err().to_string().contains(missing));
             flags.push(flag);
         }
+        let no_tokens = [flags[0], flags[1], "--role=worker"];
+        let worker = Config::from_flags(no_tokens).unwrap();
+        assert_eq!(worker.check_complete(), Ok(()), "a worker sees no token");
         let config = Config::from_flags(flags).unwrap();
         assert_eq!(config.check_complete(), Ok(()));
         assert_eq!(config.solana.rpc_urls[1].expose(), "https://two.example");

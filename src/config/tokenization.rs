@@ -34,7 +34,7 @@ pub struct TokenizationConfig {
     #[arg(id = "TOKENIZATION_AUTO_MINT_ENABLED", env, long = "tokenization-auto-mint-enabled", action = clap::ArgAction::Set, default_value = "true", value_parser = text::<bool>("true or false"))]
     pub auto_mint_enabled: bool,
 
-    /// Share of the meters that are minted for, by stable hash, for a gradual roll-out: a whole number from 0 to 100
+    /// Share of the meters that are minted for without being asked, by stable hash, for a gradual roll-out; first start only, afterwards the stored setting rules: a whole number from 0 to 100
     #[arg(id = "TOKENIZATION_AUTO_MINT_PERCENTAGE", env, long = "tokenization-auto-mint-percentage", default_value = "100", value_parser = whole(0..=100u8))]
     pub auto_mint_percentage: u8,
 

@@ -1,14 +1,16 @@
 //! Which readings made a transaction fail: pure.
 
+use solana_sdk::instruction::InstructionError;
 use solana_sdk::message::Message;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
+use spl_token_interface::error::TokenError;
 use uuid::Uuid;
 
 use crate::domain::Wallet;
 
 /// The readings whose token account the failed payment touches; empty when the error names no instruction, or one that is no
-/// payment. Creating an account fails for what the fee payer lacks, which is no reading's fault.
+/// payment, or is the mint's fault. Creating an account fails for what the fee payer lacks, which is no reading's fault.
 pub fn readings_to_blame(
     message: &Message,
     error: &TransactionError,
@@ -18,6 +20,9 @@ pub fn readings_to_blame(
     let TransactionError::InstructionError(index, _) = error else {
         return Vec::new();
     };
+    if is_the_mints_fault(error) {
+        return Vec::new();
+    }
     let Some(instruction) = message.instructions.get(usize::from(*index)) else {
         return Vec::new();
     };
@@ -39,10 +44,22 @@ pub fn readings_to_blame(
         .collect()
 }
 
+/// Whether a payment failed because the mint is not ours to mint any more: no reading could be paid.
+pub fn is_the_mints_fault(error: &TransactionError) -> bool {
+    let TransactionError::InstructionError(_, InstructionError::Custom(code)) = error else {
+        return false;
+    };
+    [
+        TokenError::InvalidMint,
+        TokenError::OwnerMismatch,
+        TokenError::FixedSupply,
+    ]
+    .into_iter()
+    .any(|fault| fault as u32 == *code)
+}
+
 #[cfg(test)]
 mod tests {
-    use solana_sdk::instruction::InstructionError;
-
     use super::*;
     use crate::domain::{BaseUnits, Memo, Payment, instructions};
 
@@ -68,6 +85,10 @@ mod tests {
         assert_eq!(blamed(4), [readings[1].0]);
         for nobodys in [0, 1, 3, 5, 9] {
             assert!(blamed(nobodys).is_empty(), "instruction {nobodys}");
+        }
+        for code in [2, 4, 5] {
+            let of_the_mint = TransactionError::InstructionError(2, InstructionError::Custom(code));
+            assert!(readings_to_blame(&message, &of_the_mint, &mint, &readings).is_empty());
         }
         let of_the_payer = TransactionError::InsufficientFundsForFee;
         assert!(readings_to_blame(&message, &of_the_payer, &mint, &readings).is_empty());

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::LedgerError;
 use super::identity::DatabaseIdentity;
-use super::walk;
+use super::{walk, watched};
 use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints};
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
@@ -183,7 +183,10 @@ pub async fn tend(
             return Ok(BreakerState::Open);
         }
     }
-    Ok(walk::walk(pool, endpoints, mint, authority).await?.breaker)
+    let watched = watched::look_for(pool, endpoints, mint, authority).await;
+    let walked = walk::walk(pool, endpoints, mint, authority).await?;
+    watched?;
+    Ok(walked.breaker)
 }
 
 /// Compares the database with the one that the ledger knows. Another one opens the breaker and is known from then on: a
@@ -268,7 +271,7 @@ async fn newest_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
     }
 }
 
-async fn finalized_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
+pub(super) async fn finalized_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
     let mut failure = no_endpoint();
     for endpoint in endpoints.iter() {
         match endpoint.finalized_height().await {

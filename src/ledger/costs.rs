@@ -5,7 +5,7 @@ use rust_decimal::prelude::ToPrimitive;
 use sqlx::{FromRow, PgPool};
 
 use super::LedgerError;
-use super::settle::TOKEN_ACCOUNT_RENT_LAMPORTS;
+use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 
 /// Everything that landed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

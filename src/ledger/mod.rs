@@ -14,13 +14,19 @@
 //! | `resolver` | rule 4: one loop that brings everything stored to its end |
 //! | `sighting`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
 //! | `settle`, `refuse` | every change of state, with its events, compare-and-set |
+//! | `retry_failed` | failed readings are tried again, many at once |
+//! | `retry_reading`, `resolve` | what a person decides about a reading, or about a quarantined transaction |
+//! | `watched` | what a person called dead without a proof is looked for |
 //! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
+//! | `costs`, `spending` | what was paid, and what is about to be |
+//! | `counts` | readings by state, exact at every moment |
 
 mod blame;
 mod breaker;
 mod chain_binding;
 mod costs;
+mod counts;
 mod error;
 mod foreign;
 mod guard;
@@ -29,24 +35,37 @@ mod open;
 mod proof;
 mod record;
 mod refuse;
+mod resolve;
 mod resolver;
 mod retry;
+mod retry_failed;
+mod retry_reading;
 mod send;
 mod settle;
 mod sighting;
+mod spending;
 mod tally;
 mod walk;
+mod watched;
 
 pub use blame::readings_to_blame;
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
+pub use counts::ReadingCounts;
 pub use error::LedgerError;
+pub use open::count_open_transactions;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };
 pub use refuse::{AfterRefusal, Refusal, refuse_pending};
+pub use resolve::{
+    Outcome, Resolvable, ResolveError, Resolved, check_resolvable, resolve as resolve_transaction,
+};
 pub use resolver::{Resolver, ResolverLimits};
 pub use retry::RetrySchedule;
-pub use send::send;
+pub use retry_failed::retry_failed;
+pub use retry_reading::{RetryError, check_retryable, retry_reading};
+pub use send::{send, send_to_others};
+pub use spending::{Outlook, Spending, note_waiting, outlook, recent_spending};
 pub use walk::{WalkOutcome, walk};

@@ -55,6 +55,18 @@ pub async fn open_transactions(pool: &PgPool) -> Result<Vec<OpenTransaction>, Le
     rows.into_iter().map(OpenTransaction::try_from).collect()
 }
 
+/// How many are open.
+pub async fn count_open_transactions(pool: &PgPool) -> sqlx::Result<u64> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(*)
+         FROM mint_transactions
+         WHERE state IN ('recorded', 'confirmed', 'quarantined')",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(count.unsigned_abs())
+}
+
 impl TryFrom<Row> for OpenTransaction {
     type Error = LedgerError;
 

@@ -217,7 +217,9 @@ async fn submit_readings(
         .collect();
     let updated = sqlx::query(
         "UPDATE readings AS reading
-         SET state = $3, revision = reading.revision + 1
+         SET state = $3, revision = reading.revision + 1,
+             -- Without an attempt it only told why the reading waited, which is over.
+             last_error = CASE WHEN reading.attempts > 0 THEN reading.last_error END
          FROM UNNEST($1::UUID[], $2::BIGINT[]) AS packed (id, revision)
          WHERE reading.id = packed.id
            AND reading.revision = packed.revision

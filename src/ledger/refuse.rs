@@ -9,6 +9,7 @@ use solana_sdk::transaction::TransactionError;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::blame::is_the_mints_fault;
 use super::guard::{mint_transaction_guard, reading_guard};
 use super::settle::{self, ChangedReading, event_fields};
 use super::{LedgerError, RetrySchedule, tally};
@@ -56,7 +57,8 @@ pub async fn refuse_pending(
 }
 
 /// Landed with an error, at finality: not paid. The readings to blame use up an attempt and are packed alone next time; the
-/// others are due at once. `to_blame` empty: nobody can tell, so all are packed alone and none uses an attempt.
+/// others are due at once. `to_blame` empty: nobody can tell, so all are packed alone and none uses an attempt; so it is when the
+/// mint is no longer ours.
 pub async fn bury_failed(
     pool: &PgPool,
     schedule: &RetrySchedule,
@@ -72,7 +74,7 @@ pub async fn bury_failed(
     }
     let readings = settle::move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
     settle::release_links(&mut transaction, number).await?;
-    let alone = readings.len() == 1;
+    let alone = readings.len() == 1 && !is_the_mints_fault(error);
     let mut due_now = Vec::new();
     for reading in &readings {
         if alone || to_blame.contains(&reading.id) {

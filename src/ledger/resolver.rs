@@ -22,7 +22,7 @@ use super::breaker::{self, BreakerState};
 use super::open::{self, OpenTransaction};
 use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
-use super::{LedgerError, RetrySchedule, blame, refuse, send, settle};
+use super::{LedgerError, RetrySchedule, blame, counts, refuse, send, settle};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
 
@@ -45,6 +45,8 @@ const WALK_EVERY: Duration = Duration::from_secs(60);
 const LOOK_AT_IDENTITY_EVERY: Duration = Duration::from_secs(5);
 /// An open breaker holds up all minting: it is closed as soon as rule 7 allows.
 const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
+/// What was appended to the counts waits about so long to be folded: bounds what a look at the counts adds up.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
 const RESEND_EVERY: Duration = Duration::from_secs(2);
 /// Re-sends under way at once.
@@ -104,6 +106,7 @@ impl Resolver {
             () = self.send_forever(handed_over) => {}
             () = self.prove_forever() => {}
             () = self.tend_breaker_forever() => {}
+            () = self.fold_counts_forever() => {}
         }
     }
 
@@ -162,6 +165,14 @@ impl Resolver {
                 // A database that does not answer is what a fail-over begins with.
                 Ok(true) | Err(_) => return,
             }
+        }
+    }
+
+    async fn fold_counts_forever(&self) {
+        let mut log = Quiet::default();
+        loop {
+            log.report(counts::fold(&self.pool).await.map_err(LedgerError::from));
+            tokio::time::sleep(FOLD_EVERY).await;
         }
     }
 

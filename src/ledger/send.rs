@@ -31,20 +31,30 @@ pub async fn send(endpoint: &Endpoint, wire: &[u8]) -> Result<(), ChainError> {
     }
 }
 
-/// Sends to the endpoint that gave the blockhash, then to the others. A failure is only noted: the Resolver asks the
-/// chain whether it landed, and comes again.
+/// Sends to the endpoint that gave the blockhash, then to the others; an endpoint that wants no calls gets none. A failure is
+/// only noted: the Resolver asks the chain whether it landed, and comes again.
 pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, wire: &[u8]) {
-    let given = endpoints.by_name(first);
-    let others = endpoints.iter().filter(|endpoint| endpoint.name() != first);
-    for endpoint in given.into_iter().chain(others) {
-        match tokio::time::timeout(RESEND_LIMIT, send(endpoint, wire)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(signature, %error, "a re-send was not taken"),
-            Err(_) => tracing::debug!(
-                signature,
-                endpoint = endpoint.name(),
-                "a re-send was not answered in time"
-            ),
-        }
+    if let Some(endpoint) = endpoints.by_name(first) {
+        send_again(endpoint, signature, wire).await;
+    }
+    send_to_others(endpoints, first, signature, wire).await;
+}
+
+/// Sends to all endpoints but the one that was tried.
+pub async fn send_to_others(endpoints: &Endpoints, tried: &str, signature: &str, wire: &[u8]) {
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.name() != tried) {
+        send_again(endpoint, signature, wire).await;
+    }
+}
+
+async fn send_again(endpoint: &Endpoint, signature: &str, wire: &[u8]) {
+    match tokio::time::timeout(RESEND_LIMIT, send(endpoint, wire)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(signature, %error, "a re-send was not taken"),
+        Err(_) => tracing::debug!(
+            signature,
+            endpoint = endpoint.name(),
+            "a re-send was not answered in time"
+        ),
     }
 }

@@ -12,11 +12,9 @@ use uuid::Uuid;
 
 use super::guard::{mint_transaction_guard, reading_guard};
 use super::{LedgerError, tally};
+use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
-
-/// Rent of a token account, lamports: paid once per wallet, by whoever creates it.
-pub(super) const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
 
 /// A transaction that was seen on chain without an error.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +25,38 @@ pub struct Landed {
 
 /// Landed and confirmed: its readings are `minted`, their owners are told. Returns the readings that changed.
 pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerError> {
-    let guard = mint_transaction_guard(MintTransactionEvent::Confirmed);
+    let mut transaction = pool.begin().await?;
+    let confirmed = confirm_in(&mut transaction, landed, MintTransactionEvent::Confirmed).await?;
+    crate::failpoint!("ledger.before_confirm_commit");
+    transaction.commit().await?;
+    confirmed.tally();
+    crate::failpoint!("ledger.confirmed");
+    Ok(confirmed.readings.len() as u64)
+}
+
+/// What was confirmed, to be counted once that is committed.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    pub transactions: usize,
+    lamports: u64,
+    pub readings: Vec<ChangedReading>,
+}
+
+impl Confirmed {
+    pub fn tally(&self) {
+        tally::confirmed(self.transactions, self.lamports, &self.readings);
+    }
+}
+
+/// The same in the caller's transaction. `event`: the chain has shown it, or a person has said and the chain shown it.
+pub(super) async fn confirm_in(
+    transaction: &mut PgConnection,
+    landed: &[Landed],
+    event: MintTransactionEvent,
+) -> Result<Confirmed, LedgerError> {
+    let guard = mint_transaction_guard(event);
     let numbers: Vec<i64> = landed.iter().map(|landed| landed.number).collect();
     let slots: Vec<i64> = landed.iter().map(|landed| landed.slot as i64).collect();
-    let mut transaction = pool.begin().await?;
     let changed: Vec<(i64, i64, i32)> = sqlx::query_as(
         "UPDATE mint_transactions AS mint_transaction
          SET state = $3, slot = landed.slot, confirmed_at = now(), sent_at = COALESCE(sent_at, now())
@@ -46,17 +72,17 @@ pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerErro
     .fetch_all(&mut *transaction)
     .await?;
     let numbers: Vec<i64> = changed.iter().map(|(number, ..)| *number).collect();
-    let readings = move_readings(&mut transaction, &numbers, ReadingEvent::Confirmed).await?;
-    publish_for(&mut transaction, EventType::TokensMinted, &readings).await?;
-    crate::failpoint!("ledger.before_confirm_commit");
-    transaction.commit().await?;
+    let readings = move_readings(transaction, &numbers, event.for_readings()).await?;
+    publish_for(transaction, EventType::TokensMinted, &readings).await?;
     let lamports = changed
         .iter()
         .map(|(_, fee, creations)| *fee as u64 + *creations as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS)
         .sum();
-    tally::confirmed(changed.len(), lamports, &readings);
-    crate::failpoint!("ledger.confirmed");
-    Ok(readings.len() as u64)
+    Ok(Confirmed {
+        transactions: changed.len(),
+        lamports,
+        readings,
+    })
 }
 
 /// Finalized: the books are closed. The wallets' token accounts are known to exist from here on.
@@ -135,31 +161,45 @@ pub async fn fork(pool: &PgPool, numbers: &[i64]) -> Result<u64, LedgerError> {
 
 /// Proven absent from every block that could hold it: its readings may be paid by another transaction, at once.
 pub async fn bury_expired(pool: &PgPool, number: i64) -> Result<u64, LedgerError> {
-    let guard = mint_transaction_guard(MintTransactionEvent::Dead);
     let mut transaction = pool.begin().await?;
-    let buried = bury(
+    let readings = bury_in(
         &mut transaction,
         number,
-        &guard,
+        MintTransactionEvent::Dead,
         "expired: none of the finalized blocks of its life holds it",
     )
     .await?;
-    if !buried {
+    let Some(readings) = readings else {
         return Ok(0);
-    }
-    let readings = move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
-    release_links(&mut transaction, number).await?;
-    let jobs: Vec<Job> = readings
-        .iter()
-        .map(|reading| Job::mint_reading(reading.id, None))
-        .collect();
-    outbox::enqueue(&mut transaction, &jobs).await?;
-    outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+    };
     crate::failpoint!("ledger.before_dead_commit");
     transaction.commit().await?;
     tally::transactions("dead", 1);
     crate::failpoint!("ledger.dead");
-    Ok(readings.len() as u64)
+    Ok(readings)
+}
+
+/// Marks the transaction dead and lets its readings go, which are due at once, in the caller's transaction. Returns how
+/// many those are; `None` when somebody else has ended it.
+pub(super) async fn bury_in(
+    transaction: &mut PgConnection,
+    number: i64,
+    event: MintTransactionEvent,
+    reason: &str,
+) -> Result<Option<u64>, LedgerError> {
+    let guard = mint_transaction_guard(event);
+    if !bury(transaction, number, &guard, reason).await? {
+        return Ok(None);
+    }
+    let readings = move_readings(transaction, &[number], event.for_readings()).await?;
+    release_links(transaction, number).await?;
+    let jobs: Vec<Job> = readings
+        .iter()
+        .map(|reading| Job::mint_reading(reading.id, None))
+        .collect();
+    outbox::enqueue(transaction, &jobs).await?;
+    outbox::notify(transaction, Topic::OutboxAndJobs).await?;
+    Ok(Some(readings.len() as u64))
 }
 
 /// Unproven for too long after its expiry. Rules 2 and 3 go on.
@@ -251,6 +291,9 @@ pub(super) async fn move_readings(
            AND link.live
            AND mint_transaction.number = link.transaction
            AND reading.id = link.reading
+           -- An array, so that the books are never read from end to end for a few rows, whatever the statistics say of
+           -- a state that is rare.
+           AND reading.id = ANY (ARRAY(SELECT reading FROM mint_transaction_readings WHERE transaction = ANY($1)))
            AND reading.state = ANY($3)
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,

@@ -186,7 +186,10 @@ async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), C
 }
 
 /// What is in the ledger and may land, or is stored among the foreign mints.
-async fn known_among(pool: &PgPool, signatures: &[Signature]) -> sqlx::Result<HashSet<Vec<u8>>> {
+pub(super) async fn known_among(
+    pool: &PgPool,
+    signatures: &[Signature],
+) -> sqlx::Result<HashSet<Vec<u8>>> {
     let bytes: Vec<&[u8]> = signatures.iter().map(AsRef::as_ref).collect();
     let texts: Vec<String> = signatures.iter().map(ToString::to_string).collect();
     let known: Vec<Vec<u8>> = sqlx::query_scalar(

@@ -51,7 +51,7 @@ pub enum MeterError {
     },
     /// 503: whether the address is a wallet is not known.
     #[error(
-        "wallet_address {wallet} cannot be looked up, because no Solana RPC endpoint answers; register the meter again later"
+        "wallet_address {wallet} cannot be looked up, because no Solana RPC endpoint answers; try again later"
     )]
     ChainUnavailable { wallet: Wallet },
     #[error("the database failed: {0}")]

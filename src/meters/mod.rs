@@ -22,3 +22,4 @@ pub use list::{METERS_PER_PAGE_DEFAULT, METERS_PER_PAGE_MAX, MeterPage, MeterSum
 pub use meter::Meter;
 pub use registration::{NewMeter, Registration, register};
 pub(crate) use store::{find_by_serial, find_by_serials};
+pub use wallet_account::payable_wallet;

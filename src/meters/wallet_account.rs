@@ -12,6 +12,18 @@ use crate::domain::Wallet;
 /// How long one endpoint may take, before the next is asked: a person waits for the answer.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 
+/// A wallet that may be paid, by the rules of a registration. `mint` is this service's token, which is no wallet.
+pub async fn payable_wallet(
+    endpoints: &Endpoints,
+    mint: &Pubkey,
+    address: &str,
+) -> Result<Wallet, MeterError> {
+    let wallet = Wallet::parse(address)?;
+    wallet.check_not_mint(mint)?;
+    check_wallet_account(endpoints, wallet).await?;
+    Ok(wallet)
+}
+
 /// Refuses an address whose account belongs to another program than the system program: tokens for it would belong to
 /// nobody who can sign. An account that does not exist yet is fine. Any endpoint's answer will do; without one the
 /// question stays open.

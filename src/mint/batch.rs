@@ -5,35 +5,28 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
-use solana_client::rpc_config::RpcSimulateTransactionConfig;
-use solana_commitment_config::CommitmentConfig;
-use solana_sdk::message::Message;
-use solana_sdk::transaction::{Transaction, TransactionError};
+use futures_util::future::{join_all, try_join_all};
+use solana_sdk::transaction::TransactionError;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::candidate::{self, Candidate};
+use super::draft::{Draft, DraftError};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
-use super::transaction::{self, LAMPORTS_PER_SIGNATURE};
 use crate::chain::{
-    ChainError, Endpoint, RecentBlockhash, TokenAccountState, inspect_token_accounts,
+    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
 };
-use crate::domain::{
-    COMPUTE_UNITS_MAX, PackItem, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet, pack,
-};
-use crate::ledger::{
-    self, AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, readings_to_blame,
-};
-use crate::telemetry::{Stage, names, observe_stage};
+use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
+use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
+use crate::telemetry::names;
 
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
 /// job.
 const MAX_PACKINGS: usize = 8;
 
-type Answers = HashMap<Uuid, BatchAnswer>;
+pub(super) type Answers = HashMap<Uuid, BatchAnswer>;
 
 /// Runs the batch. Every request's reading is among the answers.
 pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answers {
@@ -54,10 +47,10 @@ pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answ
     batch.answers
 }
 
-struct Batch<'a> {
-    workshop: &'a Workshop,
+pub(super) struct Batch<'a> {
+    pub(super) workshop: &'a Workshop,
     requests: HashMap<Uuid, MintRequest>,
-    answers: Answers,
+    pub(super) answers: Answers,
 }
 
 /// Why the rest of a batch cannot be minted now, for logs and `last_error`.
@@ -65,12 +58,18 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
+        self.workshop.tools.chain.circuit.view().allows_minting()?;
         let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
             .map_err(|_| "the Minter is closed".to_owned())?;
         let permit = Arc::new(permit);
-        self.in_time(ledger::may_sign(&self.workshop.pool)).await?;
+        self.in_time(ledger::may_sign(&self.workshop.pool))
+            .await
+            .inspect_err(|_| {
+                // An open ledger breaker opens the circuit too, and holds the jobs back.
+                self.workshop.tools.chain.circuit.suspect();
+            })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
             let waiting: Vec<MintRequest> = self.unanswered();
@@ -86,19 +85,31 @@ impl Batch<'_> {
             if candidates.payable.is_empty() {
                 return Ok(());
             }
-            let endpoint = self.workshop.endpoints.preferred();
+            let endpoint = self.workshop.tools.chain.endpoints.preferred();
             let minted = self
                 .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
                 .await;
-            if let Err(error) = minted {
-                if matches!(error, ChainError::Unreachable { .. }) {
-                    self.workshop.endpoints.turn_away_from(endpoint);
+            match minted {
+                Ok(()) => self.workshop.tools.chain.circuit.batch_succeeded(),
+                // With another endpoint, from its own blockhash on.
+                Err(error) if self.fails_over(endpoint, &error) => {
+                    tracing::info!(%error, "a batch goes on with another endpoint");
                 }
-                return Err(error.to_string());
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.workshop.tools.chain.circuit.batch_failed(&reason);
+                    return Err(reason);
+                }
             }
             may_carry = false;
         }
         Err("its transaction kept changing while it was packed".to_owned())
+    }
+
+    /// Whether another endpoint is worth asking at once.
+    fn fails_over(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
+        error.fault() == Fault::Endpoint
+            && self.workshop.tools.chain.endpoints.turn_away_from(endpoint)
     }
 
     /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
@@ -123,13 +134,13 @@ impl Batch<'_> {
             .collect()
     }
 
-    fn answer(&mut self, reading: Uuid, outcome: MintOutcome) {
+    pub(super) fn answer(&mut self, reading: Uuid, outcome: MintOutcome) {
         self.answers.insert(reading, BatchAnswer::Done(outcome));
     }
 
-    fn answer_not_now(&mut self, readings: &[&Candidate], reason: &str) {
+    fn answer_not_now(&mut self, readings: &[Uuid], reason: &str) {
         for reading in readings {
-            self.answer(reading.id, MintOutcome::NotNow(reason.to_owned()));
+            self.answer(*reading, MintOutcome::NotNow(reason.to_owned()));
         }
     }
 
@@ -152,72 +163,131 @@ impl Batch<'_> {
         permit: &Arc<OwnedSemaphorePermit>,
         may_carry: bool,
     ) -> Result<(), ChainError> {
-        let payable = self.look_at_accounts(endpoint, payable).await?;
-        let by_id: HashMap<Uuid, &Candidate> = payable
-            .iter()
-            .map(|(candidate, _)| (candidate.id, candidate))
-            .collect();
-        let items = payable
-            .iter()
-            .map(|(candidate, needs_account)| PackItem {
-                reading_id: candidate.id,
-                wallet: candidate.wallet,
-                base_units: candidate.base_units,
-                needs_account: *needs_account,
-                alone: candidate.pack_alone,
-            })
-            .collect();
-        let mut transactions = pack(items, &self.pack_limits());
-        self.refuse_oversized(&mut transactions, &by_id).await;
-        if may_carry {
-            self.carry_remainder(&mut transactions);
-        }
+        // Neither answer needs the other.
+        let (mut payable, blockhash) = tokio::try_join!(
+            self.look_at_accounts(endpoint, payable),
+            endpoint.recent_blockhash()
+        )?;
+        let transactions = self.within_means(&mut payable, may_carry).await;
         if transactions.is_empty() {
             return Ok(());
         }
-        let blockhash = endpoint.recent_blockhash().await?;
-        let count = transactions.len() as u64;
-        let reserved = ledger::reserve_numbers(&self.workshop.pool, count);
-        let first_number = match self.in_time(reserved).await {
-            Ok(first) => first,
+        let drafts = match self.draft(transactions, payable).await {
+            Ok(drafts) => drafts,
             Err(reason) => {
                 self.answer_rest(&reason);
                 return Ok(());
             }
         };
-        for (number, packed) in (first_number..).zip(&transactions) {
-            let readings: Vec<&Candidate> = packed
-                .readings
-                .iter()
-                .filter_map(|id| by_id.get(id).copied())
-                .collect();
-            self.mint_one(endpoint, blockhash, number, packed, &readings, permit)
-                .await?;
-        }
+        let drafts = self.simulate_all(endpoint, drafts).await?;
+        self.record_and_send_all(endpoint, blockhash, drafts, permit)
+            .await;
         Ok(())
     }
 
-    fn pack_limits(&self) -> PackLimits {
+    /// One draft for each packed transaction, with numbers of its own.
+    async fn draft(
+        &mut self,
+        transactions: Vec<(Packed, Reservation)>,
+        payable: Vec<(Candidate, bool)>,
+    ) -> Result<Vec<Draft>, NotNow> {
+        let mut by_id: HashMap<Uuid, Candidate> = payable
+            .into_iter()
+            .map(|(candidate, _)| (candidate.id, candidate))
+            .collect();
+        let count = transactions.len() as u64;
+        let first_number = self
+            .in_time(ledger::reserve_numbers(&self.workshop.pool, count))
+            .await?;
+        let mut drafts = Vec::with_capacity(transactions.len());
+        for (number, (packed, reservation)) in (first_number..).zip(transactions) {
+            let readings: Vec<Candidate> = packed
+                .readings
+                .iter()
+                .filter_map(|id| by_id.remove(id))
+                .collect();
+            let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
+            match Draft::new(number, packed, readings, reservation, &self.workshop.tools) {
+                Ok(draft) => drafts.push(draft),
+                Err(error) => self.answer_not_now(&ids, &error.to_string()),
+            }
+        }
+        Ok(drafts)
+    }
+
+    /// Gives the drafts that passed. Of the others, those to blame use up an attempt, and their neighbours are packed again
+    /// at once.
+    async fn simulate_all(
+        &mut self,
+        endpoint: &Endpoint,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Draft>, ChainError> {
+        let results = try_join_all(drafts.iter().map(|draft| draft.simulate(endpoint))).await?;
+        let mut passed = Vec::with_capacity(drafts.len());
+        for (draft, error) in drafts.into_iter().zip(results) {
+            match error {
+                None => passed.push(draft),
+                Some(error) => self.refuse_simulated(endpoint, &draft, &error).await?,
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Readings whose transaction went stale stay unanswered: the next packing reads what they are now.
+    async fn record_and_send_all(
+        &mut self,
+        endpoint: &Endpoint,
+        blockhash: RecentBlockhash,
+        drafts: Vec<Draft>,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) {
+        let workshop = self.workshop;
+        let recorded = drafts.into_iter().map(|draft| async move {
+            let readings = draft.reading_ids();
+            (
+                readings,
+                draft
+                    .record_and_send(workshop, endpoint, blockhash, permit)
+                    .await,
+            )
+        });
+        for (readings, recorded) in join_all(recorded).await {
+            match recorded {
+                Ok(()) => {
+                    for reading in readings {
+                        self.answer(reading, MintOutcome::Submitted);
+                    }
+                }
+                Err(DraftError::Record(RecordError::Stale)) => {}
+                Err(error) => self.answer_not_now(&readings, &error.to_string()),
+            }
+        }
+    }
+
+    pub(super) fn pack_limits(&self) -> PackLimits {
         PackLimits {
             max_readings: self.workshop.limits.max_batch_readings,
             max_base_units: self.workshop.limits.max_base_units_per_transaction,
             max_bytes: TRANSACTION_BYTES_MAX,
             max_compute_units: COMPUTE_UNITS_MAX,
-            separate_fee_payer: self.workshop.signer.has_separate_fee_payer(),
+            separate_fee_payer: self.workshop.tools.signer.has_separate_fee_payer(),
         }
     }
 
     /// A reading that no transaction can pay under these limits: the limits were lowered after it was accepted.
-    async fn refuse_oversized(
+    pub(super) async fn refuse_oversized(
         &mut self,
         transactions: &mut Vec<Packed>,
-        by_id: &HashMap<Uuid, &Candidate>,
+        payable: &[(Candidate, bool)],
     ) {
         let oversized: Vec<Packed> = transactions
             .extract_if(.., |packed| packed.oversized)
             .collect();
         for packed in oversized {
-            for reading in packed.readings.iter().filter_map(|id| by_id.get(id)) {
+            let readings = payable
+                .iter()
+                .filter(|(candidate, _)| packed.readings.contains(&candidate.id));
+            for (reading, _) in readings {
                 let reason = format!(
                     "its {} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
                     packed.base_units, self.workshop.limits.max_base_units_per_transaction
@@ -228,7 +298,7 @@ impl Batch<'_> {
     }
 
     /// Under load (some transaction is full) what does not fill one waits for the next batch, once.
-    fn carry_remainder(&mut self, transactions: &mut Vec<Packed>) {
+    pub(super) fn carry_remainder(&mut self, transactions: &mut Vec<Packed>) {
         if !transactions.iter().any(|packed| packed.full) {
             return;
         }
@@ -257,29 +327,24 @@ impl Batch<'_> {
         let mut wallets: Vec<Wallet> = payable.iter().map(|candidate| candidate.wallet).collect();
         wallets.sort_unstable();
         wallets.dedup();
-        let states = inspect_token_accounts(endpoint, &self.workshop.mint, &wallets).await?;
+        let states =
+            inspect_token_accounts(endpoint, &self.workshop.tools.chain.accounts.mint, &wallets)
+                .await?;
         let mut good = Vec::with_capacity(payable.len());
         for candidate in payable {
-            let state = states
-                .get(&candidate.wallet)
-                .copied()
-                .unwrap_or(TokenAccountState::Missing);
-            let reason = match state {
-                TokenAccountState::Usable => {
-                    good.push((candidate, false));
+            let state = states.get(&candidate.wallet).copied().unwrap_or_default();
+            let reason = match state.needs_account(candidate.account_was_there) {
+                Ok(needs_account) => {
+                    good.push((candidate, needs_account));
                     continue;
                 }
-                TokenAccountState::Missing if !candidate.account_was_there => {
-                    good.push((candidate, true));
-                    continue;
-                }
-                TokenAccountState::Missing => "was closed by its owner",
-                TokenAccountState::Frozen => "is frozen",
-                TokenAccountState::GivenAway => "no longer belongs to the wallet",
+                Err(reason) => reason,
             };
             let reason = format!(
                 "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                candidate.wallet.token_account(&self.workshop.mint),
+                candidate
+                    .wallet
+                    .token_account(&self.workshop.tools.chain.accounts.mint),
                 candidate.wallet,
             );
             self.refuse(&candidate, reason, true).await;
@@ -318,179 +383,28 @@ impl Batch<'_> {
         }
     }
 
-    /// Simulates, signs, records and sends one transaction.
-    async fn mint_one(
-        &mut self,
-        endpoint: &Endpoint,
-        blockhash: RecentBlockhash,
-        number: u64,
-        packed: &Packed,
-        readings: &[&Candidate],
-        permit: &Arc<OwnedSemaphorePermit>,
-    ) -> Result<(), ChainError> {
-        let mut leaves: Vec<(Uuid, [u8; 32])> = readings
-            .iter()
-            .map(|reading| (reading.id, reading.leaf_hash))
-            .collect();
-        let built = transaction::message_of(
-            packed,
-            &mut leaves,
-            number,
-            &self.workshop.mint,
-            &self.workshop.signer,
-        );
-        let (message, merkle_root) = match built {
-            Ok(built) => built,
-            Err(error) => {
-                self.answer_not_now(readings, &error.to_string());
-                return Ok(());
-            }
-        };
-        if let Some(error) = simulate(endpoint, &message).await? {
-            self.refuse_simulated(&message, &error, readings).await?;
-            return Ok(());
-        }
-        let (signature, wire) =
-            match transaction::sign(message, blockhash.hash, &self.workshop.signer) {
-                Ok(signed) => signed,
-                Err(error) => {
-                    self.answer_not_now(readings, &error.to_string());
-                    return Ok(());
-                }
-            };
-        crate::failpoint!("mint.signed");
-        let new = NewMintTransaction {
-            number,
-            signature,
-            wire,
-            merkle_root,
-            base_units: packed.base_units,
-            blockhash,
-            endpoint: endpoint.name().to_owned(),
-            account_creations: packed.account_creations() as u32,
-            fee_lamports: self.workshop.signer.signatures_per_transaction()
-                * LAMPORTS_PER_SIGNATURE,
-            readings: readings
-                .iter()
-                .map(|reading| PackedReading {
-                    id: reading.id,
-                    revision: reading.revision,
-                })
-                .collect(),
-        };
-        match ledger::record(
-            &self.workshop.pool,
-            self.workshop.limits.transaction_limit,
-            &new,
-        )
-        .await
-        {
-            Ok(()) => {
-                observe(Stage::Signed, readings);
-                tracing::debug!(%signature, number, readings = readings.len(), bytes = packed.bytes, "recorded");
-                for reading in readings {
-                    self.answer(reading.id, MintOutcome::Submitted);
-                }
-                let accepted = readings.iter().map(|reading| reading.accepted_at).collect();
-                self.send_in_background(new, accepted, permit);
-            }
-            // Unanswered: the next packing reads what they are now.
-            Err(RecordError::Stale) => {}
-            Err(error) => self.answer_not_now(readings, &error.to_string()),
-        }
-        Ok(())
-    }
-
-    /// Simulation refused: those to blame use up an attempt, their neighbours are packed again at once.
     async fn refuse_simulated(
         &mut self,
-        message: &Message,
+        endpoint: &Endpoint,
+        draft: &Draft,
         error: &TransactionError,
-        readings: &[&Candidate],
     ) -> Result<(), ChainError> {
-        let wallets: Vec<(Uuid, Wallet)> = readings
-            .iter()
-            .map(|reading| (reading.id, reading.wallet))
-            .collect();
-        let to_blame = readings_to_blame(message, error, &self.workshop.mint, &wallets);
+        let to_blame = draft.to_blame(error, &self.workshop.tools.chain.accounts.mint);
         if to_blame.is_empty() {
             // Fee payer, blockhash, a busy account: not the fault of any reading.
             return Err(ChainError::Refused(error.clone()));
         }
-        for reading in readings
-            .iter()
-            .filter(|reading| to_blame.contains(&reading.id))
-        {
+        // A mint that is not ours any more fails each payment in turn: no reading is to blame, whatever the error says.
+        self.workshop
+            .tools
+            .chain
+            .accounts
+            .look_at_mint(endpoint)
+            .await?;
+        for reading in to_blame {
             let reason = format!("simulation refused its payment: {error}");
             self.refuse(reading, reason, false).await;
         }
         Ok(())
     }
-
-    /// The first send. It holds the batch's permit, so that no more batches are under way than allowed; whatever comes of
-    /// it, the Resolver finds out.
-    fn send_in_background(
-        &self,
-        new: NewMintTransaction,
-        accepted: Vec<DateTime<Utc>>,
-        permit: &Arc<OwnedSemaphorePermit>,
-    ) {
-        let permit = Arc::clone(permit);
-        let endpoints = self.workshop.endpoints.clone();
-        let limit = self.workshop.limits.transaction_limit;
-        self.workshop.tracker.spawn(async move {
-            let _permit = permit;
-            crate::failpoint!("mint.before_send");
-            let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
-                return;
-            };
-            match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
-                Ok(Ok(())) => {
-                    for accepted_at in accepted {
-                        observe_stage(Stage::Sent, since(accepted_at));
-                    }
-                }
-                Ok(Err(error)) => tracing::warn!(
-                    signature = %new.signature, %error,
-                    "the first send was not taken; the same bytes are sent again"
-                ),
-                Err(_) => tracing::warn!(
-                    signature = %new.signature,
-                    "the first send was not answered in time; the same bytes are sent again"
-                ),
-            }
-            crate::failpoint!("mint.sent");
-        });
-    }
-}
-
-fn observe(stage: Stage, readings: &[&Candidate]) {
-    for reading in readings {
-        observe_stage(stage, since(reading.accepted_at));
-    }
-}
-
-fn since(moment: DateTime<Utc>) -> Duration {
-    (Utc::now() - moment).to_std().unwrap_or_default()
-}
-
-/// Runs the unsigned message on the endpoint: signed bytes must not leave before they are recorded.
-async fn simulate(
-    endpoint: &Endpoint,
-    message: &Message,
-) -> Result<Option<TransactionError>, ChainError> {
-    let config = RpcSimulateTransactionConfig {
-        sig_verify: false,
-        replace_recent_blockhash: true,
-        commitment: Some(CommitmentConfig::confirmed()),
-        ..RpcSimulateTransactionConfig::default()
-    };
-    let unsigned = Transaction::new_unsigned(message.clone());
-    let result = endpoint
-        .rpc()
-        .simulate_transaction_with_config(&unsigned, config)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
-        .value;
-    Ok(result.err.map(TransactionError::from))
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::batch;
-use crate::chain::{Endpoints, MintSigner};
+use super::chain_side::ChainSide;
+use crate::chain::MintSigner;
 use crate::coalesce::{CoalesceError, CoalesceLimits, Coalescer};
 use crate::domain::{BaseUnits, ReadingState};
 use crate::ledger::RetrySchedule;
@@ -59,6 +59,8 @@ pub enum MintOutcome {
     Failed,
     /// Nothing is wrong with the reading: chain, database or breaker do not let it be minted now.
     NotNow(String),
+    /// Nothing is wrong with the reading: the fee payer cannot pay for its wallet's new token account now. Others can be paid.
+    AwaitsFunds(String),
     /// There is no such reading.
     Unknown,
 }
@@ -80,12 +82,17 @@ pub(super) enum BatchAnswer {
     Carry,
 }
 
+/// What minting needs of the chain.
+#[derive(Clone)]
+pub struct MintTools {
+    pub chain: ChainSide,
+    pub signer: MintSigner,
+}
+
 /// Everything that a batch works with.
 pub(super) struct Workshop {
     pub pool: PgPool,
-    pub endpoints: Endpoints,
-    pub signer: MintSigner,
-    pub mint: Pubkey,
+    pub tools: MintTools,
     pub limits: MintLimits,
     pub tracker: TaskTracker,
     /// One permit for each batch that is being made or sent.
@@ -102,9 +109,7 @@ impl Minter {
     /// Batches run on `tracker`, sends too: waiting for it drains everything that was begun.
     pub fn start(
         pool: PgPool,
-        endpoints: Endpoints,
-        signer: MintSigner,
-        mint: Pubkey,
+        tools: MintTools,
         limits: MintLimits,
         tracker: &TaskTracker,
     ) -> Minter {
@@ -116,9 +121,7 @@ impl Minter {
         };
         let workshop = Arc::new(Workshop {
             pool,
-            endpoints,
-            signer,
-            mint,
+            tools,
             in_flight: Arc::new(Semaphore::new(limits.concurrent_batches)),
             limits,
             tracker: tracker.clone(),

@@ -8,12 +8,27 @@
 //! |---|---|
 //! | `minter` | collects callers into batches, and keeps the sends within their bound |
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
-//! | `batch` | one batch: accounts, packing, simulation, recording |
+//! | `batch` | one batch: accounts, packing, and what to answer each caller |
+//! | `chain_side` | the chain as a process sees it, whether it signs or not |
+//! | `draft` | one packed transaction: simulated, signed, recorded, sent |
+//! | `estimate` | what minting would take, without minting |
 //! | `transaction` | builds and signs one transaction: pure |
+//! | `means` | what of a batch the fee payer can pay |
+//! | `watch`, `announce` | opens and closes the circuit of the chain; admins are told |
 
+mod announce;
 mod batch;
 mod candidate;
+mod chain_side;
+mod draft;
+mod estimate;
+mod means;
 mod minter;
 mod transaction;
+mod watch;
 
-pub use minter::{MintLimits, MintOutcome, MintPermission, Minter};
+pub use announce::announce;
+pub use chain_side::ChainSide;
+pub use estimate::{Estimate, Estimating, Estimator, Unminted};
+pub use minter::{MintLimits, MintOutcome, MintPermission, MintTools, Minter};
+pub use watch::Watch;

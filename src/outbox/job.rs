@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use ulid::Ulid;
 use uuid::Uuid;
 
@@ -11,15 +11,21 @@ use uuid::Uuid;
 pub enum JobKind {
     MintReading,
     SweepUnminted,
+    TriggerBatch,
 }
 
 impl JobKind {
-    pub const ALL: [JobKind; 2] = [JobKind::MintReading, JobKind::SweepUnminted];
+    pub const ALL: [JobKind; 3] = [
+        JobKind::MintReading,
+        JobKind::SweepUnminted,
+        JobKind::TriggerBatch,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             JobKind::MintReading => "MintReading",
             JobKind::SweepUnminted => "SweepUnminted",
+            JobKind::TriggerBatch => "TriggerBatch",
         }
     }
 }
@@ -45,12 +51,41 @@ impl Job {
         }
     }
 
-    /// One sweep for one tick of the clock, however many processes ask for it.
+    /// The same, at once and beside whatever job the reading has: `cause` names why, and comes once. That job may be
+    /// running this moment, or wait for a backoff that does not count any more; the ledger takes the reading once.
+    pub fn mint_reading_because(reading_id: Uuid, cause: &str) -> Job {
+        Job {
+            key: format!("{reading_id}:{cause}"),
+            ..Job::mint_reading(reading_id, None)
+        }
+    }
+
+    /// One sweep for one tick of the clock, however many processes ask for it; or for another cause that comes once.
     pub fn sweep(tick: &str) -> Job {
         Job {
             kind: JobKind::SweepUnminted,
             key: format!("sweep:{tick}"),
             arguments: json!({ "tick": tick }).to_string().into_bytes(),
+            run_at: None,
+        }
+    }
+}
+
+impl Job {
+    /// The sweep of a tick goes on with a new job: each run of a job is short.
+    pub fn sweep_on(tick: &str, batch: Uuid, slice: i32) -> Job {
+        Job {
+            key: format!("sweep:{batch}:{slice}"),
+            ..Job::sweep(tick)
+        }
+    }
+
+    /// An admin's batch, by its present slice: who hands it on to the next one enqueues that one's job.
+    pub fn trigger_batch(batch: Uuid, slice: i32) -> Job {
+        Job {
+            kind: JobKind::TriggerBatch,
+            key: format!("{batch}:{slice}"),
+            arguments: json!({ "batch_id": batch }).to_string().into_bytes(),
             run_at: None,
         }
     }
@@ -80,7 +115,8 @@ pub async fn enqueue(transaction: &mut PgConnection, jobs: &[Job]) -> sqlx::Resu
          -- One order for all writers: two batches that share keys never wait for each other in a circle.
          ORDER BY job_type, key
          ON CONFLICT (job_type, idempotency_key) DO UPDATE
-         SET status = 'Pending', run_at = EXCLUDED.run_at, attempts = 0,
+         -- The arguments too: the row may have died of unreadable ones.
+         SET status = 'Pending', job = EXCLUDED.job, run_at = EXCLUDED.run_at, attempts = 0,
              lock_by = NULL, lock_at = NULL, done_at = NULL
          WHERE jobs.status IN ('Done', 'Failed', 'Killed')",
     )
@@ -93,4 +129,46 @@ pub async fn enqueue(transaction: &mut PgConnection, jobs: &[Job]) -> sqlx::Resu
     .execute(transaction)
     .await?;
     Ok(())
+}
+
+/// Jobs woken in one transaction: bounds how long their rows are locked.
+const WOKEN_AT_ONCE: i64 = 2_000;
+
+/// Makes the jobs due now that were put off although nothing is wrong with their readings: what kept them is over. A reading
+/// whose own backoff is not over keeps its time. Bounded steps, so that workers begin with the first ones at once; gives the
+/// number of jobs.
+pub async fn wake_postponed(pool: &PgPool) -> sqlx::Result<u64> {
+    let mut woken = 0;
+    loop {
+        let mut transaction = pool.begin().await?;
+        let step = sqlx::query(
+            "UPDATE apalis.jobs AS job
+             SET status = 'Pending', attempts = 0, run_at = now(), lock_by = NULL, lock_at = NULL, done_at = NULL
+             WHERE job.id IN (
+                 SELECT postponed.id
+                 FROM apalis.jobs AS postponed
+                 JOIN readings AS reading ON reading.id::TEXT = postponed.idempotency_key
+                 WHERE postponed.job_type = 'MintReading'
+                   -- A job that was put off has failed for the queue; one that has failed for good was put off too often.
+                   AND postponed.status = 'Failed'
+                   AND reading.state = 'pending'
+                   AND reading.next_attempt_at <= now()
+                 LIMIT $1
+                 -- Another process may be waking them too.
+                 FOR UPDATE OF postponed SKIP LOCKED
+             )",
+        )
+        .bind(WOKEN_AT_ONCE)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if step > 0 {
+            super::notify(&mut transaction, super::Topic::OutboxAndJobs).await?;
+        }
+        transaction.commit().await?;
+        woken += step;
+        if step < WOKEN_AT_ONCE as u64 {
+            return Ok(woken);
+        }
+    }
 }

@@ -7,8 +7,9 @@
 
 mod event;
 mod job;
+mod listener;
 mod wake;
 
 pub use event::{Event, EventFields, EventType, publish};
-pub use job::{Job, JobKind, enqueue};
+pub use job::{Job, JobKind, enqueue, wake_postponed};
 pub use wake::{NOTIFY_CHANNEL, Topic, Wake, notify};

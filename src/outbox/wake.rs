@@ -1,12 +1,9 @@
 //! Wakes those who wait for committed work, in all processes, by one NOTIFY per transaction.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::postgres::PgListener;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 /// The one channel. Its payload says what to look at.
 pub const NOTIFY_CHANNEL: &str = "gridtokenx";
@@ -84,44 +81,24 @@ impl Wake {
         self.settings.subscribe()
     }
 
-    /// Listens until told to stop. A broken connection is opened again; whatever may have been missed meanwhile is
-    /// covered by waking everyone once after each connect.
-    pub async fn listen(self, pool: PgPool, stop: CancellationToken) {
-        const RECONNECT_DELAY: Duration = Duration::from_millis(500);
-        loop {
-            let ended = tokio::select! {
-                () = stop.cancelled() => return,
-                ended = self.listen_once(&pool) => ended,
-            };
-            if let Err(error) = ended {
-                tracing::warn!(%error, "the listening connection broke; connecting again");
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RECONNECT_DELAY) => {}
-            }
-        }
-    }
-
-    async fn listen_once(&self, pool: &PgPool) -> sqlx::Result<()> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen(NOTIFY_CHANNEL).await?;
+    /// Wakes everyone: something may have been missed.
+    pub(super) fn wake_all(&self) {
         for counter in [&self.outbox, &self.jobs, &self.feed, &self.settings] {
             counter.send_modify(|count| *count += 1);
         }
-        while let Some(notification) = listener.try_recv().await? {
-            let payload = notification.payload();
-            for (topic, counter) in [
-                ("outbox", &self.outbox),
-                ("jobs", &self.jobs),
-                ("feed", &self.feed),
-                ("settings", &self.settings),
-            ] {
-                if payload.split('+').any(|word| word == topic) {
-                    counter.send_modify(|count| *count += 1);
-                }
+    }
+
+    /// Wakes those whom the payload of a notification names.
+    pub(super) fn wake(&self, payload: &str) {
+        for (topic, counter) in [
+            ("outbox", &self.outbox),
+            ("jobs", &self.jobs),
+            ("feed", &self.feed),
+            ("settings", &self.settings),
+        ] {
+            if payload.split('+').any(|word| word == topic) {
+                counter.send_modify(|count| *count += 1);
             }
         }
-        Ok(())
     }
 }

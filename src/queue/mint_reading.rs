@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use apalis::prelude::{Data, TaskId};
-use chrono::{DateTime, Utc};
+use apalis::prelude::{BoxDynError, Data, TaskId};
+use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
+use super::payload::Payload;
 use super::workers::QueueContext;
 use crate::mint::{MintOutcome, MintPermission};
+use crate::outbox::JobKind;
 
-/// The whole payload: one that cannot be decoded would block its worker, so there is nothing in it that may change.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// The whole payload: a version that cannot read another's would lose its jobs, so there is nothing in it that may change.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MintReading {
     pub reading_id: Uuid,
 }
@@ -27,43 +30,77 @@ const LATER_MAX_SECS: f64 = 60.0;
 
 /// Runs the job. `Ok` ends it: the reading is submitted, paid, failed, or held back by an admin's setting.
 pub async fn mint_reading(
-    job: MintReading,
+    job: Payload<MintReading>,
     context: Data<Arc<QueueContext>>,
     task: TaskId,
-) -> Result<(), JobError> {
-    let outcome = guarded(context.job_limit, mint(&context, job.reading_id)).await;
-    let (reason, run_at) = match outcome {
-        Ok(MintOutcome::NotDue(at) | MintOutcome::RetryAt(at)) => {
-            ("its backoff".to_owned(), Some(at))
-        }
-        Ok(MintOutcome::NotNow(reason)) => (reason, None),
-        Ok(
-            MintOutcome::Submitted
-            | MintOutcome::Already(_)
-            | MintOutcome::Failed
-            | MintOutcome::Unknown,
-        ) => return Ok(()),
+) -> Result<(), BoxDynError> {
+    let ended = run(job, &context, &task.to_string()).await;
+    context.tally.finished_one();
+    ended
+}
+
+async fn run(
+    job: Payload<MintReading>,
+    context: &QueueContext,
+    id: &str,
+) -> Result<(), BoxDynError> {
+    let dead = |cause, reason: &str| Err(give_up(JobKind::MintReading, id, cause, reason));
+    let reading = match job {
+        Payload::Readable(job) => job.reading_id,
+        Payload::Unreadable(reason) => return dead(CauseOfDeath::UnreadablePayload, &reason),
+    };
+    if let Err(reason) = context.until_minting_is_worth_trying().await {
+        // Not more often and not later because it waited before: the circuit does the backing off.
+        let spread = rand::rng().random_range(500..1_500);
+        let soon = Utc::now() + TimeDelta::milliseconds(spread);
+        postpone(&context.pool, id, Some(soon)).await?;
+        return Err(JobError::Later(reason).into());
+    }
+    let (reason, run_at) = match guarded(context.job_limit, mint(context, reading)).await {
+        Ok(Answer::Held) => return Ok(()),
+        Ok(Answer::Minter(outcome)) => match outcome {
+            MintOutcome::NotDue(at) | MintOutcome::RetryAt(at) => {
+                ("its backoff".to_owned(), Some(at))
+            }
+            MintOutcome::NotNow(reason) | MintOutcome::AwaitsFunds(reason) => (reason, None),
+            MintOutcome::Submitted | MintOutcome::Already(_) | MintOutcome::Failed => return Ok(()),
+            MintOutcome::Unknown => {
+                let reason = format!("there is no reading {reading}");
+                return dead(CauseOfDeath::UnknownReading, &reason);
+            }
+        },
         Err(error) => {
-            tracing::error!(reading_id = %job.reading_id, %error, "job failed");
+            tracing::error!(reading_id = %reading, %error, "job failed");
             (error.to_string(), None)
         }
     };
-    postpone(&context.pool, &task.to_string(), run_at).await?;
-    Err(JobError::Later(reason))
+    postpone(&context.pool, id, run_at).await?;
+    Err(JobError::Later(reason).into())
 }
 
-async fn mint(context: &QueueContext, reading: Uuid) -> Result<MintOutcome, JobError> {
+/// What came of it.
+enum Answer {
+    /// An admin's setting holds it back: the toggle's sweep, or a trigger, comes back to it.
+    Held,
+    Minter(MintOutcome),
+}
+
+async fn mint(context: &QueueContext, reading: Uuid) -> Result<Answer, JobError> {
     crate::failpoint!("queue.picked");
     if context.is_held(reading).await? {
-        // The toggle's sweep, or a trigger, comes back to it.
-        return Ok(MintOutcome::Unknown);
+        return Ok(Answer::Held);
     }
-    Ok(context.minter.mint(reading, MintPermission::WhenDue).await)
+    let outcome = context.minter.mint(reading, MintPermission::WhenDue).await;
+    Ok(Answer::Minter(outcome))
 }
 
 /// apalis fetches a failed job again at its `run_at`: that is the durable timer. `None`: after a pause that grows with the
 /// job's runs.
-async fn postpone(pool: &PgPool, job: &str, run_at: Option<DateTime<Utc>>) -> sqlx::Result<()> {
+pub(super) async fn postpone(
+    pool: &PgPool,
+    job: &str,
+    run_at: Option<DateTime<Utc>>,
+) -> sqlx::Result<()> {
     let spread: f64 = rand::rng().random_range(0.5..1.0);
     sqlx::query(
         "UPDATE apalis.jobs

@@ -1,24 +1,41 @@
-//! The queue: apalis on Postgres, and the two jobs that it runs.
+//! The queue: apalis on Postgres, and the jobs that it runs.
 //!
-//! A job only says "look at this reading" or "look for stragglers": it may run twice, late, or never, and the ledger still
+//! A job only says "look at this reading", "look for stragglers", or "go on with this batch": it may run twice, late, or never, and the ledger still
 //! pays every reading once. What a job leaves undone the sweep finds.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `workers` | builds the workers, restarts them, drains them |
+//! | `source` | where a worker's jobs come from |
 //! | `wake_up` | when a worker looks for jobs: on NOTIFY, and by a slow poll |
-//! | `mint_reading`, `sweep` | the jobs |
+//! | `payload` | what a job carries; nothing in it stops a worker |
+//! | `mint_reading`, `sweep`, `trigger_batch` | the jobs |
+//! | `batch_run` | what the sweep and an admin's batch have in common |
+//! | `held` | readings that the toggle or the roll-out holds back |
 //! | `guarded` | time-out and panic of a handler, caught inside it |
+//! | `dead` | jobs that can never be run |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
+//! | `census` | which processes there are |
+//! | `tally` | how many jobs this process has finished |
 //! | `prune` | finished jobs are dropped |
 
+mod batch_run;
+mod census;
+mod dead;
 mod guarded;
+mod held;
 mod mint_reading;
+mod payload;
 mod process;
 mod prune;
+mod source;
 mod sweep;
+mod tally;
+mod trigger_batch;
 mod wake_up;
 mod workers;
 
+pub use census::{ProcessView, processes};
 pub use process::{ProcessError, ProcessLock};
+pub use tally::JobTally;
 pub use workers::{QueueContext, Workers};

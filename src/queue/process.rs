@@ -1,22 +1,33 @@
 //! Which processes are alive, told by Postgres itself.
 //!
 //! Each process holds a session advisory lock named after its number. A lock that anybody can take belongs to a process
-//! that is gone, and its jobs are handed back within seconds, whatever clocks and heartbeats say.
+//! that is gone, and its jobs are handed back within seconds, whatever clocks and heartbeats say. The server ends a session
+//! that says nothing for [`IDLE_LIMIT`], so a process that stands still loses its lock too. When it wakes up it enters
+//! itself again: its jobs may run twice then, which the ledger bears.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::ProcessRole;
+
 /// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
-const LOCK_CLASS: i32 = 1_735_680_884;
+pub(super) const LOCK_CLASS: i32 = 1_735_680_884;
 /// How often the lock's connection is tried, and dead processes are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The server ends a session that says nothing for so long.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// With the pause before it, still below [`IDLE_LIMIT`].
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// Opening the lock's connection and taking the lock.
+const ENTER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why this process could not enter itself.
 #[derive(Debug, Error)]
@@ -30,34 +41,41 @@ pub enum ProcessError {
 pub struct ProcessLock {
     number: i32,
     worker_prefix: String,
+    role: ProcessRole,
     /// Name of the worker that runs now, by kind.
     workers: Arc<Mutex<HashMap<&'static str, String>>>,
+    /// Workers that were ever started here.
+    workers_started: Arc<AtomicUsize>,
 }
 
 impl ProcessLock {
     /// Enters this process under a name that was never used before.
-    pub async fn enter(pool: &PgPool) -> Result<ProcessLock, ProcessError> {
+    pub async fn enter(pool: &PgPool, role: ProcessRole) -> Result<ProcessLock, ProcessError> {
         let worker_prefix = format!("gridtokenx-{:016x}", rand::rng().random::<u64>());
         let number: i64 = sqlx::query_scalar(
-            "INSERT INTO processes (worker_prefix, pid)
-             VALUES ($1, $2)
+            "INSERT INTO processes (worker_prefix, pid, role)
+             VALUES ($1, $2, $3)
              RETURNING number",
         )
         .bind(&worker_prefix)
         .bind(std::process::id() as i32)
+        .bind(role.as_str())
         .fetch_one(pool)
         .await?;
         Ok(ProcessLock {
             number: number as i32,
             worker_prefix,
+            role,
             workers: Arc::default(),
+            workers_started: Arc::default(),
         })
     }
 
-    /// The name of a worker that starts: unique for each process start and each restart of the worker within it. What an
-    /// earlier worker of its kind had claimed is handed back from now on.
-    pub fn worker_name(&self, kind: &'static str, restart: usize) -> String {
-        let name = format!("{}-{kind}-{restart}", self.worker_prefix);
+    /// The name of a worker that starts: never used before, in this process or another. What an earlier worker of its kind
+    /// had claimed is handed back from now on.
+    pub fn worker_name(&self, kind: &'static str) -> String {
+        let start = self.workers_started.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{kind}-{start}", self.worker_prefix);
         self.workers().insert(kind, name.clone());
         name
     }
@@ -68,27 +86,35 @@ impl ProcessLock {
     }
 
     /// Holds the lock on a connection of its own, opened again when it breaks, and hands back the jobs of dead processes.
-    /// A break lets the others take this process for dead: its jobs then run twice, which the ledger bears.
     pub async fn keep(self, options: PgConnectOptions, pool: PgPool, stop: CancellationToken) {
+        // Side by side: a pool that is used up for a while must not cost the lock.
+        let kept = async { tokio::join!(self.keep_lock(&options), self.keep_looking(&pool)) };
+        stop.run_until_cancelled(kept).await;
+    }
+
+    async fn keep_lock(&self, options: &PgConnectOptions) {
         let mut connection: Option<PgConnection> = None;
         loop {
-            connection = match self.hold(connection.take(), &options).await {
+            connection = match self.hold(connection.take(), options).await {
                 Ok(held) => Some(held),
                 Err(error) => {
                     tracing::warn!(%error, "the connection that marks this process alive broke; opening it again");
                     None
                 }
             };
-            if let Err(error) = self.hand_back_jobs_of_earlier_workers(&pool).await {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn keep_looking(&self, pool: &PgPool) {
+        loop {
+            if let Err(error) = self.hand_back_jobs_of_earlier_workers(pool).await {
                 tracing::debug!(%error, "could not look for jobs of earlier workers");
             }
-            if let Err(error) = self.hand_back_jobs_of_the_dead(&pool).await {
+            if let Err(error) = self.hand_back_jobs_of_the_dead(pool).await {
                 tracing::debug!(%error, "could not look for dead processes");
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -98,17 +124,41 @@ impl ProcessLock {
         options: &PgConnectOptions,
     ) -> sqlx::Result<PgConnection> {
         if let Some(mut connection) = connection {
-            tokio::time::timeout(LOOK_EVERY, connection.ping())
+            tokio::time::timeout(PING_LIMIT, connection.ping())
                 .await
                 .map_err(|_| sqlx::Error::PoolTimedOut)??;
             return Ok(connection);
         }
+        tokio::time::timeout(ENTER_LIMIT, self.lock(options))
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    async fn lock(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
         let mut connection = options.connect().await?;
+        connection
+            .execute(sqlx::AssertSqlSafe(format!(
+                "SET idle_session_timeout = {}",
+                IDLE_LIMIT.as_millis()
+            )))
+            .await?;
         sqlx::query("SELECT pg_advisory_lock($1, $2)")
             .bind(LOCK_CLASS)
             .bind(self.number)
             .execute(&mut connection)
             .await?;
+        // Whoever took this process for dead has forgotten it; with the lock, nobody does so from here on.
+        sqlx::query(
+            "INSERT INTO processes (number, worker_prefix, pid, role)
+             VALUES ($1, $2, $3, $4)
+             ON CONFLICT (number) DO NOTHING",
+        )
+        .bind(i64::from(self.number))
+        .bind(&self.worker_prefix)
+        .bind(std::process::id() as i32)
+        .bind(self.role.as_str())
+        .execute(&mut connection)
+        .await?;
         Ok(connection)
     }
 

@@ -7,7 +7,7 @@ const JOBS_PER_STEP: i64 = 2_000;
 /// Statements in one sweep at most.
 const STEPS: usize = 50;
 
-/// Drops jobs that ended more than ten minutes ago, and workers that nothing points to any more. Returns the jobs.
+/// Drops jobs that ended more than ten minutes ago, dead ones after a week (a person is to see them), and workers that nothing points to any more. Returns the jobs.
 pub async fn prune_finished_jobs(pool: &PgPool) -> sqlx::Result<u64> {
     let mut pruned = 0;
     for _ in 0..STEPS {
@@ -16,8 +16,9 @@ pub async fn prune_finished_jobs(pool: &PgPool) -> sqlx::Result<u64> {
              WHERE id IN (
                  SELECT id
                  FROM apalis.jobs
-                 WHERE (status IN ('Done', 'Killed') OR (status = 'Failed' AND attempts >= max_attempts))
-                   AND done_at < now() - INTERVAL '10 minutes'
+                 WHERE ((status = 'Done' OR (status = 'Failed' AND attempts >= max_attempts))
+                        AND done_at < now() - INTERVAL '10 minutes')
+                    OR (status = 'Killed' AND done_at < now() - INTERVAL '7 days')
                  LIMIT $1
                  FOR UPDATE SKIP LOCKED
              )",

@@ -1,30 +1,35 @@
 //! `SweepUnminted`: finds the stragglers and hands them to the same Minter.
 //!
 //! A straggler is pending, due, rolled out, and has no live job: its job was lost or used up, or it arrived while
-//! auto-mint was off. Every process' clock ticks, but a tick is one job whose key is its moment, so it runs once.
+//! auto-mint was off. Every process' clock ticks, but a tick is one job whose key is its moment, and one row of `batches`, so
+//! it runs once; and a lock keeps sweeps from overlapping. A sweep that is not ended, because there is much to do or its
+//! process died, is gone on with by whatever sweep comes next.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use apalis::prelude::{BoxDynError, Data};
+use apalis::prelude::{BoxDynError, Data, TaskId};
 use apalis_cron::{Schedule, Tick};
-use chrono::Utc;
-use futures_util::future::join_all;
+use chrono::{TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
-use uuid::Uuid;
+use tokio::time::Instant;
 
+use super::batch_run::{SLICE, SliceEnd, go_on, run_slice};
+use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
+use super::mint_reading::postpone;
+use super::payload::Payload;
 use super::prune::prune_finished_jobs;
 use super::workers::QueueContext;
-use crate::mint::{MintOutcome, MintPermission};
-use crate::outbox::{self, Job, Topic};
+use crate::admin::batches;
+use crate::holder::{HolderLock, hold_once};
+use crate::outbox::{self, Job, JobKind, Topic};
 use crate::readings;
 use crate::telemetry::names;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SweepUnminted {
-    /// The moment that it was due, seconds since 1970.
+    /// The moment that it was due, seconds since 1970; or what else asked for it.
     pub tick: String,
 }
 
@@ -40,12 +45,29 @@ impl<Tz> Schedule<Tz> for EverySecs {
     }
 }
 
-/// Puts the tick's job into the queue; the second process that tries finds it there.
+/// Puts the tick's job into the queue; the second process that tries finds it there. While one waits, because all workers
+/// are busy, no other is added: ticks that were missed are not made up. One that nobody takes for minutes does not count:
+/// something is wrong with it, and it must not stop the clock.
 pub async fn enqueue_sweep(
     tick: Tick,
     context: Data<Arc<QueueContext>>,
 ) -> Result<(), BoxDynError> {
     let mut transaction = context.pool.begin().await?;
+    let one_waits: bool = sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT
+             FROM apalis.jobs
+             WHERE job_type = $1
+               AND status = 'Pending'
+               AND run_at > now() - INTERVAL '5 minutes'
+         )",
+    )
+    .bind(JobKind::SweepUnminted.as_str())
+    .fetch_one(&mut *transaction)
+    .await?;
+    if one_waits {
+        return Ok(());
+    }
     let job = Job::sweep(&tick.get_timestamp().to_string());
     outbox::enqueue(&mut transaction, &[job]).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
@@ -53,94 +75,96 @@ pub async fn enqueue_sweep(
     Ok(())
 }
 
-/// Runs one sweep.
+/// Runs one sweep, or a slice of it.
 pub async fn sweep_unminted(
-    job: SweepUnminted,
+    job: Payload<SweepUnminted>,
     context: Data<Arc<QueueContext>>,
-) -> Result<(), JobError> {
-    let swept = guarded(context.sweep_limit, sweep(&context)).await;
-    metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS).set(Utc::now().timestamp() as f64);
+    task: TaskId,
+) -> Result<(), BoxDynError> {
+    let job = match job {
+        Payload::Readable(job) => job,
+        Payload::Unreadable(reason) => {
+            let (kind, cause) = (JobKind::SweepUnminted, CauseOfDeath::UnreadablePayload);
+            return Err(give_up(kind, &task.to_string(), cause, &reason));
+        }
+    };
+    let swept = guarded(context.sweep_limit, sweep(&context, &job.tick)).await;
+    context.tally.finished_one();
     match swept {
-        Ok(0) => Ok(()),
-        Ok(submitted) => {
-            tracing::info!(tick = job.tick, submitted, "sweep minted stragglers");
+        Ok(Swept::Done) => {
+            metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS)
+                .set(Utc::now().timestamp() as f64);
             Ok(())
         }
-        // Not run again: the next tick finds what this one left.
+        Ok(Swept::NotNeeded) => Ok(()),
+        Ok(Swept::Later) => {
+            let soon = Utc::now() + AFTER_ANOTHER;
+            postpone(&context.pool, &task.to_string(), Some(soon)).await?;
+            Err(JobError::Later("another sweep runs".to_owned()).into())
+        }
+        // Not run again: the next tick goes on with what this one left.
         Err(error) => {
-            tracing::warn!(tick = job.tick, %error, "sweep ended early");
+            tracing::warn!(tick = job.tick, %error, "sweep interrupted");
             Ok(())
         }
     }
 }
 
-async fn sweep(context: &QueueContext) -> Result<u64, JobError> {
+/// A sweep that somebody asked for waits so long for the one that runs.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// And then comes back after.
+const AFTER_ANOTHER: TimeDelta = TimeDelta::seconds(1);
+
+/// What became of a sweep's job.
+enum Swept {
+    Done,
+    /// Another sweep runs, or this tick is swept.
+    NotNeeded,
+    /// Another sweep runs, which may have passed by what this one is for.
+    Later,
+}
+
+async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
     crate::failpoint!("queue.sweep");
-    let mut submitted = 0;
-    let mut after = Uuid::nil();
-    loop {
-        let page = stragglers(context, after).await?;
-        let Some(last) = page.last() else {
-            break;
-        };
-        after = *last;
-        let outcomes = join_all(
-            page.iter()
-                .map(|reading| context.minter.mint(*reading, MintPermission::WhenDue)),
-        )
-        .await;
-        submitted += outcomes
-            .iter()
-            .filter(|outcome| **outcome == MintOutcome::Submitted)
-            .count() as u64;
-        let refused = outcomes.iter().find_map(|outcome| match outcome {
-            MintOutcome::NotNow(reason) => Some(reason.clone()),
-            _ => None,
-        });
-        if let Some(reason) = refused {
-            return Err(JobError::Later(reason));
-        }
-    }
-    tidy(&context.pool, context.reading_max_age).await?;
-    Ok(submitted)
-}
-
-/// Old jobs and old overlap guards go; neither is needed by anything that can still arrive.
-async fn tidy(pool: &PgPool, reading_max_age: Duration) -> Result<(), JobError> {
-    prune_finished_jobs(pool).await?;
-    readings::prune_metered_intervals(pool, reading_max_age).await?;
-    Ok(())
-}
-
-/// One page of stragglers in the order of their ids: memory does not grow with the backlog.
-async fn stragglers(context: &QueueContext, after: Uuid) -> Result<Vec<Uuid>, JobError> {
-    let auto_mint = context.settings.current();
-    if !auto_mint.auto_mint_enabled {
-        return Ok(Vec::new());
-    }
-    let page = sqlx::query_scalar(
-        "SELECT reading.id
-         FROM readings AS reading
-         JOIN meters AS meter ON meter.id = reading.meter
-         WHERE reading.state = 'pending'
-           AND reading.next_attempt_at <= now()
-           AND reading.id > $1
-           AND meter.rollout_bucket < $2
-           AND NOT EXISTS (
-               SELECT
-               FROM apalis.jobs AS job
-               WHERE job.job_type = 'MintReading'
-                 AND job.idempotency_key = reading.id::TEXT
-                 AND (job.status IN ('Pending', 'Queued', 'Running')
-                      OR (job.status = 'Failed' AND job.attempts < job.max_attempts))
-           )
-         ORDER BY reading.id
-         LIMIT $3",
+    let until = Instant::now() + SLICE;
+    let due = tick.parse::<i64>().ok();
+    let patience = due.map_or(PATIENCE, |_| Duration::ZERO);
+    let swept = hold_once(
+        &context.connect,
+        HolderLock::Sweep,
+        patience,
+        &context.stop,
+        |held| async move {
+            let Some(batch) = batches::begin_sweep(&context.pool, due).await? else {
+                return Ok(Swept::NotNeeded);
+            };
+            let (id, slice) = (batch.id, batch.slice);
+            match run_slice(context, batch, until, held).await? {
+                SliceEnd::Ended => tidy(context).await?,
+                SliceEnd::GoesOn { idle } => {
+                    let job = |next| Job::sweep_on(tick, id, next);
+                    go_on(context, id, slice, Some(idle), job).await?;
+                }
+            }
+            Ok::<_, JobError>(Swept::Done)
+        },
     )
-    .bind(after)
-    .bind(auto_mint.auto_mint_percentage)
-    .bind(i64::from(context.sweep_batch_size))
-    .fetch_all(&context.pool)
-    .await?;
-    Ok(page)
+    .await?
+    .transpose()?;
+    Ok(match (swept, due) {
+        (Some(swept), _) => swept,
+        (None, Some(_)) => Swept::NotNeeded,
+        (None, None) => Swept::Later,
+    })
+}
+
+/// Old jobs, batches and overlap guards go; none is needed by anything that can still arrive. Batches that lost their job
+/// get another.
+async fn tidy(context: &QueueContext) -> Result<(), JobError> {
+    let pool = &context.pool;
+    batches::rescue(pool).await?;
+    prune_finished_jobs(pool).await?;
+    batches::prune(pool).await?;
+    readings::prune_metered_intervals(pool, context.reading_max_age).await?;
+    Ok(())
 }

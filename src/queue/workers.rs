@@ -4,69 +4,66 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apalis::prelude::{Monitor, WorkerBuilder, WorkerBuilderExt};
-use apalis_core::backend::ext::poll_strategy::PollWith;
 use apalis_cron::CronScheduler;
-use apalis_postgres::{Config, PostgresStorage};
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
+use super::source::{RESTART_DELAY, source};
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
-use super::wake_up::WakeUp;
+use super::tally::JobTally;
+use super::trigger_batch::{TriggerBatch, trigger_batch};
 use crate::admin::SettingsWatch;
+use crate::chain::Circuit;
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
 
 /// What the handlers work with.
 pub struct QueueContext {
     pub pool: PgPool,
+    /// For connections that hold a lock.
+    pub connect: PgConnectOptions,
     pub minter: Minter,
     pub settings: SettingsWatch,
+    /// Whether the chain lets anything be minted.
+    pub circuit: Circuit,
+    /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit any more.
+    pub stop: CancellationToken,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
     pub sweep_limit: Duration,
-    /// Readings claimed per sweep step.
+    /// Readings that a batch claims per step.
     pub sweep_batch_size: u32,
     pub sweep_every_secs: u64,
     pub reading_max_age: Duration,
     /// `MintReading` jobs that run at once: enough for all batches in flight to be full.
     pub concurrency: usize,
+    /// For the last line of the log.
+    pub tally: JobTally,
 }
+
+/// How long a job holds its place while the circuit is open. The places are all taken then, so the backlog stays where it
+/// is, due and untouched, and goes on the moment the circuit closes; and not for long, so that another process, whose circuit
+/// may be closed, gets the job.
+const HOLD: Duration = Duration::from_secs(10);
 
 impl QueueContext {
-    /// Whether auto-mint is off, or the reading's meter is not rolled out yet.
-    pub async fn is_held(&self, reading: Uuid) -> sqlx::Result<bool> {
-        let auto_mint = self.settings.current();
-        if !auto_mint.auto_mint_enabled {
-            return Ok(true);
+    /// Waits a little while the circuit is open; then the reason.
+    pub async fn until_minting_is_worth_trying(&self) -> Result<(), String> {
+        tokio::select! {
+            closed = self.circuit.until_closed(HOLD) => closed,
+            () = self.stop.cancelled() => self.circuit.view().allows_minting(),
         }
-        if auto_mint.auto_mint_percentage >= 100 {
-            return Ok(false);
-        }
-        let bucket: Option<i16> = sqlx::query_scalar(
-            "SELECT meter.rollout_bucket
-             FROM readings AS reading
-             JOIN meters AS meter ON meter.id = reading.meter
-             WHERE reading.id = $1",
-        )
-        .bind(reading)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(bucket.is_some_and(|bucket| bucket >= auto_mint.auto_mint_percentage))
+    }
+
+    /// Pages of a batch that are in the Minter at once: together no more than fill all batches in flight.
+    pub fn pages_at_once(&self) -> usize {
+        (self.concurrency / self.sweep_batch_size.max(1) as usize).max(1)
     }
 }
-
-/// Due retries and jobs that were handed back raise no notification: the poll finds them.
-const POLL_EVERY: Duration = Duration::from_secs(1);
-/// A worker is taken for dead after this many missed heartbeats: 180 s, three times a handler's hard limit. Dead
-/// *processes* are noticed within seconds by their lock.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
-const MISSED_HEARTBEATS: usize = 12;
-/// How long a worker that ended with an error (the database went away) waits before it starts again.
-const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 /// The queue's workers in this process.
 pub struct Workers {
@@ -84,10 +81,9 @@ impl Workers {
         }
     }
 
-    /// Runs until told to stop, then lets running handlers finish within `drain_limit` and hands back the rest.
+    /// Runs until told to stop, then lets running handlers finish within `drain_limit`. Jobs that are still claimed then are
+    /// handed back by [`ProcessLock::leave`].
     pub async fn run(self, stop: CancellationToken, drain_limit: Duration) {
-        let pool = self.context.pool.clone();
-        let process = self.process.clone();
         while !stop.is_cancelled() {
             let told = stop.clone();
             let ended = self
@@ -105,52 +101,64 @@ impl Workers {
                 () = tokio::time::sleep(RESTART_DELAY) => {}
             }
         }
-        match process.leave(&pool).await {
-            Ok(jobs) => tracing::info!(jobs, "queue drained; jobs handed back"),
-            Err(error) => tracing::warn!(
-                %error,
-                "claimed jobs could not be handed back; other processes do it within seconds"
-            ),
-        }
     }
 
     fn monitor(&self, drain_limit: Duration) -> Monitor {
         let minting = {
-            let (context, process, wake) = (
-                Arc::clone(&self.context),
-                self.process.clone(),
-                self.wake.clone(),
-            );
+            let (context, process, wake) = self.parts();
             move |restart: usize| {
-                let storage = PostgresStorage::<MintReading>::new(&context.pool)
-                    .with_config(config(JobKind::MintReading, context.concurrency));
-                WorkerBuilder::new(process.worker_name("mint", restart))
-                    .backend(PollWith::new(storage, WakeUp::new(wake.jobs(), POLL_EVERY)))
+                let (kind, jobs) = (JobKind::MintReading, context.concurrency);
+                WorkerBuilder::new(process.worker_name("mint"))
+                    .backend(source::<MintReading>(
+                        &context.pool,
+                        &wake,
+                        kind,
+                        jobs,
+                        restart,
+                    ))
                     .data(Arc::clone(&context))
-                    .concurrency(context.concurrency)
+                    .concurrency(jobs)
                     .build(mint_reading)
             }
         };
         let sweeping = {
-            let (context, process, wake) = (
-                Arc::clone(&self.context),
-                self.process.clone(),
-                self.wake.clone(),
-            );
+            let (context, process, wake) = self.parts();
             move |restart: usize| {
-                let storage = PostgresStorage::<SweepUnminted>::new(&context.pool)
-                    .with_config(config(JobKind::SweepUnminted, 1));
-                WorkerBuilder::new(process.worker_name("sweep", restart))
-                    .backend(PollWith::new(storage, WakeUp::new(wake.jobs(), POLL_EVERY)))
+                let kind = JobKind::SweepUnminted;
+                WorkerBuilder::new(process.worker_name("sweep"))
+                    .backend(source::<SweepUnminted>(
+                        &context.pool,
+                        &wake,
+                        kind,
+                        1,
+                        restart,
+                    ))
                     .data(Arc::clone(&context))
                     .concurrency(1)
                     .build(sweep_unminted)
             }
         };
-        let ticking = {
-            let (context, process) = (Arc::clone(&self.context), self.process.clone());
+        let triggering = {
+            let (context, process, wake) = self.parts();
             move |restart: usize| {
-                WorkerBuilder::new(process.worker_name("tick", restart))
+                let kind = JobKind::TriggerBatch;
+                WorkerBuilder::new(process.worker_name("trigger"))
+                    .backend(source::<TriggerBatch>(
+                        &context.pool,
+                        &wake,
+                        kind,
+                        1,
+                        restart,
+                    ))
+                    .data(Arc::clone(&context))
+                    .concurrency(1)
+                    .build(trigger_batch)
+            }
+        };
+        let ticking = {
+            let (context, process, _) = self.parts();
+            move |_| {
+                WorkerBuilder::new(process.worker_name("tick"))
                     .backend(CronScheduler::new(EverySecs(context.sweep_every_secs)))
                     .data(Arc::clone(&context))
                     .build(enqueue_sweep)
@@ -159,6 +167,7 @@ impl Workers {
         Monitor::new()
             .register(minting)
             .register(sweeping)
+            .register(triggering)
             .register(ticking)
             .shutdown_timeout(drain_limit)
             // The database may be away for a while: the worker comes back, under a new name.
@@ -167,15 +176,12 @@ impl Workers {
                 true
             })
     }
-}
 
-fn config(kind: JobKind, batch: usize) -> Config {
-    Config::default()
-        .queue(kind.as_str())
-        // Never above the concurrency: acknowledgements wait while the fetch buffer is not empty.
-        .batch_size(batch)
-        .heartbeat_interval(HEARTBEAT_EVERY)
-        .missed_heartbeats(MISSED_HEARTBEATS)
-        // Also what makes a finished job acknowledged at all.
-        .persist_results(true)
+    fn parts(&self) -> (Arc<QueueContext>, ProcessLock, Wake) {
+        (
+            Arc::clone(&self.context),
+            self.process.clone(),
+            self.wake.clone(),
+        )
+    }
 }

@@ -17,6 +17,8 @@ pub struct Metric {
     pub kind: Kind,
     /// Label name and its values; empty for a metric without label.
     pub label: Option<(&'static str, &'static [&'static str])>,
+    /// It has a label `endpoint` whose values are the configured endpoints' names: it exists from the first look at them.
+    pub by_endpoint: bool,
     pub help: &'static str,
 }
 
@@ -41,13 +43,20 @@ pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
     "gridtokenx_sweep_last_finished_timestamp_seconds";
 // Queue
 pub const QUEUE_JOBS: &str = "gridtokenx_queue_jobs";
+pub const QUEUE_DEAD_JOBS: &str = "gridtokenx_queue_dead_jobs_total";
 pub const QUEUE_OLDEST_DUE_AGE_SECONDS: &str = "gridtokenx_queue_oldest_due_age_seconds";
+pub const LISTENER_CONNECTED: &str = "gridtokenx_listener_connected";
+pub const LISTENER_BROKEN: &str = "gridtokenx_listener_broken_total";
 // Ledger and chain
 pub const LEDGER_BREAKER_OPEN: &str = "gridtokenx_ledger_breaker_open";
 pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
 pub const CHAIN_BREAKER_OPEN: &str = "gridtokenx_chain_breaker_open";
 pub const FEE_PAYER_BALANCE_LAMPORTS: &str = "gridtokenx_fee_payer_balance_lamports";
 pub const FEE_PAYER_RUNWAY_SECONDS: &str = "gridtokenx_fee_payer_runway_seconds";
+pub const RPC_CALLS: &str = "gridtokenx_rpc_calls_total";
+pub const RPC_ENDPOINT_HEIGHT: &str = "gridtokenx_rpc_endpoint_height";
+pub const RPC_ENDPOINT_LAG_BLOCKS: &str = "gridtokenx_rpc_endpoint_lag_blocks";
+pub const RPC_ENDPOINT_HEALTHY: &str = "gridtokenx_rpc_endpoint_healthy";
 pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
 // Feed
 pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
@@ -74,6 +83,25 @@ pub const STAGES: &[&str] = &[
     "delivered",
 ];
 
+/// Values of the label `method` of calls to RPC endpoints: what this service calls, and one for the rest.
+pub const RPC_METHODS: &[&str] = &[
+    "getAccountInfo",
+    "getBlock",
+    "getBlockHeight",
+    "getBlocks",
+    "getGenesisHash",
+    "getHealth",
+    "getLatestBlockhash",
+    "getMultipleAccounts",
+    "getSignatureStatuses",
+    "getSignaturesForAddress",
+    "getSlot",
+    "getTransaction",
+    "sendTransaction",
+    "simulateTransaction",
+    "other",
+];
+
 /// Values of the label `coalescer`.
 pub const COALESCERS: &[&str] = &["intake", "refusals", "mint"];
 
@@ -85,6 +113,17 @@ const fn plain(name: &'static str, kind: Kind, help: &'static str) -> Metric {
         name,
         kind,
         label: None,
+        by_endpoint: false,
+        help,
+    }
+}
+
+const fn by_endpoint(name: &'static str, kind: Kind, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind,
+        label: None,
+        by_endpoint: true,
         help,
     }
 }
@@ -100,6 +139,7 @@ const fn labelled(
         name,
         kind,
         label: Some((label, values)),
+        by_endpoint: false,
         help,
     }
 }
@@ -124,13 +164,20 @@ pub const ALL: &[Metric] = &[
     labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
     plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
-    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error (from the database)."),
+    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "dead"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error; and those that can never be run, kept for a week (from the database)."),
+    labelled(QUEUE_DEAD_JOBS, Counter, "cause", &["unreadable_row", "unreadable_payload", "unknown_reading"], "Jobs that this process found it can never run."),
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
+    plain(LISTENER_CONNECTED, Gauge, "1 while notifications of the database reach this process; without them work is found by polling."),
+    labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open and heard nothing."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
     plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
-    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while no RPC endpoint answers this process."),
+    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no endpoint of use, an empty fee payer, an unknown mint."),
     plain(FEE_PAYER_BALANCE_LAMPORTS, Gauge, "Balance of the fee payer as this process saw it last."),
-    plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known."),
+    plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 before it is known (from the database)."),
+    by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an answer that is one), unreachable, rate_limited (429), held (not made, the endpoint had asked for a pause)."),
+    by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
+    by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks that the endpoint is below the highest height that any endpoint told."),
+    by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not asked for a pause."),
     plain(FEES_PAID_LAMPORTS, Counter, "Fees and token-account rent of confirmed mint transactions."),
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),

@@ -225,6 +225,8 @@ async fn status_and_metrics_tell_what_waits_and_why() {
         "held ones wait for a person"
     );
     assert_eq!(told["breaker"]["state"], "closed");
+    assert_eq!(told["configuration"]["SHUTDOWN_TIMEOUT_SECS"], "20");
+    assert_eq!(told["configuration"]["DATABASE_URL"], "***");
     eventually("the scrape shows it", async || {
         (metric(&api, "gridtokenx_unminted_readings_count").await == 3.0).then_some(())
     })
@@ -251,6 +253,66 @@ async fn status_and_metrics_tell_what_waits_and_why() {
         .await
         .ok();
     assert_eq!(told["auto_mint_enabled"], true);
+    assert!(grid.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_by_state_sum_to_the_accepted_readings_at_every_moment() {
+    let mut grid = Grid::start_with(&[("MINT_LINGER_MS", "1")]).await;
+    let meter = grid.meter().await;
+    let counted_right = async || -> bool {
+        // One statement, one moment.
+        sqlx::query_scalar(
+            "SELECT (SELECT json_object_agg(state, readings) FROM (
+                         SELECT state, sum(readings) AS readings
+                         FROM (
+                             SELECT state, readings FROM reading_counts
+                             UNION ALL
+                             SELECT state, change FROM reading_count_changes
+                         ) AS counted
+                         GROUP BY state
+                         HAVING sum(readings) <> 0
+                         ORDER BY state
+                     ) AS told)::TEXT
+                    IS NOT DISTINCT FROM
+                    (SELECT json_object_agg(state, readings) FROM (
+                         SELECT state, count(*) AS readings FROM readings GROUP BY state ORDER BY state
+                     ) AS true_counts)::TEXT",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap()
+    };
+    let minting = async {
+        for _ in 0..30 {
+            meter.report("1").await;
+        }
+        grid.until_count("finalized", 30).await;
+    };
+    let looking = async {
+        loop {
+            assert!(counted_right().await);
+        }
+    };
+    tokio::select! {
+        () = minting => {}
+        () = looking => {}
+    }
+    let folded = async || {
+        let changes: i64 = sqlx::query_scalar("SELECT count(*) FROM reading_count_changes")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        changes == 0
+    };
+    grid.until("the changes are folded", folded).await;
+    let told = grid
+        .admin()
+        .get("/api/admin/tokenization/status")
+        .await
+        .ok();
+    assert_eq!(told["accepted_readings_count"], 30);
+    assert_eq!(told["readings_by_state"]["finalized"], 30);
     assert!(grid.stop().await);
 }
 

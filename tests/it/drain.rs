@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use gridtokenx::meters::Role;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Server, Verdict};
+use crate::support::{Ears, Grid, Proxy, Server, Verdict, wait};
 
 /// Clients that submit until told to stop; gives the ids of the readings that were answered.
 async fn submit_until(server: &Server, stop: Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<String>> {
@@ -160,4 +163,196 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     assert!(!status.success(), "cut short");
     proxy.forward_everything();
     nothing_is_lost(&grid, &answered).await;
+}
+
+/// The numbers of the one line at the end of a drain.
+fn last_words(server: &Server) -> std::collections::HashMap<String, String> {
+    let log = server.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("drained"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    lines[0]
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_and_tells_all() {
+    const LIMIT: Duration = Duration::from_secs(8);
+    const READINGS: usize = 30;
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let grid = Grid::on_chain(&proxy.url, &[]).await;
+    let limit = LIMIT.as_secs().to_string();
+    let mut server = grid
+        .spawn(&[("SHUTDOWN_TIMEOUT_SECS", &limit), ("LOG_LEVEL", "info")])
+        .await;
+    let api = server.user("prosumer");
+    let meter = api.meter().await;
+    proxy.obey(|method, _| match method {
+        "simulateTransaction" | "sendTransaction" => Verdict::Hang,
+        _ => Verdict::Forward,
+    });
+    let submissions: Vec<_> = (0..READINGS)
+        .map(|_| meter.next_submission("0.01"))
+        .collect();
+    api.post(
+        "/api/meters/submit-readings",
+        &json!({ "readings": submissions }),
+    )
+    .await
+    .ok();
+    grid.until("all jobs are claimed, and hang", async || {
+        claimed_jobs(&grid).await == READINGS as i64
+    })
+    .await;
+    let (mut ears, _) = Ears::of(&server.api_url, "prosumer", Role::User).await;
+    let address = server.api_url.strip_prefix("http://").unwrap().to_owned();
+    let mut events = say(
+        &address,
+        &format!(
+            "GET /api/events/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+            api.token
+        ),
+    )
+    .await;
+    until_heard(&mut events, "event: hello").await;
+    let half_head = say(&address, "POST /api/meters/submit-read").await;
+    let half_body = say(
+        &address,
+        &format!(
+            "POST /api/meters/submit-reading HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\ncontent-length: 100\r\n\r\n{{",
+            api.token
+        ),
+    )
+    .await;
+
+    let began = Instant::now();
+    server.signal(Signal::SIGTERM);
+    grid.until("readiness is 503 on new connections", async || {
+        let ready = server.admin().get("/health/ready").await;
+        ready.status == 503 && ready.body["checks"]["shutdown"]["status"] == "unavailable"
+    })
+    .await;
+    assert_eq!(server.admin().get("/health/live").await.status, 200);
+    let late = api
+        .post("/api/meters/submit-reading", &meter.next_submission("0.01"))
+        .await;
+    assert_eq!(late.status, 503, "{late:?}");
+    assert_eq!(ears.closed().await.0, 1001, "going away");
+    until_ended(events).await;
+    let status = server.ended().await;
+    let took = began.elapsed();
+
+    assert!(status.success(), "{status}");
+    assert!(took < LIMIT + Duration::from_secs(3), "{took:?}");
+    assert_eq!(claimed_jobs(&grid).await, 0, "claimed jobs are handed back");
+    drop((half_head, half_body));
+    let told = last_words(&server);
+    for (name, expected) in [
+        ("complete", "false"),
+        ("jobs_finished", "0"),
+        ("jobs_handed_back", "30"),
+        ("transactions_left", "0"),
+        // The body that never came.
+        ("connections_cut", "1"),
+    ] {
+        assert_eq!(told[name], expected, "{name} in {told:?}");
+    }
+    let closed: usize = told["connections_closed"].parse().unwrap();
+    assert!(
+        closed >= 3,
+        "WebSocket, event stream, half a head: {told:?}"
+    );
+    proxy.forward_everything();
+    nothing_is_lost(&grid, &[]).await;
+}
+
+/// Opens a connection and says this much.
+async fn say(address: &str, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn until_heard(stream: &mut TcpStream, wanted: &str) {
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains(wanted) {
+        let read = tokio::time::timeout(wait::LIMIT, stream.read_buf(&mut heard)).await;
+        let read = read.expect("it is said in time").unwrap();
+        assert!(
+            read > 0,
+            "ended after {:?}",
+            String::from_utf8_lossy(&heard)
+        );
+    }
+}
+
+async fn until_ended(mut stream: TcpStream) {
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(wait::LIMIT, stream.read_to_end(&mut rest)).await;
+    let _ = ended.expect("the stream ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_service_ends_completely_and_says_so() {
+    let grid = Grid::without_service(&[]).await;
+    let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
+    let meter = server.user("prosumer").meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    assert!(server.terminate().await.success());
+    let told = last_words(&server);
+    for (name, expected) in [
+        ("complete", "true"),
+        ("jobs_handed_back", "0"),
+        ("transactions_left", "0"),
+        ("connections_cut", "0"),
+    ] {
+        assert_eq!(told[name], expected, "{name} in {told:?}");
+    }
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM processes")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "it has left the list of processes");
+}
+
+/// Dies in the middle of its drain, under load.
+async fn survives_a_kill_in_the_drain_at(point: &str) {
+    let grid = Grid::without_service(&[]).await;
+    let failpoints = format!("{point}=return(kill)");
+    let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = submit_until(&server, Arc::clone(&stop)).await;
+    grid.until("some readings are minted", async || {
+        grid.count("minted").await + grid.count("finalized").await > 20
+    })
+    .await;
+
+    let status = server.terminate().await;
+
+    stop.store(true, Ordering::SeqCst);
+    let answered = clients.join_all().await.concat();
+    assert!(!status.success(), "it was killed at {point}");
+    nothing_is_lost(&grid, &answered).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_when_the_drain_has_begun() {
+    survives_a_kill_in_the_drain_at("drain.begun").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_when_the_work_has_ended() {
+    survives_a_kill_in_the_drain_at("drain.work_ended").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_when_the_jobs_are_handed_back() {
+    survives_a_kill_in_the_drain_at("drain.handed_back").await;
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +12,13 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use crate::admin::Backlog;
+use super::batches::{BatchStats, rfc3339};
+use super::chain::{Chain, RunwayView};
+use crate::admin::batches::{self, BatchView};
+use crate::admin::{Backlog, Runway, StoredSettings};
+use crate::config::EffectiveConfig;
+use crate::ledger::ReadingCounts;
+use crate::queue::{self, ProcessView};
 
 /// The page is for people; one that has not come within this time is not worth the wait.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -29,25 +34,83 @@ struct TokenizationStatus {
     auto_mint_enabled: bool,
     /// Share of meters whose readings are minted without a trigger, 0 to 100.
     auto_mint_percentage: i16,
+    /// Admin who last changed one of these two; null: nobody did since the first start.
+    auto_mint_changed_by: Option<String>,
+    /// When that was; the first start when nobody did.
+    auto_mint_changed_at: String,
     polling_interval_secs: u64,
     batch_size: u32,
     /// Accepted readings that are not minted or finalized, held ones included.
     unminted_readings_count: i64,
     /// The part that the toggle or the roll-out holds back.
     held_readings_count: i64,
+    /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
+    accepted_readings_count: i64,
     readings_by_state: ReadingsByState,
     /// When the oldest reading was accepted that waits for the service and not for a person.
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    chain: Chain,
+    /// `null` before the fee payer was looked at.
+    runway: Option<RunwayView>,
+    /// The newest sweep that ended, also when it found nothing; null before the first.
+    last_sweep: Option<LastSweep>,
+    /// The newest batches, those that run included; sweeps that found nothing are left out.
+    recent_batch_stats: Vec<BatchStats>,
+    /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
+    #[schema(value_type = Object)]
+    configuration: EffectiveConfig,
+    /// Processes that run jobs of the queue now.
+    workers_alive: usize,
+    processes: Vec<Process>,
 }
+
+/// The newest sweep.
+#[derive(Debug, Serialize, ToSchema)]
+struct LastSweep {
+    /// When it ended.
+    at: Option<String>,
+    /// Stragglers that it claimed.
+    found: u64,
+    #[serde(flatten)]
+    stats: BatchStats,
+}
+
+impl From<&BatchView> for LastSweep {
+    fn from(sweep: &BatchView) -> LastSweep {
+        LastSweep {
+            at: sweep.finished_at.map(rfc3339),
+            found: sweep.figures.total,
+            stats: BatchStats::from(sweep),
+        }
+    }
+}
+
+/// Batches on the page.
+const RECENT_BATCHES: u16 = 10;
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingsByState {
     pending: i64,
     submitted: i64,
+    minted: i64,
+    finalized: i64,
     failed: i64,
     quarantined: i64,
+}
+
+impl From<ReadingCounts> for ReadingsByState {
+    fn from(counts: ReadingCounts) -> ReadingsByState {
+        ReadingsByState {
+            pending: counts.pending,
+            submitted: counts.submitted,
+            minted: counts.minted,
+            finalized: counts.finalized,
+            failed: counts.failed,
+            quarantined: counts.quarantined,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,6 +121,34 @@ struct Queue {
     scheduled: i64,
     /// Jobs that are run again after an error.
     retrying: i64,
+    /// Jobs of the last week that can never be run: unreadable, or their reading does not exist.
+    dead: i64,
+}
+
+/// A process of this service, on whatever host.
+#[derive(Debug, Serialize, ToSchema)]
+struct Process {
+    /// Names of its queue workers begin with this.
+    worker_prefix: String,
+    /// `all`, `api` (no queue workers) or `worker` (no public API).
+    role: String,
+    /// On its own host.
+    pid: i32,
+    started_at: String,
+    /// Whether it holds its lock in the database: one that does not is dead or stands still, and its jobs run elsewhere.
+    alive: bool,
+}
+
+impl From<ProcessView> for Process {
+    fn from(view: ProcessView) -> Process {
+        Process {
+            worker_prefix: view.worker_prefix,
+            role: view.role,
+            pid: view.pid,
+            started_at: rfc3339(view.started_at),
+            alive: view.alive,
+        }
+    }
 }
 
 /// The ledger breaker: while it is open nothing new is signed.
@@ -79,26 +170,68 @@ struct Breaker {
     responses((status = 200, description = "The present state", body = TokenizationStatus, example = json!({
         "auto_mint_enabled": true,
         "auto_mint_percentage": 100,
+        "auto_mint_changed_by": "operator",
+        "auto_mint_changed_at": "2026-11-24T09:00:00.000000Z",
         "polling_interval_secs": 60,
         "batch_size": 50,
         "unminted_readings_count": 3,
         "held_readings_count": 0,
-        "readings_by_state": {"pending": 1, "submitted": 2, "failed": 0, "quarantined": 0},
+        "accepted_readings_count": 8380,
+        "readings_by_state": {"pending": 1, "submitted": 2, "minted": 19, "finalized": 8358, "failed": 0, "quarantined": 0},
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
-        "queue": {"due": 1, "scheduled": 0, "retrying": 0},
+        "queue": {"due": 1, "scheduled": 0, "retrying": 0, "dead": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "chain": {
+            "state": "closed",
+            "trouble": null,
+            "reason": null,
+            "since": "2026-11-25T04:00:00.000000Z",
+            "endpoints": [
+                {"name": "rpc-1", "preferred": true, "healthy": true, "height": 281_474, "lag_blocks": 0, "retry_after_secs": null, "error": null},
+            ],
+        },
+        "runway": {
+            "balance_lamports": 99_000_000_000_u64,
+            "reserved_lamports": 10_000,
+            "minimum_lamports": 890_880,
+            "lamports_per_reading": 260,
+            "readings_per_hour": 4_000.0,
+            "hours": 95_190.0,
+            "new_wallets_wait": false,
+        },
+        "last_sweep": null,
+        "recent_batch_stats": [],
+        "configuration": {"TOKENIZATION_BATCH_SIZE": "50", "SOLANA_RPC_URL": "***", "SOLANA_MINT_ADDRESS": null},
+        "workers_alive": 1,
+        "processes": [{
+            "worker_prefix": "gridtokenx-0123456789abcdef",
+            "role": "all",
+            "pid": 4711,
+            "started_at": "2026-11-25T04:00:00.000000Z",
+            "alive": true,
+        }],
     })))
 )]
 async fn status(
     _: AdminOnly,
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
-    let backlog = tokio::time::timeout(READ_LIMIT, Backlog::read(&state.pool))
-        .await
-        .map_err(|_| {
-            Problem::unavailable("the database did not answer in time; try again later")
-        })??;
-    let settings = state.settings.current();
+    let reading = async {
+        let stored = StoredSettings::read(&state.pool).await?;
+        let backlog = Backlog::read(&state.pool).await?;
+        let runway = Runway::read(&state.pool, state.purse.view()).await?;
+        let processes = queue::processes(&state.pool).await?;
+        let last_sweep = batches::last_sweep(&state.pool).await?;
+        let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;
+        Ok::<_, sqlx::Error>((stored, backlog, runway, processes, last_sweep, recent))
+    };
+    let (stored, backlog, runway, processes, last_sweep, recent) =
+        tokio::time::timeout(READ_LIMIT, reading)
+            .await
+            .map_err(|_| {
+                Problem::unavailable("the database did not answer in time; try again later")
+            })??;
+    let settings = stored.settings;
     let unminted = backlog.unminted;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
@@ -115,26 +248,31 @@ async fn status(
     Ok(Json(TokenizationStatus {
         auto_mint_enabled: settings.auto_mint_enabled,
         auto_mint_percentage: settings.auto_mint_percentage,
+        auto_mint_changed_by: stored.changed_by,
+        auto_mint_changed_at: rfc3339(stored.changed_at),
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
         unminted_readings_count: unminted.count(),
         held_readings_count: unminted.held,
         oldest_waiting_at: unminted.oldest_waiting_at.map(rfc3339),
-        readings_by_state: ReadingsByState {
-            pending: unminted.pending,
-            submitted: unminted.submitted,
-            failed: unminted.failed,
-            quarantined: unminted.quarantined,
-        },
+        accepted_readings_count: backlog.readings.accepted(),
+        readings_by_state: backlog.readings.into(),
         queue: Queue {
             due: backlog.queue.due,
             scheduled: backlog.queue.scheduled,
             retrying: backlog.queue.retrying,
+            dead: backlog.queue.dead,
         },
         breaker,
+        chain: Chain::of(&state),
+        runway: runway.map(RunwayView::from),
+        last_sweep: last_sweep.as_ref().map(LastSweep::from),
+        recent_batch_stats: recent.iter().map(BatchStats::from).collect(),
+        configuration: state.configuration.clone(),
+        workers_alive: processes
+            .iter()
+            .filter(|process| process.is_worker_alive())
+            .count(),
+        processes: processes.into_iter().map(Process::from).collect(),
     }))
-}
-
-fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

@@ -8,9 +8,9 @@
 //! The play is a client like any other. It reports over REST, one reading a request, and learns over the event feed what
 //! became of it; nothing here touches the database or the chain.
 //!
-//! `submit_to_minted` is the time from the first call of `submit-reading` for a reading to the arrival of its
-//! `TokensMinted` event at the play's WebSocket client, retries and the feed's own pacing included. A reading that an
-//! earlier run had reported already is not measured.
+//! `submit_to_minted` is the time from the first call of `submit-reading` for a reading to the moment that its
+//! `TokensMinted` event names, retries included: when the service wrote down that the chain had confirmed it. A reading
+//! that an earlier run had reported already is not measured.
 
 mod data_file;
 mod performance;

@@ -19,7 +19,7 @@ use super::screen::Screen;
 use super::service::{Service, ServiceError, Submission};
 use super::tally::{Counts, LatencyMs, Tally};
 use super::wallets::wallet_of;
-use crate::commands::follow::{Follow, FollowStep, follow};
+use crate::commands::follow::{FeedMessage, Follow, FollowStep, follow};
 use crate::commands::tokens::TokenSource;
 
 /// Meters registered at a time: each asks the chain about its wallet.
@@ -263,7 +263,7 @@ async fn listen(
                 }
                 FollowStep::Event { message, .. } => {
                     match (message.r#type.as_str(), message.reading_id) {
-                        ("TokensMinted", Some(id)) => tally.minted(id, std::time::Instant::now()),
+                        ("TokensMinted", Some(id)) => tally.minted(id, minted_at(&message)),
                         ("MintFinalized", Some(id)) => tally.finalized(id),
                         // A failed mint may be tried again: the re-check tells what became of it.
                         _ => {}
@@ -287,6 +287,15 @@ async fn listen(
     }
 }
 
+/// When the event happened; when it came, should it not say so.
+fn minted_at(message: &FeedMessage) -> DateTime<Utc> {
+    message
+        .timestamp
+        .as_deref()
+        .and_then(|timestamp| DateTime::parse_from_rfc3339(timestamp).ok())
+        .map_or_else(Utc::now, |timestamp| timestamp.to_utc())
+}
+
 /// Submits each reading when it is due.
 async fn report(
     reports: &[Report],
@@ -306,7 +315,7 @@ async fn report(
             &report.submission
         })
         .map(|submission| async move {
-            let called_at = std::time::Instant::now();
+            let called_at = Utc::now();
             match service.submit(submission).await {
                 Ok(acceptance) => tally.accept(acceptance, called_at),
                 Err(ServiceError::Refused { status, reason }) => {

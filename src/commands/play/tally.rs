@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use uuid::Uuid;
@@ -36,7 +37,8 @@ impl Counts {
     }
 }
 
-/// Time from the call of `submit-reading` to the arrival of the event `TokensMinted`, milliseconds.
+/// Time from the call of `submit-reading` to the moment that its event `TokensMinted` names, milliseconds: the service's
+/// clock is the play's own.
 /// `None` when nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LatencyMs {
@@ -72,17 +74,17 @@ struct Track {
     state: ReadingState,
     base_units: BaseUnits,
     /// When `submit-reading` was called; `None` once measured, or when an earlier run had called it.
-    called_at: Option<Instant>,
+    called_at: Option<DateTime<Utc>>,
 }
 
 struct Early {
-    minted_at: Option<Instant>,
+    minted_at: Option<DateTime<Utc>>,
     state: ReadingState,
 }
 
 impl Tally {
     /// A submission was answered; it was first called at `called_at`.
-    pub fn accept(&self, acceptance: Acceptance, called_at: Instant) {
+    pub fn accept(&self, acceptance: Acceptance, called_at: DateTime<Utc>) {
         let mut books = self.books();
         books.counts.submitted += 1;
         let mut track = Track {
@@ -111,8 +113,8 @@ impl Tally {
         }
     }
 
-    /// The event `TokensMinted` arrived at `at`. After a fork it arrives again: the first one counts.
-    pub fn minted(&self, reading_id: Uuid, at: Instant) {
+    /// The event `TokensMinted` says so, and when. After a fork it arrives again: the first one counts.
+    pub fn minted(&self, reading_id: Uuid, at: DateTime<Utc>) {
         let mut books = self.books();
         match books.accepted.remove(&reading_id) {
             Some(mut track) => {
@@ -213,10 +215,10 @@ impl Books {
         track.state = state;
     }
 
-    fn measure(&mut self, track: &mut Track, minted_at: Instant) {
+    fn measure(&mut self, track: &mut Track, minted_at: DateTime<Utc>) {
         if let Some(called_at) = track.called_at.take() {
             self.latencies
-                .push(minted_at.saturating_duration_since(called_at));
+                .push((minted_at - called_at).to_std().unwrap_or_default());
         }
     }
 }
@@ -251,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_reading_is_counted_and_measured_once_whatever_comes_twice() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Instant::now());
+        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
 
         tally.accept(acceptance(id, ReadingState::Pending, false), called_at);
         tally.minted(id, called_at + ms(400));
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn events_may_overtake_the_answer() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Instant::now());
+        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
 
         tally.minted(id, called_at + ms(300));
         tally.finalized(id);
@@ -298,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_run_reported_is_accepted_but_not_measured() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Instant::now());
+        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
 
         tally.accept(acceptance(id, ReadingState::Submitted, true), called_at);
         assert_eq!(tally.counts().open(), 1);
@@ -312,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_failed_reading_is_settled_until_it_is_retried() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Instant::now());
+        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
         tally.accept(acceptance(id, ReadingState::Pending, false), called_at);
 
         tally.found(id, ReadingState::Failed);

@@ -1,8 +1,10 @@
 //! The order in which a service ends.
 //!
-//! Invariant: nothing accepted is lost. First readiness turns false and requests end, so that Intake gets no more; then
-//! the queue's handlers end, so that the Minter gets no more; then what Intake and Minter have begun ends; the Resolver
-//! goes on to the last. Whatever does not end within the limit is left in the database, where the next start finds it.
+//! Invariant: nothing accepted is lost, and no row stays claimed by a process that is gone. Readiness turns false; no new
+//! request but a probe and no new job is begun, and those under way end, side by side; then what Intake and Minter have
+//! begun ends; jobs that are still claimed are handed back; the Resolver goes on to the last. Whatever does not end within
+//! the limit is left in the database, where another process or the next start finds it. One line at the end says what was
+//! finished, handed back and left.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,24 +14,36 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::{Doorkeeper, Farewell};
+use crate::ledger;
 use crate::mint::Minter;
+use crate::queue::{JobTally, ProcessLock};
 use crate::readings::Intake;
 
-/// One token for each step of the way down.
+/// One token for each step of the way down, beside the door's own.
 pub(super) struct Stops {
-    pub requests: CancellationToken,
+    /// No new job is begun.
     pub work: CancellationToken,
+    /// Jobs that are left are given up.
+    pub cut: CancellationToken,
     pub last: CancellationToken,
 }
 
 impl Stops {
     pub fn new() -> Stops {
         Stops {
-            requests: CancellationToken::new(),
             work: CancellationToken::new(),
+            cut: CancellationToken::new(),
             last: CancellationToken::new(),
         }
     }
+}
+
+/// The part of a process that signs.
+pub(super) struct Minting {
+    pub minter: Minter,
+    pub jobs: TaskTracker,
+    pub tally: JobTally,
 }
 
 /// A service that serves. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
@@ -38,10 +52,11 @@ pub struct RunningService {
     pub(super) mint: Pubkey,
     pub(super) limit: Duration,
     pub(super) stops: Stops,
-    pub(super) requests: TaskTracker,
-    pub(super) jobs: TaskTracker,
-    pub(super) intake: Intake,
-    pub(super) minter: Minter,
+    pub(super) door: TaskTracker,
+    pub(super) keeper: Doorkeeper,
+    pub(super) process: ProcessLock,
+    pub(super) minting: Option<Minting>,
+    pub(super) intake: Option<Intake>,
     pub(super) work: TaskTracker,
     pub(super) background: TaskTracker,
     pub(super) pool: PgPool,
@@ -71,37 +86,120 @@ impl RunningService {
 
     /// Waits until it ends by itself, which is a defect.
     pub async fn wait(&self) {
+        let jobs = async {
+            match &self.minting {
+                Some(minting) => minting.jobs.wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = self.requests.wait() => {}
-            () = self.jobs.wait() => {}
+            () = self.door.wait() => {}
+            () = jobs => {}
         }
     }
 
     /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`. True when everything that was begun was finished.
     pub async fn shutdown(self) -> bool {
         let started = Instant::now();
-        let left = || self.limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
-        self.stops.requests.cancel();
-        let requests_ended = ended_within(left(), &self.requests).await;
+        let limit = self.limit - (self.limit / 5).min(LAST_STEPS);
+        tracing::info!("draining: no new requests and no new jobs");
         self.stops.work.cancel();
-        let jobs_ended = ended_within(left(), &self.jobs).await;
-        self.intake.close();
-        self.minter.close();
-        let work_ended = ended_within(left(), &self.work).await;
+        crate::failpoint!("drain.begun");
+        let (callers, jobs) = tokio::join!(self.let_callers_go(limit), self.end_jobs(limit));
+        let left = limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
+        let work_ended = ended_within(left, &self.work).await;
+        crate::failpoint!("drain.work_ended");
+        let jobs_handed_back = self.hand_back().await;
+        crate::failpoint!("drain.handed_back");
+        let transactions_left = self.transactions_left().await;
         self.stops.last.cancel();
-        let background_ended = ended_within(LAST_STEPS, &self.background).await;
+        self.keeper.close();
+        let _ = tokio::join!(
+            ended_within(LAST_STEPS, &self.background),
+            ended_within(LAST_STEPS, &self.door),
+        );
         // A connection that hangs must not hold up the end.
         let _ = tokio::time::timeout(LAST_STEPS, self.pool.close()).await;
+        let complete = callers.connections_cut == 0 && jobs.ended && work_ended;
         tracing::info!(
-            requests_ended,
-            jobs_ended,
-            work_ended,
-            background_ended,
+            complete,
+            requests_answered = callers.requests_answered,
+            connections_closed = callers.connections_closed,
+            connections_cut = callers.connections_cut,
+            jobs_finished = jobs.finished,
+            // Not told when the database did not answer.
+            jobs_handed_back,
+            transactions_left,
             took_ms = started.elapsed().as_millis() as u64,
             "drained"
         );
-        requests_ended && jobs_ended && work_ended
+        complete
     }
+
+    /// Nothing more reaches Intake afterwards.
+    async fn let_callers_go(&self, limit: Duration) -> Farewell {
+        let farewell = self.keeper.drain(limit).await;
+        if let Some(intake) = &self.intake {
+            intake.close();
+        }
+        farewell
+    }
+
+    /// Nothing more reaches the Minter afterwards.
+    async fn end_jobs(&self, limit: Duration) -> JobsEnded {
+        let Some(Minting {
+            minter,
+            jobs,
+            tally,
+        }) = &self.minting
+        else {
+            return JobsEnded {
+                ended: true,
+                finished: 0,
+            };
+        };
+        let before = tally.finished();
+        let ended = ended_within(limit, jobs).await;
+        if !ended {
+            self.stops.cut.cancel();
+            ended_within(LEAST_WAIT, jobs).await;
+        }
+        minter.close();
+        JobsEnded {
+            ended,
+            finished: tally.finished() - before,
+        }
+    }
+
+    /// Jobs that this process still held. `None`: the database did not answer, and other processes hand them back as soon as
+    /// this one's lock is free.
+    async fn hand_back(&self) -> Option<u64> {
+        match tokio::time::timeout(LAST_STEPS, self.process.leave(&self.pool)).await {
+            Ok(Ok(jobs)) => Some(jobs),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "claimed jobs could not be handed back; other processes do it within seconds");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "claimed jobs could not be handed back in time; other processes do it within seconds"
+                );
+                None
+            }
+        }
+    }
+
+    /// Sent or about to be, and not at their end: the Resolver of another process goes on with them, or of the next start.
+    async fn transactions_left(&self) -> Option<u64> {
+        let counted = ledger::count_open_transactions(&self.pool);
+        let counted = tokio::time::timeout(LAST_STEPS, counted).await;
+        counted.ok()?.ok()
+    }
+}
+
+struct JobsEnded {
+    ended: bool,
+    finished: u64,
 }
 
 /// What is only stopped, not finished, ends within this.

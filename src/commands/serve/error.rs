@@ -52,6 +52,8 @@ pub enum StartError {
         "the keypair {authority} is not the mint authority of {mint}: SOLANA_KEYPAIR_PATH must name the authority's file"
     )]
     NotTheAuthority { mint: String, authority: String },
+    #[error("the mint {mint} has no mint authority any more: nothing can be minted of it")]
+    NoAuthority { mint: String },
     #[error(transparent)]
     Binding(#[from] BindingError),
     #[error(transparent)]

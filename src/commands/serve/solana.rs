@@ -8,17 +8,35 @@ use spl_token_interface::state::Mint;
 
 use super::StartError;
 use crate::chain::{
-    ChainError, Endpoint, Endpoints, MintSigner, is_local_chain, prepare_local_chain, read_keypair,
-    read_or_create_keypair,
+    ChainError, Endpoint, Endpoints, MintAccounts, MintSigner, is_local_chain, prepare_local_chain,
+    read_keypair, read_or_create_keypair,
 };
-use crate::config::Config;
+use crate::config::{Config, ProcessRole};
 
 /// The chain side of the service.
 pub(super) struct Solana {
     pub endpoints: Endpoints,
-    pub signer: MintSigner,
+    /// `None` in a process that signs nothing and was given no key.
+    pub signer: Option<MintSigner>,
+    /// The mint's authority, whoever holds its key.
+    pub authority: Pubkey,
     pub mint: Pubkey,
     pub genesis_hash: String,
+}
+
+impl Solana {
+    /// What is watched. Without keys the authority is taken for the fee payer, as it is by default.
+    pub fn accounts(&self, decimals: u8) -> MintAccounts {
+        MintAccounts {
+            fee_payer: self
+                .signer
+                .as_ref()
+                .map_or(self.authority, MintSigner::fee_payer),
+            mint: self.mint,
+            authority: self.authority,
+            decimals,
+        }
+    }
 }
 
 /// File of the mint authority that a local chain gets, in the data directory.
@@ -31,8 +49,10 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         .iter()
         .map(|url| url.expose().to_owned())
         .collect();
-    let endpoints = Endpoints::new(&urls, config.tokenization.transaction_timeout);
-    let endpoint = first_answering(&endpoints).await?;
+    let call_limit = config.tokenization.transaction_timeout;
+    // A start waits for an endpoint that asks for a pause; the service then asks others.
+    let patient = Endpoints::patient(&urls, call_limit);
+    let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint
         .rpc()
         .get_genesis_hash()
@@ -40,18 +60,24 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
         .to_string();
     let is_local = is_local_chain(endpoint).await?;
-    let signer = signer(config, is_local)?;
-    let mint = match config.solana.mint_address {
-        Some(mint) => mint,
-        None if is_local => {
-            prepare_local_chain(endpoint, &signer, config.tokenization.decimals).await?
-        }
-        None => return Err(StartError::NoMint),
+    let signer = if needs_no_key(config) {
+        None
+    } else {
+        Some(signer(config, is_local)?)
     };
-    check_mint(endpoint, mint, &signer, config.tokenization.decimals).await?;
+    let mint = match (config.solana.mint_address, &signer) {
+        (Some(mint), _) => mint,
+        (None, Some(signer)) if is_local => {
+            prepare_local_chain(endpoint, signer, config.tokenization.decimals).await?
+        }
+        (None, _) => return Err(StartError::NoMint),
+    };
+    let state = mint_state(endpoint, mint, config.tokenization.decimals).await?;
+    let authority = authority(mint, state, signer.as_ref())?;
     Ok(Solana {
-        endpoints,
+        endpoints: Endpoints::new(&urls, call_limit),
         signer,
+        authority,
         mint,
         genesis_hash,
     })
@@ -72,6 +98,15 @@ async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError>
         || StartError::Other("SOLANA_RPC_URL names no endpoint".to_owned()),
         StartError::Chain,
     ))
+}
+
+/// A process that only serves the API signs nothing: a host on the open net had better not know the authority's key. A
+/// local chain's mint is found by its key, unless it is named.
+fn needs_no_key(config: &Config) -> bool {
+    let role: ProcessRole = config.service.role;
+    !role.runs_jobs()
+        && config.solana.keypair_path.is_none()
+        && config.solana.mint_address.is_some()
 }
 
 fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
@@ -97,13 +132,8 @@ fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
     Ok(MintSigner::new(authority, fee_payer))
 }
 
-/// The mint must be one that our key may mint, in the decimals that readings are converted with.
-async fn check_mint(
-    endpoint: &Endpoint,
-    mint: Pubkey,
-    signer: &MintSigner,
-    decimals: u8,
-) -> Result<(), StartError> {
+/// The mint, in the decimals that readings are converted with.
+async fn mint_state(endpoint: &Endpoint, mint: Pubkey, decimals: u8) -> Result<Mint, StartError> {
     let account = endpoint
         .rpc()
         .get_account_with_commitment(&mint, CommitmentConfig::confirmed())
@@ -125,11 +155,22 @@ async fn check_mint(
             configured: decimals,
         });
     }
-    if state.mint_authority != COption::Some(signer.authority()) {
-        return Err(StartError::NotTheAuthority {
+    Ok(state)
+}
+
+/// Who may mint it: our key, where there is one.
+fn authority(mint: Pubkey, state: Mint, signer: Option<&MintSigner>) -> Result<Pubkey, StartError> {
+    match (state.mint_authority, signer) {
+        (COption::Some(authority), None) => Ok(authority),
+        (COption::Some(authority), Some(signer)) if authority == signer.authority() => {
+            Ok(authority)
+        }
+        (_, Some(signer)) => Err(StartError::NotTheAuthority {
             mint: mint.to_string(),
             authority: signer.authority().to_string(),
-        });
+        }),
+        (COption::None, None) => Err(StartError::NoAuthority {
+            mint: mint.to_string(),
+        }),
     }
-    Ok(())
 }

@@ -8,20 +8,22 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::drain::{RunningService, Stops};
+use super::drain::{Minting, RunningService, Stops};
 use super::{StartError, database, solana};
 use crate::admin::{Settings, SettingsWatch};
-use crate::api::{self, AppState, Authenticator, RateLimiter, Services};
-use crate::chain;
+use crate::api::{
+    self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
+};
+use crate::chain::MintSigner;
 use crate::commands::tokens;
 use crate::config::Config;
 use crate::domain::BaseUnits;
 use crate::feed;
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{MintLimits, Minter};
+use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Watch};
 use crate::outbox::Wake;
-use crate::queue::{ProcessLock, QueueContext, Workers};
+use crate::queue::{JobTally, ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -32,10 +34,11 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(60);
 /// Readings that may wait for the Minter.
 const MINT_QUEUE: usize = 10_000;
 
-/// Starts the service. Everything is checked before the first request is taken: database, schema, chain, keys, mint, and
-/// that the ledger belongs to this chain.
+/// Starts the part of the service that this process is to be. Everything is checked before the first request is taken:
+/// database, schema, chain, keys, mint, and that the ledger belongs to this chain.
 pub async fn start(config: Config) -> Result<RunningService, StartError> {
     config.check()?;
+    let role = config.service.role;
     let metrics = Metrics::install().map_err(|error| StartError::Other(error.to_string()))?;
     let health = Health::default();
     let listener = TcpListener::bind(config.http.addr)
@@ -53,7 +56,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         &ledger::ChainBinding {
             genesis_hash: solana.genesis_hash.clone(),
             mint: solana.mint,
-            authority: solana.signer.authority(),
+            authority: solana.authority,
             decimals: config.tokenization.decimals,
         },
     )
@@ -63,94 +66,208 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     let background = TaskTracker::new();
     let work = TaskTracker::new();
     let wake = Wake::default();
-    background.spawn(wake.clone().listen(pool.clone(), stops.last.clone()));
+    background.spawn(
+        wake.clone()
+            .listen(pool.clone(), health.clone(), stops.last.clone()),
+    );
     let settings = settings(&config, &pool, &wake, &background, &stops.last).await?;
 
     hold_sequencer(&database, &wake, &background, &stops.last);
-    hold_resolver(&config, &database, &solana, &background, &stops.last);
-    background.spawn(chain::watch(
+    let chain = ChainSide::new(
         solana.endpoints.clone(),
-        solana.signer.fee_payer(),
-        health.clone(),
-        stops.last.clone(),
-    ));
-    let feed =
-        feed::Hub::start(pool.clone(), wake.clone(), &background, stops.last.clone()).await?;
-    let minter = Minter::start(
-        pool.clone(),
-        solana.endpoints.clone(),
-        solana.signer.clone(),
-        solana.mint,
-        mint_limits(&config),
-        &work,
+        solana.accounts(config.tokenization.decimals),
+        solana.signer.as_ref(),
     );
-    let process = ProcessLock::enter(&pool).await?;
+    hold_resolver(&config, &database, &chain, &background, &stops.last);
+    let watch = Watch::new(pool.clone(), chain.clone(), health.clone());
+    // Before the first job: what the fee payer can spend is known then.
+    watch.look().await;
+    background.spawn(watch.run(stops.last.clone()));
+    let process = ProcessLock::enter(&pool, role).await?;
     background.spawn(process.clone().keep(
         database.options.clone(),
         pool.clone(),
         stops.last.clone(),
     ));
-    let workers = Workers::new(
-        queue_context(&config, &pool, &minter, &settings),
-        process,
-        wake.clone(),
-    );
-    let jobs = TaskTracker::new();
-    jobs.spawn(workers.run(stops.work.clone(), config.service.shutdown_timeout));
-    jobs.close();
-    let intake = Intake::start(
+    let ground = Ground {
+        config: &config,
+        pool: &pool,
+        connect: &database.options,
+        chain: &chain,
+        signer: solana.signer.as_ref(),
+        settings: &settings,
+        wake: &wake,
+        stops: &stops,
+        work: &work,
+        background: &background,
+    };
+    let minting = if role.runs_jobs() {
+        Some(ground.start_minting(process.clone())?)
+    } else {
+        None
+    };
+    let keeper = Doorkeeper::new();
+    let operations = Operations::new(
         pool.clone(),
-        &config.intake,
-        &config.tokenization,
-        &config.blockchain,
-        &work,
+        health.clone(),
+        metrics.clone(),
+        chain.purse.clone(),
     );
+    let (router, api) = if role.serves_api() {
+        let state = ground.open_api(health, metrics, &keeper).await?;
+        (api::router(state.clone()), Some(state))
+    } else {
+        (api::operations_router(operations.clone()), None)
+    };
+    let intake = api.as_ref().map(|state| state.intake.clone());
 
     let address = listener
         .local_addr()
         .map_err(|error| StartError::Other(error.to_string()))?;
-    let state = AppState::new(Services {
-        pool: pool.clone(),
-        authenticator: authenticator(&config)?,
-        rate_limiter: RateLimiter::per_minute(
-            NonZeroU32::new(config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN),
-        ),
-        settings,
-        health,
-        metrics,
-        cors_origins: config.http.cors_origins.clone(),
-        polling_interval_secs: config.tokenization.polling_interval.as_secs(),
-        batch_size: u32::from(config.tokenization.batch_size),
-        draining: stops.requests.clone(),
-        intake: intake.clone(),
-        endpoints: solana.endpoints.clone(),
-        mint: solana.mint,
-        feed,
-        websocket: config.websocket.clone(),
-        connections: background.clone(),
-    });
-    let requests = TaskTracker::new();
-    requests.spawn(api::serve(
+    let door = TaskTracker::new();
+    door.spawn(api::serve(
         listener,
-        api::router(state.clone()),
-        state,
-        config.service.shutdown_timeout,
+        Door {
+            router,
+            operations,
+            api,
+            keeper: keeper.clone(),
+        },
     ));
-    requests.close();
-    tracing::info!(%address, mint = %solana.mint, "serving");
+    door.close();
+    tracing::info!(%address, role = role.as_str(), mint = %solana.mint, "serving");
     Ok(RunningService {
         address,
         mint: solana.mint,
         limit: config.service.shutdown_timeout,
         stops,
-        requests,
-        jobs,
+        door,
+        keeper,
+        process,
+        minting,
         intake,
-        minter,
         work,
         background,
         pool,
     })
+}
+
+/// What the parts of a process are built on.
+struct Ground<'a> {
+    config: &'a Config,
+    pool: &'a sqlx::PgPool,
+    /// For connections that a room keeps for itself.
+    connect: &'a sqlx::postgres::PgConnectOptions,
+    chain: &'a ChainSide,
+    /// `None` in a process that signs nothing.
+    signer: Option<&'a MintSigner>,
+    settings: &'a SettingsWatch,
+    wake: &'a Wake,
+    stops: &'a Stops,
+    work: &'a TaskTracker,
+    background: &'a TaskTracker,
+}
+
+impl Ground<'_> {
+    /// Minter and queue workers: the part that signs.
+    fn start_minting(&self, process: ProcessLock) -> Result<Minting, StartError> {
+        let config = self.config;
+        let tools = MintTools {
+            chain: self.chain.clone(),
+            signer: self.signer.cloned().ok_or(StartError::NoKeypair)?,
+        };
+        let minter = Minter::start(self.pool.clone(), tools, mint_limits(config), self.work);
+        let context = self.queue_context(&minter);
+        let tally = context.tally.clone();
+        let workers = Workers::new(context, process, self.wake.clone());
+        let jobs = TaskTracker::new();
+        let (stop, cut) = (self.stops.work.clone(), self.stops.cut.clone());
+        let limit = config.service.shutdown_timeout;
+        // What is cut is handed back by the drain.
+        jobs.spawn(async move {
+            cut.run_until_cancelled(workers.run(stop, limit)).await;
+        });
+        jobs.close();
+        Ok(Minting {
+            minter,
+            jobs,
+            tally,
+        })
+    }
+
+    /// Intake and feed, and what the handlers of the API work with.
+    async fn open_api(
+        &self,
+        health: Health,
+        metrics: Metrics,
+        keeper: &Doorkeeper,
+    ) -> Result<AppState, StartError> {
+        let (config, pool) = (self.config, self.pool);
+        let feed = feed::Hub::start(
+            pool.clone(),
+            self.wake.clone(),
+            self.background,
+            self.stops.last.clone(),
+        )
+        .await?;
+        let intake = Intake::start(
+            pool.clone(),
+            &config.intake,
+            &config.tokenization,
+            &config.blockchain,
+            self.work,
+        );
+        Ok(AppState::new(Services {
+            pool: pool.clone(),
+            authenticator: authenticator(config)?,
+            rate_limiter: RateLimiter::per_minute(
+                NonZeroU32::new(config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN),
+            ),
+            settings: self.settings.clone(),
+            health,
+            metrics,
+            cors_origins: config.http.cors_origins.clone(),
+            polling_interval_secs: config.tokenization.polling_interval.as_secs(),
+            batch_size: u32::from(config.tokenization.batch_size),
+            configuration: config.effective.clone(),
+            draining: keeper.draining.clone(),
+            intake,
+            endpoints: self.chain.endpoints.clone(),
+            circuit: self.chain.circuit.clone(),
+            purse: self.chain.purse.clone(),
+            mint: self.chain.accounts.mint,
+            estimator: Estimator::new(
+                self.chain.endpoints.clone(),
+                self.chain.accounts.mint,
+                usize::from(config.blockchain.max_batch_size),
+                BaseUnits::new(config.blockchain.max_tokens_per_transaction),
+                self.chain.accounts.fee_payer != self.chain.accounts.authority,
+            ),
+            feed,
+            websocket: config.websocket.clone(),
+            connections: keeper.streams.clone(),
+        }))
+    }
+
+    fn queue_context(&self, minter: &Minter) -> QueueContext {
+        let config = self.config;
+        QueueContext {
+            pool: self.pool.clone(),
+            connect: self.connect.clone(),
+            minter: minter.clone(),
+            settings: self.settings.clone(),
+            circuit: self.chain.circuit.clone(),
+            stop: self.stops.work.clone(),
+            job_limit: JOB_LIMIT,
+            sweep_limit: SWEEP_LIMIT,
+            sweep_batch_size: u32::from(config.tokenization.batch_size),
+            sweep_every_secs: config.tokenization.polling_interval.as_secs(),
+            reading_max_age: config.tokenization.reading_max_age,
+            concurrency: usize::from(config.blockchain.max_batch_size)
+                * usize::from(config.blockchain.concurrent_batches),
+            tally: JobTally::default(),
+        }
+    }
 }
 
 async fn settings(
@@ -191,27 +308,32 @@ fn hold_sequencer(
 fn hold_resolver(
     config: &Config,
     database: &database::Database,
-    solana: &solana::Solana,
+    chain: &ChainSide,
     background: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let resolver = Arc::new(Resolver::new(
         database.pool.clone(),
-        solana.endpoints.clone(),
-        solana.mint,
-        solana.signer.authority(),
+        chain.endpoints.clone(),
+        chain.accounts.mint,
+        chain.accounts.authority,
         ResolverLimits {
             quarantine_after: config.ledger.quarantine_after,
             schedule: RetrySchedule::new(config.tokenization.clone()),
         },
     ));
+    let (pool, circuit) = (database.pool.clone(), chain.circuit.clone());
     background.spawn(holder::hold(
         database.options.clone(),
         HolderLock::Resolver,
         stop.clone(),
         move |held| {
             let resolver = Arc::clone(&resolver);
-            async move { resolver.run(held).await }
+            // Whoever settles also speaks for the deployment.
+            let announcing = mint::announce(pool.clone(), circuit.clone(), held.clone());
+            async move {
+                tokio::join!(resolver.run(held), announcing);
+            }
         },
     ));
 }
@@ -227,26 +349,6 @@ fn mint_limits(config: &Config) -> MintLimits {
         queue: MINT_QUEUE,
         transaction_limit: config.tokenization.transaction_timeout,
         schedule: RetrySchedule::new(config.tokenization.clone()),
-    }
-}
-
-fn queue_context(
-    config: &Config,
-    pool: &sqlx::PgPool,
-    minter: &Minter,
-    settings: &SettingsWatch,
-) -> QueueContext {
-    QueueContext {
-        pool: pool.clone(),
-        minter: minter.clone(),
-        settings: settings.clone(),
-        job_limit: JOB_LIMIT,
-        sweep_limit: SWEEP_LIMIT,
-        sweep_batch_size: u32::from(config.tokenization.batch_size),
-        sweep_every_secs: config.tokenization.polling_interval.as_secs(),
-        reading_max_age: config.tokenization.reading_max_age,
-        concurrency: usize::from(config.blockchain.max_batch_size)
-            * usize::from(config.blockchain.concurrent_batches),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
+pub mod backlog;
 pub mod client;
 pub mod database_proxy;
 pub mod ears;
 pub mod events;
 pub mod grid;
+pub mod listener_proxy;
 pub mod localnet;
 pub mod proxy;
 pub mod readings;
@@ -12,9 +14,11 @@ pub mod server;
 pub mod wait;
 pub mod world;
 
+pub use backlog::insert_backlog;
 pub use client::{Api, Meter};
 pub use ears::{Ears, Next};
 pub use grid::Grid;
-pub use proxy::{Proxy, Verdict};
+pub use listener_proxy::ListenerProxy;
+pub use proxy::{Proxy, ProxyProgram, Verdict};
 pub use server::Server;
 pub use wait::eventually;

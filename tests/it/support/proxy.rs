@@ -1,119 +1,109 @@
-//! A JSON-RPC proxy between service and chain that can be told to misbehave.
+//! A JSON-RPC proxy between service and chain that can be told to misbehave: in this process by a closure, or as the program
+//! `gridtokenx-faultproxy` by a document.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::Stdio;
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use gridtokenx::fault_proxy::FaultProxy;
+pub use gridtokenx::fault_proxy::Verdict;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
 
-/// What happens to one call.
-pub enum Verdict {
-    Forward,
-    /// Forwarded, and the client is told that it took too long.
-    ForwardThenTimeOut,
-    /// Not forwarded, and never answered.
-    Hang,
-    /// Not forwarded; this is the result.
-    Answer(Value),
-    /// Forwarded; the result is changed on its way back.
-    Edit(fn(Value) -> Value),
-    /// Not forwarded; this JSON-RPC error is the answer.
-    Error(i64, &'static str),
-    /// Not forwarded; this HTTP status is the answer.
-    Status(u16),
-}
-
-type Rule = Box<dyn Fn(&str, &Value) -> Verdict + Send>;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx-faultproxy");
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// A proxy of its own for one test; dropped, it stops.
 pub struct Proxy {
     pub url: String,
-    rule: Arc<Mutex<Rule>>,
-    task: JoinHandle<()>,
-}
-
-struct Shared {
-    target: String,
-    http: reqwest::Client,
-    rule: Arc<Mutex<Rule>>,
+    proxy: FaultProxy,
 }
 
 impl Proxy {
     /// Forwards everything, until told otherwise.
     pub async fn start(target: &str) -> Proxy {
-        let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_, _| Verdict::Forward)));
-        let shared = Arc::new(Shared {
-            target: target.to_owned(),
-            http: reqwest::Client::new(),
-            rule: Arc::clone(&rule),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(pass_on).with_state(shared);
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Proxy { url, rule, task }
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let proxy = FaultProxy::start(listen, target).await.unwrap();
+        let url = proxy.url();
+        Proxy { url, proxy }
     }
 
     /// From now on `rule` says what happens to each call, by method and parameters.
     pub fn obey(&self, rule: impl Fn(&str, &Value) -> Verdict + Send + 'static) {
-        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+        self.proxy.obey(rule);
     }
 
     pub fn forward_everything(&self) {
         self.obey(|_, _| Verdict::Forward);
     }
-}
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Calls that reached it so far, of one method or of all (`*`).
+    pub fn received(&self, method: &str) -> u64 {
+        self.proxy.calls(method).received
     }
 }
 
-async fn pass_on(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let call: Value = serde_json::from_slice(&body).unwrap();
-    let method = call["method"].as_str().unwrap_or_default();
-    let verdict = {
-        let rule = shared.rule.lock().unwrap_or_else(PoisonError::into_inner);
-        rule(method, &call["params"])
-    };
-    match verdict {
-        Verdict::Forward => respond(forward(&shared, body).await),
-        Verdict::ForwardThenTimeOut => {
-            forward(&shared, body).await;
-            StatusCode::GATEWAY_TIMEOUT.into_response()
+/// The program; dropped, it is killed.
+pub struct ProxyProgram {
+    pub url: String,
+    http: reqwest::Client,
+    _child: Child,
+}
+
+impl ProxyProgram {
+    pub async fn start(target: &str) -> ProxyProgram {
+        let mut child = Command::new(PROGRAM)
+            .args(["--target", target])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .expect("gridtokenx-faultproxy starts");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(START_MAX, lines.next_line())
+            .await
+            .expect("gridtokenx-faultproxy listens in time")
+            .unwrap()
+            .expect("gridtokenx-faultproxy says where it listens");
+        let address = line.strip_prefix("listening=").unwrap();
+        ProxyProgram {
+            url: format!("http://{address}"),
+            http: reqwest::Client::new(),
+            _child: child,
         }
-        Verdict::Hang => std::future::pending().await,
-        Verdict::Answer(result) => {
-            respond(json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
-        }
-        Verdict::Edit(edit) => {
-            let mut answer = forward(&shared, body).await;
-            let result = answer["result"].take();
-            answer["result"] = edit(result);
-            respond(answer)
-        }
-        Verdict::Error(code, message) => respond(json!({
-            "jsonrpc": "2.0", "id": call["id"], "error": { "code": code, "message": message }
-        })),
-        Verdict::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
     }
-}
 
-async fn forward(shared: &Shared, body: Bytes) -> Value {
-    let request = shared
-        .http
-        .post(&shared.target)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(body);
-    request.send().await.unwrap().json().await.unwrap()
-}
+    /// Replaces the rules; gives the status of the answer.
+    pub async fn put(&self, rules: Value) -> u16 {
+        let request = self
+            .http
+            .put(format!("{}/control", self.url))
+            .json(&json!({ "rules": rules }));
+        request.send().await.unwrap().status().as_u16()
+    }
 
-fn respond(answer: Value) -> Response {
-    axum::Json(answer).into_response()
+    /// One fault for all calls of the method (or `*`).
+    pub async fn put_fault(&self, method: &str, fault: &str) {
+        let rules = json!([{ "method": method, "fault": fault }]);
+        assert_eq!(self.put(rules).await, 204);
+    }
+
+    pub async fn forward_everything(&self) {
+        assert_eq!(self.put(json!([])).await, 204);
+    }
+
+    /// Rules and counts.
+    pub async fn control(&self) -> Value {
+        let request = self.http.get(format!("{}/control", self.url));
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Calls of the method that reached it.
+    pub async fn received(&self, method: &str) -> u64 {
+        let control = self.control().await;
+        control["calls"][method]["received"]
+            .as_u64()
+            .unwrap_or_default()
+    }
 }

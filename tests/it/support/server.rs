@@ -15,11 +15,13 @@ use super::wait::eventually;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx");
 
+const LOG_FILE: &str = "log";
+
 /// `gridtokenx serve` as a child. Dropped, it kills its own child and nothing else.
 pub struct Server {
     pub api_url: String,
     child: Child,
-    _ready: TempDir,
+    dir: TempDir,
 }
 
 impl Server {
@@ -28,8 +30,15 @@ impl Server {
         environment: impl IntoIterator<Item = (&'static str, String)>,
         more: &[(&str, &str)],
     ) -> Server {
-        let ready = TempDir::new("server");
-        let file = ready.path().join("address");
+        let dir = TempDir::new("server");
+        let file = dir.path().join("address");
+        // TEST_LOG shows the logs of all processes; otherwise a test that wants them sets LOG_LEVEL, and reads `log`.
+        let log = match std::env::var_os("TEST_LOG") {
+            Some(_) => Stdio::inherit(),
+            None => std::fs::File::create(dir.path().join(LOG_FILE))
+                .unwrap()
+                .into(),
+        };
         let mut child = Command::new(PROGRAM)
             .arg("serve")
             .arg("--ready-file")
@@ -42,13 +51,15 @@ impl Server {
             .envs(environment)
             .envs(more.iter().copied())
             .stdin(Stdio::null())
+            .stderr(log)
             .kill_on_drop(true)
             .process_group(0)
             .spawn()
             .expect("gridtokenx starts");
         let api_url = eventually("the service says its address", async || {
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("gridtokenx serve ended with {status} before it served");
+                let said = std::fs::read_to_string(dir.path().join(LOG_FILE)).unwrap_or_default();
+                panic!("gridtokenx serve ended with {status} before it served: {said}");
             }
             std::fs::read_to_string(&file).ok()
         })
@@ -56,12 +67,26 @@ impl Server {
         Server {
             api_url: api_url.trim().to_owned(),
             child,
-            _ready: ready,
+            dir,
         }
     }
 
     pub fn user(&self, subject: &str) -> Api {
         Api::new(&self.api_url, subject, Role::User)
+    }
+
+    pub fn admin(&self) -> Api {
+        Api::new(&self.api_url, "an admin", Role::Admin)
+    }
+
+    /// The process' id; 0 once it was waited for.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join(LOG_FILE)).unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {

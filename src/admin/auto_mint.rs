@@ -1,0 +1,181 @@
+//! The toggle and the roll-out, changed by an admin.
+//!
+//! Invariant: a change, its entry in the admin log, its event, and the sweep that mints what was held back commit together.
+//! All processes are told by the same transaction, and obey within a second.
+//!
+//! Invariant: while auto-mint is off, admins are told once that readings are held back, however many readings and processes
+//! there are. Kept by a column that is compared and set; switching the toggle begins anew.
+
+use sqlx::{PgConnection, PgPool};
+
+use super::action::AdminAction;
+use super::log;
+use super::log_entry::LogNumber;
+use super::settings::Settings;
+use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+
+/// The settings before and after an admin's action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettingsChange {
+    pub before: Settings,
+    pub now: Settings,
+}
+
+impl SettingsChange {
+    pub fn is_none(self) -> bool {
+        self.before == self.now
+    }
+
+    /// Whether some reading that was held back is not any more.
+    fn releases_readings(self) -> bool {
+        let switched_on = self.now.auto_mint_enabled && !self.before.auto_mint_enabled;
+        switched_on || self.now.auto_mint_percentage > self.before.auto_mint_percentage
+    }
+}
+
+/// Switches minting without a trigger on or off, for all processes. The same again changes nothing, and is logged.
+pub async fn toggle_auto_mint(
+    pool: &PgPool,
+    actor: &str,
+    enabled: bool,
+) -> sqlx::Result<SettingsChange> {
+    let action = AdminAction::ToggleAutoMint { enabled };
+    change(pool, actor, &action, |before| Settings {
+        auto_mint_enabled: enabled,
+        ..before
+    })
+    .await
+}
+
+/// Rolls minting without a trigger out to this share of the meters, 0 to 100 percent.
+pub async fn set_auto_mint_percentage(
+    pool: &PgPool,
+    actor: &str,
+    percentage: u8,
+) -> sqlx::Result<SettingsChange> {
+    let action = AdminAction::SetAutoMintPercentage { percentage };
+    change(pool, actor, &action, |before| Settings {
+        auto_mint_percentage: i16::from(percentage),
+        ..before
+    })
+    .await
+}
+
+async fn change(
+    pool: &PgPool,
+    actor: &str,
+    action: &AdminAction,
+    changed: impl FnOnce(Settings) -> Settings,
+) -> sqlx::Result<SettingsChange> {
+    let mut transaction = pool.begin().await?;
+    let before: Settings = sqlx::query_as(
+        "SELECT auto_mint_enabled, auto_mint_percentage
+         FROM settings
+         -- Two admins at once: the second one changes what the first one has left.
+         FOR UPDATE",
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let change = SettingsChange {
+        before,
+        now: changed(before),
+    };
+    let number = log::record(&mut transaction, actor, action).await?;
+    if !change.is_none() {
+        store(&mut transaction, actor, change.now).await?;
+        announce(&mut transaction, change, number).await?;
+    }
+    transaction.commit().await?;
+    Ok(change)
+}
+
+async fn store(transaction: &mut PgConnection, actor: &str, now: Settings) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE settings
+         SET auto_mint_enabled = $1, auto_mint_percentage = $2, changed_by = $3, changed_at = now(),
+             -- A toggle begins a new period, of which nobody was told.
+             hold_announced = hold_announced AND auto_mint_enabled = $1",
+    )
+    .bind(now.auto_mint_enabled)
+    .bind(now.auto_mint_percentage)
+    .bind(actor)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Tells the processes and the admins, and lets one sweep mint what is held back no longer.
+async fn announce(
+    transaction: &mut PgConnection,
+    change: SettingsChange,
+    number: LogNumber,
+) -> sqlx::Result<()> {
+    if change.now.auto_mint_enabled != change.before.auto_mint_enabled {
+        let fields = EventFields {
+            auto_mint_enabled: Some(change.now.auto_mint_enabled),
+            ..EventFields::default()
+        };
+        let event = Event::new(EventType::AutoMintToggled, &fields);
+        outbox::publish(transaction, &[event]).await?;
+    }
+    if change.releases_readings() {
+        // The entry's number makes the job single.
+        let sweep = Job::sweep(&format!("admin-log-{number}"));
+        outbox::enqueue(transaction, &[sweep]).await?;
+    }
+    outbox::notify(transaction, Topic::Settings).await?;
+    outbox::notify(transaction, Topic::OutboxAndJobs).await
+}
+
+/// Tells the admins that readings are held back, unless they were told since auto-mint was switched off.
+pub async fn announce_hold(pool: &PgPool) -> sqlx::Result<()> {
+    let mut transaction = pool.begin().await?;
+    let first = sqlx::query(
+        "UPDATE settings
+         SET hold_announced = TRUE
+         WHERE NOT auto_mint_enabled
+           AND NOT hold_announced",
+    )
+    .execute(&mut *transaction)
+    .await?;
+    if first.rows_affected() == 0 {
+        return Ok(());
+    }
+    let fields = EventFields {
+        error_reason: Some(
+            "auto-mint is off: readings are accepted and kept, and none is minted until an admin turns it on or triggers \
+             a batch"
+                .to_owned(),
+        ),
+        ..EventFields::default()
+    };
+    let event = Event::new(EventType::AdminNotification, &fields);
+    outbox::publish(&mut transaction, &[event]).await?;
+    outbox::notify(&mut transaction, Topic::Outbox).await?;
+    transaction.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_follows_what_lets_readings_go() {
+        let settings = |auto_mint_enabled, auto_mint_percentage| Settings {
+            auto_mint_enabled,
+            auto_mint_percentage,
+        };
+        let cases = [
+            (settings(false, 50), settings(true, 50), true),
+            (settings(true, 50), settings(false, 50), false),
+            (settings(true, 50), settings(true, 51), true),
+            (settings(true, 50), settings(true, 49), false),
+            (settings(true, 50), settings(true, 50), false),
+        ];
+        for (before, now, expected) in cases {
+            let change = SettingsChange { before, now };
+            assert_eq!(change.releases_readings(), expected, "{change:?}");
+            assert_eq!(change.is_none(), before == now);
+        }
+    }
+}

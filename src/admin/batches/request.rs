@@ -1,0 +1,225 @@
+//! What an admin asks for: a batch, or a look at what it would be.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::batch::BatchFilter;
+use super::claim::{ClaimSource, Cursor, push_unminted};
+use crate::admin::{AdminAction, log};
+use crate::domain::{
+    BaseUnits, BaseUnitsError, MeterSerial, SerialError, TimestampError, Wallet, parse_timestamp,
+};
+use crate::meters;
+use crate::outbox::{self, Job, Topic};
+
+/// Longest subject of a token, characters.
+const USER_CHARACTERS_MAX: usize = 128;
+
+/// Why a request names no batch.
+#[derive(Debug, Error)]
+pub enum BatchRequestError {
+    #[error("meter_id {0}")]
+    Serial(#[from] SerialError),
+    #[error("meter {} is not known; check the meter_id", serial.as_str())]
+    UnknownMeter { serial: MeterSerial },
+    #[error("user_id has {0} characters; a subject has 1 to {USER_CHARACTERS_MAX}")]
+    User(usize),
+    #[error("before {0}")]
+    Before(#[from] TimestampError),
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Which readings, as an admin says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchRequest {
+    pub meter_id: Option<String>,
+    pub user_id: Option<String>,
+    pub before: Option<String>,
+    pub include_failed: bool,
+}
+
+/// Which readings, as the tables know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchTarget {
+    request: BatchRequest,
+    filter: BatchFilter,
+}
+
+impl BatchRequest {
+    /// Checks it, and looks up what it names.
+    pub async fn resolve(self, pool: &PgPool) -> Result<BatchTarget, BatchRequestError> {
+        let serial = self
+            .meter_id
+            .as_deref()
+            .map(MeterSerial::parse)
+            .transpose()?;
+        let ending_before = self.before.as_deref().map(parse_timestamp).transpose()?;
+        if let Some(user) = &self.user_id {
+            let characters = user.chars().count();
+            if !(1..=USER_CHARACTERS_MAX).contains(&characters) {
+                return Err(BatchRequestError::User(characters));
+            }
+        }
+        let meter = match serial {
+            None => None,
+            Some(serial) => match meters::find_by_serial(pool, &serial).await? {
+                Some(meter) => Some(meter.id),
+                None => return Err(BatchRequestError::UnknownMeter { serial }),
+            },
+        };
+        Ok(BatchTarget {
+            filter: BatchFilter {
+                meter,
+                owner: self.user_id.clone(),
+                ending_before,
+                include_failed: self.include_failed,
+            },
+            request: self,
+        })
+    }
+}
+
+impl BatchTarget {
+    pub fn filter(&self) -> &BatchFilter {
+        &self.filter
+    }
+
+    /// As it stands in the admin log: what was asked for, and nothing else.
+    fn filters(&self) -> Value {
+        let mut filters = json!({ "include_failed": self.request.include_failed });
+        for (name, value) in [
+            ("meter_id", &self.request.meter_id),
+            ("user_id", &self.request.user_id),
+            ("before", &self.request.before),
+        ] {
+            if let Some(value) = value {
+                filters[name] = json!(value);
+            }
+        }
+        filters
+    }
+
+    /// Stores the batch, its entry in the admin log and its job, all or none. Returns its id.
+    pub async fn request(&self, pool: &PgPool, admin: &str) -> sqlx::Result<Uuid> {
+        let batch = Uuid::now_v7();
+        let mut transaction = pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO batches (id, kind, requested_by, meter, owner, ending_before, include_failed)
+             VALUES ($1, 'trigger', $2, $3, $4, $5, $6)",
+        )
+        .bind(batch)
+        .bind(admin)
+        .bind(self.filter.meter)
+        .bind(&self.filter.owner)
+        .bind(self.filter.ending_before)
+        .bind(self.filter.include_failed)
+        .execute(&mut *transaction)
+        .await?;
+        outbox::enqueue(&mut transaction, &[Job::trigger_batch(batch, 0)]).await?;
+        outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+        // Last: until the commit no other action can be logged.
+        let action = AdminAction::TriggerBatch {
+            batch_id: batch,
+            filters: self.filters(),
+        };
+        log::record(&mut transaction, admin, &action).await?;
+        transaction.commit().await?;
+        Ok(batch)
+    }
+}
+
+/// An unminted reading with what paying it depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnmintedReading {
+    pub id: Uuid,
+    pub wallet: Wallet,
+    pub base_units: BaseUnits,
+    pub pack_alone: bool,
+    /// The wallet was paid at finality before: its token account existed.
+    pub account_was_there: bool,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    next_attempt_at: DateTime<Utc>,
+    wallet: [u8; 32],
+    base_units: Decimal,
+    pack_alone: bool,
+    account_was_there: bool,
+}
+
+impl TryFrom<Row> for UnmintedReading {
+    type Error = BaseUnitsError;
+
+    fn try_from(row: Row) -> Result<UnmintedReading, BaseUnitsError> {
+        Ok(UnmintedReading {
+            id: row.id,
+            wallet: Wallet::from_stored(row.wallet),
+            base_units: BaseUnits::from_decimal(row.base_units)?,
+            pack_alone: row.pack_alone,
+            account_was_there: row.account_was_there,
+        })
+    }
+}
+
+/// Readings that a batch with this filter would claim, in its order, `page` at most, and where to go on. Changes nothing.
+pub async fn look(
+    pool: &PgPool,
+    filter: &BatchFilter,
+    source: ClaimSource,
+    accepted_until: DateTime<Utc>,
+    after: Cursor,
+    page: usize,
+) -> sqlx::Result<(Vec<UnmintedReading>, Option<Cursor>)> {
+    let mut query: QueryBuilder<Postgres> = QueryBuilder::new("");
+    push_unminted(
+        &mut query,
+        "SELECT id, next_attempt_at, wallet, base_units, pack_alone,
+                EXISTS (
+                    SELECT FROM token_accounts AS account WHERE account.wallet = readings.wallet
+                ) AS account_was_there ",
+        source,
+        filter,
+        accepted_until,
+        after,
+        page,
+    );
+    let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
+    let next = rows
+        .last()
+        .filter(|_| rows.len() >= page)
+        .map(|last| Cursor::at(last.next_attempt_at, last.id));
+    let readings = rows
+        .into_iter()
+        .map(|row| {
+            UnmintedReading::try_from(row).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+        })
+        .collect::<sqlx::Result<Vec<UnmintedReading>>>()?;
+    Ok((readings, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_holds_what_was_asked_for() {
+        let target = BatchTarget {
+            request: BatchRequest {
+                user_id: Some("anna".to_owned()),
+                ..BatchRequest::default()
+            },
+            filter: BatchFilter::default(),
+        };
+        assert_eq!(
+            target.filters(),
+            json!({ "include_failed": false, "user_id": "anna" })
+        );
+    }
+}

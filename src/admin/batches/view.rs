@@ -1,0 +1,159 @@
+//! Batches as they are shown.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgPool, Row};
+use uuid::Uuid;
+
+use super::batch::{BatchKind, BatchState, Figures, word};
+
+/// Results in one page at most.
+pub const RESULTS_PER_PAGE_MAX: u16 = 1_000;
+
+/// A batch with its figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchView {
+    pub id: Uuid,
+    pub kind: BatchKind,
+    pub state: BatchState,
+    /// The admin; `None` for a sweep.
+    pub requested_by: Option<String>,
+    /// Serial of the meter that it is for; `None`: all.
+    pub meter_id: Option<String>,
+    pub owner: Option<String>,
+    pub ending_before: Option<DateTime<Utc>>,
+    pub include_failed: bool,
+    pub requested_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+    pub figures: Figures,
+    pub error: Option<String>,
+}
+
+impl<'r> FromRow<'r, PgRow> for BatchView {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<BatchView> {
+        Ok(BatchView {
+            id: row.try_get("id")?,
+            kind: word(row, "kind")?,
+            state: word(row, "state")?,
+            requested_by: row.try_get("requested_by")?,
+            meter_id: row.try_get("serial")?,
+            owner: row.try_get("owner")?,
+            ending_before: row.try_get("ending_before")?,
+            include_failed: row.try_get("include_failed")?,
+            requested_at: row.try_get("requested_at")?,
+            started_at: row.try_get("started_at")?,
+            finished_at: row.try_get("finished_at")?,
+            figures: Figures::from_row(row)?,
+            error: row.try_get("error")?,
+        })
+    }
+}
+
+/// The columns of a [`BatchView`].
+macro_rules! view {
+    ($rest:literal) => {
+        concat!(
+            "SELECT batch.id, batch.kind, batch.state, batch.requested_by, meter.serial, batch.owner,
+                    batch.ending_before, batch.include_failed, batch.requested_at, batch.started_at,
+                    batch.finished_at, batch.total_readings, batch.successful_mints, batch.failed_mints,
+                    batch.error
+             FROM batches AS batch
+             LEFT JOIN meters AS meter ON meter.id = batch.meter
+             ",
+            $rest
+        )
+    };
+}
+
+pub async fn find(pool: &PgPool, batch: Uuid) -> sqlx::Result<Option<BatchView>> {
+    sqlx::query_as(view!("WHERE batch.id = $1"))
+        .bind(batch)
+        .fetch_optional(pool)
+        .await
+}
+
+/// The newest sweep that is ended, whatever it found; `None` before the first one.
+pub async fn last_sweep(pool: &PgPool) -> sqlx::Result<Option<BatchView>> {
+    sqlx::query_as(view!(
+        "WHERE batch.kind = 'sweep'
+           AND batch.finished_at IS NOT NULL
+         ORDER BY batch.id DESC
+         LIMIT 1"
+    ))
+    .fetch_optional(pool)
+    .await
+}
+
+/// The newest batches first. Sweeps that found nothing are left out: [`last_sweep`] tells of the newest.
+pub async fn recent(pool: &PgPool, limit: u16) -> sqlx::Result<Vec<BatchView>> {
+    sqlx::query_as(view!(
+        "WHERE batch.kind = 'trigger' OR batch.total_readings > 0
+         ORDER BY batch.id DESC
+         LIMIT $1"
+    ))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+}
+
+/// What became of one reading.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct BatchResult {
+    pub ordinal: i64,
+    pub reading: Uuid,
+    pub success: bool,
+    #[sqlx(rename = "signature")]
+    signature_bytes: Option<Vec<u8>>,
+    pub error: Option<String>,
+}
+
+impl BatchResult {
+    /// Of the mint transaction that pays it, base58.
+    pub fn signature(&self) -> Option<String> {
+        self.signature_bytes
+            .as_ref()
+            .map(|signature| bs58::encode(signature).into_string())
+    }
+}
+
+/// Some results in the order in which they became known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultsPage {
+    pub results: Vec<BatchResult>,
+    /// Where to go on: there are more, or more may come. `None` at the end of a batch that is ended.
+    pub next: Option<i64>,
+}
+
+/// A page of the results behind `after`; `limit` is taken as 1 to [`RESULTS_PER_PAGE_MAX`]. `is_ended` must have been read
+/// before, so that the end of the page can be told from the end of the batch.
+pub async fn results(
+    pool: &PgPool,
+    batch: Uuid,
+    is_ended: bool,
+    after: i64,
+    limit: u16,
+) -> sqlx::Result<ResultsPage> {
+    let limit = usize::from(limit.clamp(1, RESULTS_PER_PAGE_MAX));
+    let mut results: Vec<BatchResult> = sqlx::query_as(
+        "SELECT ordinal, reading, success, signature, error
+         FROM batch_readings
+         WHERE batch = $1
+           AND ordinal > $2
+         ORDER BY ordinal
+         LIMIT $3",
+    )
+    .bind(batch)
+    .bind(after)
+    // One more than the page holds: it tells whether there is a next one.
+    .bind(limit as i64 + 1)
+    .fetch_all(pool)
+    .await?;
+    let is_last = results.len() <= limit;
+    results.truncate(limit);
+    let last = results.last().map_or(after, |last| last.ordinal);
+    Ok(ResultsPage {
+        results,
+        next: (!is_last || !is_ended).then_some(last),
+    })
+}

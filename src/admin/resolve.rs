@@ -1,0 +1,52 @@
+//! An admin ends a quarantined mint transaction.
+
+use solana_sdk::signature::Signature;
+use sqlx::PgPool;
+
+use super::action::AdminAction;
+use super::error::{AdminError, parse_reason};
+use super::log;
+use crate::chain::Endpoints;
+use crate::domain::MintTransactionState;
+use crate::ledger::{self, Outcome};
+
+/// The transaction afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    pub state: MintTransactionState,
+    /// Readings that it paid, or that are paid by another one now.
+    pub readings: u64,
+}
+
+/// Calls it landed, if the chain shows it, or dead, for which the admin answers.
+pub async fn resolve_transaction(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    actor: &str,
+    signature: Signature,
+    outcome: Outcome,
+    reason: &str,
+) -> Result<Resolution, AdminError> {
+    let reason = parse_reason(reason)?;
+    let resolvable = ledger::check_resolvable(pool, endpoints, signature, outcome).await?;
+    let mut transaction = pool.begin().await?;
+    let resolved = ledger::resolve_transaction(&mut transaction, resolvable, &reason).await?;
+    let action = AdminAction::ResolveTransaction {
+        signature: signature.to_string(),
+        outcome: outcome.as_str().to_owned(),
+        reason,
+    };
+    log::record(&mut transaction, actor, &action).await?;
+    transaction.commit().await?;
+    resolved.committed();
+    tracing::warn!(
+        %signature,
+        outcome = outcome.as_str(),
+        readings = resolved.readings,
+        "an admin resolved a quarantined mint transaction"
+    );
+    Ok(Resolution {
+        state: resolved.state,
+        readings: resolved.readings,
+    })
+}

@@ -1,0 +1,50 @@
+//! An admin asks for a reading again.
+
+use solana_sdk::pubkey::Pubkey;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::action::AdminAction;
+use super::error::{AdminError, parse_reason};
+use super::log;
+use crate::chain::Endpoints;
+use crate::domain::ReadingState;
+use crate::ledger;
+use crate::meters;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    pub reading: Uuid,
+    /// Whom this reading pays from now on; its meter keeps its wallet.
+    pub wallet_address: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// Makes a failed or pending reading due at once, with all its attempts. A new wallet is judged as at a registration; `mint`
+/// is this service's token, which is no wallet.
+pub async fn retry_reading(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    mint: &Pubkey,
+    actor: &str,
+    retry: Retry,
+) -> Result<ReadingState, AdminError> {
+    let reason = retry.reason.as_deref().map(parse_reason).transpose()?;
+    ledger::check_retryable(pool, retry.reading).await?;
+    let wallet = match &retry.wallet_address {
+        Some(address) => Some(meters::payable_wallet(endpoints, mint, address).await?),
+        None => None,
+    };
+    let mut transaction = pool.begin().await?;
+    let state = ledger::retry_reading(&mut transaction, retry.reading, wallet).await?;
+    let action = AdminAction::RetryReading {
+        reading_id: retry.reading,
+        wallet_address: wallet.map(|wallet| wallet.to_string()),
+        reason,
+    };
+    log::record(&mut transaction, actor, &action).await?;
+    crate::failpoint!("admin.before_retry_commit");
+    transaction.commit().await?;
+    Ok(state)
+}

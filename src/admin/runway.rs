@@ -1,0 +1,128 @@
+//! How long the fee payer's balance lasts.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use crate::chain::PurseView;
+use crate::ledger::{self, Spending};
+
+/// What a reading costs while nothing has been minted yet: the fee of a transaction of its own with one signature, to a wallet
+/// that has its token account. Readings that travel together cost less, the first to a wallet costs its rent more.
+const LAMPORTS_PER_READING_FALLBACK: u64 = 5_000;
+/// A rate is never taken from less than this: the first readings of a new deployment are not yet a rate.
+const RATE_OVER_AT_LEAST: TimeDelta = TimeDelta::minutes(10);
+
+/// Balance, price and rate, and what follows from them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Runway {
+    pub balance_lamports: u64,
+    /// What transactions under way may still take of it.
+    pub reserved_lamports: u64,
+    /// What must stay: the fee payer's own rent minimum.
+    pub minimum_lamports: u64,
+    /// Fees and account rent over readings, of the last six hours; rounded up.
+    pub lamports_per_reading: u64,
+    /// Minted in the last six hours.
+    pub readings_per_hour: f64,
+    /// At this price and rate; `None` while nothing is spent.
+    pub hours: Option<f64>,
+    /// Readings for new wallets wait, because the rent of their token accounts cannot be paid.
+    pub new_wallets_wait: bool,
+}
+
+impl Runway {
+    /// `None` before the fee payer was looked at.
+    pub async fn read(pool: &PgPool, purse: Option<PurseView>) -> sqlx::Result<Option<Runway>> {
+        let Some(purse) = purse else {
+            return Ok(None);
+        };
+        let spending = ledger::recent_spending(pool).await?;
+        Ok(Some(Runway::of(purse, spending, Utc::now())))
+    }
+
+    fn of(purse: PurseView, spending: Spending, now: DateTime<Utc>) -> Runway {
+        let readings = spending.readings.max(0) as u64;
+        let lamports = spending.lamports.max(0) as u64;
+        let lamports_per_reading = match readings {
+            0 => LAMPORTS_PER_READING_FALLBACK,
+            readings => lamports.div_ceil(readings),
+        };
+        let at_least = if spending.only_the_newest {
+            TimeDelta::seconds(1)
+        } else {
+            RATE_OVER_AT_LEAST
+        };
+        let over = spending
+            .since
+            .map_or(at_least, |since| now - since)
+            .max(at_least);
+        let per_hour = |count: u64| count as f64 * 3_600.0 / over.as_seconds_f64();
+        let lamports_per_hour = per_hour(lamports);
+        let hours = (lamports_per_hour > 0.0).then(|| purse.spendable as f64 / lamports_per_hour);
+        Runway {
+            balance_lamports: purse.funds.balance,
+            reserved_lamports: purse.reserved,
+            minimum_lamports: purse.funds.minimum,
+            lamports_per_reading,
+            readings_per_hour: per_hour(readings),
+            hours,
+            new_wallets_wait: purse.wanted.is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Funds;
+
+    fn purse(spendable: u64) -> PurseView {
+        PurseView {
+            funds: Funds {
+                balance: spendable + 890_880 + 7,
+                minimum: 890_880,
+                in_flight: 7,
+            },
+            reserved: 7,
+            spendable,
+            wanted: None,
+        }
+    }
+
+    #[test]
+    fn the_forecast_is_what_can_be_spent_over_what_is_spent() {
+        let now = Utc::now();
+        let spending = Spending {
+            readings: 3_000,
+            lamports: 6_000_001,
+            since: Some(now - TimeDelta::hours(2)),
+            only_the_newest: false,
+        };
+        let runway = Runway::of(purse(30_000_000), spending, now);
+        assert_eq!(runway.lamports_per_reading, 2_001);
+        assert!((runway.readings_per_hour - 1_500.0).abs() < 0.1);
+        assert!((runway.hours.unwrap() - 10.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_new_deployment_has_a_price_and_no_end() {
+        let now = Utc::now();
+        let runway = Runway::of(purse(1), Spending::default(), now);
+        assert_eq!(runway.lamports_per_reading, LAMPORTS_PER_READING_FALLBACK);
+        assert_eq!((runway.readings_per_hour, runway.hours), (0.0, None));
+        // Ten readings in the first second are not 36,000 an hour.
+        let first = Spending {
+            readings: 10,
+            lamports: 10_000,
+            since: Some(now - TimeDelta::seconds(1)),
+            only_the_newest: false,
+        };
+        assert!((Runway::of(purse(1), first, now).readings_per_hour - 60.0).abs() < 0.1);
+        // Unless they are but the newest of a heavy load.
+        let load = Spending {
+            only_the_newest: true,
+            ..first
+        };
+        assert!((Runway::of(purse(1), load, now).readings_per_hour - 36_000.0).abs() < 0.1);
+    }
+}

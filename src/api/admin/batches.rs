@@ -1,0 +1,287 @@
+//! `GET /api/admin/tokenization/batches`, `GET …/batches/{id}`: what a sweep or a trigger has done so far.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::super::auth::AdminOnly;
+use super::super::extract::{Path, Query};
+use super::super::page;
+use super::super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::super::state::AppState;
+use crate::admin::batches::{
+    self, BatchKind, BatchResult, BatchState, BatchView, RESULTS_PER_PAGE_MAX, ResultsPage,
+};
+
+/// Batches in one list, unless the caller says otherwise, and at most.
+const BATCHES_PER_LIST_DEFAULT: u16 = 20;
+const BATCHES_PER_LIST_MAX: u16 = 100;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+}
+
+/// A batch with its figures.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchStats {
+    pub batch_id: Uuid,
+    /// `sweep` or `trigger`.
+    #[schema(value_type = String, example = "trigger")]
+    pub kind: &'static str,
+    /// `queued`, `running`, `completed` (it went to its end), `failed` (it ended early, `error` says why).
+    #[schema(value_type = String, example = "completed")]
+    pub state: &'static str,
+    /// The admin; null for a sweep.
+    pub requested_by: Option<String>,
+    pub requested_at: String,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    /// From its start to its end, or until now.
+    pub duration_ms: Option<i64>,
+    /// Readings that it has claimed so far.
+    pub total_readings: u64,
+    /// Of those, how many have an outcome.
+    pub processed_readings: u64,
+    /// Minted; for a sweep submitted is enough.
+    pub successful_mints: u64,
+    /// Not minted by this batch; each reading's own state tells what comes next.
+    pub failed_mints: u64,
+    /// Why it ended early.
+    pub error: Option<String>,
+}
+
+impl From<&BatchView> for BatchStats {
+    fn from(batch: &BatchView) -> BatchStats {
+        let until = batch.finished_at.unwrap_or_else(Utc::now);
+        BatchStats {
+            batch_id: batch.id,
+            kind: batch.kind.as_str(),
+            state: batch.state.as_str(),
+            requested_by: batch.requested_by.clone(),
+            requested_at: rfc3339(batch.requested_at),
+            started_at: batch.started_at.map(rfc3339),
+            finished_at: batch.finished_at.map(rfc3339),
+            duration_ms: batch
+                .started_at
+                .map(|started_at| (until - started_at).num_milliseconds().max(0)),
+            total_readings: batch.figures.total,
+            processed_readings: batch.figures.processed(),
+            successful_mints: batch.figures.successful,
+            failed_mints: batch.figures.failed,
+            error: batch.error.clone(),
+        }
+    }
+}
+
+/// Which readings a trigger was for; null: all.
+#[derive(Debug, Serialize, ToSchema)]
+struct Filters {
+    meter_id: Option<String>,
+    user_id: Option<String>,
+    before: Option<String>,
+    include_failed: bool,
+}
+
+/// What became of one reading.
+#[derive(Debug, Serialize, ToSchema)]
+struct ResultDocument {
+    reading_id: Uuid,
+    success: bool,
+    /// Of the transaction that pays it; null when none does.
+    transaction_signature: Option<String>,
+    /// Why this batch did not get it minted.
+    error: Option<String>,
+}
+
+impl From<BatchResult> for ResultDocument {
+    fn from(result: BatchResult) -> ResultDocument {
+        ResultDocument {
+            reading_id: result.reading,
+            success: result.success,
+            transaction_signature: result.signature(),
+            error: result.error,
+        }
+    }
+}
+
+/// A batch, and some of its results.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchDocument {
+    /// It went to its end and minted each of its readings. False while it runs: `state` tells.
+    success: bool,
+    #[serde(flatten)]
+    stats: BatchStats,
+    filters: Filters,
+    /// In the order in which they became known.
+    results: Vec<ResultDocument>,
+    /// `after` of the next page: of one that is there, or that may come while the batch runs. Null at its end.
+    next: Option<i64>,
+}
+
+impl BatchDocument {
+    fn new(batch: BatchView, page: ResultsPage) -> BatchDocument {
+        BatchDocument {
+            success: batch.state == BatchState::Completed && batch.figures.failed == 0,
+            stats: BatchStats::from(&batch),
+            filters: Filters {
+                meter_id: batch.meter_id,
+                user_id: batch.owner,
+                before: batch.ending_before.map(rfc3339),
+                include_failed: batch.kind == BatchKind::Trigger && batch.include_failed,
+            },
+            results: page.results.into_iter().map(ResultDocument::from).collect(),
+            next: page.next,
+        }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.stats.finished_at.is_some()
+    }
+
+    /// The batch as it is now, with the results behind `after`. `None`: there is none, or none any more.
+    pub(super) async fn read(
+        pool: &PgPool,
+        batch: Uuid,
+        after: i64,
+        limit: u16,
+    ) -> sqlx::Result<Option<BatchDocument>> {
+        let Some(view) = batches::find(pool, batch).await? else {
+            return Ok(None);
+        };
+        let page = batches::results(pool, batch, view.state.is_ended(), after, limit).await?;
+        Ok(Some(BatchDocument::new(view, page)))
+    }
+}
+
+pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Batches at most, 1 to 100; 20 when left out.
+    limit: Option<String>,
+}
+
+/// The newest batches.
+#[derive(Debug, Serialize, ToSchema)]
+struct Batches {
+    /// The newest first. Sweeps that found nothing are left out.
+    batches: Vec<BatchStats>,
+}
+
+/// The newest batches.
+#[utoipa::path(
+    get,
+    path = "/api/admin/tokenization/batches",
+    tag = "admin",
+    security(("bearer" = [])),
+    params(ListQuery),
+    responses((status = 200, description = "The newest first", body = Batches))
+)]
+async fn list(
+    _: AdminOnly,
+    State(state): State<AppState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Batches>, Problem> {
+    let limit = page::limit(
+        query.limit.as_deref(),
+        BATCHES_PER_LIST_DEFAULT,
+        BATCHES_PER_LIST_MAX,
+    )?;
+    let recent = batches::recent(&state.pool, limit).await?;
+    Ok(Json(Batches {
+        batches: recent.iter().map(BatchStats::from).collect(),
+    }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ShowQuery {
+    /// Only results behind this one: `next` of the page before.
+    #[param(value_type = Option<i64>)]
+    after: Option<String>,
+    /// Results in the page, 1 to 1000; 1000 when left out.
+    limit: Option<String>,
+}
+
+/// One batch, a page of its results at a time.
+///
+/// While it runs results are added behind those that are there, so whoever follows `next` sees each of them once. Kept for 30
+/// days after its end.
+#[utoipa::path(
+    get,
+    path = "/api/admin/tokenization/batches/{id}",
+    tag = "admin",
+    security(("bearer" = [])),
+    params(("id" = Uuid, Path, description = "`batch_id`"), ShowQuery),
+    responses(
+        (status = 200, description = "As it is now", body = BatchDocument, example = json!(example())),
+        (status = 404, description = "No such batch, or none any more", body = ProblemDocument,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn show(
+    _: AdminOnly,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Query(query): Query<ShowQuery>,
+) -> Result<Json<BatchDocument>, Problem> {
+    let limit = page::limit(
+        query.limit.as_deref(),
+        RESULTS_PER_PAGE_MAX,
+        RESULTS_PER_PAGE_MAX,
+    )?;
+    let after = query.after.as_deref().map_or(Ok(0), |after| {
+        after
+            .parse::<u32>()
+            .map(i64::from)
+            .map_err(|_| page::refuse("after", "is no number; give `next` of the page before"))
+    })?;
+    BatchDocument::read(&state.pool, id, after, limit)
+        .await?
+        .map(Json)
+        .ok_or_else(|| {
+            Problem::new(
+                ProblemKind::NotFound,
+                format!("batch {id} is not known; check the batch_id"),
+            )
+        })
+}
+
+/// A batch that is completed, for the documentation.
+pub(super) fn example() -> serde_json::Value {
+    serde_json::json!({
+        "success": true,
+        "batch_id": "019ab9a1-7c00-7000-8000-000000000001",
+        "kind": "trigger",
+        "state": "completed",
+        "requested_by": "operator",
+        "requested_at": "2026-11-25T04:00:00.000000Z",
+        "started_at": "2026-11-25T04:00:00.020000Z",
+        "finished_at": "2026-11-25T04:00:01.120000Z",
+        "duration_ms": 1100,
+        "total_readings": 1,
+        "processed_readings": 1,
+        "successful_mints": 1,
+        "failed_mints": 0,
+        "error": null,
+        "filters": {"meter_id": null, "user_id": null, "before": null, "include_failed": false},
+        "results": [{
+            "reading_id": "019ab9a1-7c00-7000-8000-000000000002",
+            "success": true,
+            "transaction_signature": "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW",
+            "error": null,
+        }],
+        "next": null,
+    })
+}

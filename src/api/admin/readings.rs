@@ -1,0 +1,107 @@
+//! What an admin does about one reading.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::super::auth::AdminOnly;
+use super::super::extract::{JsonBody, Path};
+use super::super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::super::readings::ReadingDocument;
+use super::super::state::AppState;
+use crate::admin::{self, Retry, StoredSettings};
+use crate::readings;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(retry))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct RetryReading {
+    /// Whom this reading pays from now on; its meter keeps its wallet. Left as it is when left out.
+    wallet_address: Option<String>,
+    /// For the admin log, 1 to 500 characters.
+    reason: Option<String>,
+}
+
+/// The reading as it is now.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReadingRetried {
+    success: bool,
+    /// What happens next, in words.
+    message: &'static str,
+    #[serde(flatten)]
+    reading: ReadingDocument,
+}
+
+/// Tries a failed or pending reading again, at once and with all its attempts.
+///
+/// Where the wallet is the reason (its owner closed or gave away the token account), another one can be given for this
+/// reading.
+#[utoipa::path(
+    post,
+    path = "/api/admin/tokenization/readings/{id}/retry",
+    tag = "admin",
+    security(("bearer" = [])),
+    params(("id" = Uuid, Path, description = "`reading_id`")),
+    request_body(content = RetryReading, example = json!({
+        "wallet_address": "7cVfgArCheMR6Cs4t6vz5rfnqd56vZq4ndaBrY5xkxXy",
+        "reason": "the owner lost the key of the old wallet",
+    })),
+    responses(
+        (status = 200, description = "Due now, and logged", body = ReadingRetried, example = json!({
+            "success": true,
+            "message": "the reading is tried again now",
+            "reading_id": "019ab9a1-7c00-7000-8000-000000000001",
+            "meter_id": "ausgrid-12-2011-07-01",
+            "kwh_amount": "1.25",
+            "interval_start": "2026-11-25T12:00:00.000000Z",
+            "reading_timestamp": "2026-11-25T12:30:00.000000Z",
+            "wallet_address": "7cVfgArCheMR6Cs4t6vz5rfnqd56vZq4ndaBrY5xkxXy",
+            "state": "pending",
+            "base_units": "1250000000",
+            "transaction_signature": null,
+            "attempts": 0,
+            "next_attempt_at": "2026-11-25T13:00:00.000000Z",
+            "last_error": "its token account was closed by its owner: recreate the account, then retry",
+        })),
+        (status = 404, description = "No such reading", body = ProblemDocument,
+         content_type = "application/problem+json"),
+        (status = 409, description = "It is neither failed nor pending; `state` tells what it is", body = ProblemDocument,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn retry(
+    AdminOnly(principal): AdminOnly,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    JsonBody(request): JsonBody<RetryReading>,
+) -> Result<Json<ReadingRetried>, Problem> {
+    let retry = Retry {
+        reading: id,
+        wallet_address: request.wallet_address,
+        reason: request.reason,
+    };
+    let actor = &principal.caller.subject;
+    admin::retry_reading(&state.pool, &state.endpoints, &state.mint, actor, retry).await?;
+    let settings = StoredSettings::read(&state.pool).await?.settings;
+    let reading = readings::find(&state.pool, &principal.caller, id)
+        .await?
+        .ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("reading {id} is not known")))?;
+    let message = if settings.mints_automatically(reading.serial.rollout_bucket()) {
+        "the reading is tried again now"
+    } else if settings.auto_mint_enabled {
+        "the reading is due, but its meter is not rolled out: raise the percentage, or trigger a batch"
+    } else {
+        "the reading is due, but auto-mint is off: turn it on, or trigger a batch"
+    };
+    Ok(Json(ReadingRetried {
+        success: true,
+        message,
+        reading: reading.into(),
+    }))
+}

@@ -1,0 +1,140 @@
+//! The settings that an admin changes at run time.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::auth::AdminOnly;
+use super::super::extract::JsonBody;
+use super::super::problem::{Problem, ProblemKind};
+use super::super::state::AppState;
+use crate::admin;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(toggle_auto_mint))
+        .routes(routes!(set_auto_mint_percentage))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct ToggleAutoMint {
+    /// Whether readings are minted without a trigger.
+    enabled: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct AutoMintToggled {
+    success: bool,
+    auto_mint_enabled: bool,
+    /// What that means, in words.
+    message: &'static str,
+}
+
+/// Switches minting without a trigger on or off.
+///
+/// Holds for all processes within a second, and survives restarts. While it is off, readings are accepted and kept; turning
+/// it on mints them at once. The same again changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/admin/tokenization/toggle-auto-mint",
+    tag = "admin",
+    security(("bearer" = [])),
+    request_body(content = ToggleAutoMint, example = json!({"enabled": false})),
+    responses((status = 200, description = "Stored and logged", body = AutoMintToggled, example = json!({
+        "success": true,
+        "auto_mint_enabled": false,
+        "message": "auto-mint is off: readings are accepted and kept until it is turned on, or a batch is triggered",
+    })))
+)]
+async fn toggle_auto_mint(
+    AdminOnly(principal): AdminOnly,
+    State(state): State<AppState>,
+    JsonBody(toggle): JsonBody<ToggleAutoMint>,
+) -> Result<Json<AutoMintToggled>, Problem> {
+    let actor = &principal.caller.subject;
+    let change = admin::toggle_auto_mint(&state.pool, actor, toggle.enabled).await?;
+    let message = match (change.is_none(), toggle.enabled) {
+        (true, true) => "auto-mint was on already: nothing changed",
+        (true, false) => "auto-mint was off already: nothing changed",
+        (false, true) => {
+            "auto-mint is on: readings are minted as they arrive, and those that were kept are minted now"
+        }
+        (false, false) => {
+            "auto-mint is off: readings are accepted and kept until it is turned on, or a batch is triggered"
+        }
+    };
+    Ok(Json(AutoMintToggled {
+        success: true,
+        auto_mint_enabled: change.now.auto_mint_enabled,
+        message,
+    }))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct SetAutoMintPercentage {
+    /// Share of the meters whose readings are minted without a trigger.
+    #[schema(minimum = 0, maximum = 100)]
+    percentage: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct AutoMintPercentageSet {
+    success: bool,
+    auto_mint_percentage: i16,
+    /// What that means, in words.
+    message: String,
+}
+
+/// Rolls minting without a trigger out to a share of the meters.
+///
+/// Which meters those are follows from a stable hash of their serials: a greater share keeps those that were in. Raising it
+/// mints what the others had to keep, at once.
+#[utoipa::path(
+    post,
+    path = "/api/admin/tokenization/auto-mint-percentage",
+    tag = "admin",
+    security(("bearer" = [])),
+    request_body(content = SetAutoMintPercentage, example = json!({"percentage": 30})),
+    responses((status = 200, description = "Stored and logged", body = AutoMintPercentageSet, example = json!({
+        "success": true,
+        "auto_mint_percentage": 30,
+        "message": "readings of 30% of the meters are minted without a trigger",
+    })))
+)]
+async fn set_auto_mint_percentage(
+    AdminOnly(principal): AdminOnly,
+    State(state): State<AppState>,
+    JsonBody(set): JsonBody<SetAutoMintPercentage>,
+) -> Result<Json<AutoMintPercentageSet>, Problem> {
+    let percentage = u8::try_from(set.percentage)
+        .ok()
+        .filter(|percentage| *percentage <= 100)
+        .ok_or_else(|| {
+            Problem::new(
+                ProblemKind::ValidationFailed,
+                format!(
+                    "percentage {} is out of range; give a whole number from 0 to 100",
+                    set.percentage
+                ),
+            )
+        })?;
+    let actor = &principal.caller.subject;
+    let change = admin::set_auto_mint_percentage(&state.pool, actor, percentage).await?;
+    let message = match (change.is_none(), change.now.auto_mint_enabled) {
+        (true, _) => format!("the share was {percentage}% already: nothing changed"),
+        (false, true) => {
+            format!("readings of {percentage}% of the meters are minted without a trigger")
+        }
+        (false, false) => format!(
+            "readings of {percentage}% of the meters will be minted without a trigger once auto-mint is on"
+        ),
+    };
+    Ok(Json(AutoMintPercentageSet {
+        success: true,
+        auto_mint_percentage: change.now.auto_mint_percentage,
+        message,
+    }))
+}

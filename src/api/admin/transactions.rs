@@ -1,0 +1,123 @@
+//! What an admin decides about one mint transaction.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use solana_sdk::signature::Signature;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::auth::AdminOnly;
+use super::super::extract::{JsonBody, Path};
+use super::super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::super::state::AppState;
+use crate::admin;
+use crate::domain::MintTransactionState;
+use crate::ledger::Outcome;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(resolve))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct ResolveTransaction {
+    /// `landed`: it is on chain, which is looked up. `dead`: it never landed and never will, for which the admin answers.
+    #[schema(example = "landed")]
+    outcome: String,
+    /// For the admin log, 1 to 500 characters.
+    reason: String,
+}
+
+impl ResolveTransaction {
+    fn outcome(&self) -> Result<Outcome, Problem> {
+        [Outcome::Landed, Outcome::Dead]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == self.outcome)
+            .ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::ValidationFailed,
+                    format!(
+                        "outcome {:?} is none; give \"landed\" or \"dead\"",
+                        self.outcome.chars().take(64).collect::<String>()
+                    ),
+                )
+            })
+    }
+}
+
+/// The transaction as it is now.
+#[derive(Debug, Serialize, ToSchema)]
+struct TransactionResolved {
+    success: bool,
+    transaction_signature: String,
+    #[schema(value_type = String, example = "confirmed")]
+    state: MintTransactionState,
+    /// Readings that it paid, or that are paid by another one now.
+    readings: u64,
+    /// What that means, in words.
+    message: &'static str,
+}
+
+/// Ends a quarantined mint transaction that no endpoint can prove anything about.
+///
+/// What the chain shows is not contradicted: `landed` is refused while no endpoint shows it, `dead` while one does, and both
+/// before it has expired. After `dead` its readings are paid by another transaction, and it stays watched: if it is found
+/// landed after all, the ledger breaker opens.
+#[utoipa::path(
+    post,
+    path = "/api/admin/tokenization/transactions/{signature}/resolve",
+    tag = "admin",
+    security(("bearer" = [])),
+    params(("signature" = String, Path, description = "Base58")),
+    request_body(content = ResolveTransaction, example = json!({
+        "outcome": "dead",
+        "reason": "three explorers with full history do not know it",
+    })),
+    responses(
+        (status = 200, description = "Ended, and logged", body = TransactionResolved, example = json!({
+            "success": true,
+            "transaction_signature": "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW",
+            "state": "dead",
+            "readings": 19,
+            "message": "its readings are paid by another transaction; it stays watched",
+        })),
+        (status = 404, description = "Not a transaction of this service", body = ProblemDocument,
+         content_type = "application/problem+json"),
+        (status = 409, description = "Not quarantined (`state` tells what it is), not expired, or contradicted by the chain",
+         body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+async fn resolve(
+    AdminOnly(principal): AdminOnly,
+    State(state): State<AppState>,
+    Path(signature): Path<String>,
+    JsonBody(request): JsonBody<ResolveTransaction>,
+) -> Result<Json<TransactionResolved>, Problem> {
+    let signature: Signature = signature.parse().map_err(|_| {
+        Problem::new(
+            ProblemKind::MalformedRequest,
+            "the path names no transaction: a signature is 64 bytes in base58",
+        )
+    })?;
+    let outcome = request.outcome()?;
+    let resolution = admin::resolve_transaction(
+        &state.pool,
+        &state.endpoints,
+        &principal.caller.subject,
+        signature,
+        outcome,
+        &request.reason,
+    )
+    .await?;
+    Ok(Json(TransactionResolved {
+        success: true,
+        transaction_signature: signature.to_string(),
+        state: resolution.state,
+        readings: resolution.readings,
+        message: match outcome {
+            Outcome::Landed => "its readings are minted; they are finalized with it",
+            Outcome::Dead => "its readings are paid by another transaction; it stays watched",
+        },
+    }))
+}

@@ -1,0 +1,252 @@
+//! `POST /api/admin/tokenization/trigger-batch`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::super::auth::AdminOnly;
+use super::super::extract::JsonBody;
+use super::super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::super::state::AppState;
+use super::batches::{BatchDocument, example};
+use crate::admin::batches::{
+    self, BatchFilter, BatchRequest, BatchRequestError, ClaimSource, Cursor, RESULTS_PER_PAGE_MAX,
+    UnmintedReading,
+};
+use crate::chain::ChainError;
+use crate::mint::{Estimate, Unminted};
+
+/// Where a trigger is asked for: its answer may take as long as its caller wants to wait.
+pub(in crate::api) const TRIGGER_PATH: &str = "/api/admin/tokenization/trigger-batch";
+
+/// How long the answer waits for the batch unless the caller says otherwise, and at most, seconds.
+const WAIT_SECS_DEFAULT: u16 = 30;
+pub(in crate::api) const WAIT_SECS_MAX: u16 = 300;
+
+/// How often the batch's row is looked at, at first and, doubled, at most.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
+
+/// Readings that a dry run looks at in one step.
+const DRY_RUN_STEP: usize = 1_000;
+/// How long a dry run may take: tens of thousands of readings a second, so some millions.
+const DRY_RUN_LIMIT: Duration = Duration::from_secs(WAIT_SECS_MAX as u64);
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(trigger))
+}
+
+/// Which readings to mint now; all unminted ones when nothing is said.
+#[derive(Debug, Deserialize, ToSchema)]
+struct TriggerBody {
+    /// Mint nothing, tell what would be minted and what it would take.
+    #[schema(default = false)]
+    dry_run: Option<bool>,
+    /// How long the answer waits for the batch's end, seconds.
+    #[schema(default = 30, minimum = 0, maximum = 300)]
+    wait_secs: Option<i64>,
+    /// Only readings of this meter.
+    meter_id: Option<String>,
+    /// Only readings of this owner's meters.
+    #[schema(min_length = 1, max_length = 128)]
+    user_id: Option<String>,
+    /// Only readings whose `reading_timestamp`, the interval's end, lies before; RFC 3339.
+    before: Option<String>,
+    /// Failed readings too: they are tried again with no attempt used.
+    #[schema(default = false)]
+    include_failed: Option<bool>,
+}
+
+impl TriggerBody {
+    fn wait(&self) -> Result<Duration, Problem> {
+        let secs = self.wait_secs.unwrap_or(i64::from(WAIT_SECS_DEFAULT));
+        u64::try_from(secs)
+            .ok()
+            .filter(|secs| *secs <= u64::from(WAIT_SECS_MAX))
+            .map(Duration::from_secs)
+            .ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::ValidationFailed,
+                    format!("wait_secs {secs} is out of range; give a whole number from 0 to {WAIT_SECS_MAX}"),
+                )
+            })
+    }
+}
+
+/// What a trigger would do.
+#[derive(Debug, Serialize, ToSchema)]
+struct DryRun {
+    /// Always true: nothing was minted.
+    dry_run: bool,
+    /// Readings that would be handed in.
+    processed_readings: u64,
+    /// Of those, how many would be refused at once: their token account is closed, frozen or given away.
+    refused_readings: u64,
+    /// Transactions that would pay the others, if nothing else is minted meanwhile.
+    transactions: u64,
+    /// Token accounts that would be created.
+    account_creations: u64,
+    /// Fees of the transactions.
+    fee_lamports: u64,
+    /// Rent of the token accounts, beside the fees.
+    rent_lamports: u64,
+}
+
+impl From<Estimate> for DryRun {
+    fn from(estimate: Estimate) -> DryRun {
+        DryRun {
+            dry_run: true,
+            processed_readings: estimate.readings,
+            refused_readings: estimate.refused,
+            transactions: estimate.transactions,
+            account_creations: estimate.account_creations,
+            fee_lamports: estimate.fee_lamports,
+            rent_lamports: estimate.rent_lamports,
+        }
+    }
+}
+
+impl From<BatchRequestError> for Problem {
+    fn from(error: BatchRequestError) -> Problem {
+        let kind = match &error {
+            BatchRequestError::Serial(_)
+            | BatchRequestError::User(_)
+            | BatchRequestError::Before(_) => ProblemKind::ValidationFailed,
+            BatchRequestError::UnknownMeter { .. } => ProblemKind::NotFound,
+            BatchRequestError::Database(cause) => return Problem::database(cause),
+        };
+        Problem::new(kind, error.to_string())
+    }
+}
+
+/// Mints unminted readings now: also while auto-mint is off, before a roll-out reaches them, and before a backoff is over.
+///
+/// The batch is run by a worker, one at a time; it counts a reading as minted once its transaction is confirmed. It goes on
+/// whether or not anybody waits. Readings that are accepted after the request are not its affair.
+#[utoipa::path(
+    post,
+    path = "/api/admin/tokenization/trigger-batch",
+    tag = "admin",
+    security(("bearer" = [])),
+    request_body(content = TriggerBody, example = json!({"user_id": "alice", "include_failed": true})),
+    responses(
+        (status = 200, description = "The batch is ended; or, with `dry_run`, what it would be", body = BatchDocument,
+         example = json!(example())),
+        (status = 202, description = "It goes on: the same document grows at `Location`", body = BatchDocument,
+         headers(("location" = String, description = "`/api/admin/tokenization/batches/{id}`"))),
+        (status = 404, description = "Unknown meter", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+async fn trigger(
+    AdminOnly(principal): AdminOnly,
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody<TriggerBody>,
+) -> Result<Response, Problem> {
+    let wait = body.wait()?;
+    let until = Instant::now() + wait;
+    let request = BatchRequest {
+        meter_id: body.meter_id,
+        user_id: body.user_id,
+        before: body.before,
+        include_failed: body.include_failed.unwrap_or(false),
+    };
+    let target = request.resolve(&state.pool).await?;
+    if body.dry_run.unwrap_or(false) {
+        let estimate = tokio::time::timeout(DRY_RUN_LIMIT, estimate(&state, target.filter()))
+            .await
+            .map_err(|_| {
+                Problem::unavailable(
+                    "there is too much for one dry run; narrow it by meter_id, user_id or before",
+                )
+            })??;
+        return Ok(Json(DryRun::from(estimate)).into_response());
+    }
+    let batch = target
+        .request(&state.pool, &principal.caller.subject)
+        .await?;
+    wait_for_end(&state, batch, until).await?;
+    answer(&state, batch).await
+}
+
+/// Looks at the row until the batch is ended, `until` has come, or this process drains.
+async fn wait_for_end(state: &AppState, batch: Uuid, until: Instant) -> Result<(), Problem> {
+    let mut pause = LOOK_FIRST;
+    loop {
+        match batches::find(&state.pool, batch).await? {
+            Some(view) if !view.state.is_ended() => {}
+            _ => return Ok(()),
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = state.draining.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause.min(left)) => {}
+        }
+        pause = (pause * 2).min(LOOK_EVERY_MAX);
+    }
+}
+
+async fn answer(state: &AppState, batch: Uuid) -> Result<Response, Problem> {
+    let document = BatchDocument::read(&state.pool, batch, 0, RESULTS_PER_PAGE_MAX)
+        .await?
+        .ok_or_else(|| Problem::internal(format!("batch {batch} vanished")))?;
+    if document.is_ended() {
+        return Ok(Json(document).into_response());
+    }
+    let mut headers = HeaderMap::new();
+    let location = format!("/api/admin/tokenization/batches/{batch}");
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    Ok((StatusCode::ACCEPTED, headers, Json(document)).into_response())
+}
+
+/// Looks at what the batch would claim, step by step.
+async fn estimate(state: &AppState, filter: &BatchFilter) -> Result<Estimate, Problem> {
+    let now = Utc::now();
+    let mut estimating = state.estimator.begin();
+    let sources: &[ClaimSource] = if filter.include_failed {
+        &[ClaimSource::Pending, ClaimSource::Failed]
+    } else {
+        &[ClaimSource::Pending]
+    };
+    for source in sources {
+        let mut after = Some(Cursor::default());
+        while let Some(cursor) = after {
+            let (readings, next) =
+                batches::look(&state.pool, filter, *source, now, cursor, DRY_RUN_STEP).await?;
+            let readings: Vec<Unminted> = readings.into_iter().map(unminted).collect();
+            estimating.add(&readings).await.map_err(chain_problem)?;
+            after = next;
+        }
+    }
+    Ok(estimating.end())
+}
+
+fn unminted(reading: UnmintedReading) -> Unminted {
+    Unminted {
+        id: reading.id,
+        wallet: reading.wallet,
+        base_units: reading.base_units,
+        pack_alone: reading.pack_alone,
+        account_was_there: reading.account_was_there,
+    }
+}
+
+fn chain_problem(error: ChainError) -> Problem {
+    Problem::unavailable(format!(
+        "the token accounts cannot be looked at now: {error}; try again later"
+    ))
+}

@@ -1,0 +1,104 @@
+//! The figures that the board shows: apalis' own queries, over connections that can only read.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use apalis_board::axum::framework::{ApiBuilder, RegisterRoute};
+use apalis_core::backend::codec::Codec;
+use apalis_core::backend::ext::BackendExt;
+use apalis_postgres::{Config, PostgresStorage};
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{Extension, Router};
+use futures_util::stream::{self, Stream, StreamExt};
+use serde_json::Value;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Executor, PgPool};
+
+use super::super::authenticator::Principal;
+use super::super::problem::Problem;
+use super::super::state::AppState;
+use super::super::websocket::take_seat;
+use crate::feed::{StreamKind, end_of_token};
+use crate::outbox::JobKind;
+
+/// The board's figures count the whole table several times: however many look at it, the service has its own connections.
+const CONNECTIONS_MAX: u32 = 2;
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
+/// Connections that nobody looks through are closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Keeps proxies from taking the quiet stream for a dead one.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+const SESSION: &str = "SET default_transaction_read_only = on;
+SET statement_timeout = '20s';
+SET lock_timeout = '2s';
+SET TIME ZONE 'UTC'";
+
+pub(super) fn routes(pool: &PgPool) -> Router {
+    let pool = reading_pool(pool);
+    let mut board = ApiBuilder::new(Router::new());
+    for kind in JobKind::ALL {
+        let queue = kind.as_str();
+        let storage = PostgresStorage::<Value>::new(&pool)
+            .with_config(Config::default().queue(queue))
+            .with_codec(AnyPayload);
+        board = RegisterRoute::<_, Value>::register(board, queue, storage);
+    }
+    board.build()
+}
+
+/// The board would show this process' logs here, which are the operator's. It takes a stream that is not open for a system
+/// that is not well, so there is one, in which nothing happens, until its session or the process ends.
+pub(super) async fn no_events(
+    State(state): State<AppState>,
+    Extension(admin): Extension<Principal>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let seat = take_seat(&state, StreamKind::ServerSentEvents)?;
+    let draining = state.draining.clone();
+    let end = async move {
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = end_of_token(Some(admin.expires_at)) => {}
+        }
+        drop(seat);
+    };
+    let nothing = stream::pending().take_until(Box::pin(end));
+    Ok(Sse::new(nothing).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
+}
+
+fn reading_pool(pool: &PgPool) -> PgPool {
+    let options = pool.connect_options();
+    let options = options
+        .as_ref()
+        .clone()
+        .application_name("gridtokenx queue console");
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS_MAX)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .idle_timeout(IDLE_LIMIT)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute(SESSION).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+/// Shows every payload: what is no JSON as text.
+#[derive(Clone, Copy, Debug, Default)]
+struct AnyPayload;
+
+impl Codec<Value> for AnyPayload {
+    type Error = Infallible;
+    type Compact = Vec<u8>;
+
+    fn encode(&self, value: &Value) -> Result<Vec<u8>, Infallible> {
+        Ok(value.to_string().into_bytes())
+    }
+
+    fn decode(&self, bytes: &Vec<u8>) -> Result<Value, Infallible> {
+        Ok(serde_json::from_slice(bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned())))
+    }
+}

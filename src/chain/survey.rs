@@ -1,0 +1,326 @@
+//! One look at all endpoints, and through the best of them at the accounts that minting needs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::account::Account;
+use solana_sdk::program_option::COption;
+use solana_sdk::program_pack::Pack;
+use solana_sdk::pubkey::Pubkey;
+use spl_token_interface::state::Mint;
+
+use super::circuit::{Opening, Trouble};
+use super::standing::Look;
+use super::{ChainError, Endpoint, Endpoints};
+use crate::telemetry::names;
+
+/// An endpoint that has not answered by then counts as away: others are waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// What minting stands on: the fee payer and the mint.
+#[derive(Clone, Copy, Debug)]
+pub struct MintAccounts {
+    pub fee_payer: Pubkey,
+    pub mint: Pubkey,
+    pub authority: Pubkey,
+    pub decimals: u8,
+}
+
+/// The fee payer, as one endpoint shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeePayer {
+    /// Lamports.
+    pub balance: u64,
+    /// What must stay of it: rent of an account without data, lamports.
+    pub minimum: u64,
+    /// The balance holds all that landed up to this slot, at `confirmed`.
+    pub slot: u64,
+}
+
+/// Looks, and remembers what does not change.
+pub struct Survey {
+    endpoints: Endpoints,
+    accounts: MintAccounts,
+    /// Zero: not asked yet.
+    minimum_lamports: AtomicU64,
+}
+
+impl Survey {
+    pub fn new(endpoints: Endpoints, accounts: MintAccounts) -> Survey {
+        Survey {
+            endpoints,
+            accounts,
+            minimum_lamports: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks all endpoints for their heights, chooses the one that is asked first from now on, and reads the accounts there.
+    pub async fn look(&self) -> Result<FeePayer, Opening> {
+        self.look_at_endpoints().await;
+        if !self.endpoints.configured().iter().any(Endpoint::is_usable) {
+            return Err(self.nobody());
+        }
+        let mut failure = None;
+        for endpoint in self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_usable())
+        {
+            match self.read_accounts(endpoint).await {
+                Ok(fee_payer) => return Ok(fee_payer),
+                Err(error @ ChainError::MintUnknown { .. }) => {
+                    return Err(Opening {
+                        trouble: Trouble::MintUnknown,
+                        reason: error.to_string(),
+                    });
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    self.endpoints.turn_away_from(endpoint);
+                }
+            }
+        }
+        Err(failure.map_or_else(
+            || self.nobody(),
+            |error| Opening {
+                trouble: Trouble::Unreachable,
+                reason: error.to_string(),
+            },
+        ))
+    }
+
+    /// Whether another look will tell whether some endpoint is behind.
+    pub fn is_in_doubt(&self) -> bool {
+        let mut configured = self.endpoints.configured().iter();
+        configured.any(|endpoint| endpoint.standing().is_in_doubt())
+    }
+
+    async fn look_at_endpoints(&self) {
+        let configured = self.endpoints.configured();
+        let looks = join_all(configured.iter().map(look_at)).await;
+        self.endpoints.take_in(looks, Instant::now());
+        for view in self.endpoints.views() {
+            let name = || view.name.clone();
+            let healthy = f64::from(u8::from(view.healthy));
+            metrics::gauge!(names::RPC_ENDPOINT_HEALTHY, "endpoint" => name()).set(healthy);
+            if let Some(height) = view.height {
+                metrics::gauge!(names::RPC_ENDPOINT_HEIGHT, "endpoint" => name())
+                    .set(height as f64);
+            }
+            if let Some(lag) = view.lag_blocks {
+                metrics::gauge!(names::RPC_ENDPOINT_LAG_BLOCKS, "endpoint" => name())
+                    .set(lag as f64);
+            }
+        }
+    }
+
+    fn nobody(&self) -> Opening {
+        let views = self.endpoints.views();
+        if views.iter().all(|view| view.retry_after.is_some()) {
+            return Opening {
+                trouble: Trouble::RateLimited,
+                reason: "every RPC endpoint has asked for a pause".to_owned(),
+            };
+        }
+        let answering = |view: &&super::EndpointView| view.failure.is_none();
+        let lags: Vec<String> = views
+            .iter()
+            .filter(answering)
+            .filter_map(|view| {
+                let lag = view.lag_blocks?;
+                Some(format!("RPC endpoint {} is {lag} blocks behind", view.name))
+            })
+            .collect();
+        if lags.is_empty() {
+            Opening {
+                trouble: Trouble::Unreachable,
+                reason: self.endpoints.nobody_answers().to_string(),
+            }
+        } else {
+            Opening {
+                trouble: Trouble::Lagging,
+                reason: lags.join("; "),
+            }
+        }
+    }
+
+    async fn read_accounts(&self, endpoint: &Endpoint) -> Result<FeePayer, ChainError> {
+        let minimum = self.minimum(endpoint).await?;
+        let addresses = [self.accounts.fee_payer, self.accounts.mint];
+        let answer = within(
+            endpoint,
+            endpoint
+                .rpc()
+                .get_multiple_accounts_with_commitment(&addresses, CommitmentConfig::confirmed()),
+        )
+        .await?;
+        let [fee_payer, mint] = answer.value.as_slice() else {
+            return Err(ChainError::Unusable {
+                endpoint: endpoint.name().to_owned(),
+                reason: format!("2 accounts asked, {} answered", answer.value.len()),
+            });
+        };
+        self.accounts.check_mint(mint.as_ref())?;
+        Ok(FeePayer {
+            balance: fee_payer.as_ref().map_or(0, |account| account.lamports),
+            minimum,
+            slot: answer.context.slot,
+        })
+    }
+
+    async fn minimum(&self, endpoint: &Endpoint) -> Result<u64, ChainError> {
+        let known = self.minimum_lamports.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known);
+        }
+        let rent = endpoint.rpc().get_minimum_balance_for_rent_exemption(0);
+        let minimum = within(endpoint, rent).await?;
+        self.minimum_lamports.store(minimum, Ordering::Relaxed);
+        Ok(minimum)
+    }
+}
+
+impl MintAccounts {
+    /// Whether the mint can be minted by our authority, as this endpoint shows it now.
+    pub async fn look_at_mint(&self, endpoint: &Endpoint) -> Result<(), ChainError> {
+        let account = endpoint
+            .rpc()
+            .get_account_with_commitment(&self.mint, CommitmentConfig::confirmed())
+            .await
+            .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
+            .value;
+        self.check_mint(account.as_ref())
+    }
+
+    fn check_mint(&self, account: Option<&Account>) -> Result<(), ChainError> {
+        let unknown = |reason: String| ChainError::MintUnknown {
+            mint: self.mint.to_string(),
+            reason,
+        };
+        let account = account.ok_or_else(|| unknown("does not exist on this chain".to_owned()))?;
+        let state = Some(account)
+            .filter(|account| account.owner == spl_token_interface::ID)
+            .and_then(|account| Mint::unpack(&account.data).ok())
+            .ok_or_else(|| unknown("is no mint of the token program".to_owned()))?;
+        if state.decimals != self.decimals {
+            return Err(unknown(format!(
+                "has {} decimals, TOKENIZATION_DECIMALS says {}",
+                state.decimals, self.decimals
+            )));
+        }
+        if state.mint_authority != COption::Some(self.authority) {
+            return Err(unknown(format!(
+                "can no longer be minted by our authority {}",
+                self.authority
+            )));
+        }
+        Ok(())
+    }
+}
+
+async fn look_at(endpoint: &Endpoint) -> Look {
+    if let Some(wait) = endpoint.wait_left() {
+        return Look::Held(wait);
+    }
+    let height = endpoint
+        .rpc()
+        .get_block_height_with_commitment(CommitmentConfig::confirmed());
+    // The node compares itself with the cluster: the only way to see that a single endpoint lags from the start.
+    let health = endpoint.rpc().get_health();
+    let (height, health) = tokio::join!(within(endpoint, height), within(endpoint, health));
+    let says_behind = match health {
+        Err(ChainError::Behind { slots, .. }) => Some(slots.unwrap_or_default()),
+        // Not every provider has the method.
+        Ok(()) | Err(_) => None,
+    };
+    match height {
+        Ok(height) => Look::Height {
+            height,
+            says_behind,
+        },
+        Err(ChainError::TooManyCalls { wait, .. }) => Look::Held(wait),
+        Err(error) => Look::Silent(error.to_string()),
+    }
+}
+
+async fn within<T>(
+    endpoint: &Endpoint,
+    answer: impl Future<Output = solana_client::client_error::Result<T>>,
+) -> Result<T, ChainError> {
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        Ok(answer) => answer.map_err(|error| ChainError::from_client(endpoint.name(), &error)),
+        Err(_) => Err(ChainError::Unreachable {
+            endpoint: endpoint.name().to_owned(),
+            reason: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mint_account(state: Mint) -> Account {
+        let mut data = vec![0; Mint::LEN];
+        Mint::pack(state, &mut data).unwrap();
+        Account {
+            lamports: 1,
+            data,
+            owner: spl_token_interface::ID,
+            ..Account::default()
+        }
+    }
+
+    #[test]
+    fn only_a_mint_of_ours_will_do() {
+        let authority = Pubkey::new_unique();
+        let accounts = MintAccounts {
+            fee_payer: authority,
+            mint: Pubkey::new_unique(),
+            authority,
+            decimals: 9,
+        };
+        let ours = Mint {
+            mint_authority: COption::Some(authority),
+            decimals: 9,
+            is_initialized: true,
+            ..Mint::default()
+        };
+        assert!(accounts.check_mint(Some(&mint_account(ours))).is_ok());
+        let refusal = |account: Option<&Account>| accounts.check_mint(account).unwrap_err();
+        assert!(refusal(None).to_string().contains("does not exist"));
+        for (state, reason) in [
+            (
+                Mint {
+                    decimals: 6,
+                    ..ours
+                },
+                "has 6 decimals",
+            ),
+            (
+                Mint {
+                    mint_authority: COption::None,
+                    ..ours
+                },
+                "can no longer be minted",
+            ),
+            (
+                Mint {
+                    mint_authority: COption::Some(Pubkey::new_unique()),
+                    ..ours
+                },
+                "can no longer be minted",
+            ),
+        ] {
+            let told = refusal(Some(&mint_account(state))).to_string();
+            assert!(told.contains(reason), "{told}");
+        }
+        let stranger = Account {
+            owner: Pubkey::new_unique(),
+            ..mint_account(ours)
+        };
+        assert!(refusal(Some(&stranger)).to_string().contains("is no mint"));
+    }
+}

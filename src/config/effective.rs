@@ -1,0 +1,97 @@
+//! The configuration as it counts, for people: every setting's text, secrets left out.
+
+use std::collections::BTreeMap;
+
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+use serde::Serialize;
+
+use super::Config;
+
+/// In place of a value that must not be shown.
+const SET: &str = "***";
+
+/// Every variable with the text that it counts with: given by flag, by environment, or its default. `None`: unset. What may
+/// hold a password or an access key shows as `***` when it is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EffectiveConfig(BTreeMap<String, Option<String>>);
+
+impl EffectiveConfig {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.0
+            .iter()
+            .map(|(variable, text)| (variable.as_str(), text.as_deref()))
+    }
+}
+
+impl FromArgMatches for EffectiveConfig {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<EffectiveConfig, Error> {
+        let settings = Config::command();
+        let texts = settings.get_arguments().map(|arg| {
+            let id = arg.get_id().as_str();
+            let text = matches.try_get_raw(id).ok().flatten().map(|values| {
+                if arg.is_hide_env_values_set() {
+                    return SET.to_owned();
+                }
+                let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+                values.join(",")
+            });
+            (id.to_owned(), text)
+        });
+        Ok(EffectiveConfig(texts.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = EffectiveConfig::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// It adds no flag of its own: it only looks at those of the other groups.
+impl Args for EffectiveConfig {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(flags: &[&str]) -> BTreeMap<String, Option<String>> {
+        Config::from_flags(flags.iter().copied())
+            .unwrap()
+            .effective
+            .0
+    }
+
+    #[test]
+    fn every_setting_is_there_with_what_counts() {
+        let shown = shown(&[
+            "--tokenization-decimals=6",
+            "--cors-origins=https://a.example",
+        ]);
+        assert_eq!(shown["TOKENIZATION_DECIMALS"].as_deref(), Some("6"));
+        assert_eq!(shown["TOKENIZATION_BATCH_SIZE"].as_deref(), Some("50"));
+        assert_eq!(shown["CORS_ORIGINS"].as_deref(), Some("https://a.example"));
+        assert_eq!(shown["SOLANA_MINT_ADDRESS"], None);
+        assert_eq!(shown.len(), Config::command().get_arguments().count());
+    }
+
+    #[test]
+    fn secrets_are_only_said_to_be_set() {
+        let flags = [
+            "--jwt-secret=correct horse battery staple and more",
+            "--database-url=postgres://grid:hunter2@127.0.0.1/grid",
+            "--solana-rpc-url=https://rpc.example/?key=hunter2",
+        ];
+        let shown = shown(&flags);
+        for variable in ["JWT_SECRET", "DATABASE_URL", "SOLANA_RPC_URL"] {
+            assert_eq!(shown[variable].as_deref(), Some(SET), "{variable}");
+        }
+        assert_eq!(shown["OTEL_EXPORTER_OTLP_ENDPOINT"], None);
+    }
+}

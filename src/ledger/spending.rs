@@ -1,0 +1,110 @@
+//! What mint transactions cost: those under way, and those of the last hours.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgPool};
+use uuid::Uuid;
+
+use super::LedgerError;
+use super::breaker::Breaker;
+use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
+
+/// What the ledger says to somebody who is about to mint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// Fees and rent of transactions of all processes that may still land, lamports. Two that create the same account count
+    /// both: too much rather than too little.
+    pub in_flight_lamports: u64,
+    /// The ledger breaker is open, for this reason.
+    pub refuses_to_sign: Option<String>,
+}
+
+/// Transactions that a balance read at `slot` does not show yet: those that have not landed, or landed later.
+pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
+    let (in_flight, breaker, reason): (i64, String, Option<String>) = sqlx::query_as(
+        "SELECT (
+                    SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
+                    FROM mint_transactions
+                    -- The predicate of the index mint_transactions_open.
+                    WHERE state IN ('recorded', 'confirmed', 'quarantined')
+                      AND (state <> 'confirmed' OR slot > $1)
+                ),
+                breaker, breaker_reason
+         FROM ledger",
+    )
+    .bind(slot as i64)
+    .bind(TOKEN_ACCOUNT_RENT_LAMPORTS as i64)
+    .fetch_one(pool)
+    .await?;
+    let refuses_to_sign = (breaker != Breaker::Closed.as_str())
+        .then(|| format!("the ledger breaker is open: {}", reason.unwrap_or(breaker)));
+    Ok(Outlook {
+        in_flight_lamports: in_flight.max(0) as u64,
+        refuses_to_sign,
+    })
+}
+
+/// What landed in the last hours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromRow)]
+pub struct Spending {
+    pub readings: i64,
+    /// Fees, and rent of created token accounts.
+    pub lamports: i64,
+    /// When the first of these transactions was recorded.
+    pub since: Option<DateTime<Utc>>,
+    /// There were more of them in these hours than were looked at: what was spent was spent since `since`.
+    pub only_the_newest: bool,
+}
+
+/// Mint transactions that are looked at, the newest: bounds the work, and under a load that makes more of them in these
+/// hours the newest tell the present rate better anyway.
+const TRANSACTIONS_LOOKED_AT: i64 = 2_000;
+
+/// What was spent in the last six hours.
+pub async fn recent_spending(pool: &PgPool) -> sqlx::Result<Spending> {
+    sqlx::query_as(
+        "WITH newest AS MATERIALIZED (
+             SELECT number, recorded_at, fee_lamports, account_creations, state
+             FROM mint_transactions
+             ORDER BY number DESC
+             LIMIT $2
+         ), recent AS MATERIALIZED (
+             SELECT number, recorded_at, fee_lamports + account_creations * $1 AS lamports
+             FROM newest
+             WHERE state IN ('confirmed', 'finalized')
+               AND recorded_at > now() - INTERVAL '6 hours'
+         )
+         SELECT (
+                    SELECT count(*)
+                    FROM mint_transaction_readings AS link
+                    JOIN recent ON recent.number = link.transaction
+                ) AS readings,
+                COALESCE(sum(lamports), 0)::BIGINT AS lamports,
+                min(recorded_at) AS since,
+                (
+                    SELECT count(*) = $2
+                           AND COALESCE(min(recorded_at) > now() - INTERVAL '6 hours', FALSE)
+                    FROM newest
+                ) AS only_the_newest
+         FROM recent",
+    )
+    .bind(TOKEN_ACCOUNT_RENT_LAMPORTS as i64)
+    .bind(TRANSACTIONS_LOOKED_AT)
+    .fetch_one(pool)
+    .await
+}
+
+/// Says on these readings why they wait although nothing is wrong with them. Uses no attempt and changes no state.
+pub async fn note_waiting(pool: &PgPool, readings: &[Uuid], reason: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE readings
+         SET last_error = $2
+         WHERE id = ANY($1)
+           AND state = 'pending'
+           AND last_error IS DISTINCT FROM $2",
+    )
+    .bind(readings)
+    .bind(reason)
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! A packed transaction on its way to the chain: simulated, signed, recorded, and only then sent.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use solana_client::rpc_config::RpcSimulateTransactionConfig;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::message::Message;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::transaction::{Transaction, TransactionError};
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+use super::candidate::Candidate;
+use super::minter::{MintTools, Workshop};
+use super::transaction::{self, SignError};
+use crate::chain::{ChainError, Endpoint, RecentBlockhash, Reservation};
+use crate::domain::{Hash32, Packed, Wallet};
+use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError, readings_to_blame};
+use crate::telemetry::{Stage, observe_stage};
+
+/// An unsigned mint transaction and the readings that it pays, as they were when it was packed.
+pub(super) struct Draft {
+    number: u64,
+    packed: Packed,
+    readings: Vec<Candidate>,
+    message: Message,
+    merkle_root: Hash32,
+    /// Its cost, set aside.
+    reservation: Reservation,
+}
+
+/// Why a draft was not sent. Nothing of it has left this process.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DraftError {
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Draft {
+    /// `number` is the mint transaction's own, from the ledger.
+    pub fn new(
+        number: u64,
+        packed: Packed,
+        readings: Vec<Candidate>,
+        reservation: Reservation,
+        tools: &MintTools,
+    ) -> Result<Draft, SignError> {
+        let mut leaves: Vec<(Uuid, Hash32)> = readings
+            .iter()
+            .map(|reading| (reading.id, reading.leaf_hash))
+            .collect();
+        let (message, merkle_root) = transaction::message_of(
+            &packed,
+            &mut leaves,
+            number,
+            &tools.chain.accounts.mint,
+            &tools.signer,
+        )?;
+        Ok(Draft {
+            number,
+            packed,
+            readings,
+            message,
+            merkle_root,
+            reservation,
+        })
+    }
+
+    pub fn reading_ids(&self) -> Vec<Uuid> {
+        self.readings.iter().map(|reading| reading.id).collect()
+    }
+
+    /// Runs the unsigned message on the endpoint: signed bytes must not leave before they are recorded.
+    pub async fn simulate(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<Option<TransactionError>, ChainError> {
+        let config = RpcSimulateTransactionConfig {
+            sig_verify: false,
+            replace_recent_blockhash: true,
+            commitment: Some(CommitmentConfig::confirmed()),
+            ..RpcSimulateTransactionConfig::default()
+        };
+        let unsigned = Transaction::new_unsigned(self.message.clone());
+        let result = endpoint
+            .rpc()
+            .simulate_transaction_with_config(&unsigned, config)
+            .await
+            .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
+            .value;
+        Ok(result.err.map(TransactionError::from))
+    }
+
+    /// The readings whose instruction the error names.
+    pub fn to_blame(&self, error: &TransactionError, mint: &Pubkey) -> Vec<&Candidate> {
+        let wallets: Vec<(Uuid, Wallet)> = self
+            .readings
+            .iter()
+            .map(|reading| (reading.id, reading.wallet))
+            .collect();
+        let to_blame = readings_to_blame(&self.message, error, mint, &wallets);
+        self.readings
+            .iter()
+            .filter(|reading| to_blame.contains(&reading.id))
+            .collect()
+    }
+
+    /// Signs outside any database transaction, records, and after a known commit sends. `Ok` means: recorded; whatever comes
+    /// of the send, the Resolver finds out.
+    pub async fn record_and_send(
+        self,
+        workshop: &Workshop,
+        endpoint: &Endpoint,
+        blockhash: RecentBlockhash,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) -> Result<(), DraftError> {
+        let (signature, wire) =
+            transaction::sign(self.message, blockhash.hash, &workshop.tools.signer)?;
+        crate::failpoint!("mint.signed");
+        let new = NewMintTransaction {
+            number: self.number,
+            signature,
+            wire,
+            merkle_root: self.merkle_root,
+            base_units: self.packed.base_units,
+            blockhash,
+            endpoint: endpoint.name().to_owned(),
+            account_creations: self.packed.account_creations() as u32,
+            fee_lamports: workshop.tools.chain.fee_lamports,
+            readings: self
+                .readings
+                .iter()
+                .map(|reading| PackedReading {
+                    id: reading.id,
+                    revision: reading.revision,
+                })
+                .collect(),
+        };
+        let recorded =
+            ledger::record(&workshop.pool, workshop.limits.transaction_limit, &new).await;
+        if matches!(recorded, Ok(()) | Err(RecordError::Unknown(_))) {
+            self.reservation.recorded();
+        }
+        recorded?;
+        let accepted: Vec<DateTime<Utc>> = self
+            .readings
+            .iter()
+            .map(|reading| reading.accepted_at)
+            .collect();
+        observe(Stage::Signed, &accepted);
+        tracing::debug!(
+            %signature,
+            number = self.number,
+            readings = accepted.len(),
+            bytes = self.packed.bytes,
+            "recorded"
+        );
+        send_in_background(workshop, new, accepted, permit);
+        Ok(())
+    }
+}
+
+/// The first send. It holds the batch's permit, so that no more batches are under way than allowed.
+fn send_in_background(
+    workshop: &Workshop,
+    new: NewMintTransaction,
+    accepted: Vec<DateTime<Utc>>,
+    permit: &Arc<OwnedSemaphorePermit>,
+) {
+    let permit = Arc::clone(permit);
+    let endpoints = workshop.tools.chain.endpoints.clone();
+    let limit = workshop.limits.transaction_limit;
+    workshop.tracker.spawn(async move {
+        let _permit = permit;
+        crate::failpoint!("mint.before_send");
+        let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
+            return;
+        };
+        match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
+            Ok(Ok(())) => observe(Stage::Sent, &accepted),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    signature = %new.signature, %error,
+                    "the first send was not taken; the same bytes are sent again"
+                );
+                // Now, if there is anybody else to send to, rather than by the Resolver in two seconds.
+                let signature = new.signature.to_string();
+                let others =
+                    ledger::send_to_others(&endpoints, &new.endpoint, &signature, &new.wire);
+                let _ = tokio::time::timeout(limit, others).await;
+            }
+            Err(_) => tracing::warn!(
+                signature = %new.signature,
+                "the first send was not answered in time; the same bytes are sent again"
+            ),
+        }
+        crate::failpoint!("mint.sent");
+    });
+}
+
+fn observe(stage: Stage, accepted: &[DateTime<Utc>]) {
+    let now = Utc::now();
+    for accepted_at in accepted {
+        observe_stage(stage, (now - accepted_at).to_std().unwrap_or_default());
+    }
+}

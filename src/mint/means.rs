@@ -1,0 +1,199 @@
+//! What of a batch the fee payer can pay.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::batch::Batch;
+use super::candidate::Candidate;
+use super::minter::MintOutcome;
+use crate::chain::{Purse, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::domain::{PackItem, Packed, Wallet, pack};
+use crate::ledger;
+
+/// Why readings wait that could be paid if the fee payer could pay their transaction's fee.
+const NO_FEE: &str = "the fee payer's balance covers no further fee: it waits for a top-up";
+
+/// The purse, and the price of a transaction.
+struct Means<'a> {
+    pub purse: &'a Purse,
+    /// Of one mint transaction, lamports.
+    pub fee: u64,
+}
+
+impl Means<'_> {
+    /// Why a reading waits whose wallet has no token account yet.
+    pub fn reason(&self) -> String {
+        format!(
+            "the fee payer's balance does not cover the {TOKEN_ACCOUNT_RENT_LAMPORTS} lamports of rent for the wallet's new \
+             token account: it waits for a top-up, and no attempt is used"
+        )
+    }
+
+    /// What the first reading of a wallet without account costs at most, lamports.
+    pub fn of_a_new_wallet(&self) -> u64 {
+        TOKEN_ACCOUNT_RENT_LAMPORTS + self.fee
+    }
+
+    fn cost(&self, packed: &Packed) -> u64 {
+        self.fee + packed.account_creations() as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS
+    }
+
+    pub fn reserve(&self, packed: &Packed) -> Option<Reservation> {
+        self.purse.reserve(self.cost(packed))
+    }
+
+    /// Sets the cost of all of them aside, or leaves them as they are.
+    pub fn reserve_all(
+        &self,
+        transactions: &mut Vec<Packed>,
+    ) -> Option<Vec<(Packed, Reservation)>> {
+        let reservations: Vec<Reservation> = transactions
+            .iter()
+            .map_while(|packed| self.reserve(packed))
+            .collect();
+        if reservations.len() < transactions.len() {
+            return None;
+        }
+        Some(transactions.drain(..).zip(reservations).collect())
+    }
+
+    /// Of the payable, those whose wallets' accounts cannot be created beside the fees of so many transactions: never none
+    /// while some are to be created, so that asking again with the rest comes to an end. `payable` is in the order in which wallets are to be served.
+    pub fn cannot_create(&self, payable: &[(Candidate, bool)], transactions: usize) -> Vec<Uuid> {
+        let mut new_wallets: Vec<Wallet> = Vec::new();
+        let mut seen = HashSet::new();
+        for (candidate, needs_account) in payable {
+            if *needs_account && seen.insert(candidate.wallet) {
+                new_wallets.push(candidate.wallet);
+            }
+        }
+        let spendable = self.purse.spendable();
+        let affordable = affordable_creations(spendable, self.fee, transactions, new_wallets.len());
+        let refused: HashSet<Wallet> = new_wallets.drain(affordable..).collect();
+        let mut waiting: Vec<Uuid> = payable
+            .iter()
+            .filter(|(candidate, _)| refused.contains(&candidate.wallet))
+            .map(|(candidate, _)| candidate.id)
+            .collect();
+        // A wallet whose readings fill several transactions is to be created by each of them: its first reading alone costs
+        // one account, and the rest needs none when that has landed.
+        if affordable == 0 && waiting.len() > 1 && spendable >= self.of_a_new_wallet() {
+            waiting.remove(0);
+        }
+        waiting
+    }
+}
+
+impl Batch<'_> {
+    /// Packs what the fee payer can pay, and sets its cost aside. When it cannot pay for every new token account, readings for
+    /// wallets that have one go on and the newest of the others wait; when it cannot pay every fee, what is left waits.
+    pub(super) async fn within_means(
+        &mut self,
+        payable: &mut Vec<(Candidate, bool)>,
+        may_carry: bool,
+    ) -> Vec<(Packed, Reservation)> {
+        let means = Means {
+            purse: &self.workshop.tools.chain.purse,
+            fee: self.workshop.tools.chain.fee_lamports,
+        };
+        // Ids are in the order of acceptance: who came first is paid first.
+        payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
+        loop {
+            let items = payable.iter().map(pack_item).collect();
+            let mut transactions = pack(items, &self.pack_limits());
+            self.refuse_oversized(&mut transactions, payable).await;
+            if may_carry {
+                self.carry_remainder(&mut transactions);
+            }
+            if let Some(reserved) = means.reserve_all(&mut transactions) {
+                return reserved;
+            }
+            let waiting = means.cannot_create(payable, transactions.len());
+            if waiting.is_empty() {
+                return self.pay_what_can_be(&means, transactions);
+            }
+            self.await_funds(&means, &waiting).await;
+            payable.retain(|(candidate, _)| !self.answers.contains_key(&candidate.id));
+        }
+    }
+
+    fn pay_what_can_be(
+        &mut self,
+        means: &Means<'_>,
+        transactions: Vec<Packed>,
+    ) -> Vec<(Packed, Reservation)> {
+        let mut reserved = Vec::with_capacity(transactions.len());
+        for packed in transactions {
+            match means.reserve(&packed) {
+                Some(reservation) => reserved.push((packed, reservation)),
+                None => {
+                    means.purse.want(means.fee);
+                    self.workshop.tools.chain.circuit.suspect();
+                    for reading in packed.readings {
+                        self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
+                    }
+                }
+            }
+        }
+        reserved
+    }
+
+    async fn await_funds(&mut self, means: &Means<'_>, readings: &[Uuid]) {
+        let reason = means.reason();
+        means.purse.want(means.of_a_new_wallet());
+        tracing::warn!(
+            readings = readings.len(),
+            reason,
+            "readings for new wallets wait"
+        );
+        if let Err(error) = ledger::note_waiting(&self.workshop.pool, readings, &reason).await {
+            tracing::debug!(%error, "why the readings wait could not be noted on them");
+        }
+        for reading in readings {
+            self.answer(*reading, MintOutcome::AwaitsFunds(reason.clone()));
+        }
+    }
+}
+
+fn pack_item((candidate, needs_account): &(Candidate, bool)) -> PackItem {
+    PackItem {
+        reading_id: candidate.id,
+        wallet: candidate.wallet,
+        base_units: candidate.base_units,
+        needs_account: *needs_account,
+        alone: candidate.pack_alone,
+    }
+}
+
+/// How many of `wanted` accounts to create: fewer than wanted, since all together could not be paid.
+fn affordable_creations(spendable: u64, fee: u64, transactions: usize, wanted: usize) -> usize {
+    let fees = fee.saturating_mul(transactions as u64);
+    let affordable = spendable.saturating_sub(fees) / TOKEN_ACCOUNT_RENT_LAMPORTS;
+    usize::try_from(affordable)
+        .unwrap_or(usize::MAX)
+        .min(wanted.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RENT: u64 = TOKEN_ACCOUNT_RENT_LAMPORTS;
+
+    #[test]
+    fn accounts_are_created_as_far_as_the_money_goes_and_always_fewer_than_were_too_many() {
+        for (spendable, wanted, expected) in [
+            (0, 5, 0),
+            (RENT, 5, 0),
+            (RENT + 10_000, 5, 1),
+            (3 * RENT + 10_000, 5, 3),
+            // The purse has changed since: still one fewer.
+            (u64::MAX, 5, 4),
+            (u64::MAX, 1, 0),
+            (u64::MAX, 0, 0),
+        ] {
+            assert_eq!(affordable_creations(spendable, 5_000, 2, wanted), expected);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Looks at the chain, the fee payer and the ledger breaker, and tells circuit and purse what it saw.
+
+use rand::Rng;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::chain_side::ChainSide;
+use crate::chain::{FeePayer, Funds, Opening, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
+use crate::ledger;
+use crate::outbox;
+use crate::telemetry::{Health, names};
+
+/// The loop that opens and closes this process' circuit.
+pub struct Watch {
+    pool: PgPool,
+    survey: Survey,
+    chain: ChainSide,
+    health: Health,
+}
+
+impl Watch {
+    pub fn new(pool: PgPool, chain: ChainSide, health: Health) -> Watch {
+        Watch {
+            pool,
+            survey: Survey::new(chain.endpoints.clone(), chain.accounts),
+            chain,
+            health,
+        }
+    }
+
+    /// Looks again and again until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let luck = rand::rng().random();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.chain.circuit.until_next_look(luck) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.look() => {}
+            }
+        }
+    }
+
+    /// One look. Before it the circuit is closed and the purse empty.
+    pub async fn look(&self) {
+        let was_open = self.chain.circuit.view().open.is_some();
+        self.chain.purse.begin_reading();
+        let (found, relieved) = match self.survey.look().await {
+            Ok(fee_payer) => self.take_in(fee_payer).await,
+            Err(opening) => (Err(opening), false),
+        };
+        self.show(&found);
+        let goes_on = found.is_ok() && (was_open || relieved);
+        self.chain.circuit.looked(found);
+        if self.survey.is_in_doubt() {
+            self.chain.circuit.suspect();
+        }
+        if goes_on {
+            self.wake_postponed().await;
+        }
+    }
+
+    /// The chain answers: what of the ledger, and of the fee payer's balance? True when somebody who waited for money can be
+    /// paid.
+    async fn take_in(&self, fee_payer: FeePayer) -> (Result<(), Opening>, bool) {
+        metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
+        let outlook = match ledger::outlook(&self.pool, fee_payer.slot).await {
+            Ok(outlook) => outlook,
+            // No word about the chain: minting fails by itself while the database is away, and uses no attempt.
+            Err(error) => {
+                tracing::debug!(%error, "the ledger's outlook could not be read");
+                return (Ok(()), false);
+            }
+        };
+        let funds = Funds {
+            balance: fee_payer.balance,
+            minimum: fee_payer.minimum,
+            in_flight: outlook.in_flight_lamports,
+        };
+        let relieved = self.chain.purse.take_in(funds);
+        if let Some(reason) = outlook.refuses_to_sign {
+            let trouble = Trouble::Ledger;
+            return (Err(Opening { trouble, reason }), false);
+        }
+        // Without what this process only promises: that comes and goes with each batch.
+        if funds.available() < self.chain.fee_lamports {
+            let opening = Opening {
+                trouble: Trouble::FeePayerEmpty,
+                reason: format!(
+                    "the fee payer holds {} lamports, of which {} must stay and {} are in flight: top it up",
+                    funds.balance, funds.minimum, funds.in_flight
+                ),
+            };
+            return (Err(opening), false);
+        }
+        (Ok(()), relieved)
+    }
+
+    fn show(&self, found: &Result<(), Opening>) {
+        match found {
+            Ok(()) => {
+                metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
+                self.health.ok("chain");
+                self.health.ok("ledger");
+            }
+            Err(opening) if opening.trouble == Trouble::Ledger => {
+                metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
+                self.health.ok("chain");
+                self.health.degraded("ledger", opening.reason.clone());
+            }
+            Err(opening) => {
+                metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(1.0);
+                self.health.degraded("chain", opening.reason.clone());
+            }
+        }
+        match self.chain.purse.view().and_then(|view| view.wanted) {
+            Some(_) => self.health.degraded(
+                "fee_payer",
+                format!(
+                    "readings for new wallets wait: each needs {TOKEN_ACCOUNT_RENT_LAMPORTS} lamports of rent; top up the fee payer"
+                ),
+            ),
+            None => self.health.ok("fee_payer"),
+        }
+    }
+
+    /// Jobs that were put off meanwhile need not sleep out their pause.
+    async fn wake_postponed(&self) {
+        match outbox::wake_postponed(&self.pool).await {
+            Ok(0) => {}
+            Ok(jobs) => tracing::info!(jobs, "minting goes on: postponed jobs are due now"),
+            Err(error) => {
+                tracing::warn!(%error, "postponed jobs could not be woken; each wakes by itself within a minute");
+            }
+        }
+    }
+}

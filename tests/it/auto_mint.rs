@@ -1,0 +1,245 @@
+//! The toggle and the roll-out: stored, obeyed by all processes at once, and nothing is lost by them.
+
+use std::time::{Duration, Instant};
+
+use gridtokenx::admin::{Settings, SettingsWatch};
+use gridtokenx::domain::MeterSerial;
+use gridtokenx::outbox::Wake;
+use gridtokenx::telemetry::Health;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::notifications;
+use crate::support::{Api, Grid, eventually};
+
+const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
+const PERCENTAGE: &str = "/api/admin/tokenization/auto-mint-percentage";
+const STATUS: &str = "/api/admin/tokenization/status";
+/// No sweep but that of an admin's action comes within a test.
+const NO_TICKS: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "86400");
+
+async fn toggle(admin: &Api, enabled: bool) -> Value {
+    let answer = admin.post(TOGGLE, &json!({"enabled": enabled})).await.ok();
+    assert_eq!(answer["success"], true);
+    assert_eq!(answer["auto_mint_enabled"], enabled);
+    answer
+}
+
+async fn events(grid: &Grid, event_type: &str) -> Vec<Value> {
+    let bodies: Vec<String> = sqlx::query_scalar(
+        "SELECT body
+         FROM (SELECT event_id, body FROM outbox WHERE event_type = $1
+               UNION
+               SELECT event_id, body FROM events WHERE event_type = $1) AS told
+         ORDER BY event_id",
+    )
+    .bind(event_type)
+    .fetch_all(&grid.pool)
+    .await
+    .unwrap();
+    bodies
+        .iter()
+        .map(|body| serde_json::from_str(body).unwrap())
+        .collect()
+}
+
+/// Waits until that many jobs of readings have ended well, and no other is left.
+async fn until_jobs_are_done(grid: &Grid, wanted: i64) {
+    eventually(&format!("{wanted} jobs are done"), async || {
+        let (done, all): (i64, i64) = sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE status = 'Done'), count(*)
+             FROM apalis.jobs
+             WHERE job_type = 'MintReading'",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        ((done, all) == (wanted, wanted)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_toggle_at_one_process_is_known_to_another_within_a_second() {
+    let grid = Grid::start().await;
+    // The ears of another process, on the same database.
+    let on = Settings {
+        auto_mint_enabled: true,
+        auto_mint_percentage: 100,
+    };
+    let (wake, stop) = (Wake::default(), CancellationToken::new());
+    let other = SettingsWatch::new(on);
+    let mut changes = other.subscribe();
+    let mut connected = wake.settings();
+    tokio::spawn(
+        other
+            .clone()
+            .follow(grid.pool.clone(), wake.clone(), stop.clone()),
+    );
+    tokio::spawn(
+        wake.clone()
+            .listen(grid.pool.clone(), Health::default(), stop.clone()),
+    );
+    connected.changed().await.unwrap();
+    for enabled in [false, true, false] {
+        let asked = Instant::now();
+        toggle(&grid.admin(), enabled).await;
+        let heard = changes.wait_for(|settings| settings.auto_mint_enabled == enabled);
+        tokio::time::timeout(Duration::from_secs(20), heard)
+            .await
+            .expect("the other process hears of it")
+            .unwrap();
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "it took {took:?}");
+    }
+    let body = json!({"percentage": 7});
+    grid.admin().post(PERCENTAGE, &body).await.ok();
+    let heard = changes.wait_for(|settings| settings.auto_mint_percentage == 7);
+    tokio::time::timeout(Duration::from_secs(1), heard)
+        .await
+        .expect("the other process hears of it within a second")
+        .unwrap();
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_switched_off_stays_off_at_another_and_after_a_restart() {
+    let grid = Grid::without_service(&[NO_TICKS]).await;
+    let mut one = grid.spawn(&[]).await;
+    let mut other = grid.spawn(&[]).await;
+    toggle(&one.admin(), false).await;
+    one.kill9().await;
+    let meter = other.user("prosumer").meter().await;
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    until_jobs_are_done(&grid, 3).await;
+    assert_eq!(grid.count("pending").await, 3);
+    other.kill9().await;
+
+    // Configured to mint, but what is stored rules.
+    let next = grid
+        .spawn(&[("TOKENIZATION_AUTO_MINT_ENABLED", "true")])
+        .await;
+    let meter = meter.at(&next.user("prosumer"));
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    until_jobs_are_done(&grid, 6).await;
+    assert_eq!(grid.count("pending").await, 6);
+    let status = next.admin().get(STATUS).await.ok();
+    assert_eq!(status["auto_mint_enabled"], false);
+    assert_eq!(status["auto_mint_changed_by"], "an admin");
+    assert!(status["auto_mint_changed_at"].is_string());
+    assert_eq!(status["held_readings_count"], 6);
+
+    toggle(&next.admin(), true).await;
+    grid.until_count("finalized", 6).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["admin_log"]["entries"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_held_readings_tell_admins_once_and_are_minted_at_once_when_it_is_turned_on() {
+    let grid = Grid::without_service(&[NO_TICKS]).await;
+    let (one, other) = (grid.spawn(&[]).await, grid.spawn(&[]).await);
+    let admin = one.admin();
+    toggle(&admin, false).await;
+    assert_eq!(notifications(&grid).await, 0, "nothing is held back yet");
+    let meter = one.user("prosumer").meter().await;
+    let elsewhere = other.user("neighbour").meter().await;
+    for _ in 0..25 {
+        let (_, _) = tokio::join!(meter.report("1"), elsewhere.report("1"));
+    }
+    until_jobs_are_done(&grid, 50).await;
+    assert_eq!(grid.count("pending").await, 50);
+    assert_eq!(notifications(&grid).await, 1, "told once");
+    let told = events(&grid, "AdminNotification").await;
+    let text = told[0]["error_reason"].as_str().unwrap();
+    assert!(text.contains("auto-mint is off"), "{text}");
+
+    // Off again is no new period.
+    let again = toggle(&admin, false).await;
+    assert_eq!(
+        again["message"],
+        "auto-mint was off already: nothing changed"
+    );
+    meter.report("1").await;
+    until_jobs_are_done(&grid, 51).await;
+    assert_eq!(notifications(&grid).await, 1);
+
+    toggle(&other.admin(), true).await;
+    grid.until_count("finalized", 51).await;
+    let sweeps: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM apalis.jobs WHERE job_type = 'SweepUnminted'")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+    assert_eq!(sweeps, 1, "one sweep minted them all");
+
+    // The next quiet period is told anew.
+    toggle(&admin, false).await;
+    meter.report("1").await;
+    until_jobs_are_done(&grid, 52).await;
+    eventually("admins are told", async || {
+        (notifications(&grid).await == 2).then_some(())
+    })
+    .await;
+    let toggles: Vec<Value> = events(&grid, "AutoMintToggled")
+        .await
+        .iter()
+        .map(|event| event["auto_mint_enabled"].clone())
+        .collect();
+    assert_eq!(toggles, [json!(false), json!(true), json!(false)]);
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["outstanding"]["readings"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_out_mints_for_some_meters_by_their_hash_and_for_the_rest_when_it_is_raised() {
+    let settings = [NO_TICKS, ("TOKENIZATION_AUTO_MINT_PERCENTAGE", "30")];
+    let mut grid = Grid::start_with(&settings).await;
+    let user = grid.user("prosumer");
+    let mut meters = Vec::new();
+    let is_in = |serial: &str| MeterSerial::parse(serial).unwrap().rollout_bucket() < 30;
+    // Until both sides have some.
+    while meters.len() < 12
+        || meters.iter().filter(|(_, is_in)| *is_in).count() < 2
+        || meters.iter().filter(|(_, is_in)| !*is_in).count() < 2
+    {
+        let meter = user.meter().await;
+        let is_in = is_in(&meter.serial);
+        meters.push((meter, is_in));
+    }
+    let mut readings = Vec::new();
+    for (meter, is_in) in &meters {
+        for _ in 0..2 {
+            readings.push((meter.report("1").await, *is_in));
+        }
+    }
+    let all = readings.len() as i64;
+    let inside = readings.iter().filter(|(_, is_in)| *is_in).count() as i64;
+    grid.until_count("finalized", inside).await;
+    until_jobs_are_done(&grid, all).await;
+    for (reading, is_in) in &readings {
+        let reading = user.get(&format!("/api/readings/{reading}")).await.ok();
+        let expected = if *is_in { "finalized" } else { "pending" };
+        assert_eq!(reading["state"], expected, "{reading}");
+    }
+    let status = grid.admin().get(STATUS).await.ok();
+    assert_eq!(status["held_readings_count"], all - inside);
+    assert_eq!(notifications(&grid).await, 0, "auto-mint is on");
+
+    let all_meters = json!({"percentage": 100});
+    let raised = grid.admin().post(PERCENTAGE, &all_meters).await.ok();
+    assert_eq!(raised["success"], true);
+    assert_eq!(raised["auto_mint_percentage"], 100);
+    grid.until_count("finalized", all).await;
+    grid.audit_holds().await;
+
+    // The environment still says 30; what is stored rules.
+    assert!(grid.stop().await);
+    grid.serve().await;
+    let status = grid.admin().get(STATUS).await.ok();
+    assert_eq!(status["auto_mint_percentage"], 100);
+}

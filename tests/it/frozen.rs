@@ -1,0 +1,173 @@
+//! A process that stands still for longer than anybody waits for it costs nothing, and does no harm when it goes on.
+
+use gridtokenx::meters::Role;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Api, Ears, Grid, Server, eventually};
+
+const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
+const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
+
+/// Goes on by itself when the test ends early: a stopped process would stay behind.
+struct Frozen<'a>(&'a Server);
+
+impl<'a> Frozen<'a> {
+    fn new(server: &'a Server) -> Frozen<'a> {
+        server.signal(Signal::SIGSTOP);
+        Frozen(server)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::SIGCONT);
+    }
+}
+
+async fn submit(api: &Api, readings: usize) {
+    let meter = api.meter().await;
+    let readings: Vec<Value> = (0..readings)
+        .map(|_| meter.next_submission("0.1"))
+        .collect();
+    api.post(
+        "/api/meters/submit-readings",
+        &json!({ "readings": readings }),
+    )
+    .await
+    .ok();
+}
+
+async fn until_workers_alive(server: &Server, wanted: usize) {
+    eventually(&format!("{wanted} workers are alive"), async || {
+        let status = server
+            .admin()
+            .get("/api/admin/tokenization/status")
+            .await
+            .ok();
+        (status["workers_alive"] == wanted).then_some(())
+    })
+    .await;
+}
+
+/// Every event has a number, and none is missing.
+async fn the_feed_is_whole(grid: &Grid) {
+    eventually("all events are numbered, without a gap", async || {
+        let (waiting, counted, last): (i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM outbox),
+                    (SELECT count(*) FROM events),
+                    (SELECT last_seq FROM feed_head)",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        (waiting == 0 && counted == last).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stands_still_loses_its_jobs_and_pays_nothing_twice_when_it_goes_on() {
+    const HELD: usize = 40;
+    let grid = Grid::without_service(&[]).await;
+    let release = grid.data_dir.path().join("go on");
+    let api = grid.spawn(&[API]).await;
+    // It stands still with jobs in its hands.
+    let worker = grid
+        .spawn(&[
+            WORKER,
+            ("FAILPOINTS", "queue.picked=40*return(stall)"),
+            ("FAILPOINTS_RELEASE", release.to_str().unwrap()),
+        ])
+        .await;
+    submit(&api.user("prosumer"), HELD).await;
+    eventually("it holds all jobs", async || {
+        let held: i64 = sqlx::query_scalar(
+            "SELECT count(*)
+             FROM apalis.jobs
+             WHERE job_type = 'MintReading' AND status = 'Running'",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        (held == HELD as i64).then_some(())
+    })
+    .await;
+    let frozen = Frozen::new(&worker);
+    // From here on its handlers would go on, if it only could.
+    std::fs::write(&release, "").unwrap();
+    let _other = grid.spawn(&[WORKER]).await;
+    grid.until_count("finalized", HELD as i64).await;
+    until_workers_alive(&api, 1).await;
+
+    drop(frozen);
+    until_workers_alive(&api, 2).await;
+    submit(&api.user("prosumer"), 60).await;
+    grid.until_count("finalized", HELD as i64 + 60).await;
+    eventually("no job is left claimed", async || {
+        let claimed: i64 = sqlx::query_scalar(
+            "SELECT count(*)
+             FROM apalis.jobs
+             WHERE job_type = 'MintReading' AND status <> 'Done'",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        (claimed == 0).then_some(())
+    })
+    .await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "10000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_over() {
+    let grid = Grid::without_service(&[]).await;
+    // The first one gets both locks.
+    let first = grid.spawn(&[]).await;
+    submit(&first.user("prosumer"), 20).await;
+    grid.until_count("finalized", 20).await;
+    let second = grid.spawn(&[]).await;
+    let (mut ears, seq) = Ears::of(&second.api_url, "prosumer", Role::User).await;
+    ears.say(json!({"type": "resume", "after": seq})).await;
+
+    // Under load: some of its transactions are sent and not yet confirmed.
+    submit(&first.user("prosumer"), 100).await;
+    let frozen = Frozen::new(&first);
+    submit(&second.user("prosumer"), 100).await;
+    grid.until_count("finalized", 220).await;
+    the_feed_is_whole(&grid).await;
+
+    drop(frozen);
+    submit(&first.user("prosumer"), 50).await;
+    submit(&second.user("prosumer"), 50).await;
+    grid.until_count("finalized", 320).await;
+    the_feed_is_whole(&grid).await;
+    // Three for each reading that was told after `seq`, in order; a fork would tell one again.
+    let mut last = seq;
+    for _ in 0..(300 * 3) {
+        let next = ears.seq().await;
+        assert!(next > last, "{next} after {last}");
+        last = next;
+    }
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "32000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_process_that_stands_still_holds_up_nobody() {
+    let grid = Grid::without_service(&[]).await;
+    // It holds Resolver and sequencer, and has no worker.
+    let holder = grid.spawn(&[API]).await;
+    let _worker = grid.spawn(&[WORKER]).await;
+    let other = grid.spawn(&[API]).await;
+    submit(&holder.user("prosumer"), 30).await;
+    let frozen = Frozen::new(&holder);
+    submit(&other.user("prosumer"), 30).await;
+    grid.until_count("finalized", 60).await;
+    drop(frozen);
+    submit(&holder.user("prosumer"), 30).await;
+    grid.until_count("finalized", 90).await;
+    the_feed_is_whole(&grid).await;
+    grid.audit_holds().await;
+}
