@@ -225,9 +225,12 @@ mod tests {
     use std::collections::{BTreeMap, HashSet};
 
     use proptest::prelude::*;
+    use solana_sdk::message::Message;
+    use solana_sdk::pubkey::Pubkey;
+    use solana_sdk::transaction::Transaction;
 
     use super::*;
-    use crate::domain::{COMPUTE_UNITS_MAX, TRANSACTION_BYTES_MAX};
+    use crate::domain::{COMPUTE_UNITS_MAX, Memo, TRANSACTION_BYTES_MAX, instructions};
 
     const LIMITS: PackLimits = PackLimits {
         max_readings: 50,
@@ -471,6 +474,24 @@ mod tests {
                 }
             }
             prop_assert!(packed.iter().filter(|packed| !packed.full).count() <= 1);
+        }
+
+        /// The real transaction, for whatever mix of wallets: what the chain would get.
+        #[test]
+        fn what_was_packed_is_serialised_within_a_packet(
+            items in items(),
+            separate_fee_payer in any::<bool>(),
+        ) {
+            let (mint, authority) = (Pubkey::new_unique(), Pubkey::new_unique());
+            let fee_payer = if separate_fee_payer { Pubkey::new_unique() } else { authority };
+            let memo = Memo::new(1 << 47, [255; 32]).unwrap();
+            for packed in pack(items, &PackLimits { separate_fee_payer, ..LIMITS }) {
+                let list = instructions(&packed.payments, &mint, &authority, &fee_payer, &memo);
+                let transaction = Transaction::new_unsigned(Message::new(&list, Some(&fee_payer)));
+                let wire = bincode::serialize(&transaction).unwrap();
+                prop_assert!(wire.len() <= 1232, "{} bytes", wire.len());
+                prop_assert_eq!(wire.len(), packed.bytes);
+            }
         }
 
         /// Transactions cost the same full or not: no two of them could have been one.

@@ -5,7 +5,7 @@
 //! and beside that looks for proofs of death. Everything it writes is compare-and-set ([`settle`]), so a Resolver that
 //! wakes up late does no harm.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
 use solana_sdk::transaction::{Transaction, TransactionError};
 use sqlx::PgPool;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -52,6 +53,9 @@ const RESEND_EVERY: Duration = Duration::from_secs(2);
 const RESENDS_AT_ONCE: usize = 16;
 /// Re-sends in one round at most: the rest follows in the next.
 const RESENDS_PER_ROUND: usize = 128;
+/// A block's time is for people to read: finality is written down without it.
+const BLOCK_TIME_LIMIT: Duration = Duration::from_secs(5);
+const BLOCK_TIMES_AT_ONCE: usize = 16;
 /// Older than this the recent-status cache of a node may have forgotten it.
 const HISTORY_AFTER_MS: i64 = 60_000;
 /// Rounds in which a confirmed transaction is not seen, in all but the first by any endpoint, before it is taken for forked.
@@ -95,23 +99,33 @@ impl Resolver {
 
     /// Runs until told to stop, or until the lock is lost.
     pub async fn run(&self, stop: CancellationToken) {
+        let (to_send, handed_over) = mpsc::channel(1);
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.settle_forever() => {}
+            () = self.settle_forever(to_send) => {}
+            () = self.send_forever(handed_over) => {}
             () = self.prove_forever() => {}
             () = self.tend_breaker_forever() => {}
             () = self.fold_counts_forever() => {}
         }
     }
 
-    async fn settle_forever(&self) {
+    async fn settle_forever(&self, to_send: mpsc::Sender<Vec<OpenTransaction>>) {
         let mut memory = Memory::default();
         let mut ticks = tokio::time::interval(ROUND_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut log = Quiet::default();
         loop {
             ticks.tick().await;
-            log.report(self.settle_round(&mut memory).await);
+            log.report(self.settle_round(&mut memory, &to_send).await);
+        }
+    }
+
+    /// Beside the rounds: an endpoint that hangs when it is sent to must not keep the others' transactions from being settled.
+    async fn send_forever(&self, mut handed_over: mpsc::Receiver<Vec<OpenTransaction>>) {
+        let mut log = Quiet::default();
+        while let Some(due) = handed_over.recv().await {
+            log.report(self.send_again(&due).await);
         }
     }
 
@@ -162,7 +176,11 @@ impl Resolver {
         }
     }
 
-    async fn settle_round(&self, memory: &mut Memory) -> Result<(), LedgerError> {
+    async fn settle_round(
+        &self,
+        memory: &mut Memory,
+        to_send: &mpsc::Sender<Vec<OpenTransaction>>,
+    ) -> Result<(), LedgerError> {
         let open = open::open_transactions(&self.pool).await?;
         memory.forget_all_but(&open);
         let mut unseen = Vec::new();
@@ -174,7 +192,23 @@ impl Resolver {
             self.write_down(&news).await?;
             unseen.extend(news.to_send);
         }
-        self.send_again(unseen, memory).await
+        let due: Vec<OpenTransaction> = unseen
+            .into_iter()
+            .filter(|open| memory.is_send_due(open))
+            .take(RESENDS_PER_ROUND)
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let sent: Vec<i64> = due.iter().map(|open| open.number).collect();
+        // While earlier ones are still being sent these wait for a later round.
+        if to_send.try_send(due).is_ok() {
+            memory
+                .sent
+                .extend(sent.into_iter().map(|number| (number, now)));
+        }
+        Ok(())
     }
 
     /// Recent ones are asked of one endpoint's cache; older ones, and confirmed ones that are missed, with history.
@@ -231,22 +265,18 @@ impl Resolver {
         Ok(())
     }
 
-    /// Seconds since 1970 of these slots' blocks; a time that cannot be had is left out of the books, not guessed.
+    /// Seconds since 1970 of these slots' blocks; a time that cannot be had soon is left out of the books, not guessed.
     async fn block_times(&self, slots: &[u64]) -> HashMap<u64, Option<i64>> {
-        let mut times = HashMap::new();
-        for slot in slots {
-            if !times.contains_key(slot) {
-                let time = self
-                    .endpoints
-                    .preferred()
-                    .rpc()
-                    .get_block_time(*slot)
-                    .await
-                    .ok();
-                times.insert(*slot, time);
-            }
-        }
-        times
+        let single: HashSet<u64> = slots.iter().copied().collect();
+        let rpc = self.endpoints.preferred().rpc();
+        futures_util::stream::iter(single)
+            .map(|slot| async move {
+                let asked = tokio::time::timeout(BLOCK_TIME_LIMIT, rpc.get_block_time(slot)).await;
+                (slot, asked.ok().and_then(Result::ok))
+            })
+            .buffer_unordered(BLOCK_TIMES_AT_ONCE)
+            .collect()
+            .await
     }
 
     async fn to_blame(
@@ -265,19 +295,7 @@ impl Resolver {
             .unwrap_or_default())
     }
 
-    async fn send_again(
-        &self,
-        unseen: Vec<OpenTransaction>,
-        memory: &mut Memory,
-    ) -> Result<(), LedgerError> {
-        let due: Vec<OpenTransaction> = unseen
-            .into_iter()
-            .filter(|open| memory.is_send_due(open))
-            .take(RESENDS_PER_ROUND)
-            .collect();
-        if due.is_empty() {
-            return Ok(());
-        }
+    async fn send_again(&self, due: &[OpenTransaction]) -> Result<(), LedgerError> {
         let numbers: Vec<i64> = due.iter().map(|open| open.number).collect();
         let wires: HashMap<i64, Vec<u8>> = open::wire_bytes(&self.pool, &numbers)
             .await?
@@ -294,10 +312,6 @@ impl Resolver {
         }))
         .for_each_concurrent(RESENDS_AT_ONCE, |sent| sent)
         .await;
-        let now = Instant::now();
-        memory
-            .sent
-            .extend(numbers.iter().map(|number| (*number, now)));
         open::note_sends(&self.pool, &numbers).await?;
         Ok(())
     }
@@ -305,7 +319,7 @@ impl Resolver {
 
 impl Memory {
     fn forget_all_but(&mut self, open: &[OpenTransaction]) {
-        let numbers: std::collections::HashSet<i64> = open.iter().map(|open| open.number).collect();
+        let numbers: HashSet<i64> = open.iter().map(|open| open.number).collect();
         self.sent.retain(|number, _| numbers.contains(number));
         self.missed.retain(|number, _| numbers.contains(number));
     }

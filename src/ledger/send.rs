@@ -1,11 +1,16 @@
 //! Sends recorded bytes. The signature is the chain's idempotency key: the same bytes may be sent any number of times.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use solana_client::rpc_request::RpcRequest;
 
 use crate::chain::{ChainError, Endpoint, Endpoints};
+
+/// What one endpoint may take over a re-send: the next comes soon, and other endpoints wait.
+const RESEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends to one endpoint. "Already processed" is no failure: this signature landed.
 ///
@@ -26,8 +31,8 @@ pub async fn send(endpoint: &Endpoint, wire: &[u8]) -> Result<(), ChainError> {
     }
 }
 
-/// Sends to the endpoint that gave the blockhash, then to the others; an endpoint that wants no calls gets none. A failure is only noted: the Resolver asks the
-/// chain whether it landed, and comes again.
+/// Sends to the endpoint that gave the blockhash, then to the others; an endpoint that wants no calls gets none. A failure is
+/// only noted: the Resolver asks the chain whether it landed, and comes again.
 pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, wire: &[u8]) {
     if let Some(endpoint) = endpoints.by_name(first) {
         send_again(endpoint, signature, wire).await;
@@ -43,7 +48,13 @@ pub async fn send_to_others(endpoints: &Endpoints, tried: &str, signature: &str,
 }
 
 async fn send_again(endpoint: &Endpoint, signature: &str, wire: &[u8]) {
-    if let Err(error) = send(endpoint, wire).await {
-        tracing::debug!(signature, %error, "a re-send was not taken");
+    match tokio::time::timeout(RESEND_LIMIT, send(endpoint, wire)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(signature, %error, "a re-send was not taken"),
+        Err(_) => tracing::debug!(
+            signature,
+            endpoint = endpoint.name(),
+            "a re-send was not answered in time"
+        ),
     }
 }

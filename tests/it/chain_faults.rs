@@ -449,3 +449,50 @@ async fn endpoints_of_two_chains_are_refused_at_the_start() {
     assert!(sentence.contains(&other.genesis_hash), "{sentence}");
     assert!(sentence.contains("SOLANA_RPC_URL"), "{sentence}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_that_hangs_holds_up_nobody_else() {
+    const OTHERS: i64 = 5;
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    let first = Arc::new(Mutex::new(None::<String>));
+    {
+        let first = Arc::clone(&first);
+        proxy.obey(move |method, parameters| {
+            if method != "sendTransaction" {
+                return Verdict::Forward;
+            }
+            let wire = parameters[0].as_str().unwrap();
+            let mut first = first.lock().unwrap();
+            match first.get_or_insert_with(|| wire.to_owned()) == wire {
+                true => Verdict::Hang,
+                false => Verdict::Forward,
+            }
+        });
+    }
+    meter.report("1").await;
+    grid.until("the first one hangs when it is sent again", async || {
+        let late: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM mint_transactions WHERE recorded_at < now() - INTERVAL '4 s')",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        late
+    })
+    .await;
+    let began = std::time::Instant::now();
+    for _ in 0..OTHERS {
+        meter.report("1").await;
+    }
+    grid.until("the others are minted", async || {
+        grid.count("minted").await + grid.count("finalized").await >= OTHERS
+    })
+    .await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(30), "minted after {took:?}");
+    grid.until_count("finalized", OTHERS + 1).await;
+    grid.audit_holds().await;
+}

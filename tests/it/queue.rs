@@ -255,7 +255,7 @@ async fn a_host_whose_clock_is_ten_minutes_late_mints_at_once() {
              ALTER accepted_at SET DEFAULT ahead.now();
          DO $$
          BEGIN
-             EXECUTE format('ALTER DATABASE %I SET search_path = ahead, pg_catalog, public', current_database());
+             EXECUTE format('ALTER DATABASE %I SET search_path = public, ahead, pg_catalog', current_database());
          END
          $$",
     )
