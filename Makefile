@@ -5,10 +5,10 @@ BUILD := cargo build --locked --features localnet
 TEST := cargo test --locked --features localnet,failpoints
 
 .DEFAULT_GOAL := help
-.PHONY: help run test token audit listen lint coverage
+.PHONY: help run test token audit listen lint coverage check-dashboards
 
 help: ## Lists the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 run: ## Starts everything and plays a year of real meter data; ARGS="--exit --report FILE --day DAY --speed N|max --no-play --fresh"
 	@scripts/ensure-postgres && $(BUILD) && exec $(GRIDTOKENX) run $(ARGS)
@@ -27,6 +27,9 @@ listen: ## Prints the events of the running system as they arrive; SUB=name for 
 
 lint: ## Checks format and style
 	@cargo fmt --check && cargo clippy --locked --all-targets --features localnet,failpoints -- --deny warnings
+
+check-dashboards: ## Checks dashboards and alert rules with a real Prometheus; ARGS="--static" without a running system
+	@DATABASE_URL= scripts/ensure-postgres && $(BUILD) && exec dashboards/check $(ARGS)
 
 coverage: ## Measures how much of the code the tests run (needs cargo-tarpaulin)
 	@DATABASE_URL= scripts/ensure-postgres && cargo tarpaulin --locked --features localnet,failpoints --engine llvm --follow-exec --out html --output-dir $(or $(CARGO_TARGET_DIR),target)/coverage $(ARGS)

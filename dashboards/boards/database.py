@@ -92,11 +92,26 @@ STATE = row(
         links=[runbook("HighErrorRate")],
     )),
     (12, graph(
+        "Notifications, by process",
+        "1 while notifications of the database reach the process. Without them work is found by polling, up to a second later.",
+        [(each("gridtokenx_listener_connected"), "{{instance}}")],
+        unit="none",
+        links=[runbook("HighErrorRate")],
+    )),
+    (12, graph(
+        "Listening connections replaced",
+        "Within 10 minutes, by what was wrong: it ended, or it was open and heard nothing (a pooler in transaction mode, a network that forgets connections).",
+        [(f'sum by (how) (increase({each("gridtokenx_listener_broken_total")}[10m]))', "{{how}}")],
+        unit="short",
+        decimals=0,
+        links=[runbook("HighErrorRate")],
+    )),
+    (12, graph(
         "What waits",
         "Unminted readings and jobs: what the partial indexes of the hot paths hold.",
         [
             (shared("gridtokenx_unminted_readings_count"), "unminted readings"),
-            (f'sum ({shared("gridtokenx_queue_jobs", by="state")})', "jobs"),
+            (f'sum ({shared("gridtokenx_queue_jobs", "state!=" + chr(34) + "dead" + chr(34), "state")})', "jobs"),
         ],
         unit="short",
         links=[to("queue", "Queue")],

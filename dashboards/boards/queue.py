@@ -51,7 +51,7 @@ DEPTH = row(
     )),
     (12, graph(
         "Jobs by state",
-        "Jobs that no worker has taken: due now, scheduled for a later moment (a retry of a refused reading), or to be run again after an error.",
+        "Jobs that no worker has taken: due now, scheduled for a later moment (a retry of a refused reading), or to be run again after an error; and dead ones, which can never be run and are kept for a week.",
         [(shared("gridtokenx_queue_jobs", by="state"), "{{state}}")],
         unit="short",
         links=[runbook("HighUnmintedReadingsBacklog")],
@@ -115,6 +115,14 @@ CAUSE = row(
         [(mean("gridtokenx_coalescer_batch_items", by="coalescer"), "{{coalescer}}")],
         unit="short",
         links=[to("mint", "Mint & chain")],
+    )),
+    (12, graph(
+        "Jobs that can never be run",
+        "Jobs found dead within 10 minutes, by cause: somebody wrote into the queue's table, or a version writes what another cannot read. Their readings are found by the next sweep.",
+        [(f'sum by (cause) (increase({each("gridtokenx_queue_dead_jobs_total")}[10m]))', "{{cause}}")],
+        unit="short",
+        decimals=0,
+        links=[runbook("SweepNotRunning")],
     )),
     (12, graph(
         "Sweep by process",
