@@ -22,14 +22,20 @@ SYMPTOM = row(
         thresholds=steps(GREEN, (10, YELLOW), (60, RED)),
         links=[to("database", "Database")],
     )),
-    (6, stat(
+    (4, stat(
+        "Newest event",
+        "Number of the newest event (from the database).",
+        shared("gridtokenx_feed_last_seq"),
+        unit="none",
+    )),
+    (4, stat(
         "Open connections",
         "WebSocket connections that are open in the chosen processes. A process takes WEBSOCKET_MAX_CONNECTIONS.",
         f"sum ({each('gridtokenx_websocket_connections_active')})",
         unit="short",
         links=[runbook("WebSocketConnectionIssues")],
     )),
-    (6, stat(
+    (4, stat(
         "Ended by an error",
         "Connections of this time that ended by an error or a client's fault: no valid token, too slow, too many messages, silence.",
         in_range("gridtokenx_websocket_errors_total"),
@@ -76,12 +82,6 @@ EVENTS = row(
         [(shared("gridtokenx_outbox_oldest_event_age_seconds"), "oldest")],
         unit="s",
         links=[to("database", "Database")],
-    )),
-    (6, stat(
-        "Newest event",
-        "Number of the newest event.",
-        shared("gridtokenx_feed_last_seq"),
-        unit="none",
     )),
 )
 

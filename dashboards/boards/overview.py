@@ -125,7 +125,7 @@ MONEY = row(
 )
 
 LEVELS = row(
-    "Service levels (30 days)",
+    "Service levels, over the time shown (they are promised over 30 days)",
     (6, stat(
         "Minted within 5 minutes",
         "Share of the readings of this time that were minted within 5 minutes of their acceptance. The level is 99.5 %. Held and failed readings are left out.",

@@ -1,11 +1,20 @@
 """dashboards/check: see dashboards/README.md."""
 
 import argparse
+import signal
 import sys
 import time
 
 from . import live, static
 from .failure import Failure
+
+
+# It takes three to four minutes on two busy cores.
+LIMIT_SECS = 600
+
+
+def out_of_time(*_):
+    raise Failure(f"not done within {LIMIT_SECS} s")
 
 
 def main():
@@ -17,6 +26,11 @@ def main():
     options.add_argument("--programs", metavar="DIR", help="where gridtokenx and gridtokenx-localnet are (default: target/debug)")
     arguments = options.parse_args()
     began = time.monotonic()
+    # Whatever ends this, what it started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGALRM, out_of_time)
+    if not arguments.keep:
+        signal.alarm(LIMIT_SECS)
     try:
         static.check()
         if not arguments.static:

@@ -305,6 +305,7 @@ class Load:
         self.midnight = int(time.time()) // 86400 * 86400
         self.running, self.stopped = threading.Event(), threading.Event()
         self.error = None
+        self.one_at_a_time = threading.Lock()
         self.thread = threading.Thread(target=self.work, daemon=True)
 
     def submission(self, meter):
@@ -316,7 +317,8 @@ class Load:
 
     def send(self, count, address=None):
         """That many readings at once, spread over the meters."""
-        readings = [self.submission(self.meters[number % len(self.meters)]) for number in range(count)]
+        with self.one_at_a_time:
+            readings = [self.submission(self.meters[number % len(self.meters)]) for number in range(count)]
         status, answer = self.system.call("POST", "/api/meters/submit-readings", {"readings": readings}, "user", address)
         if status != 200 or answer["accepted"] != count:
             raise Failure(f"{count} readings were sent: status {status}, {answer}")
@@ -328,7 +330,8 @@ class Load:
                 continue
             try:
                 address = (self.system.main, self.system.replica)[number % 2]
-                self.meters.append(self.meters.pop(0))
+                with self.one_at_a_time:
+                    self.meters.append(self.meters.pop(0))
                 self.send(self.READINGS_PER_CALL, address)
                 if number % 10 == 0:
                     # What clients do wrong, and what they look at.

@@ -27,9 +27,10 @@ pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedR
         .fold(0, u64::saturating_add);
     metrics::counter!(names::TOKENS_MINTED).increment(base_units);
     for promised_at in readings.iter().filter_map(|reading| reading.promised_at) {
-        let outcome = match since(promised_at) <= MINT_PROMISE {
-            true => "kept",
-            false => "late",
+        let outcome = if since(promised_at) <= MINT_PROMISE {
+            "kept"
+        } else {
+            "late"
         };
         metrics::counter!(names::MINT_PROMISES, "outcome" => outcome).increment(1);
     }
