@@ -535,3 +535,42 @@ async fn a_refused_reading_is_a_failed_one_of_its_batch_and_its_neighbours_are_m
     assert_eq!(grid.count("failed").await, 3);
     grid.audit_holds().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_goes_on_elsewhere_when_its_process_drains() {
+    const READINGS: u64 = 3_000;
+    let grid = Grid::without_service(&[HELD]).await;
+    let mut first = grid.spawn(&[]).await;
+    insert_backlog(&grid.pool, 60, READINGS as usize / 60).await;
+    let begun = admin_of(&first)
+        .post(TRIGGER, &json!({ "wait_secs": 0 }))
+        .await
+        .ok();
+    grid.until("some are minted", async || grid.count("minted").await > 0)
+        .await;
+    let status = first.terminate().await;
+    assert!(status.success(), "{status}");
+    let unfinished = "SELECT count(*) FROM batches WHERE kind = 'trigger' AND finished_at IS NULL";
+    let handed_on: i64 = sqlx::query_scalar(unfinished)
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(handed_on, 1, "it had not come to its end");
+    let next = grid.spawn(&[]).await;
+    let batch = ended(&admin_of(&next), begun["batch_id"].as_str().unwrap()).await;
+    assert_eq!(batch["state"], "completed", "{batch:#}");
+    assert_eq!(figures(&batch), (READINGS, READINGS, 0));
+    grid.until_count("finalized", READINGS as i64).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_process_answers_for_a_batch_that_a_worker_runs() {
+    let grid = Grid::without_service(&[HELD]).await;
+    let _worker = grid.spawn(&[("GRIDTOKENX_ROLE", "worker")]).await;
+    let api = grid.spawn(&[("GRIDTOKENX_ROLE", "api")]).await;
+    insert_backlog(&grid.pool, 3, 4).await;
+    let batch = trigger(&admin_of(&api), json!({})).await;
+    assert_eq!(figures(&batch), (12, 12, 0));
+    grid.audit_holds().await;
+}

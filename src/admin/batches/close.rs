@@ -17,8 +17,8 @@ pub enum Outcome {
     Failure(Option<String>),
 }
 
-/// Rows that are closed in one transaction.
-const CLOSED_PER_STEP: i64 = 1_000;
+/// Rows that are closed in one transaction: their batch stands still meanwhile.
+const CLOSED_PER_STEP: i64 = 250;
 
 /// Closes the rows that are still open; the others stay as they are. Returns how many it closed.
 pub async fn close(pool: &PgPool, batch: Uuid, outcomes: &[(Uuid, Outcome)]) -> sqlx::Result<u64> {
@@ -112,7 +112,7 @@ struct Settled {
     state: String,
 }
 
-/// Closes open rows whose reading's own state says what became of it, up to a thousand. `submitted_is_success`: the batch
+/// Closes open rows whose reading's own state says what became of it, a bounded number of them. `submitted_is_success`: the batch
 /// does not wait for the chain. Returns how many it closed.
 pub async fn close_settled(
     pool: &PgPool,
@@ -155,7 +155,7 @@ fn outcome_of(state: &str) -> Outcome {
     }
 }
 
-/// Closes open rows, up to a thousand, as not minted for this reason: all of them, or only those whose reading is pending.
+/// Closes open rows, a bounded number of them, as not minted for this reason: all of them, or only those whose reading is pending.
 /// What was submitted and is not confirmed is told so. Returns how many it closed.
 pub async fn close_open(
     pool: &PgPool,
