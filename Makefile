@@ -32,4 +32,4 @@ check-dashboards: ## Checks dashboards and alert rules with a real Prometheus; A
 	@DATABASE_URL= scripts/ensure-postgres && $(BUILD) && exec dashboards/check $(ARGS)
 
 coverage: ## Measures how much of the code the tests run (needs cargo-tarpaulin)
-	@DATABASE_URL= scripts/ensure-postgres && cargo tarpaulin --locked --features localnet,failpoints --engine llvm --follow-exec --out html --output-dir $(or $(CARGO_TARGET_DIR),target)/coverage $(ARGS)
+	@DATABASE_URL= scripts/ensure-postgres && scripts/coverage $(ARGS)
