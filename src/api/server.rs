@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,9 @@ const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
 /// How long a connection that was just opened is waited for at the drain: its first request is on its way, and a client would
 /// take a connection that closes without an answer for a broken one.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(300);
+
+/// How long bytes may wait to be taken by the other end: one that is gone without a word, or reads no more, is let go of.
+const UNHEARD_LIMIT: Duration = Duration::from_secs(90);
 
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -154,6 +158,9 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     // Answers are small and written at once: waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
+    }
+    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNHEARD_LIMIT)) {
+        tracing::debug!(%error, %peer, "TCP_USER_TIMEOUT could not be set");
     }
     let Door { router, keeper, .. } = door;
     let in_handlers = Arc::new(AtomicUsize::new(0));
