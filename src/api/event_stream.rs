@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -17,6 +17,7 @@ use super::entrance::{self, take_seat};
 use super::events::cursor;
 use super::extract::Query;
 use super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::server::{InHandler, OpenAnswers};
 use super::state::AppState;
 use crate::feed::{Follower, Gap, Seat, Seq, Step, StreamKind, end_of_token};
 
@@ -70,6 +71,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 )]
 pub(super) async fn stream(
     State(state): State<AppState>,
+    connection: Option<Extension<OpenAnswers>>,
     uri: Uri,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,
@@ -99,6 +101,7 @@ pub(super) async fn stream(
         follower,
         end: Box::pin(end),
         _seat: seat,
+        _open: connection.map(|Extension(connection)| connection.hold()),
     };
     let events = stream::once(async { hello })
         .chain(listening.steps().flat_map(stream::iter))
@@ -118,6 +121,8 @@ struct Listening<E> {
     follower: Follower,
     end: Pin<Box<E>>,
     _seat: Seat,
+    /// A process that ends waits for the farewell.
+    _open: Option<InHandler>,
 }
 
 impl<E: Future<Output = End> + Send> Listening<E> {

@@ -170,6 +170,8 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         requests_begun.fetch_add(1, Ordering::SeqCst);
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
+        let connection = OpenAnswers(Arc::clone(&in_handlers));
+        request.extensions_mut().insert(connection);
         if visitors == Visitors::Probes {
             request.extensions_mut().insert(WhileDraining);
         }
@@ -220,8 +222,19 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     }
 }
 
+/// The connection of a request, for an answer that goes on after its handler has returned.
+#[derive(Clone, Debug)]
+pub struct OpenAnswers(Arc<AtomicUsize>);
+
+impl OpenAnswers {
+    /// The drain waits for this as for a handler: whoever holds it knows when to end.
+    pub fn hold(&self) -> InHandler {
+        InHandler::enter(&self.0)
+    }
+}
+
 /// Counts a request while a handler has it.
-struct InHandler(Arc<AtomicUsize>);
+pub struct InHandler(Arc<AtomicUsize>);
 
 impl InHandler {
     fn enter(count: &Arc<AtomicUsize>) -> InHandler {

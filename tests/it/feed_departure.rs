@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gridtokenx::meters::Role;
+use gridtokenx::outbox::{Event, EventType};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::token;
-use crate::support::events::{events_of, publish};
+use crate::support::events::{event_of, events_of, publish};
 use crate::support::wire::DEFLATE;
 use crate::support::{Ears, Grid, Wire, eventually};
 
@@ -63,7 +64,7 @@ async fn however_a_connection_ends_its_place_is_free_again() {
     }
     // That are refused, once they are in.
     for mut wire in fill(&url, PLACES).await {
-        wire.raw(&[0xff; 10]).await;
+        wire.raw(&[0xff; 20]).await;
         assert_eq!(wire.closed().await.0, 1002);
     }
     // That send half of a handshake, or go between the request and its answer.
@@ -126,7 +127,7 @@ async fn however_a_connection_ends_its_place_is_free_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_nothing_is_lost() {
     let grid = Grid::without_service(&[("SHUTDOWN_TIMEOUT_SECS", "10")]).await;
-    let mut server = grid.spawn(&[]).await;
+    let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
     const STREAMS: usize = 300;
     let mut all = Vec::new();
     for _ in 0..STREAMS {
@@ -178,7 +179,7 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         ("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000"),
     ])
     .await;
-    let mut server = grid.spawn(&[]).await;
+    let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
     let token = token("anna", Role::User);
     let headers = [
         ("authorization", format!("Bearer {token}")),
@@ -196,19 +197,19 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
     }
     let mut reader = Wire::compressed(&server.api_url, &token).await;
     reader.say(json!({"type": "resume", "after": 0})).await;
-    // Noise, which compression does not help, until nobody could have room for it unread.
-    let noise = |round: usize| -> Vec<gridtokenx::outbox::Event> {
+    // Noise, which compression does not help much, until nobody could have room for it unread.
+    let noise: String = (0..4_000).map(|_| rand::random::<char>()).collect();
+    let events = |round: usize| -> Vec<Event> {
         (0..100)
             .map(|number| {
-                let noise: String = (0..4_000).map(|_| rand::random::<char>()).collect();
-                let kind = gridtokenx::outbox::EventType::MintFailed;
-                crate::support::events::event_of("anna", kind, &format!("{round} {number} {noise}"))
+                let reason = format!("{round} {number} {noise}");
+                event_of("anna", EventType::MintFailed, &reason)
             })
             .collect()
     };
     let mut next = 1;
     for round in 0..15 {
-        publish(&grid.pool, &noise(round)).await;
+        publish(&grid.pool, &events(round)).await;
         while next <= (round as i64 + 1) * 100 {
             let frame: Value = serde_json::from_str(&reader.text().await.0).unwrap();
             let messages = match frame {
@@ -222,8 +223,8 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         }
     }
     publish(&grid.pool, &events_of("anna", 1)).await;
-    let started = std::time::Instant::now();
-    let ended = server.terminate().await;
-    assert!(ended.success() || started.elapsed() < Duration::from_secs(30));
+    // They hang to the last, and the process ends all the same.
+    server.terminate().await;
+    assert!(server.log().contains("drained"), "{}", server.log());
     drop(stuck);
 }

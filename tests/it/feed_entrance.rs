@@ -256,11 +256,6 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
     })
     .await;
     let log = server.log();
-    let own: String = log
-        .lines()
-        .filter(|line| line.contains("gridtokenx"))
-        .collect();
-    assert!(own.contains("request"));
     for secret in [secret.as_str(), given.as_str()] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Api, token};
 use crate::support::events::{event_of, events_of, publish, until_numbered};
 use crate::support::wire::{CLOSE, DEFLATE, PING, TEXT, TEXT_COMPRESSED, deflated, masked};
-use crate::support::{Grid, Heard, Wire, eventually};
+use crate::support::{Grid, Heard, Server, Wire, eventually};
 
 async fn active(api: &Api) -> String {
     let metrics = api.get_text("/metrics").await;
@@ -17,9 +17,9 @@ async fn active(api: &Api) -> String {
     line.unwrap().to_owned()
 }
 
-/// Waits until nobody is connected.
-async fn until_empty(grid: &Grid) {
-    let admin = grid.admin();
+/// Waits until nobody is connected to this process, which is the test's own.
+async fn until_empty(server: &Server) {
+    let admin = server.admin();
     eventually("all seats are free", async || {
         (active(&admin).await == "0").then_some(())
     })
@@ -223,8 +223,9 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_offence_has_its_close_code_and_costs_nobody_else() {
-    let grid = Grid::start().await;
-    let url = grid.api_url();
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
+    let url = server.api_url.clone();
     let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
     bystander.say(json!({"type": "resume", "after": 0})).await;
     for (what, bytes, code, reason) in offences() {
@@ -259,13 +260,14 @@ async fn each_offence_has_its_close_code_and_costs_nobody_else() {
     publish(&grid.pool, &events_of("ben", 1)).await;
     assert_eq!(bystander.message().await["seq"], 1);
     drop(bystander);
-    until_empty(&grid).await;
+    until_empty(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_messages_is_ended() {
-    let grid = Grid::start().await;
-    let url = grid.api_url();
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
+    let url = server.api_url.clone();
     // Whoever reads the answers gets further than who does not, and both are ended.
     let mut reads = Wire::compressed(&url, &token("anna", Role::User)).await;
     let mut answers = 0;
@@ -293,12 +295,13 @@ async fn a_flood_of_messages_is_ended() {
         [(4429, "too_many_messages"), (1008, "unanswered_messages")].contains(&(code, reason)),
         "{code} {reason}"
     );
-    until_empty(&grid).await;
+    until_empty(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_closes_is_answered_with_its_own_code() {
-    let grid = Grid::start().await;
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
     let token = token("anna", Role::User);
     for (payload, code) in [
         (&b""[..], 1000),
@@ -306,13 +309,13 @@ async fn who_closes_is_answered_with_its_own_code() {
         (b"\x03\xe9", 1001),
         (b"\x0f\xa0own", 4000),
     ] {
-        let mut wire = Wire::compressed(&grid.api_url(), &token).await;
+        let mut wire = Wire::compressed(&server.api_url, &token).await;
         wire.frame(CLOSE, payload).await;
         assert_eq!(wire.closed().await, (code, json!({})));
         assert_eq!(wire.next().await, Heard::End);
     }
-    until_empty(&grid).await;
-    let metrics = grid.admin().get_text("/metrics").await;
+    until_empty(&server).await;
+    let metrics = server.admin().get_text("/metrics").await;
     assert!(metrics.contains("gridtokenx_websocket_errors_total 0"));
 }
 
@@ -370,8 +373,9 @@ fn anything(dice: &mut Dice) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_clients_send_the_service_lives_and_every_seat_is_free_again() {
-    let grid = Grid::start().await;
-    let url = grid.api_url();
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[("LOG_LEVEL", "warn")]).await;
+    let url = server.api_url.clone();
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
@@ -407,9 +411,9 @@ async fn whatever_clients_send_the_service_lives_and_every_seat_is_free_again() 
     publish(&grid.pool, &events_of("ben", 1)).await;
     assert_eq!(bystander.message().await["seq"], 1);
     drop(bystander);
-    until_empty(&grid).await;
-    let metrics = grid.admin().get_text("/metrics").await;
-    assert!(!metrics.contains("gridtokenx_panics_total 1"), "{metrics}");
+    until_empty(&server).await;
+    let log = server.log();
+    assert!(!log.contains("panic"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
