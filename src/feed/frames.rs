@@ -6,7 +6,7 @@ use axum::body::Bytes;
 
 use super::event::{FeedEvent, Seq};
 use super::follower::STEP_EVENTS_MAX;
-use crate::websocket::{Compression, Text, array};
+use crate::websocket::{Compression, Packing, Text, array};
 
 /// Events in one frame: one step of a replay.
 pub(super) const FRAME_EVENTS_MAX: usize = STEP_EVENTS_MAX as usize;
@@ -22,7 +22,11 @@ pub(super) struct Frame {
 }
 
 /// The frames for these events, in order. A single event's frame is shared with all who get it alone.
-pub(super) fn frames(events: &[Arc<FeedEvent>], compression: Compression) -> Vec<Frame> {
+pub(super) fn frames(
+    events: &[Arc<FeedEvent>],
+    compression: Compression,
+    packing: Packing,
+) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut rest = events;
     while !rest.is_empty() {
@@ -33,7 +37,7 @@ pub(super) fn frames(events: &[Arc<FeedEvent>], compression: Compression) -> Vec
                 several => {
                     let documents: Vec<&Text> =
                         several.iter().map(|event| &event.document).collect();
-                    array(&documents, compression)
+                    array(&documents, compression, packing)
                 }
             },
             last: last.seq,
@@ -69,7 +73,7 @@ mod tests {
     }
 
     fn plain(events: &[Arc<FeedEvent>]) -> Vec<Frame> {
-        frames(events, Compression::None)
+        frames(events, Compression::None, Packing::Shared)
     }
 
     fn text(frame: &Frame) -> &str {

@@ -24,7 +24,7 @@ use super::frames::{FRAME_EVENTS_MAX, frames};
 use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError, ServerMessage};
 use super::viewer::Viewer;
-use crate::websocket::{Text, Writer};
+use crate::websocket::{Packing, Text, Writer};
 
 /// A client that says nothing after hello is live after this time.
 const SILENT_START: Duration = Duration::from_secs(5);
@@ -130,7 +130,8 @@ impl<'a> Speaker<'a> {
             // A frame that is full goes out in any case: holding it back would only make the buffer run over.
             if !waiting.is_empty() && (push_at.is_none() || waiting.len() >= FRAME_EVENTS_MAX) {
                 self.allowance.pushed(now);
-                self.send(std::mem::take(&mut waiting)).await?;
+                self.send(std::mem::take(&mut waiting), Packing::Shared)
+                    .await?;
                 continue;
             }
             tokio::select! {
@@ -138,10 +139,11 @@ impl<'a> Speaker<'a> {
                     Ok(Step::Live(events)) => waiting.extend(self.chosen(events)),
                     Ok(Step::Replayed(events)) => {
                         waiting.extend(self.chosen(events));
-                        self.send(std::mem::take(&mut waiting)).await?;
+                        // Few others ask for the same.
+                        self.send(std::mem::take(&mut waiting), Packing::Together).await?;
                     }
                     Ok(Step::Gap(gap)) => {
-                        self.send(std::mem::take(&mut waiting)).await?;
+                        self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
                         self.say(ServerMessage::Gap(gap)).await?;
                     }
                     Err(error) => {
@@ -215,8 +217,12 @@ impl<'a> Speaker<'a> {
     }
 
     /// Events in as few frames as they fit into; the cursor moves with each.
-    async fn send(&mut self, events: Vec<Arc<FeedEvent>>) -> Result<(), CloseReason> {
-        for frame in frames(&events, self.writer.compression()) {
+    async fn send(
+        &mut self,
+        events: Vec<Arc<FeedEvent>>,
+        packing: Packing,
+    ) -> Result<(), CloseReason> {
+        for frame in frames(&events, self.writer.compression(), packing) {
             if self.next_ping <= Instant::now() {
                 self.ping().await?;
             }

@@ -29,4 +29,4 @@ pub use extension::Compression;
 pub use handshake::{HandshakeFault, Opening, Upgrade};
 pub use message::{Closing, FRAGMENTS_MAX, Fault, Incoming, MESSAGE_BYTES_MAX};
 pub use socket::{Reader, Socket, Writer};
-pub use text::{Text, array};
+pub use text::{Packing, Text, array};

@@ -71,14 +71,29 @@ impl Text {
     }
 }
 
+/// How several messages become one compressed frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Of what was compressed for everybody: nothing is compressed anew.
+    Shared,
+    /// Together, for this client alone: less than half of the bytes, since messages resemble each other.
+    Together,
+}
+
 /// Several messages as one: a JSON array of them.
-///
-/// Nothing is compressed anew. Each message was compressed with an empty window and ends on a whole byte, at the header of
-/// a stored block that the receiver fills with nothing; here it is filled with the comma (RFC 1951, section 3.2.4).
-pub fn array(messages: &[&Text], compression: Compression) -> Bytes {
-    match compression {
-        Compression::None => framed(TEXT, &joined(messages)),
-        Compression::Deflate => joined_compressed(messages),
+pub fn array(messages: &[&Text], compression: Compression, packing: Packing) -> Bytes {
+    match (compression, packing) {
+        (Compression::None, _) => framed(TEXT, &joined(messages)),
+        (Compression::Deflate, Packing::Shared) => joined_compressed(messages),
+        (Compression::Deflate, Packing::Together) => {
+            let text = joined(messages);
+            let mut payload = Vec::with_capacity(text.len() / 2);
+            if deflate(&text, &mut payload) {
+                Compressed::new(&payload).frame
+            } else {
+                framed(TEXT, &text)
+            }
+        }
     }
 }
 
@@ -101,6 +116,8 @@ const STORED_HEADER: u8 = 0x00;
 /// What a stored block holds at most.
 const STORED_BYTES_MAX: usize = 0xffff;
 
+/// Each message was compressed with an empty window and ends on a whole byte, at the header of a stored block that the
+/// receiver fills with nothing; here it is filled with the comma (RFC 1951, section 3.2.4).
 fn joined_compressed(messages: &[&Text]) -> Bytes {
     let mut payload = Vec::with_capacity(messages.len() * 256);
     payload.push(STORED_HEADER);
@@ -213,8 +230,10 @@ mod tests {
             let messages: Vec<&Text> = messages.iter().collect();
             let expected = format!("[{}]", texts[..count].join(","));
             for compression in [Compression::None, Compression::Deflate] {
-                let (text, _) = read(&array(&messages, compression));
-                assert!(text == expected, "{count} messages, {compression:?}");
+                for packing in [Packing::Shared, Packing::Together] {
+                    let (text, _) = read(&array(&messages, compression, packing));
+                    assert!(text == expected, "{count}, {compression:?}, {packing:?}");
+                }
             }
         }
     }
