@@ -8,7 +8,8 @@
 //! | [`commands`] | one file per subcommand of the program |
 //! | [`api`] | HTTP: router, authentication, problem documents, one file per resource |
 //! | [`queue`] | apalis: worker, wake-up, `MintReading`, `SweepUnminted`, backoff, pruning |
-//! | [`feed`] | sequencer, event log, hub, WebSocket |
+//! | [`feed`] | sequencer, event log, hub, streams |
+//! | [`websocket`] | WebSocket frames, messages and compression, on the server's side |
 //! | [`readings`] | validation and intake by group commit |
 //! | [`mint`] | collect, pack, sign, record, send |
 //! | [`admin`] | settings that change at run time, what admins do, and the log of it |
@@ -46,3 +47,4 @@ pub mod outbox;
 pub mod queue;
 pub mod readings;
 pub mod telemetry;
+pub mod websocket;

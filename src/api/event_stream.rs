@@ -1,22 +1,25 @@
 //! `GET /api/events/stream`: the feed as server-sent events.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::auth::Authenticated;
+use super::authenticator::AuthError;
+use super::entrance::{self, take_seat};
 use super::events::cursor;
 use super::extract::Query;
-use super::problem::{Problem, ProblemKind};
+use super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::server::{InHandler, OpenAnswers};
 use super::state::AppState;
-use super::websocket::take_seat;
-use crate::feed::{Follower, Gap, Seat, Seq, Step, StreamKind, Viewer, end_of_token};
+use crate::feed::{Follower, Gap, Seat, Seq, Step, StreamKind, end_of_token};
 
 /// Keeps proxies from taking a quiet stream for a dead one, and tells us of clients that are gone.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -27,77 +30,150 @@ pub(super) struct StreamQuery {
     /// Number of the last event that was seen; left out: live from now on. `Last-Event-ID` goes before it.
     #[param(minimum = 0)]
     after: Option<i64>,
+    /// Single-use ticket of POST /api/ws/ticket, for a browser's EventSource.
+    #[serde(rename = "ticket")]
+    _ticket: Option<String>,
 }
+
+/// nginx and its like collect an answer before they pass it on, unless they are told.
+const UNBUFFERED: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("x-accel-buffering"),
+    HeaderValue::from_static("no"),
+);
 
 /// Live events as server-sent events.
 ///
 /// Each event's `id` is its number, so that a client that is cut off resumes with the header `Last-Event-ID`, as EventSource
-/// does by itself. Events have no name; `hello` comes first, and `gap` names numbers that cannot be given. The stream ends
-/// with its token.
+/// does by itself. Events have no name; `hello` comes first, `gap` names numbers that cannot be given, and `end` comes last and says
+/// why. The stream ends with its token, which comes in the header `Authorization`; an EventSource, which cannot set it, opens its
+/// stream with `?ticket=`.
 #[utoipa::path(
     get,
     path = "/api/events/stream",
     tag = "feed",
-    security(("bearer" = [])),
+    security(("bearer" = []), ()),
     params(
         StreamQuery,
         ("Last-Event-ID" = Option<i64>, Header, description = "Number of the last event that was seen"),
     ),
-    responses((
-        status = 200,
-        content_type = "text/event-stream",
-        body = String,
-        example = "id: 41\nevent: hello\ndata: {\"type\":\"hello\",\"seq\":41}\n\nid: 42\ndata: {\"seq\":42,\"type\":\"TokensMinted\"}\n\n",
-    )),
+    responses(
+        (
+            status = 200,
+            content_type = "text/event-stream",
+            body = String,
+            description = "Events, as they happen",
+            example = "id: 41\nevent: hello\ndata: {\"type\":\"hello\",\"seq\":41}\n\nid: 42\ndata: {\"seq\":42,\"type\":\"TokensMinted\"}\n\n",
+        ),
+        (status = 401, description = "The token or ticket does not count", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "A page of this origin may not listen", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests of this subject", body = ProblemDocument, content_type = "application/problem+json"),
+    ),
 )]
 pub(super) async fn stream(
     State(state): State<AppState>,
-    Authenticated(principal): Authenticated,
+    connection: Option<Extension<OpenAnswers>>,
+    uri: Uri,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
+    // Before the ticket is used up: the same one counts once the cursor is corrected.
     let after = match last_event_id(&headers)? {
         Some(id) => Some(id),
         None => query.after.map(cursor).transpose()?,
     };
+    let listener = entrance::listener(&state, &uri, &headers)
+        .await?
+        .ok_or(AuthError::Missing)?;
     let seat = take_seat(&state, StreamKind::ServerSentEvents)?;
-    let viewer = Viewer::from(&principal.caller);
     let buffer = state.websocket.event_buffer_size as usize;
-    let mut follower = Follower::new(state.feed.clone(), viewer, buffer);
+    let mut follower = Follower::new(state.feed.clone(), listener.viewer, buffer);
     if let Some(after) = after {
         follower.start_after(after);
     }
     let hello = hello(follower.position());
-    let draining = state.draining.clone();
     let end = async move {
         tokio::select! {
-            () = draining.cancelled() => {}
-            () = end_of_token(Some(principal.expires_at)) => {}
+            retry_after = state.departure.turn(&state.feed) => End::GoingAway { retry_after },
+            () = end_of_token(listener.expires_at) => End::TokenExpired,
         }
     };
+    let listening = Listening {
+        follower,
+        end: Box::pin(end),
+        _seat: seat,
+        _open: connection.map(|Extension(connection)| connection.hold()),
+    };
     let events = stream::once(async { hello })
-        .chain(steps(follower, seat).flat_map(stream::iter))
-        .map(Ok)
-        .take_until(Box::pin(end));
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
+        .chain(listening.steps().flat_map(stream::iter))
+        .map(Ok::<Event, Infallible>);
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY));
+    Ok(([UNBUFFERED], events))
 }
 
-/// Until the log cannot be read: the client comes back and resumes.
-fn steps(follower: Follower, seat: Seat) -> impl Stream<Item = Vec<Event>> {
-    stream::unfold((follower, seat), async |(mut follower, seat)| {
-        let events = match follower.next().await {
-            Ok(Step::Replayed(events) | Step::Live(events)) => events
+/// Why a stream ends that its client did not leave.
+enum End {
+    GoingAway { retry_after: Duration },
+    TokenExpired,
+    LogUnavailable,
+}
+
+struct Listening<E> {
+    follower: Follower,
+    end: Pin<Box<E>>,
+    _seat: Seat,
+    /// A process that ends waits for the farewell.
+    _open: Option<InHandler>,
+}
+
+impl<E: Future<Output = End> + Send> Listening<E> {
+    /// What there was, what happens, and at last why it ends.
+    fn steps(self) -> impl Stream<Item = Vec<Event>> {
+        stream::unfold(Some(self), async |listening| {
+            let mut listening = listening?;
+            match listening.step().await {
+                Ok(events) => Some((events, Some(listening))),
+                Err(end) => Some((vec![end_event(&end)], None)),
+            }
+        })
+    }
+
+    async fn step(&mut self) -> Result<Vec<Event>, End> {
+        let step = tokio::select! {
+            biased;
+            end = self.end.as_mut() => return Err(end),
+            step = self.follower.next() => step,
+        };
+        match step {
+            Ok(Step::Replayed(events) | Step::Live(events)) => Ok(events
                 .iter()
                 .map(|event| numbered(event.seq).data(event.document.as_str()))
-                .collect(),
-            Ok(Step::Gap(gap)) => vec![gap_event(gap, follower.position())],
+                .collect()),
+            Ok(Step::Gap(gap)) => Ok(vec![gap_event(gap, self.follower.position())]),
             Err(error) => {
                 tracing::warn!(%error, "a stream ends: the event log could not be read");
-                return None;
+                Err(End::LogUnavailable)
             }
-        };
-        Some((events, (follower, seat)))
-    })
+        }
+    }
+}
+
+/// For a client that comes back after the event log was away, or with a new token.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// `retry` is obeyed by EventSource by itself.
+fn end_event(end: &End) -> Event {
+    let (reason, retry_after) = match end {
+        End::GoingAway { retry_after } => ("going_away", *retry_after),
+        End::TokenExpired => ("token_expired", RETRY_AFTER),
+        End::LogUnavailable => ("log_unavailable", RETRY_AFTER),
+    };
+    let retry_after_ms = retry_after.as_millis();
+    Event::default()
+        .event("end")
+        .retry(retry_after)
+        .data(format!(
+            r#"{{"type":"end","reason":"{reason}","retry_after_ms":{retry_after_ms}}}"#
+        ))
 }
 
 fn numbered(seq: Seq) -> Event {

@@ -77,7 +77,7 @@ impl TryFrom<EventsPage> for EventsDocument {
         let events = page
             .events
             .iter()
-            .map(|event| RawValue::from_string(event.document.to_string()));
+            .map(|event| RawValue::from_string(event.document.as_str().to_owned()));
         Ok(EventsDocument {
             events: events.collect::<Result<_, _>>()?,
             last_seq: page.last_seq,

@@ -14,6 +14,7 @@ mod authenticator;
 mod console;
 mod doorkeeper;
 mod edge;
+mod entrance;
 mod event_stream;
 mod events;
 mod extract;
@@ -33,6 +34,7 @@ mod server;
 mod state;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod websocket;
 
 pub use auth::{AdminOnly, Authenticated};

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,9 @@ const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
 /// How long a connection that was just opened is waited for at the drain: its first request is on its way, and a client would
 /// take a connection that closes without an answer for a broken one.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(300);
+
+/// How long bytes may wait to be taken by the other end: one that is gone without a word, or reads no more, is let go of.
+const UNHEARD_LIMIT: Duration = Duration::from_secs(90);
 
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -155,6 +159,9 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
     }
+    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNHEARD_LIMIT)) {
+        tracing::debug!(%error, %peer, "TCP_USER_TIMEOUT could not be set");
+    }
     let Door { router, keeper, .. } = door;
     let in_handlers = Arc::new(AtomicUsize::new(0));
     let requests_begun = AtomicUsize::new(0);
@@ -163,6 +170,8 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         requests_begun.fetch_add(1, Ordering::SeqCst);
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
+        let connection = OpenAnswers(Arc::clone(&in_handlers));
+        request.extensions_mut().insert(connection);
         if visitors == Visitors::Probes {
             request.extensions_mut().insert(WhileDraining);
         }
@@ -213,8 +222,19 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     }
 }
 
+/// The connection of a request, for an answer that goes on after its handler has returned.
+#[derive(Clone, Debug)]
+pub struct OpenAnswers(Arc<AtomicUsize>);
+
+impl OpenAnswers {
+    /// The drain waits for this as for a handler: whoever holds it knows when to end.
+    pub fn hold(&self) -> InHandler {
+        InHandler::enter(&self.0)
+    }
+}
+
 /// Counts a request while a handler has it.
-struct InHandler(Arc<AtomicUsize>);
+pub struct InHandler(Arc<AtomicUsize>);
 
 impl InHandler {
     fn enter(count: &Arc<AtomicUsize>) -> InHandler {

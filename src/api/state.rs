@@ -14,7 +14,7 @@ use super::operations::Operations;
 use super::rate_limit::RateLimiter;
 use crate::chain::{Circuit, Endpoints, Purse};
 use crate::config::{EffectiveConfig, WebsocketConfig};
-use crate::feed::Hub;
+use crate::feed::{Departure, Hub};
 use crate::mint::Estimator;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
@@ -47,8 +47,10 @@ pub struct Services {
     pub batch_size: u32,
     /// The settings, for the status page.
     pub configuration: EffectiveConfig,
-    /// Cancelled when the service drains: open streams end.
+    /// Cancelled when the service drains: no stream is opened any more.
     pub draining: CancellationToken,
+    /// When open streams leave a process that drains.
+    pub departure: Departure,
     /// The numbered events, for every listener of this process.
     pub feed: Hub,
     pub websocket: WebsocketConfig,
@@ -138,6 +140,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         polling_interval_secs: 60,
         batch_size: 50,
         configuration: config.effective,
+        departure: Departure::within(CancellationToken::new(), std::time::Duration::from_secs(1)),
         draining: CancellationToken::new(),
         feed,
         websocket: config.websocket,

@@ -1,32 +1,30 @@
-//! `GET /ws`: who may come in. What is said inside is the feed's.
+//! `GET /ws`: the way in. What is said inside is the feed's.
 
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::Response;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Response, Uri, header};
 use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::bearer_token;
-use super::authenticator::{AuthError, Principal};
+use super::entrance::{self, PROTOCOL, admit_token, take_seat};
 use super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::state::AppState;
-use crate::feed::{
-    self, CLIENT_MESSAGE_BYTES_MAX, ClientMessage, CloseReason, Listener, Seat, StreamKind,
-    StreamLimits, Viewer,
-};
+use super::ticket;
+use crate::feed::{self, ClientMessage, CloseReason, Listener, StreamKind, StreamLimits, Viewer};
+use crate::websocket::{HandshakeFault, Incoming, Socket, Upgrade};
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(handler))
+    OpenApiRouter::new()
+        .routes(routes!(handler))
+        .routes(routes!(ticket::issue))
 }
 
-/// For the first message of a client that sent no header, and the check of its token.
+/// For the first message of a client that showed nothing, and the check of its token.
 const AUTH_LIMIT: Duration = Duration::from_secs(5);
-/// Clients say little, and there are many: the library's 128 KiB each would be a gigabyte and more.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// How the other end is known.
 enum Entrance {
@@ -36,16 +34,22 @@ enum Entrance {
 
 /// Live events over a WebSocket.
 ///
-/// A token comes in the header `Authorization`, or from browsers, which cannot set it, in the first message
-/// `{"type":"auth","token":"…"}` within 5 s. The messages are described in `docs/feed.md`.
+/// A token comes in the header `Authorization`. Pages, which cannot set it, put a ticket of `POST /api/ws/ticket` into
+/// `?ticket=`, or name the protocols `gridtokenx` and `bearer.TOKEN`, or send the first message
+/// `{"type":"auth","token":"…"}` within 5 s. A token is never taken from the URL. The messages are described in `docs/feed.md`.
 #[utoipa::path(
     get,
     path = "/ws",
     tag = "feed",
     security(("bearer" = []), ()),
+    params(
+        ("ticket" = Option<String>, Query, description = "Single-use ticket of POST /api/ws/ticket"),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`gridtokenx`, and from pages `bearer.TOKEN` beside it; `gridtokenx` alone is answered"),
+        ("Sec-WebSocket-Extensions" = Option<String>, Header, description = "`permessage-deflate` is accepted unless the operator switched it off"),
+    ),
     responses(
         (status = 101, description = "The stream is open"),
-        (status = 401, description = "The token does not count", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "The token or ticket does not count", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 403, description = "A page of this origin may not listen", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 426, description = "The request asks for no WebSocket", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 429, description = "Too many requests of this subject", body = ProblemDocument, content_type = "application/problem+json"),
@@ -53,55 +57,62 @@ enum Entrance {
 )]
 pub async fn handler(
     State(state): State<AppState>,
+    uri: Uri,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Result<Response, Problem> {
-    check_origin(&headers, &state.cors_origins)?;
-    let entrance = match bearer_token(&headers) {
-        Ok(token) => Entrance::Known(admit(&state, token).await?),
-        Err(AuthError::Missing) if state.websocket.auth_required => Entrance::ByFirstMessage,
-        Err(AuthError::Missing) => Entrance::Known(Listener {
+    upgrade: Upgrade,
+) -> Result<Response<Body>, Problem> {
+    let entrance = match entrance::listener(&state, &uri, &headers).await? {
+        Some(listener) => Entrance::Known(listener),
+        None if state.websocket.auth_required => Entrance::ByFirstMessage,
+        None => Entrance::Known(Listener {
             viewer: Viewer::Anonymous,
             expires_at: None,
         }),
-        Err(error) => return Err(error.into()),
     };
     let seat = take_seat(&state, StreamKind::WebSocket)?;
-    // Counted from here on, so that the drain waits for it.
-    let task = state.connections.token();
-    Ok(upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(CLIENT_MESSAGE_BYTES_MAX)
-        .max_frame_size(CLIENT_MESSAGE_BYTES_MAX)
-        .on_upgrade(async move |socket| {
-            serve(socket, &state, entrance).await;
-            drop((seat, task));
-        }))
+    let protocol = entrance::protocols(&headers)
+        .any(|name| name == PROTOCOL)
+        .then(|| HeaderValue::from_static(PROTOCOL));
+    let (answer, opening) = upgrade.grant(state.websocket.compression_enabled, protocol);
+    // Counted from here on, so that the drain waits for it. The seat is the task's own: it is free however the task ends.
+    let tasks = state.connections.clone();
+    tasks.spawn(async move {
+        let _seat = seat;
+        match opening.open().await {
+            Ok(socket) => serve(socket, &state, entrance).await,
+            Err(error) => tracing::debug!(%error, "a client went away before its stream was open"),
+        }
+    });
+    Ok(answer)
 }
 
-/// A place for a stream of this process.
-pub(super) fn take_seat(state: &AppState, kind: StreamKind) -> Result<Seat, Problem> {
-    if state.draining.is_cancelled() {
-        return Err(Problem::unavailable(
-            "this process ends; connect again, and another one answers",
-        ));
+impl FromRequestParts<AppState> for Upgrade {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Upgrade, Problem> {
+        Upgrade::of(parts).map_err(|fault| match fault {
+            // RFC 6455, section 4.4: the answer tells which version is spoken.
+            HandshakeFault::NotAsked => {
+                Problem::new(ProblemKind::UpgradeRequired, fault.to_string())
+                    .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+                    .header(
+                        header::SEC_WEBSOCKET_VERSION,
+                        HeaderValue::from_static("13"),
+                    )
+            }
+            HandshakeFault::Key => Problem::new(ProblemKind::MalformedRequest, fault.to_string()),
+        })
     }
-    let seats = state.websocket.max_connections;
-    state.feed.seat(kind, seats).ok_or_else(|| {
-        Problem::unavailable(format!(
-            "all {seats} streams of this process are taken; try again later, or use GET /api/events"
-        ))
-    })
 }
 
-async fn serve(mut socket: WebSocket, state: &AppState, entrance: Entrance) {
+async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
     let listener = match entrance {
         Entrance::Known(listener) => Ok(listener),
         Entrance::ByFirstMessage => tokio::select! {
-            () = state.draining.cancelled() => Err(CloseReason::GoingAway),
+            retry_after = state.departure.turn(&state.feed) => Err(CloseReason::GoingAway { retry_after }),
             listener = timeout(AUTH_LIMIT, first_message(&mut socket, state)) => {
                 listener.unwrap_or_else(|_| Err(CloseReason::Unauthorized(format!(
-                    "no {{\"type\":\"auth\",\"token\":…}} came within {} s",
+                    "no auth message within {} s",
                     AUTH_LIMIT.as_secs()
                 ))))
             }
@@ -113,96 +124,38 @@ async fn serve(mut socket: WebSocket, state: &AppState, entrance: Entrance) {
                 pushes_per_minute: state.websocket.rate_limit_events_per_minute,
                 buffer_events: state.websocket.event_buffer_size as usize,
             };
-            let (hub, stop) = (state.feed.clone(), state.draining.clone());
-            feed::serve_socket(socket, hub, listener, limits, stop).await;
+            let (hub, departure) = (state.feed.clone(), state.departure.clone());
+            feed::serve_socket(socket, hub, listener, limits, departure).await;
         }
         Err(reason) => feed::close(socket, &reason).await,
     }
 }
 
-/// The first message must be a valid token. Until then nothing is sent.
-async fn first_message(socket: &mut WebSocket, state: &AppState) -> Result<Listener, CloseReason> {
-    let refused = |sentence: String| Err(CloseReason::Unauthorized(sentence));
-    while let Some(message) = socket.recv().await {
-        match message? {
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Close(_) => return Err(CloseReason::Left),
-            Message::Binary(_) => return refused("the first message must be auth".to_owned()),
-            Message::Text(text) => {
+/// The first message must be a valid token. Until then nothing is sent but answers to pings.
+async fn first_message(socket: &mut Socket, state: &AppState) -> Result<Listener, CloseReason> {
+    let refused = |sentence: &str| Err(CloseReason::Unauthorized(sentence.to_owned()));
+    loop {
+        match socket.reader.next().await? {
+            Incoming::Ping(payload) => {
+                if socket.writer.pong(&payload).await.is_err() {
+                    return Err(CloseReason::Gone);
+                }
+            }
+            Incoming::Pong => {}
+            Incoming::Close(closing) => return Err(CloseReason::Left(closing)),
+            Incoming::Binary => return refused("the first message is auth, with a token"),
+            Incoming::Text(text) => {
                 let Ok(ClientMessage::Auth { token }) = ClientMessage::parse(&text) else {
-                    return refused("the first message must be auth, with a token".to_owned());
+                    return refused("the first message is auth, with a token");
                 };
-                return match admit(state, &token).await {
+                return match admit_token(state, &token).await {
                     Ok(listener) => Ok(listener),
                     Err(problem) if problem.kind() == ProblemKind::RateLimited => {
                         Err(CloseReason::TooManyRequests)
                     }
-                    Err(problem) => refused(problem.sentence().to_owned()),
+                    Err(problem) => refused(problem.sentence()),
                 };
             }
         }
-    }
-    Err(CloseReason::Left)
-}
-
-/// A connection counts as a request of its subject: a client that reconnects in a circle is slowed down.
-async fn admit(state: &AppState, token: &str) -> Result<Listener, Problem> {
-    let Principal { caller, expires_at } = state.authenticator.verify(token).await?;
-    state.rate_limiter.admit(&caller.subject)?;
-    Ok(Listener {
-        viewer: Viewer::from(&caller),
-        expires_at: Some(expires_at),
-    })
-}
-
-/// Browsers let any page open a WebSocket to us and tell where the page is from. With a list of origins, only those and
-/// our own pages may.
-fn check_origin(headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), Problem> {
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return Ok(());
-    };
-    if allowed.is_empty() || allowed.contains(origin) || is_own(origin, headers) {
-        return Ok(());
-    }
-    Err(Problem::new(
-        ProblemKind::Forbidden,
-        "pages of this origin may not listen here; the operator lists those that may in CORS_ORIGINS",
-    ))
-}
-
-fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let authority = |origin: &HeaderValue| {
-        let (_, authority) = origin.to_str().ok()?.split_once("://")?;
-        Some(authority.to_ascii_lowercase())
-    };
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .map(str::to_ascii_lowercase);
-    host.is_some() && authority(origin) == host
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn with_a_list_only_its_origins_and_our_own_pages_come_in() {
-        let listed = [HeaderValue::from_static("https://grid.example")];
-        let comes_in = |origin: Option<&str>, allowed: &[HeaderValue]| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, "api.grid.example:8080".parse().unwrap());
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().unwrap());
-            }
-            check_origin(&headers, allowed).is_ok()
-        };
-        assert!(comes_in(None, &listed));
-        assert!(comes_in(Some("https://grid.example"), &listed));
-        assert!(comes_in(Some("http://API.grid.example:8080"), &listed));
-        assert!(!comes_in(Some("https://evil.example"), &listed));
-        assert!(!comes_in(Some("http://api.grid.example"), &listed));
-        assert!(!comes_in(Some("null"), &listed));
-        assert!(comes_in(Some("https://evil.example"), &[]));
     }
 }

@@ -30,6 +30,8 @@ const PING_PERIOD: Duration = Duration::from_secs(20);
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
+/// The longest that a service may ask us to wait.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 
 /// One message of the feed. Fields that its type does not carry are `None`.
 #[derive(Clone, Debug, Deserialize)]
@@ -122,11 +124,15 @@ pub async fn follow(
             () = stop.cancelled() => return Ok(()),
             ended = connection => ended,
         };
-        let reason = match ended {
+        let (reason, retry_after) = match ended {
             Ended::Pointless(error) => return Err(error),
-            Ended::CutOff(reason) => reason,
+            Ended::CutOff(reason) => (reason, Duration::ZERO),
+            Ended::Closed {
+                reason,
+                retry_after,
+            } => (reason, retry_after),
         };
-        let retry_in = backoff.next_wait();
+        let retry_in = backoff.next_wait().max(retry_after);
         on(FollowStep::Disconnected { reason, retry_in });
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -137,6 +143,11 @@ pub async fn follow(
 
 enum Ended {
     CutOff(String),
+    /// By the service, which says when to come back.
+    Closed {
+        reason: String,
+        retry_after: Duration,
+    },
     Pointless(FollowError),
 }
 
@@ -198,15 +209,16 @@ async fn listen_once(
         let text = match frame {
             Some(Ok(Frame::Text(text))) => text,
             Some(Ok(Frame::Close(close))) => {
-                return Ended::CutOff(close.map_or_else(
-                    || "the service closed the stream".to_owned(),
-                    |close| {
-                        format!(
+                return match close {
+                    Some(close) => Ended::Closed {
+                        reason: format!(
                             "the service closed the stream: {} {}",
                             close.code, close.reason
-                        )
+                        ),
+                        retry_after: retry_after(&close.reason),
                     },
-                ));
+                    None => Ended::CutOff("the service closed the stream".to_owned()),
+                };
             }
             Some(Ok(_)) => continue,
             Some(Err(error)) => return Ended::CutOff(error.to_string()),
@@ -240,6 +252,17 @@ async fn listen_once(
     }
 }
 
+/// What a close frame's reason asks for; nothing when it is none of ours.
+fn retry_after(reason: &str) -> Duration {
+    #[derive(Default, Deserialize)]
+    struct Told {
+        #[serde(default)]
+        retry_after_ms: u64,
+    }
+    let told: Told = serde_json::from_str(reason).unwrap_or_default();
+    Duration::from_millis(told.retry_after_ms).min(RETRY_AFTER_LIMIT)
+}
+
 /// The messages of a frame, which holds one or an array of them.
 fn messages_of(frame: &str) -> Vec<&str> {
     match serde_json::from_str::<Vec<&RawValue>>(frame) {
@@ -265,6 +288,23 @@ mod tests {
             messages_of(r#"[{"seq":1,"type":"a"}, {"seq":2,"type":"b"}]"#),
             [r#"{"seq":1,"type":"a"}"#, r#"{"seq":2,"type":"b"}"#]
         );
+    }
+
+    #[test]
+    fn a_service_may_ask_for_a_pause_and_not_for_ever() {
+        for (reason, pause_ms) in [
+            (r#"{"reason":"going_away","retry_after_ms":1250}"#, 1_250),
+            (r#"{"reason":"too_slow","resume_after":3}"#, 0),
+            ("", 0),
+            ("bye", 0),
+            (r#"{"retry_after_ms":99999999999}"#, 60_000),
+        ] {
+            assert_eq!(
+                retry_after(reason),
+                Duration::from_millis(pause_ms),
+                "{reason}"
+            );
+        }
     }
 
     #[tokio::test]

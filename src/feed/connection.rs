@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::body::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::stream::SplitStream;
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::ending::{CloseReason, close_frame};
+use super::allowance::Allowance;
+use super::departure::Departure;
+use super::ending::CloseReason;
 use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError};
 use super::speaker::Speaker;
 use super::viewer::Viewer;
 use crate::telemetry::names;
+use crate::websocket::{Incoming, Reader, Socket, Writer};
 
 /// Who is at the other end, and until when.
 #[derive(Clone, Debug)]
@@ -39,42 +39,44 @@ pub struct StreamLimits {
 const SILENCE_LIMIT: Duration = Duration::from_secs(80);
 /// Messages that wait to be answered. Each is answered at once unless the client does not read the answers.
 const UNANSWERED_MAX: usize = 64;
+/// Messages, pings and pongs of a client. It has little to say: a ping each second, and a filter now and then.
+const CLIENT_MESSAGES_PER_MINUTE: u32 = 240;
 /// For the close frame, and the client's answer to it.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// A client that was too slow is likely to be so now: its last number is worth waiting for.
 const CLOSE_LIMIT_SLOW: Duration = Duration::from_secs(20);
 
-pub(super) type Heard = Result<ClientMessage, ProtocolError>;
+/// What there is to be answered.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Said(Result<ClientMessage, ProtocolError>),
+    Ping(Bytes),
+}
 
 /// Serves an authenticated socket to its end: hello, replay, live events, farewell.
 pub async fn serve_socket(
-    socket: WebSocket,
+    mut socket: Socket,
     hub: Hub,
     listener: Listener,
     limits: StreamLimits,
-    stop: CancellationToken,
+    departure: Departure,
 ) {
     let connection_id = Uuid::now_v7();
-    let (mut sink, mut stream) = socket.split();
     let (signs_of_life, last_sign) = watch::channel(());
-    let (heard, to_answer) = mpsc::channel(UNANSWERED_MAX);
-    let speaker = Speaker::new(&mut sink, hub, listener.viewer, limits);
+    // Boxed: the channel has its first places ready, for each of ten thousand.
+    let (heard, to_answer) = mpsc::channel::<Box<Heard>>(UNANSWERED_MAX);
+    let Socket { reader, writer } = &mut socket;
+    let speaker = Speaker::new(writer, hub.clone(), listener.viewer, limits);
     let reason = tokio::select! {
         biased;
-        () = stop.cancelled() => CloseReason::GoingAway,
+        retry_after = departure.turn(&hub) => CloseReason::GoingAway { retry_after },
         () = end_of_token(listener.expires_at) => CloseReason::TokenExpired,
-        reason = hear(&mut stream, &signs_of_life, heard) => reason,
+        reason = hear(reader, &signs_of_life, heard) => reason,
         () = silence(last_sign) => CloseReason::Silent,
         reason = speaker.speak(connection_id, to_answer) => reason,
     };
     tracing::debug!(%connection_id, ?reason, "a stream ends");
-    end(&mut sink, &mut stream, &reason).await;
-}
-
-/// Ends a socket that is not being served, with the reason's close frame.
-pub async fn close(socket: WebSocket, reason: &CloseReason) {
-    let (mut sink, mut stream) = socket.split();
-    end(&mut sink, &mut stream, reason).await;
+    close(socket, &reason).await;
 }
 
 /// Sleeps until the token ends; for ever without one.
@@ -92,26 +94,35 @@ pub async fn end_of_token(expires_at: Option<DateTime<Utc>>) {
     }
 }
 
-/// Reads until the client leaves or misbehaves. Pings are answered by the library while we read.
+/// Reads until the client leaves or misbehaves.
 async fn hear(
-    stream: &mut SplitStream<WebSocket>,
+    reader: &mut Reader,
     signs_of_life: &watch::Sender<()>,
-    heard: mpsc::Sender<Heard>,
+    heard: mpsc::Sender<Box<Heard>>,
 ) -> CloseReason {
-    while let Some(message) = stream.next().await {
-        signs_of_life.send_replace(());
-        let message = match message {
-            Ok(Message::Text(text)) => ClientMessage::parse(&text),
-            Ok(Message::Binary(_)) => Err(ProtocolError::Binary),
-            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
-            Ok(Message::Close(_)) => return CloseReason::Left,
-            Err(error) => return CloseReason::from(error),
+    let mut allowance = Allowance::per_minute(CLIENT_MESSAGES_PER_MINUTE, Instant::now());
+    loop {
+        let incoming = match reader.next().await {
+            Ok(incoming) => incoming,
+            Err(fault) => return fault.into(),
         };
-        if heard.try_send(message).is_err() {
-            return CloseReason::TooTalkative;
+        signs_of_life.send_replace(());
+        let now = Instant::now();
+        if allowance.wait_until(now).is_some() {
+            return CloseReason::TooManyMessages;
+        }
+        allowance.pushed(now);
+        let message = match incoming {
+            Incoming::Text(text) => Heard::Said(ClientMessage::parse(&text)),
+            Incoming::Binary => Heard::Said(Err(ProtocolError::Binary)),
+            Incoming::Ping(payload) => Heard::Ping(payload),
+            Incoming::Pong => continue,
+            Incoming::Close(closing) => return CloseReason::Left(closing),
+        };
+        if heard.try_send(Box::new(message)).is_err() {
+            return CloseReason::Unanswered;
         }
     }
-    CloseReason::Left
 }
 
 /// Returns once there was no sign of life for too long.
@@ -119,36 +130,38 @@ async fn silence(mut last_sign: watch::Receiver<()>) {
     while let Ok(Ok(())) = timeout(SILENCE_LIMIT, last_sign.changed()).await {}
 }
 
-async fn end(
-    sink: &mut (impl Sink<Message> + Unpin),
-    stream: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
-    reason: &CloseReason,
-) {
+/// Ends a socket with the reason's close frame.
+pub async fn close(mut socket: Socket, reason: &CloseReason) {
     if reason.is_error() {
         metrics::counter!(names::WEBSOCKET_ERRORS).increment(1);
     }
-    if *reason == CloseReason::Silent {
+    let Some((code, told)) = reason.farewell() else {
         return;
-    }
+    };
     let limit = match reason {
         CloseReason::TooSlow { .. } => CLOSE_LIMIT_SLOW,
         _ => CLOSE_LIMIT,
     };
     // A client that does not take its farewell in time is cut off.
-    let _ = timeout(limit, say_goodbye(sink, stream, close_frame(reason))).await;
+    let Socket { reader, writer } = &mut socket;
+    let _ = timeout(limit, say_goodbye(reader, writer, code, &told, reason)).await;
 }
 
-/// Sends the close frame, if it is ours to send, and reads what is left: a connection that is dropped with unread bytes is
-/// reset, and the client would lose the frame.
+/// Sends the close frame and reads what is left: a connection that is dropped with unread bytes is reset, and the client
+/// would lose the frame.
 async fn say_goodbye(
-    sink: &mut (impl Sink<Message> + Unpin),
-    stream: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
-    frame: Option<CloseFrame>,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    code: u16,
+    told: &str,
+    reason: &CloseReason,
 ) {
-    if let Some(frame) = frame
-        && sink.send(Message::Close(Some(frame))).await.is_err()
-    {
+    if writer.close(code, told).await.is_err() || writer.finish().await.is_err() {
         return;
     }
-    while let Some(Ok(_)) = stream.next().await {}
+    // Whoever closed first, or speaks another language, says nothing that we wait for.
+    if matches!(reason, CloseReason::Left(_)) {
+        return;
+    }
+    reader.drain().await;
 }

@@ -1,19 +1,25 @@
 //! How a stream ends, and what the client is told.
 
-use axum::extract::ws::{CloseFrame, Utf8Bytes};
-use tokio_tungstenite::tungstenite::Error as SocketError;
+use std::time::Duration;
+
+use serde::Serialize;
 
 use super::event::Seq;
+use crate::websocket::{Closing, FRAGMENTS_MAX, Fault, MESSAGE_BYTES_MAX};
 
 /// Why a stream ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The client closed it, or its connection is gone.
-    Left,
+    /// The client's connection is gone.
+    Gone,
+    /// The client closed it; it is told its own code.
+    Left(Option<Closing>),
     /// Nothing was heard of the client for too long.
     Silent,
-    /// The service drains.
-    GoingAway,
+    /// The service drains; the client is to come back after this time.
+    GoingAway {
+        retry_after: Duration,
+    },
     /// No valid token came in time; the sentence says what was wrong.
     Unauthorized(String),
     TokenExpired,
@@ -22,11 +28,20 @@ pub enum CloseReason {
         last: Seq,
     },
     /// The client sends faster than it is answered.
-    TooTalkative,
+    Unanswered,
+    /// The client sends more messages than it may.
+    TooManyMessages,
+    /// Of the subject, over all that it does.
     TooManyRequests,
+    /// Too many of the client's messages were not understood; the sentence is about the last one.
+    BadMessages(String),
+    /// A filter that costs more than one may.
+    FilterTooLong,
     MessageTooBig,
+    TooManyFragments,
+    MessageUnfinished,
     NotUtf8,
-    NotWebSocket,
+    NotWebSocket(&'static str),
     /// The event log cannot be read.
     LogUnavailable {
         last: Seq,
@@ -35,131 +50,244 @@ pub enum CloseReason {
 
 /// RFC 6455, section 7.4.1, and 44xx after the HTTP statuses that they resemble.
 mod code {
+    pub const NORMAL: u16 = 1000;
     pub const GOING_AWAY: u16 = 1001;
     pub const PROTOCOL_ERROR: u16 = 1002;
     pub const NOT_UTF8: u16 = 1007;
     pub const POLICY: u16 = 1008;
     pub const MESSAGE_TOO_BIG: u16 = 1009;
     pub const TRY_AGAIN_LATER: u16 = 1013;
+    pub const BAD_MESSAGE: u16 = 4400;
     pub const UNAUTHORIZED: u16 = 4401;
     pub const TOO_SLOW: u16 = 4408;
     pub const TOO_MANY_REQUESTS: u16 = 4429;
 }
 
+/// The reason of a close frame is one JSON object, so that programs need not read sentences.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Told {
+    reason: &'static str,
+    /// Numbers up to here were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume_after: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A client that was refused for what it does too often is to wait this long.
+const REFUSED_RETRY_AFTER_MS: u64 = 60_000;
+/// The event log is away while the database restarts.
+const LOG_RETRY_AFTER_MS: u64 = 2_000;
+
 impl CloseReason {
     /// Whether somebody should look when this happens often. Clients that leave, tokens that end and drains are daily life.
     pub fn is_error(&self) -> bool {
         match self {
-            CloseReason::Left | CloseReason::GoingAway | CloseReason::TokenExpired => false,
+            CloseReason::Gone
+            | CloseReason::Left(_)
+            | CloseReason::GoingAway { .. }
+            | CloseReason::TokenExpired => false,
             CloseReason::Silent
             | CloseReason::Unauthorized(_)
             | CloseReason::TooSlow { .. }
-            | CloseReason::TooTalkative
+            | CloseReason::Unanswered
+            | CloseReason::TooManyMessages
             | CloseReason::TooManyRequests
+            | CloseReason::BadMessages(_)
+            | CloseReason::FilterTooLong
             | CloseReason::MessageTooBig
+            | CloseReason::TooManyFragments
+            | CloseReason::MessageUnfinished
             | CloseReason::NotUtf8
-            | CloseReason::NotWebSocket
+            | CloseReason::NotWebSocket(_)
             | CloseReason::LogUnavailable { .. } => true,
         }
     }
 
-    /// Code and sentence; `None` when there is nobody to tell.
-    fn farewell(&self) -> Option<(u16, String)> {
-        let (code, sentence) = match self {
-            CloseReason::Left | CloseReason::Silent => return None,
-            CloseReason::GoingAway => (
+    /// Code and reason of the close frame, at most 123 bytes (RFC 6455, section 5.5); `None` when there is nobody to tell.
+    pub fn farewell(&self) -> Option<(u16, String)> {
+        let told = |reason| Told {
+            reason,
+            ..Told::default()
+        };
+        let (code, told) = match self {
+            CloseReason::Gone | CloseReason::Silent => return None,
+            CloseReason::Left(closing) => {
+                let code = closing
+                    .as_ref()
+                    .map_or(code::NORMAL, |closing| closing.code);
+                return Some((code, String::new()));
+            }
+            CloseReason::GoingAway { retry_after } => (
                 code::GOING_AWAY,
-                "this process ends; connect again and resume".to_owned(),
+                Told {
+                    retry_after_ms: Some(millis(*retry_after)),
+                    ..told("going_away")
+                },
             ),
-            CloseReason::Unauthorized(sentence) => (code::UNAUTHORIZED, sentence.clone()),
-            CloseReason::TokenExpired => (code::UNAUTHORIZED, "token expired".to_owned()),
+            CloseReason::Unauthorized(sentence) => (
+                code::UNAUTHORIZED,
+                Told {
+                    error: Some(sentence.clone()),
+                    ..told("unauthorized")
+                },
+            ),
+            CloseReason::TokenExpired => (code::UNAUTHORIZED, told("token_expired")),
             CloseReason::TooSlow { last } => (
                 code::TOO_SLOW,
-                format!("more events wait than are kept for one client; resume after {last}"),
+                Told {
+                    resume_after: Some(*last),
+                    ..told("too_slow")
+                },
             ),
-            CloseReason::TooTalkative => (
-                code::POLICY,
-                "messages come faster than they are answered".to_owned(),
+            CloseReason::Unanswered => (code::POLICY, told("unanswered_messages")),
+            CloseReason::TooManyMessages => (
+                code::TOO_MANY_REQUESTS,
+                Told {
+                    retry_after_ms: Some(REFUSED_RETRY_AFTER_MS),
+                    ..told("too_many_messages")
+                },
             ),
             CloseReason::TooManyRequests => (
                 code::TOO_MANY_REQUESTS,
-                "too many requests of this subject; wait a minute".to_owned(),
+                Told {
+                    retry_after_ms: Some(REFUSED_RETRY_AFTER_MS),
+                    ..told("too_many_requests")
+                },
+            ),
+            CloseReason::BadMessages(sentence) => (
+                code::BAD_MESSAGE,
+                Told {
+                    error: Some(sentence.clone()),
+                    ..told("bad_messages")
+                },
+            ),
+            CloseReason::FilterTooLong => (
+                code::BAD_MESSAGE,
+                Told {
+                    limit: Some(super::protocol::FILTER_ITEMS_MAX as u64),
+                    ..told("filter_too_long")
+                },
             ),
             CloseReason::MessageTooBig => (
                 code::MESSAGE_TOO_BIG,
-                "a message has 64 KiB at most".to_owned(),
+                Told {
+                    limit: Some(MESSAGE_BYTES_MAX as u64),
+                    ..told("message_too_big")
+                },
             ),
-            CloseReason::NotUtf8 => (code::NOT_UTF8, "a text frame is UTF-8".to_owned()),
-            CloseReason::NotWebSocket => (
+            CloseReason::TooManyFragments => (
+                code::POLICY,
+                Told {
+                    limit: Some(u64::from(FRAGMENTS_MAX)),
+                    ..told("too_many_fragments")
+                },
+            ),
+            CloseReason::MessageUnfinished => (code::POLICY, told("message_unfinished")),
+            CloseReason::NotUtf8 => (code::NOT_UTF8, told("not_utf8")),
+            CloseReason::NotWebSocket(sentence) => (
                 code::PROTOCOL_ERROR,
-                "these are no WebSocket frames".to_owned(),
+                Told {
+                    error: Some((*sentence).to_owned()),
+                    ..told("protocol_error")
+                },
             ),
             CloseReason::LogUnavailable { last } => (
                 code::TRY_AGAIN_LATER,
-                format!("events cannot be read at the moment; resume after {last}"),
+                Told {
+                    resume_after: Some(*last),
+                    retry_after_ms: Some(LOG_RETRY_AFTER_MS),
+                    ..told("log_unavailable")
+                },
             ),
         };
-        Some((code, sentence))
+        Some((code, told.to_text()))
     }
 }
 
-/// What ended the reading of a socket.
-impl From<axum::Error> for CloseReason {
-    fn from(error: axum::Error) -> CloseReason {
-        let error = error.into_inner();
-        match error.downcast_ref::<SocketError>() {
-            Some(SocketError::Capacity(_)) => CloseReason::MessageTooBig,
-            Some(SocketError::Utf8(_)) => CloseReason::NotUtf8,
-            Some(SocketError::Protocol(violation)) if !is_cut_off(violation) => {
-                CloseReason::NotWebSocket
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Told {
+    /// The sentence is cut until all of it fits.
+    fn to_text(mut self) -> String {
+        const BYTES_MAX: usize = 123;
+        loop {
+            let text = serde_json::to_string(&self).unwrap_or_default();
+            match &mut self.error {
+                Some(sentence) if text.len() > BYTES_MAX && !sentence.is_empty() => {
+                    sentence.pop();
+                }
+                _ => return text,
             }
-            _ => CloseReason::Left,
         }
     }
 }
 
-/// Most clients that go away do not close.
-fn is_cut_off(violation: &tokio_tungstenite::tungstenite::error::ProtocolError) -> bool {
-    use tokio_tungstenite::tungstenite::error::ProtocolError;
-    matches!(violation, ProtocolError::ResetWithoutClosingHandshake)
-}
-
-/// The close frame for a reason. Its sentence has at most 123 bytes (RFC 6455, section 5.5).
-pub fn close_frame(reason: &CloseReason) -> Option<CloseFrame> {
-    const SENTENCE_BYTES_MAX: usize = 123;
-    let (code, mut sentence) = reason.farewell()?;
-    while sentence.len() > SENTENCE_BYTES_MAX {
-        sentence.pop();
+/// What ended the reading of a socket.
+impl From<Fault> for CloseReason {
+    fn from(fault: Fault) -> CloseReason {
+        match fault {
+            Fault::Gone => CloseReason::Gone,
+            Fault::Protocol(sentence) => CloseReason::NotWebSocket(sentence),
+            Fault::NotUtf8 => CloseReason::NotUtf8,
+            Fault::TooBig => CloseReason::MessageTooBig,
+            Fault::TooManyFragments => CloseReason::TooManyFragments,
+            Fault::Unfinished => CloseReason::MessageUnfinished,
+        }
     }
-    Some(CloseFrame {
-        code,
-        reason: Utf8Bytes::from(sentence),
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn told(reason: &CloseReason) -> (u16, Value) {
+        let (code, text) = reason.farewell().unwrap();
+        assert!(text.len() <= 123, "{text}");
+        (code, serde_json::from_str(&text).unwrap())
+    }
 
     #[test]
     fn a_long_sentence_is_cut_between_characters() {
-        let frame = close_frame(&CloseReason::Unauthorized("ü".repeat(100))).unwrap();
-        assert_eq!(frame.code, 4401);
-        assert_eq!(frame.reason.as_str(), "ü".repeat(61));
+        let (code, told) = told(&CloseReason::Unauthorized("ü\"".repeat(100)));
+        assert_eq!(code, 4401);
+        assert_eq!(told["reason"], "unauthorized");
+        let sentence = told["error"].as_str().unwrap();
+        assert!(sentence.len() > 50 && "ü\"".repeat(100).starts_with(sentence));
     }
 
     #[test]
     fn the_last_number_fits_whatever_it_is() {
         let last = Seq::new(i64::MAX).unwrap();
-        for reason in [
-            CloseReason::TooSlow { last },
-            CloseReason::LogUnavailable { last },
-        ] {
-            let frame = close_frame(&reason).unwrap();
-            assert!(
-                frame.reason.ends_with("resume after 9223372036854775807"),
-                "{frame:?}"
-            );
-        }
+        assert_eq!(
+            told(&CloseReason::TooSlow { last }),
+            (
+                4408,
+                json!({"reason": "too_slow", "resume_after": i64::MAX})
+            )
+        );
+        assert_eq!(
+            told(&CloseReason::LogUnavailable { last }).1["resume_after"],
+            json!(i64::MAX)
+        );
+    }
+
+    #[test]
+    fn who_closes_is_told_its_own_code() {
+        let left = |code| CloseReason::Left(Some(Closing { code })).farewell();
+        assert_eq!(left(1001), Some((1001, String::new())));
+        assert_eq!(
+            CloseReason::Left(None).farewell(),
+            Some((1000, String::new()))
+        );
+        assert_eq!(CloseReason::Gone.farewell(), None);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use axum::extract::ws::Utf8Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::domain::Kwh;
+use crate::websocket::Text;
 
 /// Number of an event: 1, 2, 3 … without gaps. 0 stands before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -50,8 +52,10 @@ pub struct FeedEvent {
     /// Who may see it; `None`: admins only.
     pub owner: Option<String>,
     pub meter: Option<String>,
-    /// The JSON object with `seq` in front. A clone shares the text.
-    pub document: Utf8Bytes,
+    /// Energy of the reading that it is about.
+    pub kwh: Option<Kwh>,
+    /// The JSON object with `seq` in front: made, framed and compressed once for all listeners.
+    pub document: Text,
     reading: Option<Uuid>,
     written_at: DateTime<Utc>,
 }
@@ -71,14 +75,18 @@ impl From<StoredEvent> for FeedEvent {
         struct Subjects {
             meter_id: Option<String>,
             reading_id: Option<Uuid>,
+            kwh_amount: Option<String>,
         }
         let subjects: Subjects = serde_json::from_str(&stored.body).unwrap_or_default();
         FeedEvent {
             seq: Seq::from_stored(stored.seq),
-            document: with_seq_in_front(stored.seq, &stored.body).into(),
+            document: Text::new(&with_seq_in_front(stored.seq, &stored.body)),
             event_type: stored.event_type,
             owner: stored.owner,
             meter: subjects.meter_id,
+            kwh: subjects
+                .kwh_amount
+                .and_then(|amount| Kwh::parse(&amount).ok()),
             reading: subjects.reading_id,
             written_at: stored.written_at,
         }
@@ -126,12 +134,13 @@ mod tests {
             42,
             "TokensMinted",
             Some("anna"),
-            r#"{"id":"7","meter_id":"m-1"}"#,
+            r#"{"id":"7","meter_id":"m-1","kwh_amount":"0.5"}"#,
         );
         assert_eq!(
             event.document.as_str(),
-            r#"{"seq":42,"id":"7","meter_id":"m-1"}"#
+            r#"{"seq":42,"id":"7","meter_id":"m-1","kwh_amount":"0.5"}"#
         );
+        assert_eq!(event.kwh, Kwh::parse("0.5").ok());
         assert_eq!(event.meter.as_deref(), Some("m-1"));
         assert_eq!(event.reading_age(Utc::now()), None);
     }

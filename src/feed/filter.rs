@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::event::FeedEvent;
+use crate::domain::Kwh;
 
 /// An empty filter lets everything pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Filter {
     pub event_types: Option<HashSet<String>>,
     /// Serials of meters; `None`: all. Events that are about no meter do not pass.
     pub meters: Option<HashSet<String>>,
+    /// Least energy; `None`: any. Events that name no energy do not pass.
+    pub min_amount: Option<Kwh>,
 }
 
 impl Filter {
@@ -25,7 +28,10 @@ impl Filter {
                 .as_ref()
                 .is_some_and(|meter| meters.contains(meter))
         });
-        type_passes && meter_passes
+        let amount_passes = self
+            .min_amount
+            .is_none_or(|least| event.kwh.is_some_and(|kwh| kwh >= least));
+        type_passes && meter_passes && amount_passes
     }
 }
 
@@ -39,13 +45,19 @@ mod tests {
     }
 
     #[test]
-    fn both_conditions_must_hold() {
-        let minted = event(1, "TokensMinted", Some("a"), r#"{"meter_id":"m-1"}"#);
+    fn all_conditions_must_hold() {
+        let minted = event(
+            1,
+            "TokensMinted",
+            Some("a"),
+            r#"{"meter_id":"m-1","kwh_amount":"1.25"}"#,
+        );
         let batch = event(2, "BatchMintingCompleted", None, r#"{"batch_id":"b"}"#);
         let passes = |filter: Filter| [filter.passes(&minted), filter.passes(&batch)];
         let of = |event_types, meters| Filter {
             event_types,
             meters,
+            min_amount: None,
         };
         assert_eq!(passes(of(None, None)), [true, true]);
         assert_eq!(passes(of(set(&["TokensMinted"]), None)), [true, false]);
@@ -56,5 +68,11 @@ mod tests {
             [false, false]
         );
         assert_eq!(passes(of(set(&[]), None)), [false, false]);
+        let from = |least: &str| Filter {
+            min_amount: Some(Kwh::parse(least).unwrap()),
+            ..of(set(&["TokensMinted", "BatchMintingCompleted"]), None)
+        };
+        assert_eq!(passes(from("1.25")), [true, false]);
+        assert_eq!(passes(from("1.2500001")), [false, false]);
     }
 }

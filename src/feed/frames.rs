@@ -2,34 +2,43 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
+use axum::body::Bytes;
 
 use super::event::{FeedEvent, Seq};
 use super::follower::STEP_EVENTS_MAX;
+use crate::websocket::{Compression, Packing, Text, array};
 
 /// Events in one frame: one step of a replay.
 pub(super) const FRAME_EVENTS_MAX: usize = STEP_EVENTS_MAX as usize;
 /// Bytes in one frame of several events: well below what client libraries take by default (a megabyte).
 const FRAME_BYTES_MAX: usize = 256 * 1024;
 
-/// One text frame.
+/// One frame as it goes over the wire.
 #[derive(Debug)]
 pub(super) struct Frame {
-    pub text: Utf8Bytes,
+    pub bytes: Bytes,
     /// Number of its last event.
     pub last: Seq,
 }
 
-/// The frames for these events, in order. A single event's text is shared with all who get it alone.
-pub(super) fn frames(events: &[Arc<FeedEvent>]) -> Vec<Frame> {
+/// The frames for these events, in order. A single event's frame is shared with all who get it alone.
+pub(super) fn frames(
+    events: &[Arc<FeedEvent>],
+    compression: Compression,
+    packing: Packing,
+) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut rest = events;
     while !rest.is_empty() {
         let (fitting, left) = rest.split_at(events_that_fit(rest));
         frames.extend(fitting.last().map(|last| Frame {
-            text: match fitting {
-                [single] => single.document.clone(),
-                several => array(several),
+            bytes: match fitting {
+                [single] => single.document.frame(compression),
+                several => {
+                    let documents: Vec<&Text> =
+                        several.iter().map(|event| &event.document).collect();
+                    array(&documents, compression, packing)
+                }
             },
             last: last.seq,
         }));
@@ -45,22 +54,11 @@ fn events_that_fit(events: &[Arc<FeedEvent>]) -> usize {
         .iter()
         .take(FRAME_EVENTS_MAX)
         .take_while(|event| {
-            bytes += event.document.len() + 1;
+            bytes += event.document.as_str().len() + 1;
             bytes < FRAME_BYTES_MAX
         })
         .count();
     fitting.max(1)
-}
-
-fn array(events: &[Arc<FeedEvent>]) -> Utf8Bytes {
-    let bytes: usize = events.iter().map(|event| event.document.len() + 1).sum();
-    let mut text = String::with_capacity(bytes + 1);
-    for event in events {
-        text.push(if text.is_empty() { '[' } else { ',' });
-        text.push_str(event.document.as_str());
-    }
-    text.push(']');
-    text.into()
 }
 
 #[cfg(test)]
@@ -74,15 +72,28 @@ mod tests {
             .collect()
     }
 
+    fn plain(events: &[Arc<FeedEvent>]) -> Vec<Frame> {
+        frames(events, Compression::None, Packing::Shared)
+    }
+
+    fn text(frame: &Frame) -> &str {
+        let header_bytes = match frame.bytes[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        std::str::from_utf8(&frame.bytes[header_bytes..]).unwrap()
+    }
+
     #[test]
     fn one_event_is_a_message_and_several_are_an_array() {
-        assert!(frames(&[]).is_empty());
-        let single = frames(&events(1, r#"{"id":"x"}"#));
-        assert_eq!(single[0].text.as_str(), r#"{"seq":1,"id":"x"}"#);
-        let several = frames(&events(2, r#"{"id":"x"}"#));
+        assert!(plain(&[]).is_empty());
+        let single = plain(&events(1, r#"{"id":"x"}"#));
+        assert_eq!(text(&single[0]), r#"{"seq":1,"id":"x"}"#);
+        let several = plain(&events(2, r#"{"id":"x"}"#));
         assert_eq!(several.len(), 1);
         assert_eq!(
-            several[0].text.as_str(),
+            text(&several[0]),
             r#"[{"seq":1,"id":"x"},{"seq":2,"id":"x"}]"#
         );
     }
@@ -97,13 +108,13 @@ mod tests {
             (events(2, &longest), vec![1, 1]),
         ] {
             let mut numbers = Vec::new();
-            let frames: Vec<usize> = frames(&events)
+            let frames: Vec<usize> = plain(&events)
                 .iter()
                 .map(|frame| {
-                    let messages: Vec<serde_json::Value> = if frame.text.starts_with('[') {
-                        serde_json::from_str(&frame.text).unwrap()
+                    let messages: Vec<serde_json::Value> = if text(frame).starts_with('[') {
+                        serde_json::from_str(text(frame)).unwrap()
                     } else {
-                        vec![serde_json::from_str(&frame.text).unwrap()]
+                        vec![serde_json::from_str(text(frame)).unwrap()]
                     };
                     numbers.extend(messages.iter().map(|message| message["seq"].as_i64()));
                     assert_eq!(numbers.last().unwrap().unwrap(), frame.last.get());

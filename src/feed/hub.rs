@@ -189,6 +189,11 @@ impl Hub {
         })
     }
 
+    /// Streams that are open, or about to be.
+    pub fn seats_taken(&self) -> u32 {
+        self.0.seats_taken.load(Ordering::Acquire)
+    }
+
     /// A place for one more stream, if fewer than `seats` are taken.
     pub fn seat(&self, kind: StreamKind, seats: u32) -> Option<Seat> {
         self.0

@@ -21,10 +21,13 @@
 //! | `hub`, `follower` | one reader per process, many listeners; one listener's way through log and hub |
 //! | `protocol`, `filter` | what clients say, what they are told |
 //! | `connection`, `speaker` | one WebSocket: who ends it, and what it is sent |
-//! | `frames`, `allowance`, `ending` | messages into frames, pushes per minute, close codes |
+//! | `frames`, `allowance` | messages into frames, pushes per minute |
+//! | `ending`, `departure` | close codes; how streams leave a process that ends |
+//! | `tickets` | a stream opened without a header: for pages |
 
 mod allowance;
 mod connection;
+mod departure;
 mod ending;
 mod event;
 mod filter;
@@ -36,13 +39,15 @@ mod partitions;
 mod protocol;
 pub mod sequencer;
 mod speaker;
+pub mod tickets;
 mod viewer;
 
 pub use connection::{Listener, StreamLimits, close, end_of_token, serve_socket};
-pub use ending::{CloseReason, close_frame};
+pub use departure::Departure;
+pub use ending::CloseReason;
 pub use event::{FeedEvent, Seq};
 pub use follower::{Follower, Step};
 pub use hub::{Hub, Seat, StreamKind};
 pub use log::{EventsPage, Gap};
-pub use protocol::{CLIENT_MESSAGE_BYTES_MAX, ClientMessage, ProtocolError};
+pub use protocol::{ClientMessage, ProtocolError};
 pub use viewer::Viewer;

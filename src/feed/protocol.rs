@@ -11,14 +11,11 @@ use uuid::Uuid;
 use super::event::Seq;
 use super::filter::Filter;
 use super::log::Gap;
-use crate::domain::MeterSerial;
+use crate::domain::{Kwh, MeterSerial};
 use crate::outbox::EventType;
 
-/// Longest message of a client, bytes: a token has 8 kB at most, a filter of [`FILTER_METERS_MAX`] long serials fits.
-pub const CLIENT_MESSAGE_BYTES_MAX: usize = 64 * 1024;
-
-/// Meters that one filter may name.
-const FILTER_METERS_MAX: usize = 500;
+/// Items that one list of a filter may have.
+pub(super) const FILTER_ITEMS_MAX: usize = 500;
 
 /// A message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +26,10 @@ pub enum ClientMessage {
     Resume { after: Seq, filter: Option<Filter> },
     /// Send only what passes.
     Subscribe { filter: Filter },
+    /// Send no events until the next `subscribe`.
+    Unsubscribe,
+    /// A sign of life, answered with `pong`: pages cannot send the WebSocket's own.
+    Ping,
 }
 
 /// Why a message was not understood, or cannot be followed. The sentences are sent to the client.
@@ -40,7 +41,9 @@ pub enum ProtocolError {
     NotAnObject,
     #[error("messages are text frames with JSON; binary frames are not read")]
     Binary,
-    #[error("a message of the type {0:?} is not known; known are auth, resume and subscribe")]
+    #[error(
+        "a message of the type {0:?} is not known; known are auth, resume, subscribe, unsubscribe and ping"
+    )]
     UnknownType(String),
     #[error("auth needs `token`, a text")]
     Token,
@@ -50,10 +53,14 @@ pub enum ProtocolError {
     Cursor,
     #[error("`event_types` is an array of event types; {0} is none")]
     EventTypes(String),
-    #[error("`meters` is an array of up to {FILTER_METERS_MAX} meter ids; {0} is none")]
+    #[error("`meters` is an array of up to {FILTER_ITEMS_MAX} meter ids; {0} is none")]
     Meters(String),
-    #[error("`meters` is an array of up to {FILTER_METERS_MAX} meter ids; this one is longer")]
-    TooManyMeters,
+    #[error(
+        "`min_amount` is an energy in kWh above 0, as a text or a number such as 1.25; {0} is none"
+    )]
+    MinAmount(String),
+    #[error("a list of a filter has up to {FILTER_ITEMS_MAX} items; this one is longer")]
+    FilterTooLong,
     #[error("this stream is authenticated already")]
     AuthenticatedAlready,
     #[error(
@@ -89,6 +96,8 @@ impl ClientMessage {
             "subscribe" => Ok(ClientMessage::Subscribe {
                 filter: filter(&members)?,
             }),
+            "unsubscribe" => Ok(ClientMessage::Unsubscribe),
+            "ping" => Ok(ClientMessage::Ping),
             unknown => Err(ProtocolError::UnknownType(
                 unknown.chars().take(40).collect(),
             )),
@@ -105,7 +114,29 @@ fn filter(members: &Map<String, Value>) -> Result<Filter, ProtocolError> {
             ProtocolError::EventTypes,
         )?,
         meters: set(members, "meters", meter, ProtocolError::Meters)?,
+        min_amount: min_amount(members)?,
     })
+}
+
+fn min_amount(members: &Map<String, Value>) -> Result<Option<Kwh>, ProtocolError> {
+    let text = match members.get("min_amount") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.clone(),
+        // As it was written: numbers are kept as their text.
+        Some(Value::Number(number)) => number.to_string(),
+        Some(other) => return Err(ProtocolError::MinAmount(shown(other))),
+    };
+    Kwh::parse(&text)
+        .map(Some)
+        .map_err(|_| ProtocolError::MinAmount(excerpt(&text)))
+}
+
+fn shown(value: &Value) -> String {
+    excerpt(&value.to_string())
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 /// The set under `name`, if there is one.
@@ -115,11 +146,10 @@ fn set(
     read: fn(&Value) -> Option<String>,
     error: fn(String) -> ProtocolError,
 ) -> Result<Option<HashSet<String>>, ProtocolError> {
-    let shown = |value: &Value| value.to_string().chars().take(80).collect::<String>();
     match members.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(items)) if items.len() > FILTER_METERS_MAX => {
-            Err(ProtocolError::TooManyMeters)
+        Some(Value::Array(items)) if items.len() > FILTER_ITEMS_MAX => {
+            Err(ProtocolError::FilterTooLong)
         }
         Some(Value::Array(items)) => items
             .iter()
@@ -158,6 +188,8 @@ pub(super) enum ServerMessage {
     Gap(Gap),
     /// A message was not understood, or cannot be followed; nothing has changed.
     Error { error: String },
+    /// Answers `ping`. What was asked before it is in force.
+    Pong { server_time: String },
 }
 
 impl ServerMessage {
@@ -165,7 +197,13 @@ impl ServerMessage {
         ServerMessage::Hello {
             connection_id,
             seq,
-            server_time: now.to_rfc3339_opts(SecondsFormat::Micros, true),
+            server_time: rfc3339(now),
+        }
+    }
+
+    pub fn pong(now: DateTime<Utc>) -> ServerMessage {
+        ServerMessage::Pong {
+            server_time: rfc3339(now),
         }
     }
 
@@ -175,6 +213,10 @@ impl ServerMessage {
             unreachable!("a server message is always JSON: {error}")
         })
     }
+}
+
+fn rfc3339(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 impl From<ProtocolError> for ServerMessage {
@@ -230,6 +272,7 @@ mod tests {
                     filter: Filter {
                         event_types: set(&["MintFailed"]),
                         meters: set(&["m-1", "ü"]),
+                        min_amount: None,
                     },
                 },
             ),
@@ -240,9 +283,31 @@ mod tests {
                     filter: Some(Filter {
                         event_types: None,
                         meters: set(&["m-1"]),
+                        min_amount: None,
                     }),
                 },
             ),
+            (
+                r#"{"type":"subscribe","min_amount":"1.250"}"#,
+                ClientMessage::Subscribe {
+                    filter: Filter {
+                        min_amount: Kwh::parse("1.25").ok(),
+                        ..Filter::default()
+                    },
+                },
+            ),
+            (
+                // Exact, although no float holds it.
+                r#"{"type":"subscribe","min_amount":0.100000000000000001}"#,
+                ClientMessage::Subscribe {
+                    filter: Filter {
+                        min_amount: Kwh::parse("0.100000000000000001").ok(),
+                        ..Filter::default()
+                    },
+                },
+            ),
+            (r#"{"type":"unsubscribe"}"#, ClientMessage::Unsubscribe),
+            (r#"{"type":"ping"}"#, ClientMessage::Ping),
         ] {
             assert_eq!(ClientMessage::parse(text), Ok(message), "{text}");
         }
@@ -294,8 +359,8 @@ mod tests {
             );
         }
         assert_eq!(
-            ClientMessage::parse(r#"{"type":"unsubscribe"}"#),
-            Err(ProtocolError::UnknownType("unsubscribe".to_owned()))
+            ClientMessage::parse(r#"{"type":"shout"}"#),
+            Err(ProtocolError::UnknownType("shout".to_owned()))
         );
         assert_eq!(
             ClientMessage::parse(r#"{"type":"auth"}"#),
@@ -310,16 +375,19 @@ mod tests {
             (r#""event_types":"TokensMinted""#, r#""TokensMinted""#),
             (r#""meters":[7]"#, "7"),
             (r#""meters":["a b\n"]"#, r#""a b\n""#),
+            (r#""min_amount":0"#, "0"),
+            (r#""min_amount":"-1""#, "-1"),
+            (r#""min_amount":[1]"#, "[1]"),
         ] {
             let text = format!(r#"{{"type":"subscribe",{members}}}"#);
             let error = ClientMessage::parse(&text).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");
         }
-        let many = vec!["m"; FILTER_METERS_MAX + 1];
+        let many = vec!["m"; FILTER_ITEMS_MAX + 1];
         let text = serde_json::json!({"type": "subscribe", "meters": many}).to_string();
         assert_eq!(
             ClientMessage::parse(&text),
-            Err(ProtocolError::TooManyMeters)
+            Err(ProtocolError::FilterTooLong)
         );
     }
 

@@ -4,14 +4,12 @@
 //! client's pace is behind it. A client that goes on after it misses nothing.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket};
 use chrono::Utc;
-use futures_util::SinkExt;
-use futures_util::stream::SplitSink;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
@@ -26,6 +24,7 @@ use super::frames::{FRAME_EVENTS_MAX, frames};
 use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError, ServerMessage};
 use super::viewer::Viewer;
+use crate::websocket::{Packing, Text, Writer};
 
 /// A client that says nothing after hello is live after this time.
 const SILENT_START: Duration = Duration::from_secs(5);
@@ -33,19 +32,25 @@ const PING_EVERY: Duration = Duration::from_secs(25);
 /// A client whose buffer ran over while a frame waited to be taken has this time to take it. Without it a burst, which says
 /// nothing about the client, would close connections that are quick enough.
 const SLOW_GRACE: Duration = Duration::from_secs(2);
+/// Whatever the reason is that a frame is not taken, a client that goes on so is too slow.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+/// Messages that were not understood; a client with so many is not going to be.
+const BAD_MESSAGES_MAX: u32 = 20;
 
 pub(super) struct Speaker<'a> {
-    sink: &'a mut SplitSink<WebSocket, Message>,
+    writer: &'a mut Writer,
     follower: Follower,
-    filter: Filter,
+    /// `None`: no events are wanted.
+    filter: Option<Filter>,
     cursor: Seq,
     allowance: Allowance,
     next_ping: Instant,
+    bad_messages: u32,
 }
 
 impl<'a> Speaker<'a> {
     pub fn new(
-        sink: &'a mut SplitSink<WebSocket, Message>,
+        writer: &'a mut Writer,
         hub: Hub,
         viewer: Viewer,
         limits: StreamLimits,
@@ -53,12 +58,13 @@ impl<'a> Speaker<'a> {
         let now = Instant::now();
         let follower = Follower::new(hub, viewer, limits.buffer_events);
         Speaker {
-            sink,
+            writer,
             cursor: follower.position(),
             follower,
-            filter: Filter::default(),
+            filter: Some(Filter::default()),
             allowance: Allowance::per_minute(limits.pushes_per_minute, now),
             next_ping: now + PING_EVERY,
+            bad_messages: 0,
         }
     }
 
@@ -66,7 +72,7 @@ impl<'a> Speaker<'a> {
     pub async fn speak(
         mut self,
         connection_id: Uuid,
-        mut heard: mpsc::Receiver<Heard>,
+        mut heard: mpsc::Receiver<Box<Heard>>,
     ) -> CloseReason {
         match self.tell_everything(connection_id, &mut heard).await {
             Ok(never) => match never {},
@@ -77,7 +83,7 @@ impl<'a> Speaker<'a> {
     async fn tell_everything(
         &mut self,
         connection_id: Uuid,
-        heard: &mut mpsc::Receiver<Heard>,
+        heard: &mut mpsc::Receiver<Box<Heard>>,
     ) -> Result<Infallible, CloseReason> {
         self.say(ServerMessage::hello(connection_id, self.cursor, Utc::now()))
             .await?;
@@ -86,35 +92,36 @@ impl<'a> Speaker<'a> {
     }
 
     /// Waits until the client says where to go on; from hello's number if it does not.
-    async fn await_start(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), CloseReason> {
+    async fn await_start(
+        &mut self,
+        heard: &mut mpsc::Receiver<Box<Heard>>,
+    ) -> Result<(), CloseReason> {
         let silent_until = Instant::now() + SILENT_START;
         loop {
-            let message = tokio::select! {
+            let heard = tokio::select! {
                 () = sleep_until(silent_until) => return Ok(()),
-                message = heard.recv() => message.ok_or(CloseReason::Left)?,
+                heard = heard.recv() => heard.ok_or(CloseReason::Gone)?,
             };
-            let refused = match message {
-                Ok(ClientMessage::Resume { after, filter }) => {
+            match *heard {
+                Heard::Said(Ok(ClientMessage::Resume { after, filter })) => {
                     self.follower.start_after(after);
                     self.cursor = after;
-                    self.filter = filter.unwrap_or_default();
+                    self.filter = Some(filter.unwrap_or_default());
                     return Ok(());
                 }
-                Ok(ClientMessage::Subscribe { filter }) => {
-                    self.filter = filter;
+                Heard::Said(Ok(ClientMessage::Subscribe { filter })) => {
+                    self.filter = Some(filter);
                     return Ok(());
                 }
-                Ok(ClientMessage::Auth { .. }) => ProtocolError::AuthenticatedAlready,
-                Err(error) => error,
-            };
-            self.say(refused.into()).await?;
+                other => self.answer(other).await?,
+            }
         }
     }
 
     /// Passes on what there was and what happens. Live events wait for the client's pace, replayed ones do not: it asked.
     async fn pass_on(
         &mut self,
-        heard: &mut mpsc::Receiver<Heard>,
+        heard: &mut mpsc::Receiver<Box<Heard>>,
     ) -> Result<Infallible, CloseReason> {
         let mut waiting: Vec<Arc<FeedEvent>> = Vec::new();
         loop {
@@ -123,7 +130,8 @@ impl<'a> Speaker<'a> {
             // A frame that is full goes out in any case: holding it back would only make the buffer run over.
             if !waiting.is_empty() && (push_at.is_none() || waiting.len() >= FRAME_EVENTS_MAX) {
                 self.allowance.pushed(now);
-                self.send(std::mem::take(&mut waiting)).await?;
+                self.send(std::mem::take(&mut waiting), Packing::Shared)
+                    .await?;
                 continue;
             }
             tokio::select! {
@@ -131,10 +139,11 @@ impl<'a> Speaker<'a> {
                     Ok(Step::Live(events)) => waiting.extend(self.chosen(events)),
                     Ok(Step::Replayed(events)) => {
                         waiting.extend(self.chosen(events));
-                        self.send(std::mem::take(&mut waiting)).await?;
+                        // Few others ask for the same.
+                        self.send(std::mem::take(&mut waiting), Packing::Together).await?;
                     }
                     Ok(Step::Gap(gap)) => {
-                        self.send(std::mem::take(&mut waiting)).await?;
+                        self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
                         self.say(ServerMessage::Gap(gap)).await?;
                     }
                     Err(error) => {
@@ -143,7 +152,10 @@ impl<'a> Speaker<'a> {
                     }
                 },
                 () = sleep_until(push_at.unwrap_or(now)), if !waiting.is_empty() => {}
-                message = heard.recv() => self.answer(message.ok_or(CloseReason::Left)?).await?,
+                heard = heard.recv() => {
+                    let heard = heard.ok_or(CloseReason::Gone)?;
+                    self.answer(*heard).await?;
+                }
                 () = sleep_until(self.next_ping) => self.ping().await?,
             }
             if waiting.is_empty() {
@@ -154,46 +166,78 @@ impl<'a> Speaker<'a> {
 
     /// Those that the client asked for.
     fn chosen(&self, mut events: Vec<Arc<FeedEvent>>) -> Vec<Arc<FeedEvent>> {
-        events.retain(|event| self.filter.passes(event));
+        match &self.filter {
+            Some(filter) => events.retain(|event| filter.passes(event)),
+            None => events.clear(),
+        }
         events
     }
 
+    /// Does what can be done at any time.
     async fn answer(&mut self, heard: Heard) -> Result<(), CloseReason> {
         let refused = match heard {
-            Ok(ClientMessage::Subscribe { filter }) => {
-                self.filter = filter;
+            Heard::Ping(payload) => return self.pong(payload).await,
+            Heard::Said(Ok(ClientMessage::Ping)) => {
+                return self.say(ServerMessage::pong(Utc::now())).await;
+            }
+            Heard::Said(Ok(ClientMessage::Subscribe { filter })) => {
+                self.filter = Some(filter);
                 return Ok(());
             }
-            Ok(ClientMessage::Resume { .. }) => ProtocolError::LiveAlready,
-            Ok(ClientMessage::Auth { .. }) => ProtocolError::AuthenticatedAlready,
-            Err(error) => error,
+            Heard::Said(Ok(ClientMessage::Unsubscribe)) => {
+                self.filter = None;
+                return Ok(());
+            }
+            Heard::Said(Ok(ClientMessage::Resume { .. })) => ProtocolError::LiveAlready,
+            Heard::Said(Ok(ClientMessage::Auth { .. })) => ProtocolError::AuthenticatedAlready,
+            Heard::Said(Err(ProtocolError::FilterTooLong)) => {
+                return Err(CloseReason::FilterTooLong);
+            }
+            Heard::Said(Err(error)) => error,
         };
+        self.bad_messages += 1;
+        if self.bad_messages >= BAD_MESSAGES_MAX {
+            return Err(CloseReason::BadMessages(refused.to_string()));
+        }
         self.say(refused.into()).await
     }
 
     async fn say(&mut self, message: ServerMessage) -> Result<(), CloseReason> {
-        self.put(Message::Text(message.to_text().into())).await
+        let frame = Text::new(&message.to_text()).frame(self.writer.compression());
+        self.put(async |writer| writer.send(frame).await).await
     }
 
     async fn ping(&mut self) -> Result<(), CloseReason> {
         self.next_ping = Instant::now() + PING_EVERY;
-        self.put(Message::Ping(Bytes::new())).await
+        self.put(Writer::ping).await
+    }
+
+    async fn pong(&mut self, payload: Bytes) -> Result<(), CloseReason> {
+        self.put(async |writer| writer.pong(&payload).await).await
     }
 
     /// Events in as few frames as they fit into; the cursor moves with each.
-    async fn send(&mut self, events: Vec<Arc<FeedEvent>>) -> Result<(), CloseReason> {
-        for frame in frames(&events) {
+    async fn send(
+        &mut self,
+        events: Vec<Arc<FeedEvent>>,
+        packing: Packing,
+    ) -> Result<(), CloseReason> {
+        for frame in frames(&events, self.writer.compression(), packing) {
             if self.next_ping <= Instant::now() {
                 self.ping().await?;
             }
-            // Moved first: what is put is in the socket's buffer, and a client that still reads the farewell has read it.
+            // Moved first: what is put comes before the farewell, and a client that reads the farewell has read it.
             self.cursor = frame.last;
-            self.put(Message::Text(frame.text)).await?;
+            self.put(async |writer| writer.send(frame.bytes).await)
+                .await?;
         }
         Ok(())
     }
 
-    async fn put(&mut self, message: Message) -> Result<(), CloseReason> {
+    async fn put(
+        &mut self,
+        put: impl AsyncFnOnce(&mut Writer) -> io::Result<()>,
+    ) -> Result<(), CloseReason> {
         let left_behind = self.follower.left_behind();
         let too_slow = async {
             match left_behind {
@@ -203,8 +247,9 @@ impl<'a> Speaker<'a> {
             sleep(SLOW_GRACE).await;
         };
         tokio::select! {
-            put = self.sink.send(message) => put.map_err(|_| CloseReason::Left),
+            put = put(self.writer) => put.map_err(|_| CloseReason::Gone),
             () = too_slow => Err(CloseReason::TooSlow { last: self.cursor }),
+            () = sleep(WRITE_LIMIT) => Err(CloseReason::TooSlow { last: self.cursor }),
         }
     }
 }

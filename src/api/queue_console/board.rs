@@ -16,9 +16,9 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
 use super::super::authenticator::Principal;
+use super::super::entrance::take_seat;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use super::super::websocket::take_seat;
 use crate::feed::{StreamKind, end_of_token};
 use crate::outbox::JobKind;
 

@@ -228,6 +228,10 @@ impl Ground<'_> {
             batch_size: u32::from(config.tokenization.batch_size),
             configuration: config.effective.clone(),
             draining: keeper.draining.clone(),
+            departure: feed::Departure::within(
+                keeper.draining.clone(),
+                config.service.shutdown_timeout,
+            ),
             intake,
             endpoints: self.chain.endpoints.clone(),
             circuit: self.chain.circuit.clone(),

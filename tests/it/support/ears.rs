@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::client::token;
+use super::schema;
 use super::wait::LIMIT;
 
 pub struct Ears {
@@ -34,7 +35,16 @@ pub enum Next {
 impl Ears {
     /// Connects; `Err` is the status of the refusal.
     pub async fn connect(api_url: &str, headers: &[(&'static str, &str)]) -> Result<Ears, u16> {
-        let url = format!("{}/ws", api_url.replacen("http", "ws", 1));
+        Ears::connect_at(api_url, "/ws", headers).await
+    }
+
+    /// The same, with a query.
+    pub async fn connect_at(
+        api_url: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Ears, u16> {
+        let url = format!("{}{path}", api_url.replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).unwrap();
@@ -90,6 +100,7 @@ impl Ears {
             }
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
+                    schema::check_frame(text.as_str());
                     match serde_json::from_str(text.as_str()).unwrap() {
                         Value::Array(messages) => self.messages.extend(messages),
                         message => self.messages.push_back(message),
@@ -124,9 +135,9 @@ impl Ears {
     }
 
     /// Code and reason of the close frame, which must be next.
-    pub async fn closed(&mut self) -> (u16, String) {
+    pub async fn closed(&mut self) -> (u16, Value) {
         match self.next_in_time().await {
-            Next::Closed(Some(farewell)) => farewell,
+            Next::Closed(Some((code, reason))) => (code, reason_of(&reason)),
             other => panic!("{other:?}"),
         }
     }
@@ -143,4 +154,11 @@ impl Ears {
             panic!("{heard:?}");
         }
     }
+}
+
+/// The document that a close frame's reason is.
+pub fn reason_of(reason: &str) -> Value {
+    let reason = serde_json::from_str(reason).unwrap();
+    schema::check_close(&reason);
+    reason
 }

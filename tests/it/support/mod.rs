@@ -10,8 +10,10 @@ pub mod listener_proxy;
 pub mod localnet;
 pub mod proxy;
 pub mod readings;
+pub mod schema;
 pub mod server;
 pub mod wait;
+pub mod wire;
 pub mod world;
 
 pub use backlog::insert_backlog;
@@ -22,3 +24,4 @@ pub use listener_proxy::ListenerProxy;
 pub use proxy::{Proxy, ProxyProgram, Verdict};
 pub use server::Server;
 pub use wait::eventually;
+pub use wire::{Heard, Wire};

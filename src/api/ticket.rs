@@ -1,0 +1,62 @@
+//! `POST /api/ws/ticket`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::auth::Authenticated;
+use super::problem::{Problem, ProblemKind};
+use super::state::AppState;
+use crate::feed::tickets::{self, LIFETIME, TicketError};
+
+/// A ticket for one stream.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TicketDocument {
+    /// For `?ticket=`, as it is.
+    ticket: String,
+    /// RFC 3339, UTC.
+    #[serde(serialize_with = "rfc3339")]
+    expires_at: DateTime<Utc>,
+}
+
+fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+/// A ticket that opens one stream.
+///
+/// For pages, which cannot set a header: `GET /ws?ticket=…` or `GET /api/events/stream?ticket=…` within 30 s, on any process. It
+/// counts once. The stream is the caller's, and ends when the token of this request does.
+#[utoipa::path(
+    post,
+    path = "/api/ws/ticket",
+    tag = "feed",
+    security(("bearer" = [])),
+    responses((
+        status = 200,
+        body = TicketDocument,
+        example = json!({"ticket": "q3J0…", "expires_at": "2026-11-25T04:00:30.000001Z"}),
+    )),
+)]
+pub(super) async fn issue(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+) -> Result<impl IntoResponse, Problem> {
+    let issued = tickets::issue(&state.pool, &principal.caller, principal.expires_at).await;
+    let ticket = issued.map_err(|error| match error {
+        TicketError::TooMany => {
+            Problem::new(ProblemKind::RateLimited, error.to_string()).retry_after(LIFETIME)
+        }
+        TicketError::Database(error) => error.into(),
+    })?;
+    let document = TicketDocument {
+        ticket: ticket.ticket,
+        expires_at: ticket.expires_at,
+    };
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((no_store, Json(document)))
+}

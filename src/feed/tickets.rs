@@ -1,0 +1,120 @@
+//! Tickets: each opens one stream, for pages, which cannot set a header.
+//!
+//! Invariant: a ticket opens at most one stream, on whichever process, within [`LIFETIME`], as the caller whom it was given,
+//! and the stream ends when that caller's token does. Kept by the row that using it deletes. It is the only secret that may
+//! stand in a URL, since it is worth nothing by the time that somebody reads a log.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use thiserror::Error;
+
+use crate::meters::{Caller, Role};
+
+/// From the answer to the request that uses it: a page opens its stream at once.
+pub const LIFETIME: Duration = Duration::from_secs(30);
+/// Tickets of one subject that are not used yet: more tabs than anybody opens in half a minute.
+pub const UNUSED_MAX: i64 = 20;
+/// A ticket's bytes; none can be guessed.
+const TICKET_BYTES: usize = 32;
+/// Rows that were never used, dropped at a time: more than are made at a time.
+const PRUNED_MAX: i64 = 100;
+
+/// A new ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Fits into a URL as it is.
+    pub ticket: String,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Why there is none.
+#[derive(Debug, Error)]
+pub enum TicketError {
+    #[error("{UNUSED_MAX} tickets of this subject are not used yet; use them, or wait {} s", LIFETIME.as_secs())]
+    TooMany,
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// A ticket for this caller, whose token ends at `token_expires_at`.
+pub async fn issue(
+    pool: &PgPool,
+    caller: &Caller,
+    token_expires_at: DateTime<Utc>,
+) -> Result<Ticket, TicketError> {
+    let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; TICKET_BYTES]>());
+    let mut transaction = pool.begin().await?;
+    // Counted by one at a time, so that the limit is one. Other subjects with the same number wait a moment too.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('feed_tickets'), hashtext($1))")
+        .bind(&caller.subject)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(
+        "DELETE FROM feed_tickets
+         WHERE hash IN (
+             SELECT hash
+             FROM feed_tickets
+             WHERE expires_at < now()
+             LIMIT $1
+             -- Two that prune at once take different rows.
+             FOR UPDATE SKIP LOCKED
+         )",
+    )
+    .bind(PRUNED_MAX)
+    .execute(&mut *transaction)
+    .await?;
+    let expires_at: Option<DateTime<Utc>> = sqlx::query_scalar(
+        "INSERT INTO feed_tickets (hash, subject, role, token_expires_at, expires_at)
+         SELECT $1, $2, $3, $4, now() + $5 * INTERVAL '1 second'
+         WHERE (SELECT count(*) FROM feed_tickets WHERE subject = $2 AND expires_at >= now()) < $6
+         RETURNING expires_at",
+    )
+    .bind(hash(&ticket))
+    .bind(&caller.subject)
+    .bind(role_name(caller.role))
+    .bind(token_expires_at)
+    .bind(LIFETIME.as_secs_f64())
+    .bind(UNUSED_MAX)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    expires_at
+        .map(|expires_at| Ticket { ticket, expires_at })
+        .ok_or(TicketError::TooMany)
+}
+
+/// Uses a ticket up: whose it is, and when that caller's token ends. `None` when it was used, is too old, or is none.
+pub async fn redeem(pool: &PgPool, ticket: &str) -> sqlx::Result<Option<(Caller, DateTime<Utc>)>> {
+    let found: Option<(String, String, DateTime<Utc>)> = sqlx::query_as(
+        "DELETE FROM feed_tickets
+         WHERE hash = $1 AND expires_at >= now()
+         RETURNING subject, role, token_expires_at",
+    )
+    .bind(hash(ticket))
+    .fetch_optional(pool)
+    .await?;
+    Ok(found.map(|(subject, role, token_expires_at)| {
+        let role = if role == role_name(Role::Admin) {
+            Role::Admin
+        } else {
+            Role::User
+        };
+        (Caller { subject, role }, token_expires_at)
+    }))
+}
+
+fn hash(ticket: &str) -> Vec<u8> {
+    Sha256::digest(ticket.as_bytes()).to_vec()
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::User => "user",
+        Role::Admin => "admin",
+    }
+}

@@ -1,0 +1,179 @@
+//! The connection: a half to read, a half to write. Neither keeps a buffer while nothing happens.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout_at};
+
+use super::extension::Compression;
+use super::frame::{CLOSE, CONTROL_BYTES_MAX, PING, PONG, framed, next_frame};
+use super::message::{Assembler, Fault, Incoming};
+
+/// Read at once.
+const CHUNK_BYTES: usize = 8 * 1024;
+/// A message that has begun is complete within this time, or its client is not let hold on to our memory.
+const MESSAGE_LIMIT: Duration = Duration::from_secs(20);
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub struct Socket {
+    pub reader: Reader,
+    pub writer: Writer,
+}
+
+impl Socket {
+    /// `arrived` was read together with the handshake.
+    pub(super) fn new(stream: TcpStream, arrived: Bytes, compression: Compression) -> Socket {
+        let (read_half, write_half) = stream.into_split();
+        Socket {
+            reader: Reader {
+                stream: read_half,
+                arrived: BytesMut::from(&arrived[..]),
+                assembler: Assembler::new(compression),
+                begun_at: None,
+            },
+            writer: Writer {
+                stream: write_half,
+                pending: Bytes::new(),
+                compression,
+            },
+        }
+    }
+}
+
+/// What a client says.
+#[derive(Debug)]
+pub struct Reader {
+    stream: OwnedReadHalf,
+    arrived: BytesMut,
+    assembler: Assembler,
+    begun_at: Option<Instant>,
+}
+
+impl Reader {
+    /// The next message. A call that is cancelled loses nothing.
+    pub async fn next(&mut self) -> Result<Incoming, Fault> {
+        loop {
+            while let Some(frame) = next_frame(&mut self.arrived, self.assembler.frame_bytes_max())?
+            {
+                let message = self.assembler.take(frame)?;
+                // A control frame between fragments gives them no more time.
+                if !self.assembler.is_amid_message() {
+                    self.begun_at = None;
+                }
+                if let Some(message) = message {
+                    return Ok(message);
+                }
+            }
+            if self.arrived.is_empty() {
+                // Whatever it grew to is given back.
+                self.arrived = BytesMut::new();
+            }
+            self.read_more().await?;
+        }
+    }
+
+    /// Reads on, whatever it is, until the client ends the connection.
+    pub async fn drain(&mut self) {
+        while self.read_some().await.is_ok() {
+            self.arrived.clear();
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), Fault> {
+        if self.arrived.is_empty() && !self.assembler.is_amid_message() {
+            return self.read_some().await;
+        }
+        let begun_at = *self.begun_at.get_or_insert_with(Instant::now);
+        match timeout_at(begun_at + MESSAGE_LIMIT, self.read_some()).await {
+            Ok(read) => read,
+            Err(_) => Err(Fault::Unfinished),
+        }
+    }
+
+    async fn read_some(&mut self) -> Result<(), Fault> {
+        loop {
+            self.stream.readable().await.map_err(|_| Fault::Gone)?;
+            match read_available(&self.stream, &mut self.arrived) {
+                Ok(0) => return Err(Fault::Gone),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Fault::Gone),
+            }
+        }
+    }
+}
+
+/// Not async, so that the chunk lies on the stack and not in a connection's memory.
+fn read_available(stream: &OwnedReadHalf, arrived: &mut BytesMut) -> io::Result<usize> {
+    let mut chunk = [0; CHUNK_BYTES];
+    let read = stream.try_read(&mut chunk)?;
+    arrived.extend_from_slice(chunk.get(..read).unwrap_or_default());
+    Ok(read)
+}
+
+/// What a client is told.
+#[derive(Debug)]
+pub struct Writer {
+    stream: OwnedWriteHalf,
+    /// The rest of a frame.
+    pending: Bytes,
+    compression: Compression,
+}
+
+impl Writer {
+    /// How frames for this connection are made.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Sends a whole frame. A call that is cancelled may have sent a part: the next one sends the rest first.
+    pub async fn send(&mut self, frame: Bytes) -> io::Result<()> {
+        self.flush().await?;
+        self.pending = frame;
+        self.flush().await
+    }
+
+    pub async fn ping(&mut self) -> io::Result<()> {
+        self.send(framed(PING, b"")).await
+    }
+
+    /// Answers a ping.
+    pub async fn pong(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.send(framed(PONG, payload)).await
+    }
+
+    /// Sends the close frame. The reason is cut to what fits.
+    pub async fn close(&mut self, code: u16, reason: &str) -> io::Result<()> {
+        let mut payload = code.to_be_bytes().to_vec();
+        let fits = reason.floor_char_boundary(CONTROL_BYTES_MAX - payload.len());
+        payload.extend(reason.bytes().take(fits));
+        self.send(framed(CLOSE, &payload)).await
+    }
+
+    /// Nothing more is sent.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.stream.shutdown().await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        while !self.pending.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(&self.pending) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.pending.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // The frame may be shared with thousands: it is let go of.
+        self.pending = Bytes::new();
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! Places are counted exactly and come back, however a handshake or a connection ends; and streams leave a process that ends
+//! with a hint when to come back, without holding it up.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gridtokenx::meters::Role;
+use gridtokenx::outbox::{Event, EventType};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::client::token;
+use crate::support::events::{event_of, events_of, publish};
+use crate::support::wire::DEFLATE;
+use crate::support::{Ears, Grid, Wire, eventually};
+
+/// Fills all places and finds the next one refused.
+async fn fill(url: &str, places: usize) -> Vec<Wire> {
+    let token = token("anna", Role::User);
+    let bearer = format!("Bearer {token}");
+    let mut wires = Vec::new();
+    for _ in 0..places {
+        let wire = eventually("a place is free", async || {
+            Wire::open(url, "/ws", &[("authorization", &bearer)])
+                .await
+                .ok()
+        });
+        wires.push(wire.await);
+    }
+    let refused = Wire::open(url, "/ws", &[("authorization", &bearer)]).await;
+    let (status, problem) = refused.err().expect("all places are taken");
+    assert_eq!(status, 503, "{problem}");
+    let stream = reqwest::Client::new()
+        .get(format!("{url}/api/events/stream"))
+        .bearer_auth(&token)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(stream.status(), 503);
+    assert!(stream.headers().contains_key("retry-after"));
+    wires
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_a_connection_ends_its_place_is_free_again() {
+    const PLACES: usize = 4;
+    let grid = Grid::start_with(&[("WEBSOCKET_MAX_CONNECTIONS", "4")]).await;
+    let url = grid.api_url();
+    let address = url.strip_prefix("http://").unwrap().to_owned();
+    let bearer = format!("Bearer {}", token("anna", Role::User));
+    let handshake = format!(
+        "GET /ws HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: {bearer}\r\n\r\n"
+    );
+
+    // Clients that go away without a word.
+    drop(fill(&url, PLACES).await);
+    // That close.
+    for mut wire in fill(&url, PLACES).await {
+        wire.frame(0x88, b"").await;
+        wire.closed().await;
+    }
+    // That are refused, once they are in.
+    for mut wire in fill(&url, PLACES).await {
+        wire.raw(&[0xff; 20]).await;
+        assert_eq!(wire.closed().await.0, 1002);
+    }
+    // That send half of a handshake, or go between the request and its answer.
+    for bytes in [&handshake.as_bytes()[..60], handshake.as_bytes()] {
+        for _ in 0..3 * PLACES {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            drop(stream);
+        }
+        drop(fill(&url, PLACES).await);
+    }
+    // Whose connection is reset in the middle of the handshake.
+    for _ in 0..3 * PLACES {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        stream.write_all(handshake.as_bytes()).await.unwrap();
+        drop(stream);
+    }
+    drop(fill(&url, PLACES).await);
+    // Who never say who they are.
+    let mut mute = Vec::new();
+    for _ in 0..PLACES {
+        let wire = eventually("a place is free", async || {
+            Wire::open(&url, "/ws", &[]).await.ok()
+        });
+        mute.push(wire.await);
+    }
+    for wire in &mut mute {
+        let (code, reason) = wire.closed().await;
+        assert_eq!((code, &reason["reason"]), (4401, &json!("unauthorized")));
+    }
+    // Who are refused before: no place is taken at all.
+    for _ in 0..2 * PLACES {
+        let bad = Wire::open(&url, "/ws", &[("authorization", "Bearer x")]).await;
+        assert_eq!(bad.err().unwrap().0, 401);
+    }
+    // Server-sent events count with them.
+    let http = reqwest::Client::new();
+    let mut streams = Vec::new();
+    for _ in 0..PLACES {
+        let stream = eventually("a place is free", async || {
+            let request = http.get(format!("{url}/api/events/stream"));
+            let stream = request
+                .header("authorization", &bearer)
+                .send()
+                .await
+                .unwrap();
+            (stream.status() == 200).then_some(stream)
+        });
+        streams.push(stream.await);
+    }
+    let refused = Wire::open(&url, "/ws", &[("authorization", &bearer)]).await;
+    assert_eq!(refused.err().unwrap().0, 503);
+    drop(streams);
+    fill(&url, PLACES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_nothing_is_lost() {
+    let grid = Grid::without_service(&[("SHUTDOWN_TIMEOUT_SECS", "10")]).await;
+    let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
+    const STREAMS: usize = 300;
+    let mut all = Vec::new();
+    for _ in 0..STREAMS {
+        let (ears, _) = Ears::of(&server.api_url, "anna", Role::User).await;
+        all.push(ears);
+    }
+    // One that said nothing yet, one that reads nothing any more, and server-sent events.
+    let mut mute = Wire::open(&server.api_url, "/ws", &[]).await.unwrap();
+    let stream = reqwest::Client::new()
+        .get(format!("{}/api/events/stream", server.api_url))
+        .bearer_auth(token("anna", Role::User))
+        .send()
+        .await
+        .unwrap();
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    let mut hints = BTreeSet::new();
+    for ears in &mut all {
+        ears.send(Message::text(r#"{"type":"resume","after":0}"#))
+            .await;
+        let (code, reason) = ears.closed().await;
+        assert_eq!((code, &reason["reason"]), (1001, &json!("going_away")));
+        hints.insert(reason["retry_after_ms"].as_u64().unwrap());
+    }
+    // A second and more, spread out.
+    assert!(hints.len() > STREAMS / 4, "{hints:?}");
+    let (first, last) = (hints.first().unwrap(), hints.last().unwrap());
+    assert!(*first >= 200 && *last <= 4_000, "{first} {last}");
+    assert_eq!(mute.closed().await.0, 1001);
+    let text = stream.text().await.unwrap();
+    let end = text
+        .split("\n\n")
+        .filter(|event| !event.is_empty())
+        .last()
+        .unwrap();
+    assert!(
+        end.contains("\nretry: ") && end.contains("going_away"),
+        "{end}"
+    );
+    let ended = server.ended().await;
+    assert!(ended.success(), "{ended}");
+    assert!(server.log().contains("complete=true"), "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
+    let grid = Grid::without_service(&[
+        ("SHUTDOWN_TIMEOUT_SECS", "6"),
+        ("WEBSOCKET_EVENT_BUFFER_SIZE", "10"),
+        ("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000"),
+    ])
+    .await;
+    let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
+    let token = token("anna", Role::User);
+    let headers = [
+        ("authorization", format!("Bearer {token}")),
+        ("sec-websocket-extensions", DEFLATE.to_owned()),
+    ];
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let mut stuck = Vec::new();
+    for _ in 0..20 {
+        let mut wire = Wire::open(&server.api_url, "/ws", &headers).await.unwrap();
+        wire.say(json!({"type": "resume", "after": 0})).await;
+        stuck.push(wire);
+    }
+    let mut reader = Wire::compressed(&server.api_url, &token).await;
+    reader.say(json!({"type": "resume", "after": 0})).await;
+    // Noise, which compression does not help much, until nobody could have room for it unread.
+    let noise: String = (0..4_000).map(|_| rand::random::<char>()).collect();
+    let events = |round: usize| -> Vec<Event> {
+        (0..100)
+            .map(|number| {
+                let reason = format!("{round} {number} {noise}");
+                event_of("anna", EventType::MintFailed, &reason)
+            })
+            .collect()
+    };
+    let mut next = 1;
+    for round in 0..15 {
+        publish(&grid.pool, &events(round)).await;
+        while next <= (round as i64 + 1) * 100 {
+            let frame: Value = serde_json::from_str(&reader.text().await.0).unwrap();
+            let messages = match frame {
+                Value::Array(messages) => messages,
+                message => vec![message],
+            };
+            for message in messages {
+                assert_eq!(message["seq"], next);
+                next += 1;
+            }
+        }
+    }
+    publish(&grid.pool, &events_of("anna", 1)).await;
+    // They hang to the last, and the process ends all the same.
+    server.terminate().await;
+    assert!(server.log().contains("drained"), "{}", server.log());
+    drop(stuck);
+}

@@ -1,0 +1,174 @@
+//! The words of the feed: what can be asked for, what is answered, and the schema that says so.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gridtokenx::meters::Role;
+use gridtokenx::outbox::{Event, EventFields, EventType};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::events::{event_of, publish};
+use crate::support::schema::{self, allows_client_message};
+use crate::support::{Ears, Grid};
+
+const SILENCE: Duration = Duration::from_millis(300);
+
+fn energy(kwh: &str) -> Event {
+    Event::new(
+        EventType::MeterReadingReceived,
+        &EventFields {
+            user_id: Some("anna".to_owned()),
+            meter_id: Some("m-1".to_owned()),
+            kwh_amount: Some(kwh.to_owned()),
+            ..EventFields::default()
+        },
+    )
+}
+
+/// Asks for a sign of life: everything that was said before is in force once it is there.
+async fn settled(ears: &mut Ears) {
+    ears.say(json!({"type": "ping"})).await;
+    assert_eq!(ears.message().await["type"], "pong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
+    let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
+    let (mut ears, _) = Ears::of(&grid.api_url(), "anna", Role::User).await;
+    ears.say(json!({"type": "subscribe", "min_amount": "1.5", "meters": ["m-1"]}))
+        .await;
+    settled(&mut ears).await;
+    let failed = || event_of("anna", EventType::MintFailed, "x");
+    publish(
+        &grid.pool,
+        &[
+            energy("1.499999999999999999"),
+            energy("1.5"),
+            failed(),
+            energy("20"),
+        ],
+    )
+    .await;
+    assert_eq!(ears.seq().await, 2);
+    assert_eq!(ears.seq().await, 4);
+
+    ears.say(json!({"type": "unsubscribe"})).await;
+    settled(&mut ears).await;
+    publish(&grid.pool, &[energy("2"), failed()]).await;
+    ears.hears_nothing_for(SILENCE).await;
+
+    // What happened meanwhile is not told: for that one resumes.
+    ears.say(json!({"type": "subscribe", "event_types": ["MintFailed"]}))
+        .await;
+    settled(&mut ears).await;
+    publish(&grid.pool, &[energy("3"), failed()]).await;
+    assert_eq!(ears.seq().await, 8);
+    let mut again = Ears::resumed(&grid.api_url(), "anna", Role::User, 4).await;
+    for seq in 5..=8 {
+        assert_eq!(again.seq().await, seq);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_schema_allows_is_understood_and_what_it_forbids_is_not() {
+    let grid = Grid::start().await;
+    let names: Vec<&str> = EventType::ALL.iter().map(|kind| kind.as_str()).collect();
+    for (message, is_allowed) in [
+        (json!({"type": "subscribe"}), true),
+        (json!({"type": "subscribe", "event_types": names}), true),
+        (
+            json!({"type": "subscribe", "event_types": [], "meters": null}),
+            true,
+        ),
+        (
+            json!({"type": "subscribe", "meters": ["ü", "m-1"], "more": 1}),
+            true,
+        ),
+        (json!({"type": "subscribe", "min_amount": 0.25}), true),
+        (json!({"type": "subscribe", "min_amount": "0.25"}), true),
+        (json!({"type": "unsubscribe"}), true),
+        (json!({"type": "ping", "more": []}), true),
+        (
+            json!({"type": "subscribe", "event_types": ["Made up"]}),
+            false,
+        ),
+        (
+            json!({"type": "subscribe", "event_types": "TokensMinted"}),
+            false,
+        ),
+        (json!({"type": "subscribe", "meters": [1]}), false),
+        (json!({"type": "subscribe", "meters": [""]}), false),
+        (
+            json!({"type": "subscribe", "meters": ["m".repeat(65)]}),
+            false,
+        ),
+        (json!({"type": "subscribe", "min_amount": 0}), false),
+        (json!({"type": "subscribe", "min_amount": "-1"}), false),
+        (json!({"type": "subscribe", "min_amount": true}), false),
+        (json!({"type": "resume"}), false),
+        (json!({"type": "resume", "after": -1}), false),
+        (json!({"type": "resume", "after": "1"}), false),
+        (json!({"type": "resume", "after": 1.5}), false),
+        (json!({"type": "made up"}), false),
+        (json!({"kind": "ping"}), false),
+        (json!([{"type": "ping"}]), false),
+        (json!("ping"), false),
+    ] {
+        assert_eq!(allows_client_message(&message), is_allowed, "{message}");
+        let (mut ears, _) = Ears::of(&grid.api_url(), "anna", Role::User).await;
+        ears.send(Message::text(message.to_string())).await;
+        ears.say(json!({"type": "ping"})).await;
+        let first = ears.message().await;
+        let was_understood = first["type"] == "pong";
+        assert_eq!(was_understood, is_allowed, "{message}: {first}");
+    }
+    // Said when it is time for them, they are understood as well.
+    for message in [
+        json!({"type": "resume", "after": 0}),
+        json!({"type": "resume", "after": i64::MAX, "min_amount": 1}),
+        json!({"type": "auth", "token": "a.b.c"}),
+    ] {
+        assert!(allows_client_message(&message), "{message}");
+    }
+}
+
+#[test]
+fn the_schema_and_the_page_know_each_message_event_and_reason() {
+    let definitions = schema::definitions();
+    for kind in EventType::ALL {
+        let name = kind.as_str();
+        assert!(definitions.iter().any(|known| known == name), "{name}");
+    }
+    let page = include_str!("../../docs/feed.md");
+    let schema: Value = serde_json::from_str(include_str!("../../docs/feed.schema.json")).unwrap();
+    let words: BTreeSet<&str> = schema["$defs"]["closeReason"]["oneOf"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|reason| reason["properties"]["reason"]["const"].as_str().unwrap())
+        .chain(EventType::ALL.iter().map(|kind| kind.as_str()))
+        .collect();
+    for word in words {
+        assert!(
+            page.contains(&format!("`{word}`")),
+            "{word} is not in docs/feed.md"
+        );
+    }
+    for message in [
+        "hello",
+        "gap",
+        "error",
+        "pong",
+        "auth",
+        "resume",
+        "subscribe",
+        "unsubscribe",
+        "ping",
+    ] {
+        assert!(
+            page.contains(&format!(r#""type":"{message}""#)),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,483 @@
+//! The WebSocket at the level of frames: compression as it goes over the wire, what a client may not do, and that nothing that
+//! a client sends does harm.
+
+use gridtokenx::meters::Role;
+use gridtokenx::outbox::{Event, EventFields, EventType};
+use serde_json::{Value, json};
+
+use crate::support::client::{Api, token};
+use crate::support::events::{event_of, events_of, publish, until_numbered};
+use crate::support::wire::{CLOSE, DEFLATE, PING, TEXT, TEXT_COMPRESSED, deflated, masked};
+use crate::support::{Grid, Heard, Server, Wire, eventually};
+
+async fn active(api: &Api) -> String {
+    let metrics = api.get_text("/metrics").await;
+    let name = "gridtokenx_websocket_connections_active ";
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().to_owned()
+}
+
+/// Waits until nobody is connected to this process, which is the test's own.
+async fn until_empty(server: &Server) {
+    let admin = server.admin();
+    eventually("all seats are free", async || {
+        (active(&admin).await == "0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
+    let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
+    let url = grid.api_url();
+    let token = token("anna", Role::User);
+    let bearer = format!("Bearer {token}");
+    let mut compressed = Wire::compressed(&url, &token).await;
+    let mut plain = Wire::open(&url, "/ws", &[("authorization", &bearer)])
+        .await
+        .unwrap();
+    assert!(!plain.headers.contains_key("sec-websocket-extensions"));
+    assert_eq!(plain.message().await["type"], "hello");
+    // A client may compress too, and need not.
+    compressed
+        .say_compressed(&json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
+        .await;
+    plain
+        .say(json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
+        .await;
+    let reason = "the wallet's token account is frozen; ".repeat(5);
+    publish(
+        &grid.pool,
+        &[event_of("anna", EventType::MintFailed, &reason)],
+    )
+    .await;
+    let (text, was_compressed) = compressed.text().await;
+    assert!(was_compressed);
+    assert_eq!(plain.text().await, (text, false));
+
+    // Several in a frame: the same, put together from what was compressed before.
+    let many: Vec<Event> = (0..300)
+        .map(|number| event_of("anna", EventType::MintFailed, &format!("{number} {reason}")))
+        .collect();
+    publish(&grid.pool, &many).await;
+    for wire in [&mut compressed, &mut plain] {
+        let mut next = 2;
+        while next <= 301 {
+            let frame: Value = serde_json::from_str(&wire.text().await.0).unwrap();
+            let messages = match frame {
+                Value::Array(messages) => messages,
+                message => vec![message],
+            };
+            for message in messages {
+                assert_eq!(message["seq"], next);
+                next += 1;
+            }
+        }
+    }
+    compressed.say_compressed(&json!({"type": "ping"})).await;
+    assert_eq!(compressed.message().await["type"], "pong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_cannot_be_kept_or_is_switched_off_leaves_the_stream_plain() {
+    let grid = Grid::start().await;
+    let off = grid
+        .spawn(&[("WEBSOCKET_COMPRESSION_ENABLED", "false")])
+        .await;
+    let bearer = format!("Bearer {}", token("anna", Role::User));
+    for (url, offer) in [
+        (
+            grid.api_url(),
+            "permessage-deflate; server_max_window_bits=9",
+        ),
+        (grid.api_url(), "permessage-deflate; made_up=1"),
+        (off.api_url.clone(), DEFLATE),
+    ] {
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("sec-websocket-extensions", offer),
+        ];
+        let mut wire = Wire::open(&url, "/ws", &headers).await.unwrap();
+        assert!(!wire.headers.contains_key("sec-websocket-extensions"));
+        assert_eq!(wire.message().await["type"], "hello");
+        // What was not agreed is not understood either.
+        wire.say_compressed(&json!({"type": "ping"})).await;
+        let (code, reason) = wire.closed().await;
+        assert_eq!((code, &reason["reason"]), (1002, &json!("protocol_error")));
+    }
+}
+
+/// What a client sends, and the code and reason that it is closed with.
+fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
+    let bomb = deflated(&vec![b' '; 50_000_000]);
+    let filter = json!({"type": "subscribe", "meters": vec!["m"; 501]}).to_string();
+    let endless_fragments = {
+        let mut wire = masked(0x01, b"x");
+        for _ in 0..100 {
+            wire.extend(masked(0x00, b""));
+        }
+        wire
+    };
+    let nonsense: Vec<u8> = (0..20).flat_map(|_| masked(TEXT, b"nonsense")).collect();
+    vec![
+        (
+            "a deflate bomb",
+            masked(TEXT_COMPRESSED, &bomb),
+            1009,
+            "message_too_big",
+        ),
+        (
+            "a long message",
+            masked(TEXT, &[b'x'; 65_537]),
+            1009,
+            "message_too_big",
+        ),
+        (
+            "a frame of an exabyte",
+            [&[0x82, 0xff, 0x0f][..], &[0; 20]].concat(),
+            1009,
+            "message_too_big",
+        ),
+        (
+            "a message that grows by fragments",
+            [masked(0x01, &[b'x'; 40_000]), masked(0x80, &[b'x'; 40_000])].concat(),
+            1009,
+            "message_too_big",
+        ),
+        (
+            "endless fragments",
+            endless_fragments,
+            1008,
+            "too_many_fragments",
+        ),
+        (
+            "a filter that is too long",
+            masked(TEXT, filter.as_bytes()),
+            4400,
+            "filter_too_long",
+        ),
+        ("nothing but nonsense", nonsense, 4400, "bad_messages"),
+        (
+            "a text that is none",
+            masked(TEXT, b"\xff\xfe"),
+            1007,
+            "not_utf8",
+        ),
+        (
+            "a compressed text that is none",
+            masked(TEXT_COMPRESSED, &deflated(&[0xff; 500])),
+            1007,
+            "not_utf8",
+        ),
+        (
+            "noise that claims to be compressed",
+            masked(TEXT_COMPRESSED, &[0xff; 50]),
+            1002,
+            "protocol_error",
+        ),
+        (
+            "no mask",
+            vec![0x81, 0x02, b'{', b'}'],
+            1002,
+            "protocol_error",
+        ),
+        (
+            "an opcode that is not defined",
+            masked(0x83, b"x"),
+            1002,
+            "protocol_error",
+        ),
+        ("reserved bits", masked(0xb1, b"x"), 1002, "protocol_error"),
+        (
+            "a fragment of nothing",
+            masked(0x80, b"x"),
+            1002,
+            "protocol_error",
+        ),
+        (
+            "a ping in fragments",
+            masked(0x09, b"x"),
+            1002,
+            "protocol_error",
+        ),
+        (
+            "a long ping",
+            masked(PING, &[0; 126]),
+            1002,
+            "protocol_error",
+        ),
+        (
+            "half a close code",
+            masked(CLOSE, b"\x03"),
+            1002,
+            "protocol_error",
+        ),
+        (
+            "a code that may not be sent",
+            masked(CLOSE, &1006_u16.to_be_bytes()),
+            1002,
+            "protocol_error",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_offence_has_its_close_code_and_costs_nobody_else() {
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
+    let url = server.api_url.clone();
+    let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
+    bystander.say(json!({"type": "resume", "after": 0})).await;
+    for (what, bytes, code, reason) in offences() {
+        let mut wire = Wire::compressed(&url, &token("anna", Role::User)).await;
+        wire.raw(&bytes).await;
+        let (was_code, was_reason) = wire.closed().await;
+        assert_eq!(
+            (was_code, was_reason["reason"].as_str().unwrap()),
+            (code, reason),
+            "{what}"
+        );
+        assert_eq!(wire.next().await, Heard::End, "{what}");
+    }
+    // The same before anybody said who they are: nothing is told but the reason.
+    for (what, bytes, code, reason) in offences() {
+        let headers = [("sec-websocket-extensions", DEFLATE)];
+        let mut wire = Wire::open(&url, "/ws", &headers).await.unwrap();
+        wire.raw(&bytes).await;
+        let (was_code, was_reason) = wire.closed().await;
+        let is_message = matches!(reason, "filter_too_long" | "bad_messages");
+        let expected = if is_message {
+            (4401, "unauthorized")
+        } else {
+            (code, reason)
+        };
+        assert_eq!(
+            (was_code, was_reason["reason"].as_str().unwrap()),
+            expected,
+            "{what}"
+        );
+    }
+    publish(&grid.pool, &events_of("ben", 1)).await;
+    assert_eq!(bystander.message().await["seq"], 1);
+    drop(bystander);
+    until_empty(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_messages_is_ended() {
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
+    let url = server.api_url.clone();
+    // Whoever reads the answers gets further than who does not, and both are ended.
+    let mut reads = Wire::compressed(&url, &token("anna", Role::User)).await;
+    let mut answers = 0;
+    let (code, reason) = loop {
+        reads.say(json!({"type": "ping"})).await;
+        match reads.next().await {
+            Heard::Text(..) => answers += 1,
+            Heard::Close(code, reason) => break (code, reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        (code, reason),
+        (
+            4429,
+            json!({"reason": "too_many_messages", "retry_after_ms": 60_000})
+        )
+    );
+    assert!(answers >= 239, "{answers}");
+    let mut floods = Wire::compressed(&url, &token("anna", Role::User)).await;
+    floods.raw(&masked(PING, b"x").repeat(5_000)).await;
+    let (code, reason) = floods.closed().await;
+    let reason = reason["reason"].as_str().unwrap();
+    assert!(
+        [(4429, "too_many_messages"), (1008, "unanswered_messages")].contains(&(code, reason)),
+        "{code} {reason}"
+    );
+    until_empty(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_closes_is_answered_with_its_own_code() {
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
+    let token = token("anna", Role::User);
+    for (payload, code) in [
+        (&b""[..], 1000),
+        (b"\x03\xe8bye", 1000),
+        (b"\x03\xe9", 1001),
+        (b"\x0f\xa0own", 4000),
+    ] {
+        let mut wire = Wire::compressed(&server.api_url, &token).await;
+        wire.frame(CLOSE, payload).await;
+        assert_eq!(wire.closed().await, (code, json!({})));
+        assert_eq!(wire.next().await, Heard::End);
+    }
+    until_empty(&server).await;
+    let metrics = server.admin().get_text("/metrics").await;
+    assert!(metrics.contains("gridtokenx_websocket_errors_total 0"));
+}
+
+/// A small generator: a run is told by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    fn bytes(&mut self, length: u64) -> Vec<u8> {
+        (0..length).map(|_| self.roll(256) as u8).collect()
+    }
+}
+
+/// Something that a client might send.
+fn anything(dice: &mut Dice) -> Vec<u8> {
+    let deep = |open: &str, depth: usize| {
+        format!(r#"{{"type":"subscribe","meters":{}"#, open.repeat(depth)).into_bytes()
+    };
+    let long = 60_000 + dice.roll(10_000);
+    let message = match dice.roll(9) {
+        0 => deep("[", 20_000),
+        1 => deep("{\"a\":", 9_000),
+        2 => br#"{"type":"resume","after":99999999999999999999999999999}"#.to_vec(),
+        3 => br#"{"type":"auth","token":"eyJ.eyJ.x"}"#.to_vec(),
+        4 => br#"{"type":"subscribe","min_amount":{"$serde_json::private::Number":"1"}}"#.to_vec(),
+        5 => dice.bytes(200),
+        6 => vec![b'x'; long as usize],
+        7 => vec![0xc3; 30],
+        _ => br#"{"type":"unsubscribe"}"#.to_vec(),
+    };
+    match dice.roll(6) {
+        0 => dice.bytes(100),
+        1 => masked(dice.roll(256) as u8, &message),
+        2 => masked(TEXT_COMPRESSED, &deflated(&message)),
+        3 => {
+            let noise = dice.bytes(300);
+            masked(TEXT_COMPRESSED, &noise)
+        }
+        4 => {
+            // Cut off in the middle.
+            let mut frame = masked(TEXT, &message);
+            frame.truncate(dice.roll(frame.len() as u64) as usize);
+            frame
+        }
+        _ => masked(TEXT, &message),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_clients_send_the_service_lives_and_every_seat_is_free_again() {
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[("LOG_LEVEL", "warn")]).await;
+    let url = server.api_url.clone();
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
+    bystander.say(json!({"type": "resume", "after": 0})).await;
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let (url, mut dice) = (url.clone(), Dice(seed.wrapping_add(client)));
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    let mut wire = if dice.roll(3) == 0 {
+                        let headers = [("sec-websocket-extensions", DEFLATE)];
+                        Wire::open(&url, "/ws", &headers).await.unwrap()
+                    } else {
+                        Wire::compressed(&url, &token("anna", Role::User)).await
+                    };
+                    for _ in 0..1 + dice.roll(6) {
+                        let bytes = anything(&mut dice);
+                        wire.raw(&bytes).await;
+                    }
+                    // Most go without a word; some wait for theirs.
+                    match dice.roll(3) {
+                        0 => wire.hang_up().await,
+                        1 => wire.frame(CLOSE, b"").await,
+                        _ => drop(wire),
+                    }
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    publish(&grid.pool, &events_of("ben", 1)).await;
+    assert_eq!(bystander.message().await["seq"], 1);
+    drop(bystander);
+    until_empty(&server).await;
+    let log = server.log();
+    assert!(!log.contains("panic"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_each_hears_its_own_events_and_no_others() {
+    let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "120")]).await;
+    let url = grid.api_url();
+    const USERS: usize = 12;
+    const ROUNDS: usize = 60;
+    let mut listeners = Vec::new();
+    for user in 0..USERS {
+        // Two of each: one compressed, one not.
+        for is_compressed in [true, false] {
+            let subject = format!("user-{user}");
+            let token = token(&subject, Role::User);
+            let mut wire = if is_compressed {
+                Wire::compressed(&url, &token).await
+            } else {
+                let bearer = format!("Bearer {token}");
+                let mut wire = Wire::open(&url, "/ws", &[("authorization", &bearer)])
+                    .await
+                    .unwrap();
+                assert_eq!(wire.message().await["type"], "hello");
+                wire
+            };
+            wire.say(json!({"type": "resume", "after": 0})).await;
+            listeners.push(tokio::spawn(async move {
+                let mut heard = Vec::new();
+                while heard.len() < ROUNDS {
+                    let frame: Value = serde_json::from_str(&wire.text().await.0).unwrap();
+                    let messages = match frame {
+                        Value::Array(messages) => messages,
+                        message => vec![message],
+                    };
+                    for message in messages {
+                        assert_eq!(message["user_id"], subject, "{message}");
+                        heard.push(message["error_reason"].as_str().unwrap().to_owned());
+                    }
+                }
+                let expected: Vec<String> = (0..ROUNDS)
+                    .map(|round| format!("round {round} of {subject}"))
+                    .collect();
+                assert_eq!(heard, expected);
+            }));
+        }
+    }
+    for round in 0..ROUNDS {
+        let mut events: Vec<Event> = (0..USERS)
+            .map(|user| {
+                let subject = format!("user-{user}");
+                event_of(
+                    &subject,
+                    EventType::MintFailed,
+                    &format!("round {round} of {subject}"),
+                )
+            })
+            .collect();
+        events.push(Event::new(
+            EventType::BatchMintingCompleted,
+            &EventFields::default(),
+        ));
+        publish(&grid.pool, &events).await;
+    }
+    for listener in listeners {
+        listener.await.unwrap();
+    }
+    until_numbered(&grid.pool, (ROUNDS * (USERS + 1)) as i64).await;
+}
