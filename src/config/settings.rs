@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches};
 
 use super::{
-    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig,
+    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig, FeedConfig,
     HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig,
     TokenizationConfig, WebsocketConfig,
 };
@@ -30,6 +30,8 @@ pub struct Config {
     pub blockchain: BlockchainConfig,
     #[command(flatten)]
     pub websocket: WebsocketConfig,
+    #[command(flatten)]
+    pub feed: FeedConfig,
     #[command(flatten)]
     pub database: DatabaseConfig,
     #[command(flatten)]

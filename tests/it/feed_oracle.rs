@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use gridtokenx::feed::retention::Retention;
 use gridtokenx::feed::sequencer;
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{self, Topic, Wake};
@@ -156,6 +157,7 @@ async fn two_sequencers_at_once_leave_no_gap_and_number_nothing_twice() {
         tokio::spawn(sequencer::run(
             grid.pool.clone(),
             wake.clone(),
+            Retention::new(Duration::from_secs(30 * 86_400)),
             stop.clone(),
         ));
     }
