@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches};
 
 use super::{
-    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig, FeedConfig,
-    HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig,
-    TokenizationConfig, WebsocketConfig,
+    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig,
+    FeedConfig, HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig,
+    SolanaConfig, TokenizationConfig, WebsocketConfig,
 };
 
 /// A reading that is retried for longer would outlive the alerts that watch it.

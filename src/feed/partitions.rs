@@ -161,7 +161,9 @@ pub(super) async fn cut(
             let name = self::name(from);
             execute(
                 transaction,
-                format!("CREATE TABLE {name} PARTITION OF events FOR VALUES FROM ({from}) TO ({to})"),
+                format!(
+                    "CREATE TABLE {name} PARTITION OF events FOR VALUES FROM ({from}) TO ({to})"
+                ),
             )
             .await?;
         }
@@ -181,12 +183,7 @@ fn name(from: i64) -> String {
     format!("events_from_{from}")
 }
 
-async fn attach(
-    connection: &mut PgConnection,
-    name: &str,
-    from: i64,
-    to: i64,
-) -> sqlx::Result<()> {
+async fn attach(connection: &mut PgConnection, name: &str, from: i64, to: i64) -> sqlx::Result<()> {
     execute(
         connection,
         format!("ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"),

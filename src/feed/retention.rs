@@ -88,10 +88,7 @@ pub async fn tend(pool: &PgPool, retention: Retention) -> sqlx::Result<Tended> {
 }
 
 /// The oldest partition and the newest number, when that partition is not the one that takes the next number.
-async fn oldest(
-    connection: &mut PgConnection,
-    last_seq: Seq,
-) -> sqlx::Result<Option<Partition>> {
+async fn oldest(connection: &mut PgConnection, last_seq: Seq) -> sqlx::Result<Option<Partition>> {
     let partitions = partitions::attached(connection).await?;
     Ok(partitions
         .into_iter()
@@ -161,9 +158,8 @@ async fn cut_newest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
     {
         return Ok(false);
     }
-    let width = partitions::width(
-        partitions::pace(&mut connection, last_seq, retention.span()).await?,
-    );
+    let width =
+        partitions::width(partitions::pace(&mut connection, last_seq, retention.span()).await?);
     drop(connection);
     let mut transaction = pool.begin_with(BEGIN).await?;
     let last_seq = fence(&mut transaction).await?;
@@ -175,7 +171,11 @@ async fn cut_newest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
     partitions::cut(&mut transaction, &newest, at, width).await?;
     crate::failpoint!("feed.cut");
     transaction.commit().await?;
-    tracing::info!(from = newest.from, to = at, "a partition of events ends with its time");
+    tracing::info!(
+        from = newest.from,
+        to = at,
+        "a partition of events ends with its time"
+    );
     Ok(true)
 }
 

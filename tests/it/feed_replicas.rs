@@ -125,5 +125,9 @@ async fn a_process_whose_listening_connection_went_deaf_finds_events_by_polling(
     proxy.deafen_listeners();
     publish(&grid.pool, &events_of("anna", 1)).await;
     assert_eq!(ears.seq().await, 2);
-    assert_eq!(proxy.listening(), 1, "heard before the connection was replaced");
+    assert_eq!(
+        proxy.listening(),
+        1,
+        "heard before the connection was replaced"
+    );
 }

@@ -1,5 +1,6 @@
 //! Events are kept for as long as was promised and no longer, and whoever asks for older ones is told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gridtokenx::feed::retention::{Retention, Tended, tend};
@@ -260,41 +261,44 @@ async fn a_reader_that_hangs_holds_up_nobody_but_the_dropping() {
 async fn who_reads_while_it_is_dropped_gets_each_event_or_is_told_of_the_gap() {
     let grid = grid_that_keeps().await;
     let admin = grid.admin();
-    let pool = grid.pool.clone();
-    // Thirty partitions of fifty events, all but the last five of them too old by now and by.
-    let writer = tokio::spawn(async move {
+    let is_done = AtomicBool::new(false);
+    // Thirty partitions of fifty events, all but the last five of them too old by and by.
+    let write = async {
         for number in 1..=30i64 {
-            publish_numbered(&pool, 50).await;
-            age(&pool, number * 50, 2).await;
-            round_or_wait(&pool).await;
-            age(&pool, (number - 5) * 50, 40).await;
-            round_or_wait(&pool).await;
+            publish_numbered(&grid.pool, 50).await;
+            age(&grid.pool, number * 50, 2).await;
+            round_or_wait(&grid.pool).await;
+            age(&grid.pool, (number - 5) * 50, 40).await;
+            round_or_wait(&grid.pool).await;
         }
-    });
+        is_done.store(true, Ordering::SeqCst);
+    };
     let (mut cursor, mut seen, mut missed) = (0, 0, 0);
-    loop {
-        let done = writer.is_finished();
-        let page = admin
-            .get(&format!("/api/events?after={cursor}&limit=7"))
-            .await
-            .ok();
-        if let Some(gap) = page.get("gap") {
-            assert_eq!(gap["from"], cursor + 1, "{page}");
-            let to = gap["to"].as_i64().unwrap();
-            missed += to - cursor;
-            cursor = to;
+    let read = async {
+        loop {
+            let done = is_done.load(Ordering::SeqCst);
+            let page = admin
+                .get(&format!("/api/events?after={cursor}&limit=7"))
+                .await
+                .ok();
+            if let Some(gap) = page.get("gap") {
+                assert_eq!(gap["from"], cursor + 1, "{page}");
+                let to = gap["to"].as_i64().unwrap();
+                missed += to - cursor;
+                cursor = to;
+            }
+            let events = page["events"].as_array().unwrap();
+            for event in events {
+                cursor += 1;
+                seen += 1;
+                assert_eq!(event["seq"], cursor, "{page}");
+            }
+            if events.is_empty() && done {
+                break;
+            }
         }
-        let events = page["events"].as_array().unwrap();
-        for event in events {
-            cursor += 1;
-            seen += 1;
-            assert_eq!(event["seq"], cursor, "{page}");
-        }
-        if events.is_empty() && done {
-            break;
-        }
-    }
-    writer.await.unwrap();
+    };
+    tokio::join!(write, read);
     assert_eq!((cursor, seen + missed), (1_500, 1_500));
     assert!(seen >= 250, "{seen} seen");
     assert!(oldest_seq(&grid.pool).await > 1_000);
@@ -400,6 +404,14 @@ async fn room_is_made_ahead_of_the_numbers() {
     let there = partitions(&grid.pool).await;
     for pair in there.windows(2) {
         let end = pair[0].split(" TO ").nth(1);
-        assert_eq!(pair[1].split(" TO ").next().map(|from| from.replace("FOR VALUES FROM ", "")).as_deref(), end, "{there:?}");
+        assert_eq!(
+            pair[1]
+                .split(" TO ")
+                .next()
+                .map(|from| from.replace("FOR VALUES FROM ", ""))
+                .as_deref(),
+            end,
+            "{there:?}"
+        );
     }
 }

@@ -82,7 +82,9 @@ impl DatabaseProxy {
     /// Runs so far of statements with this text.
     pub fn runs_of(&self, text: &str) -> usize {
         let runs = self.shared.runs();
-        let found = runs.iter().filter(|(statement, _)| statement.contains(text));
+        let found = runs
+            .iter()
+            .filter(|(statement, _)| statement.contains(text));
         found.map(|(_, runs)| runs).sum()
     }
 
