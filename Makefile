@@ -5,7 +5,7 @@ BUILD := cargo build --locked --features localnet
 TEST := cargo test --locked --features localnet,failpoints
 
 .DEFAULT_GOAL := help
-.PHONY: help run test token audit listen lint coverage check-dashboards
+.PHONY: help run test token audit listen lint coverage check-dashboards bench-feed
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -30,6 +30,9 @@ lint: ## Checks format and style
 
 check-dashboards: ## Checks dashboards and alert rules with a real Prometheus; ARGS="--static" without a running system
 	@DATABASE_URL= scripts/ensure-postgres && $(BUILD) && exec dashboards/check $(ARGS)
+
+bench-feed: ## Measures the event feed beside other servers; ARGS="--connections N --seconds N --soak-seconds N", PROFILE=release
+	@DATABASE_URL= scripts/ensure-postgres && cargo bench --locked --features localnet --profile $(or $(PROFILE),dev) --bench feed -- $(ARGS)
 
 coverage: ## Measures how much of the code the tests run (needs cargo-tarpaulin)
 	@DATABASE_URL= scripts/ensure-postgres && scripts/coverage $(ARGS)

@@ -85,6 +85,35 @@ EVENTS = row(
     )),
 )
 
+LOG = row(
+    "Event log",
+    (12, graph(
+        "Oldest event that is kept",
+        "Its age. It stays near FEED_RETENTION_DAYS once the feed is that old, plus three per cent, or what a busy partition holds; what rises on is not dropped.",
+        [(shared("gridtokenx_feed_oldest_event_age_seconds"), "oldest")],
+        unit="s",
+        links=[to("database", "Database")],
+    )),
+    (12, graph(
+        "Events kept",
+        "Numbers from the oldest that is kept to the newest (from the database).",
+        [(f'{shared("gridtokenx_feed_last_seq")} - {shared("gridtokenx_feed_oldest_seq")} + 1', "events")],
+        unit="short",
+        links=[to("database", "Database")],
+    )),
+    (12, graph(
+        "Partitions",
+        "Of the event log, those that stand ready included: some thirty on a quiet feed, some hundreds on one of a thousand events a second. And those that were dropped for age within an hour.",
+        [
+            (shared("gridtokenx_feed_partitions"), "there"),
+            (f'sum (increase({each("gridtokenx_feed_partitions_dropped_total")}[1h]))', "dropped"),
+        ],
+        unit="short",
+        decimals=0,
+        links=[to("database", "Database")],
+    )),
+)
+
 CLIENTS = row(
     "Listeners",
     (12, graph(
@@ -120,4 +149,4 @@ CLIENTS = row(
     )),
 )
 
-BOARD = board("feed", "Feed", "The event feed: is it on time, who listens, who is cut off.", [SYMPTOM, EVENTS, CLIENTS])
+BOARD = board("feed", "Feed", "The event feed: is it on time, who listens, who is cut off.", [SYMPTOM, EVENTS, LOG, CLIENTS])

@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use super::operations::{Operations, Parts};
 use crate::admin::{Backlog, Runway};
+use crate::feed::LogSize;
 use crate::telemetry::names;
 
 /// A scrape never waits longer for the database; Prometheus gives up after ten seconds.
@@ -63,13 +64,15 @@ impl Figures {
         let reading = async {
             let backlog = Backlog::read(&state.pool).await?;
             let runway = Runway::read(&state.pool, state.purse.view()).await?;
-            Ok::<_, sqlx::Error>((backlog, runway))
+            let log = LogSize::read(&state.pool).await?;
+            Ok::<_, sqlx::Error>((backlog, runway, log))
         };
         let read = tokio::time::timeout(READ_LIMIT, reading).await;
         *asked = Some(Instant::now());
         match read {
-            Ok(Ok((backlog, runway))) => {
+            Ok(Ok((backlog, runway, log))) => {
                 show(&backlog, Utc::now());
+                show_log(&log, Utc::now());
                 show_runway(runway.as_ref());
                 gauge!(names::DATABASE_FIGURES_STALE).set(0.0);
             }
@@ -97,12 +100,24 @@ fn show_runway(runway: Option<&Runway>) {
     }
 }
 
+/// Counts are far below 2^53, so they are exact as floats; amounts of money are never shown here.
+fn count(name: &'static str, count: i64) {
+    gauge!(name).set(count as f64);
+}
+
+fn seconds_since(moment: Option<DateTime<Utc>>, now: DateTime<Utc>) -> f64 {
+    moment.map_or(0.0, |moment| (now - moment).as_seconds_f64().max(0.0))
+}
+
+fn show_log(log: &LogSize, now: DateTime<Utc>) {
+    count(names::FEED_OLDEST_SEQ, log.oldest_seq);
+    count(names::FEED_PARTITIONS, log.partitions);
+    gauge!(names::FEED_OLDEST_AGE_SECONDS).set(seconds_since(log.oldest_at, now));
+}
+
 fn show(backlog: &Backlog, now: DateTime<Utc>) {
-    // Counts are far below 2^53, so they are exact as floats; amounts of money are never shown here.
-    let count = |name: &'static str, count: i64| gauge!(name).set(count as f64);
     let age = |name: &'static str, since: Option<DateTime<Utc>>| {
-        let seconds = since.map_or(0.0, |since| (now - since).as_seconds_f64().max(0.0));
-        gauge!(name).set(seconds);
+        gauge!(name).set(seconds_since(since, now));
     };
     let unminted = &backlog.unminted;
     count(names::UNMINTED_READINGS, unminted.count());

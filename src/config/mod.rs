@@ -39,6 +39,6 @@ pub use error::ConfigError;
 pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
 pub use role::ProcessRole;
 pub use secret::Secret;
-pub use service::{HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
+pub use service::{FeedConfig, HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
 pub use settings::Config;
 pub use tokenization::TokenizationConfig;

@@ -77,6 +77,19 @@ pub struct WebsocketConfig {
     pub compression_enabled: bool,
 }
 
+/// The event log behind the feed.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Feed", mut_args(common))]
+pub struct FeedConfig {
+    /// How long events can be read again in days, then they are dropped: a whole number from 1 to 3650
+    #[arg(id = "FEED_RETENTION_DAYS", env, long = "feed-retention-days", default_value = "30", value_parser = whole(1..=3650u64).map(days))]
+    pub retention: Duration,
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 60 * 60)
+}
+
 /// Logs and traces.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs and traces", mut_args(common))]

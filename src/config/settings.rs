@@ -7,8 +7,8 @@ use clap::{Args, Command, FromArgMatches};
 
 use super::{
     AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig,
-    HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig, SolanaConfig,
-    TokenizationConfig, WebsocketConfig,
+    FeedConfig, HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig,
+    SolanaConfig, TokenizationConfig, WebsocketConfig,
 };
 
 /// A reading that is retried for longer would outlive the alerts that watch it.
@@ -30,6 +30,8 @@ pub struct Config {
     pub blockchain: BlockchainConfig,
     #[command(flatten)]
     pub websocket: WebsocketConfig,
+    #[command(flatten)]
+    pub feed: FeedConfig,
     #[command(flatten)]
     pub database: DatabaseConfig,
     #[command(flatten)]

@@ -40,6 +40,30 @@ impl EventsPage {
     }
 }
 
+/// How much the log holds, for metrics.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct LogSize {
+    /// Lowest number that is still kept.
+    pub oldest_seq: i64,
+    /// When that number was given; `None` when no event is kept.
+    pub oldest_at: Option<DateTime<Utc>>,
+    /// Those that stand ready included.
+    pub partitions: i64,
+}
+
+impl LogSize {
+    pub async fn read(pool: &PgPool) -> sqlx::Result<LogSize> {
+        sqlx::query_as(
+            "SELECT oldest_seq,
+                    (SELECT sequenced_at FROM events WHERE seq >= oldest_seq ORDER BY seq LIMIT 1) AS oldest_at,
+                    (SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::REGCLASS) AS partitions
+             FROM feed_head",
+        )
+        .fetch_one(pool)
+        .await
+    }
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     last_seq: i64,
@@ -149,6 +173,9 @@ mod tests {
         assert_eq!(gap(99, 150, 100), None);
         assert_eq!(gap(98, 150, 100), Some((99, 99)));
         assert_eq!(gap(0, 150, 100), Some((1, 99)));
+        // Everything dropped.
+        assert_eq!(gap(150, 150, 151), None);
+        assert_eq!(gap(149, 150, 151), Some((150, 150)));
         // The end of the numbers does not overflow.
         assert_eq!(gap(i64::MAX, 10, 1), Some((11, i64::MAX)));
     }

@@ -16,6 +16,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `sequencer`, `partitions` | numbers committed events; makes room for the numbers ahead |
+//! | `retention` | drops what is too old |
 //! | `event`, `viewer` | a numbered event, and who may see it |
 //! | `log` | pages of numbered events |
 //! | `hub`, `follower` | one reader per process, many listeners; one listener's way through log and hub |
@@ -37,6 +38,7 @@ mod hub;
 pub mod log;
 mod partitions;
 mod protocol;
+pub mod retention;
 pub mod sequencer;
 mod speaker;
 pub mod tickets;
@@ -48,6 +50,6 @@ pub use ending::CloseReason;
 pub use event::{FeedEvent, Seq};
 pub use follower::{Follower, Step};
 pub use hub::{Hub, Seat, StreamKind};
-pub use log::{EventsPage, Gap};
+pub use log::{EventsPage, Gap, LogSize};
 pub use protocol::{ClientMessage, ProtocolError};
 pub use viewer::Viewer;

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
-use super::partitions::{self, PartitionNumber};
+use super::partitions;
+use super::retention::Retention;
 use crate::outbox::{self, Topic, Wake};
 
 /// Events numbered in one transaction: bounds how long its readers wait for the first of them.
@@ -30,13 +31,16 @@ SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '10s'";
 
 /// Numbers events until `held` is cancelled.
-pub async fn run(pool: PgPool, wake: Wake, held: CancellationToken) {
+pub async fn run(pool: PgPool, wake: Wake, retention: Retention, held: CancellationToken) {
     let mut woken = wake.outbox();
-    let mut room_made_from = None;
+    let mut room = Room {
+        until: None,
+        span: retention.span(),
+    };
     loop {
         // Seen before looking: whatever commits from here on wakes us again.
         woken.borrow_and_update();
-        if let Err(error) = drain(&pool, &held, &mut room_made_from).await {
+        if let Err(error) = drain(&pool, &held, &mut room).await {
             tracing::warn!(%error, "events could not be numbered; trying again");
             tokio::select! {
                 () = held.cancelled() => return,
@@ -70,22 +74,18 @@ async fn wait_for_work(
 }
 
 /// Moves batches until nothing is left.
-async fn drain(
-    pool: &PgPool,
-    held: &CancellationToken,
-    room_made_from: &mut Option<PartitionNumber>,
-) -> sqlx::Result<()> {
-    if room_made_from.is_none() {
+async fn drain(pool: &PgPool, held: &CancellationToken, room: &mut Room) -> sqlx::Result<()> {
+    if room.until.is_none() {
         let last_seq: i64 = sqlx::query_scalar("SELECT last_seq FROM feed_head")
             .fetch_one(pool)
             .await?;
-        make_room(pool, Seq::from_stored(last_seq), room_made_from).await?;
+        room.make(pool, Seq::from_stored(last_seq)).await?;
     }
     while !held.is_cancelled() {
         let Some(moved) = move_committed(pool).await? else {
             return Ok(());
         };
-        make_room(pool, moved.last_seq, room_made_from).await?;
+        room.make(pool, moved.last_seq).await?;
         if moved.events < EVENTS_AT_ONCE {
             return Ok(());
         }
@@ -93,17 +93,24 @@ async fn drain(
     Ok(())
 }
 
-async fn make_room(
-    pool: &PgPool,
-    last_seq: Seq,
-    room_made_from: &mut Option<PartitionNumber>,
-) -> sqlx::Result<()> {
-    let current = PartitionNumber::of(last_seq);
-    if *room_made_from != Some(current) {
-        partitions::make_ahead(pool, current).await?;
-        *room_made_from = Some(current);
+/// Partitions for the numbers ahead.
+struct Room {
+    /// The first number without a partition; `None` before it was looked for.
+    until: Option<Seq>,
+    /// What one partition is meant for.
+    span: Duration,
+}
+
+impl Room {
+    async fn make(&mut self, pool: &PgPool, last_seq: Seq) -> sqlx::Result<()> {
+        if self
+            .until
+            .is_none_or(|until| partitions::is_short_of_room(last_seq, until))
+        {
+            self.until = Some(partitions::make_ahead(pool, last_seq, self.span).await?);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn has_committed_events(pool: &PgPool) -> sqlx::Result<bool> {

@@ -66,6 +66,10 @@ pub const WEBSOCKET_CONNECTIONS: &str = "gridtokenx_websocket_connections_total"
 pub const WEBSOCKET_ERRORS: &str = "gridtokenx_websocket_errors_total";
 pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "gridtokenx_outbox_oldest_event_age_seconds";
 pub const FEED_LAST_SEQ: &str = "gridtokenx_feed_last_seq";
+pub const FEED_OLDEST_SEQ: &str = "gridtokenx_feed_oldest_seq";
+pub const FEED_OLDEST_AGE_SECONDS: &str = "gridtokenx_feed_oldest_event_age_seconds";
+pub const FEED_PARTITIONS: &str = "gridtokenx_feed_partitions";
+pub const FEED_PARTITIONS_DROPPED: &str = "gridtokenx_feed_partitions_dropped_total";
 pub const FEED_DELIVERY_SECONDS: &str = "gridtokenx_feed_delivery_seconds";
 // HTTP and process
 pub const HTTP_REQUESTS: &str = "gridtokenx_http_requests_total";
@@ -188,6 +192,10 @@ pub const ALL: &[Metric] = &[
     plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),
     plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
     plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
+    plain(FEED_OLDEST_SEQ, Gauge, "Lowest event number that is still kept (from the database)."),
+    plain(FEED_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that is still kept; 0 when none is (from the database)."),
+    plain(FEED_PARTITIONS, Gauge, "Partitions of the event log, those that stand ready included (from the database)."),
+    plain(FEED_PARTITIONS_DROPPED, Counter, "Partitions of the event log that this process dropped, all their events being older than FEED_RETENTION_DAYS."),
     plain(FEED_DELIVERY_SECONDS, Histogram, "Seconds from the writing of an event until this process handed it to its listeners."),
     labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status; probes and scrapes are left out."),
     plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head; probes and scrapes are left out."),

@@ -246,50 +246,6 @@ async fn users_see_their_own_and_admins_everything() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn room_is_made_ahead_of_the_numbers() {
-    let grid = Grid::without_service(&[]).await;
-    let server = grid.spawn(&[]).await;
-    eventually("room is made", async || {
-        let made: bool = sqlx::query_scalar("SELECT to_regclass('events_2') IS NOT NULL")
-            .fetch_one(&grid.pool)
-            .await
-            .ok()?;
-        made.then_some(())
-    })
-    .await;
-    drop(server);
-    sqlx::query("UPDATE feed_head SET last_seq = 2999990")
-        .execute(&grid.pool)
-        .await
-        .unwrap();
-    let server = grid.spawn(&[]).await;
-    publish(&grid.pool, &events_of("anna", 20)).await;
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 2_999_990).await;
-    for seq in 2_999_991..=3_000_010 {
-        assert_eq!(ears.seq().await, seq);
-    }
-    eventually("there is room for two million more", async || {
-        let partitions: Vec<String> = sqlx::query_scalar(
-            "SELECT inhrelid::regclass::TEXT FROM pg_inherits
-             WHERE inhparent = 'events'::regclass ORDER BY 1",
-        )
-        .fetch_all(&grid.pool)
-        .await
-        .unwrap();
-        let expected = (0..=5).map(|number| format!("events_{number}"));
-        partitions.into_iter().eq(expected).then_some(())
-    })
-    .await;
-    // Attached ones have the indexes of the first.
-    let indexes: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pg_indexes WHERE tablename = 'events_3'")
-            .fetch_one(&grid.pool)
-            .await
-            .unwrap();
-    assert_eq!(indexes, 2);
-}
-
 /// Reads server-sent events until the text holds `end`; `None` when the stream ended before.
 async fn read_until(response: &mut reqwest::Response, end: &str) -> Option<String> {
     let mut text = String::new();

@@ -18,7 +18,7 @@ use crate::chain::MintSigner;
 use crate::commands::tokens;
 use crate::config::Config;
 use crate::domain::BaseUnits;
-use crate::feed;
+use crate::feed::{self, retention::Retention};
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Watch};
@@ -72,7 +72,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     );
     init_settings(&config, &pool).await?;
 
-    hold_sequencer(&database, &wake, &background, &stops.last);
+    hold_sequencer(&config, &database, &wake, &background, &stops.last);
     let chain = ChainSide::new(
         solana.endpoints.clone(),
         solana.accounts(config.tokenization.decimals),
@@ -281,17 +281,27 @@ async fn init_settings(config: &Config, pool: &sqlx::PgPool) -> Result<(), Start
 }
 
 fn hold_sequencer(
+    config: &Config,
     database: &database::Database,
     wake: &Wake,
     background: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let (pool, wake) = (database.pool.clone(), wake.clone());
+    let retention = Retention::new(config.feed.retention);
     background.spawn(holder::hold(
         database.options.clone(),
         HolderLock::Sequencer,
         stop.clone(),
-        move |held| feed::sequencer::run(pool.clone(), wake.clone(), held),
+        move |held| {
+            let numbering =
+                feed::sequencer::run(pool.clone(), wake.clone(), retention, held.clone());
+            // Whoever numbers also drops what is too old.
+            let dropping = feed::retention::run(pool.clone(), retention, held);
+            async move {
+                tokio::join!(numbering, dropping);
+            }
+        },
     ));
 }
 

@@ -1,4 +1,5 @@
-//! A proxy between service and Postgres that can take the answer to one COMMIT away, as a network does.
+//! A proxy between service and Postgres that can take the answer to one COMMIT away, as a network does, and counts the
+//! statements that pass.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +34,8 @@ struct Plan {
 struct Shared {
     plan: Mutex<Option<Plan>>,
     cuts: AtomicUsize,
+    /// How often each prepared statement was run.
+    runs: Mutex<HashMap<String, usize>>,
 }
 
 /// A proxy of its own for one test; dropped, it breaks all connections.
@@ -56,6 +59,7 @@ impl DatabaseProxy {
         let shared = Arc::new(Shared {
             plan: Mutex::new(None),
             cuts: AtomicUsize::new(0),
+            runs: Mutex::new(HashMap::new()),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, target, Arc::clone(&shared)));
@@ -75,6 +79,15 @@ impl DatabaseProxy {
         });
     }
 
+    /// Runs so far of statements with this text.
+    pub fn runs_of(&self, text: &str) -> usize {
+        let runs = self.shared.runs();
+        let found = runs
+            .iter()
+            .filter(|(statement, _)| statement.contains(text));
+        found.map(|(_, runs)| runs).sum()
+    }
+
     /// COMMITs that were cut.
     pub fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
@@ -84,6 +97,10 @@ impl DatabaseProxy {
 impl Shared {
     fn plan(&self) -> std::sync::MutexGuard<'_, Option<Plan>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a transaction that ran these statements is cut at its COMMIT.
@@ -172,7 +189,10 @@ async fn forward_until_cut(
             }
             b'B' => {
                 let name = texts.nth(1).unwrap_or_default();
-                ran.extend(prepared.get(&name).cloned());
+                if let Some(statement) = prepared.get(&name) {
+                    *shared.runs().entry(statement.clone()).or_default() += 1;
+                    ran.push(statement.clone());
+                }
             }
             b'Q' => {
                 let statement = texts.next().unwrap_or_default();

@@ -61,6 +61,29 @@ impl Ears {
         }
     }
 
+    /// Connects as a user and goes on as the message says; `None` when the process is gone, or goes meanwhile.
+    pub async fn try_resumed(api_url: &str, subject: &str, resume: &Value) -> Option<Ears> {
+        let url = format!("{}/ws", api_url.replacen("http", "ws", 1));
+        let mut request = url.into_client_request().unwrap();
+        let bearer = format!("Bearer {}", token(subject, Role::User));
+        let bearer = HeaderValue::from_str(&bearer).unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        let (socket, _) = connect_async(request).await.ok()?;
+        let mut ears = Ears {
+            socket,
+            messages: VecDeque::new(),
+            frames: Vec::new(),
+        };
+        match ears.next_in_time().await {
+            Next::Message(hello) if hello["type"] == "hello" => {}
+            Next::Message(other) => panic!("{other}"),
+            Next::Closed(_) => return None,
+        }
+        let text = Message::text(resume.to_string());
+        ears.socket.send(text).await.ok()?;
+        Some(ears)
+    }
+
     pub async fn with_token(api_url: &str, token: &str) -> Ears {
         let bearer = format!("Bearer {token}");
         Ears::connect(api_url, &[("authorization", &bearer)])

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::client::Api;
 use super::localnet::TempDir;
-use super::wait::eventually;
+use super::wait::{LIMIT, eventually};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx");
 
@@ -71,6 +71,29 @@ impl Server {
         }
     }
 
+    /// Starts it and waits until it ends by itself, which may be before it serves.
+    pub async fn run_to_its_end(
+        environment: impl IntoIterator<Item = (&'static str, String)>,
+        more: &[(&str, &str)],
+    ) -> ExitStatus {
+        let mut child = Command::new(PROGRAM)
+            .arg("serve")
+            .env_clear()
+            .env("LOG_LEVEL", "off")
+            .envs(environment)
+            .envs(more.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .expect("gridtokenx starts");
+        tokio::time::timeout(LIMIT, child.wait())
+            .await
+            .expect("the service ends")
+            .unwrap()
+    }
+
     pub fn user(&self, subject: &str) -> Api {
         Api::new(&self.api_url, subject, Role::User)
     }
@@ -94,6 +117,10 @@ impl Server {
         if let Some(pid) = self.child.id() {
             kill(Pid::from_raw(pid as i32), signal).unwrap();
         }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Ends it without any warning.

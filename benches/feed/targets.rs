@@ -1,0 +1,447 @@
+//! What is measured: the service, a bare server on the library that axum's WebSockets are made of, and nchan.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::{SinkExt, StreamExt};
+use gridtokenx::api::{Authenticator, TokenKeys};
+use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
+use gridtokenx::meters::Role;
+use gridtokenx::outbox::{self, Event, EventFields, EventType, Topic};
+use sqlx::PgPool;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use crate::Options;
+use crate::client::{Call, MARK, Scores};
+use crate::process;
+
+const SECRET: &str = "a secret of the benchmark, longer than 32 bytes";
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Whom an event is for, and who listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Owner(usize),
+    /// Admins get what is for everyone.
+    Everyone,
+}
+
+impl Who {
+    fn name(self) -> String {
+        match self {
+            Who::Owner(index) => format!("owner-{index}"),
+            Who::Everyone => "everyone".to_owned(),
+        }
+    }
+}
+
+/// One server that is measured. Dropped, its processes are killed.
+pub struct Target {
+    pub name: String,
+    pub address: SocketAddr,
+    /// The process whose memory and time count.
+    pub pid: u32,
+    pub deflate: bool,
+    kind: Kind,
+    _children: Vec<Child>,
+}
+
+enum Kind {
+    Service {
+        pool: PgPool,
+        tokens: Box<Authenticator>,
+        _files: TempDir,
+    },
+    Bare(ChildStdin),
+    Nchan {
+        publisher: TcpStream,
+        _files: TempDir,
+    },
+}
+
+impl Target {
+    /// How somebody listens there.
+    pub fn call(&self, who: Who) -> Result<Call> {
+        let (path, token) = match &self.kind {
+            Kind::Service { tokens, .. } => {
+                let role = match who {
+                    Who::Owner(_) => Role::User,
+                    Who::Everyone => Role::Admin,
+                };
+                let day = Duration::from_secs(86_400);
+                (
+                    "/ws".to_owned(),
+                    Some(tokens.issue(&who.name(), role, day)?),
+                )
+            }
+            Kind::Bare(_) => (format!("/{}", who.name()), None),
+            Kind::Nchan { .. } => (format!("/sub/{}", who.name()), None),
+        };
+        let is_service = token.is_some();
+        Ok(Call {
+            address: self.address,
+            path,
+            token,
+            deflate: self.deflate,
+            first_message: is_service.then_some(r#"{"type":"subscribe"}"#),
+            is_greeted: is_service,
+            sleeps_secs: None,
+        })
+    }
+
+    /// Sends events in one go: one transaction, one write.
+    pub async fn publish(
+        &mut self,
+        events: &[(Who, usize)],
+        padding: usize,
+        scores: &Scores,
+    ) -> Result<()> {
+        let sent = || events.iter().for_each(|(_, number)| scores.sent(*number));
+        let documents: Vec<Event> = events
+            .iter()
+            .map(|(who, number)| event(*who, *number, padding))
+            .collect();
+        match &mut self.kind {
+            Kind::Service { pool, .. } => {
+                let mut transaction = pool.begin().await?;
+                outbox::publish(&mut transaction, &documents).await?;
+                outbox::notify(&mut transaction, Topic::Outbox).await?;
+                sent();
+                transaction.commit().await?;
+            }
+            Kind::Bare(stdin) => {
+                let mut lines = String::new();
+                for ((who, _), document) in events.iter().zip(&documents) {
+                    lines.push_str(&format!("{}\t{}\n", who.name(), document.body()));
+                }
+                sent();
+                stdin.write_all(lines.as_bytes()).await?;
+            }
+            Kind::Nchan { publisher, .. } => {
+                let mut requests = String::new();
+                for ((who, _), document) in events.iter().zip(&documents) {
+                    let (name, body) = (who.name(), document.body());
+                    requests.push_str(&format!(
+                        "POST /pub/{name} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    ));
+                }
+                sent();
+                publisher.write_all(requests.as_bytes()).await?;
+                // Its answers are read and not looked at.
+                let mut answers = [0; 16 * 1024];
+                while publisher.try_read(&mut answers).is_ok_and(|read| read > 0) {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As long as a `TokensMinted`, whoever sends it.
+fn event(who: Who, number: usize, padding: usize) -> Event {
+    let fields = EventFields {
+        user_id: match who {
+            Who::Owner(_) => Some(who.name()),
+            Who::Everyone => None,
+        },
+        wallet_address: Some("7xKXtg2CW87d97TXJSDpbD5jBkheTqA83TZRuJosgAsU".to_owned()),
+        meter_id: Some(format!("meter-of-{}", who.name())),
+        reading_id: Some(uuid::Uuid::now_v7()),
+        kwh_amount: Some("1.25".to_owned()),
+        error_reason: Some(format!("{MARK}{number} {}", "x".repeat(padding))),
+        ..EventFields::default()
+    };
+    Event::new(EventType::MintFailed, &fields)
+}
+
+/// A Postgres and a chain for the services, gone with this process.
+pub struct Ground {
+    cluster: PostgresCluster,
+    rpc_url: String,
+    _chain: Child,
+}
+
+impl Ground {
+    pub async fn lay() -> Result<Ground> {
+        // With fsync, as a service runs.
+        let cluster = PostgresCluster::start(PostgresOptions {
+            fsync: true,
+            ..PostgresOptions::ephemeral()
+        })
+        .await?;
+        let mut chain = Command::new(env!("CARGO_BIN_EXE_gridtokenx-localnet"))
+            .args(["--rpc-addr", "127.0.0.1:0", "--ephemeral"])
+            .env("LOCALNET_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()?;
+        let mut lines = BufReader::new(chain.stdout.take().context("no output")?).lines();
+        let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await??;
+        let line = line.context("the local chain did not start")?;
+        let rpc_url = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("rpc="))
+            .context("the local chain told no address")?
+            .to_owned();
+        Ok(Ground {
+            cluster,
+            rpc_url,
+            _chain: chain,
+        })
+    }
+
+    /// A service on a database of its own.
+    pub async fn service(&self, options: &Options, deflate: bool) -> Result<Target> {
+        let name = format!("bench_{}", uuid::Uuid::now_v7().simple());
+        let database_url = self.cluster.create_database(&name).await?;
+        let files = TempDir::new()?;
+        let ready = files.0.join("address");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gridtokenx"))
+            .arg("serve")
+            .arg("--ready-file")
+            .arg(&ready)
+            .env_clear()
+            .env("LOG_LEVEL", "error")
+            .env("DATABASE_URL", &database_url)
+            .env("SOLANA_RPC_URL", &self.rpc_url)
+            .env("HTTP_ADDR", "127.0.0.1:0")
+            .env("JWT_SECRET", SECRET)
+            .env("API_RATE_LIMIT", "10000000")
+            .env("GRIDTOKENX_DATA_DIR", &files.0)
+            .env(
+                "WEBSOCKET_MAX_CONNECTIONS",
+                (options.connections + 500).to_string(),
+            )
+            .env("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")
+            // Small, so that slow readers are given up within the soak.
+            .env("WEBSOCKET_EVENT_BUFFER_SIZE", "100")
+            .env("WEBSOCKET_COMPRESSION_ENABLED", deflate.to_string())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()?;
+        let address = until("the service serves", async || {
+            std::fs::read_to_string(&ready).ok()
+        })
+        .await?;
+        ensure!(child.try_wait()?.is_none(), "the service ended");
+        let address = address.trim().trim_start_matches("http://").parse()?;
+        let pool = sqlx::postgres::PgPoolOptions::new()
+            .max_connections(4)
+            .connect(&database_url)
+            .await?;
+        let tokens = Authenticator::new(TokenKeys::Secret(SECRET.to_owned()), None, None)
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        Ok(Target {
+            name: "service".to_owned(),
+            address,
+            pid: child.id().context("it ended")?,
+            deflate,
+            kind: Kind::Service {
+                pool,
+                tokens: Box::new(tokens),
+                _files: files,
+            },
+            _children: vec![child],
+        })
+    }
+}
+
+/// The bare server: no database, no tokens, no cursor, no limits.
+pub async fn bare() -> Result<Target> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("--bare-server")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .process_group(0)
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await??;
+    Ok(Target {
+        name: "bare".to_owned(),
+        address: line.context("the bare server did not start")?.parse()?,
+        pid: child.id().context("it ended")?,
+        deflate: false,
+        kind: Kind::Bare(child.stdin.take().context("no input")?),
+        _children: vec![child],
+    })
+}
+
+/// Serves until its input ends: a line is a name, a tab and the text for all who listen at that name.
+pub async fn serve_bare() -> Result<()> {
+    type Room = Arc<Mutex<HashMap<String, Vec<mpsc::Sender<Utf8Bytes>>>>>;
+    let room = Room::default();
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind("127.0.0.1:0".parse()?)?;
+    let listener: TcpListener = socket.listen(4_096)?;
+    println!("{}", listener.local_addr()?);
+    let listeners = Arc::clone(&room);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let room = Arc::clone(&listeners);
+            tokio::spawn(async move {
+                let mut name = String::new();
+                // The library's type, which we may not change.
+                #[allow(clippy::result_large_err)]
+                let callback = |request: &Request, response: Response| {
+                    name = request.uri().path().trim_start_matches('/').to_owned();
+                    Ok(response)
+                };
+                let _ = stream.set_nodelay(true);
+                let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, callback).await else {
+                    return;
+                };
+                let (mut sink, mut source) = socket.split();
+                let (sender, mut texts) = mpsc::channel(100);
+                room.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .entry(name)
+                    .or_default()
+                    .push(sender);
+                loop {
+                    tokio::select! {
+                        text = texts.recv() => match text {
+                            Some(text) => if sink.send(Message::Text(text)).await.is_err() { return },
+                            None => return,
+                        },
+                        message = source.next() => if !matches!(message, Some(Ok(_))) { return },
+                    }
+                }
+            });
+        }
+    });
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let Some((name, text)) = line.split_once('\t') else {
+            continue;
+        };
+        let text = Utf8Bytes::from(text.to_owned());
+        let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = room.get_mut(name) {
+            group.retain(|listener| !listener.is_closed());
+            for listener in group {
+                let _ = listener.try_send(text.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// nginx with nchan, one worker; `None` where it is not installed.
+pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
+    if !options.nginx.exists() || !options.nchan.exists() {
+        return Ok(None);
+    }
+    let files = TempDir::new()?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
+    std::fs::write(
+        files.0.join("nginx.conf"),
+        nginx_conf(options, port, deflate)?,
+    )?;
+    let child = Command::new(&options.nginx)
+        .arg("-p")
+        .arg(&files.0)
+        .args(["-c", "nginx.conf", "-e", "error.log"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .process_group(0)
+        .spawn()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let publisher = until("nginx listens", async || {
+        TcpStream::connect(address).await.ok()
+    })
+    .await?;
+    let master = child.id().context("nginx ended")?;
+    let pid = until("nginx has a worker", async || process::child_of(master)).await?;
+    Ok(Some(Target {
+        name: "nchan".to_owned(),
+        address,
+        pid,
+        deflate,
+        kind: Kind::Nchan {
+            publisher,
+            _files: files,
+        },
+        _children: vec![child],
+    }))
+}
+
+fn nginx_conf(options: &Options, port: u16, deflate: bool) -> Result<String> {
+    let module = absolute(&options.nchan)?;
+    let files = options.connections + 1_000;
+    let user = if nix::unistd::Uid::effective().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
+    // Publishers ask for the compressed form with a header of their own; without it messages go out as they are.
+    let deflate = if deflate {
+        "nchan_deflate_message_for_websocket on;"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "load_module {module}; {user} daemon off; worker_processes 1; worker_rlimit_nofile {files}; pid nginx.pid;
+         events {{ worker_connections {files}; }}
+         http {{
+             access_log off; keepalive_requests 100000000; keepalive_timeout 3600s;
+             client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+             nchan_shared_memory_size 512M;
+             server {{
+                 listen 127.0.0.1:{port} backlog=4096;
+                 location ~ ^/sub/(.+)$ {{ nchan_subscriber websocket; nchan_channel_id $1; nchan_subscriber_first_message newest; }}
+                 location ~ ^/pub/(.+)$ {{ nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 10; {deflate} }}
+             }}
+         }}"
+    ))
+}
+
+fn absolute(path: &Path) -> Result<String> {
+    Ok(path.canonicalize()?.display().to_string())
+}
+
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> Result<T> {
+    tokio::time::timeout(START_LIMIT, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .with_context(|| format!("did not come to pass within {START_LIMIT:?}: {what}"))
+}
+
+/// Removed at the end.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new() -> Result<TempDir> {
+        let name = format!("gridtokenx-bench-{}", uuid::Uuid::now_v7());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path)?;
+        Ok(TempDir(path))
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
