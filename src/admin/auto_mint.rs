@@ -1,7 +1,7 @@
 //! The toggle and the roll-out, changed by an admin.
 //!
 //! Invariant: a change, its entry in the admin log, its event, and the sweep that mints what was held back commit together.
-//! All processes are told by the same transaction, and obey within a second.
+//! All processes obey from then on: the Minter reads the settings together with the readings of each batch.
 //!
 //! Invariant: while auto-mint is off, admins are told once that readings are held back, however many readings and processes
 //! there are. Kept by a column that is compared and set; switching the toggle begins anew.
@@ -123,12 +123,20 @@ async fn announce(
         let sweep = Job::sweep(&format!("admin-log-{number}"));
         outbox::enqueue(transaction, &[sweep]).await?;
     }
-    outbox::notify(transaction, Topic::Settings).await?;
     outbox::notify(transaction, Topic::OutboxAndJobs).await
 }
 
 /// Tells the admins that readings are held back, unless they were told since auto-mint was switched off.
 pub async fn announce_hold(pool: &PgPool) -> sqlx::Result<()> {
+    let to_announce: bool = sqlx::query_scalar(
+        "SELECT NOT auto_mint_enabled AND NOT hold_announced
+         FROM settings",
+    )
+    .fetch_one(pool)
+    .await?;
+    if !to_announce {
+        return Ok(());
+    }
     let mut transaction = pool.begin().await?;
     let first = sqlx::query(
         "UPDATE settings

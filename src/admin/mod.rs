@@ -1,7 +1,7 @@
 //! What admins and operators see and change while the service runs.
 //!
-//! Invariant: all processes on one database follow the same stored settings. Kept by one row that each reads at start and
-//! again at every change, and at least every few seconds; the configuration only fills that row at the first start.
+//! Invariant: all processes on one database follow the same stored settings. Kept by one row that each batch of the Minter
+//! and each sweep reads, and of which nobody keeps a copy; the configuration only fills that row at the first start.
 //!
 //! Invariant: an admin's action and its entry in the admin log commit together or not at all.
 
@@ -25,4 +25,4 @@ pub use log_entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
 pub use resolve::{Resolution, resolve_transaction};
 pub use retry::{Retry, retry_reading};
 pub use runway::Runway;
-pub use settings::{Settings, SettingsWatch, StoredSettings};
+pub use settings::{Settings, StoredSettings};

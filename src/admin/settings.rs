@@ -1,16 +1,10 @@
 //! The settings that change at run time: one row for all processes.
-
-use std::time::Duration;
+//!
+//! Nobody keeps a copy: each batch of the Minter reads the row together with its readings, so a change is obeyed by every
+//! process from its commit on.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
-use crate::outbox::Wake;
-
-/// How stale a process's copy may be when the database's notification did not reach it.
-const REREAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What decides whether a pending reading is minted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -26,9 +20,8 @@ impl Settings {
         self.auto_mint_enabled && i16::from(rollout_bucket) < self.auto_mint_percentage
     }
 
-    /// The stored settings. The very first start on a database stores `configured`; afterwards what is stored counts, and
-    /// a difference is logged.
-    pub async fn load_or_init(pool: &PgPool, configured: Settings) -> sqlx::Result<Settings> {
+    /// The very first start on a database stores `configured`; afterwards what is stored counts, and a difference is logged.
+    pub async fn init(pool: &PgPool, configured: Settings) -> sqlx::Result<()> {
         sqlx::query(
             "INSERT INTO settings (auto_mint_enabled, auto_mint_percentage)
              VALUES ($1, $2)
@@ -38,7 +31,7 @@ impl Settings {
         .bind(configured.auto_mint_percentage)
         .execute(pool)
         .await?;
-        let stored = Settings::read(pool).await?;
+        let stored = StoredSettings::read(pool).await?.settings;
         if stored.auto_mint_enabled != configured.auto_mint_enabled {
             tracing::warn!(
                 stored = stored.auto_mint_enabled,
@@ -54,16 +47,7 @@ impl Settings {
                 "the stored roll-out counts, though TOKENIZATION_AUTO_MINT_PERCENTAGE says otherwise; an admin changes it"
             );
         }
-        Ok(stored)
-    }
-
-    async fn read(executor: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Settings> {
-        sqlx::query_as(
-            "SELECT auto_mint_enabled, auto_mint_percentage
-             FROM settings",
-        )
-        .fetch_one(executor)
-        .await
+        Ok(())
     }
 }
 
@@ -86,53 +70,6 @@ impl StoredSettings {
         )
         .fetch_one(pool)
         .await
-    }
-}
-
-/// This process's copy of the settings, kept current by [`SettingsWatch::follow`]. A clone sees the same copy.
-#[derive(Clone, Debug)]
-pub struct SettingsWatch(watch::Sender<Settings>);
-
-impl SettingsWatch {
-    pub fn new(settings: Settings) -> SettingsWatch {
-        SettingsWatch(watch::Sender::new(settings))
-    }
-
-    pub fn current(&self) -> Settings {
-        *self.0.borrow()
-    }
-
-    /// Wakes its holder at every change.
-    pub fn subscribe(&self) -> watch::Receiver<Settings> {
-        self.0.subscribe()
-    }
-
-    /// Reads the row again when a change is announced, and every few seconds, until told to stop.
-    pub async fn follow(self, pool: PgPool, wake: Wake, stop: CancellationToken) {
-        let mut announced = wake.settings();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                // The sender lives in `wake`, so this never ends in an error.
-                _ = announced.changed() => {}
-                () = tokio::time::sleep(REREAD_INTERVAL) => {}
-            }
-            let reading = tokio::time::timeout(REREAD_INTERVAL, Settings::read(&pool));
-            match stop.run_until_cancelled(reading).await {
-                None => return,
-                Some(Ok(Ok(stored))) => {
-                    self.0.send_if_modified(|known| {
-                        let changed = *known != stored;
-                        *known = stored;
-                        changed
-                    });
-                }
-                Some(Ok(Err(error))) => {
-                    tracing::warn!(%error, "the settings could not be read again");
-                }
-                Some(Err(_)) => tracing::warn!("the settings could not be read again in time"),
-            }
-        }
     }
 }
 

@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 use super::authenticator::Authenticator;
 use super::operations::Operations;
 use super::rate_limit::RateLimiter;
-use crate::admin::SettingsWatch;
 use crate::chain::{Circuit, Endpoints, Purse};
 use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::Hub;
@@ -38,7 +37,6 @@ pub struct Services {
     pub authenticator: Authenticator,
     pub rate_limiter: RateLimiter,
     /// What an admin may change at run time, as this process knows it.
-    pub settings: SettingsWatch,
     pub health: Health,
     pub metrics: Metrics,
     /// CORS_ORIGINS: origins whose pages may call this service.
@@ -99,7 +97,6 @@ impl Deref for AppState {
 #[cfg(test)]
 pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
     use super::authenticator::TokenKeys;
-    use crate::admin::Settings;
 
     let config = crate::config::Config::defaults();
     let pool = sqlx::postgres::PgPoolOptions::new()
@@ -139,10 +136,6 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),
         rate_limiter: RateLimiter::per_minute(requests_per_minute.try_into().unwrap()),
-        settings: SettingsWatch::new(Settings {
-            auto_mint_enabled: true,
-            auto_mint_percentage: 100,
-        }),
         health: Health::default(),
         metrics: Metrics::install().unwrap(),
         cors_origins: vec![HeaderValue::from_static("https://grid.example")],

@@ -33,6 +33,7 @@ struct Row {
     state: String,
     next_attempt_at: DateTime<Utc>,
     is_due: bool,
+    is_held: bool,
     wallet: Vec<u8>,
     base_units: Decimal,
     pack_alone: bool,
@@ -56,9 +57,12 @@ pub(super) struct Candidates {
 pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Result<Candidates> {
     let ids: Vec<Uuid> = requests.iter().map(|request| request.reading).collect();
     let rows: Vec<Row> = sqlx::query_as(
-        // Due by the clock that the moments are of: a host whose own is late would find nothing due.
+        // Due by the clock that the moments are of: a host whose own is late would find nothing due. Held by the settings as
+        // they are now: no process has a copy that could be older than the last toggle.
         "SELECT reading.id, reading.revision, reading.state, reading.next_attempt_at,
-                reading.next_attempt_at <= now() AS is_due, reading.wallet,
+                reading.next_attempt_at <= now() AS is_due,
+                NOT settings.auto_mint_enabled
+                    OR meter.rollout_bucket >= settings.auto_mint_percentage AS is_held, reading.wallet,
                 reading.base_units, reading.pack_alone, reading.salt, reading.interval_start,
                 reading.interval_end, reading.kwh, reading.accepted_at, meter.serial,
                 EXISTS (
@@ -66,6 +70,7 @@ pub(super) async fn load(pool: &PgPool, requests: &[MintRequest]) -> sqlx::Resul
                 ) AS account_was_there
          FROM readings AS reading
          JOIN meters AS meter ON meter.id = reading.meter
+         CROSS JOIN settings
          WHERE reading.id = ANY($1)",
     )
     .bind(&ids)
@@ -110,8 +115,13 @@ fn sort_out(row: Row, permission: MintPermission) -> Result<Candidate, MintOutco
     if state != ReadingState::Pending {
         return Err(MintOutcome::Already(state));
     }
-    if permission == MintPermission::WhenDue && !row.is_due {
-        return Err(MintOutcome::NotDue(row.next_attempt_at));
+    if permission == MintPermission::WhenDue {
+        if row.is_held {
+            return Err(MintOutcome::Held);
+        }
+        if !row.is_due {
+            return Err(MintOutcome::NotDue(row.next_attempt_at));
+        }
     }
     let wallet = <[u8; 32]>::try_from(row.wallet.as_slice())
         .map(Wallet::from_stored)

@@ -38,9 +38,9 @@ pub struct MintLimits {
 /// On whose word a reading is minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MintPermission {
-    /// A job or a sweep: not before it is due.
+    /// A job or a sweep: not before it is due, and not while an admin's setting holds it back.
     WhenDue,
-    /// An admin's trigger: also before a backoff is over.
+    /// An admin's trigger: also before a backoff is over, and while auto-mint is off.
     Now,
 }
 
@@ -51,6 +51,8 @@ pub enum MintOutcome {
     Submitted,
     /// Somebody else has it, or it is paid already.
     Already(ReadingState),
+    /// Pending, but auto-mint is off, or its meter is not rolled out yet.
+    Held,
     /// Pending, but its backoff is not over.
     NotDue(DateTime<Utc>),
     /// Refused now; tried again then.

@@ -17,8 +17,6 @@ pub enum Topic {
     OutboxAndJobs,
     /// Numbered events: the hubs look.
     Feed,
-    /// A setting changed: everyone who keeps a copy reads it again.
-    Settings,
 }
 
 impl Topic {
@@ -27,7 +25,6 @@ impl Topic {
             Topic::Outbox => "outbox",
             Topic::OutboxAndJobs => "outbox+jobs",
             Topic::Feed => "feed",
-            Topic::Settings => "settings",
         }
     }
 }
@@ -49,7 +46,6 @@ pub struct Wake {
     outbox: Arc<watch::Sender<u64>>,
     jobs: Arc<watch::Sender<u64>>,
     feed: Arc<watch::Sender<u64>>,
-    settings: Arc<watch::Sender<u64>>,
 }
 
 impl Default for Wake {
@@ -59,7 +55,6 @@ impl Default for Wake {
             outbox: counter(),
             jobs: counter(),
             feed: counter(),
-            settings: counter(),
         }
     }
 }
@@ -77,13 +72,9 @@ impl Wake {
         self.feed.subscribe()
     }
 
-    pub fn settings(&self) -> watch::Receiver<u64> {
-        self.settings.subscribe()
-    }
-
     /// Wakes everyone: something may have been missed.
     pub(super) fn wake_all(&self) {
-        for counter in [&self.outbox, &self.jobs, &self.feed, &self.settings] {
+        for counter in [&self.outbox, &self.jobs, &self.feed] {
             counter.send_modify(|count| *count += 1);
         }
     }
@@ -94,7 +85,6 @@ impl Wake {
             ("outbox", &self.outbox),
             ("jobs", &self.jobs),
             ("feed", &self.feed),
-            ("settings", &self.settings),
         ] {
             if payload.split('+').any(|word| word == topic) {
                 counter.send_modify(|count| *count += 1);

@@ -380,6 +380,9 @@ async fn hand_in(
                 continue;
             }
             MintOutcome::RetryAt(_) => None,
+            MintOutcome::Held => {
+                Some("auto-mint was switched off, or rolled back, before it was minted".to_owned())
+            }
             MintOutcome::NotDue(at) => Some(format!("its backoff is not over before {at}")),
             // Others can be paid: it waits for the fee payer alone.
             MintOutcome::AwaitsFunds(reason) => Some(reason),

@@ -13,6 +13,7 @@ use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
 use super::payload::Payload;
 use super::workers::QueueContext;
+use crate::admin;
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::JobKind;
 
@@ -57,13 +58,16 @@ async fn run(
         return Err(JobError::Later(reason).into());
     }
     let (reason, run_at) = match guarded(context.job_limit, mint(context, reading)).await {
-        Ok(Answer::Held) => return Ok(()),
-        Ok(Answer::Minter(outcome)) => match outcome {
+        Ok(outcome) => match outcome {
             MintOutcome::NotDue(at) | MintOutcome::RetryAt(at) => {
                 ("its backoff".to_owned(), Some(at))
             }
             MintOutcome::NotNow(reason) | MintOutcome::AwaitsFunds(reason) => (reason, None),
-            MintOutcome::Submitted | MintOutcome::Already(_) | MintOutcome::Failed => return Ok(()),
+            // The toggle's sweep, or a trigger, comes back to what is held.
+            MintOutcome::Submitted
+            | MintOutcome::Already(_)
+            | MintOutcome::Failed
+            | MintOutcome::Held => return Ok(()),
             MintOutcome::Unknown => {
                 let reason = format!("there is no reading {reading}");
                 return dead(CauseOfDeath::UnknownReading, &reason);
@@ -78,20 +82,13 @@ async fn run(
     Err(JobError::Later(reason).into())
 }
 
-/// What came of it.
-enum Answer {
-    /// An admin's setting holds it back: the toggle's sweep, or a trigger, comes back to it.
-    Held,
-    Minter(MintOutcome),
-}
-
-async fn mint(context: &QueueContext, reading: Uuid) -> Result<Answer, JobError> {
+async fn mint(context: &QueueContext, reading: Uuid) -> Result<MintOutcome, JobError> {
     crate::failpoint!("queue.picked");
-    if context.is_held(reading).await? {
-        return Ok(Answer::Held);
-    }
     let outcome = context.minter.mint(reading, MintPermission::WhenDue).await;
-    Ok(Answer::Minter(outcome))
+    if outcome == MintOutcome::Held {
+        admin::announce_hold(&context.pool).await?;
+    }
+    Ok(outcome)
 }
 
 /// apalis fetches a failed job again at its `run_at`: that is the durable timer. `None`: after a pause that grows with the

@@ -11,7 +11,6 @@
 //! | `payload` | what a job carries; nothing in it stops a worker |
 //! | `mint_reading`, `sweep`, `trigger_batch` | the jobs |
 //! | `batch_run` | what the sweep and an admin's batch have in common |
-//! | `held` | readings that the toggle or the roll-out holds back |
 //! | `guarded` | time-out and panic of a handler, caught inside it |
 //! | `dead` | jobs that can never be run |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
@@ -23,7 +22,6 @@ mod batch_run;
 mod census;
 mod dead;
 mod guarded;
-mod held;
 mod mint_reading;
 mod payload;
 mod process;

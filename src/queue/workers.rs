@@ -15,7 +15,6 @@ use super::source::{RESTART_DELAY, source};
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::tally::JobTally;
 use super::trigger_batch::{TriggerBatch, trigger_batch};
-use crate::admin::SettingsWatch;
 use crate::chain::Circuit;
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
@@ -26,7 +25,6 @@ pub struct QueueContext {
     /// For connections that hold a lock.
     pub connect: PgConnectOptions,
     pub minter: Minter,
-    pub settings: SettingsWatch,
     /// Whether the chain lets anything be minted.
     pub circuit: Circuit,
     /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit any more.

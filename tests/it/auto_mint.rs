@@ -1,13 +1,7 @@
 //! The toggle and the roll-out: stored, obeyed by all processes at once, and nothing is lost by them.
 
-use std::time::{Duration, Instant};
-
-use gridtokenx::admin::{Settings, SettingsWatch};
 use gridtokenx::domain::MeterSerial;
-use gridtokenx::outbox::Wake;
-use gridtokenx::telemetry::Health;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::audit::notifications;
 use crate::support::{Api, Grid, eventually};
@@ -59,50 +53,25 @@ async fn until_jobs_are_done(grid: &Grid, wanted: i64) {
     .await;
 }
 
-/// Each process reads the settings again every five seconds: what is known earlier came by the notification.
-const BEFORE_THE_POLL: Duration = Duration::from_secs(4);
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_toggle_at_one_process_is_known_to_another_by_its_notification() {
-    let grid = Grid::start().await;
-    // The ears of another process, on the same database.
-    let on = Settings {
-        auto_mint_enabled: true,
-        auto_mint_percentage: 100,
-    };
-    let (wake, stop) = (Wake::default(), CancellationToken::new());
-    let other = SettingsWatch::new(on);
-    let mut changes = other.subscribe();
-    let mut connected = wake.settings();
-    tokio::spawn(
-        other
-            .clone()
-            .follow(grid.pool.clone(), wake.clone(), stop.clone()),
-    );
-    tokio::spawn(
-        wake.clone()
-            .listen(grid.pool.clone(), Health::default(), stop.clone()),
-    );
-    connected.changed().await.unwrap();
-    for enabled in [false, true, false] {
-        let asked = Instant::now();
-        toggle(&grid.admin(), enabled).await;
-        let heard = changes.wait_for(|settings| settings.auto_mint_enabled == enabled);
-        tokio::time::timeout(Duration::from_secs(20), heard)
-            .await
-            .expect("the other process hears of it")
-            .unwrap();
-        let took = asked.elapsed();
-        assert!(took < BEFORE_THE_POLL, "it took {took:?}");
+async fn once_a_toggle_is_answered_no_process_mints_what_comes_after_it() {
+    let grid = Grid::without_service(&[NO_TICKS]).await;
+    let (one, other) = (grid.spawn(&[]).await, grid.spawn(&[]).await);
+    let (admin, meter) = (one.admin(), other.user("prosumer").meter().await);
+    let mut jobs = 0;
+    for round in 1..=10 {
+        toggle(&admin, false).await;
+        // At once: whatever learns of the toggle later than by its commit would mint some of these.
+        for _ in 0..3 {
+            meter.report("1").await;
+        }
+        jobs += 3;
+        until_jobs_are_done(&grid, jobs).await;
+        assert_eq!(grid.count("pending").await, 3, "in round {round}");
+        toggle(&admin, true).await;
+        grid.until_count("finalized", jobs).await;
     }
-    let body = json!({"percentage": 7});
-    grid.admin().post(PERCENTAGE, &body).await.ok();
-    let heard = changes.wait_for(|settings| settings.auto_mint_percentage == 7);
-    tokio::time::timeout(BEFORE_THE_POLL, heard)
-        .await
-        .expect("the other process hears of it before it would look by itself")
-        .unwrap();
-    stop.cancel();
+    grid.audit_holds().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

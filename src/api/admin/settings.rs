@@ -35,7 +35,7 @@ struct AutoMintToggled {
 
 /// Switches minting without a trigger on or off.
 ///
-/// Holds for all processes within a second, and survives restarts. While it is off, readings are accepted and kept; turning
+/// Holds for all processes from the answer on, and survives restarts. While it is off, readings are accepted and kept; turning
 /// it on mints them at once. The same again changes nothing.
 #[utoipa::path(
     post,

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::{Minting, RunningService, Stops};
 use super::{StartError, database, solana};
-use crate::admin::{Settings, SettingsWatch};
+use crate::admin::Settings;
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
 };
@@ -70,7 +70,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         wake.clone()
             .listen(pool.clone(), health.clone(), stops.last.clone()),
     );
-    let settings = settings(&config, &pool, &wake, &background, &stops.last).await?;
+    init_settings(&config, &pool).await?;
 
     hold_sequencer(&database, &wake, &background, &stops.last);
     let chain = ChainSide::new(
@@ -99,7 +99,6 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         connect: &database.options,
         chain: &chain,
         signer: solana.signer.as_ref(),
-        settings: &settings,
         wake: &wake,
         stops: &stops,
         work: &work,
@@ -165,7 +164,6 @@ struct Ground<'a> {
     chain: &'a ChainSide,
     /// `None` in a process that signs nothing.
     signer: Option<&'a MintSigner>,
-    settings: &'a SettingsWatch,
     wake: &'a Wake,
     stops: &'a Stops,
     work: &'a TaskTracker,
@@ -227,7 +225,6 @@ impl Ground<'_> {
             rate_limiter: RateLimiter::per_minute(
                 NonZeroU32::new(config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN),
             ),
-            settings: self.settings.clone(),
             health,
             metrics,
             cors_origins: config.http.cors_origins.clone(),
@@ -260,7 +257,6 @@ impl Ground<'_> {
             pool: self.pool.clone(),
             connect: self.connect.clone(),
             minter: minter.clone(),
-            settings: self.settings.clone(),
             circuit: self.chain.circuit.clone(),
             stop: self.stops.work.clone(),
             job_limit: JOB_LIMIT,
@@ -275,24 +271,14 @@ impl Ground<'_> {
     }
 }
 
-async fn settings(
-    config: &Config,
-    pool: &sqlx::PgPool,
-    wake: &Wake,
-    background: &TaskTracker,
-    stop: &CancellationToken,
-) -> Result<SettingsWatch, StartError> {
+/// The first start on a database fills the row that all processes obey.
+async fn init_settings(config: &Config, pool: &sqlx::PgPool) -> Result<(), StartError> {
     let configured = Settings {
         auto_mint_enabled: config.tokenization.auto_mint_enabled,
         auto_mint_percentage: i16::from(config.tokenization.auto_mint_percentage),
     };
-    let settings = SettingsWatch::new(Settings::load_or_init(pool, configured).await?);
-    background.spawn(
-        settings
-            .clone()
-            .follow(pool.clone(), wake.clone(), stop.clone()),
-    );
-    Ok(settings)
+    Settings::init(pool, configured).await?;
+    Ok(())
 }
 
 fn hold_sequencer(
