@@ -248,9 +248,7 @@ mod tests {
         let authority = keys.authority.pubkey();
         let fee_payer = Pubkey::new_unique();
         let price = ComputeUnitPrice::from_micro_lamports(5_000);
-        let built = instructions(
-            &payments, &keys.mint, &authority, &fee_payer, &memo, price,
-        );
+        let built = instructions(&payments, &keys.mint, &authority, &fee_payer, &memo, price);
         let message = Message::new(&built.list, Some(&fee_payer));
         let executed = executed(VersionedMessage::Legacy(message), outcome());
 

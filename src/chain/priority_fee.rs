@@ -127,7 +127,8 @@ impl PriorityFees {
     }
 
     fn show(&self) {
-        metrics::gauge!(names::PRIORITY_FEE_MICROLAMPORTS).set(self.price().micro_lamports() as f64);
+        metrics::gauge!(names::PRIORITY_FEE_MICROLAMPORTS)
+            .set(self.price().micro_lamports() as f64);
     }
 }
 
@@ -174,10 +175,16 @@ mod tests {
     fn the_cap_holds_for_every_policy() {
         for (policy, expected) in [
             (PriorityFeePolicy::None, 0),
-            (PriorityFeePolicy::Fixed(ComputeUnitPrice::from_micro_lamports(7)), 7),
+            (
+                PriorityFeePolicy::Fixed(ComputeUnitPrice::from_micro_lamports(7)),
+                7,
+            ),
             (PriorityFeePolicy::Fixed(ComputeUnitPrice::MAX), 100),
         ] {
-            assert_eq!(PriorityFees::new(policy, CAP).price().micro_lamports(), expected);
+            assert_eq!(
+                PriorityFees::new(policy, CAP).price().micro_lamports(),
+                expected
+            );
         }
     }
 }

@@ -82,7 +82,9 @@ impl ComputePlan {
         let wanted = consumed
             .saturating_add(margin)
             .saturating_add(u64::from(self.creations));
-        u32::try_from(wanted).unwrap_or(u32::MAX).min(self.ceiling())
+        u32::try_from(wanted)
+            .unwrap_or(u32::MAX)
+            .min(self.ceiling())
     }
 }
 
@@ -115,7 +117,11 @@ mod tests {
     fn a_node_that_does_not_tell_is_not_believed() {
         let nineteen = plan(19, &[]);
         for consumed in [None, Some(0), Some(19 * 100 - 1)] {
-            assert_eq!(nineteen.limit_after(consumed), nineteen.ceiling(), "{consumed:?}");
+            assert_eq!(
+                nineteen.limit_after(consumed),
+                nineteen.ceiling(),
+                "{consumed:?}"
+            );
         }
     }
 

@@ -86,11 +86,8 @@ pub fn market_price(
         let least = by_slot.entry(*slot).or_insert(*price);
         *least = (*least).min(*price);
     }
-    let mut newest: Vec<ComputeUnitPrice> = by_slot
-        .into_values()
-        .rev()
-        .take(SLOTS_LOOKED_AT)
-        .collect();
+    let mut newest: Vec<ComputeUnitPrice> =
+        by_slot.into_values().rev().take(SLOTS_LOOKED_AT).collect();
     percentile.of(&mut newest).unwrap_or_default().min(cap)
 }
 
@@ -100,7 +97,7 @@ impl FromStr for PriorityFeePolicy {
 
     fn from_str(text: &str) -> Result<PriorityFeePolicy, ()> {
         match text.split_once(':') {
-            None if text == "none" => Ok(PriorityFeePolicy::None),
+            None if text == "none" => Some(PriorityFeePolicy::None),
             Some(("fixed", price)) => whole(price)
                 .filter(|price| (1..=ComputeUnitPrice::MAX.0).contains(price))
                 .map(|price| PriorityFeePolicy::Fixed(ComputeUnitPrice(price))),
@@ -162,13 +159,37 @@ mod tests {
 
     #[test]
     fn a_policy_is_read_as_it_is_written_and_nothing_else() {
-        for text in ["none", "fixed:1", "fixed:1000000000", "percentile:1", "percentile:100"] {
+        for text in [
+            "none",
+            "fixed:1",
+            "fixed:1000000000",
+            "percentile:1",
+            "percentile:100",
+        ] {
             assert_eq!(text.parse::<PriorityFeePolicy>().unwrap().to_string(), text);
         }
         for text in [
-            "", "None", "none:", "none:1", "fixed", "fixed:", "fixed:0", "fixed:1000000001", "fixed:+5", "fixed:-5",
-            "fixed: 5", "fixed:1.5", "fixed:1e3", "fixed:99999999999999999999", "percentile:0", "percentile:101",
-            "percentile:356", "percentile:75.5", "percentile:", "75", "fixed:1:2",
+            "",
+            "None",
+            "none:",
+            "none:1",
+            "fixed",
+            "fixed:",
+            "fixed:0",
+            "fixed:1000000001",
+            "fixed:+5",
+            "fixed:-5",
+            "fixed: 5",
+            "fixed:1.5",
+            "fixed:1e3",
+            "fixed:99999999999999999999",
+            "percentile:0",
+            "percentile:101",
+            "percentile:356",
+            "percentile:75.5",
+            "percentile:",
+            "75",
+            "fixed:1:2",
         ] {
             assert_eq!(text.parse::<PriorityFeePolicy>(), Err(()), "{text}");
         }

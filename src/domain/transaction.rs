@@ -417,10 +417,7 @@ mod tests {
                 .unwrap() as u32
                 + 1;
             let limit = compute_limit(&build(&[payment], &keys)[0].data);
-            assert_eq!(
-                limit,
-                25_000 + 6_000 + 30_000 + steps * 1_500
-            );
+            assert_eq!(limit, 25_000 + 6_000 + 30_000 + steps * 1_500);
         }
     }
 }

@@ -3,8 +3,8 @@
 use solana_sdk::pubkey::Pubkey;
 
 use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::domain::PAYMENT_COMPUTE_UNITS_MAX;
 use crate::chain::{Circuit, Endpoints, MintAccounts, MintSigner, PriorityFees, Purse};
+use crate::domain::PAYMENT_COMPUTE_UNITS_MAX;
 
 /// Shared by everything in a process that asks the chain; a clone is the same circuit and the same purse.
 #[derive(Clone)]

@@ -9,8 +9,8 @@ use super::candidate::Candidate;
 use super::minter::MintOutcome;
 use crate::chain::{Purse, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::domain::{
-    COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputeUnitPrice, PAYMENT_COMPUTE_UNITS_MAX, PackItem, Packed, Wallet,
-    pack,
+    COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputeUnitPrice, PAYMENT_COMPUTE_UNITS_MAX,
+    PackItem, Packed, Wallet, pack,
 };
 use crate::ledger;
 
@@ -37,9 +37,7 @@ impl Means<'_> {
 
     /// What the first reading of a wallet without account costs at most, lamports.
     pub fn of_a_new_wallet(&self) -> u64 {
-        self.base_fee
-            + self.price.lamports_for(PAYMENT_COMPUTE_UNITS_MAX)
-            + self.of_a_creation()
+        self.base_fee + self.price.lamports_for(PAYMENT_COMPUTE_UNITS_MAX) + self.of_a_creation()
     }
 
     /// An account and the compute units of its creation, lamports.
@@ -50,7 +48,9 @@ impl Means<'_> {
     /// What a transaction costs at most, lamports: what it will ask for is known once it was simulated.
     fn cost(&self, packed: &Packed) -> u64 {
         self.base_fee
-            + self.price.lamports_for(packed.compute_units.min(COMPUTE_UNITS_MAX))
+            + self
+                .price
+                .lamports_for(packed.compute_units.min(COMPUTE_UNITS_MAX))
             + packed.account_creations() as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS
     }
 
@@ -223,7 +223,10 @@ mod tests {
             (u64::MAX, 1, 0),
             (u64::MAX, 0, 0),
         ] {
-            assert_eq!(affordable_creations(spendable, 10_000, RENT, wanted), expected);
+            assert_eq!(
+                affordable_creations(spendable, 10_000, RENT, wanted),
+                expected
+            );
         }
     }
     fn packed(compute_units: u32, creation_compute_units: u32, creations: usize) -> Packed {
@@ -255,11 +258,17 @@ mod tests {
         let two = packed(31_000 + 200_000, 200_000, 2);
         assert_eq!(means(0).cost(&two), 10_000 + 2 * RENT);
         assert_eq!(means(1_000_000).cost(&two), 10_000 + 231_000 + 2 * RENT);
-        assert_eq!(means(1_000_000).fee_without_creations(&two), 10_000 + 31_000);
+        assert_eq!(
+            means(1_000_000).fee_without_creations(&two),
+            10_000 + 31_000
+        );
         assert_eq!(means(1).cost(&two), 10_000 + 1 + 2 * RENT, "rounded up");
         let past_the_limit = packed(u32::MAX, 0, 0);
         assert_eq!(means(1_000_000).cost(&past_the_limit), 10_000 + 1_400_000);
         // The first reading of a new wallet: what packing plans for it.
-        assert_eq!(means(1_000_000).of_a_new_wallet(), 10_000 + 31_000 + 99_000 + RENT);
+        assert_eq!(
+            means(1_000_000).of_a_new_wallet(),
+            10_000 + 31_000 + 99_000 + RENT
+        );
     }
 }

@@ -8,9 +8,7 @@ use solana_sdk::transaction::Transaction;
 use uuid::Uuid;
 
 use crate::chain::MintSigner;
-use crate::domain::{
-    ComputePlan, ComputeUnitPrice, Hash32, Memo, Packed, instructions, root_of,
-};
+use crate::domain::{ComputePlan, ComputeUnitPrice, Hash32, Memo, Packed, instructions, root_of};
 
 /// Lamports per signature: the base fee of the cluster.
 pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;

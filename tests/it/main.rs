@@ -29,6 +29,7 @@ mod localnet;
 mod meters;
 mod panics;
 mod poison;
+mod priority_fees;
 mod queue;
 mod queue_console;
 mod readings;
