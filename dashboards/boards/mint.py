@@ -164,12 +164,19 @@ CHAIN = row(
     )),
     (12, graph(
         "Lamports spent",
-        "Fees and token-account rent of confirmed transactions: a second, and for each minted reading.",
+        "What confirmed transactions cost a second: fee (signatures), priority fee, rent of new token accounts. And all of it for each minted reading.",
         [
-            (per_second("gridtokenx_fees_paid_lamports_total"), "a second"),
+            (per_second("gridtokenx_fees_paid_lamports_total", by="kind"), "{{kind}} a second"),
             (f'{per_second("gridtokenx_fees_paid_lamports_total")} / {per_second("gridtokenx_token_minting_successes_total")}', "a reading"),
         ],
         unit="suffix: lamports",
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "Priority fee offered, by process",
+        "What the next transaction offers for a compute unit, in millionths of a lamport (BLOCKCHAIN_PRIORITY_FEE, never above its cap). 0: nothing.",
+        [(each("gridtokenx_priority_fee_microlamports"), "{{instance}}")],
+        unit="none",
         links=[runbook("FeePayerRunwayLow")],
     )),
     (12, graph(

@@ -127,6 +127,10 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
             50,
             crate::domain::BaseUnits::new(1),
             false,
+            crate::chain::PriorityFees::new(
+                config.blockchain.priority_fee,
+                config.blockchain.priority_fee_max,
+            ),
         ),
         circuit: Circuit::default(),
         purse: Purse::default(),

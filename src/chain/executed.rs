@@ -186,7 +186,7 @@ mod tests {
     use spl_token_interface::instruction::{batch, burn, mint_to, mint_to_checked};
 
     use super::*;
-    use crate::domain::{Payment, Wallet, instructions};
+    use crate::domain::{ComputeUnitPrice, Payment, Wallet, instructions};
 
     const TOKEN: Pubkey = spl_token_interface::ID;
 
@@ -247,8 +247,9 @@ mod tests {
             .collect();
         let authority = keys.authority.pubkey();
         let fee_payer = Pubkey::new_unique();
-        let calls = instructions(&payments, &keys.mint, &authority, &fee_payer, &memo);
-        let message = Message::new(&calls, Some(&fee_payer));
+        let price = ComputeUnitPrice::from_micro_lamports(5_000);
+        let built = instructions(&payments, &keys.mint, &authority, &fee_payer, &memo, price);
+        let message = Message::new(&built.list, Some(&fee_payer));
         let executed = executed(VersionedMessage::Legacy(message), outcome());
 
         let expected: Vec<(Pubkey, BaseUnits)> = payments

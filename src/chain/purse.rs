@@ -140,6 +140,14 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// What it will cost is known by now: the rest goes back. Never more than was set aside.
+    pub fn lower_to(&mut self, lamports: u64) {
+        let rest = self.lamports.saturating_sub(lamports);
+        self.lamports -= rest;
+        let mut state = self.purse.state();
+        state.held = state.held.saturating_sub(rest);
+    }
+
     /// The transaction is recorded: its cost stays set aside until the ledger's sum shows it.
     pub fn recorded(mut self) {
         let lamports = std::mem::take(&mut self.lamports);
@@ -208,6 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_transaction_does_not_need_goes_back_before_it_is_recorded() {
+        let purse = purse(100);
+        let mut reservation = purse.reserve(80).unwrap();
+        reservation.lower_to(30);
+        assert_eq!(purse.spendable(), 60);
+        reservation.lower_to(50);
+        assert_eq!(purse.spendable(), 60, "never more than was set aside");
+        reservation.recorded();
+        assert_eq!(purse.spendable(), 60);
+    }
+
+    #[test]
     fn a_reading_that_fails_forgets_nothing() {
         let purse = purse(100);
         purse.reserve(30).unwrap().recorded();
@@ -247,6 +267,12 @@ mod tests {
             let mut recorded: Vec<u64> = Vec::new();
             let mut seen: Option<(u64, u64)> = None;
             for (step, lamports) in steps {
+                if step == 2 && lamports % 2 == 0 && let Some(reservation) = held.last_mut() {
+                    // The ceiling was reserved, and it costs less.
+                    let costs = reservation.lamports.min(lamports);
+                    reservation.lower_to(costs);
+                    prop_assert_eq!(reservation.lamports, costs);
+                }
                 match step {
                     0 => held.extend(purse.reserve(lamports)),
                     1 => drop(held.pop()),

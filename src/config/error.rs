@@ -32,6 +32,11 @@ pub enum ConfigError {
          BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={cap}: raise the cap or lower TOKENIZATION_MAX_READING_KWH"
     )]
     LargestReadingAboveCap { base_units: u64, cap: u64 },
+    #[error(
+        "BLOCKCHAIN_PRIORITY_FEE=fixed:{price} is above BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS={cap}: \
+         raise the cap or lower the price"
+    )]
+    PriorityFeeAboveCap { price: u64, cap: u64 },
     #[error("JWT_SECRET and JWT_JWKS_URL are both set: give only one of them")]
     TwoWaysToVerifyTokens,
     #[error("neither JWT_SECRET (32 bytes or more) nor JWT_JWKS_URL is set: give one of them")]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::setting::{common, whole};
+use super::setting::{common, text, whole};
+use crate::domain::{ComputeUnitPrice, PriorityFeePolicy};
 
 /// Group commit of readings.
 #[derive(Args, Clone, Debug)]
@@ -38,6 +39,14 @@ pub struct BlockchainConfig {
     /// Mint batches under way at the same time: a whole number from 1 to 64
     #[arg(id = "BLOCKCHAIN_CONCURRENT_BATCHES", env, long = "blockchain-concurrent-batches", default_value = "5", value_parser = whole(1..=64u8))]
     pub concurrent_batches: u8,
+
+    /// What a transaction offers per compute unit above the base fee, in millionths of a lamport: none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of what recent slots asked for (1 to 100)
+    #[arg(id = "BLOCKCHAIN_PRIORITY_FEE", env, long = "blockchain-priority-fee", default_value = "none", value_parser = text::<PriorityFeePolicy>("none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of what recent slots asked for (1 to 100)"))]
+    pub priority_fee: PriorityFeePolicy,
+
+    /// The most that is offered per compute unit, in millionths of a lamport: a whole number from 1 to 1000000000
+    #[arg(id = "BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS", env, long = "blockchain-priority-fee-max-microlamports", default_value = "1000000", value_parser = whole(1..=ComputeUnitPrice::MAX.micro_lamports()).map(ComputeUnitPrice::from_micro_lamports))]
+    pub priority_fee_max: ComputeUnitPrice,
 }
 
 /// What becomes of mint transactions after they were sent.

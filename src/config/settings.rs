@@ -10,6 +10,7 @@ use super::{
     FeedConfig, HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig,
     SolanaConfig, TokenizationConfig, WebsocketConfig,
 };
+use crate::domain::PriorityFeePolicy;
 
 /// A reading that is retried for longer would outlive the alerts that watch it.
 const RETRY_DELAYS_TOTAL_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -116,6 +117,15 @@ impl Config {
         if base_units > cap {
             return Err(ConfigError::LargestReadingAboveCap { base_units, cap });
         }
+        let price_cap = self.blockchain.priority_fee_max;
+        if let PriorityFeePolicy::Fixed(price) = self.blockchain.priority_fee
+            && price > price_cap
+        {
+            return Err(ConfigError::PriorityFeeAboveCap {
+                price: price.micro_lamports(),
+                cap: price_cap.micro_lamports(),
+            });
+        }
         if self.auth.jwt_secret.is_some() && self.auth.jwt_jwks_url.is_some() {
             return Err(ConfigError::TwoWaysToVerifyTokens);
         }
@@ -187,6 +197,14 @@ mod tests {
             (
                 "--tokenization-retry-backoff-multiplier=0.99",
                 "TOKENIZATION_RETRY_BACKOFF_MULTIPLIER=0.99 is out of range: give a number from 1 to 100",
+            ),
+            (
+                "--blockchain-priority-fee=percentile:101",
+                "BLOCKCHAIN_PRIORITY_FEE=percentile:101 is not allowed: give none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of what recent slots asked for (1 to 100)",
+            ),
+            (
+                "--blockchain-priority-fee-max-microlamports=0",
+                "BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS=0 is out of range: give a whole number from 1 to 1000000000",
             ),
             (
                 "--role=boss",
@@ -282,6 +300,10 @@ mod tests {
             (
                 &["--tokenization-max-reading-kwh=1000.000000001"],
                 "pays 1000000000001 base units, above",
+            ),
+            (
+                &["--blockchain-priority-fee=fixed:1000001"],
+                "fixed:1000001 is above BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS=1000000",
             ),
             (
                 &[

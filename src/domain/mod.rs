@@ -21,8 +21,10 @@
 //! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
 //! | `reading_state`, `mint_transaction_state` | the two state machines |
 //! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
-//! | `packing`, `transaction` | which readings share a transaction, and its instructions, bytes and compute units |
+//! | `packing`, `transaction` | which readings share a transaction, and its instructions and bytes |
+//! | `compute`, `priority_fee` | its compute units, and what is offered for each |
 
+mod compute;
 mod energy;
 mod exact;
 mod excerpt;
@@ -31,6 +33,7 @@ mod memo;
 mod merkle;
 mod mint_transaction_state;
 mod packing;
+mod priority_fee;
 mod reading_state;
 mod serial;
 mod timestamp;
@@ -39,16 +42,22 @@ mod transaction;
 mod transition;
 mod wallet;
 
+pub use compute::{
+    COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
+};
 pub use energy::{Kwh, KwhError};
 pub use interval::{Interval, IntervalError};
 pub use memo::{MEMO_BYTES, Memo, NUMBER_LIMIT};
 pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};
 pub use mint_transaction_state::{MintTransactionEvent, MintTransactionState};
 pub use packing::{PackItem, PackLimits, Packed, pack};
+pub use priority_fee::{ComputeUnitPrice, Percentile, PriorityFeePolicy, market_price};
 pub use reading_state::{ReadingEvent, ReadingState};
 pub use serial::{MeterSerial, SerialError};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
-pub use transaction::{COMPUTE_UNITS_MAX, Payment, TRANSACTION_BYTES_MAX, instructions};
+pub use transaction::{
+    Instructions, Payment, TRANSACTION_BYTES_MAX, instructions, set_compute_unit_limit,
+};
 pub use transition::{IllegalTransition, UnknownState};
 pub use wallet::{Wallet, WalletError};

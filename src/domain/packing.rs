@@ -35,6 +35,8 @@ pub struct PackLimits {
     pub max_compute_units: u32,
     /// Fee payer and mint authority are two keys: a second signature and address.
     pub separate_fee_payer: bool,
+    /// A priority fee is offered: one instruction more.
+    pub priced: bool,
 }
 
 /// The readings of one transaction, and what it pays: a wallet's readings are one payment.
@@ -46,6 +48,8 @@ pub struct Packed {
     pub base_units: BaseUnits,
     /// A ceiling; the transaction asks for less.
     pub compute_units: u32,
+    /// Of these, what is for account creations.
+    pub creation_compute_units: u32,
     /// On the wire, signatures included.
     pub bytes: usize,
     /// Waiting for more readings would not make it fuller. At most one of a call's transactions is not full.
@@ -134,6 +138,7 @@ impl Draft {
                 payments: 0,
                 creations: 0,
                 separate_fee_payer: limits.separate_fee_payer,
+                priced: limits.priced,
             },
             oversized: false,
         };
@@ -199,6 +204,7 @@ impl Draft {
         Packed {
             base_units: self.base_units,
             compute_units: self.shape.compute_units(),
+            creation_compute_units: self.shape.creation_compute_units(),
             bytes: self.shape.bytes(),
             full,
             oversized: self.oversized,
@@ -230,7 +236,9 @@ mod tests {
     use solana_sdk::transaction::Transaction;
 
     use super::*;
-    use crate::domain::{COMPUTE_UNITS_MAX, Memo, TRANSACTION_BYTES_MAX, instructions};
+    use crate::domain::{
+        COMPUTE_UNITS_MAX, ComputeUnitPrice, Memo, TRANSACTION_BYTES_MAX, instructions,
+    };
 
     const LIMITS: PackLimits = PackLimits {
         max_readings: 50,
@@ -238,6 +246,7 @@ mod tests {
         max_bytes: TRANSACTION_BYTES_MAX,
         max_compute_units: COMPUTE_UNITS_MAX,
         separate_fee_payer: false,
+        priced: false,
     };
 
     fn wallet(number: u8) -> Wallet {
@@ -267,7 +276,20 @@ mod tests {
             separate_fee_payer: true,
             ..LIMITS
         };
-        assert_eq!(wallets_per_transaction(items, &separate), [17, 17, 6]);
+        assert_eq!(
+            wallets_per_transaction(items.clone(), &separate),
+            [17, 17, 6]
+        );
+        let priced = PackLimits {
+            priced: true,
+            ..LIMITS
+        };
+        assert_eq!(wallets_per_transaction(items.clone(), &priced), [19, 19, 2]);
+        let both = PackLimits {
+            priced: true,
+            ..separate
+        };
+        assert_eq!(wallets_per_transaction(items, &both), [16, 16, 8]);
     }
 
     #[test]
@@ -399,6 +421,7 @@ mod tests {
             500_usize..=1232,
             140_000_u32..=1_400_000,
             any::<bool>(),
+            any::<bool>(),
         )
             .prop_map(
                 |(
@@ -407,12 +430,14 @@ mod tests {
                     max_bytes,
                     max_compute_units,
                     separate_fee_payer,
+                    priced,
                 )| PackLimits {
                     max_readings,
                     max_base_units: BaseUnits::new(max_base_units),
                     max_bytes,
                     max_compute_units,
                     separate_fee_payer,
+                    priced,
                 },
             )
     }
@@ -469,7 +494,7 @@ mod tests {
                     prop_assert!(packed.base_units <= limits.max_base_units);
                     prop_assert!(packed.bytes <= limits.max_bytes);
                     prop_assert!(packed.compute_units <= limits.max_compute_units);
-                    let trace = 2 + packed.payments.len() + 7 * packed.account_creations();
+                    let trace = 2 + usize::from(limits.priced) + packed.payments.len() + 7 * packed.account_creations();
                     prop_assert!(trace <= 64);
                 }
             }
@@ -481,13 +506,17 @@ mod tests {
         fn what_was_packed_is_serialised_within_a_packet(
             items in items(),
             separate_fee_payer in any::<bool>(),
+            price in prop_oneof![Just(0_u64), any::<u64>()],
         ) {
             let (mint, authority) = (Pubkey::new_unique(), Pubkey::new_unique());
             let fee_payer = if separate_fee_payer { Pubkey::new_unique() } else { authority };
             let memo = Memo::new(1 << 47, [255; 32]).unwrap();
-            for packed in pack(items, &PackLimits { separate_fee_payer, ..LIMITS }) {
-                let list = instructions(&packed.payments, &mint, &authority, &fee_payer, &memo);
-                let transaction = Transaction::new_unsigned(Message::new(&list, Some(&fee_payer)));
+            let limits = PackLimits { separate_fee_payer, priced: price > 0, ..LIMITS };
+            let price = ComputeUnitPrice::from_micro_lamports(price);
+            for packed in pack(items, &limits) {
+                let built = instructions(&packed.payments, &mint, &authority, &fee_payer, &memo, price);
+                prop_assert!(built.compute.ceiling() <= packed.compute_units);
+                let transaction = Transaction::new_unsigned(Message::new(&built.list, Some(&fee_payer)));
                 let wire = bincode::serialize(&transaction).unwrap();
                 prop_assert!(wire.len() <= 1232, "{} bytes", wire.len());
                 // Less when a wallet is an address that is there anyway: wallet 0 is the system program's.
@@ -514,6 +543,7 @@ mod tests {
                         payments: wallets.len(),
                         creations: wallets.values().filter(|creates| **creates).count(),
                         separate_fee_payer: limits.separate_fee_payer,
+                        priced: limits.priced,
                     };
                     let readings = left.readings.len() + right.readings.len();
                     let base_units = left.base_units.get() + right.base_units.get();

@@ -6,34 +6,25 @@
 
 use solana_compute_budget_interface::ComputeBudgetInstruction;
 use solana_sdk::instruction::Instruction;
+use solana_sdk::message::Message;
 use solana_sdk::pubkey::Pubkey;
 use spl_associated_token_account_interface::address::get_associated_token_address_and_bump_seed;
 use spl_associated_token_account_interface::instruction::create_associated_token_account_idempotent;
 use spl_memo_interface::instruction::build_memo;
 use spl_token_interface::instruction::mint_to;
 
+use super::compute::{
+    CREATE_COMPUTE_UNITS_MAX, ComputePlan, FIXED_COMPUTE_UNITS, MINT_TO_COMPUTE_UNITS,
+};
 use super::memo::{MEMO_BYTES, Memo};
+use super::priority_fee::ComputeUnitPrice;
 use super::tokens::BaseUnits;
 use super::wallet::Wallet;
 
 /// What a legacy transaction may be long: an IPv6 packet less its headers.
 pub const TRANSACTION_BYTES_MAX: usize = 1232;
-/// What a transaction may compute.
-pub const COMPUTE_UNITS_MAX: u32 = 1_400_000;
 /// Instructions that a transaction may run, those called by programs included (`MAX_INSTRUCTION_TRACE_LENGTH`).
 const TRACE_LENGTH_MAX: usize = 64;
-
-/// One `MintTo`: 119 on clusters with p-token, about 4,500 with the token program before it.
-const MINT_TO_COMPUTE_UNITS: u32 = 6_000;
-/// Creating an account without the search for its address: 14,000 to 17,000 measured with p-token, some 7,000 more before it.
-const CREATE_COMPUTE_UNITS: u32 = 30_000;
-/// One step of that search, which the program repeats on chain (`create_program_address_units`).
-const ADDRESS_SEARCH_COMPUTE_UNITS: u32 = 1_500;
-/// Steps of the search planned for when the wallet is not looked at: each step more is half as likely, so that nobody can
-/// grind a wallet that takes 46 of them.
-const ADDRESS_SEARCH_STEPS_PLANNED: u32 = 46;
-/// The memo and the compute budget instruction: under 1,000 measured; the memo program before was costlier by the byte.
-const FIXED_COMPUTE_UNITS: u32 = 25_000;
 
 /// Creating an account: itself, the size, transfer, allocate, assign (one call instead of three when nobody has sent lamports
 /// ahead, but anybody can), owner fixed, initialised.
@@ -49,6 +40,8 @@ const FIXED_ADDRESSES: usize = 5;
 const CREATION_ADDRESSES: usize = 2;
 /// Its tag and a u32.
 const COMPUTE_LIMIT_DATA: usize = 5;
+/// Its tag and a u64.
+const COMPUTE_PRICE_DATA: usize = 9;
 /// Its tag and a u64.
 const MINT_TO_DATA: usize = 9;
 const CREATE_DATA: usize = 1;
@@ -69,6 +62,8 @@ pub(super) struct Shape {
     /// Of these payments, how many create the account.
     pub creations: usize,
     pub separate_fee_payer: bool,
+    /// It offers a priority fee: one instruction more.
+    pub priced: bool,
 }
 
 impl Shape {
@@ -85,7 +80,12 @@ impl Shape {
             + creation_addresses
             + self.payments
             + self.creations;
-        let instructions = 2 + self.payments + self.creations;
+        let instructions = self.fixed_instructions() + self.payments + self.creations;
+        let price = if self.priced {
+            instruction_bytes(0, COMPUTE_PRICE_DATA)
+        } else {
+            0
+        };
         length_bytes(signatures)
             + signatures * SIGNATURE_BYTES
             + HEADER_BYTES
@@ -94,6 +94,7 @@ impl Shape {
             + BLOCKHASH_BYTES
             + length_bytes(instructions)
             + instruction_bytes(0, COMPUTE_LIMIT_DATA)
+            + price
             + self.creations * instruction_bytes(6, CREATE_DATA)
             + self.payments * instruction_bytes(3, MINT_TO_DATA)
             + instruction_bytes(0, MEMO_BYTES)
@@ -101,16 +102,25 @@ impl Shape {
 
     /// A ceiling for any wallets. [`instructions`] asks for less, once it knows them.
     pub fn compute_units(self) -> u32 {
-        let create =
-            CREATE_COMPUTE_UNITS + ADDRESS_SEARCH_STEPS_PLANNED * ADDRESS_SEARCH_COMPUTE_UNITS;
         FIXED_COMPUTE_UNITS
             .saturating_add(count(self.payments).saturating_mul(MINT_TO_COMPUTE_UNITS))
-            .saturating_add(count(self.creations).saturating_mul(create))
+            .saturating_add(self.creation_compute_units())
+    }
+
+    /// The creations' part of it.
+    pub fn creation_compute_units(self) -> u32 {
+        count(self.creations).saturating_mul(CREATE_COMPUTE_UNITS_MAX)
     }
 
     /// Whether it may run as many instructions as it can come to.
     pub fn fits_trace(self) -> bool {
-        2 + self.payments + self.creations * CREATE_TRACE_LENGTH <= TRACE_LENGTH_MAX
+        self.fixed_instructions() + self.payments + self.creations * CREATE_TRACE_LENGTH
+            <= TRACE_LENGTH_MAX
+    }
+
+    /// Compute limit, price if there is one, memo.
+    fn fixed_instructions(self) -> usize {
+        2 + usize::from(self.priced)
     }
 }
 
@@ -132,7 +142,19 @@ fn length_bytes(length: usize) -> usize {
     }
 }
 
-/// The instructions of one mint transaction: compute limit, then account and tokens wallet by wallet, then the memo.
+/// Where the compute limit stands among the instructions.
+const COMPUTE_LIMIT_INDEX: usize = 0;
+
+/// A mint transaction before it is compiled.
+#[derive(Clone, Debug)]
+pub struct Instructions {
+    /// Compute limit, price if one is offered, then account and tokens wallet by wallet, then the memo.
+    pub list: Vec<Instruction>,
+    /// The limit asks for its ceiling.
+    pub compute: ComputePlan,
+}
+
+/// The instructions of one mint transaction.
 ///
 /// Accounts are created idempotently, so that one which somebody else creates meanwhile costs nothing and fails nothing. The
 /// compute limit is what these very wallets take at most: a looser one would make the scheduler put us last.
@@ -142,9 +164,10 @@ pub fn instructions(
     authority: &Pubkey,
     fee_payer: &Pubkey,
     memo: &Memo,
-) -> Vec<Instruction> {
+    price: ComputeUnitPrice,
+) -> Instructions {
     let token_program = spl_token_interface::ID;
-    let mut compute_units = FIXED_COMPUTE_UNITS;
+    let mut compute = ComputePlan::new();
     let mut paying = Vec::with_capacity(2 * payments.len());
     for payment in payments {
         let wallet = payment.wallet.pubkey();
@@ -155,8 +178,7 @@ pub fn instructions(
             &token_program,
         );
         if payment.create_account {
-            let search_steps = u32::from(u8::MAX - bump) + 1;
-            compute_units += CREATE_COMPUTE_UNITS + search_steps * ADDRESS_SEARCH_COMPUTE_UNITS;
+            compute.add_creation(u32::from(u8::MAX - bump) + 1);
             paying.push(create_associated_token_account_idempotent(
                 fee_payer,
                 &wallet,
@@ -164,7 +186,7 @@ pub fn instructions(
                 &token_program,
             ));
         }
-        compute_units += MINT_TO_COMPUTE_UNITS;
+        compute.add_payment();
         paying.push(
             mint_to(
                 &token_program,
@@ -177,23 +199,34 @@ pub fn instructions(
             .expect("refuses only a program that is not the token program"),
         );
     }
-    let mut instructions = Vec::with_capacity(paying.len() + 2);
-    instructions.push(ComputeBudgetInstruction::set_compute_unit_limit(
-        compute_units.min(COMPUTE_UNITS_MAX),
+    let mut list = Vec::with_capacity(paying.len() + 3);
+    list.push(ComputeBudgetInstruction::set_compute_unit_limit(
+        compute.ceiling(),
     ));
-    instructions.append(&mut paying);
-    instructions.push(build_memo(
+    if !price.is_zero() {
+        list.push(ComputeBudgetInstruction::set_compute_unit_price(
+            price.micro_lamports(),
+        ));
+    }
+    list.append(&mut paying);
+    list.push(build_memo(
         &spl_memo_interface::v3::ID,
         memo.encode().as_bytes(),
         &[],
     ));
-    instructions
+    Instructions { list, compute }
+}
+
+/// Makes a message that was compiled of [`instructions`] ask for another compute limit; its length stays.
+pub fn set_compute_unit_limit(message: &mut Message, compute_units: u32) {
+    if let Some(instruction) = message.instructions.get_mut(COMPUTE_LIMIT_INDEX) {
+        instruction.data = ComputeBudgetInstruction::set_compute_unit_limit(compute_units).data;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use solana_sdk::message::Message;
     use solana_sdk::signature::{Keypair, Signer as _};
 
     use super::*;
@@ -229,7 +262,7 @@ mod tests {
             .collect()
     }
 
-    fn build(payments: &[Payment], keys: &Keys) -> Vec<Instruction> {
+    fn build_at(price: u64, payments: &[Payment], keys: &Keys) -> Vec<Instruction> {
         let memo = Memo::new(7, [9; 32]).unwrap();
         instructions(
             payments,
@@ -237,11 +270,22 @@ mod tests {
             &keys.authority,
             &keys.fee_payer,
             &memo,
+            ComputeUnitPrice::from_micro_lamports(price),
         )
+        .list
     }
 
-    fn compute_limit(instructions: &[Instruction]) -> u32 {
-        let (tag, limit) = instructions[0].data.split_first().unwrap();
+    fn build(payments: &[Payment], keys: &Keys) -> Vec<Instruction> {
+        build_at(0, payments, keys)
+    }
+
+    fn wire_bytes(message: &Message) -> usize {
+        let signatures = usize::from(message.header.num_required_signatures);
+        1 + signatures * SIGNATURE_BYTES + message.serialize().len()
+    }
+
+    fn compute_limit(data: &[u8]) -> u32 {
+        let (tag, limit) = data.split_first().unwrap();
         assert_eq!(*tag, 2);
         u32::from_le_bytes(limit.try_into().unwrap())
     }
@@ -252,20 +296,31 @@ mod tests {
         fn bytes_are_those_of_the_real_transaction(
             creates in prop::collection::vec(any::<bool>(), 1..140),
             separate_fee_payer in any::<bool>(),
+            price in prop_oneof![Just(0_u64), any::<u64>()],
+            limit in any::<u32>(),
         ) {
             let keys = keys(separate_fee_payer);
-            let instructions = build(&payments(&creates), &keys);
-            let message = Message::new(&instructions, Some(&keys.fee_payer));
+            let instructions = build_at(price, &payments(&creates), &keys);
+            let mut message = Message::new(&instructions, Some(&keys.fee_payer));
             let signatures = usize::from(message.header.num_required_signatures);
             prop_assert_eq!(signatures, 1 + usize::from(separate_fee_payer));
             let shape = Shape {
                 payments: creates.len(),
                 creations: creates.iter().filter(|create| **create).count(),
                 separate_fee_payer,
+                priced: price > 0,
             };
-            let bytes = 1 + signatures * SIGNATURE_BYTES + message.serialize().len();
-            prop_assert_eq!(shape.bytes(), bytes);
-            prop_assert!(compute_limit(&instructions) <= shape.compute_units());
+            prop_assert_eq!(shape.bytes(), wire_bytes(&message));
+            prop_assert!(compute_limit(&instructions[0].data) <= shape.compute_units());
+            prop_assert!(shape.creation_compute_units() < shape.compute_units());
+
+            // After the simulation only the limit is another one.
+            set_compute_unit_limit(&mut message, limit);
+            prop_assert_eq!(compute_limit(&message.instructions[0].data), limit);
+            prop_assert_eq!(shape.bytes(), wire_bytes(&message));
+            let mut as_planned = Message::new(&instructions, Some(&keys.fee_payer));
+            as_planned.instructions[0].data = message.instructions[0].data.clone();
+            prop_assert_eq!(as_planned, message);
         }
     }
 
@@ -277,14 +332,13 @@ mod tests {
             payments[0].wallet = Wallet::from_stored(keys.authority.to_bytes());
             payments[1].wallet = Wallet::from_stored(keys.fee_payer.to_bytes());
             let message = Message::new(&build(&payments, &keys), Some(&keys.fee_payer));
-            let signatures = usize::from(message.header.num_required_signatures);
             let shape = Shape {
                 payments: 3,
                 creations: 2,
                 separate_fee_payer,
+                priced: false,
             };
-            let bytes = 1 + signatures * SIGNATURE_BYTES + message.serialize().len();
-            assert!(bytes < shape.bytes());
+            assert!(wire_bytes(&message) < shape.bytes());
         }
     }
 
@@ -328,6 +382,18 @@ mod tests {
         assert!(built[4].accounts.is_empty());
     }
 
+    #[test]
+    fn a_price_stands_after_the_limit_and_none_is_left_out() {
+        let keys = keys(false);
+        let payments = payments(&[true, false]);
+        let (priced, unpriced) = (build_at(5_000, &payments, &keys), build(&payments, &keys));
+        let price = &priced[1];
+        assert_eq!(price.program_id, solana_compute_budget_interface::ID);
+        assert_eq!(price.data[0], 3);
+        assert_eq!(price.data[1..], 5_000_u64.to_le_bytes());
+        assert_eq!([&priced[..1], &priced[2..]].concat(), unpriced);
+    }
+
     /// The limit is the transaction's own: it pays for the steps of the search that its wallets take.
     #[test]
     fn the_compute_limit_follows_the_search_for_the_address() {
@@ -350,11 +416,8 @@ mod tests {
                 })
                 .unwrap() as u32
                 + 1;
-            let limit = compute_limit(&build(&[payment], &keys));
-            assert_eq!(
-                limit,
-                FIXED_COMPUTE_UNITS + MINT_TO_COMPUTE_UNITS + CREATE_COMPUTE_UNITS + steps * 1_500
-            );
+            let limit = compute_limit(&build(&[payment], &keys)[0].data);
+            assert_eq!(limit, 25_000 + 6_000 + 30_000 + steps * 1_500);
         }
     }
 }

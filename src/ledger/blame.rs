@@ -10,17 +10,17 @@ use uuid::Uuid;
 use crate::domain::Wallet;
 
 /// The readings whose token account the failed payment touches; empty when the error names no instruction, or one that is no
-/// payment, or is the mint's fault. Creating an account fails for what the fee payer lacks, which is no reading's fault.
+/// payment, or is the mint's fault, or the compute limit's, which was ours to ask for. Creating an account fails for what the fee payer lacks, which is no reading's fault.
 pub fn readings_to_blame(
     message: &Message,
     error: &TransactionError,
     mint: &Pubkey,
     readings: &[(Uuid, Wallet)],
 ) -> Vec<Uuid> {
-    let TransactionError::InstructionError(index, _) = error else {
+    let TransactionError::InstructionError(index, cause) = error else {
         return Vec::new();
     };
-    if is_the_mints_fault(error) {
+    if is_the_mints_fault(error) || ran_out_of_compute_units(cause) {
         return Vec::new();
     }
     let Some(instruction) = message.instructions.get(usize::from(*index)) else {
@@ -44,6 +44,14 @@ pub fn readings_to_blame(
         .collect()
 }
 
+/// A program that is stopped in mid-run for want of units fails to complete; one that asks the runtime is told.
+fn ran_out_of_compute_units(cause: &InstructionError) -> bool {
+    matches!(
+        cause,
+        InstructionError::ComputationalBudgetExceeded | InstructionError::ProgramFailedToComplete
+    )
+}
+
 /// Whether a payment failed because the mint is not ours to mint any more: no reading could be paid.
 pub fn is_the_mints_fault(error: &TransactionError) -> bool {
     let TransactionError::InstructionError(_, InstructionError::Custom(code)) = error else {
@@ -61,7 +69,7 @@ pub fn is_the_mints_fault(error: &TransactionError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BaseUnits, Memo, Payment, instructions};
+    use crate::domain::{BaseUnits, ComputeUnitPrice, Memo, Payment, instructions};
 
     #[test]
     fn a_payment_is_its_wallets_fault_and_an_account_creation_nobodys() {
@@ -73,19 +81,33 @@ mod tests {
             create_account: true,
         });
         let memo = Memo::new(1, [0; 32]).unwrap();
-        // Compute limit, then create and pay wallet by wallet, then the memo.
-        let list = instructions(&payments, &mint, &payer, &payer, &memo);
-        let message = Message::new(&list, Some(&payer));
         let readings = wallets.map(|wallet| (Uuid::now_v7(), wallet));
-        let blamed = |index| {
-            let error = TransactionError::InstructionError(index, InstructionError::Custom(1));
-            readings_to_blame(&message, &error, &mint, &readings)
-        };
-        assert_eq!(blamed(2), [readings[0].0]);
-        assert_eq!(blamed(4), [readings[1].0]);
-        for nobodys in [0, 1, 3, 5, 9] {
-            assert!(blamed(nobodys).is_empty(), "instruction {nobodys}");
+        // Compute limit, price if there is one, then create and pay wallet by wallet, then the memo.
+        for (price, shift) in [(0, 0), (5_000, 1)] {
+            let price = ComputeUnitPrice::from_micro_lamports(price);
+            let built = instructions(&payments, &mint, &payer, &payer, &memo, price);
+            let message = Message::new(&built.list, Some(&payer));
+            let blamed = |index, error| {
+                let error = TransactionError::InstructionError(index, error);
+                readings_to_blame(&message, &error, &mint, &readings)
+            };
+            let refused = || InstructionError::Custom(1);
+            assert_eq!(blamed(2 + shift, refused()), [readings[0].0]);
+            assert_eq!(blamed(4 + shift, refused()), [readings[1].0]);
+            for nobodys in [0, shift, 1 + shift, 3 + shift, 5 + shift, 9] {
+                let blamed = blamed(nobodys, refused());
+                assert!(blamed.is_empty(), "instruction {nobodys}");
+            }
+            for too_little in [
+                InstructionError::ComputationalBudgetExceeded,
+                InstructionError::ProgramFailedToComplete,
+            ] {
+                assert!(blamed(2 + shift, too_little).is_empty());
+            }
         }
+        let none = ComputeUnitPrice::ZERO;
+        let built = instructions(&payments, &mint, &payer, &payer, &memo, none);
+        let message = Message::new(&built.list, Some(&payer));
         for code in [2, 4, 5] {
             let of_the_mint = TransactionError::InstructionError(2, InstructionError::Custom(code));
             assert!(readings_to_blame(&message, &of_the_mint, &mint, &readings).is_empty());

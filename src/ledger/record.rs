@@ -31,7 +31,10 @@ pub struct NewMintTransaction {
     /// Name of the endpoint that gave the blockhash and gets the first send.
     pub endpoint: String,
     pub account_creations: u32,
+    /// For signatures and priority: what the chain takes, to the lamport.
     pub fee_lamports: u64,
+    /// The priority fee's part of it.
+    pub priority_fee_lamports: u64,
     /// The readings that it pays, as they were when it was packed.
     pub readings: Vec<PackedReading>,
 }
@@ -173,8 +176,9 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     sqlx::query(
         "INSERT INTO mint_transactions
              (number, signature, wire, merkle_root, base_units, blockhash, blockhash_slot,
-              last_valid_block_height, endpoint, account_creations, fee_lamports)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+              last_valid_block_height, endpoint, account_creations, fee_lamports,
+              priority_fee_lamports)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(new.number as i64)
     .bind(new.signature.as_ref())
@@ -187,6 +191,7 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     .bind(&new.endpoint)
     .bind(new.account_creations as i32)
     .bind(new.fee_lamports as i64)
+    .bind(new.priority_fee_lamports as i64)
     .execute(&mut *transaction)
     .await?;
     let readings: Vec<Uuid> = new.readings.iter().map(|reading| reading.id).collect();

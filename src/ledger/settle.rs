@@ -11,6 +11,7 @@ use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::guard::{mint_transaction_guard, reading_guard};
+use super::tally::Paid;
 use super::{LedgerError, tally};
 use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
@@ -38,13 +39,13 @@ pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerErro
 #[derive(Debug)]
 pub(super) struct Confirmed {
     pub transactions: usize,
-    lamports: u64,
+    paid: Paid,
     pub readings: Vec<ChangedReading>,
 }
 
 impl Confirmed {
     pub fn tally(&self) {
-        tally::confirmed(self.transactions, self.lamports, &self.readings);
+        tally::confirmed(self.transactions, self.paid, &self.readings);
     }
 }
 
@@ -57,13 +58,14 @@ pub(super) async fn confirm_in(
     let guard = mint_transaction_guard(event);
     let numbers: Vec<i64> = landed.iter().map(|landed| landed.number).collect();
     let slots: Vec<i64> = landed.iter().map(|landed| landed.slot as i64).collect();
-    let changed: Vec<(i64, i64, i32)> = sqlx::query_as(
+    let changed: Vec<(i64, i64, i64, i32)> = sqlx::query_as(
         "UPDATE mint_transactions AS mint_transaction
          SET state = $3, slot = landed.slot, confirmed_at = now(), sent_at = COALESCE(sent_at, now())
          FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS landed (number, slot)
          WHERE mint_transaction.number = landed.number
            AND mint_transaction.state = ANY($4)
-         RETURNING mint_transaction.number, mint_transaction.fee_lamports, mint_transaction.account_creations",
+         RETURNING mint_transaction.number, mint_transaction.fee_lamports,
+                   mint_transaction.priority_fee_lamports, mint_transaction.account_creations",
     )
     .bind(numbers)
     .bind(slots)
@@ -74,13 +76,15 @@ pub(super) async fn confirm_in(
     let numbers: Vec<i64> = changed.iter().map(|(number, ..)| *number).collect();
     let readings = move_readings(transaction, &numbers, event.for_readings()).await?;
     publish_for(transaction, EventType::TokensMinted, &readings).await?;
-    let lamports = changed
-        .iter()
-        .map(|(_, fee, creations)| *fee as u64 + *creations as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS)
-        .sum();
+    let mut paid = Paid::default();
+    for (_, fee, priority_fee, creations) in &changed {
+        paid.base_fee += (fee - priority_fee) as u64;
+        paid.priority_fee += *priority_fee as u64;
+        paid.rent += *creations as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS;
+    }
     Ok(Confirmed {
         transactions: changed.len(),
-        lamports,
+        paid,
         readings,
     })
 }

@@ -16,9 +16,25 @@ pub(super) fn transactions(outcome: &'static str, count: usize) {
 /// than a blockhash lives, so that one transaction may be lost and proven dead; shorter than a meter's interval.
 pub const MINT_PROMISE: Duration = Duration::from_secs(300);
 
-pub(super) fn confirmed(transactions: usize, lamports: u64, readings: &[ChangedReading]) {
+/// What confirmed transactions cost, lamports.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Paid {
+    /// For signatures.
+    pub base_fee: u64,
+    pub priority_fee: u64,
+    /// Of the token accounts that they created.
+    pub rent: u64,
+}
+
+pub(super) fn confirmed(transactions: usize, paid: Paid, readings: &[ChangedReading]) {
     self::transactions("confirmed", transactions);
-    metrics::counter!(names::FEES_PAID_LAMPORTS).increment(lamports);
+    for (kind, lamports) in [
+        ("fee", paid.base_fee),
+        ("priority", paid.priority_fee),
+        ("rent", paid.rent),
+    ] {
+        metrics::counter!(names::FEES_PAID_LAMPORTS, "kind" => kind).increment(lamports);
+    }
     metrics::counter!(names::MINTING_SUCCESSES).increment(readings.len() as u64);
     // Each transaction's sum fits 64 bits, those of several need not.
     let base_units = readings

@@ -18,7 +18,9 @@ use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use crate::chain::{
     ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
 };
-use crate::domain::{COMPUTE_UNITS_MAX, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet};
+use crate::domain::{
+    COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet,
+};
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
 use crate::telemetry::names;
 
@@ -38,6 +40,7 @@ pub(super) async fn run(workshop: &Workshop, requests: Vec<MintRequest>) -> Answ
         workshop,
         requests: carried,
         answers: Answers::new(),
+        price: ComputeUnitPrice::ZERO,
     };
     let started = Instant::now();
     if let Err(reason) = batch.mint_all().await {
@@ -51,6 +54,8 @@ pub(super) struct Batch<'a> {
     pub(super) workshop: &'a Workshop,
     requests: HashMap<Uuid, MintRequest>,
     pub(super) answers: Answers,
+    /// What each compute unit of this packing is offered.
+    pub(super) price: ComputeUnitPrice,
 }
 
 /// Why the rest of a batch cannot be minted now, for logs and `last_error`.
@@ -168,6 +173,7 @@ impl Batch<'_> {
             self.look_at_accounts(endpoint, payable),
             endpoint.recent_blockhash()
         )?;
+        self.price = self.workshop.tools.chain.priority_fees.price();
         let transactions = self.within_means(&mut payable, may_carry).await;
         if transactions.is_empty() {
             return Ok(());
@@ -207,7 +213,8 @@ impl Batch<'_> {
                 .filter_map(|id| by_id.remove(id))
                 .collect();
             let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
-            match Draft::new(number, packed, readings, reservation, &self.workshop.tools) {
+            let tools = &self.workshop.tools;
+            match Draft::new(number, packed, readings, reservation, self.price, tools) {
                 Ok(draft) => drafts.push(draft),
                 Err(error) => self.answer_not_now(&ids, &error.to_string()),
             }
@@ -223,10 +230,14 @@ impl Batch<'_> {
         drafts: Vec<Draft>,
     ) -> Result<Vec<Draft>, ChainError> {
         let results = try_join_all(drafts.iter().map(|draft| draft.simulate(endpoint))).await?;
+        let base_fee_lamports = self.workshop.tools.chain.base_fee_lamports;
         let mut passed = Vec::with_capacity(drafts.len());
-        for (draft, error) in drafts.into_iter().zip(results) {
-            match error {
-                None => passed.push(draft),
+        for (mut draft, simulation) in drafts.into_iter().zip(results) {
+            match simulation.error {
+                None => {
+                    draft.fit_to(simulation.compute_units, base_fee_lamports);
+                    passed.push(draft);
+                }
                 Some(error) => self.refuse_simulated(endpoint, &draft, &error).await?,
             }
         }
@@ -271,6 +282,7 @@ impl Batch<'_> {
             max_bytes: TRANSACTION_BYTES_MAX,
             max_compute_units: COMPUTE_UNITS_MAX,
             separate_fee_payer: self.workshop.tools.signer.has_separate_fee_payer(),
+            priced: !self.price.is_zero(),
         }
     }
 

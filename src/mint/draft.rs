@@ -14,8 +14,12 @@ use uuid::Uuid;
 use super::candidate::Candidate;
 use super::minter::{MintTools, Workshop};
 use super::transaction::{self, SignError};
-use crate::chain::{ChainError, Endpoint, RecentBlockhash, Reservation};
-use crate::domain::{Hash32, Packed, Wallet};
+use crate::chain::{
+    ChainError, Endpoint, RecentBlockhash, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS,
+};
+use crate::domain::{
+    ComputePlan, ComputeUnitPrice, Hash32, Packed, Wallet, set_compute_unit_limit,
+};
 use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError, readings_to_blame};
 use crate::telemetry::{Stage, observe_stage};
 
@@ -25,9 +29,19 @@ pub(super) struct Draft {
     packed: Packed,
     readings: Vec<Candidate>,
     message: Message,
+    compute: ComputePlan,
+    price: ComputeUnitPrice,
     merkle_root: Hash32,
-    /// Its cost, set aside.
+    /// For its priority fee, which is part of its fee; at most until it was simulated.
+    priority_fee_lamports: u64,
+    /// Its cost, set aside: the ceiling until it was simulated.
     reservation: Reservation,
+}
+
+/// What a simulation said.
+pub(super) struct Simulation {
+    pub error: Option<TransactionError>,
+    pub compute_units: Option<u64>,
 }
 
 /// Why a draft was not sent. Nothing of it has left this process.
@@ -46,25 +60,30 @@ impl Draft {
         packed: Packed,
         readings: Vec<Candidate>,
         reservation: Reservation,
+        price: ComputeUnitPrice,
         tools: &MintTools,
     ) -> Result<Draft, SignError> {
         let mut leaves: Vec<(Uuid, Hash32)> = readings
             .iter()
             .map(|reading| (reading.id, reading.leaf_hash))
             .collect();
-        let (message, merkle_root) = transaction::message_of(
+        let planned = transaction::message_of(
             &packed,
             &mut leaves,
             number,
             &tools.chain.accounts.mint,
             &tools.signer,
+            price,
         )?;
         Ok(Draft {
             number,
             packed,
             readings,
-            message,
-            merkle_root,
+            message: planned.message,
+            compute: planned.compute,
+            price,
+            merkle_root: planned.merkle_root,
+            priority_fee_lamports: price.lamports_for(planned.compute.ceiling()),
             reservation,
         })
     }
@@ -74,10 +93,7 @@ impl Draft {
     }
 
     /// Runs the unsigned message on the endpoint: signed bytes must not leave before they are recorded.
-    pub async fn simulate(
-        &self,
-        endpoint: &Endpoint,
-    ) -> Result<Option<TransactionError>, ChainError> {
+    pub async fn simulate(&self, endpoint: &Endpoint) -> Result<Simulation, ChainError> {
         let config = RpcSimulateTransactionConfig {
             sig_verify: false,
             replace_recent_blockhash: true,
@@ -91,7 +107,26 @@ impl Draft {
             .await
             .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
             .value;
-        Ok(result.err.map(TransactionError::from))
+        Ok(Simulation {
+            error: result.err.map(TransactionError::from),
+            compute_units: result.units_consumed,
+        })
+    }
+
+    /// Asks for the compute units that it took in a simulation and a margin, and sets aside no more than that costs. What
+    /// failed before gets all that was planned: it is not to fail for want of them.
+    pub fn fit_to(&mut self, compute_units: Option<u64>, base_fee_lamports: u64) {
+        let failed_before = self.readings.iter().any(|reading| reading.pack_alone);
+        let limit = if failed_before {
+            self.compute.ceiling()
+        } else {
+            self.compute.limit_after(compute_units)
+        };
+        set_compute_unit_limit(&mut self.message, limit);
+        self.priority_fee_lamports = self.price.lamports_for(limit);
+        let rent = self.packed.account_creations() as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS;
+        self.reservation
+            .lower_to(base_fee_lamports + self.priority_fee_lamports + rent);
     }
 
     /// The readings whose instruction the error names.
@@ -129,7 +164,8 @@ impl Draft {
             blockhash,
             endpoint: endpoint.name().to_owned(),
             account_creations: self.packed.account_creations() as u32,
-            fee_lamports: workshop.tools.chain.fee_lamports,
+            fee_lamports: workshop.tools.chain.base_fee_lamports + self.priority_fee_lamports,
+            priority_fee_lamports: self.priority_fee_lamports,
             readings: self
                 .readings
                 .iter()

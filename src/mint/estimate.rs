@@ -6,9 +6,12 @@ use solana_sdk::pubkey::Pubkey;
 use uuid::Uuid;
 
 use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{ChainError, Endpoints, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts};
+use crate::chain::{
+    ChainError, Endpoints, PriorityFees, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts,
+};
 use crate::domain::{
-    BaseUnits, COMPUTE_UNITS_MAX, PackItem, PackLimits, TRANSACTION_BYTES_MAX, Wallet, pack,
+    BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, PackItem, PackLimits, TRANSACTION_BYTES_MAX,
+    Wallet, pack,
 };
 
 /// Wallets that were found to need an account and are remembered, so that each is counted once: 32 bytes each. Past it a
@@ -37,8 +40,10 @@ pub struct Estimate {
     pub transactions: u64,
     /// Token accounts that would be created.
     pub account_creations: u64,
-    /// Fees of the transactions.
+    /// Fees of the transactions, with the priority fee.
     pub fee_lamports: u64,
+    /// Of these, the priority fee at most: what a transaction asks for is known once it was simulated.
+    pub priority_fee_lamports: u64,
     /// Rent of the token accounts, beside the fees.
     pub rent_lamports: u64,
 }
@@ -49,6 +54,7 @@ pub struct Estimator {
     endpoints: Endpoints,
     mint: Pubkey,
     limits: PackLimits,
+    priority_fees: PriorityFees,
 }
 
 impl Estimator {
@@ -60,6 +66,7 @@ impl Estimator {
         max_readings: usize,
         max_base_units: BaseUnits,
         separate_fee_payer: bool,
+        priority_fees: PriorityFees,
     ) -> Estimator {
         Estimator {
             endpoints,
@@ -70,14 +77,22 @@ impl Estimator {
                 max_bytes: TRANSACTION_BYTES_MAX,
                 max_compute_units: COMPUTE_UNITS_MAX,
                 separate_fee_payer,
+                priced: false,
             },
+            priority_fees,
         }
     }
 
     /// Begins with nothing.
     pub fn begin(&self) -> Estimating<'_> {
+        let price = self.priority_fees.price();
         Estimating {
             estimator: self,
+            limits: PackLimits {
+                priced: !price.is_zero(),
+                ..self.limits
+            },
+            price,
             estimate: Estimate::default(),
             remainder: Vec::new(),
             new_wallets: HashSet::new(),
@@ -88,6 +103,9 @@ impl Estimator {
 /// An estimate that grows reading by reading; its memory does not.
 pub struct Estimating<'a> {
     estimator: &'a Estimator,
+    limits: PackLimits,
+    /// Of a compute unit when it began.
+    price: ComputeUnitPrice,
     estimate: Estimate,
     /// Did not fill a transaction: as in the Minter it waits for the next ones, once.
     remainder: Vec<PackItem>,
@@ -121,7 +139,7 @@ impl Estimating<'_> {
                 }),
             }
         }
-        for batch in payable.chunks(self.estimator.limits.max_readings.max(1)) {
+        for batch in payable.chunks(self.limits.max_readings.max(1)) {
             self.pack(batch);
         }
         Ok(())
@@ -135,7 +153,7 @@ impl Estimating<'_> {
         for item in &mut items {
             item.needs_account &= !self.new_wallets.contains(&item.wallet);
         }
-        let packed = pack(items.clone(), &self.estimator.limits);
+        let packed = pack(items.clone(), &self.limits);
         let under_load = packed.iter().any(|transaction| transaction.full);
         for transaction in packed {
             if transaction.oversized {
@@ -152,6 +170,9 @@ impl Estimating<'_> {
                 continue;
             }
             self.estimate.transactions += 1;
+            self.estimate.priority_fee_lamports += self
+                .price
+                .lamports_for(transaction.compute_units.min(COMPUTE_UNITS_MAX));
             for payment in transaction.payments {
                 if payment.create_account && self.new_wallets.insert(payment.wallet) {
                     self.estimate.account_creations += 1;
@@ -168,9 +189,10 @@ impl Estimating<'_> {
         if !self.remainder.is_empty() {
             self.pack(&[]);
         }
-        let signatures = 1 + u64::from(self.estimator.limits.separate_fee_payer);
+        let signatures = 1 + u64::from(self.limits.separate_fee_payer);
+        let base_fees = self.estimate.transactions * signatures * LAMPORTS_PER_SIGNATURE;
         Estimate {
-            fee_lamports: self.estimate.transactions * signatures * LAMPORTS_PER_SIGNATURE,
+            fee_lamports: base_fees + self.estimate.priority_fee_lamports,
             rent_lamports: self.estimate.account_creations * TOKEN_ACCOUNT_RENT_LAMPORTS,
             ..self.estimate
         }
@@ -182,11 +204,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::PriorityFeePolicy;
 
     fn estimator(max_base_units: u64) -> Estimator {
+        priced_estimator(max_base_units, 0)
+    }
+
+    fn priced_estimator(max_base_units: u64, micro_lamports: u64) -> Estimator {
         let nowhere = Endpoints::new(&["http://127.0.0.1:9".to_owned()], Duration::from_secs(1));
         let max = BaseUnits::new(max_base_units);
-        Estimator::new(nowhere, Pubkey::new_unique(), 50, max, false)
+        let price = ComputeUnitPrice::from_micro_lamports(micro_lamports);
+        let fees = PriorityFees::new(PriorityFeePolicy::Fixed(price), ComputeUnitPrice::MAX);
+        Estimator::new(nowhere, Pubkey::new_unique(), 50, max, false, fees)
     }
 
     fn items(wallets: u8, rounds: u8, base_units: u64) -> Vec<PackItem> {
@@ -218,6 +247,15 @@ mod tests {
         assert_eq!(estimate.transactions, 10, "50 readings each");
         assert_eq!(estimate.fee_lamports, 50_000);
         assert_eq!(estimate.rent_lamports, 5 * TOKEN_ACCOUNT_RENT_LAMPORTS);
+    }
+
+    #[test]
+    fn the_priority_fee_counts_with_what_may_be_asked_for() {
+        let estimator = priced_estimator(u64::MAX, 1_000_000);
+        let estimate = estimate(&estimator, &items(1, 2, 1));
+        // One payment and one creation, a lamport for each unit.
+        assert_eq!(estimate.priority_fee_lamports, 25_000 + 6_000 + 99_000);
+        assert_eq!(estimate.fee_lamports, 5_000 + 130_000);
     }
 
     #[test]

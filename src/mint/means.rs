@@ -8,7 +8,10 @@ use super::batch::Batch;
 use super::candidate::Candidate;
 use super::minter::MintOutcome;
 use crate::chain::{Purse, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
-use crate::domain::{PackItem, Packed, Wallet, pack};
+use crate::domain::{
+    COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputeUnitPrice, PAYMENT_COMPUTE_UNITS_MAX,
+    PackItem, Packed, Wallet, pack,
+};
 use crate::ledger;
 
 /// Why readings wait that could be paid if the fee payer could pay their transaction's fee.
@@ -17,8 +20,10 @@ const NO_FEE: &str = "the fee payer's balance covers no further fee: it waits fo
 /// The purse, and the price of a transaction.
 struct Means<'a> {
     pub purse: &'a Purse,
-    /// Of one mint transaction, lamports.
-    pub fee: u64,
+    /// For the signatures of one mint transaction, lamports.
+    pub base_fee: u64,
+    /// Of each compute unit that it asks for.
+    pub price: ComputeUnitPrice,
 }
 
 impl Means<'_> {
@@ -32,11 +37,27 @@ impl Means<'_> {
 
     /// What the first reading of a wallet without account costs at most, lamports.
     pub fn of_a_new_wallet(&self) -> u64 {
-        TOKEN_ACCOUNT_RENT_LAMPORTS + self.fee
+        self.base_fee + self.price.lamports_for(PAYMENT_COMPUTE_UNITS_MAX) + self.of_a_creation()
     }
 
+    /// An account and the compute units of its creation, lamports.
+    fn of_a_creation(&self) -> u64 {
+        TOKEN_ACCOUNT_RENT_LAMPORTS + self.price.lamports_for(CREATE_COMPUTE_UNITS_MAX)
+    }
+
+    /// What a transaction costs at most, lamports: what it will ask for is known once it was simulated.
     fn cost(&self, packed: &Packed) -> u64 {
-        self.fee + packed.account_creations() as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS
+        self.base_fee
+            + self
+                .price
+                .lamports_for(packed.compute_units.min(COMPUTE_UNITS_MAX))
+            + packed.account_creations() as u64 * TOKEN_ACCOUNT_RENT_LAMPORTS
+    }
+
+    /// The same without its account creations.
+    fn fee_without_creations(&self, packed: &Packed) -> u64 {
+        let compute_units = packed.compute_units - packed.creation_compute_units;
+        self.base_fee + self.price.lamports_for(compute_units)
     }
 
     pub fn reserve(&self, packed: &Packed) -> Option<Reservation> {
@@ -58,9 +79,13 @@ impl Means<'_> {
         Some(transactions.drain(..).zip(reservations).collect())
     }
 
-    /// Of the payable, those whose wallets' accounts cannot be created beside the fees of so many transactions: never none
+    /// Of the payable, those whose wallets' accounts cannot be created beside the fees of these transactions: never none
     /// while some are to be created, so that asking again with the rest comes to an end. `payable` is in the order in which wallets are to be served.
-    pub fn cannot_create(&self, payable: &[(Candidate, bool)], transactions: usize) -> Vec<Uuid> {
+    pub fn cannot_create(
+        &self,
+        payable: &[(Candidate, bool)],
+        transactions: &[Packed],
+    ) -> Vec<Uuid> {
         let mut new_wallets: Vec<Wallet> = Vec::new();
         let mut seen = HashSet::new();
         for (candidate, needs_account) in payable {
@@ -69,7 +94,12 @@ impl Means<'_> {
             }
         }
         let spendable = self.purse.spendable();
-        let affordable = affordable_creations(spendable, self.fee, transactions, new_wallets.len());
+        let fees = transactions
+            .iter()
+            .map(|packed| self.fee_without_creations(packed))
+            .sum();
+        let affordable =
+            affordable_creations(spendable, fees, self.of_a_creation(), new_wallets.len());
         let refused: HashSet<Wallet> = new_wallets.drain(affordable..).collect();
         let mut waiting: Vec<Uuid> = payable
             .iter()
@@ -95,7 +125,8 @@ impl Batch<'_> {
     ) -> Vec<(Packed, Reservation)> {
         let means = Means {
             purse: &self.workshop.tools.chain.purse,
-            fee: self.workshop.tools.chain.fee_lamports,
+            base_fee: self.workshop.tools.chain.base_fee_lamports,
+            price: self.price,
         };
         // Ids are in the order of acceptance: who came first is paid first.
         payable.sort_unstable_by_key(|(candidate, _)| candidate.id);
@@ -109,7 +140,7 @@ impl Batch<'_> {
             if let Some(reserved) = means.reserve_all(&mut transactions) {
                 return reserved;
             }
-            let waiting = means.cannot_create(payable, transactions.len());
+            let waiting = means.cannot_create(payable, &transactions);
             if waiting.is_empty() {
                 return self.pay_what_can_be(&means, transactions);
             }
@@ -128,7 +159,7 @@ impl Batch<'_> {
             match means.reserve(&packed) {
                 Some(reservation) => reserved.push((packed, reservation)),
                 None => {
-                    means.purse.want(means.fee);
+                    means.purse.want(means.cost(&packed));
                     self.workshop.tools.chain.circuit.suspect();
                     for reading in packed.readings {
                         self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
@@ -166,10 +197,9 @@ fn pack_item((candidate, needs_account): &(Candidate, bool)) -> PackItem {
     }
 }
 
-/// How many of `wanted` accounts to create: fewer than wanted, since all together could not be paid.
-fn affordable_creations(spendable: u64, fee: u64, transactions: usize, wanted: usize) -> usize {
-    let fees = fee.saturating_mul(transactions as u64);
-    let affordable = spendable.saturating_sub(fees) / TOKEN_ACCOUNT_RENT_LAMPORTS;
+/// How many of `wanted` accounts to create beside `fees`, at `each`: fewer than wanted, since all together could not be paid.
+fn affordable_creations(spendable: u64, fees: u64, each: u64, wanted: usize) -> usize {
+    let affordable = spendable.saturating_sub(fees) / each;
     usize::try_from(affordable)
         .unwrap_or(usize::MAX)
         .min(wanted.saturating_sub(1))
@@ -193,7 +223,52 @@ mod tests {
             (u64::MAX, 1, 0),
             (u64::MAX, 0, 0),
         ] {
-            assert_eq!(affordable_creations(spendable, 5_000, 2, wanted), expected);
+            assert_eq!(
+                affordable_creations(spendable, 10_000, RENT, wanted),
+                expected
+            );
         }
+    }
+    fn packed(compute_units: u32, creation_compute_units: u32, creations: usize) -> Packed {
+        let payment = crate::domain::Payment {
+            wallet: Wallet::from_stored([1; 32]),
+            base_units: crate::domain::BaseUnits::new(1),
+            create_account: true,
+        };
+        Packed {
+            readings: Vec::new(),
+            payments: vec![payment; creations],
+            base_units: crate::domain::BaseUnits::new(1),
+            compute_units,
+            creation_compute_units,
+            bytes: 500,
+            full: false,
+            oversized: false,
+        }
+    }
+
+    #[test]
+    fn the_ceiling_is_set_aside_with_the_priority_fee_that_it_asks_for() {
+        let purse = Purse::default();
+        let means = |micro_lamports| Means {
+            purse: &purse,
+            base_fee: 10_000,
+            price: ComputeUnitPrice::from_micro_lamports(micro_lamports),
+        };
+        let two = packed(31_000 + 200_000, 200_000, 2);
+        assert_eq!(means(0).cost(&two), 10_000 + 2 * RENT);
+        assert_eq!(means(1_000_000).cost(&two), 10_000 + 231_000 + 2 * RENT);
+        assert_eq!(
+            means(1_000_000).fee_without_creations(&two),
+            10_000 + 31_000
+        );
+        assert_eq!(means(1).cost(&two), 10_000 + 1 + 2 * RENT, "rounded up");
+        let past_the_limit = packed(u32::MAX, 0, 0);
+        assert_eq!(means(1_000_000).cost(&past_the_limit), 10_000 + 1_400_000);
+        // The first reading of a new wallet: what packing plans for it.
+        assert_eq!(
+            means(1_000_000).of_a_new_wallet(),
+            10_000 + 31_000 + 99_000 + RENT
+        );
     }
 }

@@ -8,10 +8,17 @@ use solana_sdk::transaction::Transaction;
 use uuid::Uuid;
 
 use crate::chain::MintSigner;
-use crate::domain::{Hash32, Memo, Packed, instructions, root_of};
+use crate::domain::{ComputePlan, ComputeUnitPrice, Hash32, Memo, Packed, instructions, root_of};
 
 /// Lamports per signature: the base fee of the cluster.
 pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
+
+/// A packed transaction as it is simulated.
+pub(super) struct Planned {
+    pub message: Message,
+    pub compute: ComputePlan,
+    pub merkle_root: Hash32,
+}
 
 /// The message of a packed transaction; `leaves` are the readings' leaf hashes.
 pub(super) fn message_of(
@@ -20,17 +27,23 @@ pub(super) fn message_of(
     number: u64,
     mint: &Pubkey,
     signer: &MintSigner,
-) -> Result<(Message, Hash32), SignError> {
+    price: ComputeUnitPrice,
+) -> Result<Planned, SignError> {
     let root = root_of(leaves);
     let memo = Memo::new(number, root).ok_or(SignError::NumberTooLarge(number))?;
-    let instructions = instructions(
+    let built = instructions(
         &packed.payments,
         mint,
         &signer.authority(),
         &signer.fee_payer(),
         &memo,
+        price,
     );
-    Ok((Message::new(&instructions, Some(&signer.fee_payer())), root))
+    Ok(Planned {
+        message: Message::new(&built.list, Some(&signer.fee_payer())),
+        compute: built.compute,
+        merkle_root: root,
+    })
 }
 
 /// Signs; gives the signature and the wire bytes.

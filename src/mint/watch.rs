@@ -47,7 +47,13 @@ impl Watch {
     pub async fn look(&self) {
         let was_open = self.chain.circuit.view().open.is_some();
         self.chain.purse.begin_reading();
-        let (found, relieved) = match self.survey.look().await {
+        let writable = self.chain.writable_accounts();
+        let fees = self
+            .chain
+            .priority_fees
+            .refresh(&self.chain.endpoints, &writable);
+        let (looked, ()) = tokio::join!(self.survey.look(), fees);
+        let (found, relieved) = match looked {
             Ok(fee_payer) => self.take_in(fee_payer).await,
             Err(opening) => (Err(opening), false),
         };
@@ -85,7 +91,7 @@ impl Watch {
             return (Err(Opening { trouble, reason }), false);
         }
         // Without what this process only promises: that comes and goes with each batch.
-        if funds.available() < self.chain.fee_lamports {
+        if funds.available() < self.chain.least_fee_lamports() {
             let opening = Opening {
                 trouble: Trouble::FeePayerEmpty,
                 reason: format!(

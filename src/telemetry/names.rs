@@ -60,6 +60,7 @@ pub const RPC_ENDPOINT_HEIGHT: &str = "gridtokenx_rpc_endpoint_height";
 pub const RPC_ENDPOINT_LAG_BLOCKS: &str = "gridtokenx_rpc_endpoint_lag_blocks";
 pub const RPC_ENDPOINT_HEALTHY: &str = "gridtokenx_rpc_endpoint_healthy";
 pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
+pub const PRIORITY_FEE_MICROLAMPORTS: &str = "gridtokenx_priority_fee_microlamports";
 // Feed
 pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
 pub const WEBSOCKET_CONNECTIONS: &str = "gridtokenx_websocket_connections_total";
@@ -99,6 +100,7 @@ pub const RPC_METHODS: &[&str] = &[
     "getHealth",
     "getLatestBlockhash",
     "getMultipleAccounts",
+    "getRecentPrioritizationFees",
     "getSignatureStatuses",
     "getSignaturesForAddress",
     "getSlot",
@@ -186,7 +188,8 @@ pub const ALL: &[Metric] = &[
     by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
     by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks that the endpoint is below the highest height that any endpoint told."),
     by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not asked for a pause."),
-    plain(FEES_PAID_LAMPORTS, Counter, "Fees and token-account rent of confirmed mint transactions."),
+    labelled(FEES_PAID_LAMPORTS, Counter, "kind", &["fee", "priority", "rent"], "Cost of confirmed mint transactions: signatures, priority fee, rent of new token accounts."),
+    plain(PRIORITY_FEE_MICROLAMPORTS, Gauge, "Price that this process offers for a compute unit, millionths of a lamport; 0 while it offers none."),
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),
     plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),

@@ -310,6 +310,7 @@ async fn a_dry_run_changes_nothing_and_is_right() {
             "transactions": 1,
             "account_creations": 4,
             "fee_lamports": 5_000,
+            "priority_fee_lamports": 0,
             "rent_lamports": 4 * 2_039_280,
         })
     );

@@ -36,6 +36,7 @@ mod localnet;
 mod meters;
 mod panics;
 mod poison;
+mod priority_fees;
 mod queue;
 mod queue_console;
 mod readings;

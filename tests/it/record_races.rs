@@ -36,6 +36,7 @@ async fn transaction_of(grid: &Grid, readings: &[Uuid]) -> NewMintTransaction {
         endpoint: "rpc-1".to_owned(),
         account_creations: 0,
         fee_lamports: 5_000,
+        priority_fee_lamports: 0,
         readings: readings
             .iter()
             .map(|id| PackedReading {

@@ -96,8 +96,10 @@ struct DryRun {
     transactions: u64,
     /// Token accounts that would be created.
     account_creations: u64,
-    /// Fees of the transactions.
+    /// Fees of the transactions, with the priority fee.
     fee_lamports: u64,
+    /// Of these, the priority fee at most; 0 when none is offered.
+    priority_fee_lamports: u64,
     /// Rent of the token accounts, beside the fees.
     rent_lamports: u64,
 }
@@ -111,6 +113,7 @@ impl From<Estimate> for DryRun {
             transactions: estimate.transactions,
             account_creations: estimate.account_creations,
             fee_lamports: estimate.fee_lamports,
+            priority_fee_lamports: estimate.priority_fee_lamports,
             rent_lamports: estimate.rent_lamports,
         }
     }

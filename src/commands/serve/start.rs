@@ -14,7 +14,7 @@ use crate::admin::Settings;
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
 };
-use crate::chain::MintSigner;
+use crate::chain::{MintSigner, PriorityFees};
 use crate::commands::tokens;
 use crate::config::Config;
 use crate::domain::BaseUnits;
@@ -77,6 +77,10 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         solana.endpoints.clone(),
         solana.accounts(config.tokenization.decimals),
         solana.signer.as_ref(),
+        PriorityFees::new(
+            config.blockchain.priority_fee,
+            config.blockchain.priority_fee_max,
+        ),
     );
     hold_resolver(&config, &database, &chain, &background, &stops.last);
     let watch = Watch::new(pool.clone(), chain.clone(), health.clone());
@@ -243,6 +247,7 @@ impl Ground<'_> {
                 usize::from(config.blockchain.max_batch_size),
                 BaseUnits::new(config.blockchain.max_tokens_per_transaction),
                 self.chain.accounts.fee_payer != self.chain.accounts.authority,
+                self.chain.priority_fees.clone(),
             ),
             feed,
             websocket: config.websocket.clone(),

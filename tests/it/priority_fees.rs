@@ -1,0 +1,276 @@
+//! A priority fee is offered as configured, costs what the ledger says, and is never raised for what is already signed.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_request::RpcRequest;
+use solana_sdk::signature::Signature;
+use solana_sdk::transaction::Transaction;
+
+use crate::chain_faults::swallow;
+use crate::support::world::world;
+use crate::support::{Grid, Proxy, Verdict};
+
+/// Micro-lamports: half a lamport for a compute unit.
+const PRICE: u64 = 500_000;
+
+struct Minted {
+    signature: Signature,
+    transaction: Transaction,
+    fee: u64,
+    priority_fee: u64,
+}
+
+impl Minted {
+    /// What the bytes ask for: the limit, and the price if there is one.
+    fn asks_for(&self) -> (u32, Option<u64>) {
+        let message = &self.transaction.message;
+        let mut limit = None;
+        let mut price = None;
+        for instruction in &message.instructions {
+            let program = message.account_keys[usize::from(instruction.program_id_index)];
+            if program != solana_compute_budget_interface::ID {
+                continue;
+            }
+            let (tag, number) = instruction.data.split_first().unwrap();
+            match tag {
+                2 => limit = Some(u32::from_le_bytes(number.try_into().unwrap())),
+                3 => price = Some(u64::from_le_bytes(number.try_into().unwrap())),
+                other => panic!("tag {other}"),
+            }
+        }
+        (limit.unwrap(), price)
+    }
+
+    /// As the chain tells it: fee in lamports, compute units consumed.
+    async fn on_chain(&self, grid: &Grid) -> (u64, u64) {
+        let parameters = json!([
+            self.signature.to_string(),
+            { "encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0 }
+        ]);
+        let found: Value = RpcClient::new(grid.rpc_url.clone())
+            .send(RpcRequest::GetTransaction, parameters)
+            .await
+            .unwrap();
+        let meta = &found["meta"];
+        assert_eq!(meta["err"], Value::Null);
+        let number = |name: &str| meta[name].as_u64().unwrap();
+        (number("fee"), number("computeUnitsConsumed"))
+    }
+}
+
+/// Every mint transaction of the ledger, in order.
+async fn minted(grid: &Grid) -> Vec<Minted> {
+    let rows: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(
+        "SELECT wire, fee_lamports, priority_fee_lamports FROM mint_transactions ORDER BY number",
+    )
+    .fetch_all(&grid.pool)
+    .await
+    .unwrap();
+    rows.into_iter()
+        .map(|(wire, fee, priority_fee)| {
+            let transaction: Transaction = bincode::deserialize(&wire).unwrap();
+            Minted {
+                signature: transaction.signatures[0],
+                transaction,
+                fee: fee as u64,
+                priority_fee: priority_fee as u64,
+            }
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_tells_the_chains_fee() {
+    let mut grid = Grid::start_with(&[
+        ("BLOCKCHAIN_PRIORITY_FEE", "fixed:500000"),
+        ("MINT_LINGER_MS", "200"),
+    ])
+    .await;
+    let meters = [grid.meter().await, grid.meter().await, grid.meter().await];
+    for round in 1..=2 {
+        for meter in &meters {
+            meter.report("1.5").await;
+        }
+        grid.until_count("finalized", 3 * round).await;
+    }
+    let all = minted(&grid).await;
+    assert!(all.len() >= 2);
+    let mut priority_fees = 0;
+    for one in &all {
+        let (limit, price) = one.asks_for();
+        assert_eq!(price, Some(PRICE));
+        assert_eq!(one.priority_fee, u64::from(limit).div_ceil(2));
+        let (fee, consumed) = one.on_chain(&grid).await;
+        assert_eq!(fee, one.fee, "the ledger's fee is the chain's");
+        assert_eq!(fee, 5_000 + one.priority_fee);
+        assert!(consumed <= u64::from(limit), "{consumed} of {limit}");
+        priority_fees += one.priority_fee;
+    }
+    // The accounts are there: what was simulated and a margin, not what was planned (31,000 for one payment).
+    let (limit, _) = all.last().unwrap().asks_for();
+    assert!(limit < 10_000, "{limit}");
+
+    let metrics = grid.admin().get_text("/metrics").await;
+    for line in [
+        "gridtokenx_priority_fee_microlamports 500000".to_owned(),
+        format!("gridtokenx_fees_paid_lamports_total{{kind=\"priority\"}} {priority_fees}"),
+    ] {
+        // Other services of this process count in the same registry.
+        let name = line.rsplit_once(' ').unwrap().0;
+        assert!(metrics.contains(name), "{name} in {metrics}");
+    }
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_policy_no_price_is_offered() {
+    let mut grid = Grid::start().await;
+    grid.meter().await.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let all = minted(&grid).await;
+    let (limit, price) = all[0].asks_for();
+    assert_eq!((price, all[0].fee, all[0].priority_fee), (None, 5_000, 0));
+    let (fee, consumed) = all[0].on_chain(&grid).await;
+    assert_eq!(fee, 5_000);
+    assert!(consumed <= u64::from(limit), "{consumed} of {limit}");
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let settings = [
+        ("BLOCKCHAIN_PRIORITY_FEE", "percentile:75"),
+        ("BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS", "40000"),
+    ];
+    let mut grid = Grid::on_chain(&proxy.url, &settings).await;
+
+    // The real chain's own answer: nobody has paid for our new mint.
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    assert!(proxy.received("getRecentPrioritizationFees") > 0);
+    let first = minted(&grid).await.remove(0);
+    assert_eq!(first.asks_for().1, None);
+    grid.stop().await;
+
+    // A market; then one above the cap; then none that tells.
+    for (told, expected) in [
+        (Verdict::Answer(slots(&[100, 200, 30_000, 900])), 900),
+        (Verdict::Answer(slots(&[50_000, 60_000])), 40_000),
+    ] {
+        let told = Mutex::new(told);
+        proxy.obey(move |method, parameters| match method {
+            "getRecentPrioritizationFees" => {
+                let accounts = parameters[0].as_array().unwrap();
+                assert_eq!(
+                    accounts.len(),
+                    2,
+                    "the mint and the fee payer: {accounts:?}"
+                );
+                told.lock().unwrap().clone()
+            }
+            _ => Verdict::Forward,
+        });
+        grid.serve().await;
+        report_and_see_price(&grid, expected).await;
+        grid.stop().await;
+    }
+    grid.audit_holds().await;
+}
+
+fn slots(prices: &[u64]) -> Value {
+    let slots = prices.iter().enumerate();
+    slots
+        .map(|(slot, price)| json!({ "slot": slot, "prioritizationFee": price }))
+        .collect()
+}
+
+async fn report_and_see_price(grid: &Grid, micro_lamports: u64) {
+    let finalized = grid.count("finalized").await;
+    grid.meter().await.report("1").await;
+    grid.until_count("finalized", finalized + 1).await;
+    let last = minted(grid).await.pop().unwrap();
+    let (limit, price) = last.asks_for();
+    assert_eq!(price, Some(micro_lamports));
+    let (fee, _) = last.on_chain(grid).await;
+    let priority_fee = (u64::from(limit) * micro_lamports).div_ceil(1_000_000);
+    assert_eq!(fee, 5_000 + priority_fee);
+    assert_eq!((last.fee, last.priority_fee), (fee, priority_fee));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_tells_no_prices_stops_nobody() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid =
+        Grid::on_chain(&proxy.url, &[("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")]).await;
+    proxy.obey(|method, _| match method {
+        "getRecentPrioritizationFees" => Verdict::Error(-32601, "Method not found"),
+        _ => Verdict::Forward,
+    });
+    grid.serve().await;
+    grid.meter().await.report("1").await;
+    grid.until_count("finalized", 1).await;
+    assert_eq!(minted(&grid).await[0].asks_for().1, None);
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+/// The market goes up while a transaction is stuck: it is sent again as it was signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stuck_is_sent_again_at_its_old_price() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let settings = [("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")];
+    let mut grid = Grid::on_chain(&proxy.url, &settings).await;
+    let wires = Arc::new(Mutex::new(Vec::<String>::new()));
+    let market = |price: u64, is_lost: bool| {
+        let wires = Arc::clone(&wires);
+        move |method: &str, parameters: &Value| match method {
+            "getRecentPrioritizationFees" => Verdict::Answer(slots(&[price])),
+            "sendTransaction" => {
+                let wire = parameters[0].as_str().unwrap().to_owned();
+                wires.lock().unwrap().push(wire);
+                if is_lost {
+                    swallow(parameters)
+                } else {
+                    Verdict::Forward
+                }
+            }
+            _ => Verdict::Forward,
+        }
+    };
+    // The price is asked for at the start, and the mint is made then.
+    proxy.obey(market(1_000, false));
+    grid.serve().await;
+    wires.lock().unwrap().clear();
+    proxy.obey(market(1_000, true));
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until("it was sent", async || !wires.lock().unwrap().is_empty())
+        .await;
+    grid.stop().await;
+
+    // A start asks for the price at once.
+    proxy.obey(market(900_000, false));
+    grid.serve().await;
+    grid.until_count("finalized", 1).await;
+    let sent: HashSet<String> = wires.lock().unwrap().iter().cloned().collect();
+    assert_eq!(sent.len(), 1, "the same bytes each time");
+    let meter = meter.at(&grid.user("prosumer"));
+    meter.report("1").await;
+    grid.until_count("finalized", 2).await;
+    let prices: Vec<_> = minted(&grid)
+        .await
+        .iter()
+        .map(|minted| minted.asks_for().1)
+        .collect();
+    assert_eq!(prices, [Some(1_000), Some(900_000)], "each signed once");
+    grid.audit_holds().await;
+    grid.stop().await;
+}
