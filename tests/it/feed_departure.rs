@@ -195,6 +195,13 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         wire.say(json!({"type": "resume", "after": 0})).await;
         stuck.push(wire);
     }
+    // Server-sent events too.
+    let address = server.api_url.strip_prefix("http://").unwrap();
+    let mut unread = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /api/events/stream?after=0 HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    unread.write_all(request.as_bytes()).await.unwrap();
     let mut reader = Wire::compressed(&server.api_url, &token).await;
     reader.say(json!({"type": "resume", "after": 0})).await;
     // Noise, which compression does not help much, until nobody could have room for it unread.
@@ -226,5 +233,5 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
     // They hang to the last, and the process ends all the same.
     server.terminate().await;
     assert!(server.log().contains("drained"), "{}", server.log());
-    drop(stuck);
+    drop((stuck, unread));
 }
