@@ -17,7 +17,7 @@ use super::entrance::{self, take_seat};
 use super::events::cursor;
 use super::extract::Query;
 use super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::server::{InHandler, OpenAnswers};
+use super::server::{InHandler, Streaming};
 use super::state::AppState;
 use crate::feed::{Follower, Gap, Seat, Seq, Step, StreamKind, end_of_token};
 
@@ -71,7 +71,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 )]
 pub(super) async fn stream(
     State(state): State<AppState>,
-    connection: Option<Extension<OpenAnswers>>,
+    connection: Option<Extension<Streaming>>,
     uri: Uri,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,

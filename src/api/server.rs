@@ -162,16 +162,20 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNHEARD_LIMIT)) {
         tracing::debug!(%error, %peer, "TCP_USER_TIMEOUT could not be set");
     }
-    let Door { router, keeper, .. } = door;
+    let (router, keeper) = (&door.router, &door.keeper);
     let in_handlers = Arc::new(AtomicUsize::new(0));
+    let streaming = Streaming::default();
+    let farewells_within = door
+        .api
+        .as_ref()
+        .map_or(Duration::ZERO, |api| api.departure.spread_max());
     let requests_begun = AtomicUsize::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let in_handler = InHandler::enter(&in_handlers);
         requests_begun.fetch_add(1, Ordering::SeqCst);
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
-        let connection = OpenAnswers(Arc::clone(&in_handlers));
-        request.extensions_mut().insert(connection);
+        request.extensions_mut().insert(streaming.clone());
         if visitors == Visitors::Probes {
             request.extensions_mut().insert(WhileDraining);
         }
@@ -211,7 +215,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    () = nothing_in_handlers(&in_handlers) => Ok(()),
+                    () = nothing_left(&in_handlers, &streaming, farewells_within) => Ok(()),
                 }
             }
         },
@@ -222,12 +226,12 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     }
 }
 
-/// The connection of a request, for an answer that goes on after its handler has returned.
-#[derive(Clone, Debug)]
-pub struct OpenAnswers(Arc<AtomicUsize>);
+/// The connection of a request, for a stream that goes on after its handler has returned.
+#[derive(Clone, Debug, Default)]
+pub struct Streaming(Arc<AtomicUsize>);
 
-impl OpenAnswers {
-    /// The drain waits for this as for a handler: whoever holds it knows when to end.
+impl Streaming {
+    /// At the drain the connection is left open for its stream's farewell while this is held, as long as farewells take.
     pub fn hold(&self) -> InHandler {
         InHandler::enter(&self.0)
     }
@@ -249,9 +253,26 @@ impl Drop for InHandler {
     }
 }
 
+/// Returns once nothing goes on that the drain waits for. A client that reads nothing any more does not get to its farewell,
+/// and is not waited for longer than for the others.
+async fn nothing_left(
+    in_handlers: &AtomicUsize,
+    streaming: &Streaming,
+    farewells_within: Duration,
+) {
+    nothing_in_handlers(in_handlers).await;
+    let streams_ended = async {
+        while streaming.0.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    };
+    let _ = tokio::time::timeout(farewells_within, streams_ended).await;
+}
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Returns once no handler has had a request of this connection for [`HALF_SENT_GRACE`].
 async fn nothing_in_handlers(in_handlers: &AtomicUsize) {
-    const LOOK_INTERVAL: Duration = Duration::from_millis(100);
     let mut idle = Duration::ZERO;
     while idle < HALF_SENT_GRACE {
         tokio::time::sleep(LOOK_INTERVAL).await;

@@ -32,6 +32,11 @@ impl Departure {
         }
     }
 
+    /// Within which all are asked to leave.
+    pub fn spread_max(&self) -> Duration {
+        self.spread_max
+    }
+
     /// Returns when it is this stream's turn to leave, with the time after which its client is to come back.
     pub async fn turn(&self, hub: &Hub) -> Duration {
         self.draining.cancelled().await;

@@ -9,7 +9,6 @@ use gridtokenx::outbox::{Event, EventType};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::token;
 use crate::support::events::{event_of, events_of, publish};
@@ -145,8 +144,6 @@ async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_noth
     server.signal(nix::sys::signal::Signal::SIGTERM);
     let mut hints = BTreeSet::new();
     for ears in &mut all {
-        ears.send(Message::text(r#"{"type":"resume","after":0}"#))
-            .await;
         let (code, reason) = ears.closed().await;
         assert_eq!((code, &reason["reason"]), (1001, &json!("going_away")));
         hints.insert(reason["retry_after_ms"].as_u64().unwrap());
@@ -190,11 +187,18 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
     let mut stuck = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..6 {
         let mut wire = Wire::open(&server.api_url, "/ws", &headers).await.unwrap();
         wire.say(json!({"type": "resume", "after": 0})).await;
         stuck.push(wire);
     }
+    // Server-sent events too.
+    let address = server.api_url.strip_prefix("http://").unwrap();
+    let mut unread = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /api/events/stream?after=0 HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    unread.write_all(request.as_bytes()).await.unwrap();
     let mut reader = Wire::compressed(&server.api_url, &token).await;
     reader.say(json!({"type": "resume", "after": 0})).await;
     // Noise, which compression does not help much, until nobody could have room for it unread.
@@ -208,7 +212,7 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
             .collect()
     };
     let mut next = 1;
-    for round in 0..15 {
+    for round in 0..10 {
         publish(&grid.pool, &events(round)).await;
         while next <= (round as i64 + 1) * 100 {
             let frame: Value = serde_json::from_str(&reader.text().await.0).unwrap();
@@ -226,5 +230,5 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
     // They hang to the last, and the process ends all the same.
     server.terminate().await;
     assert!(server.log().contains("drained"), "{}", server.log());
-    drop(stuck);
+    drop((stuck, unread));
 }

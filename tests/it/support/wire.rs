@@ -21,6 +21,7 @@ pub const TEXT: u8 = 0x81;
 pub const TEXT_COMPRESSED: u8 = 0xc1;
 pub const PING: u8 = 0x89;
 pub const CLOSE: u8 = 0x88;
+const PONG: u8 = 0x8a;
 
 pub struct Wire {
     stream: TcpStream,
@@ -147,7 +148,11 @@ impl Wire {
                 let rest = self.arrived.split_off(header_bytes + length as usize);
                 let payload = self.arrived.split_off(header_bytes);
                 self.arrived = rest;
-                return heard(&header, payload);
+                let heard = heard(&header, payload);
+                if heard == Heard::Ping {
+                    self.frame(PONG, b"").await;
+                }
+                return heard;
             }
             match self.stream.read_buf(&mut self.arrived).await {
                 Ok(0) | Err(_) => return Heard::End,
