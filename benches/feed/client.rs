@@ -110,19 +110,21 @@ impl Crowd {
         scores: &Arc<Scores>,
     ) -> Result<(Crowd, f64)> {
         let started = Instant::now();
-        let open_before = scores.open.load(Ordering::SeqCst);
+        // Its own count: those of another crowd may still be on their way out.
+        let opened = Arc::new(AtomicUsize::new(0));
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         let mut clients = JoinSet::new();
         for (index, call) in calls.into_iter().enumerate() {
             let (scores, handshakes) = (Arc::clone(scores), Arc::clone(&handshakes));
-            clients.spawn(live(index, call, scores, handshakes));
+            let opened = Arc::clone(&opened);
+            clients.spawn(live(index, call, scores, handshakes, opened));
         }
-        let wanted = open_before + clients.len();
-        while scores.open.load(Ordering::SeqCst) < wanted {
+        let wanted = clients.len();
+        while opened.load(Ordering::SeqCst) < wanted {
             anyhow::ensure!(
                 started.elapsed() < HANDSHAKE_LIMIT * 3,
                 "only {} of {wanted} connections are open",
-                scores.open.load(Ordering::SeqCst)
+                opened.load(Ordering::SeqCst)
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -140,7 +142,14 @@ impl Drop for Open {
     }
 }
 
-async fn live(index: usize, call: Call, scores: Arc<Scores>, handshakes: Arc<Semaphore>) {
+async fn live(
+    index: usize,
+    call: Call,
+    scores: Arc<Scores>,
+    handshakes: Arc<Semaphore>,
+    opened: Arc<AtomicUsize>,
+) {
+    let mut is_first = true;
     loop {
         let Ok(client) = open(index, &call, &handshakes).await else {
             // Refused or cut off: the next try.
@@ -148,6 +157,9 @@ async fn live(index: usize, call: Call, scores: Arc<Scores>, handshakes: Arc<Sem
             continue;
         };
         scores.open.fetch_add(1, Ordering::SeqCst);
+        if std::mem::take(&mut is_first) {
+            opened.fetch_add(1, Ordering::SeqCst);
+        }
         let _open = Open(Arc::clone(&scores));
         if client.deflates {
             scores.deflating.fetch_add(1, Ordering::SeqCst);
