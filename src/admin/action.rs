@@ -24,6 +24,18 @@ pub enum AdminAction {
         outcome: String,
         reason: String,
     },
+    /// A landed mint that the ledger lacked was booked for the readings that it paid.
+    AdoptMint {
+        signature: String,
+        number: u64,
+        readings: u64,
+    },
+    /// A landed mint that the ledger lacks was booked without a reading. Base units.
+    BookForeignMint {
+        signature: String,
+        base_units: String,
+        reason: String,
+    },
 }
 
 impl AdminAction {
@@ -35,6 +47,8 @@ impl AdminAction {
             AdminAction::TriggerBatch { .. } => "trigger_batch",
             AdminAction::RetryReading { .. } => "retry_reading",
             AdminAction::ResolveTransaction { .. } => "resolve_transaction",
+            AdminAction::AdoptMint { .. } => "adopt_mint",
+            AdminAction::BookForeignMint { .. } => "book_foreign_mint",
         }
     }
 
@@ -62,6 +76,16 @@ impl AdminAction {
                 outcome,
                 reason,
             } => json!({ "signature": signature, "outcome": outcome, "reason": reason }),
+            AdminAction::AdoptMint {
+                signature,
+                number,
+                readings,
+            } => json!({ "signature": signature, "number": number, "readings": readings }),
+            AdminAction::BookForeignMint {
+                signature,
+                base_units,
+                reason,
+            } => json!({ "signature": signature, "base_units": base_units, "reason": reason }),
         };
         canonical(details).to_string()
     }

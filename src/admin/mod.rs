@@ -6,6 +6,7 @@
 //! Invariant: an admin's action and its entry in the admin log commit together or not at all.
 
 mod action;
+mod adopt;
 mod auto_mint;
 mod backlog;
 pub mod batches;
@@ -18,6 +19,7 @@ mod runway;
 mod settings;
 
 pub use action::AdminAction;
+pub use adopt::{AdoptionError, adopt_mint, book_foreign_mint};
 pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
 pub use backlog::{Backlog, BreakerView, QueueDepth, UnmintedReadings};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};

@@ -12,6 +12,7 @@ use solana_client::rpc_request::RpcRequest;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
+use solana_sdk::transaction::VersionedTransaction;
 use solana_transaction_status::{EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding};
 
 use super::executed::{Executed, our_memo};
@@ -80,6 +81,18 @@ pub async fn find_mint(
     authority: &Pubkey,
     commitment: CommitmentConfig,
 ) -> Result<Option<ChainMint>, ChainError> {
+    let found = find_transaction(endpoint, signature, mint, authority, commitment).await?;
+    Ok(found.map(|(mint, _)| mint))
+}
+
+/// The same with the transaction itself.
+pub async fn find_transaction(
+    endpoint: &Endpoint,
+    signature: &Signature,
+    mint: &Pubkey,
+    authority: &Pubkey,
+    commitment: CommitmentConfig,
+) -> Result<Option<(ChainMint, VersionedTransaction)>, ChainError> {
     let config = RpcTransactionConfig {
         encoding: Some(UiTransactionEncoding::Base64),
         commitment: Some(commitment),
@@ -118,7 +131,7 @@ pub async fn find_mint(
         .ok_or_else(|| unusable("has instructions or addresses that cannot be decoded"))?;
     let failed = meta.err.is_some();
     let memos = executed.memos();
-    Ok(Some(ChainMint {
+    let mint = ChainMint {
         signature: *signature,
         slot: found.slot,
         block_time: found.block_time,
@@ -131,5 +144,6 @@ pub async fn find_mint(
             executed.mints(mint, authority)
         },
         fee_lamports: meta.fee,
-    }))
+    };
+    Ok(Some((mint, transaction)))
 }

@@ -38,7 +38,7 @@ pub use circuit::{Circuit, CircuitView, Opening, Trouble};
 pub use endpoint::{Endpoint, EndpointView, Endpoints};
 pub use error::{ChainError, Fault};
 pub use history::{HistoryWalk, ListedTransaction, walk_history};
-pub use landed_mint::{ChainMint, find_mint, mint_of};
+pub use landed_mint::{ChainMint, find_mint, find_transaction, mint_of};
 pub use local::{is_local_chain, prepare_local_chain};
 pub use priority_fee::PriorityFees;
 pub use purse::{Funds, Purse, PurseView, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};

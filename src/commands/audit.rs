@@ -1,4 +1,5 @@
 //! `gridtokenx audit`: proves that the books agree with the chain, of the running system or of the one that is configured.
+//! `--adopt` and `--foreign` deal with a landed mint that the ledger lacks first.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -6,14 +7,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use solana_sdk::signature::Signature;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgPool};
 
 use super::running::{Running, RunningError};
+use crate::admin::{self, AdoptionError};
 use crate::audit::{self, AuditError, AuditReport};
 use crate::chain::Endpoints;
 use crate::config::{DataDir, DatabaseConfig, SolanaConfig};
-use crate::ledger;
+use crate::ledger::{self, BreakerState};
 
 /// Which system, and how to say what was found.
 #[derive(Args, Clone, Debug)]
@@ -21,6 +24,14 @@ pub struct AuditArgs {
     /// Prints the report as one JSON document
     #[arg(long)]
     pub json: bool,
+
+    /// First books this landed mint, which the ledger lacks, for the pending readings that give its sums and root
+    #[arg(long, value_name = "SIGNATURE", conflicts_with = "foreign")]
+    pub adopt: Option<Signature>,
+
+    /// First books this landed mint, which the ledger lacks, without a reading, for this reason
+    #[arg(long, num_args = 2, value_names = ["SIGNATURE", "REASON"])]
+    pub foreign: Vec<String>,
 
     #[command(flatten)]
     pub data_dir: DataDir,
@@ -42,8 +53,12 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// An audit reads page after page: it needs few connections, and leaves the service its own.
 const CONNECTIONS: u32 = 4;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// It never writes, and says so to the database.
-const SESSION: &str = "SET default_transaction_read_only = on;
+/// The audit itself never writes, and says so to the database.
+const READING_SESSION: &str = "SET default_transaction_read_only = on;
+SET TIME ZONE 'UTC'";
+/// Nobody waits for ever for a row that another one holds.
+const WRITING_SESSION: &str = "SET lock_timeout = '30s';
+SET idle_in_transaction_session_timeout = '30s';
 SET TIME ZONE 'UTC'";
 
 /// Why there is no verdict.
@@ -57,6 +72,10 @@ enum NoVerdict {
     DatabaseUrl,
     #[error("the database does not answer: {0}")]
     Database(#[from] sqlx::Error),
+    #[error("--foreign {0}: this is no signature; give the transaction's signature and a reason")]
+    Signature(String),
+    #[error(transparent)]
+    Adoption(#[from] AdoptionError),
     #[error(transparent)]
     Audit(#[from] AuditError),
 }
@@ -81,7 +100,7 @@ pub async fn run(args: AuditArgs) -> ExitCode {
 
 async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     let target = Target::of(args)?;
-    let pool = connect(&target.database_url).await?;
+    let pool = connect(&target.database_url, READING_SESSION).await?;
     let endpoints = Endpoints::patient(&target.rpc_urls, CALL_LIMIT);
     if let Some(asked) = args.solana.mint_address {
         let binding = ledger::binding(&pool).await.map_err(AuditError::from)?;
@@ -92,9 +111,81 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
             }));
         }
     }
+    if let Some(asked) = Booking::of(args)? {
+        let writable = connect(&target.database_url, WRITING_SESSION).await?;
+        asked.carry_out(&writable, &endpoints).await?;
+        writable.close().await;
+    }
     let report = audit::audit(&pool, &endpoints).await?;
     pool.close().await;
     Ok(report)
+}
+
+/// What is done about a landed mint before the audit.
+enum Booking<'a> {
+    Adopt(Signature),
+    Foreign(Signature, &'a str),
+}
+
+impl Booking<'_> {
+    fn of(args: &AuditArgs) -> Result<Option<Booking<'_>>, NoVerdict> {
+        if let Some(signature) = args.adopt {
+            return Ok(Some(Booking::Adopt(signature)));
+        }
+        let [signature, reason] = args.foreign.as_slice() else {
+            return Ok(None);
+        };
+        let signature = Signature::from_str(signature)
+            .map_err(|_| NoVerdict::Signature(signature.chars().take(SHOWN_MAX).collect()))?;
+        Ok(Some(Booking::Foreign(signature, reason)))
+    }
+
+    /// Says on the error output what was done: the report alone goes to the other.
+    async fn carry_out(&self, pool: &PgPool, endpoints: &Endpoints) -> Result<(), NoVerdict> {
+        let actor = operator();
+        let said = match self {
+            Booking::Adopt(signature) => {
+                let readings = admin::adopt_mint(pool, endpoints, &actor, *signature).await?;
+                format!("adopted {signature}: it paid {readings} readings")
+            }
+            Booking::Foreign(signature, reason) => {
+                admin::book_foreign_mint(pool, endpoints, &actor, *signature, reason).await?;
+                format!("booked {signature} without a reading")
+            }
+        };
+        let breaker = breaker_after_walk(pool, endpoints).await;
+        let _ = writeln!(io::stderr(), "gridtokenx: {said}; {breaker}");
+        Ok(())
+    }
+}
+
+/// A signature is 88 characters: a longer text is cut in a refusal.
+const SHOWN_MAX: usize = 100;
+
+/// Who did it, for the admin log: as the operating system's session calls the person.
+fn operator() -> String {
+    let name = std::env::var("USER").unwrap_or_default();
+    format!("operator {name}").trim_end().to_owned()
+}
+
+/// The walk that the service does once a minute, at once.
+async fn breaker_after_walk(pool: &PgPool, endpoints: &Endpoints) -> String {
+    let walked = async {
+        let binding = ledger::binding(pool)
+            .await
+            .map_err(|error| error.to_string())?;
+        ledger::walk(pool, endpoints, &binding.mint, &binding.authority)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    match walked.await {
+        Ok(outcome) if outcome.breaker == BreakerState::Closed => {
+            "the ledger breaker is closed".to_owned()
+        }
+        Ok(_) => "the ledger breaker is open still: another mint is not dealt with, or what was signed before may land yet"
+            .to_owned(),
+        Err(error) => format!("whether the ledger breaker closes, the next walk of the service will say ({error})"),
+    }
 }
 
 /// Where the books and the chain are.
@@ -135,7 +226,7 @@ impl Target {
     }
 }
 
-async fn connect(database_url: &str) -> Result<PgPool, NoVerdict> {
+async fn connect(database_url: &str, session: &'static str) -> Result<PgPool, NoVerdict> {
     let options = PgConnectOptions::from_str(database_url)
         .map_err(|_| NoVerdict::DatabaseUrl)?
         .application_name("gridtokenx audit")
@@ -143,9 +234,9 @@ async fn connect(database_url: &str) -> Result<PgPool, NoVerdict> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(CONNECT_LIMIT)
-        .after_connect(|connection, _| {
+        .after_connect(move |connection, _| {
             Box::pin(async move {
-                connection.execute(SESSION).await?;
+                connection.execute(session).await?;
                 Ok(())
             })
         })

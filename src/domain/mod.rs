@@ -21,9 +21,11 @@
 //! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
 //! | `reading_state`, `mint_transaction_state` | the two state machines |
 //! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
+//! | `adoption` | which readings a mint transaction has paid, told by its sums and root |
 //! | `packing`, `transaction` | which readings share a transaction, and its instructions and bytes |
 //! | `compute`, `priority_fee` | its compute units, and what is offered for each |
 
+mod adoption;
 mod compute;
 mod energy;
 mod exact;
@@ -42,6 +44,7 @@ mod transaction;
 mod transition;
 mod wallet;
 
+pub use adoption::{Adoption, PaidWallet, UnpaidReading, adoption};
 pub use compute::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
 };

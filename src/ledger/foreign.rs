@@ -1,12 +1,17 @@
 //! Landed mints of our authority that the ledger lacks, or holds as dead: stored, announced, and never forgotten until a
-//! person has dealt with each.
+//! person has dealt with each: adopted it (`adopt`), or booked it without a reading.
 
 use rust_decimal::Decimal;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use solana_sdk::transaction::VersionedTransaction;
 use sqlx::{PgConnection, PgPool};
+use thiserror::Error;
 
 use super::LedgerError;
 use super::breaker::{self, Breaker, LedgerRow};
-use crate::chain::ChainMint;
+use crate::chain::{ChainMint, Endpoints, find_transaction};
 
 /// Stores these mints, opens the breaker for them, and keeps our numbers above theirs. What the ledger has come to know
 /// meanwhile is left out. `last_possible_height`: up to there may land what was signed before now. Returns how many are new.
@@ -18,7 +23,11 @@ pub(super) async fn book_foreign(
     let mut transaction = pool.begin().await?;
     let row = LedgerRow::lock(&mut transaction).await?;
     let new = insert(&mut transaction, found).await?;
-    raise_next_number(&mut transaction, found).await?;
+    // Only memos of our mint by our authority count: two deployments may share an authority, never a mint.
+    let numbers = found.iter().filter_map(|mint| mint.memo);
+    if let Some(highest) = numbers.map(|memo| memo.number()).max() {
+        raise_next_number(&mut transaction, highest).await?;
+    }
     open_breaker(&mut transaction, &row, new, last_possible_height).await?;
     transaction.commit().await?;
     Ok(new)
@@ -87,15 +96,11 @@ fn base_units_of(mint: &ChainMint) -> Result<Decimal, LedgerError> {
         })
 }
 
-/// Only memos of our mint by our authority count: two deployments may share an authority, never a mint.
-async fn raise_next_number(
+/// Our numbers go on above this one.
+pub(super) async fn raise_next_number(
     transaction: &mut PgConnection,
-    found: &[ChainMint],
+    highest: u64,
 ) -> sqlx::Result<()> {
-    let numbers = found.iter().filter_map(|mint| mint.memo);
-    let Some(highest) = numbers.map(|memo| memo.number()).max() else {
-        return Ok(());
-    };
     sqlx::query(
         "UPDATE ledger
          -- The column's own limit: a memo may hold the largest number there is.
@@ -148,4 +153,137 @@ async fn open_breaker(
     breaker::announce(transaction, &reason, Some(&newest)).await?;
     tracing::error!(reason, "the ledger breaker is open");
     Ok(())
+}
+
+/// Why a mint is not booked.
+#[derive(Debug, Error)]
+pub enum ForeignError {
+    #[error(
+        "no RPC endpoint shows transaction {signature} as finalized; check the signature, or wait, or add an endpoint with \
+         full history"
+    )]
+    NotFinalized { signature: Signature },
+    #[error(
+        "transaction {signature} minted nothing of our token by our authority, so there is nothing to book"
+    )]
+    MintedNothing { signature: Signature },
+    #[error("transaction {signature} is in the ledger (number {number}): it pays readings")]
+    InLedger { signature: Signature, number: u64 },
+    #[error("transaction {signature} is booked already: {reason}")]
+    Booked {
+        signature: Signature,
+        reason: String,
+    },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<sqlx::Error> for ForeignError {
+    fn from(error: sqlx::Error) -> ForeignError {
+        ForeignError::Ledger(error.into())
+    }
+}
+
+/// A landed mint that the ledger lacks, or holds as dead, as an endpoint shows it at finalized commitment.
+#[derive(Debug)]
+pub struct LandedMint {
+    pub mint: ChainMint,
+    pub(super) transaction: VersionedTransaction,
+    /// The endpoint's name.
+    pub(super) endpoint: String,
+    /// Of that endpoint, afterwards.
+    pub(super) finalized_height: u64,
+    /// Its number, where the ledger holds it as dead.
+    pub(super) held_as_dead: Option<u64>,
+}
+
+/// Reads the chain, and demands that the ledger lacks the mint.
+pub async fn landed_mint(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    mint: &Pubkey,
+    authority: &Pubkey,
+    signature: Signature,
+) -> Result<LandedMint, ForeignError> {
+    let mut failure = None;
+    for endpoint in endpoints.iter() {
+        let commitment = CommitmentConfig::finalized();
+        match find_transaction(endpoint, &signature, mint, authority, commitment).await {
+            Ok(Some((mint, transaction))) => {
+                if mint.payments.is_empty() {
+                    return Err(ForeignError::MintedNothing { signature });
+                }
+                let finalized_height = endpoint
+                    .finalized_height()
+                    .await
+                    .map_err(LedgerError::from)?;
+                return Ok(LandedMint {
+                    mint,
+                    transaction,
+                    endpoint: endpoint.name().to_owned(),
+                    finalized_height,
+                    held_as_dead: held_as_dead(pool, signature).await?,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(
+        failure.map_or(ForeignError::NotFinalized { signature }, |error| {
+            LedgerError::from(error).into()
+        }),
+    )
+}
+
+async fn held_as_dead(pool: &PgPool, signature: Signature) -> Result<Option<u64>, ForeignError> {
+    let known: Option<(i64, bool)> = sqlx::query_as(
+        "SELECT number, state = 'dead'
+         FROM mint_transactions
+         WHERE signature = $1",
+    )
+    .bind(signature.as_ref())
+    .fetch_optional(pool)
+    .await?;
+    match known {
+        None => Ok(None),
+        Some((number, true)) => Ok(Some(number as u64)),
+        Some((number, false)) => Err(ForeignError::InLedger {
+            signature,
+            number: number as u64,
+        }),
+    }
+}
+
+/// Books it without a reading, in the caller's transaction: it holds the breaker open no longer. `reason` is the person's.
+pub async fn book_without_reading(
+    transaction: &mut PgConnection,
+    landed: &LandedMint,
+    reason: &str,
+) -> Result<(), ForeignError> {
+    let signature = landed.mint.signature;
+    // Those that the walk has not come to are stored first.
+    insert(transaction, std::slice::from_ref(&landed.mint)).await?;
+    let booked = sqlx::query(
+        "UPDATE foreign_mints
+         SET booked_reason = $2
+         WHERE signature = $1
+           AND booked_reason IS NULL",
+    )
+    .bind(signature.to_string())
+    .bind(reason)
+    .execute(&mut *transaction)
+    .await?;
+    if booked.rows_affected() == 1 {
+        return Ok(());
+    }
+    let reason: Option<String> =
+        sqlx::query_scalar("SELECT booked_reason FROM foreign_mints WHERE signature = $1")
+            .bind(signature.to_string())
+            .fetch_optional(transaction)
+            .await?;
+    Err(ForeignError::Booked {
+        signature,
+        reason: reason.unwrap_or_else(|| "it was adopted meanwhile".to_owned()),
+    })
 }

@@ -17,11 +17,12 @@
 //! | `retry_failed` | failed readings are tried again, many at once |
 //! | `retry_reading`, `resolve` | what a person decides about a reading, or about a quarantined transaction |
 //! | `watched` | what a person called dead without a proof is looked for |
-//! | `breaker`, `walk`, `foreign`, `identity` | rule 7: a ledger that went backwards |
+//! | `breaker`, `walk`, `foreign`, `adopt`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
 //! | `costs`, `spending` | what was paid, and what is about to be |
 //! | `counts` | readings by state, exact at every moment |
 
+mod adopt;
 mod blame;
 mod breaker;
 mod chain_binding;
@@ -48,12 +49,14 @@ mod tally;
 mod walk;
 mod watched;
 
+pub use adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
 pub use blame::readings_to_blame;
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
 pub use counts::ReadingCounts;
 pub use error::LedgerError;
+pub use foreign::{ForeignError, LandedMint, book_without_reading, landed_mint};
 pub use open::count_open_transactions;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,

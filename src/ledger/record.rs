@@ -150,10 +150,7 @@ async fn write<'c>(
     let mut transaction = connection.begin().await.map_err(RecordError::NotRecorded)?;
     // Shares the breaker's row until commit: whoever opens the breaker waits for us, whoever comes later sees it open.
     breaker::check_may_sign(&mut transaction).await?;
-    insert(&mut transaction, new)
-        .await
-        .map_err(stale_or_failed)?;
-    let submitted = submit_readings(&mut transaction, new)
+    let submitted = store(&mut transaction, new)
         .await
         .map_err(stale_or_failed)?;
     if submitted != new.readings.len() as u64 {
@@ -170,6 +167,16 @@ fn stale_or_failed(error: sqlx::Error) -> RecordError {
         }
         _ => RecordError::NotRecorded(error),
     }
+}
+
+/// Stores it and turns its readings to `submitted`, whether anything may be signed or not. Returns the readings that were as
+/// they were packed.
+pub(super) async fn store(
+    transaction: &mut PgConnection,
+    new: &NewMintTransaction,
+) -> sqlx::Result<u64> {
+    insert(transaction, new).await?;
+    submit_readings(transaction, new).await
 }
 
 async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sqlx::Result<()> {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin_log;
+mod adopt;
 mod api;
 mod audit;
 mod audit_corruptions;

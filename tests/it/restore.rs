@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
 
+use crate::adopt::{admin_log, done, refused, until_breaker};
 use crate::audit::{Authority, breaker, difference, next_number, notifications};
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict, eventually};
@@ -140,6 +141,27 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     let report = grid.audit().await;
     let unknown = difference(&report, "unknown_mint");
     assert_eq!(unknown["signature"], signature.to_string());
+
+    // The reading is here: the mint is booked for it, and it is paid no second time.
+    let signature = signature.to_string();
+    let report = done(&grid, &["--adopt", &signature]).await;
+    assert_eq!(report["foreign"], serde_json::json!([]));
+    grid.until_count("finalized", 1).await;
+    let (actor, action, details) = admin_log(&grid).await.remove(0);
+    assert_eq!(
+        (actor.as_str(), action.as_str()),
+        ("operator ann", "adopt_mint")
+    );
+    assert_eq!(details["readings"], 1);
+    let again = refused(&grid, &["--adopt", &signature]).await;
+    assert!(again.contains("it pays readings"), "{again}");
+    until_breaker(&grid, "closed").await;
+    assert_eq!(authority.supply().await, 1_000_000_000);
+    meter.at(&grid.user("prosumer")).report("2").await;
+    grid.until_count("finalized", 2).await;
+    assert_eq!(authority.supply().await, 3_000_000_000);
+    grid.audit_holds().await;
+    grid.stop().await;
 }
 
 async fn enable_minting(grid: &Grid) {

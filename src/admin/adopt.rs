@@ -1,0 +1,87 @@
+//! An admin deals with a landed mint that the ledger lacks.
+
+use solana_sdk::signature::Signature;
+use sqlx::PgPool;
+use thiserror::Error;
+
+use super::action::AdminAction;
+use super::error::{AdminError, parse_reason};
+use super::log;
+use crate::chain::Endpoints;
+use crate::ledger::{self, AdoptError, BindingError, ForeignError};
+
+/// Why it is left as it is. Nothing was changed, and nothing logged.
+#[derive(Debug, Error)]
+pub enum AdoptionError {
+    /// The reason says nothing, or too much.
+    #[error(transparent)]
+    Reason(#[from] AdminError),
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Books it for the pending readings that give its sums and root. Returns how many those are.
+pub async fn adopt_mint(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    actor: &str,
+    signature: Signature,
+) -> Result<u64, AdoptionError> {
+    let binding = ledger::binding(pool).await?;
+    let adoptable = ledger::check_adoptable(
+        pool,
+        endpoints,
+        &binding.mint,
+        &binding.authority,
+        signature,
+    )
+    .await?;
+    let mut transaction = pool.begin().await?;
+    let adopted = ledger::adopt(&mut transaction, &adoptable).await?;
+    let action = AdminAction::AdoptMint {
+        signature: signature.to_string(),
+        number: adoptable.number(),
+        readings: adopted.readings,
+    };
+    log::record(&mut transaction, actor, &action).await?;
+    transaction.commit().await?;
+    adopted.committed();
+    Ok(adopted.readings)
+}
+
+/// Books it without a reading: the audit lists it as foreign from then on.
+pub async fn book_foreign_mint(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    actor: &str,
+    signature: Signature,
+    reason: &str,
+) -> Result<(), AdoptionError> {
+    let reason = parse_reason(reason)?;
+    let binding = ledger::binding(pool).await?;
+    let landed = ledger::landed_mint(
+        pool,
+        endpoints,
+        &binding.mint,
+        &binding.authority,
+        signature,
+    )
+    .await?;
+    let mut transaction = pool.begin().await?;
+    ledger::book_without_reading(&mut transaction, &landed, &reason).await?;
+    let base_units = landed.mint.base_units();
+    let action = AdminAction::BookForeignMint {
+        signature: signature.to_string(),
+        base_units: base_units.map(|sum| sum.to_string()).unwrap_or_default(),
+        reason,
+    };
+    log::record(&mut transaction, actor, &action).await?;
+    transaction.commit().await?;
+    Ok(())
+}

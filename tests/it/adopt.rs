@@ -1,0 +1,124 @@
+//! A person deals with a landed mint that the ledger lacks, and the ledger breaker closes.
+
+use std::process::Output;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::audit::{Authority, breaker};
+use crate::support::server::PROGRAM;
+use crate::support::{Grid, eventually};
+
+/// `gridtokenx audit --json` and these arguments.
+pub async fn audit_with(grid: &Grid, arguments: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .args(["audit", "--json"])
+        .args(arguments)
+        .env_clear()
+        .envs(grid.environment())
+        .env("USER", "ann")
+        .output()
+        .await
+        .unwrap()
+}
+
+/// The one sentence with which it is refused; there is no verdict.
+pub async fn refused(grid: &Grid, arguments: &[&str]) -> String {
+    let output = audit_with(grid, arguments).await;
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{sentence}");
+    assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    assert!(output.stdout.is_empty());
+    sentence
+}
+
+/// The report of the audit that follows, which holds.
+pub async fn done(grid: &Grid, arguments: &[&str]) -> Value {
+    let output = audit_with(grid, arguments).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    assert_eq!(output.status.code(), Some(0), "{said} {report:#}");
+    assert_eq!(report["ok"], true);
+    report
+}
+
+pub async fn until_breaker(grid: &Grid, state: &str) {
+    eventually(&format!("the breaker is {state}"), async || {
+        (breaker(grid).await.0 == state).then_some(())
+    })
+    .await;
+}
+
+/// Actor, action and details of each entry.
+pub async fn admin_log(grid: &Grid) -> Vec<(String, String, Value)> {
+    let rows: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT actor, action, details FROM admin_log ORDER BY number")
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+    rows.into_iter()
+        .map(|(actor, action, details)| (actor, action, serde_json::from_str(&details).unwrap()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_by_hand_is_booked_as_foreign_and_minting_goes_on() {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.stop().await;
+    let authority = Authority::of(&grid).await;
+    let by_hand = authority.send(authority.mint_to(&meter, 7), &[]).await;
+    let by_hand = by_hand.to_string();
+    let ours: Vec<u8> = sqlx::query_scalar("SELECT signature FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    let ours = solana_sdk::signature::Signature::try_from(ours.as_slice())
+        .unwrap()
+        .to_string();
+    grid.serve().await;
+    until_breaker(&grid, "mismatch").await;
+
+    let unknown = solana_sdk::signature::Signature::from([9; 64]).to_string();
+    for (arguments, reason) in [
+        (vec!["--adopt", &by_hand], "no memo of this program"),
+        (vec!["--adopt", &ours], "it pays readings"),
+        (vec!["--adopt", &unknown], "no RPC endpoint shows"),
+        (vec!["--foreign", &ours, "x"], "it pays readings"),
+        (vec!["--foreign", &unknown, "x"], "no RPC endpoint shows"),
+        (vec!["--foreign", &by_hand, " "], "say in 1 to 500"),
+        (vec!["--foreign", "x", "y"], "no signature"),
+    ] {
+        let sentence = refused(&grid, &arguments).await;
+        assert!(sentence.contains(reason), "{arguments:?}: {sentence}");
+    }
+    assert_eq!(breaker(&grid).await.0, "mismatch");
+    assert!(
+        admin_log(&grid).await.is_empty(),
+        "what is refused is not logged"
+    );
+
+    let report = done(&grid, &["--foreign", &by_hand, "ticket 7: a test by hand"]).await;
+    let foreign = &report["foreign"][0];
+    assert_eq!(foreign["signature"], by_hand);
+    assert_eq!(foreign["booked_reason"], "ticket 7: a test by hand");
+    let log = admin_log(&grid).await;
+    assert_eq!(log.len(), 1);
+    let (actor, action, details) = &log[0];
+    assert_eq!(
+        (actor.as_str(), action.as_str()),
+        ("operator ann", "book_foreign_mint")
+    );
+    assert_eq!(details["signature"], by_hand);
+    assert_eq!(details["base_units"], "7");
+    let again = refused(&grid, &["--foreign", &by_hand, "again"]).await;
+    assert!(again.contains("ticket 7"), "{again}");
+
+    until_breaker(&grid, "closed").await;
+    meter.at(&grid.user("prosumer")).report("1").await;
+    grid.until_count("finalized", 2).await;
+    grid.audit_holds().await;
+    grid.stop().await;
+}
