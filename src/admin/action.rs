@@ -24,6 +24,11 @@ pub enum AdminAction {
         outcome: String,
         reason: String,
     },
+    /// What all processes log, for so many minutes; `None`: each by its own configuration again.
+    SetLogLevel {
+        level: Option<String>,
+        minutes: Option<u32>,
+    },
 }
 
 impl AdminAction {
@@ -35,6 +40,7 @@ impl AdminAction {
             AdminAction::TriggerBatch { .. } => "trigger_batch",
             AdminAction::RetryReading { .. } => "retry_reading",
             AdminAction::ResolveTransaction { .. } => "resolve_transaction",
+            AdminAction::SetLogLevel { .. } => "set_log_level",
         }
     }
 
@@ -62,6 +68,9 @@ impl AdminAction {
                 outcome,
                 reason,
             } => json!({ "signature": signature, "outcome": outcome, "reason": reason }),
+            AdminAction::SetLogLevel { level, minutes } => {
+                json!({ "level": level, "minutes": minutes })
+            }
         };
         canonical(details).to_string()
     }
