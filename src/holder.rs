@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 pub enum HolderLock {
     Resolver = 1,
     Sequencer = 2,
+    /// Sends the canary's readings.
+    Canary = 3,
     /// Runs one sweep at a time.
     Sweep = 11,
     /// Runs one trigger's batch at a time.

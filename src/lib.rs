@@ -8,6 +8,7 @@
 //! | [`commands`] | one file per subcommand of the program |
 //! | [`api`] | HTTP: router, authentication, problem documents, one file per resource |
 //! | [`queue`] | apalis: worker, wake-up, `MintReading`, `SweepUnminted`, backoff, pruning |
+//! | [`canary`] | a meter of our own that shows, minute by minute, that readings are minted |
 //! | [`feed`] | sequencer, event log, hub, streams |
 //! | [`websocket`] | WebSocket frames, messages and compression, on the server's side |
 //! | [`readings`] | validation and intake by group commit |
@@ -20,6 +21,7 @@
 //! | [`outbox`] | puts an event and a job into the caller's transaction |
 //! | [`coalesce`] | many callers, one batch |
 //! | [`holder`] | a loop that every process offers to run and one process runs |
+//! | [`schema`] | the migrations |
 //! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
 //!
 //! [`config`], [`telemetry`] and [`embedded`] (the private Postgres and local chain of `make run`) serve all of them.
@@ -29,6 +31,7 @@
 pub mod admin;
 pub mod api;
 pub mod audit;
+pub mod canary;
 pub mod chain;
 pub mod coalesce;
 pub mod commands;
@@ -46,5 +49,6 @@ pub mod mint;
 pub mod outbox;
 pub mod queue;
 pub mod readings;
+pub mod schema;
 pub mod telemetry;
 pub mod websocket;

@@ -118,4 +118,71 @@ STATE = row(
     )),
 )
 
-BOARD = board("database", "Database", "The database as the service sees it. Its own exporter tells about disks, locks and replication.", [SYMPTOM, WRITES, STATE])
+PROCESS = row(
+    "Processes and their machines",
+    (12, graph(
+        "Connections",
+        "Of each process' pool: in use, and open but idle. In use at the limit (DATABASE_MAX_CONNECTIONS): requests and jobs wait for a connection.",
+        [
+            (f'{each("gridtokenx_database_connections")}', "{{state}} {{instance}}"),
+        ],
+        unit="short",
+        decimals=0,
+        links=[to("api", "API")],
+    )),
+    (12, graph(
+        "Free disk",
+        "What is left on the disk of each process' data directory. Health is degraded below DISK_FREE_MIN_MB.",
+        [(each("gridtokenx_disk_free_bytes"), "{{instance}}")],
+        unit="bytes",
+    )),
+    (8, graph(
+        "Processor",
+        "Processors that each process keeps busy.",
+        [(f'rate({each("gridtokenx_process_cpu_milliseconds_total")}[$__rate_interval]) / 1000', "{{instance}}")],
+        unit="short",
+        decimals=2,
+    )),
+    (8, graph(
+        "Memory",
+        "Resident memory of each process.",
+        [(each("gridtokenx_process_resident_memory_bytes"), "{{instance}}")],
+        unit="bytes",
+    )),
+    (8, graph(
+        "Open files",
+        "Descriptors of each process, sockets included, and how many it may open.",
+        [
+            (each("gridtokenx_process_open_fds"), "open {{instance}}"),
+            (each("gridtokenx_process_max_fds"), "limit {{instance}}"),
+        ],
+        unit="short",
+        decimals=0,
+        logarithmic=True,
+    )),
+    (8, graph(
+        "Tasks",
+        "Tasks that are alive, and those that wait for any worker thread. A queue that stays means too few processors, or a task that blocks.",
+        [
+            (each("gridtokenx_runtime_alive_tasks"), "alive {{instance}}"),
+            (each("gridtokenx_runtime_global_queue_tasks"), "waiting {{instance}}"),
+        ],
+        unit="short",
+        decimals=0,
+    )),
+    (8, graph(
+        "Worker threads busy",
+        "Share of the time in which the runtime's worker threads ran tasks.",
+        [(f'rate({each("gridtokenx_runtime_busy_milliseconds_total")}[$__rate_interval]) / 1000 / {each("gridtokenx_runtime_workers")}', "{{instance}}")],
+        unit="percentunit",
+    )),
+    (8, graph(
+        "Started",
+        "Age of each process.",
+        [(f'time() - {each("gridtokenx_process_start_time_seconds")}', "{{instance}}")],
+        unit="s",
+        links=[runbook("InstanceDown")],
+    )),
+)
+
+BOARD = board("database", "Database", "The database as the service sees it. Its own exporter tells about disks, locks and replication.", [SYMPTOM, WRITES, STATE, PROCESS])

@@ -98,6 +98,26 @@ FLOW = row(
         unit="short",
         decimals=1,
     )),
+    (12, graph(
+        "Bytes of a transaction",
+        "Of the 1,232 that a packet holds. Full packets share their fee among the most readings.",
+        [
+            (mean("gridtokenx_mint_transaction_size_bytes"), "mean"),
+            (quantile(0.99, "gridtokenx_mint_transaction_size_bytes"), "p99"),
+        ],
+        unit="bytes",
+    )),
+    (12, graph(
+        "Readings in a recorded transaction",
+        "How full transactions are when they are signed, and the token accounts that they make, on average.",
+        [
+            (quantile(0.5, "gridtokenx_mint_transaction_readings"), "readings, p50"),
+            (quantile(0.99, "gridtokenx_mint_transaction_readings"), "readings, p99"),
+            (f'{per_second("gridtokenx_token_account_creations_total")} / {per_second("gridtokenx_mint_transactions_total", "outcome=" + chr(34) + "recorded" + chr(34))}', "token accounts made"),
+        ],
+        unit="short",
+        decimals=1,
+    )),
 )
 
 WORK = row(
@@ -217,6 +237,20 @@ ENDPOINTS = row(
         "What the calls are for, a second: sends and looks grow with the readings; getBlock and getBlocks with what must be proven.",
         [(per_second("gridtokenx_rpc_calls_total", by="method"), "{{method}}")],
         unit="suffix: /s",
+    )),
+    (12, graph(
+        "An answer takes, p99",
+        "By method, over all endpoints: seconds from a call until its answer, or until it failed. It ends at TOKENIZATION_TRANSACTION_TIMEOUT_SECS.",
+        [(quantile(0.99, "gridtokenx_rpc_call_duration_seconds", by="method"), "{{method}}")],
+        unit="s",
+        logarithmic=True,
+    )),
+    (12, graph(
+        "An answer takes, by endpoint",
+        "Half of the answers are faster than this: the endpoint that is slow, and its network.",
+        [(quantile(0.5, "gridtokenx_rpc_call_duration_seconds", by="endpoint"), "{{endpoint}}")],
+        unit="s",
+        logarithmic=True,
     )),
     (12, graph(
         "Blocks behind",

@@ -54,6 +54,34 @@ HEALTH = row(
 
 MONEY = row(
     "Is money flowing?",
+    (6, stat(
+        "Canary",
+        "How long ago the newest reading of the service's own meter that was minted was accepted. It reports every minute; 0 while it is off, or auto-mint is.",
+        f"min ({each('gridtokenx_canary_age_seconds')} unless {each('gridtokenx_canary_enabled')} == 0) or vector(0)",
+        unit="s",
+        thresholds=steps(GREEN, (180, YELLOW), (300, RED)),
+        links=[runbook("CanarySilent")],
+    )),
+    (9, graph(
+        "Canary, by process",
+        "The age as each process read it from the database. One that grows alone is cut off from the database; while all grow, readings are not minted.",
+        [
+            (each("gridtokenx_canary_age_seconds"), "{{instance}}"),
+        ],
+        unit="s",
+        links=[runbook("CanarySilent")],
+    )),
+    (9, graph(
+        "Canary, the whole way",
+        "Seconds from the look for its meter until its reading was minted: what a user's single reading takes.",
+        [
+            (quantile(0.5, "gridtokenx_canary_duration_seconds"), "p50"),
+            (quantile(0.99, "gridtokenx_canary_duration_seconds"), "p99"),
+        ],
+        unit="s",
+        logarithmic=True,
+        links=[runbook("CanarySilent")],
+    )),
     (8, graph(
         "Readings accepted and minted",
         "Accepted readings and readings whose mint was confirmed, a second. The two curves follow each other within seconds; a gap that stays is a backlog.",

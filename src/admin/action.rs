@@ -36,6 +36,11 @@ pub enum AdminAction {
         base_units: String,
         reason: String,
     },
+    /// What all processes log, for so many minutes; `None`: each by its own configuration again.
+    SetLogLevel {
+        level: Option<String>,
+        minutes: Option<u32>,
+    },
 }
 
 impl AdminAction {
@@ -49,6 +54,7 @@ impl AdminAction {
             AdminAction::ResolveTransaction { .. } => "resolve_transaction",
             AdminAction::AdoptMint { .. } => "adopt_mint",
             AdminAction::BookForeignMint { .. } => "book_foreign_mint",
+            AdminAction::SetLogLevel { .. } => "set_log_level",
         }
     }
 
@@ -86,6 +92,9 @@ impl AdminAction {
                 base_units,
                 reason,
             } => json!({ "signature": signature, "base_units": base_units, "reason": reason }),
+            AdminAction::SetLogLevel { level, minutes } => {
+                json!({ "level": level, "minutes": minutes })
+            }
         };
         canonical(details).to_string()
     }

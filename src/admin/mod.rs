@@ -13,6 +13,7 @@ pub mod batches;
 mod error;
 pub mod log;
 mod log_entry;
+mod log_level;
 mod resolve;
 mod retry;
 mod runway;
@@ -24,6 +25,10 @@ pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, tog
 pub use backlog::{Backlog, BreakerView, QueueDepth, UnmintedReadings};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
+pub use log_level::{
+    LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LogLevel, follow_log_level, is_log_level,
+    set_log_level,
+};
 pub use resolve::{Resolution, resolve_transaction};
 pub use retry::{Retry, retry_reading};
 pub use runway::Runway;

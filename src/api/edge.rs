@@ -196,14 +196,9 @@ fn guard(headers: &mut HeaderMap) {
         ));
 }
 
-/// A panic in a handler costs its request and nothing else. The cause is for the log.
-pub fn answer_to_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let cause = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a text");
-    Problem::internal(format!("panic: {cause}")).into_response()
+/// A panic in a handler costs its request and nothing else. Its cause was logged where it happened.
+pub fn answer_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::internal_told_before().into_response()
 }
 
 #[cfg(test)]

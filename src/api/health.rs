@@ -7,14 +7,15 @@ use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{FromRow, PgConnection, PgPool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::operations::Operations;
-use crate::telemetry::Readiness;
+use crate::schema;
+use crate::telemetry::{Health, Readiness};
 
 /// Probes of load balancers expect an answer within seconds, and an answer after two is worth no more than none.
 const PROBE_LIMIT: Duration = Duration::from_millis(1_800);
@@ -23,6 +24,11 @@ const PROBE_LIMIT: Duration = Duration::from_millis(1_800);
 const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
 
 const DATABASE: &str = "database";
+const MIGRATIONS: &str = "migrations";
+const QUEUE: &str = "queue";
+
+/// SQLSTATE of a lock that was not free in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 pub fn routes<S>() -> OpenApiRouter<S>
 where
@@ -79,10 +85,8 @@ async fn live() -> Response {
 async fn ready(State(state): State<Operations>) -> Response {
     // A draining process says so whatever the database does.
     if !state.health.is_draining() {
-        match state.database_probe.check(&state.pool).await {
-            Ok(()) => state.health.ok(DATABASE),
-            Err(reason) => state.health.unavailable(DATABASE, reason),
-        }
+        let findings = state.database_probe.look(&state.pool).await;
+        findings.report(&state.health);
     }
     let readiness = state.health.readiness();
     let status = match readiness.status {
@@ -93,55 +97,162 @@ async fn ready(State(state): State<Operations>) -> Response {
     (status, headers, Json(readiness)).into_response()
 }
 
+/// What one look at the database found out; `None`: the look did not come that far.
+#[derive(Clone, Debug, Default)]
+struct Findings {
+    database: Option<Found>,
+    migrations: Option<Found>,
+    queue: Option<Found>,
+}
+
+/// `Err`: why no reading can be accepted.
+type Found = Result<(), String>;
+
+impl Findings {
+    fn no_answer() -> Findings {
+        Findings {
+            database: Some(Err(format!(
+                "no answer within {} s",
+                PROBE_LIMIT.as_secs_f64()
+            ))),
+            ..Findings::default()
+        }
+    }
+
+    fn report(self, health: &Health) {
+        for (part, found) in [
+            (DATABASE, self.database),
+            (MIGRATIONS, self.migrations),
+            (QUEUE, self.queue),
+        ] {
+            match found {
+                Some(Ok(())) => health.ok(part),
+                Some(Err(reason)) => health.unavailable(part, reason),
+                None => {}
+            }
+        }
+    }
+}
+
 /// Asks the database whether a reading and its job could be stored now, at most once a second.
 #[derive(Default)]
-pub struct DatabaseProbe(Mutex<Option<(Instant, Result<(), String>)>>);
+pub struct DatabaseProbe(Mutex<Option<(Instant, Findings)>>);
 
 impl DatabaseProbe {
-    async fn check(&self, pool: &PgPool) -> Result<(), String> {
-        let limited = tokio::time::timeout(PROBE_LIMIT, self.check_or_recall(pool)).await;
-        limited.unwrap_or_else(|_| Err(no_answer()))
+    async fn look(&self, pool: &PgPool) -> Findings {
+        let limited = tokio::time::timeout(PROBE_LIMIT, self.look_or_recall(pool)).await;
+        limited.unwrap_or_else(|_| Findings::no_answer())
     }
 
     /// Probes wait here for the one that asks: each waits within its own limit.
-    async fn check_or_recall(&self, pool: &PgPool) -> Result<(), String> {
+    async fn look_or_recall(&self, pool: &PgPool) -> Findings {
         let mut last = self.0.lock().await;
-        if let Some((moment, answer)) = &*last
+        if let Some((moment, findings)) = &*last
             && moment.elapsed() < PROBE_AGE_MAX
         {
-            return answer.clone();
+            return findings.clone();
         }
-        let answer = match tokio::time::timeout(PROBE_LIMIT, ask(pool)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(no_answer()),
+        let findings = match tokio::time::timeout(PROBE_LIMIT, ask(pool)).await {
+            Ok(findings) => findings,
+            Err(_) => Findings::no_answer(),
         };
-        *last = Some((Instant::now(), answer.clone()));
-        answer
+        *last = Some((Instant::now(), findings.clone()));
+        findings
     }
 }
 
-fn no_answer() -> String {
-    format!("no answer within {} s", PROBE_LIMIT.as_secs_f64())
+async fn ask(pool: &PgPool) -> Findings {
+    let mut findings = Findings::default();
+    if let Err(error) = examine(pool, &mut findings).await {
+        // The text may name hosts and users, which a public probe does not show.
+        tracing::debug!(%error, "the database probe failed");
+        let reason = "the database refuses or breaks off; the log says how";
+        findings.database = Some(Err(reason.to_owned()));
+    }
+    findings
 }
 
-async fn ask(pool: &PgPool) -> Result<(), String> {
-    let answer: Result<(bool, bool), sqlx::Error> = sqlx::query_as(
-        "SELECT current_setting('transaction_read_only')::BOOLEAN,
-                has_table_privilege('apalis.jobs', 'INSERT')
-                AND has_table_privilege('readings', 'INSERT')",
+#[derive(FromRow)]
+struct Standing {
+    read_only: bool,
+    takes_readings: bool,
+    has_queue: bool,
+    takes_jobs: bool,
+    has_migrations: bool,
+}
+
+/// An error is the database's; what is wrong in it is among the findings.
+async fn examine(pool: &PgPool, findings: &mut Findings) -> sqlx::Result<()> {
+    let mut transaction = pool.begin().await?;
+    let standing: Standing = sqlx::query_as(
+        "SELECT current_setting('transaction_read_only')::BOOLEAN AS read_only,
+                COALESCE(has_table_privilege(to_regclass('readings'), 'INSERT'), FALSE) AS takes_readings,
+                to_regclass('apalis.jobs') IS NOT NULL AS has_queue,
+                COALESCE(has_table_privilege(to_regclass('apalis.jobs'), 'INSERT'), FALSE) AS takes_jobs,
+                to_regclass('_sqlx_migrations') IS NOT NULL AS has_migrations",
     )
-    .fetch_one(pool)
-    .await;
-    match answer {
-        Ok((false, true)) => Ok(()),
-        Ok((true, _)) => Err("the database is read-only (a standby?)".to_owned()),
-        Ok((false, false)) => {
-            Err("the database does not let us insert readings or jobs".to_owned())
+    .fetch_one(&mut *transaction)
+    .await?;
+    findings.database = Some(match (standing.read_only, standing.takes_readings) {
+        (false, true) => Ok(()),
+        (true, _) => Err("the database is read-only (a standby?)".to_owned()),
+        (false, false) => {
+            Err("the table readings is missing, or nothing may be inserted into it".to_owned())
         }
-        Err(error) => {
-            // The text may name hosts and users, which a public probe does not show.
-            tracing::warn!(%error, "the database probe failed");
-            Err("the database refuses or breaks off; the log says how".to_owned())
+    });
+    let missing = if standing.has_migrations {
+        missing_migrations(&mut transaction).await?
+    } else {
+        schema::versions()
+    };
+    findings.migrations = Some(match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(format!(
+            "the database's schema is older than this program: {} migrations are missing, the first is {first}; \
+             start this program anew, which runs them",
+            missing.len()
+        )),
+    });
+    findings.queue = Some(match (standing.has_queue, standing.takes_jobs) {
+        (false, _) => Err("the queue's table apalis.jobs is missing".to_owned()),
+        (true, false) => {
+            Err("nothing may be inserted into the queue's table apalis.jobs".to_owned())
         }
+        (true, true) if standing.read_only => return Ok(()),
+        (true, true) => lock_queue(&mut transaction).await?,
+    });
+    transaction.rollback().await
+}
+
+async fn missing_migrations(transaction: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar(
+        "SELECT version
+         FROM UNNEST($1::BIGINT[]) AS expected (version)
+         WHERE NOT EXISTS (
+             SELECT FROM _sqlx_migrations AS run WHERE run.success AND run.version = expected.version
+         )
+         ORDER BY version",
+    )
+    .bind(schema::versions())
+    .fetch_all(transaction)
+    .await
+}
+
+/// As an insert would: whoever keeps the whole table locked keeps every reading out. Let go by the rollback.
+async fn lock_queue(transaction: &mut PgConnection) -> sqlx::Result<Found> {
+    sqlx::query("SELECT set_config('lock_timeout', '500ms', TRUE)")
+        .execute(&mut *transaction)
+        .await?;
+    let locked = sqlx::query("LOCK TABLE apalis.jobs IN ROW EXCLUSIVE MODE")
+        .execute(transaction)
+        .await;
+    match locked {
+        Ok(_) => Ok(Ok(())),
+        Err(error) => match error.as_database_error().and_then(|refusal| refusal.code()) {
+            Some(code) if code == LOCK_NOT_AVAILABLE => Ok(Err(
+                "somebody keeps the queue's table apalis.jobs locked".to_owned(),
+            )),
+            _ => Err(error),
+        },
     }
 }

@@ -7,6 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use metrics::gauge;
+use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +16,7 @@ use utoipa_axum::routes;
 use super::operations::{Operations, Parts};
 use crate::admin::{Backlog, Runway};
 use crate::feed::LogSize;
-use crate::telemetry::names;
+use crate::telemetry::{self, names};
 
 /// A scrape never waits longer for the database; Prometheus gives up after ten seconds.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -42,11 +43,26 @@ where
 )]
 async fn scrape(State(state): State<Operations>) -> Response {
     state.figures.refresh(&state).await;
+    telemetry::show_process();
+    show_pool(&state.pool);
     (
         [(header::CONTENT_TYPE, TEXT_FORMAT)],
         state.metrics.render(),
     )
         .into_response()
+}
+
+fn show_pool(pool: &PgPool) {
+    let (open, idle) = (pool.size(), pool.num_idle());
+    let in_use = f64::from(open) - idle as f64;
+    for (state, connections) in [
+        // Both are read one after the other while others come and go.
+        ("in_use", in_use.max(0.0)),
+        ("idle", idle as f64),
+        ("limit", f64::from(pool.options().get_max_connections())),
+    ] {
+        gauge!(names::DATABASE_CONNECTIONS, "state" => state).set(connections);
+    }
 }
 
 /// When the figures from the database were last asked for.

@@ -174,6 +174,11 @@ impl Problem {
     /// 500. The cause is logged here, once; the client gets the request id to ask about, never the cause.
     pub fn internal(cause: impl std::fmt::Display) -> Problem {
         tracing::error!(error = %cause, "a request failed for a reason of our own");
+        Problem::internal_told_before()
+    }
+
+    /// 500 whose cause is in the log already.
+    pub fn internal_told_before() -> Problem {
         Problem::new(
             ProblemKind::InternalError,
             "the service failed; tell the operator the x-request-id of this answer",

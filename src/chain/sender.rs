@@ -62,6 +62,12 @@ impl GatedSender {
                 continue;
             }
             let answer = self.post(body.clone()).await;
+            metrics::histogram!(
+                names::RPC_CALL_SECONDS,
+                "endpoint" => self.endpoint.clone(),
+                "method" => method_label(request)
+            )
+            .record(now.elapsed());
             count(&self.endpoint, request, outcome_of(&answer));
             match answer {
                 Err(error) if wait_asked(&error).is_some() && !self.patience.is_zero() => {}

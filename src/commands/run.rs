@@ -36,8 +36,9 @@ use crate::meters::Role;
 use crate::telemetry::{self, LogError};
 
 const LOG_LEVEL_DEFAULT: &str = "info";
-/// A line for each of the play's requests would bury what a person wants to see. Any LOG_LEVEL but the default is kept.
-const LOG_LEVEL_BESIDE_A_PLAY: &str = "warn,gridtokenx=info,gridtokenx::api=warn";
+/// A line for each of the play's requests and jobs would bury what a person wants to see. Any LOG_LEVEL but the default is kept.
+const LOG_LEVEL_BESIDE_A_PLAY: &str =
+    "warn,gridtokenx=info,gridtokenx::api=warn,gridtokenx::queue=warn";
 const REPORT_RETRY_FIRST: Duration = Duration::from_secs(1);
 const REPORT_RETRY_LIMIT: Duration = Duration::from_secs(10);
 /// As long as a chain or a database may be away until the report is given up.

@@ -39,6 +39,8 @@ pub use error::ConfigError;
 pub use minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
 pub use role::ProcessRole;
 pub use secret::Secret;
-pub use service::{FeedConfig, HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig};
+pub use service::{
+    FeedConfig, HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig, is_log_filter,
+};
 pub use settings::Config;
 pub use tokenization::TokenizationConfig;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use clap::Args;
 use reqwest::Url;
+use solana_sdk::pubkey::Pubkey;
 use tracing_subscriber::EnvFilter;
 
 use super::connections::is_http;
@@ -95,7 +96,7 @@ fn days(days: u64) -> Duration {
 #[command(next_help_heading = "Logs and traces", mut_args(common))]
 pub struct LogConfig {
     /// What is logged: a level (error, warn, info, debug, trace) or a filter such as info,gridtokenx::mint=debug
-    #[arg(id = "LOG_LEVEL", env, long = "log-level", default_value = "info", value_parser = text_that("a level (error, warn, info, debug, trace) or a filter such as info,gridtokenx::mint=debug", is_filter))]
+    #[arg(id = "LOG_LEVEL", env, long = "log-level", default_value = "info", value_parser = text_that("a level (error, warn, info, debug, trace) or a filter such as info,gridtokenx::mint=debug", |filter: &String| is_log_filter(filter)))]
     pub level: String,
 
     /// For people or for machines: pretty or json
@@ -107,7 +108,8 @@ pub struct LogConfig {
     pub otlp_endpoint: Option<Url>,
 }
 
-fn is_filter(filter: &String) -> bool {
+/// Whether it can be read as what LOG_LEVEL says.
+pub fn is_log_filter(filter: &str) -> bool {
     // A bare word is taken for the name of a module, so that a misspelt level would silence everything.
     let is_level = || {
         filter
@@ -148,7 +150,15 @@ pub struct ServiceConfig {
     #[arg(id = "SHUTDOWN_TIMEOUT_SECS", env, long = "shutdown-timeout-secs", default_value = "30", value_parser = whole(1..=600u64).map(Duration::from_secs))]
     pub shutdown_timeout: Duration,
 
-    /// Send a reading of an own meter through the whole system from time to time: true or false
+    /// Send a reading of an own meter through the whole system every minute: true or false
     #[arg(id = "CANARY_ENABLED", env, long = "canary-enabled", action = clap::ArgAction::Set, default_value = "false", value_parser = text::<bool>("true or false"))]
     pub canary_enabled: bool,
+
+    /// Wallet that the canary's readings pay; unset, only a local chain makes one: 32 bytes in base58
+    #[arg(id = "CANARY_WALLET_ADDRESS", env, long = "canary-wallet-address", value_parser = text::<Pubkey>("32 bytes in base58"))]
+    pub canary_wallet: Option<Pubkey>,
+
+    /// Free disk below which health is degraded, in the data directory, megabytes: a whole number from 0 to 1000000000
+    #[arg(id = "DISK_FREE_MIN_MB", env, long = "disk-free-min-mb", default_value = "500", value_parser = whole(0..=1_000_000_000u64))]
+    pub disk_free_min_mb: u64,
 }

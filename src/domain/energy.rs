@@ -10,8 +10,6 @@ use thiserror::Error;
 use super::exact::{ExactError, parse_exact};
 use super::excerpt::excerpt;
 
-/// Digits after the point at most: a femtowatt-hour, finer than any meter.
-const FRACTION_DIGITS_MAX: u32 = 18;
 /// Below 10^20 kWh: with 18 digits after the point it is what NUMERIC(38, 18) holds.
 const KWH_LIMIT: Decimal = Decimal::from_parts(1_661_992_960, 1_808_227_885, 5, false, 0);
 
@@ -42,10 +40,13 @@ pub enum KwhError {
 }
 
 impl Kwh {
+    /// Digits after the point at most: a femtowatt-hour, finer than any meter.
+    pub const FRACTION_DIGITS_MAX: u32 = 18;
+
     /// Reads a decimal string, or the text of a JSON number (`1.25`, `1e-3`), exactly.
     pub fn parse(text: &str) -> Result<Kwh, KwhError> {
         let shown = || excerpt(text);
-        let amount = parse_exact(text, FRACTION_DIGITS_MAX).map_err(|error| match error {
+        let amount = parse_exact(text, Kwh::FRACTION_DIGITS_MAX).map_err(|error| match error {
             ExactError::NotANumber => KwhError::NotANumber { text: shown() },
             ExactError::TooFine => KwhError::TooFine { text: shown() },
             ExactError::TooManyDigits => KwhError::TooManyDigits { text: shown() },
@@ -69,7 +70,7 @@ impl Kwh {
             return Err(KwhError::TooLarge { text: shown() });
         }
         let amount = amount.normalize();
-        if amount.scale() > FRACTION_DIGITS_MAX {
+        if amount.scale() > Kwh::FRACTION_DIGITS_MAX {
             return Err(KwhError::TooFine { text: shown() });
         }
         Ok(Kwh(amount))

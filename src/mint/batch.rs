@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::candidate::{self, Candidate};
-use super::draft::{Draft, DraftError};
+use super::draft::{Draft, DraftError, observe};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
 use crate::chain::{
     ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
@@ -22,7 +22,7 @@ use crate::domain::{
     COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet,
 };
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
-use crate::telemetry::names;
+use crate::telemetry::{Stage, names};
 
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
 /// job.
@@ -90,6 +90,10 @@ impl Batch<'_> {
             if candidates.payable.is_empty() {
                 return Ok(());
             }
+            // Once: not when it is packed again, nor when it comes back because its transaction was not full.
+            if may_carry {
+                self.observe_picked(&candidates.payable);
+            }
             let endpoint = self.workshop.tools.chain.endpoints.preferred();
             let minted = self
                 .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
@@ -129,6 +133,16 @@ impl Batch<'_> {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the database did not answer within {limit:?}")),
         }
+    }
+
+    fn observe_picked(&self, candidates: &[Candidate]) {
+        let is_new = |candidate: &&Candidate| {
+            let request = self.requests.get(&candidate.id);
+            request.is_some_and(|request| !request.carried)
+        };
+        let picked = candidates.iter().filter(is_new);
+        let accepted: Vec<_> = picked.map(|candidate| candidate.accepted_at).collect();
+        observe(Stage::Picked, &accepted);
     }
 
     fn unanswered(&self) -> Vec<MintRequest> {

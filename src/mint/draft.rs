@@ -21,7 +21,7 @@ use crate::domain::{
     ComputePlan, ComputeUnitPrice, Hash32, Packed, Wallet, set_compute_unit_limit,
 };
 use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError, readings_to_blame};
-use crate::telemetry::{Stage, observe_stage};
+use crate::telemetry::{Stage, names, observe_stage};
 
 /// An unsigned mint transaction and the readings that it pays, as they were when it was packed.
 pub(super) struct Draft {
@@ -187,6 +187,10 @@ impl Draft {
             .map(|reading| reading.accepted_at)
             .collect();
         observe(Stage::Signed, &accepted);
+        metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(accepted.len() as f64);
+        metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES).record(self.packed.bytes as f64);
+        metrics::counter!(names::TOKEN_ACCOUNT_CREATIONS)
+            .increment(u64::from(new.account_creations));
         tracing::debug!(
             %signature,
             number = self.number,
@@ -237,7 +241,7 @@ fn send_in_background(
     });
 }
 
-fn observe(stage: Stage, accepted: &[DateTime<Utc>]) {
+pub(super) fn observe(stage: Stage, accepted: &[DateTime<Utc>]) {
     let now = Utc::now();
     for accepted_at in accepted {
         observe_stage(stage, (now - accepted_at).to_std().unwrap_or_default());

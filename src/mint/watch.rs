@@ -109,16 +109,20 @@ impl Watch {
             Ok(()) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
                 self.health.ok("chain");
-                self.health.ok("ledger");
+                self.health.ok("breaker");
             }
             Err(opening) if opening.trouble == Trouble::Ledger => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
                 self.health.ok("chain");
-                self.health.degraded("ledger", opening.reason.clone());
+                self.health.degraded("breaker", opening.reason.clone());
             }
             Err(opening) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(1.0);
                 self.health.degraded("chain", opening.reason.clone());
+                // The balance is judged once the ledger lets sign.
+                if opening.trouble == Trouble::FeePayerEmpty {
+                    self.health.ok("breaker");
+                }
             }
         }
         match self.chain.purse.view().and_then(|view| view.wanted) {

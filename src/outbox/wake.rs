@@ -17,6 +17,8 @@ pub enum Topic {
     OutboxAndJobs,
     /// Numbered events: the hubs look.
     Feed,
+    /// A setting changed that processes keep a copy of: they read it again.
+    Settings,
 }
 
 impl Topic {
@@ -25,6 +27,7 @@ impl Topic {
             Topic::Outbox => "outbox",
             Topic::OutboxAndJobs => "outbox+jobs",
             Topic::Feed => "feed",
+            Topic::Settings => "settings",
         }
     }
 }
@@ -46,6 +49,7 @@ pub struct Wake {
     outbox: Arc<watch::Sender<u64>>,
     jobs: Arc<watch::Sender<u64>>,
     feed: Arc<watch::Sender<u64>>,
+    settings: Arc<watch::Sender<u64>>,
 }
 
 impl Default for Wake {
@@ -55,6 +59,7 @@ impl Default for Wake {
             outbox: counter(),
             jobs: counter(),
             feed: counter(),
+            settings: counter(),
         }
     }
 }
@@ -72,9 +77,13 @@ impl Wake {
         self.feed.subscribe()
     }
 
+    pub fn settings(&self) -> watch::Receiver<u64> {
+        self.settings.subscribe()
+    }
+
     /// Wakes everyone: something may have been missed.
     pub(super) fn wake_all(&self) {
-        for counter in [&self.outbox, &self.jobs, &self.feed] {
+        for counter in [&self.outbox, &self.jobs, &self.feed, &self.settings] {
             counter.send_modify(|count| *count += 1);
         }
     }
@@ -85,6 +94,7 @@ impl Wake {
             ("outbox", &self.outbox),
             ("jobs", &self.jobs),
             ("feed", &self.feed),
+            ("settings", &self.settings),
         ] {
             if payload.split('+').any(|word| word == topic) {
                 counter.send_modify(|count| *count += 1);

@@ -1,9 +1,14 @@
-//! Which processes there are, for the status page.
+//! Which processes there are, for the status page, and whether any of them runs jobs, for health.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::process::LOCK_CLASS;
+use crate::telemetry::Health;
 
 /// A process that entered itself and has not been found dead yet.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
@@ -52,4 +57,39 @@ pub async fn processes(pool: &PgPool) -> sqlx::Result<Vec<ProcessView>> {
     .bind(i64::from(LOCK_CLASS))
     .fetch_all(pool)
     .await
+}
+
+const HEALTH_PART: &str = "workers";
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// So often in a row nobody was there: a process that starts takes its lock a moment after it entered itself.
+const LOOKS_WITHOUT: u32 = 3;
+
+/// Tells health whether any process runs jobs, until told to stop. While the database does not answer the last word stays.
+pub async fn watch_workers(pool: PgPool, health: Health, stop: CancellationToken) {
+    health.ok(HEALTH_PART);
+    let mut without = 0;
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let looking = timeout(LOOK_EVERY, processes(&pool));
+        let Some(Ok(Ok(found))) = stop.run_until_cancelled(looking).await else {
+            continue;
+        };
+        if found.iter().any(ProcessView::is_worker_alive) {
+            without = 0;
+            health.ok(HEALTH_PART);
+            continue;
+        }
+        without += 1;
+        if without >= LOOKS_WITHOUT {
+            health.degraded(
+                HEALTH_PART,
+                "no process runs jobs: readings are accepted and wait; start `gridtokenx serve` or `serve --role worker`",
+            );
+        }
+    }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
+use super::job_end::JobRun;
 use super::payload::Payload;
 use super::workers::QueueContext;
 use crate::admin;
@@ -35,21 +36,35 @@ pub async fn mint_reading(
     context: Data<Arc<QueueContext>>,
     task: TaskId,
 ) -> Result<(), BoxDynError> {
-    let ended = run(job, &context, &task.to_string()).await;
-    context.tally.finished_one();
-    ended
-}
-
-async fn run(
-    job: Payload<MintReading>,
-    context: &QueueContext,
-    id: &str,
-) -> Result<(), BoxDynError> {
-    let dead = |cause, reason: &str| Err(give_up(JobKind::MintReading, id, cause, reason));
+    let id = task.to_string();
     let reading = match job {
         Payload::Readable(job) => job.reading_id,
-        Payload::Unreadable(reason) => return dead(CauseOfDeath::UnreadablePayload, &reason),
+        Payload::Unreadable(reason) => {
+            context.tally.finished_one();
+            let (kind, cause) = (JobKind::MintReading, CauseOfDeath::UnreadablePayload);
+            return Err(give_up(kind, &id, cause, &reason));
+        }
     };
+    let line = JobRun::begin(JobKind::MintReading, &id);
+    let ended = run(reading, &context, &id).await;
+    context.tally.finished_one();
+    match ended {
+        Ok(outcome) => {
+            line.ended_reading(&reading, outcome);
+            Ok(())
+        }
+        Err(error) => {
+            if let Some(JobError::Later(reason)) = error.downcast_ref() {
+                line.put_off(reason);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// `Ok`: what the job ended with, in a word.
+async fn run(reading: Uuid, context: &QueueContext, id: &str) -> Result<&'static str, BoxDynError> {
+    let dead = |cause, reason: &str| Err(give_up(JobKind::MintReading, id, cause, reason));
     if let Err(reason) = context.until_minting_is_worth_trying().await {
         // Not more often and not later because it waited before: the circuit does the backing off.
         let spread = rand::rng().random_range(500..1_500);
@@ -63,19 +78,20 @@ async fn run(
                 ("its backoff".to_owned(), Some(at))
             }
             MintOutcome::NotNow(reason) | MintOutcome::AwaitsFunds(reason) => (reason, None),
+            MintOutcome::Submitted => return Ok("submitted"),
+            MintOutcome::Already(_) => return Ok("already submitted"),
+            MintOutcome::Failed => return Ok("failed"),
             // The toggle's sweep, or a trigger, comes back to what is held.
-            MintOutcome::Submitted
-            | MintOutcome::Already(_)
-            | MintOutcome::Failed
-            | MintOutcome::Held => return Ok(()),
+            MintOutcome::Held => return Ok("held"),
             MintOutcome::Unknown => {
                 let reason = format!("there is no reading {reading}");
                 return dead(CauseOfDeath::UnknownReading, &reason);
             }
         },
         Err(error) => {
-            tracing::error!(reading_id = %reading, %error, "job failed");
-            (error.to_string(), None)
+            tracing::error!(job = "MintReading", job_id = id, reading_id = %reading, %error, "job failed");
+            postpone(&context.pool, id, None).await?;
+            return Err(error.into());
         }
     };
     postpone(&context.pool, id, run_at).await?;

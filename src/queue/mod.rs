@@ -12,6 +12,7 @@
 //! | `mint_reading`, `sweep`, `trigger_batch` | the jobs |
 //! | `batch_run` | what the sweep and an admin's batch have in common |
 //! | `guarded` | time-out and panic of a handler, caught inside it |
+//! | `job_end` | the one line that a job leaves in the log |
 //! | `dead` | jobs that can never be run |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
 //! | `census` | which processes there are |
@@ -22,6 +23,7 @@ mod batch_run;
 mod census;
 mod dead;
 mod guarded;
+mod job_end;
 mod mint_reading;
 mod payload;
 mod process;
@@ -33,7 +35,7 @@ mod trigger_batch;
 mod wake_up;
 mod workers;
 
-pub use census::{ProcessView, processes};
+pub use census::{ProcessView, processes, watch_workers};
 pub use process::{ProcessError, ProcessLock};
 pub use tally::JobTally;
 pub use workers::{QueueContext, Workers};

@@ -13,10 +13,12 @@ use apalis_cron::{Schedule, Tick};
 use chrono::{TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::batch_run::{SLICE, SliceEnd, go_on, run_slice};
 use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
+use super::job_end::JobRun;
 use super::mint_reading::postpone;
 use super::payload::Payload;
 use super::prune::prune_finished_jobs;
@@ -88,23 +90,31 @@ pub async fn sweep_unminted(
             return Err(give_up(kind, &task.to_string(), cause, &reason));
         }
     };
+    let id = task.to_string();
+    let line = JobRun::begin(JobKind::SweepUnminted, &id);
     let swept = guarded(context.sweep_limit, sweep(&context, &job.tick)).await;
     context.tally.finished_one();
     match swept {
-        Ok(Swept::Done) => {
+        Ok(Swept::Done { batch, outcome }) => {
             metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS)
                 .set(Utc::now().timestamp() as f64);
+            line.ended_batch(Some(&batch), outcome);
             Ok(())
         }
-        Ok(Swept::NotNeeded) => Ok(()),
+        Ok(Swept::NotNeeded) => {
+            line.ended_batch(None, "not needed");
+            Ok(())
+        }
         Ok(Swept::Later) => {
             let soon = Utc::now() + AFTER_ANOTHER;
-            postpone(&context.pool, &task.to_string(), Some(soon)).await?;
-            Err(JobError::Later("another sweep runs".to_owned()).into())
+            postpone(&context.pool, &id, Some(soon)).await?;
+            let later = JobError::Later("another sweep runs".to_owned());
+            line.put_off(&later);
+            Err(later.into())
         }
         // Not run again: the next tick goes on with what this one left.
         Err(error) => {
-            tracing::warn!(tick = job.tick, %error, "sweep interrupted");
+            tracing::warn!(job = "SweepUnminted", job_id = id, tick = job.tick, %error, "sweep interrupted");
             Ok(())
         }
     }
@@ -117,7 +127,8 @@ const AFTER_ANOTHER: TimeDelta = TimeDelta::seconds(1);
 
 /// What became of a sweep's job.
 enum Swept {
-    Done,
+    /// A slice of it at least; a new job goes on with the rest.
+    Done { batch: Uuid, outcome: &'static str },
     /// Another sweep runs, or this tick is swept.
     NotNeeded,
     /// Another sweep runs, which may have passed by what this one is for.
@@ -139,14 +150,18 @@ async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
                 return Ok(Swept::NotNeeded);
             };
             let (id, slice) = (batch.id, batch.slice);
-            match run_slice(context, batch, until, held).await? {
-                SliceEnd::Ended => tidy(context).await?,
+            let outcome = match run_slice(context, batch, until, held).await? {
+                SliceEnd::Ended => {
+                    tidy(context).await?;
+                    "ended"
+                }
                 SliceEnd::GoesOn { idle } => {
                     let job = |next| Job::sweep_on(tick, id, next);
                     go_on(context, id, slice, Some(idle), job).await?;
+                    "goes on"
                 }
-            }
-            Ok::<_, JobError>(Swept::Done)
+            };
+            Ok::<_, JobError>(Swept::Done { batch: id, outcome })
         },
     )
     .await?

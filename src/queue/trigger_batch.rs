@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::batch_run::{SLICE, SliceEnd, go_on, run_slice};
 use super::dead::{CauseOfDeath, give_up};
 use super::guarded::{JobError, guarded};
+use super::job_end::JobRun;
 use super::mint_reading::postpone;
 use super::payload::Payload;
 use super::workers::QueueContext;
@@ -43,17 +44,25 @@ pub async fn trigger_batch(
             return Err(give_up(kind, &task.to_string(), cause, &reason));
         }
     };
+    let id = task.to_string();
+    let line = JobRun::begin(JobKind::TriggerBatch, &id);
     let ran = guarded(context.job_limit, run(&context, job.batch_id)).await;
     context.tally.finished_one();
-    if let Err(error) = ran {
-        tracing::warn!(batch_id = %job.batch_id, %error, "the batch was interrupted; it goes on");
-        postpone(&context.pool, &task.to_string(), None).await?;
-        return Err(JobError::Later(error.to_string()).into());
+    match ran {
+        Ok(outcome) => {
+            line.ended_batch(Some(&job.batch_id), outcome);
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!(job = "TriggerBatch", job_id = id, batch_id = %job.batch_id, %error, "the batch was interrupted; it goes on");
+            postpone(&context.pool, &id, None).await?;
+            Err(JobError::Later(error.to_string()).into())
+        }
     }
-    Ok(())
 }
 
-async fn run(context: &QueueContext, id: Uuid) -> Result<(), JobError> {
+/// What the job ended with, in a word.
+async fn run(context: &QueueContext, id: Uuid) -> Result<&'static str, JobError> {
     let until = Instant::now() + SLICE;
     let ran = hold_once(
         &context.connect,
@@ -72,16 +81,17 @@ async fn run(context: &QueueContext, id: Uuid) -> Result<(), JobError> {
     )
     .await?;
     let (slice, idle) = match ran.transpose()? {
-        Some(None | Some((_, SliceEnd::Ended))) => return Ok(()),
+        Some(None | Some((_, SliceEnd::Ended))) => return Ok("ended"),
         Some(Some((slice, SliceEnd::GoesOn { idle }))) => (slice, Some(idle)),
         // Another one is run.
         None => match batches::slice_of(&context.pool, id).await? {
             Some(slice) => (slice, None),
-            None => return Ok(()),
+            None => return Ok("ended"),
         },
     };
     go_on(context, id, slice, idle, |next| {
         Job::trigger_batch(id, next)
     })
-    .await
+    .await?;
+    Ok("goes on")
 }

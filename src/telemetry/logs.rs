@@ -1,11 +1,18 @@
 //! Logs: one line per thing that a person can act upon, as text or as JSON.
+//!
+//! Invariant: no secret is ever logged. Our own lines show none; the libraries' lines below `info`, whose text nobody here
+//! has read (it may hold headers and URLs), never pass, whatever the filter says.
 
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::TryInitError;
-use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -15,22 +22,28 @@ pub enum LogError {
     #[error(
         "LOG_LEVEL={value:?} is not a filter such as `info` or `warn,gridtokenx=debug`: {source}"
     )]
-    Filter {
-        value: String,
-        source: tracing_subscriber::filter::ParseError,
-    },
+    Filter { value: String, source: ParseError },
     #[error("logging was set up twice in this process: {0}")]
     Twice(#[from] TryInitError),
 }
 
-/// Sends this process's logs to standard error: standard output belongs to what a command prints. To be called once.
+/// What the process logs now, and the way to change it. There is one set of logs in a process.
+struct Switch {
+    /// LOG_LEVEL.
+    configured: String,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+static SWITCH: OnceLock<Switch> = OnceLock::new();
+
+/// Writes this process's logs to standard error: standard output belongs to what a command prints. To be called once.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
-    let filter = EnvFilter::builder()
-        .parse(&config.level)
-        .map_err(|source| LogError::Filter {
-            value: config.level.clone(),
-            source,
-        })?;
+    let filter = parse(&config.level).map_err(|source| LogError::Filter {
+        value: config.level.clone(),
+        source,
+    })?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let filter = filter.and(filter_fn(may_be_logged));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.format {
         LogFormat::Json => lines
@@ -38,17 +51,65 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
+            .with_filter(filter)
             .boxed(),
         LogFormat::Pretty => lines
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
+            .with_filter(filter)
             .boxed(),
     };
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
-        .try_init()?;
+    let switch = Switch {
+        configured: config.level.clone(),
+        filter: handle,
+    };
+    tracing_subscriber::registry().with(lines).try_init()?;
+    // A second set of logs was refused before.
+    let _ = SWITCH.set(switch);
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(filter)
+}
+
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || is_ours(metadata.target())
+}
+
+fn is_ours(target: &str) -> bool {
+    target == "gridtokenx" || target.starts_with("gridtokenx::")
+}
+
+/// A panic is a line like others, and told here alone: who catches it tells only what becomes of it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let cause = panic.payload_as_str().unwrap_or("without a text");
+    match panic.location() {
+        Some(location) => tracing::error!(%location, cause, "panic"),
+        None => tracing::error!(cause, "panic"),
+    }
+}
+
+/// Logs by this filter from now on; `None`: by LOG_LEVEL again. A filter that cannot be read changes nothing, and neither
+/// does a process that never set up its logs.
+pub fn set_log_level(filter: Option<&str>) {
+    let Some(switch) = SWITCH.get() else {
+        return;
+    };
+    let text = filter.unwrap_or(&switch.configured);
+    let changed = parse(text)
+        .map_err(|error| error.to_string())
+        .and_then(|filter| {
+            switch
+                .filter
+                .reload(filter)
+                .map_err(|error| error.to_string())
+        });
+    match changed {
+        Ok(()) => tracing::warn!(log_level = text, "the log level was changed"),
+        Err(error) => tracing::error!(log_level = text, error, "the log level stays as it was"),
+    }
 }
 
 #[cfg(test)]
@@ -61,5 +122,11 @@ mod tests {
         config.level = "gridtokenx=loud".to_owned();
         let error = init(&config).unwrap_err();
         assert!(error.to_string().contains("gridtokenx=loud"), "{error}");
+    }
+
+    #[test]
+    fn only_our_own_crate_is_ours() {
+        assert!(is_ours("gridtokenx") && is_ours("gridtokenx::mint::batch"));
+        assert!(!is_ours("hyper::client") && !is_ours("gridtokenx_foreign"));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use chrono::Utc;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::names::{self, Kind};
@@ -20,6 +21,11 @@ const HTTP_BUCKETS: &[f64] = &[
 
 /// A batch holds one item to a thousand.
 const ITEM_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+
+/// A mint transaction holds one packet at most: 1,232 bytes.
+const PACKET_BUCKETS: &[f64] = &[
+    300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1100.0, 1150.0, 1200.0, 1232.0,
+];
 
 /// The process's metrics. `metrics` has one recorder per process, so several servers in one process share it.
 #[derive(Clone)]
@@ -41,6 +47,18 @@ impl Metrics {
             .set_buckets_for_metric(
                 Matcher::Full(names::HTTP_REQUEST_SECONDS.to_owned()),
                 HTTP_BUCKETS,
+            )?
+            .set_buckets_for_metric(
+                Matcher::Full(names::RPC_CALL_SECONDS.to_owned()),
+                HTTP_BUCKETS,
+            )?
+            .set_buckets_for_metric(
+                Matcher::Full(names::MINT_TRANSACTION_READINGS.to_owned()),
+                ITEM_BUCKETS,
+            )?
+            .set_buckets_for_metric(
+                Matcher::Full(names::MINT_TRANSACTION_SIZE_BYTES.to_owned()),
+                PACKET_BUCKETS,
             )?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
             .set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), ITEM_BUCKETS)?
@@ -88,6 +106,7 @@ fn make_all_exist() {
             }
         }
     }
+    metrics::gauge!(names::PROCESS_START_TIME_SECONDS).set(Utc::now().timestamp() as f64);
     metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

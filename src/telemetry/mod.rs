@@ -6,11 +6,15 @@
 
 #[cfg(test)]
 mod boards;
+mod disk;
 mod health;
 mod logs;
 mod metrics;
 pub mod names;
+mod process;
 
+pub use disk::watch_disk;
 pub use health::{Check, Health, Readiness, Status};
-pub use logs::{LogError, init as init_logs};
+pub use logs::{LogError, init as init_logs, set_log_level};
 pub use metrics::{Metrics, Stage, observe_stage};
+pub use process::show_process;

@@ -40,6 +40,9 @@ pub const MINTING_FAILURES: &str = "gridtokenx_token_minting_failures_total";
 pub const MINT_PROMISES: &str = "gridtokenx_mint_promises_total";
 pub const TOKENS_MINTED: &str = "gridtokenx_tokens_minted_total";
 pub const MINT_TRANSACTIONS: &str = "gridtokenx_mint_transactions_total";
+pub const MINT_TRANSACTION_READINGS: &str = "gridtokenx_mint_transaction_readings";
+pub const MINT_TRANSACTION_SIZE_BYTES: &str = "gridtokenx_mint_transaction_size_bytes";
+pub const TOKEN_ACCOUNT_CREATIONS: &str = "gridtokenx_token_account_creations_total";
 pub const BATCH_SECONDS: &str = "gridtokenx_batch_processing_duration_seconds";
 pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
     "gridtokenx_sweep_last_finished_timestamp_seconds";
@@ -56,6 +59,7 @@ pub const CHAIN_BREAKER_OPEN: &str = "gridtokenx_chain_breaker_open";
 pub const FEE_PAYER_BALANCE_LAMPORTS: &str = "gridtokenx_fee_payer_balance_lamports";
 pub const FEE_PAYER_RUNWAY_SECONDS: &str = "gridtokenx_fee_payer_runway_seconds";
 pub const RPC_CALLS: &str = "gridtokenx_rpc_calls_total";
+pub const RPC_CALL_SECONDS: &str = "gridtokenx_rpc_call_duration_seconds";
 pub const RPC_ENDPOINT_HEIGHT: &str = "gridtokenx_rpc_endpoint_height";
 pub const RPC_ENDPOINT_LAG_BLOCKS: &str = "gridtokenx_rpc_endpoint_lag_blocks";
 pub const RPC_ENDPOINT_HEALTHY: &str = "gridtokenx_rpc_endpoint_healthy";
@@ -75,6 +79,22 @@ pub const FEED_DELIVERY_SECONDS: &str = "gridtokenx_feed_delivery_seconds";
 // HTTP and process
 pub const HTTP_REQUESTS: &str = "gridtokenx_http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "gridtokenx_http_request_duration_seconds";
+pub const PROCESS_START_TIME_SECONDS: &str = "gridtokenx_process_start_time_seconds";
+pub const PROCESS_CPU_MILLISECONDS: &str = "gridtokenx_process_cpu_milliseconds_total";
+pub const PROCESS_RESIDENT_MEMORY_BYTES: &str = "gridtokenx_process_resident_memory_bytes";
+pub const PROCESS_OPEN_FDS: &str = "gridtokenx_process_open_fds";
+pub const PROCESS_MAX_FDS: &str = "gridtokenx_process_max_fds";
+pub const RUNTIME_WORKERS: &str = "gridtokenx_runtime_workers";
+pub const RUNTIME_ALIVE_TASKS: &str = "gridtokenx_runtime_alive_tasks";
+pub const RUNTIME_GLOBAL_QUEUE_TASKS: &str = "gridtokenx_runtime_global_queue_tasks";
+pub const RUNTIME_BUSY_MILLISECONDS: &str = "gridtokenx_runtime_busy_milliseconds_total";
+pub const DISK_FREE_BYTES: &str = "gridtokenx_disk_free_bytes";
+// Canary
+pub const CANARY_ENABLED: &str = "gridtokenx_canary_enabled";
+pub const CANARY_AGE_SECONDS: &str = "gridtokenx_canary_age_seconds";
+pub const CANARY_SECONDS: &str = "gridtokenx_canary_duration_seconds";
+// Database and build
+pub const DATABASE_CONNECTIONS: &str = "gridtokenx_database_connections";
 pub const DATABASE_FIGURES_STALE: &str = "gridtokenx_database_figures_stale";
 pub const BUILD_INFO: &str = "gridtokenx_build_info";
 
@@ -172,6 +192,9 @@ pub const ALL: &[Metric] = &[
     labelled(MINT_PROMISES, Counter, "outcome", &["kept", "late"], "Confirmed readings by whether that took at most 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; without those that only a trigger mints."),
     plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
     labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
+    plain(MINT_TRANSACTION_READINGS, Histogram, "Readings in one recorded mint transaction."),
+    plain(MINT_TRANSACTION_SIZE_BYTES, Histogram, "Size of one recorded mint transaction, bytes of the 1,232 that a packet holds."),
+    plain(TOKEN_ACCOUNT_CREATIONS, Counter, "Token accounts that recorded mint transactions make where the wallet has none."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
     plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
     labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "dead"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error; and those that can never be run, kept for a week (from the database)."),
@@ -185,6 +208,7 @@ pub const ALL: &[Metric] = &[
     plain(FEE_PAYER_BALANCE_LAMPORTS, Gauge, "Balance of the fee payer as this process saw it last."),
     plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 before it is known (from the database)."),
     by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an answer that is one), unreachable, rate_limited (429), held (not made, the endpoint had asked for a pause)."),
+    by_endpoint(RPC_CALL_SECONDS, Histogram, "Seconds from a request to an RPC endpoint until its answer, or until it failed, by method."),
     by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
     by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks that the endpoint is below the highest height that any endpoint told."),
     by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not asked for a pause."),
@@ -202,6 +226,20 @@ pub const ALL: &[Metric] = &[
     plain(FEED_DELIVERY_SECONDS, Histogram, "Seconds from the writing of an event until this process handed it to its listeners."),
     labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status; probes and scrapes are left out."),
     plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head; probes and scrapes are left out."),
+    plain(PROCESS_START_TIME_SECONDS, Gauge, "Unix time at which this process began to count."),
+    plain(PROCESS_CPU_MILLISECONDS, Counter, "Processor time of this process, user and system, milliseconds."),
+    plain(PROCESS_RESIDENT_MEMORY_BYTES, Gauge, "Resident memory of this process, bytes."),
+    plain(PROCESS_OPEN_FDS, Gauge, "File descriptors that this process has open, sockets included."),
+    plain(PROCESS_MAX_FDS, Gauge, "File descriptors that this process may have open."),
+    plain(RUNTIME_WORKERS, Gauge, "Threads that run this process' tasks."),
+    plain(RUNTIME_ALIVE_TASKS, Gauge, "Tasks of this process that have not ended."),
+    plain(RUNTIME_GLOBAL_QUEUE_TASKS, Gauge, "Tasks that could run and wait for any of the threads."),
+    plain(RUNTIME_BUSY_MILLISECONDS, Counter, "Time in which threads of the runtime were not idle, all together, milliseconds."),
+    plain(DISK_FREE_BYTES, Gauge, "Bytes that are free on the disk of the data directory."),
+    plain(CANARY_ENABLED, Gauge, "1 when this process watches the canary."),
+    plain(CANARY_AGE_SECONDS, Gauge, "How long ago the newest reading of the canary that was minted was accepted; 0 while none is expected because auto-mint is off (from the database)."),
+    plain(CANARY_SECONDS, Histogram, "Seconds from the canary's look for its meter until its reading was minted; of the process that sends its readings."),
+    labelled(DATABASE_CONNECTIONS, Gauge, "state", &["in_use", "idle", "limit"], "Connections of this process' pool to the database, and how many there may be."),
     plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
     labelled(BUILD_INFO, Gauge, "version", &[env!("CARGO_PKG_VERSION")], "Always 1; the label tells the version."),
 ];

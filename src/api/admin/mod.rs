@@ -3,6 +3,7 @@
 mod batches;
 mod chain;
 mod log;
+mod log_level;
 mod readings;
 mod settings;
 mod status;
@@ -24,4 +25,5 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(readings::routes())
         .merge(transactions::routes())
         .merge(log::routes())
+        .merge(log_level::routes())
 }

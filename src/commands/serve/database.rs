@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 
 use super::StartError;
 use crate::config::DatabaseConfig;
+use crate::schema;
 
 /// The pool, and the options for connections that a room keeps for itself.
 pub(super) struct Database {
@@ -72,11 +73,7 @@ async fn migrate(pool: &PgPool) -> Result<(), StartError> {
     PostgresStorage::setup(pool)
         .await
         .map_err(|error| failed(error.to_string()))?;
-    let mut migrations = sqlx::migrate!("./migrations");
-    // A newer version may have been here: two versions run side by side during an upgrade, and the older one must be able to
-    // start again, also for a rollback. Migrations expand first and contract a release later, so it finds all that it needs.
-    migrations.set_ignore_missing(true);
-    migrations
+    schema::migrator()
         .run(pool)
         .await
         .map_err(|error| failed(error.to_string()))

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::chain::{ChainError, KeyFileError};
 use crate::config::ConfigError;
+use crate::domain::WalletError;
 use crate::ledger::BindingError;
 use crate::queue::ProcessError;
 
@@ -58,6 +59,18 @@ pub enum StartError {
     Binding(#[from] BindingError),
     #[error(transparent)]
     Process(#[from] ProcessError),
+    #[error(
+        "CANARY_ENABLED is set and CANARY_WALLET_ADDRESS is not: name a wallet of yours that the canary's readings pay \
+         (only a local chain makes its own)"
+    )]
+    NoCanaryWallet,
+    #[error("CANARY_WALLET_ADDRESS={address} is no wallet for the canary: {error}")]
+    CanaryWallet { address: String, error: WalletError },
+    #[error(
+        "CANARY_ENABLED is set, but no reading that is allowed pays a base unit: see TOKENIZATION_KWH_TO_TOKEN_RATIO, \
+         TOKENIZATION_DECIMALS and TOKENIZATION_MAX_READING_KWH"
+    )]
+    NoCanaryAmount,
     #[error(
         "HTTP_ADDR={address} cannot be listened on: {source}; choose another port, or stop what uses it"
     )]

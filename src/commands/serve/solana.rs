@@ -4,6 +4,7 @@ use solana_commitment_config::CommitmentConfig;
 use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::{Keypair, Signer};
 use spl_token_interface::state::Mint;
 
 use super::StartError;
@@ -12,6 +13,7 @@ use crate::chain::{
     read_keypair, read_or_create_keypair,
 };
 use crate::config::{Config, ProcessRole};
+use crate::domain::Wallet;
 
 /// The chain side of the service.
 pub(super) struct Solana {
@@ -22,6 +24,7 @@ pub(super) struct Solana {
     pub authority: Pubkey,
     pub mint: Pubkey,
     pub genesis_hash: String,
+    is_local: bool,
 }
 
 impl Solana {
@@ -37,8 +40,23 @@ impl Solana {
             decimals,
         }
     }
+
+    /// Whom the canary's readings pay.
+    pub fn canary_wallet(&self, config: &Config) -> Result<Wallet, StartError> {
+        let address = match config.service.canary_wallet {
+            Some(address) => address,
+            None if self.is_local => local_keypair(config, LOCAL_CANARY_FILE)?.pubkey(),
+            None => return Err(StartError::NoCanaryWallet),
+        };
+        Wallet::parse(&address.to_string()).map_err(|error| StartError::CanaryWallet {
+            address: address.to_string(),
+            error,
+        })
+    }
 }
 
+/// File of the canary's wallet that a local chain gets, in the data directory.
+const LOCAL_CANARY_FILE: &str = "canary-wallet.json";
 /// File of the mint authority that a local chain gets, in the data directory.
 const LOCAL_AUTHORITY_FILE: &str = "mint-authority.json";
 
@@ -80,6 +98,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         authority,
         mint,
         genesis_hash,
+        is_local,
     })
 }
 
@@ -112,15 +131,7 @@ fn needs_no_key(config: &Config) -> bool {
 fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
     let authority = match &config.solana.keypair_path {
         Some(path) => read_keypair(path)?,
-        None if is_local => {
-            std::fs::create_dir_all(&config.data_dir.path).map_err(|error| {
-                StartError::Other(format!(
-                    "GRIDTOKENX_DATA_DIR={} cannot be made: {error}",
-                    config.data_dir.path.display()
-                ))
-            })?;
-            read_or_create_keypair(&config.data_dir.path.join(LOCAL_AUTHORITY_FILE))?
-        }
+        None if is_local => local_keypair(config, LOCAL_AUTHORITY_FILE)?,
         None => return Err(StartError::NoKeypair),
     };
     let fee_payer = match config.solana.fee_payer_path() {
@@ -130,6 +141,18 @@ fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
         _ => None,
     };
     Ok(MintSigner::new(authority, fee_payer))
+}
+
+/// A key of this file in the data directory, made at the first start.
+fn local_keypair(config: &Config, file: &str) -> Result<Keypair, StartError> {
+    let folder = &config.data_dir.path;
+    std::fs::create_dir_all(folder).map_err(|error| {
+        StartError::Other(format!(
+            "GRIDTOKENX_DATA_DIR={} cannot be made: {error}",
+            folder.display()
+        ))
+    })?;
+    Ok(read_or_create_keypair(&folder.join(file))?)
 }
 
 /// The mint, in the decimals that readings are converted with.

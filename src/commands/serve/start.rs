@@ -10,22 +10,23 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::{Minting, RunningService, Stops};
 use super::{StartError, database, solana};
-use crate::admin::Settings;
+use crate::admin::{self, Settings};
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
 };
+use crate::canary::{self, Singer};
 use crate::chain::{MintSigner, PriorityFees};
 use crate::commands::tokens;
 use crate::config::Config;
-use crate::domain::BaseUnits;
+use crate::domain::{BaseUnits, Wallet};
 use crate::feed::{self, retention::Retention};
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Watch};
 use crate::outbox::Wake;
-use crate::queue::{JobTally, ProcessLock, QueueContext, Workers};
+use crate::queue::{self, JobTally, ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{self, Health, Metrics};
 
 /// Limit of one `MintReading` run: the Minter's batches end well before. The queue takes a worker for dead at 3 × this.
 const JOB_LIMIT: Duration = Duration::from_secs(60);
@@ -71,6 +72,11 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
             .listen(pool.clone(), health.clone(), stops.last.clone()),
     );
     init_settings(&config, &pool).await?;
+    background.spawn(admin::follow_log_level(
+        pool.clone(),
+        wake.clone(),
+        stops.last.clone(),
+    ));
 
     hold_sequencer(&config, &database, &wake, &background, &stops.last);
     let chain = ChainSide::new(
@@ -104,6 +110,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         work: &work,
         background: &background,
     };
+    ground.start_watching(&health);
     let minting = if role.runs_jobs() {
         Some(ground.start_minting(process.clone())?)
     } else {
@@ -118,6 +125,10 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     );
     let (router, api) = if role.serves_api() {
         let state = ground.open_api(health, metrics, &keeper).await?;
+        if config.service.canary_enabled {
+            let wallet = solana.canary_wallet(&config)?;
+            ground.start_canary(state.intake.clone(), wallet)?;
+        }
         (api::router(state.clone()), Some(state))
     } else {
         (api::operations_router(operations.clone()), None)
@@ -195,6 +206,52 @@ impl Ground<'_> {
             jobs,
             tally,
         })
+    }
+
+    /// What health and metrics tell of the deployment and this machine.
+    fn start_watching(&self, health: &Health) {
+        let (pool, stop) = (self.pool, &self.stops.last);
+        self.background.spawn(queue::watch_workers(
+            pool.clone(),
+            health.clone(),
+            stop.clone(),
+        ));
+        self.background.spawn(telemetry::watch_disk(
+            self.config.data_dir.path.clone(),
+            self.config.service.disk_free_min_mb,
+            health.clone(),
+            stop.clone(),
+        ));
+        if self.config.service.canary_enabled {
+            self.background.spawn(canary::watch_freshness(
+                pool.clone(),
+                health.clone(),
+                stop.clone(),
+            ));
+        }
+    }
+
+    /// Offers to send the canary's readings.
+    fn start_canary(&self, intake: Intake, wallet: Wallet) -> Result<(), StartError> {
+        let singer = Singer::new(
+            self.pool.clone(),
+            self.chain.endpoints.clone(),
+            self.chain.accounts.mint,
+            intake,
+            wallet,
+            &self.config.tokenization,
+        );
+        let singer = Arc::new(singer.ok_or(StartError::NoCanaryAmount)?);
+        self.background.spawn(holder::hold(
+            self.connect.clone(),
+            HolderLock::Canary,
+            self.stops.work.clone(),
+            move |held| {
+                let singer = Arc::clone(&singer);
+                async move { singer.run(held).await }
+            },
+        ));
+        Ok(())
     }
 
     /// Intake and feed, and what the handlers of the API work with.

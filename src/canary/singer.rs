@@ -1,0 +1,174 @@
+//! Sends the canary's readings, one a minute, and sees whether each is minted.
+
+use std::time::Duration;
+
+use chrono::{DateTime, DurationRound, SecondsFormat, TimeDelta, Utc};
+use solana_sdk::pubkey::Pubkey;
+use sqlx::PgPool;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::meter::{INTERVAL_MINUTES, OWNER, serial_for, smallest_amount};
+use crate::admin::StoredSettings;
+use crate::chain::Endpoints;
+use crate::config::TokenizationConfig;
+use crate::domain::{Kwh, MeterSerial, Wallet};
+use crate::holder::within;
+use crate::meters::{self, Caller, MeterError, NewMeter, Role};
+use crate::readings::{Intake, Member, ReadingError, Submission};
+use crate::telemetry::names;
+
+const EVERY: Duration = Duration::from_secs(60);
+/// How long it looks for its reading to be minted; the next one is sent all the same.
+const MINTED_WITHIN: Duration = Duration::from_secs(50);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// One answer of the database, or of everybody who is asked when the meter is registered.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// What sends the readings.
+pub struct Singer {
+    pool: PgPool,
+    endpoints: Endpoints,
+    mint: Pubkey,
+    intake: Intake,
+    wallet: Wallet,
+    serial: MeterSerial,
+    kwh: Kwh,
+}
+
+/// Why a reading of it did not make it.
+#[derive(Debug, thiserror::Error)]
+enum Silent {
+    #[error("its meter cannot be registered: {0}")]
+    Meter(#[from] MeterError),
+    #[error("its reading was not accepted: {0}")]
+    Reading(#[from] ReadingError),
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("no answer within {ANSWER_LIMIT:?}")]
+    NoAnswer,
+    #[error("reading {0} was not minted within {MINTED_WITHIN:?}")]
+    NotMinted(Uuid),
+}
+
+impl Singer {
+    /// `None` when no reading is small enough to be allowed and large enough to pay anything.
+    pub fn new(
+        pool: PgPool,
+        endpoints: Endpoints,
+        mint: Pubkey,
+        intake: Intake,
+        wallet: Wallet,
+        tokenization: &TokenizationConfig,
+    ) -> Option<Singer> {
+        Some(Singer {
+            serial: serial_for(wallet)?,
+            kwh: smallest_amount(tokenization)?,
+            pool,
+            endpoints,
+            mint,
+            intake,
+            wallet,
+        })
+    }
+
+    /// Sends readings while this process holds the lock.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed_before = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let Some(sung) = stop.run_until_cancelled(self.sing()).await else {
+                return;
+            };
+            match &sung {
+                // Told at the first of a row: health and metrics go on telling.
+                Err(error) if !failed_before => {
+                    tracing::warn!(meter_id = self.serial.as_str(), %error, "the canary is silent");
+                }
+                Ok(()) if failed_before => tracing::info!("the canary sings again"),
+                Ok(()) | Err(_) => {}
+            }
+            failed_before = sung.is_err();
+        }
+    }
+
+    /// One reading, the whole way. Nothing is sent while it would be held back.
+    async fn sing(&self) -> Result<(), Silent> {
+        let settings = within(ANSWER_LIMIT, StoredSettings::read(&self.pool))
+            .await?
+            .settings;
+        if !settings.mints_automatically(self.serial.rollout_bucket()) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let caller = Caller {
+            subject: OWNER.to_owned(),
+            role: Role::User,
+        };
+        timeout(ANSWER_LIMIT, self.register(&caller))
+            .await
+            .map_err(|_| Silent::NoAnswer)??;
+        let submission = self.submission(Utc::now());
+        let accepted = timeout(ANSWER_LIMIT, self.intake.submit(&caller, submission))
+            .await
+            .map_err(|_| Silent::NoAnswer)??;
+        self.until_minted(accepted.reading_id).await?;
+        metrics::histogram!(names::CANARY_SECONDS).record(started.elapsed());
+        Ok(())
+    }
+
+    async fn register(&self, caller: &Caller) -> Result<(), MeterError> {
+        let new = NewMeter {
+            meter_id: self.serial.as_str().to_owned(),
+            wallet_address: self.wallet.to_string(),
+            interval_minutes: Some(INTERVAL_MINUTES),
+            owner: None,
+        };
+        meters::register(&self.pool, &self.endpoints, &self.mint, caller, new)
+            .await
+            .map(drop)
+    }
+
+    /// For the last whole minute: two holders within one minute send the same reading.
+    fn submission(&self, now: DateTime<Utc>) -> Submission {
+        let end = now
+            .duration_trunc(TimeDelta::minutes(INTERVAL_MINUTES))
+            .unwrap_or(now);
+        Submission {
+            meter_id: Member::Text(self.serial.as_str().to_owned()),
+            kwh_amount: Member::Text(self.kwh.to_string()),
+            reading_timestamp: Member::Text(end.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            ..Submission::default()
+        }
+    }
+
+    async fn until_minted(&self, reading: Uuid) -> Result<(), Silent> {
+        let looking = async {
+            while !self.is_minted(reading).await? {
+                sleep(LOOK_EVERY).await;
+            }
+            Ok(())
+        };
+        timeout(MINTED_WITHIN, looking)
+            .await
+            .unwrap_or(Err(Silent::NotMinted(reading)))
+    }
+
+    async fn is_minted(&self, reading: Uuid) -> Result<bool, Silent> {
+        let is_minted: bool = sqlx::query_scalar(
+            "SELECT state IN ('minted', 'finalized')
+             FROM readings
+             WHERE id = $1",
+        )
+        .bind(reading)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(is_minted)
+    }
+}

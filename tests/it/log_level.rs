@@ -1,0 +1,208 @@
+//! An admin changes what all processes log, for a while.
+
+use serde_json::{Value, json};
+
+use crate::admin_log::entries;
+use crate::support::client::JWT_SECRET;
+use crate::support::{Grid, Server, eventually};
+
+const INFO: &[(&str, &str)] = &[("LOG_LEVEL", "info"), ("LOG_FORMAT", "json")];
+
+/// Lines of a JSON log.
+fn lines(server: &Server) -> Vec<Value> {
+    server
+        .log()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+fn changes(server: &Server) -> Vec<String> {
+    lines(server)
+        .iter()
+        .filter(|line| line["message"] == "the log level was changed")
+        .map(|line| line["log_level"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+async fn until_changed(server: &Server, levels: &[&str]) {
+    eventually(&format!("the log level was {levels:?}"), async || {
+        (changes(server) == levels).then_some(())
+    })
+    .await;
+}
+
+fn debug_lines(server: &Server) -> usize {
+    lines(server)
+        .iter()
+        .filter(|line| line["level"] == "DEBUG")
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_level_holds_in_all_processes_and_ends() {
+    let grid = Grid::without_service(&[]).await;
+    let (one, other) = (grid.spawn(INFO).await, grid.spawn(INFO).await);
+    let admin = one.admin();
+    const DEBUG: &str = "info,gridtokenx=debug";
+    let set = admin
+        .post(
+            "/api/admin/log-level",
+            &json!({ "level": DEBUG, "minutes": 5 }),
+        )
+        .await
+        .ok();
+    assert_eq!(set["level"], DEBUG);
+    assert_eq!(other.admin().get("/api/admin/log-level").await.ok(), set);
+    for server in [&one, &other] {
+        until_changed(server, &[DEBUG]).await;
+    }
+    let late = grid.spawn(INFO).await;
+    until_changed(&late, &[DEBUG]).await;
+
+    // It ends by itself: the moment passes.
+    sqlx::query("UPDATE settings SET log_level_until = now() - INTERVAL '1 second'")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    for server in [&one, &other, &late] {
+        until_changed(server, &[DEBUG, "info"]).await;
+    }
+    assert_eq!(
+        admin.get("/api/admin/log-level").await.ok()["level"],
+        Value::Null
+    );
+
+    admin
+        .post("/api/admin/log-level", &json!({ "level": "warn" }))
+        .await
+        .ok();
+    until_changed(&other, &[DEBUG, "info", "warn"]).await;
+    admin
+        .post("/api/admin/log-level", &json!({ "level": null }))
+        .await
+        .ok();
+    until_changed(&other, &[DEBUG, "info", "warn", "info"]).await;
+
+    let entries = entries(&admin).await;
+    let details: Vec<&Value> = entries
+        .iter()
+        .filter(|entry| entry["action"] == "set_log_level")
+        .map(|entry| &entry["details"])
+        .collect();
+    let expected = [
+        json!({ "level": DEBUG, "minutes": 5 }),
+        json!({ "level": "warn", "minutes": 60 }),
+        json!({ "level": null, "minutes": null }),
+    ];
+    assert_eq!(details, expected.iter().collect::<Vec<_>>(), "{entries:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_level_is_refused_and_users_change_nothing() {
+    let grid = Grid::start().await;
+    let admin = grid.admin();
+    for (body, named) in [
+        (json!({ "level": "loud" }), "loud"),
+        (json!({ "level": "gridtokenx=noisy" }), "noisy"),
+        (json!({ "level": "x".repeat(301) }), "300 characters"),
+        (json!({ "level": "debug", "minutes": 0 }), "minutes 0"),
+        (json!({ "level": "debug", "minutes": 1441 }), "minutes 1441"),
+        (json!({ "level": "debug", "minutes": -1 }), "minutes -1"),
+    ] {
+        let refused = admin.post("/api/admin/log-level", &body).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        let sentence = refused.body["error"].as_str().unwrap();
+        assert!(sentence.contains(named), "{sentence}");
+    }
+    let user = grid.user("prosumer");
+    let body = json!({ "level": "debug" });
+    assert_eq!(user.post("/api/admin/log-level", &body).await.status, 403);
+    assert_eq!(user.get("/api/admin/log-level").await.status, 403);
+    let stored: Option<String> = sqlx::query_scalar("SELECT log_level FROM settings")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(stored, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(INFO).await;
+    let admin = server.admin();
+    admin
+        .post("/api/admin/log-level", &json!({ "level": "trace" }))
+        .await
+        .ok();
+    until_changed(&server, &["trace"]).await;
+    let user = server.user("prosumer");
+    let meter = user.meter().await;
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    // Refused ones too: a token that is none, and an answer to it.
+    let mut stranger = user.clone();
+    stranger.token = format!("{}x", user.token);
+    assert_eq!(
+        stranger.get("/api/admin/tokenization/status").await.status,
+        401
+    );
+    grid.until_count("finalized", 3).await;
+    let log = server.log();
+    let lines = lines(&server);
+
+    let ended: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["message"] == "job ended" && line["job"] == "MintReading")
+        .collect();
+    assert_eq!(ended.len(), 3, "{ended:#?}");
+    for line in &ended {
+        assert_eq!(line["outcome"], "submitted");
+        assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(
+            line["reading_id"].is_string() && line["job_id"].is_string(),
+            "{line}"
+        );
+    }
+    let submissions: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["route"] == "/api/meters/submit-reading")
+        .collect();
+    assert_eq!(submissions.len(), 3, "{submissions:#?}");
+    for line in &submissions {
+        assert_eq!(line["status"], 200);
+        assert!(line["duration_ms"].as_f64().is_some(), "{line}");
+    }
+    assert!(debug_lines(&server) > 0, "it looked closely");
+
+    let keypair: Vec<u8> = serde_json::from_slice(
+        &std::fs::read(grid.data_dir.path().join("mint-authority.json")).unwrap(),
+    )
+    .unwrap();
+    let database: url::Url = grid.database_url.parse().unwrap();
+    let secrets = [
+        JWT_SECRET.to_owned(),
+        user.token.clone(),
+        admin.token.clone(),
+        stranger.token.clone(),
+        // The signature of a token alone.
+        user.token.rsplit('.').next().unwrap().to_owned(),
+        bs58::encode(&keypair).into_string(),
+        bs58::encode(&keypair[..32]).into_string(),
+        format!("{:?}", &keypair[..8]),
+        format!("{keypair:?}"),
+        serde_json::to_string(&keypair[..8])
+            .unwrap()
+            .replace(']', ""),
+        database
+            .password()
+            .expect("the database of the tests has a password")
+            .to_owned(),
+    ];
+    for secret in &secrets {
+        assert!(secret.len() >= 8, "too short to be looked for: {secret}");
+        assert!(!log.contains(secret.as_str()), "the log tells {secret}");
+    }
+    grid.audit_holds().await;
+}
