@@ -24,6 +24,8 @@ mod error;
 mod minting;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod reference;
 mod role;
 mod secret;
 mod service;
