@@ -232,8 +232,11 @@ mod tests {
             shown(uri, &headers).map(|shown| format!("{shown:?}")).ok()
         };
         let token = |token: &str| Some(format!("Token({token:?})"));
-        assert_eq!(says(&plain, &[bearer.clone()]), token("a.b.c"));
-        assert_eq!(says(&plain, &[protocol.clone()]), token("d.e.f"));
+        assert_eq!(says(&plain, std::slice::from_ref(&bearer)), token("a.b.c"));
+        assert_eq!(
+            says(&plain, std::slice::from_ref(&protocol)),
+            token("d.e.f")
+        );
         assert_eq!(says(&ticket, &[]), Some("Ticket(\"x_-7\")".to_owned()));
         assert_eq!(says(&plain, &[]), Some("Nothing".to_owned()));
         let named = (header::SEC_WEBSOCKET_PROTOCOL, "gridtokenx");

@@ -205,7 +205,7 @@ impl CloseReason {
                 },
             ),
         };
-        Some((code, told.to_text()))
+        Some((code, told.into_text()))
     }
 }
 
@@ -215,7 +215,7 @@ fn millis(duration: Duration) -> u64 {
 
 impl Told {
     /// The sentence is cut until all of it fits.
-    fn to_text(mut self) -> String {
+    fn into_text(mut self) -> String {
         const BYTES_MAX: usize = 123;
         loop {
             let text = serde_json::to_string(&self).unwrap_or_default();

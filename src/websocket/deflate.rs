@@ -137,7 +137,7 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let event = r#"{"seq":42,"type":"TokensMinted","user_id":"anna","meter_id":"anna-1"}"#;
         for message in [
-            event.repeat(1),
+            event.to_owned(),
             event.repeat(7),
             event.repeat(3_000),
             "x".repeat(STEP_BYTES),
