@@ -57,7 +57,11 @@ pub async fn run(options: &Options) -> Result<()> {
                 .push(measure(targets::bare().await?, options).await?),
             "nchan" => match targets::nchan(options, false).await? {
                 Some(target) => report.targets.push(measure(target, options).await?),
-                None => eprintln!("nchan is left out: no {}", options.nchan.display()),
+                None => eprintln!(
+                    "nchan is left out: {} and {} are missing, or do not start",
+                    options.nginx.display(),
+                    options.nchan.display()
+                ),
             },
             other => anyhow::bail!("--targets {other}: known are service, bare and nchan"),
         }

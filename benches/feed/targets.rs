@@ -340,7 +340,7 @@ pub async fn serve_bare() -> Result<()> {
     Ok(())
 }
 
-/// nginx with nchan, one worker; `None` where it is not installed.
+/// nginx with nchan, one worker; `None` where it is not installed, or does not start.
 pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
     if !options.nginx.exists() || !options.nchan.exists() {
         return Ok(None);
@@ -353,10 +353,19 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
         files.0.join("nginx.conf"),
         nginx_conf(options, port, deflate)?,
     )?;
-    let child = Command::new(&options.nginx)
-        .arg("-p")
-        .arg(&files.0)
-        .args(["-c", "nginx.conf", "-e", "error.log"])
+    let nginx = || {
+        let mut command = Command::new(&options.nginx);
+        command
+            .arg("-p")
+            .arg(&files.0)
+            .args(["-c", "nginx.conf", "-e", "error.log"]);
+        command
+    };
+    // It says itself what it misses.
+    if !nginx().arg("-t").status().await?.success() {
+        return Ok(None);
+    }
+    let child = nginx()
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .process_group(0)
