@@ -13,6 +13,8 @@ use gridtokenx::api::{Authenticator, TokenKeys};
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{self, Event, EventFields, EventType, Topic};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +56,18 @@ pub struct Target {
     pub deflate: bool,
     kind: Kind,
     _children: Vec<Child>,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // nginx' worker outlives a master that is killed. It is the child of a child that is not waited for yet, so its
+        // id is no other process'.
+        if matches!(self.kind, Kind::Nchan { .. })
+            && let Ok(pid) = i32::try_from(self.pid)
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 enum Kind {
