@@ -208,7 +208,7 @@ fn every_flag_of_the_play_is_known() {
     let help = String::from_utf8(help.stdout).unwrap();
     let documents = documents();
     let flags = named(&documents, |code| {
-        code.split("ARGS=\"")
+        code.split("make run ARGS=\"")
             .skip(1)
             .filter_map(|rest| rest.split('"').next())
             .flat_map(|arguments| arguments.split(' '))
