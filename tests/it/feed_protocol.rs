@@ -55,7 +55,11 @@ async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
 
     ears.say(json!({"type": "unsubscribe"})).await;
     settled(&mut ears).await;
+    let mut witness = Ears::resumed(&grid.api_url(), "anna", Role::User, 4).await;
     publish(&grid.pool, &[energy("2"), failed()]).await;
+    // Told to all at once: what another one has heard would be on its way.
+    assert_eq!(witness.seq().await, 5);
+    assert_eq!(witness.seq().await, 6);
     ears.hears_nothing_for(SILENCE).await;
 
     // What happened meanwhile is not told: for that one resumes.
