@@ -2,7 +2,8 @@
 
 GRIDTOKENX := $(or $(CARGO_TARGET_DIR),target)/debug/gridtokenx
 BUILD := cargo build --locked --features localnet
-TEST := cargo test --locked --features localnet,failpoints
+# The integration tests mostly wait for the chain's slots: more threads than cores.
+TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test --locked --features localnet,failpoints
 
 .DEFAULT_GOAL := help
 .PHONY: help run test token audit listen lint coverage check-dashboards bench-feed
