@@ -81,7 +81,7 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Marks a request on a connection that was opened after the drain began.
+/// Marks a request that came after the drain began.
 #[derive(Clone, Copy, Debug)]
 pub struct WhileDraining;
 

@@ -1,10 +1,10 @@
 //! Accepts connections, and lets go of them in order.
 //!
-//! Invariant: when draining begins, readiness turns false first, and every request that had begun is answered within the
-//! limit. Nobody can hold that up: an idle connection is closed at once, a request whose head is half sent gets
-//! [`HALF_SENT_GRACE`], a stream ends by the same token, and at the limit what is left is cut. Until the very end new
-//! connections are accepted for probes: `/health/ready` says 503, `/health/live` 200, and whoever wants anything else is
-//! sent to another process.
+//! Invariant: when draining begins, readiness turns false first, every request that had begun is answered within the
+//! limit, and none that comes later is taken, whatever connection it comes on. Nobody can hold that up: an idle connection
+//! is closed at once, a request whose head is half sent gets [`HALF_SENT_GRACE`], a stream ends by the same token, and at
+//! the limit what is left is cut. Until the very end new connections are accepted for probes: `/health/ready` says 503,
+//! `/health/live` 200, and whoever wants anything else is sent to another process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -176,7 +176,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(streaming.clone());
-        if visitors == Visitors::Probes {
+        if visitors == Visitors::Probes || door.operations.health.is_draining() {
             request.extensions_mut().insert(WhileDraining);
         }
         async move {

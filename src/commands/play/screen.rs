@@ -25,7 +25,7 @@ impl Screen {
         }
         let bar = ProgressBar::with_draw_target(Some(readings), ProgressDrawTarget::stderr());
         // The bar shows what is final: a reading counts as done when nothing can undo it.
-        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:32}] {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
         Screen { bar: Some(bar) }
@@ -75,7 +75,7 @@ impl Screen {
 
 fn summary(counts: Counts, readings: u64) -> String {
     let mut summary = format!(
-        "{} of {readings} readings submitted, {} minted, {} finalized",
+        "{} of {readings} submitted, {} minted, {} finalized",
         counts.submitted, counts.minted, counts.finalized
     );
     let refused = counts.submitted - counts.accepted;
@@ -103,13 +103,13 @@ mod tests {
         };
         assert_eq!(
             summary(counts, 9),
-            "5 of 9 readings submitted, 4 minted, 3 finalized"
+            "5 of 9 submitted, 4 minted, 3 finalized"
         );
         counts.accepted = 4;
         counts.failed = 1;
         assert_eq!(
             summary(counts, 9),
-            "5 of 9 readings submitted, 4 minted, 3 finalized, 1 refused, 1 failed"
+            "5 of 9 submitted, 4 minted, 3 finalized, 1 refused, 1 failed"
         );
     }
 }

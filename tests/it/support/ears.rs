@@ -165,6 +165,17 @@ impl Ears {
         }
     }
 
+    /// The same for a stream that may still have something to tell before.
+    pub async fn closed_at_last(&mut self) -> (u16, Value) {
+        loop {
+            match self.next_in_time().await {
+                Next::Closed(Some((code, reason))) => return (code, reason_of(&reason)),
+                Next::Closed(None) => panic!("ended without a farewell"),
+                Next::Message(_) => {}
+            }
+        }
+    }
+
     async fn next_in_time(&mut self) -> Next {
         tokio::time::timeout(LIMIT, self.next())
             .await
