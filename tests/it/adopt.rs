@@ -3,18 +3,16 @@
 use std::process::Output;
 
 use serde_json::Value;
-use tokio::process::Command;
 
 use crate::audit::{Authority, breaker};
-use crate::support::server::PROGRAM;
+use crate::support::server::program;
 use crate::support::{Grid, eventually};
 
 /// `gridtokenx audit --json` and these arguments.
 pub async fn audit_with(grid: &Grid, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM)
+    program()
         .args(["audit", "--json"])
         .args(arguments)
-        .env_clear()
         .envs(grid.environment())
         .env("USER", "ann")
         .output()

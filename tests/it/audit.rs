@@ -12,10 +12,9 @@ use solana_sdk::signature::{Keypair, Signature, Signer};
 use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{batch, burn, mint_to};
-use tokio::process::Command;
 
 use crate::support::localnet::TempDir;
-use crate::support::server::PROGRAM;
+use crate::support::server::program;
 use crate::support::{Grid, Meter, eventually};
 
 /// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
@@ -314,9 +313,8 @@ async fn the_audit_holds_at_any_moment_while_the_service_mints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_that_cannot_run_says_why_and_is_no_verdict() {
     let nothing = TempDir::new("nothing-runs");
-    let output = Command::new(PROGRAM)
+    let output = program()
         .args(["audit", "--json"])
-        .env_clear()
         .env("GRIDTOKENX_DATA_DIR", nothing.path())
         .output()
         .await

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::localnet::{Localnet, State, TempDir};
+use crate::support::server::program;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict, eventually};
 
@@ -434,9 +435,8 @@ async fn endpoints_of_two_chains_are_refused_at_the_start() {
     let other = Localnet::start(State::Ephemeral).await;
     let urls = format!("{},{}", world().rpc_url, other.rpc_url);
     let grid = Grid::on_chain(&urls, &[]).await;
-    let started = tokio::process::Command::new(crate::support::server::PROGRAM)
+    let started = program()
         .arg("serve")
-        .env_clear()
         .envs(grid.environment())
         .kill_on_drop(true)
         .output();

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::support::server::PROGRAM;
+use crate::support::server::program;
 use crate::support::{Api, Grid, Server, eventually};
 
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
@@ -115,9 +114,8 @@ async fn an_api_process_needs_no_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_serve_has_a_role() {
-    let output = Command::new(PROGRAM)
+    let output = program()
         .args(["run", "--no-play", "--role", "api"])
-        .env_clear()
         .output()
         .await
         .unwrap();

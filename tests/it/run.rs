@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::support::server::blocking_program;
+
 /// A start makes a database cluster, on a machine that compiles meanwhile.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// A play of one day, finality and audit included.
@@ -43,11 +45,10 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gridtokenx"));
+        let mut command = blocking_program();
         command
             .args(arguments)
             .current_dir(&self.folder)
-            .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
             .env("GRIDTOKENX_DATA_DIR", self.data_dir())
             .env("HTTP_ADDR", format!("127.0.0.1:{}", self.http_port))

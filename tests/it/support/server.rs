@@ -13,7 +13,21 @@ use super::client::Api;
 use super::localnet::TempDir;
 use super::wait::{LIMIT, eventually};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx");
+/// `gridtokenx` without this process' environment, so that nothing set here leaks into what is tested.
+pub fn program() -> Command {
+    Command::from(blocking_program())
+}
+
+/// The same, for a test that waits without a runtime.
+pub fn blocking_program() -> std::process::Command {
+    // Where a program built with instruments writes which lines it ran: `make coverage`.
+    const COVERAGE_FILE: &str = "LLVM_PROFILE_FILE";
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gridtokenx"));
+    command
+        .env_clear()
+        .envs(std::env::var_os(COVERAGE_FILE).map(|file| (COVERAGE_FILE, file)));
+    command
+}
 
 const LOG_FILE: &str = "log";
 
@@ -39,11 +53,10 @@ impl Server {
                 .unwrap()
                 .into(),
         };
-        let mut child = Command::new(PROGRAM)
+        let mut child = program()
             .arg("serve")
             .arg("--ready-file")
             .arg(&file)
-            .env_clear()
             .env(
                 "LOG_LEVEL",
                 std::env::var("TEST_LOG").as_deref().unwrap_or("off"),
@@ -76,9 +89,8 @@ impl Server {
         environment: impl IntoIterator<Item = (&'static str, String)>,
         more: &[(&str, &str)],
     ) -> ExitStatus {
-        let mut child = Command::new(PROGRAM)
+        let mut child = program()
             .arg("serve")
-            .env_clear()
             .env("LOG_LEVEL", "off")
             .envs(environment)
             .envs(more.iter().copied())
@@ -146,9 +158,8 @@ impl Server {
 
 /// Runs `gridtokenx audit --json` and gives its report; the exit status must agree with it.
 pub async fn audit(environment: &[(&'static str, String)]) -> Value {
-    let output = Command::new(PROGRAM)
+    let output = program()
         .args(["audit", "--json"])
-        .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .output()
         .await
