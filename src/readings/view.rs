@@ -190,7 +190,7 @@ fn push_ids(
         .push(" AND id > ")
         .push_bind(filter.after.unwrap_or(Uuid::nil()));
     if let Some(state) = filter.state {
-        // A literal, so that the planner may use the index of the unminted.
+        // A literal, so that the planner may use an index of some states.
         query.push(" AND state = ").push(state_literal(state));
     }
     push_order(query, rows_max);
