@@ -10,7 +10,13 @@ fn main() {
         }
     }
     println!("cargo::rerun-if-changed=build.rs");
-    let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rerun-if-env-changed=GRIDTOKENX_COMMIT");
+    // An image is built without the repository, and is told.
+    let commit = std::env::var("GRIDTOKENX_COMMIT")
+        .ok()
+        .filter(|commit| !commit.is_empty())
+        .or_else(|| git(&["rev-parse", "HEAD"]))
+        .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=GRIDTOKENX_COMMIT={commit}");
 }
 
