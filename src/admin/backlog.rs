@@ -1,8 +1,9 @@
 //! How much work waits, and whether the ledger lets it be done: for metrics and the status page. Reads only.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
+use super::settings::StoredSettings;
 use crate::ledger::{MINT_PROMISE, ReadingCounts};
 
 /// Readings that are not minted or finalized, and what stands before them.
@@ -10,7 +11,7 @@ use crate::ledger::{MINT_PROMISE, ReadingCounts};
 pub struct Backlog {
     /// All accepted readings, by state.
     pub readings: ReadingCounts,
-    pub unminted: UnmintedReadings,
+    pub waiting: WaitingReadings,
     pub queue: QueueDepth,
     /// `None` before the ledger was set up.
     pub breaker: Option<BreakerView>,
@@ -21,14 +22,10 @@ pub struct Backlog {
     pub feed_last_seq: i64,
 }
 
-/// Unminted readings by state.
+/// What the unminted readings wait for.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
-pub struct UnmintedReadings {
-    pub pending: i64,
-    pub submitted: i64,
-    pub failed: i64,
-    pub quarantined: i64,
-    /// The part of `pending` that the toggle or the roll-out holds back.
+pub struct WaitingReadings {
+    /// Pending ones that the toggle or the roll-out holds back.
     pub held: i64,
     /// Waiting like the oldest one below, and for longer than [`MINT_PROMISE`].
     pub overdue: i64,
@@ -36,9 +33,57 @@ pub struct UnmintedReadings {
     pub oldest_waiting_at: Option<DateTime<Utc>>,
 }
 
-impl UnmintedReadings {
-    pub fn count(&self) -> i64 {
-        self.pending + self.submitted + self.failed + self.quarantined
+/// Readings in these states, none of which is held.
+macro_rules! waiting_in {
+    ($states:literal) => {
+        concat!(
+            "SELECT 0::BIGINT AS held,
+                    count(*) FILTER (WHERE GREATEST(accepted_at, $2) < now() - $1) AS overdue,
+                    min(accepted_at) AS oldest_waiting_at
+             FROM readings
+             -- Part of the predicate of the index readings_unminted.
+             WHERE state IN (",
+            $states,
+            ")"
+        )
+    };
+}
+
+impl WaitingReadings {
+    /// The whole backlog is looked through only while it waits for the service: what is held altogether is counted already.
+    async fn read(
+        connection: &mut PgConnection,
+        stored: &StoredSettings,
+        readings: &ReadingCounts,
+    ) -> sqlx::Result<WaitingReadings> {
+        let buckets = stored.settings.buckets_minted();
+        let query = match buckets {
+            0 => sqlx::query_as(waiting_in!("'submitted', 'quarantined'")),
+            100 => sqlx::query_as(waiting_in!("'pending', 'submitted', 'quarantined'")),
+            _ => sqlx::query_as(
+                "SELECT count(*) FILTER (WHERE held) AS held,
+                        count(*) FILTER (WHERE NOT held AND GREATEST(accepted_at, $2) < now() - $1) AS overdue,
+                        min(accepted_at) FILTER (WHERE NOT held) AS oldest_waiting_at
+                 FROM (
+                     SELECT readings.accepted_at,
+                            readings.state = 'pending' AND meters.rollout_bucket >= $3 AS held
+                     FROM readings
+                     JOIN meters ON meters.id = readings.meter
+                     WHERE readings.state IN ('pending', 'submitted', 'quarantined')
+                 ) AS unminted",
+            ),
+        };
+        let query = query.bind(MINT_PROMISE).bind(stored.changed_at);
+        let mut waiting: WaitingReadings = match buckets {
+            0 | 100 => query,
+            _ => query.bind(buckets),
+        }
+        .fetch_one(connection)
+        .await?;
+        if buckets == 0 {
+            waiting.held = readings.pending;
+        }
+        Ok(waiting)
     }
 }
 
@@ -73,31 +118,8 @@ impl Backlog {
     pub async fn read(pool: &PgPool) -> sqlx::Result<Backlog> {
         let mut connection = pool.acquire().await?;
         let readings = ReadingCounts::read(&mut *connection).await?;
-        let unminted = sqlx::query_as(
-            "SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
-                    count(*) FILTER (WHERE state = 'submitted') AS submitted,
-                    count(*) FILTER (WHERE state = 'failed') AS failed,
-                    count(*) FILTER (WHERE state = 'quarantined') AS quarantined,
-                    count(*) FILTER (WHERE held) AS held,
-                    count(*) FILTER (WHERE held IS NOT TRUE AND state <> 'failed' AND promised_at < now() - $1) AS overdue,
-                    min(accepted_at) FILTER (WHERE held IS NOT TRUE AND state <> 'failed') AS oldest_waiting_at
-             FROM (
-                 SELECT readings.state,
-                        readings.accepted_at,
-                        GREATEST(readings.accepted_at, (SELECT changed_at FROM settings)) AS promised_at,
-                        readings.state = 'pending' AND meters.rollout_bucket >= (
-                            SELECT CASE WHEN auto_mint_enabled THEN auto_mint_percentage ELSE 0 END
-                            FROM settings
-                        ) AS held
-                 FROM readings
-                 JOIN meters ON meters.id = readings.meter
-                 -- The predicate of the index readings_unminted.
-                 WHERE readings.state IN ('pending', 'submitted', 'failed', 'quarantined')
-             ) AS unminted",
-        )
-        .bind(MINT_PROMISE)
-        .fetch_one(&mut *connection)
-        .await?;
+        let stored = StoredSettings::read(&mut *connection).await?;
+        let waiting = WaitingReadings::read(&mut connection, &stored, &readings).await?;
         let queue = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS due,
                     count(*) FILTER (WHERE status = 'Pending' AND run_at > now()) AS scheduled,
@@ -126,7 +148,7 @@ impl Backlog {
         .await?;
         Ok(Backlog {
             readings,
-            unminted,
+            waiting,
             queue,
             breaker,
             mismatches,

@@ -22,7 +22,7 @@ mod settings;
 pub use action::AdminAction;
 pub use adopt::{AdoptionError, adopt_mint, book_foreign_mint};
 pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
-pub use backlog::{Backlog, BreakerView, QueueDepth, UnmintedReadings};
+pub use backlog::{Backlog, BreakerView, QueueDepth, WaitingReadings};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
 pub use log_level::{

@@ -17,7 +17,16 @@ pub struct Settings {
 impl Settings {
     /// Whether a pending reading of a meter in this roll-out bucket (0 to 99) is minted without a trigger.
     pub fn mints_automatically(self, rollout_bucket: u8) -> bool {
-        self.auto_mint_enabled && i16::from(rollout_bucket) < self.auto_mint_percentage
+        i16::from(rollout_bucket) < self.buckets_minted()
+    }
+
+    /// Roll-out buckets below this one (0 to 100) are minted without a trigger.
+    pub fn buckets_minted(self) -> i16 {
+        if self.auto_mint_enabled {
+            self.auto_mint_percentage
+        } else {
+            0
+        }
     }
 
     /// The very first start on a database stores `configured`; afterwards what is stored counts, and a difference is logged.
@@ -63,12 +72,12 @@ pub struct StoredSettings {
 }
 
 impl StoredSettings {
-    pub async fn read(pool: &PgPool) -> sqlx::Result<StoredSettings> {
+    pub async fn read(executor: impl sqlx::PgExecutor<'_>) -> sqlx::Result<StoredSettings> {
         sqlx::query_as(
             "SELECT auto_mint_enabled, auto_mint_percentage, changed_by, changed_at
              FROM settings",
         )
-        .fetch_one(pool)
+        .fetch_one(executor)
         .await
     }
 }

@@ -135,21 +135,21 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
     let age = |name: &'static str, since: Option<DateTime<Utc>>| {
         gauge!(name).set(seconds_since(since, now));
     };
-    let unminted = &backlog.unminted;
-    count(names::UNMINTED_READINGS, unminted.count());
-    count(names::HELD_READINGS, unminted.held);
-    count(names::OVERDUE_READINGS, unminted.overdue);
-    for (state, readings) in [
-        ("pending", unminted.pending),
-        ("submitted", unminted.submitted),
-        ("failed", unminted.failed),
-        ("quarantined", unminted.quarantined),
+    let (readings, waiting) = (&backlog.readings, &backlog.waiting);
+    count(names::UNMINTED_READINGS, readings.unminted());
+    count(names::HELD_READINGS, waiting.held);
+    count(names::OVERDUE_READINGS, waiting.overdue);
+    for (state, those) in [
+        ("pending", readings.pending),
+        ("submitted", readings.submitted),
+        ("failed", readings.failed),
+        ("quarantined", readings.quarantined),
     ] {
-        gauge!(names::READINGS_BY_STATE, "state" => state).set(readings as f64);
+        gauge!(names::READINGS_BY_STATE, "state" => state).set(those as f64);
     }
     age(
         names::OLDEST_UNMINTED_AGE_SECONDS,
-        unminted.oldest_waiting_at,
+        waiting.oldest_waiting_at,
     );
     let queue = &backlog.queue;
     for (state, jobs) in [

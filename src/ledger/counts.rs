@@ -38,6 +38,11 @@ impl ReadingCounts {
         .await
     }
 
+    /// Those that are not minted or finalized.
+    pub fn unminted(&self) -> i64 {
+        self.pending + self.submitted + self.failed + self.quarantined
+    }
+
     /// All readings that were ever accepted.
     pub fn accepted(&self) -> i64 {
         self.pending

@@ -232,7 +232,7 @@ async fn status(
                 Problem::unavailable("the database did not answer in time; try again later")
             })??;
     let settings = stored.settings;
-    let unminted = backlog.unminted;
+    let waiting = backlog.waiting;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
             state: breaker.state,
@@ -252,9 +252,9 @@ async fn status(
         auto_mint_changed_at: rfc3339(stored.changed_at),
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
-        unminted_readings_count: unminted.count(),
-        held_readings_count: unminted.held,
-        oldest_waiting_at: unminted.oldest_waiting_at.map(rfc3339),
+        unminted_readings_count: backlog.readings.unminted(),
+        held_readings_count: waiting.held,
+        oldest_waiting_at: waiting.oldest_waiting_at.map(rfc3339),
         accepted_readings_count: backlog.readings.accepted(),
         readings_by_state: backlog.readings.into(),
         queue: Queue {
