@@ -183,6 +183,12 @@ PROCESS = row(
         unit="s",
         links=[runbook("InstanceDown")],
     )),
+    (24, graph(
+        "Spans of traces",
+        "A second, by what became of them. Failed: the collector did not take them. Dropped: more waited than may. Neither holds up a reading.",
+        [(per_second("gridtokenx_trace_spans_total", by="outcome"), "{{outcome}}")],
+        unit="suffix: /s",
+    )),
 )
 
 BOARD = board("database", "Database", "The database as the service sees it. Its own exporter tells about disks, locks and replication.", [SYMPTOM, WRITES, STATE, PROCESS])

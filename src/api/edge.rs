@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::admin;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::telemetry::names;
+use crate::telemetry::traces::{Span, TRACERESPONSE};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -35,6 +36,9 @@ fn limit_of(route: &str) -> Duration {
     }
 }
 
+/// What stands for the route of a request that has none.
+const NO_ROUTE: &str = "(none)";
+
 /// Middleware around the whole router.
 pub async fn edge(request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -43,8 +47,9 @@ pub async fn edge(request: Request, next: Next) -> Response {
     let route = request
         .extensions()
         .get::<MatchedPath>()
-        .map_or("(none)".to_owned(), |route| route.as_str().to_owned());
+        .map_or(NO_ROUTE.to_owned(), |route| route.as_str().to_owned());
     let span = tracing::info_span!("request", request_id = %request_id);
+    let trace = begin_trace(&request, &route);
     let answered = async {
         let answer = answer(request, next, limit_of(&route)).await;
         let mut response = dress(&method, answer).await;
@@ -62,11 +67,26 @@ pub async fn edge(request: Request, next: Next) -> Response {
         guard(response.headers_mut());
         response
     };
-    let mut response = answered.instrument(span).await;
+    let mut response = trace.around(answered.instrument(span)).await;
+    trace.answered(response.status());
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    if let Some(context) = trace.context()
+        && let Ok(value) = HeaderValue::try_from(context.to_string())
+    {
+        response.headers_mut().insert(TRACERESPONSE, value);
+    }
     response
+}
+
+/// Probes and scrapes would bury what users do.
+fn begin_trace(request: &Request, route: &str) -> Span {
+    if is_watcher(route) {
+        return Span::none();
+    }
+    let route = (route != NO_ROUTE).then_some(route);
+    Span::of_request(request.method(), route, request.headers())
 }
 
 /// The client's own id if it is short and visible ASCII, else a new one that sorts by time.

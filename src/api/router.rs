@@ -11,6 +11,7 @@ use super::state::AppState;
 use super::{
     admin, console, edge, events, meters, openapi, operations, queue_console, readings, websocket,
 };
+use crate::telemetry::traces::{TRACEPARENT, TRACERESPONSE};
 
 /// The whole service over HTTP.
 pub fn router(state: AppState) -> Router {
@@ -61,6 +62,12 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::CONTENT_TYPE,
             HeaderName::from_static("last-event-id"),
             edge::REQUEST_ID,
+            TRACEPARENT,
         ])
-        .expose_headers([edge::REQUEST_ID, header::RETRY_AFTER, header::LOCATION])
+        .expose_headers([
+            edge::REQUEST_ID,
+            TRACERESPONSE,
+            header::RETRY_AFTER,
+            header::LOCATION,
+        ])
 }

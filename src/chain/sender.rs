@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use super::gate::{Gate, pause_of};
 use crate::telemetry::names;
+use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
 
 /// A call that the endpoint did not want to have now. Travels inside [`ClientErrorKind::Middleware`].
 #[derive(Clone, Copy, Debug, Error)]
@@ -61,14 +62,20 @@ impl GatedSender {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            let answer = self.post(body.clone()).await;
+            let span = Span::of_call(method_label(request), &self.endpoint);
+            let answer = self.post(body.clone(), &span).await;
+            let outcome = outcome_of(&answer);
+            span.set(attributes::OUTCOME, outcome);
+            if answer.is_err() {
+                span.fail(outcome);
+            }
             metrics::histogram!(
                 names::RPC_CALL_SECONDS,
                 "endpoint" => self.endpoint.clone(),
                 "method" => method_label(request)
             )
             .record(now.elapsed());
-            count(&self.endpoint, request, outcome_of(&answer));
+            count(&self.endpoint, request, outcome);
             match answer {
                 Err(error) if wait_asked(&error).is_some() && !self.patience.is_zero() => {}
                 answer => return answer,
@@ -76,16 +83,17 @@ impl GatedSender {
         }
     }
 
-    async fn post(&self, body: String) -> ClientResult<Value> {
-        let response = self
+    async fn post(&self, body: String, span: &Span) -> ClientResult<Value> {
+        let mut request = self
             .http
             .post(&self.url)
             .timeout(self.call_limit)
             .header(CONTENT_TYPE, "application/json")
-            .body(body)
-            .send()
-            .await
-            .map_err(without_url)?;
+            .body(body);
+        if let Some(context) = span.context() {
+            request = request.header(TRACEPARENT, context.to_string());
+        }
+        let response = request.send().await.map_err(without_url)?;
         if let Some(pause) = pause_asked(&response) {
             self.gate.close_for(pause, Instant::now());
             return Err(too_many_calls(pause));

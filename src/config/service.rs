@@ -103,7 +103,7 @@ pub struct LogConfig {
     #[arg(id = "LOG_FORMAT", env, long = "log-format", default_value = "pretty", value_parser = text::<LogFormat>("pretty or json"))]
     pub format: LogFormat,
 
-    /// Collector of traces: an http:// or https:// URL
+    /// Collector of traces, /v1/traces is added to it; unset, there are no traces: an http:// or https:// URL
     #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", env, long = "otel-exporter-otlp-endpoint", hide_env_values = true, value_parser = text_that("an http:// or https:// URL", is_http))]
     pub otlp_endpoint: Option<Url>,
 }

@@ -283,6 +283,13 @@ pub(super) struct ChangedReading {
     /// `None`: the toggle or the roll-out holds its meter back, so only a trigger minted it; or the statement did not ask.
     #[sqlx(default)]
     pub promised_at: Option<DateTime<Utc>>,
+    /// Of the transaction that pays it, as it is now; of no use to a statement that did not ask.
+    #[sqlx(default)]
+    pub recorded_at: Option<DateTime<Utc>>,
+    #[sqlx(default)]
+    pub confirmed_at: Option<DateTime<Utc>>,
+    #[sqlx(default)]
+    pub slot: Option<i64>,
 }
 
 /// Moves the readings that these transactions pay through the domain's state machine.
@@ -307,6 +314,7 @@ pub(super) async fn move_readings(
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
                    reading.base_units, mint_transaction.signature, reading.accepted_at,
+                   mint_transaction.recorded_at, mint_transaction.confirmed_at, mint_transaction.slot,
                    (
                        SELECT GREATEST(reading.accepted_at, changed_at)
                        FROM settings

@@ -1,10 +1,11 @@
-//! What the ledger tells the metrics, after its commits.
+//! What the ledger tells the metrics and the readings' traces, after its commits.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::settle::ChangedReading;
+use super::settle::{ChangedReading, signature_text};
+use crate::telemetry::traces::{self, Step, StepKind, attributes};
 use crate::telemetry::{Stage, names, observe_stage};
 
 /// Mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
@@ -51,11 +52,17 @@ pub(super) fn confirmed(transactions: usize, paid: Paid, readings: &[ChangedRead
         metrics::counter!(names::MINT_PROMISES, "outcome" => outcome).increment(1);
     }
     observe(Stage::Confirmed, readings);
+    trace(StepKind::Confirmation, readings, |reading| {
+        reading.recorded_at
+    });
 }
 
 pub(super) fn finalized(transactions: usize, readings: &[ChangedReading]) {
     self::transactions("finalized", transactions);
     observe(Stage::Finalized, readings);
+    trace(StepKind::Finalization, readings, |reading| {
+        reading.confirmed_at
+    });
 }
 
 pub(super) fn refused(readings: usize) {
@@ -65,6 +72,25 @@ pub(super) fn refused(readings: usize) {
 fn observe(stage: Stage, readings: &[ChangedReading]) {
     for reading in readings {
         observe_stage(stage, since(reading.accepted_at));
+    }
+}
+
+/// `begun` gives when the step began.
+fn trace(
+    kind: StepKind,
+    readings: &[ChangedReading],
+    begun: impl Fn(&ChangedReading) -> Option<DateTime<Utc>>,
+) {
+    if !traces::is_on() {
+        return;
+    }
+    for reading in readings {
+        let begun = begun(reading).unwrap_or_else(Utc::now);
+        let signature = signature_text(&reading.signature).unwrap_or_default();
+        Step::over(kind, reading.id, begun)
+            .with(attributes::SIGNATURE, signature)
+            .with(attributes::SLOT, reading.slot.unwrap_or_default())
+            .tell();
     }
 }
 

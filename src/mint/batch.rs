@@ -22,6 +22,7 @@ use crate::domain::{
     COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet,
 };
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
+use crate::telemetry::traces::{self, Span};
 use crate::telemetry::{Stage, names};
 
 /// Times that a batch packs again because a reading changed or was refused in between; what is left then waits for its
@@ -81,7 +82,7 @@ impl Batch<'_> {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let candidates = self
+            let mut candidates = self
                 .in_time(candidate::load(&self.workshop.pool, &waiting))
                 .await?;
             for (reading, outcome) in candidates.answered {
@@ -95,8 +96,9 @@ impl Batch<'_> {
                 self.observe_picked(&candidates.payable);
             }
             let endpoint = self.workshop.tools.chain.endpoints.preferred();
-            let minted = self
-                .pack_and_record(endpoint, candidates.payable, &permit, may_carry)
+            let span = self.trace(&mut candidates.payable).await;
+            let minted = span
+                .around(self.pack_and_record(endpoint, candidates.payable, &permit, may_carry))
                 .await;
             match minted {
                 Ok(()) => self.workshop.tools.chain.circuit.batch_succeeded(),
@@ -113,6 +115,19 @@ impl Batch<'_> {
             may_carry = false;
         }
         Err("its transaction kept changing while it was packed".to_owned())
+    }
+
+    /// Finds out where the readings' traces go on. Nothing is under way for a batch of which none is traced.
+    async fn trace(&self, payable: &mut [Candidate]) -> Span {
+        let ids = payable.iter().map(|candidate| candidate.id);
+        let mut traces = traces::of_readings(&self.workshop.pool, ids).await;
+        if traces.is_empty() {
+            return Span::none();
+        }
+        for candidate in payable.iter_mut() {
+            candidate.trace = traces.remove(&candidate.id);
+        }
+        Span::of_batch(payable.len())
     }
 
     /// Whether another endpoint is worth asking at once.

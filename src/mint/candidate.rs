@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::minter::{MintOutcome, MintPermission, MintRequest};
 use crate::domain::{BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, ReadingState, Wallet};
+use crate::telemetry::traces::TraceContext;
 
 /// A pending, due reading with everything that paying it needs.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Candidate {
     /// Hash of its leaf in the transaction's Merkle tree.
     pub leaf_hash: Hash32,
     pub accepted_at: DateTime<Utc>,
+    /// Where its trace goes on, once that was looked for.
+    pub trace: Option<TraceContext>,
 }
 
 #[derive(FromRow)]
@@ -148,6 +151,7 @@ fn sort_out(row: Row, permission: MintPermission) -> Result<Candidate, MintOutco
         account_was_there: row.account_was_there,
         leaf_hash: leaf.hash(),
         accepted_at: row.accepted_at,
+        trace: None,
     })
 }
 

@@ -21,6 +21,7 @@ use crate::domain::{
     ComputePlan, ComputeUnitPrice, Hash32, Packed, Wallet, set_compute_unit_limit,
 };
 use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError, readings_to_blame};
+use crate::telemetry::traces::TransactionSpan;
 use crate::telemetry::{Stage, names, observe_stage};
 
 /// An unsigned mint transaction and the readings that it pays, as they were when it was packed.
@@ -152,8 +153,10 @@ impl Draft {
         blockhash: RecentBlockhash,
         permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), DraftError> {
+        let mut span = self.span();
         let (signature, wire) =
             transaction::sign(self.message, blockhash.hash, &workshop.tools.signer)?;
+        span.signed(&signature);
         crate::failpoint!("mint.signed");
         let new = NewMintTransaction {
             number: self.number,
@@ -180,7 +183,7 @@ impl Draft {
         if matches!(recorded, Ok(()) | Err(RecordError::Unknown(_))) {
             self.reservation.recorded();
         }
-        recorded?;
+        recorded.inspect_err(|_| span.not_recorded())?;
         let accepted: Vec<DateTime<Utc>> = self
             .readings
             .iter()
@@ -198,8 +201,14 @@ impl Draft {
             bytes = self.packed.bytes,
             "recorded"
         );
-        send_in_background(workshop, new, accepted, permit);
+        send_in_background(workshop, new, accepted, span, permit);
         Ok(())
+    }
+
+    fn span(&self) -> TransactionSpan {
+        let traced = self.readings.iter();
+        let traced = traced.filter_map(|reading| Some((reading.id, reading.trace.clone()?)));
+        TransactionSpan::begin(self.number, traced.collect())
     }
 }
 
@@ -208,6 +217,7 @@ fn send_in_background(
     workshop: &Workshop,
     new: NewMintTransaction,
     accepted: Vec<DateTime<Utc>>,
+    span: TransactionSpan,
     permit: &Arc<OwnedSemaphorePermit>,
 ) {
     let permit = Arc::clone(permit);
@@ -219,8 +229,12 @@ fn send_in_background(
         let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
             return;
         };
-        match tokio::time::timeout(limit, ledger::send(endpoint, &new.wire)).await {
-            Ok(Ok(())) => observe(Stage::Sent, &accepted),
+        let sending = span.around(ledger::send(endpoint, &new.wire));
+        match tokio::time::timeout(limit, sending).await {
+            Ok(Ok(())) => {
+                observe(Stage::Sent, &accepted);
+                span.sent(Ok(()));
+            }
             Ok(Err(error)) => {
                 tracing::warn!(
                     signature = %new.signature, %error,
@@ -230,12 +244,16 @@ fn send_in_background(
                 let signature = new.signature.to_string();
                 let others =
                     ledger::send_to_others(&endpoints, &new.endpoint, &signature, &new.wire);
-                let _ = tokio::time::timeout(limit, others).await;
+                let _ = tokio::time::timeout(limit, span.around(others)).await;
+                span.sent(Err("not taken"));
             }
-            Err(_) => tracing::warn!(
-                signature = %new.signature,
-                "the first send was not answered in time; the same bytes are sent again"
-            ),
+            Err(_) => {
+                tracing::warn!(
+                    signature = %new.signature,
+                    "the first send was not answered in time; the same bytes are sent again"
+                );
+                span.sent(Err("not answered"));
+            }
         }
         crate::failpoint!("mint.sent");
     });

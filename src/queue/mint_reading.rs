@@ -1,6 +1,7 @@
 //! `MintReading`: one reading, handed to the Minter.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use apalis::prelude::{BoxDynError, Data, TaskId};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,6 +18,7 @@ use super::workers::QueueContext;
 use crate::admin;
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::JobKind;
+use crate::telemetry::traces::{self, Step, StepKind, attributes};
 
 /// The whole payload: a version that cannot read another's would lose its jobs, so there is nothing in it that may change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,8 +48,10 @@ pub async fn mint_reading(
         }
     };
     let line = JobRun::begin(JobKind::MintReading, &id);
+    let begun = SystemTime::now();
     let ended = run(reading, &context, &id).await;
     context.tally.finished_one();
+    trace(reading, begun, &id, &ended);
     match ended {
         Ok(outcome) => {
             line.ended_reading(&reading, outcome);
@@ -59,6 +63,16 @@ pub async fn mint_reading(
             }
             Err(error)
         }
+    }
+}
+
+/// Why a run was put off is in the log and in the reading's `last_error`.
+fn trace(reading: Uuid, begun: SystemTime, id: &str, ended: &Result<&'static str, BoxDynError>) {
+    if traces::is_on() {
+        Step::over(StepKind::JobRun, reading, begun)
+            .with(attributes::JOB_ID, id.to_owned())
+            .with(attributes::OUTCOME, *ended.as_ref().unwrap_or(&"put off"))
+            .tell();
     }
 }
 

@@ -71,6 +71,11 @@ impl ProcessLock {
         })
     }
 
+    /// What tells this process from all others.
+    pub fn name(&self) -> &str {
+        &self.worker_prefix
+    }
+
     /// The name of a worker that starts: never used before, in this process or another. What an earlier worker of its kind
     /// had claimed is handed back from now on.
     pub fn worker_name(&self, kind: &'static str) -> String {

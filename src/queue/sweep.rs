@@ -27,7 +27,7 @@ use crate::admin::batches;
 use crate::holder::{HolderLock, hold_once};
 use crate::outbox::{self, Job, JobKind, Topic};
 use crate::readings;
-use crate::telemetry::names;
+use crate::telemetry::{names, traces};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SweepUnminted {
@@ -125,6 +125,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// And then comes back after.
 const AFTER_ANOTHER: TimeDelta = TimeDelta::seconds(1);
 
+/// Longer than all retries of a reading together take. Most traces are complete within seconds, and gone then.
+const TRACE_AGE_MAX: TimeDelta = TimeDelta::days(2);
+
 /// What became of a sweep's job.
 enum Swept {
     /// A slice of it at least; a new job goes on with the rest.
@@ -173,7 +176,7 @@ async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
     })
 }
 
-/// Old jobs, batches and overlap guards go; none is needed by anything that can still arrive. Batches that lost their job
+/// Old jobs, batches, overlap guards and traces go; none is needed by anything that can still arrive. Batches that lost their job
 /// get another.
 async fn tidy(context: &QueueContext) -> Result<(), JobError> {
     let pool = &context.pool;
@@ -181,5 +184,6 @@ async fn tidy(context: &QueueContext) -> Result<(), JobError> {
     prune_finished_jobs(pool).await?;
     batches::prune(pool).await?;
     readings::prune_metered_intervals(pool, context.reading_max_age).await?;
+    traces::prune(pool, readings::first_id_at(Utc::now() - TRACE_AGE_MAX)).await?;
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::Utc;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use super::claim::Claim;
 use super::error::ReadingError;
@@ -23,6 +24,7 @@ use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
 use crate::telemetry::names::READINGS_PROCESSED;
+use crate::telemetry::traces::{self, TraceContext};
 use crate::telemetry::{Stage, observe_stage};
 
 /// A claim and who makes it.
@@ -31,6 +33,8 @@ pub(super) struct Request {
     pub(super) arrived: Instant,
     pub(super) caller: Caller,
     pub(super) claim: Claim,
+    /// Where its trace goes on, if it has one.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// What the caller is told.
@@ -195,10 +199,13 @@ impl Desk {
             .zip(&stored)
             .map(|(placed, stored)| Some(judge.decide(placed, stored.as_ref())))
             .collect();
-        let answers = places
+        let answers: Vec<Answer> = places
             .into_iter()
             .map(|place| verdicts[place?].take().ok_or(ReadingError::NotStored)?)
             .collect();
+        traces::keep(&mut transaction, &traced(batch, &answers))
+            .await
+            .map_err(classify)?;
         self.write(&mut transaction, &judge.into_new_readings())
             .await?;
         Ok((transaction, answers))
@@ -250,6 +257,19 @@ fn place<'a>(
         meter,
         interval: claim.interval_for(meter)?,
     })
+}
+
+/// The new readings whose traces go on.
+fn traced<'a>(batch: &'a [Request], answers: &[Answer]) -> Vec<(Uuid, &'a TraceContext)> {
+    let requests = batch.iter().zip(answers);
+    requests
+        .filter_map(|(request, answer)| match answer {
+            Ok(accepted) if !accepted.duplicate => {
+                Some((accepted.reading_id, request.trace.as_ref()?))
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// Counts what was stored. A reading is queued by the transaction that stores it.

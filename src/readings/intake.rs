@@ -20,6 +20,7 @@ use crate::config::{BlockchainConfig, IntakeConfig, TokenizationConfig};
 use crate::domain::{BaseUnits, ReadingState};
 use crate::meters::Caller;
 use crate::telemetry::names::READINGS_RECEIVED;
+use crate::telemetry::traces::{Span, attributes};
 
 /// Transactions under way at the same time: while one waits for the disk the next one is filled. More only meet each
 /// other's locks.
@@ -121,11 +122,27 @@ impl Intake {
         caller: &Caller,
         submission: &Submission,
     ) -> Result<Accepted, ReadingError> {
+        let claim = Claim::read(submission)?;
+        let span = Span::of_submission();
         let request = Request {
             arrived: Instant::now(),
             caller: caller.clone(),
-            claim: Claim::read(submission)?,
+            claim,
+            trace: span.context(),
         };
-        self.readings.call(request).await?
+        let answer = self.readings.call(request).await?;
+        span.set(attributes::OUTCOME, outcome_of(&answer));
+        if let Ok(accepted) = &answer {
+            span.set(attributes::READING_ID, accepted.reading_id.to_string());
+        }
+        answer
+    }
+}
+
+fn outcome_of(answer: &Answer) -> &'static str {
+    match answer {
+        Ok(accepted) if accepted.duplicate => "duplicate",
+        Ok(_) => "stored",
+        Err(_) => "not stored",
     }
 }

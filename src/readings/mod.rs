@@ -34,7 +34,7 @@ mod view;
 
 pub use error::{Invalid, ReadingError};
 pub use intake::{Accepted, Intake};
-pub use store::prune_metered_intervals;
+pub use store::{first_id_at, prune_metered_intervals};
 pub use submission::{Member, Submission};
 pub use view::{
     READINGS_PER_PAGE_DEFAULT, READINGS_PER_PAGE_MAX, ReadingFilter, ReadingPage, ReadingView,

@@ -171,8 +171,8 @@ pub async fn prune_metered_intervals(pool: &PgPool, age_max: Duration) -> sqlx::
     Ok(pruned)
 }
 
-/// The lowest UUIDv7 of a moment.
-fn first_id_at(moment: DateTime<Utc>) -> Uuid {
+/// The lowest UUIDv7 of a moment: a reading that was accepted before it has a lower id.
+pub fn first_id_at(moment: DateTime<Utc>) -> Uuid {
     let millis = u64::try_from(moment.timestamp_millis()).unwrap_or_default();
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }

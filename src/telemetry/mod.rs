@@ -1,4 +1,4 @@
-//! How the service is watched: metrics, health and logs.
+//! How the service is watched: metrics, health, logs and [`traces`].
 //!
 //! Invariant: what a person watches exists before it is needed. Every metric has its help text and a first value from the
 //! start ([`Metrics::install`]), so that a board or an alert never mistakes "not there yet" for "fine". No user, meter,
@@ -12,6 +12,7 @@ mod logs;
 mod metrics;
 pub mod names;
 mod process;
+pub mod traces;
 
 pub use disk::watch_disk;
 pub use health::{Check, Health, Readiness, Status};

@@ -89,6 +89,8 @@ pub const RUNTIME_ALIVE_TASKS: &str = "gridtokenx_runtime_alive_tasks";
 pub const RUNTIME_GLOBAL_QUEUE_TASKS: &str = "gridtokenx_runtime_global_queue_tasks";
 pub const RUNTIME_BUSY_MILLISECONDS: &str = "gridtokenx_runtime_busy_milliseconds_total";
 pub const DISK_FREE_BYTES: &str = "gridtokenx_disk_free_bytes";
+// Traces
+pub const TRACE_SPANS: &str = "gridtokenx_trace_spans_total";
 // Canary
 pub const CANARY_ENABLED: &str = "gridtokenx_canary_enabled";
 pub const CANARY_AGE_SECONDS: &str = "gridtokenx_canary_age_seconds";
@@ -236,6 +238,7 @@ pub const ALL: &[Metric] = &[
     plain(RUNTIME_GLOBAL_QUEUE_TASKS, Gauge, "Tasks that could run and wait for any of the threads."),
     plain(RUNTIME_BUSY_MILLISECONDS, Counter, "Time in which threads of the runtime were not idle, all together, milliseconds."),
     plain(DISK_FREE_BYTES, Gauge, "Bytes that are free on the disk of the data directory."),
+    labelled(TRACE_SPANS, Counter, "outcome", &["exported", "failed", "dropped"], "Spans of this process by what became of them: taken by the collector, not taken, or dropped because too many waited."),
     plain(CANARY_ENABLED, Gauge, "1 when this process watches the canary."),
     plain(CANARY_AGE_SECONDS, Gauge, "How long ago the newest reading of the canary that was minted was accepted; 0 while none is expected because auto-mint is off (from the database)."),
     plain(CANARY_SECONDS, Histogram, "Seconds from the canary's look for its meter until its reading was minted; of the process that sends its readings."),

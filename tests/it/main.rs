@@ -55,4 +55,5 @@ mod scrape;
 mod service_level;
 mod support;
 mod sweep;
+mod traces;
 mod versions;

@@ -3,8 +3,8 @@
 //! Invariant: nothing accepted is lost, and no row stays claimed by a process that is gone. Readiness turns false; no new
 //! request but a probe and no new job is begun, and those under way end, side by side; then what Intake and Minter have
 //! begun ends; jobs that are still claimed are handed back; the Resolver goes on to the last. Whatever does not end within
-//! the limit is left in the database, where another process or the next start finds it. One line at the end says what was
-//! finished, handed back and left.
+//! the limit is left in the database, where another process or the next start finds it. The last traces are handed over, if
+//! their collector takes them at once. One line at the end says what was finished, handed back and left.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::ledger;
 use crate::mint::Minter;
 use crate::queue::{JobTally, ProcessLock};
 use crate::readings::Intake;
+use crate::telemetry::traces::Traces;
 
 /// One token for each step of the way down, beside the door's own.
 pub(super) struct Stops {
@@ -59,6 +60,8 @@ pub struct RunningService {
     pub(super) intake: Option<Intake>,
     pub(super) work: TaskTracker,
     pub(super) background: TaskTracker,
+    /// `None`: none are exported.
+    pub(super) traces: Option<Traces>,
     pub(super) pool: PgPool,
 }
 
@@ -118,6 +121,9 @@ impl RunningService {
             ended_within(LAST_STEPS, &self.background),
             ended_within(LAST_STEPS, &self.door),
         );
+        if let Some(traces) = self.traces {
+            traces.end(TRACES_LIMIT).await;
+        }
         // A connection that hangs must not hold up the end.
         let _ = tokio::time::timeout(LAST_STEPS, self.pool.close()).await;
         let complete = callers.connections_cut == 0 && jobs.ended && work_ended;
@@ -204,6 +210,8 @@ struct JobsEnded {
 
 /// What is only stopped, not finished, ends within this.
 const LAST_STEPS: Duration = Duration::from_secs(5);
+/// A collector that hangs holds up the end no longer.
+const TRACES_LIMIT: Duration = Duration::from_secs(2);
 /// A step that finds the time used up is still given this, since most have nothing left to do.
 const LEAST_WAIT: Duration = Duration::from_millis(200);
 

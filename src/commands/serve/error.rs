@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::domain::WalletError;
 use crate::ledger::BindingError;
 use crate::queue::ProcessError;
+use crate::telemetry::traces::TracesError;
 
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -59,6 +60,8 @@ pub enum StartError {
     Binding(#[from] BindingError),
     #[error(transparent)]
     Process(#[from] ProcessError),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error(
         "CANARY_ENABLED is set and CANARY_WALLET_ADDRESS is not: name a wallet of yours that the canary's readings pay \
          (only a local chain makes its own)"

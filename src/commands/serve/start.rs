@@ -26,7 +26,7 @@ use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Wat
 use crate::outbox::Wake;
 use crate::queue::{self, JobTally, ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
-use crate::telemetry::{self, Health, Metrics};
+use crate::telemetry::{self, Health, Metrics, traces};
 
 /// Limit of one `MintReading` run: the Minter's batches end well before. The queue takes a worker for dead at 3 × this.
 const JOB_LIMIT: Duration = Duration::from_secs(60);
@@ -94,6 +94,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     watch.look().await;
     background.spawn(watch.run(stops.last.clone()));
     let process = ProcessLock::enter(&pool, role).await?;
+    let traces = traces::start(&config.log, &pool, process.name())?;
     background.spawn(process.clone().keep(
         database.options.clone(),
         pool.clone(),
@@ -162,6 +163,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         intake,
         work,
         background,
+        traces,
         pool,
     })
 }

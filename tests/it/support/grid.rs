@@ -147,6 +147,36 @@ impl Grid {
         eventually(what, async || is_so().await.then_some(())).await;
     }
 
+    /// Demands that a text holds no secret of the service, nor of these callers.
+    pub fn tells_no_secret(&self, text: &str, callers: &[&Api]) {
+        let keypair = self.data_dir.path().join("mint-authority.json");
+        let keypair: Vec<u8> = serde_json::from_slice(&std::fs::read(keypair).unwrap()).unwrap();
+        let database: url::Url = self.database_url.parse().unwrap();
+        let mut secrets = vec![
+            JWT_SECRET.to_owned(),
+            bs58::encode(&keypair).into_string(),
+            bs58::encode(&keypair[..32]).into_string(),
+            format!("{:?}", &keypair[..8]),
+            format!("{keypair:?}"),
+            serde_json::to_string(&keypair[..8])
+                .unwrap()
+                .replace(']', ""),
+            database
+                .password()
+                .expect("the database of the tests has a password")
+                .to_owned(),
+        ];
+        for caller in callers {
+            secrets.push(caller.token.clone());
+            // The signature of a token alone.
+            secrets.push(caller.token.rsplit('.').next().unwrap().to_owned());
+        }
+        for secret in &secrets {
+            assert!(secret.len() >= 8, "too short to be looked for: {secret}");
+            assert!(!text.contains(secret.as_str()), "{secret} is told");
+        }
+    }
+
     /// The audit's report.
     pub async fn audit(&self) -> Value {
         super::server::audit(&self.environment()).await

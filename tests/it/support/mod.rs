@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod client;
+pub mod collector;
 pub mod database_proxy;
 pub mod ears;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod world;
 
 pub use backlog::insert_backlog;
 pub use client::{Api, Meter};
+pub use collector::{Collector, Exported};
 pub use ears::{Ears, Next};
 pub use grid::Grid;
 pub use listener_proxy::ListenerProxy;

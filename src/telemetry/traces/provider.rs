@@ -1,0 +1,183 @@
+//! Begins and ends the export of traces.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use axum::http::Uri;
+use axum::http::uri::InvalidUri;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use reqwest::Url;
+use sqlx::PgPool;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::courier::Courier;
+use super::queue::Queue;
+use super::steps::{STEPS_WAITING_MAX, Step, tell_all};
+use crate::config::LogConfig;
+
+/// Limit of one export, its repetitions included. A collector that hangs costs the spans that wait, and nobody anything else.
+const EXPORT_LIMIT: Duration = Duration::from_secs(5);
+/// A mint transaction pays this many readings at most.
+const LINKS_MAX: u32 = 1_000;
+
+/// Why traces cannot be exported.
+#[derive(Debug, Error)]
+pub enum TracesError {
+    // Not with the URL, which may hold a password.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT is no URL that traces can be sent to")]
+    Endpoint(#[from] InvalidUri),
+    #[error("traces cannot be exported as the OTEL_EXPORTER_OTLP_* variables ask for: {0}")]
+    Exporter(ExporterBuildError),
+    #[error("no HTTP client for traces could be made: {0}")]
+    Client(reqwest::Error),
+}
+
+/// What is begun anywhere in this process goes here.
+struct Installed {
+    tracer: SdkTracer,
+    steps: mpsc::Sender<Step>,
+}
+
+static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+/// Whether traces are exported.
+pub fn is_on() -> bool {
+    INSTALLED.get().is_some()
+}
+
+pub(super) fn tracer() -> Option<&'static SdkTracer> {
+    INSTALLED.get().map(|installed| &installed.tracer)
+}
+
+pub(super) fn steps() -> Option<&'static mpsc::Sender<Step>> {
+    INSTALLED.get().map(|installed| &installed.steps)
+}
+
+/// The export of this process' traces, to be ended in order.
+pub struct Traces {
+    provider: SdkTracerProvider,
+    telling: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Begins to export, if a collector is configured. `instance` tells this process from others. A process exports to one
+/// collector: a second service in it shares the first one's.
+pub fn start(
+    config: &LogConfig,
+    pool: &PgPool,
+    instance: &str,
+) -> Result<Option<Traces>, TracesError> {
+    let Some(endpoint) = config.otlp_endpoint.as_ref().filter(|_| !is_on()) else {
+        return Ok(None);
+    };
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(Queue::before(exporter(endpoint)?))
+        .with_max_links_per_span(LINKS_MAX)
+        .with_resource(resource(instance))
+        .build();
+    let (sender, steps) = mpsc::channel(STEPS_WAITING_MAX);
+    let installed = Installed {
+        tracer: provider.tracer("gridtokenx"),
+        steps: sender,
+    };
+    if INSTALLED.set(installed).is_err() {
+        return Ok(None);
+    }
+    let (telling, stop) = (TaskTracker::new(), CancellationToken::new());
+    telling.spawn(tell_all(pool.clone(), steps, stop.clone()));
+    telling.close();
+    Ok(Some(Traces {
+        provider,
+        telling,
+        stop,
+    }))
+}
+
+fn exporter(endpoint: &Url) -> Result<SpanExporter, TracesError> {
+    let url = traces_url(endpoint);
+    // Here, since the exporter would tell the whole URL.
+    let _: Uri = url.parse()?;
+    let http = reqwest::Client::builder()
+        .timeout(EXPORT_LIMIT)
+        .build()
+        .map_err(TracesError::Client)?;
+    let courier = Courier {
+        http,
+        runtime: Handle::current(),
+    };
+    SpanExporter::builder()
+        .with_http()
+        .with_http_client(courier)
+        .with_endpoint(url)
+        .with_protocol(Protocol::HttpBinary)
+        .with_timeout(EXPORT_LIMIT)
+        .build()
+        .map_err(TracesError::Exporter)
+}
+
+/// The variable names the collector; where it takes traces is of the protocol.
+fn traces_url(endpoint: &Url) -> String {
+    let mut url = endpoint.clone();
+    url.set_path(&format!(
+        "{}/v1/traces",
+        endpoint.path().trim_end_matches('/')
+    ));
+    url.into()
+}
+
+fn resource(instance: &str) -> Resource {
+    Resource::builder()
+        .with_attributes([
+            KeyValue::new("service.name", "gridtokenx"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", instance.to_owned()),
+        ])
+        .build()
+}
+
+impl Traces {
+    /// Hands over what waits. What the collector does not take within the limit is lost.
+    pub async fn end(self, limit: Duration) {
+        let until = Instant::now() + limit;
+        self.stop.cancel();
+        // A database that is away leaves time for what it is not needed for.
+        let _ = timeout(limit / 2, self.telling.wait()).await;
+        let left = until.saturating_duration_since(Instant::now());
+        // It waits on a thread for the exporter's, and comes back in time by itself.
+        let provider = self.provider;
+        let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(left));
+        if !matches!(timeout(left, ended).await, Ok(Ok(Ok(())))) {
+            tracing::info!("the collector did not take the last traces in time");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_have_a_path_below_the_collectors() {
+        for (endpoint, expected) in [
+            ("http://collector:4318", "http://collector:4318/v1/traces"),
+            ("http://collector:4318/", "http://collector:4318/v1/traces"),
+            (
+                "https://key:secret@host/otlp",
+                "https://key:secret@host/otlp/v1/traces",
+            ),
+        ] {
+            assert_eq!(traces_url(&endpoint.parse().unwrap()), expected);
+        }
+    }
+}

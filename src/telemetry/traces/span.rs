@@ -1,0 +1,249 @@
+//! Spans that are under way.
+
+use std::fmt::Display;
+use std::time::SystemTime;
+
+use axum::http::{HeaderMap, Method, StatusCode};
+use futures_util::future::Either;
+use opentelemetry::context::FutureExt;
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer,
+};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_sdk::trace::SdkTracer;
+use uuid::Uuid;
+
+use super::context::{TraceContext, caller};
+use super::provider::tracer;
+
+/// Names of attributes. Their values are ids, counts, and words of ours: never a header, an address, or a text that a client
+/// or an endpoint wrote.
+pub mod attributes {
+    pub const ENDPOINT: &str = "gridtokenx.endpoint";
+    pub const JOB_ID: &str = "gridtokenx.job_id";
+    pub const OUTCOME: &str = "gridtokenx.outcome";
+    pub const READING_ID: &str = "gridtokenx.reading_id";
+    pub const READINGS: &str = "gridtokenx.readings";
+    pub const SIGNATURE: &str = "gridtokenx.signature";
+    pub const SLOT: &str = "gridtokenx.slot";
+    pub const TRANSACTION_NUMBER: &str = "gridtokenx.transaction_number";
+    // Of OpenTelemetry's conventions.
+    pub const HTTP_METHOD: &str = "http.request.method";
+    pub const HTTP_ROUTE: &str = "http.route";
+    pub const HTTP_STATUS: &str = "http.response.status_code";
+    pub const RPC_METHOD: &str = "rpc.method";
+    pub const RPC_SYSTEM: &str = "rpc.system";
+}
+
+use attributes::*;
+
+/// A span under way, or nothing while no traces are exported. It ends with the last of its clones and of the futures that
+/// it was put around.
+#[derive(Clone, Debug, Default)]
+pub struct Span(Option<Context>);
+
+impl Span {
+    pub fn none() -> Span {
+        Span(None)
+    }
+
+    /// Answers a request. `route` is the template, never the path.
+    pub fn of_request(method: &Method, route: Option<&str>, headers: &HeaderMap) -> Span {
+        let Some(tracer) = tracer() else {
+            return Span::none();
+        };
+        let method = known(method);
+        let mut attributes = vec![KeyValue::new(HTTP_METHOD, method)];
+        let name = match route {
+            Some(route) => {
+                attributes.push(KeyValue::new(HTTP_ROUTE, route.to_owned()));
+                format!("{method} {route}")
+            }
+            None => method.to_owned(),
+        };
+        let parent = caller(headers).map_or_else(Context::new, |caller| {
+            Context::new().with_remote_span_context(caller)
+        });
+        let builder = SpanBuilder::from_name(name)
+            .with_kind(SpanKind::Server)
+            .with_attributes(attributes);
+        Span::begin(tracer, builder, &parent)
+    }
+
+    /// Takes a reading in, under what is under way. Whoever goes on with the reading goes on from here.
+    pub fn of_submission() -> Span {
+        let Some(tracer) = tracer() else {
+            return Span::none();
+        };
+        let builder = SpanBuilder::from_name("submit reading").with_kind(SpanKind::Producer);
+        Span::begin(tracer, builder, &Context::current())
+    }
+
+    /// Packs and sends so many readings: a trace of its own, since it is for all of them.
+    pub fn of_batch(readings: usize) -> Span {
+        let Some(tracer) = tracer() else {
+            return Span::none();
+        };
+        let builder = SpanBuilder::from_name("mint batch")
+            .with_attributes([KeyValue::new(READINGS, readings as i64)]);
+        Span::begin(tracer, builder, &Context::new())
+    }
+
+    /// One call of an RPC endpoint, if what asks for it is traced.
+    pub fn of_call(method: &'static str, endpoint: &str) -> Span {
+        let Some(tracer) = tracer() else {
+            return Span::none();
+        };
+        let asking = Context::current();
+        if !asking.span().span_context().is_sampled() {
+            return Span::none();
+        }
+        let builder = SpanBuilder::from_name(method)
+            .with_kind(SpanKind::Client)
+            .with_attributes([
+                KeyValue::new(RPC_SYSTEM, "jsonrpc"),
+                KeyValue::new(RPC_METHOD, method),
+                KeyValue::new(ENDPOINT, endpoint.to_owned()),
+            ]);
+        Span::begin(tracer, builder, &asking)
+    }
+
+    fn begin(tracer: &SdkTracer, builder: SpanBuilder, parent: &Context) -> Span {
+        let span = tracer.build_with_context(builder, parent);
+        Span(Some(parent.with_span(span)))
+    }
+
+    /// What goes on under it. `None` when it is not sampled: nobody is to begin a trace that lacks its beginning.
+    pub fn context(&self) -> Option<TraceContext> {
+        TraceContext::of(self.0.as_ref()?.span().span_context())
+    }
+
+    pub fn set(&self, key: &'static str, value: impl Into<Value>) {
+        if let Some(context) = &self.0 {
+            context.span().set_attribute(KeyValue::new(key, value));
+        }
+    }
+
+    /// It did not do what it was for.
+    pub fn fail(&self, outcome: &'static str) {
+        if let Some(context) = &self.0 {
+            context.span().set_status(Status::error(outcome));
+        }
+    }
+
+    /// The request was answered. Only a fault of the service is a failure.
+    pub fn answered(&self, status: StatusCode) {
+        self.set(HTTP_STATUS, i64::from(status.as_u16()));
+        if status.is_server_error() {
+            self.fail("");
+        }
+    }
+
+    /// What is begun while this future runs is under the span.
+    pub fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        match &self.0 {
+            Some(context) => Either::Left(future.with_context(context.clone())),
+            None => Either::Right(future),
+        }
+    }
+}
+
+/// Any word can be a method, and a client's words are not for attributes.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "_OTHER",
+    }
+}
+
+/// A mint transaction until it was sent, in its batch's trace, with links to the readings that it pays; and in the trace of each of
+/// them.
+#[derive(Debug)]
+pub struct TransactionSpan {
+    span: Span,
+    begun: SystemTime,
+    number: u64,
+    signature: String,
+    readings: Vec<(Uuid, TraceContext)>,
+}
+
+impl TransactionSpan {
+    /// Nothing unless one of the readings is traced.
+    pub fn begin(number: u64, readings: Vec<(Uuid, TraceContext)>) -> TransactionSpan {
+        let span = match tracer() {
+            Some(tracer) if !readings.is_empty() => {
+                let links = readings
+                    .iter()
+                    .map(|(_, reading)| Link::with_context(reading.span_context().clone()))
+                    .collect();
+                let builder = SpanBuilder::from_name("mint transaction")
+                    .with_attributes([KeyValue::new(TRANSACTION_NUMBER, number as i64)])
+                    .with_links(links);
+                Span::begin(tracer, builder, &Context::current())
+            }
+            _ => Span::none(),
+        };
+        TransactionSpan {
+            span,
+            begun: SystemTime::now(),
+            number,
+            signature: String::new(),
+            readings,
+        }
+    }
+
+    pub fn signed(&mut self, signature: &impl Display) {
+        if self.span.0.is_some() {
+            self.signature = signature.to_string();
+            self.span.set(SIGNATURE, self.signature.clone());
+        }
+    }
+
+    pub fn not_recorded(&self) {
+        self.span.fail("not recorded");
+    }
+
+    pub fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        self.span.around(future)
+    }
+
+    /// It was sent for the first time; `Err` tells in a word why that came to nothing, and the same bytes are sent again.
+    pub fn sent(self, outcome: Result<(), &'static str>) {
+        let word = outcome.err().unwrap_or("sent");
+        self.span.set(OUTCOME, word);
+        if outcome.is_err() {
+            self.span.fail(word);
+        }
+        let Some(transaction) = self.span.context() else {
+            return;
+        };
+        for (reading, context) in &self.readings {
+            let builder = SpanBuilder::from_name("send transaction")
+                .with_start_time(self.begun)
+                .with_attributes([
+                    KeyValue::new(READING_ID, reading.to_string()),
+                    KeyValue::new(TRANSACTION_NUMBER, self.number as i64),
+                    KeyValue::new(SIGNATURE, self.signature.clone()),
+                    KeyValue::new(OUTCOME, word),
+                ])
+                .with_links(vec![Link::with_context(transaction.span_context().clone())]);
+            tell(builder, context, SystemTime::now());
+        }
+    }
+}
+
+/// A span that is over, in the trace of a reading.
+pub(super) fn tell(builder: SpanBuilder, reading: &TraceContext, end: SystemTime) {
+    if let Some(tracer) = tracer() {
+        let mut span = tracer.build_with_context(builder, &reading.as_parent());
+        span.end_with_timestamp(end);
+    }
+}

@@ -1,0 +1,119 @@
+//! The table `reading_traces`: how a trace crosses the border of a process.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::context::TraceContext;
+use super::provider::is_on;
+
+/// A batch waits no longer to learn who is traced.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// Rows of one DELETE.
+const PRUNE_ROWS: i64 = 2_000;
+/// Statements of one call at most; the next sweep goes on.
+const PRUNE_STEPS: usize = 50;
+
+/// Stores where the traces of new readings go on, in the transaction that stores the readings and their jobs.
+pub async fn keep(
+    transaction: &mut PgConnection,
+    readings: &[(Uuid, &TraceContext)],
+) -> sqlx::Result<()> {
+    if readings.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = readings.iter().map(|(id, _)| *id).collect();
+    let contexts: Vec<String> = readings
+        .iter()
+        .map(|(_, context)| context.to_string())
+        .collect();
+    sqlx::query(
+        "INSERT INTO reading_traces (reading, traceparent)
+         SELECT reading, traceparent
+         FROM UNNEST($1::UUID[], $2::TEXT[]) AS new (reading, traceparent)",
+    )
+    .bind(ids)
+    .bind(contexts)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Those of the readings that are traced. Nobody is kept from minting by a question that has no answer.
+pub async fn of_readings(
+    pool: &PgPool,
+    readings: impl Iterator<Item = Uuid>,
+) -> HashMap<Uuid, TraceContext> {
+    if !is_on() {
+        return HashMap::new();
+    }
+    let ids: Vec<Uuid> = readings.collect();
+    match timeout(LOOK_LIMIT, find(pool, &ids)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a batch is not traced");
+            HashMap::new()
+        }
+        Err(_) => HashMap::new(),
+    }
+}
+
+pub(super) async fn find(
+    pool: &PgPool,
+    readings: &[Uuid],
+) -> sqlx::Result<HashMap<Uuid, TraceContext>> {
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT reading, traceparent
+         FROM reading_traces
+         WHERE reading = ANY($1)",
+    )
+    .bind(readings)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(reading, context)| Some((reading, TraceContext::parse(&context)?)))
+        .collect())
+}
+
+/// Nothing more will be told of these readings.
+pub(super) async fn forget(pool: &PgPool, readings: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query(
+        "DELETE FROM reading_traces
+         WHERE reading = ANY($1)",
+    )
+    .bind(readings)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Drops what was left behind: rows of readings whose id is below `before`. Returns how many.
+pub async fn prune(pool: &PgPool, before: Uuid) -> sqlx::Result<u64> {
+    let mut pruned = 0;
+    for _ in 0..PRUNE_STEPS {
+        let step = sqlx::query(
+            "DELETE FROM reading_traces
+             WHERE reading IN (
+                 SELECT reading
+                 FROM reading_traces
+                 WHERE reading < $1
+                 ORDER BY reading
+                 LIMIT $2
+             )",
+        )
+        .bind(before)
+        .bind(PRUNE_ROWS)
+        .execute(pool)
+        .await?
+        .rows_affected();
+        pruned += step;
+        if step < PRUNE_ROWS as u64 {
+            break;
+        }
+    }
+    Ok(pruned)
+}
