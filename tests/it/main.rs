@@ -35,6 +35,7 @@ mod intake;
 mod intake_bulk;
 mod intake_faults;
 mod intake_rules;
+mod listen;
 mod localnet;
 mod log_level;
 mod meters;
