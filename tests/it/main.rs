@@ -39,6 +39,7 @@ mod listen;
 mod localnet;
 mod log_level;
 mod meters;
+mod open_files;
 mod panics;
 mod poison;
 mod priority_fees;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drain::{Minting, RunningService, Stops};
-use super::{StartError, database, solana};
+use super::{StartError, database, open_files, solana};
 use crate::admin::{self, Settings};
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
@@ -39,6 +39,7 @@ const MINT_QUEUE: usize = 10_000;
 /// database, schema, chain, keys, mint, and that the ledger belongs to this chain.
 pub async fn start(config: Config) -> Result<RunningService, StartError> {
     config.check()?;
+    open_files::make_room(&config)?;
     let role = config.service.role;
     let metrics = Metrics::install().map_err(|error| StartError::Other(error.to_string()))?;
     let health = Health::default();
