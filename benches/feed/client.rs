@@ -22,9 +22,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(120);
 /// Before the next try after a refusal.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What the kernel keeps for a slow reader, so that it is the server that has to wait.
-const SLOW_WINDOW_BYTES: u32 = 16 * 1024;
+const SLOW_WINDOW_BYTES: u32 = 64 * 1024;
 /// How long a slow reader reads on after a pause: it finds out then that it was given up, and comes back.
-const AWAKE: Duration = Duration::from_secs(1);
+const AWAKE: Duration = Duration::from_secs(10);
 
 /// How one connection is opened.
 #[derive(Clone, Debug)]

@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// Seconds of the service's soak with 1 % slow readers; 0: none
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub soak_seconds: u64,
     /// Ask for permessage-deflate: off, on or both
     #[arg(long, value_enum, default_value_t = Asked::Both)]
