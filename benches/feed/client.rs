@@ -14,11 +14,17 @@ use tokio::task::JoinSet;
 
 /// Marks an event of the benchmark; its number follows.
 pub const MARK: &str = "bench-";
-/// Handshakes under way at once: below the queue of connections that a server has not taken yet.
-const HANDSHAKES: usize = 256;
+/// Handshakes under way at once, where nobody is in a hurry: below the queue of connections that a server has not taken yet.
+pub const ONE_AFTER_ANOTHER: usize = 256;
 /// Addresses that connections come from, so that ports do not run out.
 const SOURCES: usize = 16;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(120);
+/// Before the next try after a refusal.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What the kernel keeps for a slow reader, so that it is the server that has to wait.
+const SLOW_WINDOW_BYTES: u32 = 64 * 1024;
+/// How long a slow reader reads on after a pause: it finds out then that it was given up, and comes back.
+const AWAKE: Duration = Duration::from_secs(10);
 
 /// How one connection is opened.
 #[derive(Clone, Debug)]
@@ -31,8 +37,8 @@ pub struct Call {
     pub first_message: Option<&'static str>,
     /// Whether the server greets before anything else; open means greeted then.
     pub is_greeted: bool,
-    /// Seconds without reading, again and again.
-    pub sleeps_secs: Option<u64>,
+    /// Pauses for this long, again and again, without reading.
+    pub sleeps: Option<Duration>,
 }
 
 /// What all clients tell together.
@@ -49,6 +55,8 @@ pub struct Scores {
     pub lost: AtomicUsize,
     /// Connections on which compression was agreed on.
     pub deflating: AtomicUsize,
+    /// Handshakes that were refused or cut off, and were tried again.
+    pub refused: AtomicUsize,
 }
 
 impl Scores {
@@ -61,6 +69,7 @@ impl Scores {
             open: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
             deflating: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
         })
     }
 
@@ -104,15 +113,16 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Opens them and waits until all are open. Gives the seconds that took.
+    /// Opens them, so many at once, and waits until all are open. Gives the seconds that took.
     pub async fn gather(
         calls: impl IntoIterator<Item = Call>,
+        handshakes_at_once: usize,
         scores: &Arc<Scores>,
     ) -> Result<(Crowd, f64)> {
         let started = Instant::now();
         // Its own count: those of another crowd may still be on their way out.
         let opened = Arc::new(AtomicUsize::new(0));
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let handshakes = Arc::new(Semaphore::new(handshakes_at_once));
         let mut clients = JoinSet::new();
         for (index, call) in calls.into_iter().enumerate() {
             let (scores, handshakes) = (Arc::clone(scores), Arc::clone(&handshakes));
@@ -152,8 +162,8 @@ async fn live(
     let mut is_first = true;
     loop {
         let Ok(client) = open(index, &call, &handshakes).await else {
-            // Refused or cut off: the next try.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            scores.refused.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(PAUSE).await;
             continue;
         };
         scores.open.fetch_add(1, Ordering::SeqCst);
@@ -183,6 +193,9 @@ async fn open(index: usize, call: &Call, handshakes: &Semaphore) -> Result<Clien
 
 async fn shake_hands(index: usize, call: &Call) -> Result<Client> {
     let socket = TcpSocket::new_v4()?;
+    if call.sleeps.is_some() {
+        socket.set_recv_buffer_size(SLOW_WINDOW_BYTES)?;
+    }
     let source = Ipv4Addr::new(127, 0, 0, 2 + (index % SOURCES) as u8);
     socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
     let mut stream = socket.connect(call.address).await?;
@@ -242,12 +255,22 @@ type Frame = (u8, Vec<u8>);
 
 impl Client {
     async fn read(mut self, index: usize, call: &Call, scores: &Scores) -> Result<()> {
+        let mut awake_until = Instant::now();
+        if let Some(pause) = call.sleeps {
+            // Not all of them at the same time.
+            tokio::time::sleep(pause.mul_f64(rand::random())).await;
+        }
         loop {
-            if let Some(secs) = call.sleeps_secs {
-                tokio::time::sleep(Duration::from_secs(secs)).await;
+            if let Some(pause) = call.sleeps
+                && awake_until <= Instant::now()
+            {
+                tokio::time::sleep(pause).await;
+                awake_until = Instant::now() + AWAKE;
             }
             let (first, payload) = self.next_frame().await?;
             match first & 0x0f {
+                // Nobody asks when a slow one heard something, and looking would take time from the others.
+                0x1 | 0x2 if call.sleeps.is_some() => {}
                 0x1 | 0x2 => {
                     let is_deflated = first & 0x40 != 0;
                     let text = if is_deflated {

@@ -1,6 +1,15 @@
-//! Medians and ranges, as JSON and as a table.
+//! Medians, ranges and ratios, as JSON and as a table.
 
 use serde::Serialize;
+
+use crate::targets::TargetName;
+
+/// Figures that have an aim.
+pub const IDLE_MEMORY: &str = "memory of an idle connection";
+pub const P99_AT_THE_RATE: &str = "commit to delivery at the rate, p99";
+
+/// What the service keeps to at 10,000 connections and 1,000 events a second, on two cores that it shares with the load.
+const AIMS: [(&str, f64); 2] = [(IDLE_MEMORY, 25.0), (P99_AT_THE_RATE, 50.0)];
 
 /// What one measurement gave in its rounds.
 #[derive(Clone, Debug, Serialize)]
@@ -10,6 +19,7 @@ pub struct Figure {
     pub median: f64,
     pub min: f64,
     pub max: f64,
+    /// In the order in which they were measured.
     pub rounds: Vec<f64>,
 }
 
@@ -32,23 +42,69 @@ impl Figure {
 /// All figures of one target.
 #[derive(Clone, Debug, Serialize)]
 pub struct TargetFigures {
-    pub target: String,
-    /// `off`, or `on` when the server agreed to it.
-    pub compression: &'static str,
+    pub target: TargetName,
+    pub compression: Compression,
     pub figures: Vec<Figure>,
+}
+
+impl TargetFigures {
+    fn figure(&self, what: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.what == what)
+    }
+}
+
+/// Whether it was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    Off,
+    On,
+}
+
+impl Compression {
+    fn word(self) -> &'static str {
+        match self {
+            Compression::Off => "off",
+            Compression::On => "on",
+        }
+    }
+}
+
+/// How many times what the bare server takes the service takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ratio {
+    pub what: &'static str,
+    pub compression: Compression,
+    pub service_to_bare: f64,
+}
+
+/// Whether the service keeps to an aim.
+#[derive(Clone, Debug, Serialize)]
+pub struct Aim {
+    pub what: &'static str,
+    pub unit: &'static str,
+    pub compression: Compression,
+    pub at_most: f64,
+    pub median: f64,
+    pub is_kept: bool,
 }
 
 /// The whole run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    pub version: &'static str,
     pub connections: usize,
     pub rate: usize,
     pub seconds: u64,
     pub soak_seconds: u64,
-    /// How our own code and its dependencies were built; `peers` are as their packages have them.
+    /// How our own code and its dependencies were built; nginx is as its package has it.
     pub profile: &'static str,
     pub cores: usize,
     pub targets: Vec<TargetFigures>,
+    pub ratios: Vec<Ratio>,
+    pub aims: Vec<Aim>,
+    /// What could not be measured, and why.
+    pub failures: Vec<String>,
 }
 
 /// The share of sorted values below it, milliseconds from microseconds.
@@ -59,41 +115,163 @@ pub fn quantile_ms(sorted: &[u32], share: f64) -> f64 {
         .map_or(f64::NAN, |micros| f64::from(*micros) / 1_000.0)
 }
 
+/// A column of the table.
+#[derive(Clone, Copy)]
+enum Column<'a> {
+    Target(&'a TargetFigures),
+    Ratio(Compression),
+}
+
 impl Report {
-    /// Markdown: one row a figure, one column a target.
-    pub fn table(&self) -> String {
-        let mut rows: Vec<(&str, &str)> = Vec::new();
-        for target in &self.targets {
-            for figure in &target.figures {
-                if !rows.contains(&(figure.what, figure.unit)) {
-                    rows.push((figure.what, figure.unit));
+    pub fn add(&mut self, figures: TargetFigures) {
+        self.targets.push(figures);
+        self.ratios = self.ratios();
+        self.aims = self.aims();
+    }
+
+    fn of(&self, target: TargetName, compression: Compression) -> Option<&TargetFigures> {
+        self.targets
+            .iter()
+            .find(|figures| figures.target == target && figures.compression == compression)
+    }
+
+    fn ratios(&self) -> Vec<Ratio> {
+        let mut ratios = Vec::new();
+        for compression in [Compression::Off, Compression::On] {
+            let (Some(service), Some(bare)) = (
+                self.of(TargetName::Service, compression),
+                self.of(TargetName::Bare, compression),
+            ) else {
+                continue;
+            };
+            for figure in &service.figures {
+                // What costs the bare server nothing that can be measured is no measure.
+                if let Some(least) = bare.figure(figure.what)
+                    && least.median > 0.0
+                {
+                    ratios.push(Ratio {
+                        what: figure.what,
+                        compression,
+                        service_to_bare: figure.median / least.median,
+                    });
                 }
             }
         }
-        let heads = self
+        ratios
+    }
+
+    fn aims(&self) -> Vec<Aim> {
+        let services = self
             .targets
             .iter()
-            .map(|target| format!(" {}, compression {} |", target.target, target.compression));
+            .filter(|figures| figures.target == TargetName::Service);
+        services
+            .flat_map(|service| {
+                AIMS.into_iter().filter_map(|(what, at_most)| {
+                    let figure = service.figure(what)?;
+                    Some(Aim {
+                        what,
+                        unit: figure.unit,
+                        compression: service.compression,
+                        at_most,
+                        median: figure.median,
+                        is_kept: figure.median <= at_most,
+                    })
+                })
+            })
+            .collect()
+    }
+
+    /// Markdown: one row a figure, one column a target and, behind the bare server, the ratio to it.
+    pub fn table(&self) -> String {
+        let columns = self.columns();
+        let heads = columns.iter().map(|column| match column {
+            Column::Target(figures) => format!(
+                " {}, compression {} |",
+                figures.target,
+                figures.compression.word()
+            ),
+            Column::Ratio(_) => format!(" {} : {} |", TargetName::Service, TargetName::Bare),
+        });
         let mut table = format!(
             "| |{}\n|---|{}\n",
             heads.collect::<String>(),
-            "---|".repeat(self.targets.len())
+            "---|".repeat(columns.len())
         );
-        for (what, unit) in rows {
+        for (what, unit) in self.rows() {
             table.push_str(&format!("| {what}, {unit} |"));
-            for target in &self.targets {
-                let found = target.figures.iter().find(|figure| figure.what == what);
-                table.push_str(&found.map_or(" – |".to_owned(), |figure| {
-                    let (median, min, max) = (figure.median, figure.min, figure.max);
-                    if figure.rounds.len() == 1 {
-                        format!(" {median:.1} |")
-                    } else {
-                        format!(" {median:.1} ({min:.1}–{max:.1}) |")
-                    }
-                }));
+            for column in &columns {
+                let cell = match *column {
+                    Column::Target(figures) => figures.figure(what).map(cell),
+                    Column::Ratio(compression) => self.ratio(what, compression),
+                };
+                table.push_str(&format!(" {} |", cell.unwrap_or_else(|| "–".to_owned())));
             }
             table.push('\n');
         }
         table
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        let mut columns = Vec::new();
+        for compression in [Compression::Off, Compression::On] {
+            let measured = self
+                .targets
+                .iter()
+                .filter(|figures| figures.compression == compression);
+            columns.extend(measured.map(Column::Target));
+            if self
+                .ratios
+                .iter()
+                .any(|ratio| ratio.compression == compression)
+            {
+                columns.push(Column::Ratio(compression));
+            }
+        }
+        columns
+    }
+
+    fn rows(&self) -> Vec<(&'static str, &'static str)> {
+        let mut rows = Vec::new();
+        for figure in self.targets.iter().flat_map(|target| &target.figures) {
+            if !rows.contains(&(figure.what, figure.unit)) {
+                rows.push((figure.what, figure.unit));
+            }
+        }
+        rows
+    }
+
+    fn ratio(&self, what: &str, compression: Compression) -> Option<String> {
+        self.ratios
+            .iter()
+            .find(|ratio| ratio.what == what && ratio.compression == compression)
+            .map(|ratio| format!("{:.2}", ratio.service_to_bare))
+    }
+
+    /// One line for each aim.
+    pub fn verdicts(&self) -> String {
+        let verdict = |aim: &Aim| {
+            format!(
+                "{}, compression {}: at most {} {}, measured {:.1}: {}\n",
+                aim.what,
+                aim.compression.word(),
+                aim.at_most,
+                aim.unit,
+                aim.median,
+                if aim.is_kept { "kept" } else { "missed" }
+            )
+        };
+        self.aims.iter().map(verdict).collect()
+    }
+}
+
+/// The median, and the range over the rounds.
+fn cell(figure: &Figure) -> String {
+    let Figure {
+        median, min, max, ..
+    } = figure;
+    match figure.rounds.len() {
+        1 => format!("{median:.1}"),
+        _ => format!("{median:.1} ({min:.1}–{max:.1})"),
     }
 }

@@ -1,9 +1,10 @@
 //! `make bench-feed`: what the feed costs, and how that compares with servers that do less.
 //!
 //! Everything runs on this machine, over loopback, and stops by itself: the service as its own process with a Postgres and a
-//! local chain of its own, a bare WebSocket server as the limit of what is possible, and nchan (nginx) where it is found. The
-//! load comes from this process, so it shares the cores with what it measures.
+//! local chain of its own; a bare server on the service's own WebSockets, as the limit of what is possible; and nchan (nginx)
+//! where it is found. The load comes from this process, so it shares the cores with what it measures.
 
+mod bare;
 mod client;
 mod figures;
 mod process;
@@ -13,7 +14,11 @@ mod targets;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::targets::TargetName;
 
 /// Measures the event feed.
 #[derive(Clone, Debug, Parser)]
@@ -30,15 +35,20 @@ pub struct Options {
     /// Rounds of each measurement; told are the median and the range
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Seconds of the soak with 1 % slow readers; 0: none
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
+    /// Seconds of the service's soak with 1 % slow readers; 0: none
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub soak_seconds: u64,
     /// Ask for permessage-deflate: off, on or both
-    #[arg(long, default_value = "both")]
-    pub compression: String,
+    #[arg(long, value_enum, default_value_t = Asked::Both)]
+    pub compression: Asked,
     /// What is measured, comma separated
-    #[arg(long, default_value = "service,bare,nchan", value_delimiter = ',')]
-    pub targets: Vec<String>,
+    #[arg(
+        long,
+        value_enum,
+        default_value = "service,bare,nchan",
+        value_delimiter = ','
+    )]
+    pub targets: Vec<TargetName>,
     /// Where the figures go, as JSON
     #[arg(long, default_value = "bench-feed.json")]
     pub out: PathBuf,
@@ -51,6 +61,9 @@ pub struct Options {
         default_value = "/usr/lib/nginx/modules/ngx_nchan_module.so"
     )]
     pub nchan: PathBuf,
+    /// Minutes after which it gives up
+    #[arg(long, default_value_t = 90)]
+    pub minutes_max: u64,
     /// Serves as the bare server; the benchmark starts it
     #[arg(long, hide = true)]
     pub bare_server: bool,
@@ -59,25 +72,71 @@ pub struct Options {
     pub bench: bool,
 }
 
-/// For descriptors that are no connections.
-const OTHER_FILES: u64 = 200;
+/// Which compressions clients ask for, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Asked {
+    Off,
+    On,
+    Both,
+}
+
+impl Asked {
+    fn asked(self) -> &'static [bool] {
+        match self {
+            Asked::Off => &[false],
+            Asked::On => &[true],
+            Asked::Both => &[false, true],
+        }
+    }
+}
+
+/// For descriptors that are no connections: those that the service keeps for callers of its API, and some.
+const OTHER_FILES: usize = 6_000;
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let files = process::raise_file_limit()?;
-    let possible = files.saturating_sub(OTHER_FILES) as usize;
-    anyhow::ensure!(
-        options.connections <= possible,
-        "{} connections need as many open files, and this user may have {files}: raise the hard limit, or give --connections {possible}",
-        options.connections
-    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     if options.bare_server {
-        return runtime.block_on(targets::serve_bare());
+        return runtime.block_on(bare::serve());
     }
-    let done = runtime.block_on(run::run(&options));
-    runtime.shutdown_timeout(Duration::from_secs(5));
+    let needed = files_needed(options.connections);
+    anyhow::ensure!(
+        needed as u64 <= files,
+        "{} connections need {needed} open files at each end, and this user may have {files}: raise the hard limit, or give --connections {}",
+        options.connections,
+        connections_possible(files)
+    );
+    let done = runtime.block_on(run_to_the_end(&options));
+    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     done
+}
+
+/// With the slow ones of the soak.
+fn files_needed(connections: usize) -> usize {
+    connections + connections / 100 + OTHER_FILES
+}
+
+fn connections_possible(files: u64) -> usize {
+    usize::try_from(files)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(OTHER_FILES)
+        / 102
+        * 100
+}
+
+/// Or to its limit, or to a signal. In any case what it started ends with it.
+async fn run_to_the_end(options: &Options) -> anyhow::Result<()> {
+    let limit = Duration::from_secs(60 * options.minutes_max);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = tokio::time::timeout(limit, run::run(options)) => {
+            done.context("--minutes-max is over; what was measured until then is in --out")?
+        }
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+    }
 }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::Options;
-use crate::client::{Call, Crowd, Scores};
-use crate::figures::{Figure, Report, TargetFigures, quantile_ms};
+use crate::client::{Call, Crowd, ONE_AFTER_ANOTHER, Scores};
+use crate::figures::{
+    Compression, Figure, IDLE_MEMORY, P99_AT_THE_RATE, Report, TargetFigures, quantile_ms,
+};
 use crate::process::{cpu_seconds, resident_bytes};
-use crate::targets::{self, Ground, Target, Who};
+use crate::targets::{self, Ground, Target, TargetName, Who};
 
 /// A transaction so often.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
@@ -18,13 +20,21 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 const HEARD_LIMIT: Duration = Duration::from_secs(30);
 /// After thousands of connections memory and tasks come to rest.
 const REST: Duration = Duration::from_secs(3);
+/// Longer than the service's pings are apart, so that each connection had one.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+/// Broadcasts are quick, so there are more of them.
+const BROADCASTS_MIN: usize = 5;
 /// The slow ones share an owner whose events are big, so that their sockets fill.
 const SLOW_OWNER: usize = usize::MAX;
 const SLOW_EVENT_BYTES: usize = 16 * 1024;
 const SLOW_EVENTS_PER_SECOND: u64 = 10;
+/// The kernel holds 4 MiB for each (net.ipv4.tcp_wmem), the service 100 events: both are full after some 40 seconds.
+const SLOW_PAUSE: Duration = Duration::from_secs(60);
+const SOAK_PARTS: u32 = 10;
 
 pub async fn run(options: &Options) -> Result<()> {
     let mut report = Report {
+        version: env!("CARGO_PKG_VERSION"),
         connections: options.connections,
         rate: options.rate,
         seconds: options.seconds,
@@ -36,45 +46,47 @@ pub async fn run(options: &Options) -> Result<()> {
         },
         cores: std::thread::available_parallelism()?.get(),
         targets: Vec::new(),
-    };
-    let compressions: &[bool] = match options.compression.as_str() {
-        "off" => &[false],
-        "on" => &[true],
-        "both" => &[false, true],
-        other => anyhow::bail!("--compression {other}: give off, on or both"),
+        ratios: Vec::new(),
+        aims: Vec::new(),
+        failures: Vec::new(),
     };
     for name in &options.targets {
-        match name.as_str() {
-            "service" => {
-                let ground = Ground::lay().await?;
-                for deflate in compressions {
-                    let target = ground.service(options, *deflate).await?;
-                    report.targets.push(measure(target, options).await?);
-                }
+        for deflate in options.compression.asked() {
+            // What one target does is no reason not to measure the next.
+            if let Err(error) = measure(*name, *deflate, options, &mut report).await {
+                let failure = format!("{name}, asked for compression: {deflate}: {error:#}");
+                eprintln!("{failure}");
+                report.failures.push(failure);
             }
-            "bare" => report
-                .targets
-                .push(measure(targets::bare().await?, options).await?),
-            "nchan" => match targets::nchan(options, false).await? {
-                Some(target) => report.targets.push(measure(target, options).await?),
-                None => eprintln!(
-                    "nchan is left out: {} and {} are missing, or do not start",
-                    options.nginx.display(),
-                    options.nchan.display()
-                ),
-            },
-            other => anyhow::bail!("--targets {other}: known are service, bare and nchan"),
+            // What is there is kept, whatever comes next.
+            std::fs::write(&options.out, serde_json::to_vec_pretty(&report)?)?;
         }
-        // What is there is kept, whatever comes next.
-        std::fs::write(&options.out, serde_json::to_vec_pretty(&report)?)?;
     }
-    println!("{}", report.table());
+    println!("{}\n{}", report.table(), report.verdicts());
     println!(
         "built as {}; all figures: {}",
         report.profile,
         options.out.display()
     );
     Ok(())
+}
+
+async fn measure(
+    name: TargetName,
+    deflate: bool,
+    options: &Options,
+    report: &mut Report,
+) -> Result<()> {
+    match name {
+        TargetName::Service => {
+            let ground = Ground::lay().await?;
+            measure_all(ground.service(options, deflate).await?, options, report).await
+        }
+        TargetName::Bare => measure_all(targets::bare(deflate).await?, options, report).await,
+        TargetName::Nchan => {
+            measure_all(targets::nchan(options, deflate).await?, options, report).await
+        }
+    }
 }
 
 /// One target with its clients.
@@ -86,7 +98,8 @@ struct Trial<'a> {
     figures: Vec<Figure>,
 }
 
-async fn measure(target: Target, options: &Options) -> Result<TargetFigures> {
+/// What was measured before something went wrong is in the report, too.
+async fn measure_all(target: Target, options: &Options, report: &mut Report) -> Result<()> {
     let events =
         options.rate * (options.seconds as usize * options.rounds + options.soak_seconds as usize);
     let mut trial = Trial {
@@ -98,22 +111,16 @@ async fn measure(target: Target, options: &Options) -> Result<TargetFigures> {
     };
     trial.tell("starts");
     tokio::time::sleep(REST).await;
-    let owners = trial.idle().await?;
-    trial.steady().await?;
-    let is_service = trial.target.name == "service";
-    if options.soak_seconds > 0 && is_service {
-        trial.soak().await?;
-    }
-    drop(owners);
-    tokio::time::sleep(REST).await;
-    trial.broadcast().await?;
-    trial.storm().await?;
-    let deflating = trial.scores.deflating.load(Ordering::SeqCst) > 0;
-    Ok(TargetFigures {
-        target: trial.target.name.clone(),
-        compression: if deflating { "on" } else { "off" },
+    let before = resident_bytes(trial.target.pid)?;
+    let owners = trial.idle(before).await?;
+    let compression = trial.agreed()?;
+    let done = trial.under_load(owners, before).await;
+    report.add(TargetFigures {
+        target: trial.target.name,
+        compression,
         figures: trial.figures,
-    })
+    });
+    done
 }
 
 impl Trial<'_> {
@@ -149,47 +156,96 @@ impl Trial<'_> {
         self.next_event
     }
 
+    /// What clients and server agreed on.
+    fn agreed(&self) -> Result<Compression> {
+        let deflating = self.scores.deflating.load(Ordering::SeqCst);
+        match (self.target.deflate, deflating) {
+            (false, 0) => Ok(Compression::Off),
+            (true, all) if all >= self.options.connections => Ok(Compression::On),
+            (asked, agreed) => {
+                anyhow::bail!("compression was agreed on {agreed} times, asked for: {asked}")
+            }
+        }
+    }
+
+    async fn under_load(&mut self, owners: Crowd, memory_before: u64) -> Result<()> {
+        self.steady().await?;
+        if self.options.soak_seconds > 0 && self.target.name == TargetName::Service {
+            self.soak().await?;
+        }
+        drop(owners);
+        self.all_left().await?;
+        self.broadcast().await?;
+        self.storm(memory_before).await?;
+        let lost = self.scores.lost.load(Ordering::SeqCst) as f64;
+        self.note("connections lost, slow ones apart", "in all", vec![lost]);
+        Ok(())
+    }
+
+    /// Resident memory for each connection, kB.
+    fn grown_kb(&self, before: u64) -> Result<f64> {
+        let grown = resident_bytes(self.target.pid)?.saturating_sub(before);
+        Ok(grown as f64 / self.options.connections as f64 / 1_000.0)
+    }
+
     /// Opens one connection for each owner; what they cost while nothing happens.
-    async fn idle(&mut self) -> Result<Crowd> {
-        let before = resident_bytes(self.target.pid)?;
+    async fn idle(&mut self, before: u64) -> Result<Crowd> {
         let calls = self.owners()?;
-        let (crowd, seconds) = Crowd::gather(calls, &self.scores).await?;
-        tokio::time::sleep(REST).await;
-        let connections = self.options.connections as f64;
-        let grown = resident_bytes(self.target.pid)?.saturating_sub(before) as f64;
-        self.note(
-            "memory of an idle connection",
-            "kB",
-            vec![grown / connections / 1_000.0],
-        );
+        let (crowd, seconds) = Crowd::gather(calls, ONE_AFTER_ANOTHER, &self.scores).await?;
         self.note("all connections open", "s", vec![seconds]);
+        tokio::time::sleep(REST).await;
         let (cpu, since) = (cpu_seconds(self.target.pid)?, Instant::now());
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(IDLE_TIME).await;
         let used = (cpu_seconds(self.target.pid)? - cpu) / since.elapsed().as_secs_f64();
+        let memory = self.grown_kb(before)?;
+        self.note(IDLE_MEMORY, "kB", vec![memory]);
         self.note("processor while idle", "% of a core", vec![100.0 * used]);
         Ok(crowd)
     }
 
+    /// Waits until no connection is open any more.
+    async fn all_left(&self) -> Result<()> {
+        let started = Instant::now();
+        while self.scores.open.load(Ordering::SeqCst) > 0 {
+            anyhow::ensure!(started.elapsed() < HEARD_LIMIT, "connections do not end");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
     /// Events at the rate, each to one owner.
     async fn steady(&mut self) -> Result<()> {
-        let (mut p50, mut p99, mut cpu_each) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut p50, mut p99) = (Vec::new(), Vec::new());
+        let (mut cpu_each, mut cpu_of_load) = (Vec::new(), Vec::new());
         for _ in 0..self.options.rounds {
-            let cpu = cpu_seconds(self.target.pid)?;
+            let (cpu, load) = (
+                cpu_seconds(self.target.pid)?,
+                cpu_seconds(std::process::id())?,
+            );
+            let started = Instant::now();
             let sent = self
                 .send_for(Duration::from_secs(self.options.seconds), 0)
                 .await?;
             let latencies = self.all_heard(sent).await?;
+            let seconds = started.elapsed().as_secs_f64();
             let used = cpu_seconds(self.target.pid)? - cpu;
+            let load = cpu_seconds(std::process::id())? - load;
             p50.push(quantile_ms(&latencies, 0.5));
             p99.push(quantile_ms(&latencies, 0.99));
             cpu_each.push(used * 1e6 / sent as f64);
+            cpu_of_load.push(100.0 * load / seconds);
         }
         self.note("commit to delivery at the rate, p50", "ms", p50);
-        self.note("commit to delivery at the rate, p99", "ms", p99);
+        self.note(P99_AT_THE_RATE, "ms", p99);
         self.note(
             "processor for a delivered event at the rate",
             "µs",
             cpu_each,
+        );
+        self.note(
+            "processor of the load at the rate",
+            "% of a core",
+            cpu_of_load,
         );
         Ok(())
     }
@@ -243,20 +299,38 @@ impl Trial<'_> {
     async fn soak(&mut self) -> Result<()> {
         let slow = (self.options.connections / 100).max(1);
         let mut call = self.target.call(Who::Owner(SLOW_OWNER))?;
-        call.sleeps_secs = Some(30);
-        let (crowd, _) = Crowd::gather(vec![call; slow], &self.scores).await?;
-        let lost_before = self.scores.lost.load(Ordering::SeqCst);
-        let tenth = Duration::from_secs_f64(self.options.soak_seconds as f64 / 10.0);
+        call.sleeps = Some(SLOW_PAUSE);
+        // They are counted apart.
+        let slow_scores = Scores::new(0);
+        let calls = vec![call; slow];
+        let (crowd, _) = Crowd::gather(calls, ONE_AFTER_ANOTHER, &slow_scores).await?;
+        let given_up_before = self.target.streams_given_up().await?;
+        let part = Duration::from_secs(self.options.soak_seconds) / SOAK_PARTS;
         let (mut p99, mut memory) = (Vec::new(), Vec::new());
-        for _ in 0..10 {
-            let sent = self.send_for(tenth, SLOW_EVENTS_PER_SECOND).await?;
+        for _ in 0..SOAK_PARTS {
+            let sent = self.send_for(part, SLOW_EVENTS_PER_SECOND).await?;
             p99.push(quantile_ms(&self.all_heard(sent).await?, 0.99));
             memory.push(resident_bytes(self.target.pid)? as f64 / 1e6);
         }
-        let lost = self.scores.lost.load(Ordering::SeqCst) - lost_before;
+        // The first part pays for what all later ones use again.
+        let growth = memory
+            .get(1)
+            .zip(memory.last())
+            .map(|(early, last)| last - early);
         self.note("soak with 1 % slow readers, p99 of the others", "ms", p99);
         self.note("soak, memory of the process in each tenth", "MB", memory);
-        self.note("soak, slow readers closed", "times", vec![lost as f64]);
+        if let Some(growth) = growth {
+            self.note(
+                "soak, memory from the second tenth to the last",
+                "MB more",
+                vec![growth],
+            );
+        }
+        if let (Some(before), Some(after)) =
+            (given_up_before, self.target.streams_given_up().await?)
+        {
+            self.note("soak, slow readers closed", "times", vec![after - before]);
+        }
         drop(crowd);
         Ok(())
     }
@@ -264,11 +338,11 @@ impl Trial<'_> {
     /// One event to all connections.
     async fn broadcast(&mut self) -> Result<()> {
         let calls = self.everyone()?;
-        let (_crowd, _) = Crowd::gather(calls, &self.scores).await?;
+        let (crowd, _) = Crowd::gather(calls, ONE_AFTER_ANOTHER, &self.scores).await?;
         tokio::time::sleep(REST).await;
         let connections = self.options.connections;
         let (mut p50, mut last, mut cpu_each) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.options.rounds.max(5) {
+        for _ in 0..self.options.rounds.max(BROADCASTS_MIN) {
             let cpu = cpu_seconds(self.target.pid)?;
             let event = [(Who::Everyone, self.number())];
             self.target.publish(&event, 0, &self.scores).await?;
@@ -281,28 +355,36 @@ impl Trial<'_> {
         self.note("one event to all, p50", "ms", p50);
         self.note("one event to all, the last", "ms", last);
         self.note("one event to all, processor for each", "µs", cpu_each);
-        Ok(())
+        drop(crowd);
+        self.all_left().await
     }
 
     /// All connections break at once and come back at once.
-    async fn storm(&mut self) -> Result<()> {
+    async fn storm(&mut self, memory_before: u64) -> Result<()> {
         let (mut seconds, mut cpu_each) = (Vec::new(), Vec::new());
+        let (mut memory, mut refused) = (Vec::new(), Vec::new());
         let calls = self.owners()?;
-        let (mut crowd, _) = Crowd::gather(calls.clone(), &self.scores).await?;
+        let (mut crowd, _) = Crowd::gather(calls.clone(), ONE_AFTER_ANOTHER, &self.scores).await?;
         for _ in 0..self.options.rounds {
             let cpu = cpu_seconds(self.target.pid)?;
+            let refused_before = self.scores.refused.load(Ordering::SeqCst);
             drop(crowd);
-            while self.scores.open.load(Ordering::SeqCst) > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            let (again, took) = Crowd::gather(calls.clone(), &self.scores).await?;
+            self.all_left().await?;
+            let (again, took) = Crowd::gather(calls.clone(), calls.len(), &self.scores).await?;
             crowd = again;
             seconds.push(took);
+            let refusals = self.scores.refused.load(Ordering::SeqCst) - refused_before;
+            refused.push(refusals as f64);
+            tokio::time::sleep(REST).await;
             let used = cpu_seconds(self.target.pid)? - cpu;
             cpu_each.push(used * 1e6 / self.options.connections as f64);
+            memory.push(self.grown_kb(memory_before)?);
         }
-        self.note("reconnect storm", "s", seconds);
+        self.note("reconnect storm, until all are open again", "s", seconds);
+        self.note("reconnect storm, handshakes refused", "times", refused);
         self.note("reconnect storm, processor for each", "µs", cpu_each);
-        Ok(())
+        self.note("memory of a connection after the storm", "kB", memory);
+        drop(crowd);
+        self.all_left().await
     }
 }

@@ -1,27 +1,25 @@
-//! What is measured: the service, a bare server on the library that axum's WebSockets are made of, and nchan.
+//! What is measured: the service, the bare server, and nchan.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures_util::{SinkExt, StreamExt};
+use clap::ValueEnum;
 use gridtokenx::api::{Authenticator, TokenKeys};
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{self, Event, EventFields, EventType, Topic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::distr::{Alphanumeric, SampleString};
+use serde::Serialize;
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::Options;
 use crate::client::{Call, MARK, Scores};
@@ -29,6 +27,25 @@ use crate::process;
 
 const SECRET: &str = "a secret of the benchmark, longer than 32 bytes";
 const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetName {
+    Service,
+    Bare,
+    Nchan,
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            TargetName::Service => "service",
+            TargetName::Bare => "bare",
+            TargetName::Nchan => "nchan",
+        })
+    }
+}
 
 /// Whom an event is for, and who listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +66,26 @@ impl Who {
 
 /// One server that is measured. Dropped, its processes are killed.
 pub struct Target {
-    pub name: String,
+    pub name: TargetName,
     pub address: SocketAddr,
     /// The process whose memory and time count.
     pub pid: u32,
     pub deflate: bool,
     kind: Kind,
-    _children: Vec<Child>,
+    children: Vec<Child>,
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // nginx' worker outlives a master that is killed. It is the child of a child that is not waited for yet, so its
-        // id is no other process'.
-        if matches!(self.kind, Kind::Nchan { .. })
-            && let Ok(pid) = i32::try_from(self.pid)
-        {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        // nginx' worker outlives a master that is killed, and a master that lives replaces its worker: first the one, then
+        // the other. Neither was waited for yet, so their ids are no other process'.
+        if matches!(self.kind, Kind::Nchan { .. }) {
+            let master = self.children.first().and_then(Child::id);
+            for pid in master.into_iter().chain([self.pid]) {
+                if let Ok(pid) = i32::try_from(pid) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
         }
     }
 }
@@ -109,8 +129,20 @@ impl Target {
             deflate: self.deflate,
             first_message: is_service.then_some(r#"{"type":"subscribe"}"#),
             is_greeted: is_service,
-            sleeps_secs: None,
+            sleeps: None,
         })
+    }
+
+    /// Streams that the service itself ended, for a client's fault or slowness; `None` for servers that do not tell.
+    pub async fn streams_given_up(&self) -> Result<Option<f64>> {
+        const METRIC: &str = "gridtokenx_websocket_errors_total ";
+        if !matches!(self.kind, Kind::Service { .. }) {
+            return Ok(None);
+        }
+        let url = format!("http://{}/metrics", self.address);
+        let metrics = reqwest::get(url).await?.text().await?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(METRIC));
+        Ok(Some(value.context("the metric is missing")?.parse()?))
     }
 
     /// Sends events in one go: one transaction, one write.
@@ -161,7 +193,7 @@ impl Target {
     }
 }
 
-/// As long as a `TokensMinted`, whoever sends it.
+/// As long as a `TokensMinted`, whoever sends it. The padding is noise, which compression does not make away with.
 fn event(who: Who, number: usize, padding: usize) -> Event {
     let fields = EventFields {
         user_id: match who {
@@ -172,7 +204,10 @@ fn event(who: Who, number: usize, padding: usize) -> Event {
         meter_id: Some(format!("meter-of-{}", who.name())),
         reading_id: Some(uuid::Uuid::now_v7()),
         kwh_amount: Some("1.25".to_owned()),
-        error_reason: Some(format!("{MARK}{number} {}", "x".repeat(padding))),
+        error_reason: Some(format!(
+            "{MARK}{number} {}",
+            Alphanumeric.sample_string(&mut rand::rng(), padding)
+        )),
         ..EventFields::default()
     };
     Event::new(EventType::MintFailed, &fields)
@@ -259,7 +294,7 @@ impl Ground {
         let tokens = Authenticator::new(TokenKeys::Secret(SECRET.to_owned()), None, None)
             .map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(Target {
-            name: "service".to_owned(),
+            name: TargetName::Service,
             address,
             pid: child.id().context("it ended")?,
             deflate,
@@ -268,13 +303,13 @@ impl Ground {
                 tokens: Box::new(tokens),
                 _files: files,
             },
-            _children: vec![child],
+            children: vec![child],
         })
     }
 }
 
-/// The bare server: no database, no tokens, no cursor, no limits.
-pub async fn bare() -> Result<Target> {
+/// The bare server, as a process of its own. It ends with its input, too.
+pub async fn bare(deflate: bool) -> Result<Target> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--bare-server")
         .stdin(Stdio::piped())
@@ -285,79 +320,19 @@ pub async fn bare() -> Result<Target> {
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await??;
     Ok(Target {
-        name: "bare".to_owned(),
+        name: TargetName::Bare,
         address: line.context("the bare server did not start")?.parse()?,
         pid: child.id().context("it ended")?,
-        deflate: false,
+        deflate,
         kind: Kind::Bare(child.stdin.take().context("no input")?),
-        _children: vec![child],
+        children: vec![child],
     })
 }
 
-/// Serves until its input ends: a line is a name, a tab and the text for all who listen at that name.
-pub async fn serve_bare() -> Result<()> {
-    type Room = Arc<Mutex<HashMap<String, Vec<mpsc::Sender<Utf8Bytes>>>>>;
-    let room = Room::default();
-    let socket = tokio::net::TcpSocket::new_v4()?;
-    socket.bind("127.0.0.1:0".parse()?)?;
-    let listener: TcpListener = socket.listen(4_096)?;
-    println!("{}", listener.local_addr()?);
-    let listeners = Arc::clone(&room);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let room = Arc::clone(&listeners);
-            tokio::spawn(async move {
-                let mut name = String::new();
-                // The library's type, which we may not change.
-                #[allow(clippy::result_large_err)]
-                let callback = |request: &Request, response: Response| {
-                    name = request.uri().path().trim_start_matches('/').to_owned();
-                    Ok(response)
-                };
-                let _ = stream.set_nodelay(true);
-                let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, callback).await else {
-                    return;
-                };
-                let (mut sink, mut source) = socket.split();
-                let (sender, mut texts) = mpsc::channel(100);
-                room.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .entry(name)
-                    .or_default()
-                    .push(sender);
-                loop {
-                    tokio::select! {
-                        text = texts.recv() => match text {
-                            Some(text) => if sink.send(Message::Text(text)).await.is_err() { return },
-                            None => return,
-                        },
-                        message = source.next() => if !matches!(message, Some(Ok(_))) { return },
-                    }
-                }
-            });
-        }
-    });
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
-        let Some((name, text)) = line.split_once('\t') else {
-            continue;
-        };
-        let text = Utf8Bytes::from(text.to_owned());
-        let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = room.get_mut(name) {
-            group.retain(|listener| !listener.is_closed());
-            for listener in group {
-                let _ = listener.try_send(text.clone());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// nginx with nchan, one worker; `None` where it is not installed, or does not start.
-pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
-    if !options.nginx.exists() || !options.nchan.exists() {
-        return Ok(None);
+/// nginx with nchan, one worker; an error where it is not installed, or does not start.
+pub async fn nchan(options: &Options, deflate: bool) -> Result<Target> {
+    for file in [&options.nginx, &options.nchan] {
+        ensure!(file.exists(), "left out: {} is missing", file.display());
     }
     let files = TempDir::new()?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?
@@ -376,9 +351,10 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
         command
     };
     // It says itself what it misses.
-    if !nginx().arg("-t").status().await?.success() {
-        return Ok(None);
-    }
+    ensure!(
+        nginx().arg("-t").status().await?.success(),
+        "left out: nginx does not start with nchan"
+    );
     let child = nginx()
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -391,8 +367,8 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
     .await?;
     let master = child.id().context("nginx ended")?;
     let pid = until("nginx has a worker", async || process::child_of(master)).await?;
-    Ok(Some(Target {
-        name: "nchan".to_owned(),
+    Ok(Target {
+        name: TargetName::Nchan,
         address,
         pid,
         deflate,
@@ -400,8 +376,8 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Option<Target>> {
             publisher,
             _files: files,
         },
-        _children: vec![child],
-    }))
+        children: vec![child],
+    })
 }
 
 fn nginx_conf(options: &Options, port: u16, deflate: bool) -> Result<String> {

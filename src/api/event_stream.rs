@@ -143,6 +143,7 @@ impl<E: Future<Output = End> + Send> Listening<E> {
             end = self.end.as_mut() => return Err(end),
             step = self.follower.next() => step,
         };
+        crate::failpoint!("api.before_sse");
         match step {
             Ok(Step::Replayed(events) | Step::Live(events)) => Ok(events
                 .iter()

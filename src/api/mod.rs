@@ -45,5 +45,5 @@ pub use operations::{Operations, operations_router};
 pub use problem::{Problem, ProblemDocument, ProblemKind};
 pub use rate_limit::RateLimiter;
 pub use router::router;
-pub use server::{Door, serve};
+pub use server::{CALLERS_MAX, Door, serve};
 pub use state::{AppState, Services};

@@ -52,7 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Connections beside the feed's: callers of the API keep a few each. Past the limit new ones wait to be accepted, and
 /// idle ones make room after [`HEAD_LIMIT`].
-const CALLERS_MAX: usize = 4_096;
+pub const CALLERS_MAX: usize = 4_096;
 
 /// Connections at a time while draining: a load balancer and an orchestrator look once in a second or so each.
 const PROBES_MAX: usize = 64;

@@ -61,6 +61,7 @@ pub async fn serve_socket(
     limits: StreamLimits,
     departure: Departure,
 ) {
+    crate::failpoint!("feed.stream_opened");
     let connection_id = Uuid::now_v7();
     let (signs_of_life, last_sign) = watch::channel(());
     // Boxed: the channel has its first places ready, for each of ten thousand.

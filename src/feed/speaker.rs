@@ -226,6 +226,7 @@ impl<'a> Speaker<'a> {
             if self.next_ping <= Instant::now() {
                 self.ping().await?;
             }
+            crate::failpoint!("feed.before_frame");
             // Moved first: what is put comes before the farewell, and a client that reads the farewell has read it.
             self.cursor = frame.last;
             self.put(async |writer| writer.send(frame.bytes).await)

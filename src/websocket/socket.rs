@@ -58,6 +58,11 @@ pub struct Reader {
 impl Reader {
     /// The next message. A call that is cancelled loses nothing.
     pub async fn next(&mut self) -> Result<Incoming, Fault> {
+        self.next_within(MESSAGE_LIMIT).await
+    }
+
+    /// A message that has begun has until the limit; before it begins there is none.
+    async fn next_within(&mut self, limit: Duration) -> Result<Incoming, Fault> {
         loop {
             while let Some(frame) = next_frame(&mut self.arrived, self.assembler.frame_bytes_max())?
             {
@@ -74,7 +79,7 @@ impl Reader {
                 // Whatever it grew to is given back.
                 self.arrived = BytesMut::new();
             }
-            self.read_more().await?;
+            self.read_more(limit).await?;
         }
     }
 
@@ -85,12 +90,12 @@ impl Reader {
         }
     }
 
-    async fn read_more(&mut self) -> Result<(), Fault> {
+    async fn read_more(&mut self, limit: Duration) -> Result<(), Fault> {
         if self.arrived.is_empty() && !self.assembler.is_amid_message() {
             return self.read_some().await;
         }
         let begun_at = *self.begun_at.get_or_insert_with(Instant::now);
-        match timeout_at(begun_at + MESSAGE_LIMIT, self.read_some()).await {
+        match timeout_at(begun_at + limit, self.read_some()).await {
             Ok(read) => read,
             Err(_) => Err(Fault::Unfinished),
         }
@@ -175,5 +180,105 @@ impl Writer {
         // The frame may be shared with thousands: it is let go of.
         self.pending = Bytes::new();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::{sleep, timeout};
+
+    use super::super::frame::tests::masked;
+    use super::*;
+
+    /// For a message, in these tests.
+    const LIMIT: Duration = Duration::from_millis(50);
+    /// Far above what anything takes, so that only a defect reaches it.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A client's end, and ours.
+    async fn connected() -> (TcpStream, Socket) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let socket = Socket::new(accepted.unwrap().0, Bytes::new(), Compression::None);
+        (client.unwrap(), socket)
+    }
+
+    #[tokio::test]
+    async fn a_message_that_begins_and_does_not_go_on_is_given_up() {
+        let frame = masked(0x81, b"Hello");
+        let fragment = masked(0x01, b"Hel");
+        let and_half = [&fragment[..], &masked(0x80, b"lo")[..7]].concat();
+        for (what, bytes) in [
+            ("a byte", &frame[..1]),
+            ("half a header", &frame[..4]),
+            ("a header", &frame[..6]),
+            ("half a payload", &frame[..9]),
+            ("half a ping", &masked(0x89, b"ping")[..7]),
+            ("a fragment", &fragment[..]),
+            ("a fragment and half of the next", &and_half[..]),
+        ] {
+            let (mut client, mut socket) = connected().await;
+            client.write_all(bytes).await.unwrap();
+            let started = Instant::now();
+            let read = timeout(PATIENCE, socket.reader.next_within(LIMIT)).await;
+            assert_eq!(read, Ok(Err(Fault::Unfinished)), "{what}");
+            assert!(started.elapsed() >= LIMIT, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_between_fragments_gives_them_no_more_time() {
+        let (mut client, mut socket) = connected().await;
+        client.write_all(&masked(0x01, b"Hel")).await.unwrap();
+        let pings = tokio::spawn(async move {
+            while client.write_all(&masked(0x89, b"")).await.is_ok() {
+                sleep(LIMIT / 10).await;
+            }
+        });
+        let reading = async {
+            loop {
+                match socket.reader.next_within(LIMIT).await {
+                    Ok(Incoming::Ping(_)) => {}
+                    other => return other,
+                }
+            }
+        };
+        let read = timeout(PATIENCE, reading).await;
+        assert_eq!(read, Ok(Err(Fault::Unfinished)));
+        pings.abort();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_cancelled_gives_no_more_time() {
+        let (mut client, mut socket) = connected().await;
+        let reader = &mut socket.reader;
+        let frame = masked(0x81, b"Hello");
+        client.write_all(&frame[..7]).await.unwrap();
+        assert!(timeout(LIMIT, reader.next()).await.is_err());
+        let begun_at = reader.begun_at;
+        assert!(begun_at.is_some());
+        assert!(timeout(LIMIT, reader.next()).await.is_err());
+        assert_eq!(reader.begun_at, begun_at);
+        // By now it has had all of this time.
+        let read = timeout(PATIENCE, reader.next_within(LIMIT)).await;
+        assert_eq!(read, Ok(Err(Fault::Unfinished)));
+    }
+
+    #[tokio::test]
+    async fn a_message_leaves_the_next_one_all_of_its_time_and_nobody_is_hurried_between_them() {
+        let (mut client, mut socket) = connected().await;
+        let reader = &mut socket.reader;
+        let frame = masked(0x81, b"Hello");
+        let (first, rest) = frame.split_at(7);
+        client.write_all(first).await.unwrap();
+        assert!(timeout(LIMIT, reader.next()).await.is_err());
+        assert!(reader.begun_at.is_some());
+        client.write_all(rest).await.unwrap();
+        assert_eq!(reader.next().await, Ok(Incoming::Text("Hello".into())));
+        assert!(reader.begun_at.is_none());
+        let silent = timeout(4 * LIMIT, reader.next_within(LIMIT)).await;
+        assert!(silent.is_err(), "{silent:?}");
     }
 }

@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 
 use crate::support::client::token;
 use crate::support::events::{event_of, events_of, publish};
+use crate::support::wait::LIMIT;
 use crate::support::wire::DEFLATE;
-use crate::support::{Ears, Grid, Wire, eventually};
+use crate::support::{Ears, Grid, Heard, Wire, eventually};
 
 /// Fills all places and finds the next one refused.
 async fn fill(url: &str, places: usize) -> Vec<Wire> {
@@ -121,6 +122,80 @@ async fn however_a_connection_ends_its_place_is_free_again() {
     assert_eq!(refused.err().unwrap().0, 503);
     drop(streams);
     fill(&url, PLACES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
+    const PLACES: usize = 4;
+    // A place that was kept would be missed.
+    const PANICS: usize = PLACES + 1;
+    let points = ["feed.stream_opened", "feed.before_frame", "api.before_sse"];
+    let failpoints = points.map(|point| format!("{point}={PANICS}*panic(a defect)"));
+    let grid = Grid::without_service(&[("WEBSOCKET_MAX_CONNECTIONS", "4")]).await;
+    let mut server = grid
+        .spawn(&[("LOG_LEVEL", "info"), ("FAILPOINTS", &failpoints.join(";"))])
+        .await;
+    let url = server.api_url.clone();
+    let bearer = format!("Bearer {}", token("anna", Role::User));
+    let opened = async || {
+        eventually("a place is free", async || {
+            let headers = [("authorization", bearer.as_str())];
+            Wire::open(&url, "/ws", &headers).await.ok()
+        })
+        .await
+    };
+
+    // Before a word was said.
+    for _ in 0..PANICS {
+        assert_eq!(opened().await.next().await, Heard::End);
+    }
+    drop(fill(&url, PLACES).await);
+    // In the middle of the feed.
+    for _ in 0..PANICS {
+        let mut wire = opened().await;
+        assert_eq!(wire.message().await["type"], "hello");
+        wire.say(json!({"type": "subscribe"})).await;
+        publish(&grid.pool, &events_of("anna", 1)).await;
+        assert_eq!(wire.next().await, Heard::End);
+    }
+    drop(fill(&url, PLACES).await);
+    let stream = reqwest::Client::new()
+        .get(format!("{url}/api/events/stream?after=0"))
+        .header("authorization", &bearer);
+    for _ in 0..PANICS {
+        eventually("a stream opens and is cut off", async || {
+            let answer = stream.try_clone().unwrap().send().await;
+            match answer {
+                Ok(answer) if answer.status() == 503 => None,
+                Ok(answer) => {
+                    let text = tokio::time::timeout(LIMIT, answer.text()).await;
+                    text.expect("it ends").err().map(drop)
+                }
+                // Cut off before its head was written.
+                Err(_) => Some(()),
+            }
+        })
+        .await;
+    }
+    drop(fill(&url, PLACES).await);
+
+    // Who comes after them misses nothing.
+    let mut ears = eventually("a place is free", async || {
+        Ears::connect(&url, &[("authorization", &bearer)])
+            .await
+            .ok()
+    })
+    .await;
+    assert_eq!(ears.message().await["type"], "hello");
+    ears.say(json!({"type": "resume", "after": 0})).await;
+    for seq in 1..=PANICS as i64 {
+        assert_eq!(ears.seq().await, seq);
+    }
+    let ended = server.terminate().await;
+    assert!(ended.success(), "{ended}");
+    let log = server.log();
+    assert!(log.contains("complete=true"), "{log}");
+    assert_eq!(log.matches("a defect").count(), points.len() * PANICS);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The WebSocket at the level of frames: compression as it goes over the wire, what a client may not do, and that nothing that
 //! a client sends does harm.
 
+use std::time::{Duration, Instant};
+
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{Event, EventFields, EventType};
 use serde_json::{Value, json};
@@ -259,6 +261,52 @@ async fn each_offence_has_its_close_code_and_costs_nobody_else() {
     }
     publish(&grid.pool, &events_of("ben", 1)).await;
     assert_eq!(bystander.message().await["seq"], 1);
+    drop(bystander);
+    until_empty(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_begins_and_does_not_go_on_is_ended() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let grid = Grid::without_service(&[]).await;
+    let server = grid.spawn(&[]).await;
+    let url = server.api_url.clone();
+    let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
+    bystander.say(json!({"type": "resume", "after": 0})).await;
+    let ping = masked(TEXT, br#"{"type":"ping"}"#);
+    let fragment = masked(0x01, br#"{"type":"#);
+    // All at the same time: each takes its time.
+    let started = Instant::now();
+    let mut wires = Vec::new();
+    for (what, bytes) in [
+        ("half a header", ping[..1].to_vec()),
+        ("half a payload", ping[..10].to_vec()),
+        ("a fragment", fragment.clone()),
+        (
+            "a fragment and a ping",
+            [fragment, masked(PING, b"")].concat(),
+        ),
+        (
+            "half a message after one",
+            [&ping[..], &ping[..10]].concat(),
+        ),
+    ] {
+        let mut wire = Wire::compressed(&url, &token("anna", Role::User)).await;
+        wire.raw(&bytes).await;
+        wires.push((what, wire));
+    }
+    publish(&grid.pool, &events_of("ben", 1)).await;
+    assert_eq!(bystander.message().await["seq"], 1);
+    for (what, mut wire) in wires {
+        let (code, reason) = wire.closed().await;
+        assert_eq!(
+            (code, &reason["reason"]),
+            (1008, &json!("message_unfinished")),
+            "{what}"
+        );
+        assert!(started.elapsed() >= LIMIT, "{what}");
+        assert_eq!(wire.next().await, Heard::End, "{what}");
+    }
     drop(bystander);
     until_empty(&server).await;
 }

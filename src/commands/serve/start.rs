@@ -1,15 +1,17 @@
 //! Starts every room, from the cellar up.
 
+use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drain::{Minting, RunningService, Stops};
-use super::{StartError, database, solana};
+use super::{StartError, database, open_files, solana};
 use crate::admin::{self, Settings};
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
@@ -35,19 +37,22 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(60);
 /// Readings that may wait for the Minter.
 const MINT_QUEUE: usize = 10_000;
 
+/// Connections that wait to be accepted, where the feed's listeners are few: callers of the API come in bursts too.
+const BACKLOG_LEAST: u32 = 1_024;
+
 /// Starts the part of the service that this process is to be. Everything is checked before the first request is taken:
 /// database, schema, chain, keys, mint, and that the ledger belongs to this chain.
 pub async fn start(config: Config) -> Result<RunningService, StartError> {
     config.check()?;
+    open_files::make_room(&config)?;
     let role = config.service.role;
     let metrics = Metrics::install().map_err(|error| StartError::Other(error.to_string()))?;
     let health = Health::default();
-    let listener = TcpListener::bind(config.http.addr)
-        .await
-        .map_err(|source| StartError::Listen {
-            address: config.http.addr,
-            source,
-        })?;
+    let backlog = config.websocket.max_connections.max(BACKLOG_LEAST);
+    let listener = listen(config.http.addr, backlog).map_err(|source| StartError::Listen {
+        address: config.http.addr,
+        source,
+    })?;
     let database = database::open(&config.database).await?;
     let solana = solana::open(&config).await?;
     let pool = database.pool.clone();
@@ -166,6 +171,19 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         traces,
         pool,
     })
+}
+
+/// Listens with room for all who come back at once after a network broke, as far as the kernel allows it
+/// (net.core.somaxconn): whoever finds none tries again after 1, 3, 7 seconds. The usual 128 are full within milliseconds.
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart does not wait for what is left of its predecessor's connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
 }
 
 /// What the parts of a process are built on.
@@ -420,4 +438,24 @@ fn authenticator(config: &Config) -> Result<Authenticator, StartError> {
     tokens::with_development_secret(config.auth.clone(), &config.data_dir.path)
         .and_then(|auth| tokens::authenticator(&auth))
         .map_err(|error| StartError::Other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_in_a_crowd_is_let_in_before_anybody_is_accepted() {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let listener = listen("127.0.0.1:0".parse().unwrap(), BACKLOG_LEAST).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..300 {
+            let client = timeout(PATIENCE, TcpStream::connect(address)).await;
+            crowd.push(client.expect("there is room").unwrap());
+        }
+    }
 }
