@@ -29,6 +29,8 @@ pub struct QueueContext {
     pub circuit: Circuit,
     /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit any more.
     pub stop: CancellationToken,
+    /// Limit of one transaction of the database.
+    pub transaction_limit: Duration,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.

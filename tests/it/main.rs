@@ -53,6 +53,7 @@ mod run;
 mod runway;
 mod scrape;
 mod service_level;
+mod silent_sessions;
 mod support;
 mod sweep;
 mod versions;
