@@ -47,6 +47,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(400);
 const RETRY_JITTER_MS: u64 = 200;
 /// Opening a connection and asking once.
 const CONTEND_LIMIT: Duration = Duration::from_secs(5);
+/// Work that was told to end and has not by then is dropped where it waits: the lock may be another's from here on, and this
+/// process offers again.
+const END_LIMIT: Duration = IDLE_LIMIT;
 
 /// Offers to run `work` whenever this process gets the lock, until `stop`. The token that `work` is given is cancelled
 /// when the lock is lost or `stop` is; `work` then ends by itself. Work that ends early, or panics, is started again.
@@ -105,7 +108,7 @@ where
     let held = stop.child_token();
     let ended = until_lost(&mut connection, lock, &held, work(held.clone())).await;
     release(connection, lock).await;
-    Ok(Some(ended))
+    ended.map(Some)
 }
 
 /// Asks on one connection until it has the lock.
@@ -152,31 +155,35 @@ async fn work_while_held<W, Fut>(
     let held = stop.child_token();
     let turn = AssertUnwindSafe(work(held.clone())).catch_unwind();
     let ended = until_lost(&mut connection, lock, &held, turn).await;
-    if ended.is_err() {
-        tracing::error!(
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => tracing::error!(
             ?lock,
             "the work under the lock panicked; it is started again"
-        );
+        ),
+        Err(error) => tracing::error!(?lock, %error, "the work under the lost lock was cut off"),
     }
     release(connection, lock).await;
 }
 
-/// Runs the turn to its end; it is told when the lock is lost.
+/// Runs the turn to its end; it is told when the lock is lost, and dropped when it does not end then.
 async fn until_lost<T>(
     connection: &mut PgConnection,
     lock: HolderLock,
     held: &CancellationToken,
     turn: impl Future<Output = T>,
-) -> T {
+) -> sqlx::Result<T> {
     tokio::pin!(turn);
     tokio::select! {
-        ended = &mut turn => ended,
+        ended = &mut turn => Ok(ended),
         error = lose(connection) => {
             tracing::warn!(?lock, %error, "this process lost the lock");
             held.cancel();
             // The connection stays open meanwhile: if the session lives after all, nobody begins before this work ended,
             // and for no longer than the idle limit.
-            turn.await
+            timeout(END_LIMIT, turn)
+                .await
+                .map_err(|_| no_answer(END_LIMIT))
         }
     }
 }
@@ -200,14 +207,15 @@ async fn lose(connection: &mut PgConnection) -> sqlx::Error {
     }
 }
 
-/// Waits for the database no longer than this. What was asked may be done all the same.
-pub(crate) async fn within<T>(
+/// Waits for the database no longer than this. What was asked may be done all the same. A connection of the pool that was
+/// waited for in vain does not go back to it: see `commands::serve`'s database.
+pub(crate) async fn within<T, E: From<sqlx::Error>>(
     limit: Duration,
-    answer: impl Future<Output = sqlx::Result<T>>,
-) -> sqlx::Result<T> {
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     timeout(limit, answer)
         .await
-        .unwrap_or_else(|_| Err(no_answer(limit)))
+        .unwrap_or_else(|_| Err(no_answer(limit).into()))
 }
 
 /// What a wait that has ended at its limit is told as.

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use super::admin;
@@ -48,7 +49,15 @@ pub async fn edge(request: Request, next: Next) -> Response {
         .extensions()
         .get::<MatchedPath>()
         .map_or(NO_ROUTE.to_owned(), |route| route.as_str().to_owned());
-    let span = tracing::info_span!("request", request_id = %request_id);
+    let span = tracing::info_span!(
+        "request",
+        request_id = %request_id,
+        // What a submission became: the handler fills them in, so that its line leads to those of its jobs.
+        reading_id = Empty,
+        accepted = Empty,
+        duplicates = Empty,
+        rejected = Empty,
+    );
     let trace = begin_trace(&request, &route);
     let answered = async {
         let answer = answer(request, next, limit_of(&route)).await;

@@ -5,6 +5,8 @@ use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tracing::Span;
+use tracing::field::display;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -113,6 +115,7 @@ async fn submit(
     JsonEnvelope(submission): JsonEnvelope<Submission>,
 ) -> Result<Json<ReadingAccepted>, Problem> {
     let accepted = state.intake.submit(&principal.caller, submission).await?;
+    Span::current().record("reading_id", display(accepted.reading_id));
     Ok(Json(accepted.into()))
 }
 
@@ -204,7 +207,12 @@ async fn submit_many(
         .intake
         .submit_many(&principal.caller, submissions)
         .await;
-    bulk_answer(answers).map(Json)
+    let answer = bulk_answer(answers)?;
+    Span::current()
+        .record("accepted", answer.accepted)
+        .record("duplicates", answer.duplicates)
+        .record("rejected", answer.rejected);
+    Ok(Json(answer))
 }
 
 /// When nothing at all could be taken it is the service that is busy, and the whole bulk is to be sent again.

@@ -113,7 +113,11 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         &config.blockchain,
         &tokio_util::task::TaskTracker::new(),
     );
-    let feed = Hub::at(pool.clone(), crate::feed::Seq::default());
+    let feed = Hub::at(
+        pool.clone(),
+        crate::feed::Seq::default(),
+        config.tokenization.transaction_timeout,
+    );
     let endpoints = Endpoints::new(
         &["http://127.0.0.1:9".to_owned()],
         std::time::Duration::from_secs(1),

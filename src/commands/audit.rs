@@ -174,7 +174,8 @@ async fn breaker_after_walk(pool: &PgPool, endpoints: &Endpoints) -> String {
         let binding = ledger::binding(pool)
             .await
             .map_err(|error| error.to_string())?;
-        ledger::walk(pool, endpoints, &binding.mint, &binding.authority)
+        let (mint, authority) = (&binding.mint, &binding.authority);
+        ledger::walk(pool, endpoints, mint, authority, CALL_LIMIT)
             .await
             .map_err(|error| error.to_string())
     };

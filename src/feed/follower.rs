@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{FeedEvent, Seq};
 use super::hub::{Hub, Live};
-use super::log::{self, Gap};
+use super::log::Gap;
 use super::viewer::Viewer;
 
 /// Events in one step at most.
@@ -111,12 +110,11 @@ impl Follower {
         self.live.is_some()
     }
 
-    fn pool(&self) -> &PgPool {
-        self.hub.pool()
-    }
-
     async fn read_log(&mut self) -> sqlx::Result<Step> {
-        let page = log::page(self.pool(), &self.viewer, self.position, STEP_EVENTS_MAX).await?;
+        let page = self
+            .hub
+            .page(&self.viewer, self.position, STEP_EVENTS_MAX)
+            .await?;
         let read_to = page.next_cursor();
         let events = page.events.into_iter().map(Arc::new).collect();
         self.was_given = true;

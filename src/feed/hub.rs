@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::event::{FeedEvent, Seq};
-use super::log;
+use super::log::{self, EventsPage};
 use super::viewer::{self, Viewer};
+use crate::holder::within;
 use crate::outbox::{EventType, Wake};
 use crate::telemetry::{Stage, names, observe_stage};
 
@@ -39,6 +40,8 @@ pub struct Hub(Arc<Shared>);
 
 struct Shared {
     pool: PgPool,
+    /// A page of the log that has not come by then is asked for again.
+    limit: Duration,
     room: Mutex<Room>,
     seats_taken: AtomicU32,
     tickets: AtomicU64,
@@ -79,25 +82,26 @@ pub(super) struct Live {
 }
 
 impl Hub {
-    /// Reads where the feed stands, and follows it from there until `stop`.
+    /// Reads where the feed stands, and follows it from there until `stop`. `limit` is that of one look into the database.
     pub async fn start(
         pool: PgPool,
         wake: Wake,
+        limit: Duration,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> sqlx::Result<Hub> {
-        let head: i64 = sqlx::query_scalar("SELECT last_seq FROM feed_head")
-            .fetch_one(&pool)
-            .await?;
-        let hub = Hub::at(pool, Seq::from_stored(head));
+        let head = sqlx::query_scalar("SELECT last_seq FROM feed_head").fetch_one(&pool);
+        let head: i64 = within(limit, head).await?;
+        let hub = Hub::at(pool, Seq::from_stored(head), limit);
         tracker.spawn(hub.clone().follow(wake, stop));
         Ok(hub)
     }
 
     /// Stands at a number; nothing is read.
-    pub(crate) fn at(pool: PgPool, position: Seq) -> Hub {
+    pub(crate) fn at(pool: PgPool, position: Seq, limit: Duration) -> Hub {
         Hub(Arc::new(Shared {
             pool,
+            limit,
             room: Mutex::new(Room {
                 position,
                 ..Room::default()
@@ -107,8 +111,18 @@ impl Hub {
         }))
     }
 
-    pub(super) fn pool(&self) -> &PgPool {
-        &self.0.pool
+    /// A page of the log, for this process or one listener.
+    pub(super) async fn page(
+        &self,
+        viewer: &Viewer,
+        after: Seq,
+        events_max: u16,
+    ) -> sqlx::Result<EventsPage> {
+        within(
+            self.0.limit,
+            log::page(&self.0.pool, viewer, after, events_max),
+        )
+        .await
     }
 
     /// Highest number that this process has seen.
@@ -145,7 +159,7 @@ impl Hub {
     /// Reads and offers one page; true when more may follow.
     async fn read_new(&self) -> sqlx::Result<bool> {
         let position = self.position();
-        let page = log::page(&self.0.pool, &Viewer::Admin, position, EVENTS_AT_ONCE).await?;
+        let page = self.page(&Viewer::Admin, position, EVENTS_AT_ONCE).await?;
         if let Some(gap) = page.gap {
             tracing::error!(
                 %position, from = %gap.from, to = %gap.to,
@@ -351,7 +365,7 @@ mod tests {
 
     fn hub(position: i64) -> Hub {
         let pool = PgPool::connect_lazy("postgres://nobody@localhost/nowhere").unwrap();
-        Hub::at(pool, Seq::from_stored(position))
+        Hub::at(pool, Seq::from_stored(position), Duration::from_secs(60))
     }
 
     fn offer(hub: &Hub, numbers: impl IntoIterator<Item = i64>) {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
 use super::partitions::{self, Partition};
+use crate::holder::within;
 use crate::telemetry::names;
 
 /// How often partitions are looked at. A random part is not needed: one process does it.
@@ -63,10 +64,12 @@ pub struct Tended {
     pub cut: bool,
 }
 
-/// Looks at the partitions from time to time, until `held` is cancelled.
-pub async fn run(pool: PgPool, retention: Retention, held: CancellationToken) {
+/// Looks at the partitions from time to time, until `held` is cancelled. What a round does not get done within `limit` the
+/// next one goes on with.
+pub async fn run(pool: PgPool, retention: Retention, limit: Duration, held: CancellationToken) {
     loop {
-        if let Some(Err(error)) = held.run_until_cancelled(tend(&pool, retention)).await {
+        let round = within(limit, tend(&pool, retention));
+        if let Some(Err(error)) = held.run_until_cancelled(round).await {
             tracing::warn!(%error, "old events could not be dropped; trying again in a minute");
         }
         tokio::select! {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::Seq;
 use super::partitions;
 use super::retention::Retention;
+use crate::holder::within;
 use crate::outbox::{self, Topic, Wake};
 
 /// Events numbered in one transaction: bounds how long its readers wait for the first of them.
@@ -30,12 +31,20 @@ const BEGIN: &str = "BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '10s'";
 
-/// Numbers events until `held` is cancelled.
-pub async fn run(pool: PgPool, wake: Wake, retention: Retention, held: CancellationToken) {
+/// Numbers events until `held` is cancelled. `limit` is that of one transaction: a session that falls silent must not stop
+/// the feed.
+pub async fn run(
+    pool: PgPool,
+    wake: Wake,
+    retention: Retention,
+    limit: Duration,
+    held: CancellationToken,
+) {
     let mut woken = wake.outbox();
     let mut room = Room {
         until: None,
         span: retention.span(),
+        limit,
     };
     loop {
         // Seen before looking: whatever commits from here on wakes us again.
@@ -47,7 +56,7 @@ pub async fn run(pool: PgPool, wake: Wake, retention: Retention, held: Cancellat
                 () = tokio::time::sleep(PAUSE_AFTER_ERROR) => continue,
             }
         }
-        if !wait_for_work(&pool, &mut woken, &held).await {
+        if !wait_for_work(&pool, limit, &mut woken, &held).await {
             return;
         }
     }
@@ -56,6 +65,7 @@ pub async fn run(pool: PgPool, wake: Wake, retention: Retention, held: Cancellat
 /// Waits until there may be something to number; false when `held` ended.
 async fn wait_for_work(
     pool: &PgPool,
+    limit: Duration,
     woken: &mut watch::Receiver<u64>,
     held: &CancellationToken,
 ) -> bool {
@@ -67,7 +77,10 @@ async fn wait_for_work(
             () = tokio::time::sleep(POLL_EVERY) => {}
         }
         // An idle service writes nothing: the fence is an update.
-        if has_committed_events(pool).await.unwrap_or(true) {
+        if within(limit, has_committed_events(pool))
+            .await
+            .unwrap_or(true)
+        {
             return true;
         }
     }
@@ -76,13 +89,12 @@ async fn wait_for_work(
 /// Moves batches until nothing is left.
 async fn drain(pool: &PgPool, held: &CancellationToken, room: &mut Room) -> sqlx::Result<()> {
     if room.until.is_none() {
-        let last_seq: i64 = sqlx::query_scalar("SELECT last_seq FROM feed_head")
-            .fetch_one(pool)
-            .await?;
+        let head = sqlx::query_scalar("SELECT last_seq FROM feed_head").fetch_one(pool);
+        let last_seq: i64 = within(room.limit, head).await?;
         room.make(pool, Seq::from_stored(last_seq)).await?;
     }
     while !held.is_cancelled() {
-        let Some(moved) = move_committed(pool).await? else {
+        let Some(moved) = within(room.limit, move_committed(pool)).await? else {
             return Ok(());
         };
         room.make(pool, moved.last_seq).await?;
@@ -99,6 +111,8 @@ struct Room {
     until: Option<Seq>,
     /// What one partition is meant for.
     span: Duration,
+    /// Of one transaction.
+    limit: Duration,
 }
 
 impl Room {
@@ -107,7 +121,8 @@ impl Room {
             .until
             .is_none_or(|until| partitions::is_short_of_room(last_seq, until))
         {
-            self.until = Some(partitions::make_ahead(pool, last_seq, self.span).await?);
+            let made = partitions::make_ahead(pool, last_seq, self.span);
+            self.until = Some(within(self.limit, made).await?);
         }
         Ok(())
     }

@@ -7,6 +7,8 @@
 //! After a change of the database it closes by itself, once nothing that was signed before can land any more and everything
 //! that landed is known. After a mismatch a person has to deal with each foreign mint first.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
@@ -17,6 +19,7 @@ use super::LedgerError;
 use super::identity::DatabaseIdentity;
 use super::{walk, watched};
 use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints};
+use crate::holder::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// Whether new mint transactions may be signed.
@@ -164,18 +167,20 @@ impl LedgerRow {
 }
 
 /// One round: opens the breaker when the database has changed, walks the authority's history, closes the breaker when it
-/// may be closed.
+/// may be closed. `limit` is that of one transaction of the database.
 pub async fn tend(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
     authority: &Pubkey,
+    limit: Duration,
 ) -> Result<BreakerState, LedgerError> {
-    open_if_identity_changed(pool).await?;
-    let row = LedgerRow::read(pool).await?;
+    within(limit, open_if_identity_changed(pool)).await?;
+    let row = within(limit, LedgerRow::read(pool)).await?;
     if row.breaker == Breaker::Identity {
         let Some(height) = row.breaker_closes_after_height else {
-            fix_closing_height(pool, last_possible_height(endpoints).await?).await?;
+            let height = last_possible_height(endpoints).await?;
+            within(limit, fix_closing_height(pool, height)).await?;
             return Ok(BreakerState::Open);
         };
         // A walk before that could not close it.
@@ -183,8 +188,8 @@ pub async fn tend(
             return Ok(BreakerState::Open);
         }
     }
-    let watched = watched::look_for(pool, endpoints, mint, authority).await;
-    let walked = walk::walk(pool, endpoints, mint, authority).await?;
+    let watched = watched::look_for(pool, endpoints, mint, authority, limit).await;
+    let walked = walk::walk(pool, endpoints, mint, authority, limit).await?;
     watched?;
     Ok(walked.breaker)
 }

@@ -1,5 +1,7 @@
 //! Rule 8: a ledger belongs to one chain, one mint and one authority, for ever.
 
+use std::time::Duration;
+
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 use thiserror::Error;
@@ -65,11 +67,12 @@ struct Row {
 ///
 /// A new ledger's watermark is 0: if the database was lost but the chain was not, the first walk finds what was paid before
 /// and opens the breaker. When the walk gets no answer the start goes on: a changed identity has opened the breaker by then,
-/// and the Resolver repeats the walk.
+/// and the Resolver repeats the walk. `limit` is that of one transaction of the database.
 pub async fn bind(
     pool: &PgPool,
     endpoints: &Endpoints,
     expected: &ChainBinding,
+    limit: Duration,
 ) -> Result<(), BindingError> {
     sqlx::query(
         "INSERT INTO ledger
@@ -88,7 +91,8 @@ pub async fn bind(
     compare(&stored, expected)?;
     one_chain(endpoints, &stored.genesis_hash).await?;
     breaker::open_if_identity_changed(pool).await?;
-    if let Err(error) = walk::walk(pool, endpoints, &expected.mint, &expected.authority).await {
+    let (mint, authority) = (&expected.mint, &expected.authority);
+    if let Err(error) = walk::walk(pool, endpoints, mint, authority, limit).await {
         tracing::warn!(%error, "the authority's history was not walked at the start; the Resolver walks it later");
     }
     Ok(())

@@ -13,6 +13,7 @@ use super::resolver::ResolverLimits;
 use super::{LedgerError, settle};
 use crate::chain::{Endpoint, Endpoints, NoProof, scan_blocks};
 use crate::domain::MintTransactionState;
+use crate::holder::within;
 
 /// Block heights that one scan may span beyond the oldest transaction's life.
 const HEIGHTS_PER_SCAN: u64 = 600;
@@ -55,7 +56,8 @@ impl<'a> Undertaker<'a> {
     /// One look at everything that has expired and was not seen on chain.
     pub(super) async fn round(&mut self) -> Result<(), LedgerError> {
         let elapsed_secs = self.last_round.elapsed().as_secs() as i64;
-        let unseen: Vec<OpenTransaction> = open::open_transactions(self.pool)
+        let unseen: Vec<OpenTransaction> = self
+            .in_time(open::open_transactions(self.pool))
             .await?
             .into_iter()
             .filter(|open| {
@@ -69,7 +71,7 @@ impl<'a> Undertaker<'a> {
             self.last_round = Instant::now();
             return Ok(());
         };
-        let genesis_hash = LedgerRow::read(self.pool).await?.genesis_hash;
+        let genesis_hash = self.in_time(LedgerRow::read(self.pool)).await?.genesis_hash;
         let may_scan = Instant::now() >= self.scan_from;
         let mut answered = false;
         let mut remaining = unseen;
@@ -97,6 +99,13 @@ impl<'a> Undertaker<'a> {
             self.count_unproven(&remaining, elapsed_secs).await?;
         }
         Ok(())
+    }
+
+    async fn in_time<T, E: From<sqlx::Error>>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        within(self.limits.transaction_limit, answer).await
     }
 
     /// Scans with one endpoint, oldest transactions first. Gives back those that are not proven dead.
@@ -138,7 +147,8 @@ impl<'a> Undertaker<'a> {
             }
             for open in group {
                 if scan.proves_absent(&open.signature, open.last_valid_block_height) {
-                    let readings = settle::bury_expired(self.pool, open.number).await?;
+                    let buried = settle::bury_expired(self.pool, open.number);
+                    let readings = self.in_time(buried).await?;
                     tracing::warn!(
                         signature = %open.signature,
                         number = open.number,
@@ -199,13 +209,15 @@ impl<'a> Undertaker<'a> {
             return Ok(());
         }
         let numbers: Vec<i64> = unproven.iter().map(|open| open.number).collect();
-        open::add_unproven_secs(self.pool, &numbers, elapsed_secs).await?;
+        self.in_time(open::add_unproven_secs(self.pool, &numbers, elapsed_secs))
+            .await?;
         let limit = self.limits.quarantine_after.as_secs() as i64;
         for open in unproven {
             if open.state == MintTransactionState::Recorded
                 && open.unproven_secs + elapsed_secs >= limit
             {
-                let readings = settle::quarantine(self.pool, open.number).await?;
+                let quarantined = settle::quarantine(self.pool, open.number);
+                let readings = self.in_time(quarantined).await?;
                 tracing::error!(
                     signature = %open.signature,
                     number = open.number,

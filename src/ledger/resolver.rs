@@ -25,12 +25,16 @@ use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
 use super::{LedgerError, RetrySchedule, blame, counts, refuse, send, settle};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
+use crate::holder::within;
 
 /// Settings of the Resolver.
 #[derive(Clone, Debug)]
 pub struct ResolverLimits {
     /// How long a transaction may stay unproven after its expiry, while an endpoint answers.
     pub quarantine_after: Duration,
+    /// Of one transaction of the database: a session that falls silent must not stop the confirmations of all processes.
+    /// Rounds have none: what they ask of the chain has its own, and a walk may be long.
+    pub transaction_limit: Duration,
     /// For readings whose transaction failed on chain.
     pub schedule: RetrySchedule,
 }
@@ -143,8 +147,9 @@ impl Resolver {
     async fn tend_breaker_forever(&self) {
         let mut log = Quiet::default();
         loop {
-            let tended =
-                breaker::tend(&self.pool, &self.endpoints, &self.mint, &self.authority).await;
+            let (mint, authority) = (&self.mint, &self.authority);
+            let limit = self.limits.transaction_limit;
+            let tended = breaker::tend(&self.pool, &self.endpoints, mint, authority, limit).await;
             let closed = matches!(tended, Ok(BreakerState::Closed));
             log.report(tended.map(drop));
             if closed {
@@ -160,7 +165,10 @@ impl Resolver {
         let mut looks = WALK_EVERY.as_secs() / LOOK_AT_IDENTITY_EVERY.as_secs();
         while looks > 0 {
             tokio::time::sleep(LOOK_AT_IDENTITY_EVERY).await;
-            match breaker::open_if_identity_changed(&self.pool).await {
+            match self
+                .in_time(breaker::open_if_identity_changed(&self.pool))
+                .await
+            {
                 Ok(false) => looks -= 1,
                 // A database that does not answer is what a fail-over begins with.
                 Ok(true) | Err(_) => return,
@@ -171,9 +179,18 @@ impl Resolver {
     async fn fold_counts_forever(&self) {
         let mut log = Quiet::default();
         loop {
-            log.report(counts::fold(&self.pool).await.map_err(LedgerError::from));
+            // What was folded when the time is up stays so.
+            let folded = self.in_time(counts::fold(&self.pool)).await;
+            log.report(folded.map_err(LedgerError::from));
             tokio::time::sleep(FOLD_EVERY).await;
         }
+    }
+
+    async fn in_time<T, E: From<sqlx::Error>>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        within(self.limits.transaction_limit, answer).await
     }
 
     async fn settle_round(
@@ -181,7 +198,7 @@ impl Resolver {
         memory: &mut Memory,
         to_send: &mpsc::Sender<Vec<OpenTransaction>>,
     ) -> Result<(), LedgerError> {
-        let open = open::open_transactions(&self.pool).await?;
+        let open = self.in_time(open::open_transactions(&self.pool)).await?;
         memory.forget_all_but(&open);
         let mut unseen = Vec::new();
         for chunk in open.chunks(SIGNATURES_PER_CALL) {
@@ -234,7 +251,7 @@ impl Resolver {
 
     async fn write_down(&self, news: &News) -> Result<(), LedgerError> {
         for landed in news.confirmed.chunks(CONFIRMED_AT_ONCE) {
-            settle::confirm(&self.pool, landed).await?;
+            self.in_time(settle::confirm(&self.pool, landed)).await?;
         }
         if !news.finalized.is_empty() {
             let slots: Vec<u64> = news.finalized.iter().map(|landed| landed.slot).collect();
@@ -244,11 +261,12 @@ impl Resolver {
                     .iter()
                     .map(|landed| times.get(&landed.slot).copied().flatten())
                     .collect();
-                settle::finalize(&self.pool, landed, &block_times).await?;
+                self.in_time(settle::finalize(&self.pool, landed, &block_times))
+                    .await?;
             }
         }
         if !news.forked.is_empty() {
-            let readings = settle::fork(&self.pool, &news.forked).await?;
+            let readings = self.in_time(settle::fork(&self.pool, &news.forked)).await?;
             tracing::warn!(
                 transactions = news.forked.len(),
                 readings,
@@ -257,9 +275,9 @@ impl Resolver {
         }
         for (number, error) in &news.failed {
             let to_blame = self.to_blame(*number, error).await?;
-            let readings =
-                refuse::bury_failed(&self.pool, &self.limits.schedule, *number, error, &to_blame)
-                    .await?;
+            let schedule = &self.limits.schedule;
+            let buried = refuse::bury_failed(&self.pool, schedule, *number, error, &to_blame);
+            let readings = self.in_time(buried).await?;
             tracing::warn!(number, %error, readings, "mint transaction failed on chain");
         }
         Ok(())
@@ -284,8 +302,10 @@ impl Resolver {
         number: i64,
         error: &TransactionError,
     ) -> Result<Vec<Uuid>, LedgerError> {
-        let wire = open::wire_bytes(&self.pool, &[number]).await?;
-        let readings = open::readings_of(&self.pool, number).await?;
+        let wire = self
+            .in_time(open::wire_bytes(&self.pool, &[number]))
+            .await?;
+        let readings = self.in_time(open::readings_of(&self.pool, number)).await?;
         Ok(wire
             .first()
             .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
@@ -297,7 +317,8 @@ impl Resolver {
 
     async fn send_again(&self, due: &[OpenTransaction]) -> Result<(), LedgerError> {
         let numbers: Vec<i64> = due.iter().map(|open| open.number).collect();
-        let wires: HashMap<i64, Vec<u8>> = open::wire_bytes(&self.pool, &numbers)
+        let wires: HashMap<i64, Vec<u8>> = self
+            .in_time(open::wire_bytes(&self.pool, &numbers))
             .await?
             .into_iter()
             .collect();
@@ -312,7 +333,7 @@ impl Resolver {
         }))
         .for_each_concurrent(RESENDS_AT_ONCE, |sent| sent)
         .await;
-        open::note_sends(&self.pool, &numbers).await?;
+        self.in_time(open::note_sends(&self.pool, &numbers)).await?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! which the ledger lacks is not one that it is about to learn of.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use solana_commitment_config::CommitmentConfig;
@@ -18,6 +19,7 @@ use super::foreign;
 use crate::chain::{
     ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, walk_history,
 };
+use crate::holder::within;
 
 /// Transactions read from the chain at once.
 const READS_AT_ONCE: usize = 16;
@@ -41,14 +43,15 @@ pub struct WalkOutcome {
 }
 
 /// Walks on the first endpoint that can: opens the breaker for what is not known, closes it if nothing holds it open any
-/// more, and moves the watermark up.
+/// more, and moves the watermark up. `limit` is that of one transaction of the database; the walk itself may be long.
 pub async fn walk(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
     authority: &Pubkey,
+    limit: Duration,
 ) -> Result<WalkOutcome, LedgerError> {
-    let before = LedgerRow::read(pool).await?;
+    let before = within(limit, LedgerRow::read(pool)).await?;
     let last_possible_height = breaker::last_possible_height(endpoints).await?;
     let walk = Walk {
         pool,
@@ -56,6 +59,7 @@ pub async fn walk(
         authority,
         before,
         last_possible_height,
+        limit,
     };
     let mut failure = None;
     for endpoint in endpoints.iter() {
@@ -79,6 +83,8 @@ struct Walk<'a> {
     /// As it was when the walk began.
     before: LedgerRow,
     last_possible_height: u64,
+    /// Of one transaction of the database.
+    limit: Duration,
 }
 
 impl Walk<'_> {
@@ -102,13 +108,16 @@ impl Walk<'_> {
             listed += page.len() as u64;
             let unknown = self.unknown_mints(endpoint, &page).await?;
             if !unknown.is_empty() {
-                foreign +=
-                    foreign::book_foreign(self.pool, &unknown, self.last_possible_height).await?;
+                let height = self.last_possible_height;
+                let booked = foreign::book_foreign(self.pool, &unknown, height);
+                foreign += within(self.limit, booked).await?;
             }
         }
-        foreign::open_for_unresolved(self.pool, self.last_possible_height).await?;
-        let watermark_slot = self.raise_watermark(finalized_slot).await?;
-        let breaker = breaker::close_after_walk(self.pool, &self.before, finalized_height).await?;
+        let opened = foreign::open_for_unresolved(self.pool, self.last_possible_height);
+        within(self.limit, opened).await?;
+        let watermark_slot = within(self.limit, self.raise_watermark(finalized_slot)).await?;
+        let closed = breaker::close_after_walk(self.pool, &self.before, finalized_height);
+        let breaker = within(self.limit, closed).await?;
         Ok(WalkOutcome {
             listed,
             foreign,
@@ -128,7 +137,7 @@ impl Walk<'_> {
             .filter(|transaction| !transaction.failed)
             .map(|transaction| transaction.signature)
             .collect();
-        let known = known_among(self.pool, &landed).await?;
+        let known = within(self.limit, known_among(self.pool, &landed)).await?;
         let unknown: Vec<Signature> = landed
             .into_iter()
             .filter(|signature| !known.contains(signature.as_ref()))

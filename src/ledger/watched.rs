@@ -3,6 +3,9 @@
 //! Invariant: one that is found landed opens the ledger breaker. The walk alone would not do: it lists what lies above its
 //! watermark, and this one may have landed long below, unseen.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
@@ -12,30 +15,35 @@ use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
 use super::walk::known_among;
 use super::{LedgerError, breaker, foreign};
 use crate::chain::{ChainMint, Endpoints, find_mint};
+use crate::holder::within;
 
-/// Looks for all of them, on every endpoint with history. Returns how many were found landed for the first time.
+/// Looks for all of them, on every endpoint with history. Returns how many were found landed for the first time. `limit` is
+/// that of one transaction of the database.
 pub(super) async fn look_for(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
     authority: &Pubkey,
+    limit: Duration,
 ) -> Result<u64, LedgerError> {
     let (mut found, mut after) = (0, 0);
     loop {
-        let page = watched_after(pool, after).await?;
+        let page = within(limit, watched_after(pool, after)).await?;
         let Some((last, _)) = page.last() else {
             return Ok(found);
         };
         after = *last;
         let signatures = signatures_of(&page)?;
-        let landed = landed_among(pool, endpoints, &signatures).await?;
+        let stored = within(limit, known_among(pool, &signatures)).await?;
+        let landed = landed_among(endpoints, &signatures, &stored).await?;
         let mut mints = Vec::new();
         for signature in landed {
             mints.push(read(endpoints, &signature, mint, authority).await?);
         }
         if !mints.is_empty() {
             let last_possible_height = breaker::last_possible_height(endpoints).await?;
-            found += foreign::book_foreign(pool, &mints, last_possible_height).await?;
+            let booked = foreign::book_foreign(pool, &mints, last_possible_height);
+            found += within(limit, booked).await?;
         }
     }
 }
@@ -68,11 +76,10 @@ fn signatures_of(page: &[(i64, Vec<u8>)]) -> Result<Vec<Signature>, LedgerError>
 
 /// Those that an endpoint shows, and that are not stored among the foreign mints yet.
 async fn landed_among(
-    pool: &PgPool,
     endpoints: &Endpoints,
     signatures: &[Signature],
+    stored: &HashSet<Vec<u8>>,
 ) -> Result<Vec<Signature>, LedgerError> {
-    let stored = known_among(pool, signatures).await?;
     let missing: Vec<Signature> = signatures
         .iter()
         .filter(|signature| !stored.contains(signature.as_ref()))

@@ -11,6 +11,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Circuit, CircuitView, Trouble};
+use crate::holder::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -20,8 +21,8 @@ const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
 /// relapse is the same outage.
 const CLOSED_FOR: TimeDelta = TimeDelta::seconds(12);
 
-/// Runs while this process holds the Resolver's lock.
-pub async fn announce(pool: PgPool, circuit: Circuit, stop: CancellationToken) {
+/// Runs while this process holds the Resolver's lock. `limit` is that of one transaction.
+pub async fn announce(pool: PgPool, circuit: Circuit, limit: Duration, stop: CancellationToken) {
     // What the row says, once it was read or set.
     let mut told: Option<bool> = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -39,7 +40,7 @@ pub async fn announce(pool: PgPool, circuit: Circuit, stop: CancellationToken) {
             continue;
         }
         let reason = view.open.map(|opening| opening.reason);
-        match tell(&pool, open, reason.as_deref()).await {
+        match within(limit, tell(&pool, open, reason.as_deref())).await {
             Ok(()) => told = Some(open),
             // Told at a later tick.
             Err(error) => {

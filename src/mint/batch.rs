@@ -138,7 +138,7 @@ impl Batch<'_> {
 
     /// Waits for the database no longer than one transaction may take: a session that falls silent must not keep this
     /// batch's permit for ever.
-    async fn in_time<T, E: std::fmt::Display>(
+    pub(super) async fn in_time<T, E: std::fmt::Display>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, NotNow> {

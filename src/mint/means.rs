@@ -178,7 +178,8 @@ impl Batch<'_> {
             reason,
             "readings for new wallets wait"
         );
-        if let Err(error) = ledger::note_waiting(&self.workshop.pool, readings, &reason).await {
+        let noted = ledger::note_waiting(&self.workshop.pool, readings, &reason);
+        if let Err(error) = self.in_time(noted).await {
             tracing::debug!(%error, "why the readings wait could not be noted on them");
         }
         for reading in readings {

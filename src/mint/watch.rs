@@ -1,11 +1,14 @@
 //! Looks at the chain, the fee payer and the ledger breaker, and tells circuit and purse what it saw.
 
+use std::time::Duration;
+
 use rand::Rng;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::chain_side::ChainSide;
 use crate::chain::{FeePayer, Funds, Opening, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
+use crate::holder::within;
 use crate::ledger;
 use crate::outbox;
 use crate::telemetry::{Health, names};
@@ -16,15 +19,23 @@ pub struct Watch {
     survey: Survey,
     chain: ChainSide,
     health: Health,
+    /// Of one transaction of the database: what is behind it must not keep the circuit from being closed again.
+    transaction_limit: Duration,
 }
 
 impl Watch {
-    pub fn new(pool: PgPool, chain: ChainSide, health: Health) -> Watch {
+    pub fn new(
+        pool: PgPool,
+        chain: ChainSide,
+        health: Health,
+        transaction_limit: Duration,
+    ) -> Watch {
         Watch {
             pool,
             survey: Survey::new(chain.endpoints.clone(), chain.accounts),
             chain,
             health,
+            transaction_limit,
         }
     }
 
@@ -72,7 +83,8 @@ impl Watch {
     /// paid.
     async fn take_in(&self, fee_payer: FeePayer) -> (Result<(), Opening>, bool) {
         metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
-        let outlook = match ledger::outlook(&self.pool, fee_payer.slot).await {
+        let outlook = ledger::outlook(&self.pool, fee_payer.slot);
+        let outlook = match within(self.transaction_limit, outlook).await {
             Ok(outlook) => outlook,
             // No word about the chain: minting fails by itself while the database is away, and uses no attempt.
             Err(error) => {
@@ -138,7 +150,7 @@ impl Watch {
 
     /// Jobs that were put off meanwhile need not sleep out their pause.
     async fn wake_postponed(&self) {
-        match outbox::wake_postponed(&self.pool).await {
+        match within(self.transaction_limit, outbox::wake_postponed(&self.pool)).await {
             Ok(0) => {}
             Ok(jobs) => tracing::info!(jobs, "minting goes on: postponed jobs are due now"),
             Err(error) => {

@@ -7,7 +7,6 @@ use apalis::prelude::{BoxDynError, Data, TaskId};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::dead::{CauseOfDeath, give_up};
@@ -16,6 +15,7 @@ use super::job_end::JobRun;
 use super::payload::Payload;
 use super::workers::QueueContext;
 use crate::admin;
+use crate::holder::within;
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::JobKind;
 use crate::telemetry::traces::{self, Step, StepKind, attributes};
@@ -83,7 +83,7 @@ async fn run(reading: Uuid, context: &QueueContext, id: &str) -> Result<&'static
         // Not more often and not later because it waited before: the circuit does the backing off.
         let spread = rand::rng().random_range(500..1_500);
         let soon = Utc::now() + TimeDelta::milliseconds(spread);
-        postpone(&context.pool, id, Some(soon)).await?;
+        postpone(context, id, Some(soon)).await?;
         return Err(JobError::Later(reason).into());
     }
     let (reason, run_at) = match guarded(context.job_limit, mint(context, reading)).await {
@@ -104,11 +104,11 @@ async fn run(reading: Uuid, context: &QueueContext, id: &str) -> Result<&'static
         },
         Err(error) => {
             tracing::error!(job = "MintReading", job_id = id, reading_id = %reading, %error, "job failed");
-            postpone(&context.pool, id, None).await?;
+            postpone(context, id, None).await?;
             return Err(error.into());
         }
     };
-    postpone(&context.pool, id, run_at).await?;
+    postpone(context, id, run_at).await?;
     Err(JobError::Later(reason).into())
 }
 
@@ -124,12 +124,12 @@ async fn mint(context: &QueueContext, reading: Uuid) -> Result<MintOutcome, JobE
 /// apalis fetches a failed job again at its `run_at`: that is the durable timer. `None`: after a pause that grows with the
 /// job's runs.
 pub(super) async fn postpone(
-    pool: &PgPool,
+    context: &QueueContext,
     job: &str,
     run_at: Option<DateTime<Utc>>,
 ) -> sqlx::Result<()> {
     let spread: f64 = rand::rng().random_range(0.5..1.0);
-    sqlx::query(
+    let postponed = sqlx::query(
         "UPDATE apalis.jobs
          SET run_at = COALESCE(
              $2,
@@ -142,7 +142,7 @@ pub(super) async fn postpone(
     .bind(LATER_SECS)
     .bind(LATER_MAX_SECS)
     .bind(spread)
-    .execute(pool)
-    .await?;
+    .execute(&context.pool);
+    within(context.transaction_limit, postponed).await?;
     Ok(())
 }

@@ -15,6 +15,7 @@
 //! | `job_end` | the one line that a job leaves in the log |
 //! | `dead` | jobs that can never be run |
 //! | `process` | this process' advisory lock; jobs of dead processes are handed back |
+//! | `pulse` | whether the workers of this process still do anything |
 //! | `census` | which processes there are |
 //! | `tally` | how many jobs this process has finished |
 //! | `prune` | finished jobs are dropped |
@@ -28,6 +29,7 @@ mod mint_reading;
 mod payload;
 mod process;
 mod prune;
+mod pulse;
 mod source;
 mod sweep;
 mod tally;

@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ProcessRole;
+use crate::holder::within;
 
 /// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
 pub(super) const LOCK_CLASS: i32 = 1_735_680_884;
@@ -90,10 +91,18 @@ impl ProcessLock {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds the lock on a connection of its own, opened again when it breaks, and hands back the jobs of dead processes.
-    pub async fn keep(self, options: PgConnectOptions, pool: PgPool, stop: CancellationToken) {
+    /// Holds the lock on a connection of its own, opened again when it breaks, and hands back the jobs of dead processes, in
+    /// transactions of `limit` each.
+    pub async fn keep(
+        self,
+        options: PgConnectOptions,
+        pool: PgPool,
+        limit: Duration,
+        stop: CancellationToken,
+    ) {
         // Side by side: a pool that is used up for a while must not cost the lock.
-        let kept = async { tokio::join!(self.keep_lock(&options), self.keep_looking(&pool)) };
+        let kept =
+            async { tokio::join!(self.keep_lock(&options), self.keep_looking(&pool, limit)) };
         stop.run_until_cancelled(kept).await;
     }
 
@@ -111,12 +120,14 @@ impl ProcessLock {
         }
     }
 
-    async fn keep_looking(&self, pool: &PgPool) {
+    async fn keep_looking(&self, pool: &PgPool, limit: Duration) {
         loop {
-            if let Err(error) = self.hand_back_jobs_of_earlier_workers(pool).await {
+            let handed_back = self.hand_back_jobs_of_earlier_workers(pool);
+            if let Err(error) = within(limit, handed_back).await {
                 tracing::debug!(%error, "could not look for jobs of earlier workers");
             }
-            if let Err(error) = self.hand_back_jobs_of_the_dead(pool).await {
+            // A process at a time: those that were done stay done.
+            if let Err(error) = within(limit, self.hand_back_jobs_of_the_dead(pool)).await {
                 tracing::debug!(%error, "could not look for dead processes");
             }
             tokio::time::sleep(LOOK_EVERY).await;

@@ -20,7 +20,7 @@ use crate::outbox::{JobKind, Wake};
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// A worker is taken for dead after this many missed heartbeats: 180 s, three times a handler's hard limit. Dead
 /// *processes* are noticed within seconds by their lock.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 const MISSED_HEARTBEATS: usize = 12;
 /// How long a worker that ended with an error (the database went away) waits before it starts again.
 pub(super) const RESTART_DELAY: Duration = Duration::from_millis(500);

@@ -12,6 +12,7 @@ use apalis::prelude::{BoxDynError, Data, TaskId};
 use apalis_cron::{Schedule, Tick};
 use chrono::{TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -24,7 +25,7 @@ use super::payload::Payload;
 use super::prune::prune_finished_jobs;
 use super::workers::QueueContext;
 use crate::admin::batches;
-use crate::holder::{HolderLock, hold_once};
+use crate::holder::{HolderLock, hold_once, within};
 use crate::outbox::{self, Job, JobKind, Topic};
 use crate::readings;
 use crate::telemetry::{names, traces};
@@ -54,7 +55,13 @@ pub async fn enqueue_sweep(
     tick: Tick,
     context: Data<Arc<QueueContext>>,
 ) -> Result<(), BoxDynError> {
-    let mut transaction = context.pool.begin().await?;
+    // A tick that waited for ever would be the last one.
+    within(context.transaction_limit, enqueue(&context.pool, &tick)).await?;
+    Ok(())
+}
+
+async fn enqueue(pool: &PgPool, tick: &Tick) -> sqlx::Result<()> {
+    let mut transaction = pool.begin().await?;
     let one_waits: bool = sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT
@@ -107,7 +114,7 @@ pub async fn sweep_unminted(
         }
         Ok(Swept::Later) => {
             let soon = Utc::now() + AFTER_ANOTHER;
-            postpone(&context.pool, &id, Some(soon)).await?;
+            postpone(&context, &id, Some(soon)).await?;
             let later = JobError::Later("another sweep runs".to_owned());
             line.put_off(&later);
             Err(later.into())

@@ -55,7 +55,7 @@ pub async fn trigger_batch(
         }
         Err(error) => {
             tracing::warn!(job = "TriggerBatch", job_id = id, batch_id = %job.batch_id, %error, "the batch was interrupted; it goes on");
-            postpone(&context.pool, &id, None).await?;
+            postpone(&context, &id, None).await?;
             Err(JobError::Later(error.to_string()).into())
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apalis::prelude::{Monitor, WorkerBuilder, WorkerBuilderExt};
+use apalis::prelude::{EventListenerExt, Monitor, WorkerBuilder, WorkerBuilderExt};
 use apalis_cron::CronScheduler;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::mint_reading::{MintReading, mint_reading};
 use super::process::ProcessLock;
-use super::source::{RESTART_DELAY, source};
+use super::pulse::Pulse;
+use super::source::{HEARTBEAT_EVERY, RESTART_DELAY, source};
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::tally::JobTally;
 use super::trigger_batch::{TriggerBatch, trigger_batch};
@@ -29,6 +30,8 @@ pub struct QueueContext {
     pub circuit: Circuit,
     /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit any more.
     pub stop: CancellationToken,
+    /// Limit of one transaction of the database.
+    pub transaction_limit: Duration,
     /// Limit of one `MintReading` run.
     pub job_limit: Duration,
     /// Limit of one sweep.
@@ -68,6 +71,7 @@ pub struct Workers {
     context: Arc<QueueContext>,
     process: ProcessLock,
     wake: Wake,
+    pulse: Pulse,
 }
 
 impl Workers {
@@ -76,6 +80,7 @@ impl Workers {
             context: Arc::new(context),
             process,
             wake,
+            pulse: Pulse::default(),
         }
     }
 
@@ -84,15 +89,18 @@ impl Workers {
     pub async fn run(self, stop: CancellationToken, drain_limit: Duration) {
         while !stop.is_cancelled() {
             let told = stop.clone();
-            let ended = self
-                .monitor(drain_limit)
-                .run_with_signal(async move {
-                    told.cancelled().await;
-                    Ok(())
-                })
-                .await;
-            if let Err(error) = ended {
-                tracing::warn!(%error, "the queue's workers ended");
+            let running = self.monitor(drain_limit).run_with_signal(async move {
+                told.cancelled().await;
+                Ok(())
+            });
+            tokio::select! {
+                ended = running => if let Err(error) = ended {
+                    tracing::warn!(%error, "the queue's workers ended");
+                },
+                // Their jobs are handed back under the names of those that come next.
+                worker = self.until_one_is_stuck(&stop) => {
+                    tracing::error!(worker, "a queue worker is stuck, most likely on a silent session of the database; starting all anew");
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -101,9 +109,24 @@ impl Workers {
         }
     }
 
+    /// Never while it drains: then they beat no more, and have a limit.
+    async fn until_one_is_stuck(&self, stop: &CancellationToken) -> &'static str {
+        let context = &self.context;
+        // A worker beats between fetches, so not while its places are taken by jobs that run, wait for the circuit, and are
+        // put off; and a beat is a transaction.
+        let healthy =
+            HOLD + context.job_limit.max(context.sweep_limit) + 2 * context.transaction_limit;
+        let stuck = self.pulse.until_silent_for(HEARTBEAT_EVERY + healthy);
+        match stop.run_until_cancelled(stuck).await {
+            Some(worker) => worker,
+            None => std::future::pending().await,
+        }
+    }
+
     fn monitor(&self, drain_limit: Duration) -> Monitor {
         let minting = {
             let (context, process, wake) = self.parts();
+            let pulse = self.pulse.clone();
             move |restart: usize| {
                 let (kind, jobs) = (JobKind::MintReading, context.concurrency);
                 WorkerBuilder::new(process.worker_name("mint"))
@@ -116,11 +139,13 @@ impl Workers {
                     ))
                     .data(Arc::clone(&context))
                     .concurrency(jobs)
+                    .on_event(pulse.listen("mint"))
                     .build(mint_reading)
             }
         };
         let sweeping = {
             let (context, process, wake) = self.parts();
+            let pulse = self.pulse.clone();
             move |restart: usize| {
                 let kind = JobKind::SweepUnminted;
                 WorkerBuilder::new(process.worker_name("sweep"))
@@ -133,11 +158,13 @@ impl Workers {
                     ))
                     .data(Arc::clone(&context))
                     .concurrency(1)
+                    .on_event(pulse.listen("sweep"))
                     .build(sweep_unminted)
             }
         };
         let triggering = {
             let (context, process, wake) = self.parts();
+            let pulse = self.pulse.clone();
             move |restart: usize| {
                 let kind = JobKind::TriggerBatch;
                 WorkerBuilder::new(process.worker_name("trigger"))
@@ -150,6 +177,7 @@ impl Workers {
                     ))
                     .data(Arc::clone(&context))
                     .concurrency(1)
+                    .on_event(pulse.listen("trigger"))
                     .build(trigger_batch)
             }
         };

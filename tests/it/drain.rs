@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::database_proxy::DatabaseProxy;
 use crate::support::world::world;
 use crate::support::{Ears, Grid, Proxy, Server, Verdict, wait};
 
@@ -323,6 +324,37 @@ async fn a_quiet_service_ends_completely_and_says_so() {
         .await
         .unwrap();
     assert_eq!(left, 0, "it has left the list of processes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_database_does_not_hold_up_the_end() {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let grid = Grid::without_service(&[]).await;
+    let database = DatabaseProxy::start(&grid.database_url).await;
+    let limit = LIMIT.as_secs().to_string();
+    let mut server = grid
+        .spawn(&[
+            ("DATABASE_URL", &database.url),
+            ("SHUTDOWN_TIMEOUT_SECS", &limit),
+            ("LOG_LEVEL", "info"),
+        ])
+        .await;
+    server.user("prosumer").meter().await.report("1").await;
+    grid.until_count("finalized", 1).await;
+
+    database.hush_all();
+    let began = Instant::now();
+    let status = server.terminate().await;
+
+    assert!(status.success(), "{status}");
+    // What is promised to orchestrators, with a reserve.
+    let took = began.elapsed();
+    assert!(took < LIMIT + Duration::from_secs(13), "{took:?}");
+    let told = last_words(&server);
+    for name in ["jobs_handed_back", "transactions_left"] {
+        assert_eq!(told.get(name), None, "{name} in {told:?}");
+    }
+    nothing_is_lost(&grid, &[]).await;
 }
 
 /// Dies in the middle of its drain, under load.

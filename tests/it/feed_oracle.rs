@@ -375,6 +375,7 @@ async fn two_sequencers_at_once_leave_no_gap_and_number_nothing_twice() {
             grid.pool.clone(),
             wake.clone(),
             Retention::new(Duration::from_secs(30 * 86_400)),
+            Duration::from_secs(60),
             stop.clone(),
         ));
     }

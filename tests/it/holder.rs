@@ -87,11 +87,7 @@ async fn another_takes_over_within_a_second_of_a_clean_end() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_loses_its_session_stops_working_and_offers_again() {
-    let grid = Grid::without_service(&[]).await;
-    let contender = Contender::start(&grid.database_url);
-    until_one_works(&[&contender]).await;
+async fn end_sessions_of_contenders(grid: &Grid) {
     let ended: i64 = sqlx::query_scalar(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE application_name = 'contender' AND datname = current_database()",
@@ -100,10 +96,54 @@ async fn who_loses_its_session_stops_working_and_offers_again() {
     .await
     .unwrap();
     assert_eq!(ended, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_its_session_stops_working_and_offers_again() {
+    let grid = Grid::without_service(&[]).await;
+    let contender = Contender::start(&grid.database_url);
+    until_one_works(&[&contender]).await;
+    end_sessions_of_contenders(&grid).await;
     eventually("it stops", async || (!contender.works()).then_some(())).await;
     until_one_works(&[&contender]).await;
     contender.stop.cancel();
     contender.task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_does_not_end_with_its_lock_is_cut_off_and_begun_anew() {
+    let grid = Grid::without_service(&[]).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let stop = CancellationToken::new();
+    let options = PgConnectOptions::from_str(&grid.database_url)
+        .unwrap()
+        .application_name("contender");
+    let count = Arc::clone(&begun);
+    let task = tokio::spawn(hold(
+        options,
+        HolderLock::Resolver,
+        stop.clone(),
+        move |_| {
+            let turn = count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                // The first waits for an answer that never comes.
+                if turn == 0 {
+                    std::future::pending::<()>().await;
+                }
+            }
+        },
+    ));
+    eventually("it works", async || {
+        (begun.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    end_sessions_of_contenders(&grid).await;
+    eventually("it works anew", async || {
+        (begun.load(Ordering::SeqCst) > 1).then_some(())
+    })
+    .await;
+    stop.cancel();
+    task.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,9 +137,13 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
     until_changed(&server, &["trace"]).await;
     let user = server.user("prosumer");
     let meter = user.meter().await;
+    let mut readings = Vec::new();
     for _ in 0..3 {
-        meter.report("1").await;
+        readings.push(meter.report("1").await);
     }
+    let again = meter.next_submission("1");
+    let bulk = json!({ "readings": [again, again, meter.next_submission("-1")] });
+    user.post("/api/meters/submit-readings", &bulk).await.ok();
     // Refused ones too: a token that is none, and an answer to it.
     let mut stranger = user.clone();
     stranger.token = format!("{}x", user.token);
@@ -147,7 +151,7 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
         stranger.get("/api/admin/tokenization/status").await.status,
         401
     );
-    grid.until_count("finalized", 3).await;
+    grid.until_count("finalized", 4).await;
     let log = server.log();
     let lines = lines(&server);
 
@@ -155,7 +159,7 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
         .iter()
         .filter(|line| line["message"] == "job ended" && line["job"] == "MintReading")
         .collect();
-    assert_eq!(ended.len(), 3, "{ended:#?}");
+    assert_eq!(ended.len(), 4, "{ended:#?}");
     for line in &ended {
         assert_eq!(line["outcome"], "submitted");
         assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
@@ -169,9 +173,19 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
         .filter(|line| line["route"] == "/api/meters/submit-reading")
         .collect();
     assert_eq!(submissions.len(), 3, "{submissions:#?}");
-    for line in &submissions {
+    for (line, reading) in submissions.iter().zip(&readings) {
         assert_eq!(line["status"], 200);
+        assert_eq!(line["span"]["reading_id"], reading.as_str(), "{line}");
+        let of_job = |line: &&&Value| line["reading_id"] == reading.as_str();
+        assert_eq!(ended.iter().filter(of_job).count(), 1, "{ended:#?}");
         assert!(line["duration_ms"].as_f64().is_some(), "{line}");
+    }
+    let bulk = lines
+        .iter()
+        .find(|line| line["route"] == "/api/meters/submit-readings")
+        .expect("the bulk has a line");
+    for (field, count) in [("accepted", 1), ("duplicates", 1), ("rejected", 1)] {
+        assert_eq!(bulk["span"][field], count, "{bulk}");
     }
     assert!(debug_lines(&server) > 0, "it looked closely");
 

@@ -55,6 +55,7 @@ mod run;
 mod runway;
 mod scrape;
 mod service_level;
+mod silent_sessions;
 mod support;
 mod sweep;
 mod traces;

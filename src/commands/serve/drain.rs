@@ -101,9 +101,11 @@ impl RunningService {
         }
     }
 
-    /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`. True when everything that was begun was finished.
+    /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`, and [`LAST_STEPS_TOGETHER`] after it when the database is
+    /// silent. True when everything that was begun was finished.
     pub async fn shutdown(self) -> bool {
         let started = Instant::now();
+        let end = started + self.limit + LAST_STEPS_TOGETHER;
         let limit = self.limit - (self.limit / 5).min(LAST_STEPS);
         tracing::info!("draining: no new requests and no new jobs");
         self.stops.work.cancel();
@@ -112,20 +114,21 @@ impl RunningService {
         let left = limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
         let work_ended = ended_within(left, &self.work).await;
         crate::failpoint!("drain.work_ended");
-        let jobs_handed_back = self.hand_back().await;
+        let jobs_handed_back = self.hand_back(last_step(end)).await;
         crate::failpoint!("drain.handed_back");
-        let transactions_left = self.transactions_left().await;
+        let transactions_left = self.transactions_left(last_step(end)).await;
         self.stops.last.cancel();
         self.keeper.close();
+        let step = last_step(end);
         let _ = tokio::join!(
-            ended_within(LAST_STEPS, &self.background),
-            ended_within(LAST_STEPS, &self.door),
+            ended_within(step, &self.background),
+            ended_within(step, &self.door),
         );
         if let Some(traces) = self.traces {
-            traces.end(TRACES_LIMIT).await;
+            traces.end(TRACES_LIMIT.min(last_step(end))).await;
         }
         // A connection that hangs must not hold up the end.
-        let _ = tokio::time::timeout(LAST_STEPS, self.pool.close()).await;
+        let _ = tokio::time::timeout(last_step(end), self.pool.close()).await;
         let complete = callers.connections_cut == 0 && jobs.ended && work_ended;
         tracing::info!(
             complete,
@@ -179,8 +182,8 @@ impl RunningService {
 
     /// Jobs that this process still held. `None`: the database did not answer, and other processes hand them back as soon as
     /// this one's lock is free.
-    async fn hand_back(&self) -> Option<u64> {
-        match tokio::time::timeout(LAST_STEPS, self.process.leave(&self.pool)).await {
+    async fn hand_back(&self, limit: Duration) -> Option<u64> {
+        match tokio::time::timeout(limit, self.process.leave(&self.pool)).await {
             Ok(Ok(jobs)) => Some(jobs),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "claimed jobs could not be handed back; other processes do it within seconds");
@@ -196,9 +199,9 @@ impl RunningService {
     }
 
     /// Sent or about to be, and not at their end: the Resolver of another process goes on with them, or of the next start.
-    async fn transactions_left(&self) -> Option<u64> {
+    async fn transactions_left(&self, limit: Duration) -> Option<u64> {
         let counted = ledger::count_open_transactions(&self.pool);
-        let counted = tokio::time::timeout(LAST_STEPS, counted).await;
+        let counted = tokio::time::timeout(limit, counted).await;
         counted.ok()?.ok()
     }
 }
@@ -212,8 +215,17 @@ struct JobsEnded {
 const LAST_STEPS: Duration = Duration::from_secs(5);
 /// A collector that hangs holds up the end no longer.
 const TRACES_LIMIT: Duration = Duration::from_secs(2);
+/// All steps behind the limit end so long after it, whatever is silent: orchestrators are told to kill 15 s after the limit,
+/// and a busy machine needs some of them.
+const LAST_STEPS_TOGETHER: Duration = Duration::from_secs(10);
 /// A step that finds the time used up is still given this, since most have nothing left to do.
 const LEAST_WAIT: Duration = Duration::from_millis(200);
+
+/// What a step of the last ones may take now.
+fn last_step(end: Instant) -> Duration {
+    let left = end.saturating_duration_since(Instant::now());
+    left.clamp(LEAST_WAIT, LAST_STEPS)
+}
 
 async fn ended_within(limit: Duration, tasks: &TaskTracker) -> bool {
     tasks.close();

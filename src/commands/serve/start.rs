@@ -53,7 +53,8 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         address: config.http.addr,
         source,
     })?;
-    let database = database::open(&config.database).await?;
+    let transaction_limit = config.tokenization.transaction_timeout;
+    let database = database::open(&config.database, transaction_limit).await?;
     let solana = solana::open(&config).await?;
     let pool = database.pool.clone();
     ledger::bind(
@@ -65,6 +66,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
             authority: solana.authority,
             decimals: config.tokenization.decimals,
         },
+        transaction_limit,
     )
     .await?;
 
@@ -94,7 +96,12 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         ),
     );
     hold_resolver(&config, &database, &chain, &background, &stops.last);
-    let watch = Watch::new(pool.clone(), chain.clone(), health.clone());
+    let watch = Watch::new(
+        pool.clone(),
+        chain.clone(),
+        health.clone(),
+        transaction_limit,
+    );
     // Before the first job: what the fee payer can spend is known then.
     watch.look().await;
     background.spawn(watch.run(stops.last.clone()));
@@ -103,6 +110,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     background.spawn(process.clone().keep(
         database.options.clone(),
         pool.clone(),
+        transaction_limit,
         stops.last.clone(),
     ));
     let ground = Ground {
@@ -285,6 +293,7 @@ impl Ground<'_> {
         let feed = feed::Hub::start(
             pool.clone(),
             self.wake.clone(),
+            config.tokenization.transaction_timeout,
             self.background,
             self.stops.last.clone(),
         )
@@ -340,6 +349,7 @@ impl Ground<'_> {
             minter: minter.clone(),
             circuit: self.chain.circuit.clone(),
             stop: self.stops.work.clone(),
+            transaction_limit: config.tokenization.transaction_timeout,
             job_limit: JOB_LIMIT,
             sweep_limit: SWEEP_LIMIT,
             sweep_batch_size: u32::from(config.tokenization.batch_size),
@@ -371,15 +381,16 @@ fn hold_sequencer(
 ) {
     let (pool, wake) = (database.pool.clone(), wake.clone());
     let retention = Retention::new(config.feed.retention);
+    let limit = config.tokenization.transaction_timeout;
     background.spawn(holder::hold(
         database.options.clone(),
         HolderLock::Sequencer,
         stop.clone(),
         move |held| {
             let numbering =
-                feed::sequencer::run(pool.clone(), wake.clone(), retention, held.clone());
+                feed::sequencer::run(pool.clone(), wake.clone(), retention, limit, held.clone());
             // Whoever numbers also drops what is too old.
-            let dropping = feed::retention::run(pool.clone(), retention, held);
+            let dropping = feed::retention::run(pool.clone(), retention, limit, held);
             async move {
                 tokio::join!(numbering, dropping);
             }
@@ -394,6 +405,7 @@ fn hold_resolver(
     background: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let limit = config.tokenization.transaction_timeout;
     let resolver = Arc::new(Resolver::new(
         database.pool.clone(),
         chain.endpoints.clone(),
@@ -401,6 +413,7 @@ fn hold_resolver(
         chain.accounts.authority,
         ResolverLimits {
             quarantine_after: config.ledger.quarantine_after,
+            transaction_limit: limit,
             schedule: RetrySchedule::new(config.tokenization.clone()),
         },
     ));
@@ -412,7 +425,7 @@ fn hold_resolver(
         move |held| {
             let resolver = Arc::clone(&resolver);
             // Whoever settles also speaks for the deployment.
-            let announcing = mint::announce(pool.clone(), circuit.clone(), held.clone());
+            let announcing = mint::announce(pool.clone(), circuit.clone(), limit, held.clone());
             async move {
                 tokio::join!(resolver.run(held), announcing);
             }

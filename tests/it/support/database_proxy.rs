@@ -1,5 +1,5 @@
-//! A proxy between service and Postgres that can take the answer to one COMMIT away, as a network does, and counts the
-//! statements that pass.
+//! A proxy between service and Postgres that can take the answer to one COMMIT or statement away, as a network does, and
+//! counts the statements that pass.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 /// What happens to a COMMIT. The client cannot tell these apart.
@@ -31,9 +32,19 @@ struct Plan {
     left: usize,
 }
 
+/// How many sessions fall silent at this statement, and how many did.
+struct Hush {
+    statement: &'static str,
+    left: usize,
+    done: usize,
+}
+
 struct Shared {
     plan: Mutex<Option<Plan>>,
     cuts: AtomicUsize,
+    hushes: Mutex<Vec<Hush>>,
+    /// Cancelled: no session hears anything any more.
+    silent: CancellationToken,
     /// How often each prepared statement was run.
     runs: Mutex<HashMap<String, usize>>,
 }
@@ -59,6 +70,8 @@ impl DatabaseProxy {
         let shared = Arc::new(Shared {
             plan: Mutex::new(None),
             cuts: AtomicUsize::new(0),
+            hushes: Mutex::default(),
+            silent: CancellationToken::new(),
             runs: Mutex::new(HashMap::new()),
         });
         let mut tasks = JoinSet::new();
@@ -79,6 +92,28 @@ impl DatabaseProxy {
         });
     }
 
+    /// The sessions of the next `times` runs of a statement with this text fall silent: it is done, but neither its answer nor
+    /// an end of the connection comes.
+    pub fn hush(&self, statement: &'static str, times: usize) {
+        self.shared.hushes().push(Hush {
+            statement,
+            left: times,
+            done: 0,
+        });
+    }
+
+    /// Sessions that fell silent at this statement.
+    pub fn hushed(&self, statement: &str) -> usize {
+        let hushes = self.shared.hushes();
+        let of_it = hushes.iter().filter(|hush| hush.statement == statement);
+        of_it.map(|hush| hush.done).sum()
+    }
+
+    /// All sessions fall silent, and so is every new one.
+    pub fn hush_all(&self) {
+        self.shared.silent.cancel();
+    }
+
     /// Runs so far of statements with this text.
     pub fn runs_of(&self, text: &str) -> usize {
         let runs = self.shared.runs();
@@ -97,6 +132,23 @@ impl DatabaseProxy {
 impl Shared {
     fn plan(&self) -> std::sync::MutexGuard<'_, Option<Plan>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hushes(&self) -> std::sync::MutexGuard<'_, Vec<Hush>> {
+        self.hushes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the session that runs this statement falls silent.
+    fn hushes_at(&self, statement: &str) -> bool {
+        let mut hushes = self.hushes();
+        let hush = hushes
+            .iter_mut()
+            .find(|hush| hush.left > 0 && statement.contains(hush.statement));
+        hush.is_some_and(|hush| {
+            hush.left -= 1;
+            hush.done += 1;
+            true
+        })
     }
 
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
@@ -140,13 +192,19 @@ async fn pass_on(client: TcpStream, target: &str, shared: &Shared) -> std::io::R
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
+    let hushed = shared.silent.child_token();
     let cut = {
-        let up = forward_until_cut(&mut from_client, &mut to_server, shared);
-        let down = tokio::io::copy(&mut from_server, &mut to_client);
+        let up = forward_until_cut(&mut from_client, &mut to_server, shared, &hushed);
+        let down = async {
+            let copied = tokio::io::copy(&mut from_server, &mut to_client);
+            if hushed.run_until_cancelled(copied).await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             biased;
             cut = up => cut?,
-            _ = down => return Ok(()),
+            () = down => return Ok(()),
         }
     };
     let (commit, cut) = cut;
@@ -170,6 +228,7 @@ async fn forward_until_cut(
     client: &mut OwnedReadHalf,
     server: &mut OwnedWriteHalf,
     shared: &Shared,
+    hushed: &CancellationToken,
 ) -> std::io::Result<(Vec<u8>, Cut)> {
     // The first message has no type.
     let startup = read_body(client, Vec::new()).await?;
@@ -192,6 +251,9 @@ async fn forward_until_cut(
                 if let Some(statement) = prepared.get(&name) {
                     *shared.runs().entry(statement.clone()).or_default() += 1;
                     ran.push(statement.clone());
+                    if shared.hushes_at(statement) {
+                        hushed.cancel();
+                    }
                 }
             }
             b'Q' => {

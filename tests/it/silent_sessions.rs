@@ -1,0 +1,165 @@
+//! A session of the database that falls silent, without an end that anybody could notice, stops no loop for longer than one
+//! transaction may take, and costs the pool no place.
+
+use std::time::{Duration, Instant};
+
+use crate::support::database_proxy::DatabaseProxy;
+use crate::support::events::{events_of, publish, until_numbered};
+use crate::support::{Grid, eventually};
+
+/// TOKENIZATION_TRANSACTION_TIMEOUT_SECS of these tests.
+const LIMIT_SECS: &str = "3";
+/// Two of these limits, the end of the silent session on the server, and what a busy machine adds.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
+
+/// The sequencer's lock on the head of the feed.
+const FENCE: &str = "UPDATE feed_head SET last_seq = last_seq";
+/// The Resolver's work list.
+const WORK_LIST: &str = "EXTRACT(EPOCH FROM now() - recorded_at)";
+/// The hub's pages of the log.
+const PAGE: &str = "FROM feed_head AS head";
+
+async fn grid() -> Grid {
+    Grid::without_service(&[
+        ("TOKENIZATION_TRANSACTION_TIMEOUT_SECS", LIMIT_SECS),
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "2"),
+    ])
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_numbered_again_when_the_sequencers_session_falls_silent() {
+    let grid = grid().await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let _server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
+    publish(&grid.pool, &events_of("anna", 1)).await;
+    until_numbered(&grid.pool, 1).await;
+
+    proxy.hush(FENCE, 1);
+    let silent_since = Instant::now();
+    publish(&grid.pool, &events_of("anna", 5)).await;
+    until_numbered(&grid.pool, 6).await;
+
+    assert_eq!(proxy.hushed(FENCE), 1);
+    assert!(
+        silent_since.elapsed() < GOES_ON_WITHIN,
+        "{:?}",
+        silent_since.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readings_are_finalized_when_the_resolvers_sessions_fall_silent() {
+    let grid = grid().await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
+    let meter = server.user("prosumer").meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+
+    // Those that settle, and those that look for proofs.
+    proxy.hush(WORK_LIST, 4);
+    let silent_since = Instant::now();
+    meter.report("1").await;
+    grid.until_count("finalized", 2).await;
+
+    assert!(proxy.hushed(WORK_LIST) > 0);
+    assert!(
+        silent_since.elapsed() < GOES_ON_WITHIN,
+        "{:?}",
+        silent_since.elapsed()
+    );
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_loop_asks_again_when_its_session_falls_silent() {
+    const ASKED: [&str; 9] = [
+        FENCE,
+        "SELECT EXISTS (SELECT 1 FROM outbox)",
+        PAGE,
+        WORK_LIST,
+        "WITH folded AS",
+        // What the fee payer has in flight.
+        "state <> 'confirmed' OR slot > $1",
+        // Jobs of workers and processes that are gone.
+        "id <> ALL($2)",
+        "SELECT number, worker_prefix",
+        // The tick of the sweep.
+        "run_at > now() - INTERVAL '5 minutes'",
+    ];
+    let grid = grid().await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let _server = grid
+        .spawn(&[
+            ("DATABASE_URL", &proxy.url),
+            ("DATABASE_MAX_CONNECTIONS", "30"),
+        ])
+        .await;
+    for statement in ASKED {
+        proxy.hush(statement, 1);
+    }
+    // For the sequencer, which else does not look.
+    publish(&grid.pool, &events_of("anna", 1)).await;
+    for statement in ASKED {
+        eventually(
+            &format!("a session falls silent: {statement}"),
+            async || (proxy.hushed(statement) == 1).then_some(()),
+        )
+        .await;
+        let runs = proxy.runs_of(statement);
+        eventually(&format!("it is asked again: {statement}"), async || {
+            (proxy.runs_of(statement) > runs).then_some(())
+        })
+        .await;
+    }
+    until_numbered(&grid.pool, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_fall_silent_one_after_the_other_do_not_use_up_the_pool() {
+    const CONNECTIONS: &str = "10";
+    const SILENT: usize = 12;
+    let grid = grid().await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let server = grid
+        .spawn(&[
+            ("DATABASE_URL", &proxy.url),
+            ("DATABASE_MAX_CONNECTIONS", CONNECTIONS),
+            ("TOKENIZATION_TRANSACTION_TIMEOUT_SECS", "1"),
+        ])
+        .await;
+    let meter = server.user("prosumer").meter().await;
+
+    proxy.hush(PAGE, SILENT);
+    eventually("more of them than the pool has", async || {
+        (proxy.hushed(PAGE) == SILENT).then_some(())
+    })
+    .await;
+
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_workers_that_wait_for_silent_sessions_are_started_anew() {
+    // What each of the three kinds of worker fetches its jobs with.
+    const FETCH: &str = "apalis.get_jobs";
+    const WORKERS: usize = 3;
+    let grid = grid().await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
+    let meter = server.user("prosumer").meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+
+    proxy.hush(FETCH, WORKERS);
+    eventually("all are stuck", async || {
+        (proxy.hushed(FETCH) == WORKERS).then_some(())
+    })
+    .await;
+    meter.report("1").await;
+    grid.until_count("finalized", 2).await;
+    grid.audit_holds().await;
+}
