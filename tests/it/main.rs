@@ -41,6 +41,7 @@ mod meters;
 mod panics;
 mod poison;
 mod priority_fees;
+mod pruning;
 mod queue;
 mod queue_console;
 mod readings;
