@@ -11,6 +11,7 @@ pub mod localnet;
 pub mod proxy;
 pub mod readings;
 pub mod schema;
+pub mod secrets;
 pub mod server;
 pub mod wait;
 pub mod wire;
