@@ -7,6 +7,7 @@ mod api;
 mod audit;
 mod audit_corruptions;
 mod auto_mint;
+mod backup;
 mod batches;
 mod canary;
 mod chain_faults;

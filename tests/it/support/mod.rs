@@ -1,6 +1,7 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
 pub mod backlog;
+pub mod backup;
 pub mod client;
 pub mod database_proxy;
 pub mod ears;
