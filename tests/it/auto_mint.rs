@@ -19,7 +19,8 @@ async fn toggle(admin: &Api, enabled: bool) -> Value {
     answer
 }
 
-async fn events(grid: &Grid, event_type: &str) -> Vec<Value> {
+/// Those of one type, in the order in which they were told.
+pub async fn events(grid: &Grid, event_type: &str) -> Vec<Value> {
     let bodies: Vec<String> = sqlx::query_scalar(
         "SELECT body
          FROM (SELECT event_id, body FROM outbox WHERE event_type = $1

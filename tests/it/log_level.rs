@@ -1,9 +1,15 @@
 //! An admin changes what all processes log, for a while.
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::admin_log::entries;
-use crate::support::{Grid, Server, eventually};
+use crate::support::secrets::assert_untold;
+use crate::support::world::world;
+use crate::support::{Grid, Proxy, Server, Verdict, eventually};
+
+const RESOLVER_FAILS: &str = "the Resolver cannot work; trying again each round";
+const RESOLVER_WORKS: &str = "the Resolver works again";
 
 const INFO: &[(&str, &str)] = &[("LOG_LEVEL", "info"), ("LOG_FORMAT", "json")];
 
@@ -22,6 +28,20 @@ fn changes(server: &Server) -> Vec<String> {
         .filter(|line| line["message"] == "the log level was changed")
         .map(|line| line["log_level"].as_str().unwrap().to_owned())
         .collect()
+}
+
+fn lines_where(server: &Server, member: &str, value: &str) -> Vec<Value> {
+    let mut lines = lines(server);
+    lines.retain(|line| line[member] == value);
+    lines
+}
+
+/// Waits until the message is logged once more than in so many lines.
+async fn until_logged_again(server: &Server, message: &str, before: usize) {
+    eventually(&format!("{message:?} is logged"), async || {
+        (lines_where(server, "message", message).len() > before).then_some(())
+    })
+    .await;
 }
 
 async fn until_changed(server: &Server, levels: &[&str]) {
@@ -127,7 +147,9 @@ async fn what_is_no_level_is_refused_and_users_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
-    let grid = Grid::without_service(&[]).await;
+    let api_key = Uuid::new_v4().simple().to_string();
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let grid = Grid::on_chain(&format!("{}/?api-key={api_key}", proxy.url), &[]).await;
     let server = grid.spawn(INFO).await;
     let admin = server.admin();
     admin
@@ -152,43 +174,75 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
         401
     );
     grid.until_count("finalized", 4).await;
-    let log = server.log();
-    let lines = lines(&server);
+    let submissions = lines_where(&server, "route", "/api/meters/submit-reading");
+    assert_eq!(submissions.len(), 3, "{submissions:#?}");
+    for (line, reading) in submissions.iter().zip(&readings) {
+        assert_eq!(line["status"], 200);
+        assert_eq!(line["span"]["reading_id"], reading.as_str(), "{line}");
+        assert!(line["duration_ms"].as_f64().is_some(), "{line}");
+    }
+    let bulk = &lines_where(&server, "route", "/api/meters/submit-readings")[0];
+    for (field, count) in [("accepted", 1), ("duplicates", 1), ("rejected", 1)] {
+        assert_eq!(bulk["span"][field], count, "{bulk}");
+    }
 
-    let ended: Vec<&Value> = lines
+    // The HTTP client puts the URL into its errors: no connection, an error status, an error of the node, no answer to read.
+    let faults = [
+        Verdict::Drop,
+        Verdict::Status(500),
+        Verdict::Error(-32000, "an error of the node"),
+        Verdict::Answer(Value::Null),
+    ];
+    for fault in faults {
+        let logged = |message| lines_where(&server, "message", message).len();
+        let (failed, worked) = (logged(RESOLVER_FAILS), logged(RESOLVER_WORKS));
+        proxy.obey(move |method, _| match method {
+            "getSignatureStatuses" => fault.clone(),
+            _ => Verdict::Forward,
+        });
+        meter.report("1").await;
+        until_logged_again(&server, RESOLVER_FAILS, failed).await;
+        proxy.forward_everything();
+        until_logged_again(&server, RESOLVER_WORKS, worked).await;
+    }
+    for line in lines_where(&server, "message", RESOLVER_FAILS) {
+        assert!(line["error"].as_str().unwrap().contains("rpc-1"), "{line}");
+    }
+    // And all calls at once, as admins are shown it.
+    proxy.obey(|_, _| Verdict::Drop);
+    let shown = eventually("the chain breaker is open", async || {
+        let status = admin.get("/api/admin/tokenization/status").await;
+        (status.body["chain"]["state"] == "open").then(|| status.body.to_string())
+    })
+    .await;
+    assert!(!shown.contains(&api_key), "{shown}");
+    let ready = admin.get("/health/ready").await.body.to_string();
+    assert!(!ready.contains(&api_key), "{ready}");
+    meter.report("1").await;
+    proxy.forward_everything();
+    grid.until_count("finalized", 9).await;
+
+    let jobs = lines_where(&server, "job", "MintReading");
+    let ended: Vec<&Value> = jobs
         .iter()
-        .filter(|line| line["message"] == "job ended" && line["job"] == "MintReading")
+        .filter(|line| line["message"] == "job ended" && line["outcome"] == "submitted")
         .collect();
-    assert_eq!(ended.len(), 4, "{ended:#?}");
+    assert_eq!(ended.len(), 9, "{jobs:#?}");
     for line in &ended {
-        assert_eq!(line["outcome"], "submitted");
         assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
         assert!(
             line["reading_id"].is_string() && line["job_id"].is_string(),
             "{line}"
         );
     }
-    let submissions: Vec<&Value> = lines
-        .iter()
-        .filter(|line| line["route"] == "/api/meters/submit-reading")
-        .collect();
-    assert_eq!(submissions.len(), 3, "{submissions:#?}");
-    for (line, reading) in submissions.iter().zip(&readings) {
-        assert_eq!(line["status"], 200);
-        assert_eq!(line["span"]["reading_id"], reading.as_str(), "{line}");
-        let of_job = |line: &&&Value| line["reading_id"] == reading.as_str();
-        assert_eq!(ended.iter().filter(of_job).count(), 1, "{ended:#?}");
-        assert!(line["duration_ms"].as_f64().is_some(), "{line}");
-    }
-    let bulk = lines
-        .iter()
-        .find(|line| line["route"] == "/api/meters/submit-readings")
-        .expect("the bulk has a line");
-    for (field, count) in [("accepted", 1), ("duplicates", 1), ("rejected", 1)] {
-        assert_eq!(bulk["span"][field], count, "{bulk}");
+    for reading in &readings {
+        let of_reading = |line: &&&Value| line["reading_id"] == reading.as_str();
+        assert_eq!(ended.iter().filter(of_reading).count(), 1, "{ended:#?}");
     }
     assert!(debug_lines(&server) > 0, "it looked closely");
 
-    grid.tells_no_secret(&log, &[&user, &admin, &stranger]);
+    let mut secrets = grid.secrets(&[&user, &admin, &stranger]);
+    secrets.push(api_key);
+    assert_untold(&server.log(), &secrets);
     grid.audit_holds().await;
 }

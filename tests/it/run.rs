@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::support::secrets::{assert_untold, key_forms, token_forms};
 use crate::support::server::blocking_program;
 
 /// A start makes a database cluster, on a machine that compiles meanwhile.
@@ -19,6 +20,8 @@ const PLAY_LIMIT: Duration = Duration::from_secs(180);
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// A real day of the data file, as one meter.
 const DAY: &str = "2011-12-24";
+/// Everything that a log may ever hold.
+const LOUD: [&str; 2] = ["--log-level", "trace"];
 
 /// A data directory and the addresses of the systems that are started on it.
 struct Place {
@@ -121,7 +124,25 @@ impl Place {
             .map(|(pid, _)| pid)
     }
 
-    /// What all started programs printed, for a failing test's message.
+    /// The secrets that the data directory keeps are in no log, and no token is.
+    fn assert_no_secret_is_told(&self) {
+        let data_dir = self.data_dir();
+        let kept = |file: &str| {
+            let text = fs::read_to_string(data_dir.join(file)).unwrap();
+            text.trim_end().to_owned()
+        };
+        let token = self.output(&["token", "--role", "admin"]).stdout;
+        let mut secrets = token_forms(String::from_utf8(token).unwrap().trim_end());
+        secrets.extend(key_forms(&data_dir.join("mint-authority.json")));
+        secrets.extend([kept("jwt-secret"), kept("postgres/password")]);
+        let logs = self.logs();
+        let of_children = ["postgres/postgres.log", "localnet.log"].map(kept);
+        for log in of_children.iter().chain([&logs]) {
+            assert_untold(log, &secrets);
+        }
+    }
+
+    /// What all started programs printed.
     fn logs(&self) -> String {
         let files = fs::read_dir(&self.folder).unwrap().filter_map(Result::ok);
         let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
@@ -207,7 +228,7 @@ fn a_play_is_finalized_and_audited_once_and_a_later_one_finds_it_done() {
     let place = Place::new();
     let play = ["--day", DAY, "--speed", "max", "--exit", "--report"];
 
-    let mut first = place.start(&[&play[..], &["first.json"]].concat());
+    let mut first = place.start(&[&play[..], &["first.json"], &LOUD].concat());
     let status = first.wait("the first play", START_LIMIT + PLAY_LIMIT);
     assert!(status.success(), "{status}: {}", place.logs());
     let report = place.report("first.json");
@@ -234,6 +255,9 @@ fn a_play_is_finalized_and_audited_once_and_a_later_one_finds_it_done() {
         place.processes()
     );
     assert!(place.running().is_none());
+
+    assert!(place.logs().contains("DEBUG"), "it looked closely");
+    place.assert_no_secret_is_told();
 
     let mut second = place.start(&[&play[..], &["second.json"]].concat());
     let status = second.wait("the second play", START_LIMIT + PLAY_LIMIT);
@@ -272,7 +296,8 @@ fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_o
         "the chain survives"
     );
 
-    let mut second = place.start(&["--no-play"]);
+    // The chain ends while it runs: what it says of that holds no secret either.
+    let mut second = place.start(&[&["--no-play"][..], &LOUD].concat());
     let after = place.wait_until_running(&mut second);
     assert_eq!(after["mint_address"], before["mint_address"]);
     assert_eq!(after["rpc_url"], before["rpc_url"]);
@@ -295,6 +320,7 @@ fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_o
         place.processes()
     );
     assert!(place.running().is_none());
+    place.assert_no_secret_is_told();
 }
 
 #[test]

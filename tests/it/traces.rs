@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::support::readings::count;
+use crate::support::secrets::assert_untold;
 use crate::support::world::world;
 use crate::support::{Api, Collector, Exported, Grid, Meter, eventually};
 
@@ -220,7 +221,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     }
     assert!(!told.contains("/v1/traces"), "the export is no span itself");
     assert!(!collector.authorizations().is_empty());
-    grid.tells_no_secret(&told, &[&user]);
+    assert_untold(&told, &grid.secrets(&[&user]));
     for secret in [
         "of-the-collector",
         "a-secret-of-a-client",

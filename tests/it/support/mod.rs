@@ -1,6 +1,7 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
 pub mod backlog;
+pub mod backup;
 pub mod client;
 pub mod collector;
 pub mod database_proxy;
@@ -12,6 +13,7 @@ pub mod localnet;
 pub mod proxy;
 pub mod readings;
 pub mod schema;
+pub mod secrets;
 pub mod server;
 pub mod wait;
 pub mod wire;

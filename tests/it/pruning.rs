@@ -1,0 +1,166 @@
+//! Each sweep drops the jobs that ended long enough ago, however many, and nothing else.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::support::{Grid, eventually};
+
+const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
+/// No sweep but the one that is asked for comes within a test.
+const NO_TICKS: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "86400");
+const ATTEMPTS_MAX: i32 = 25;
+
+/// Jobs of one kind.
+struct Jobs {
+    name: &'static str,
+    count: i32,
+    status: &'static str,
+    attempts: i32,
+    /// Since they ended.
+    ago: &'static str,
+    stay: bool,
+}
+
+impl Jobs {
+    /// Due in an hour, so that none is run.
+    async fn insert(&self, pool: &PgPool) {
+        sqlx::query(
+            "INSERT INTO apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, done_at, idempotency_key)
+             SELECT upper(left(md5($1 || number), 26)), 'MintReading',
+                    convert_to('{\"reading_id\":\"' || gen_random_uuid() || '\"}', 'UTF8'),
+                    $2, $3, $4, now() + INTERVAL '1 hour', now() - $5::INTERVAL, $1 || '/' || number
+             FROM generate_series(1, $6) AS number",
+        )
+        .bind(self.name)
+        .bind(self.status)
+        .bind(self.attempts)
+        .bind(ATTEMPTS_MAX)
+        .bind(self.ago)
+        .bind(self.count)
+        .execute(pool)
+        .await
+        .unwrap();
+    }
+}
+
+/// By name.
+async fn jobs(pool: &PgPool) -> BTreeMap<String, i64> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT split_part(idempotency_key, '/', 1) AS name, count(*)
+         FROM apalis.jobs
+         WHERE job_type = 'MintReading'
+         GROUP BY name",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    rows.into_iter().collect()
+}
+
+/// The whole of these tables.
+async fn books(pool: &PgPool) -> Vec<String> {
+    let mut books = Vec::new();
+    for table in ["readings", "mint_transactions", "mint_transaction_readings"] {
+        let rows = format!("SELECT row::TEXT FROM {table} AS row ORDER BY row::TEXT");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows))
+            .fetch_all(pool)
+            .await
+            .unwrap();
+        assert!(!rows.is_empty(), "{table}");
+        books.extend(rows);
+    }
+    books
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_prunes_finished_jobs_and_leaves_the_books_alone() {
+    let grid = Grid::start_with(&[NO_TICKS]).await;
+    let meter = grid.meter().await;
+    for _ in 0..3 {
+        meter.report("1").await;
+    }
+    grid.until_count("finalized", 3).await;
+    eventually("their jobs are done", async || {
+        let done = "UPDATE apalis.jobs
+                    SET done_at = now() - INTERVAL '11 minutes'
+                    WHERE job_type = 'MintReading'
+                      AND status = 'Done'";
+        let aged = sqlx::query(done).execute(&grid.pool).await.unwrap();
+        (aged.rows_affected() == 3).then_some(())
+    })
+    .await;
+
+    let (done, failed, killed) = ("Done", "Failed", "Killed");
+    let kinds = [
+        // More than one statement drops.
+        ("done long ago", 2_500, done, 1, "11 minutes", false),
+        ("done", 3, done, 1, "9 minutes", true),
+        // Tried again, however old.
+        ("backing off", 4, failed, ATTEMPTS_MAX - 1, "8 days", true),
+        (
+            "used up long ago",
+            5,
+            failed,
+            ATTEMPTS_MAX,
+            "11 minutes",
+            false,
+        ),
+        ("used up", 6, failed, ATTEMPTS_MAX, "9 minutes", true),
+        ("dead for a week", 7, killed, 1, "8 days", false),
+        ("dead", 8, killed, 1, "6 days", true),
+    ]
+    .map(|(name, count, status, attempts, ago, stay)| Jobs {
+        name,
+        count,
+        status,
+        attempts,
+        ago,
+        stay,
+    });
+    for kind in &kinds {
+        kind.insert(&grid.pool).await;
+    }
+    sqlx::query(
+        "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen)
+         SELECT id, 'MintReading', 'test', now() - INTERVAL '2 hours'
+         FROM UNNEST(ARRAY['forgotten', 'remembered']) AS id",
+    )
+    .execute(&grid.pool)
+    .await
+    .unwrap();
+    sqlx::query("UPDATE apalis.jobs SET lock_by = 'remembered' WHERE idempotency_key = 'done/1'")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    let books_before = books(&grid.pool).await;
+
+    for enabled in [false, true] {
+        let toggled = json!({ "enabled": enabled });
+        grid.admin().post(TOGGLE, &toggled).await.ok();
+    }
+    eventually("the one sweep is over", async || {
+        let sweeps: Vec<String> =
+            sqlx::query_scalar("SELECT status FROM apalis.jobs WHERE job_type = 'SweepUnminted'")
+                .fetch_all(&grid.pool)
+                .await
+                .unwrap();
+        (sweeps == ["Done"]).then_some(())
+    })
+    .await;
+
+    let left = kinds.iter().filter(|kind| kind.stay);
+    let left: BTreeMap<String, i64> = left
+        .map(|kind| (kind.name.to_owned(), i64::from(kind.count)))
+        .collect();
+    assert_eq!(jobs(&grid.pool).await, left);
+    let workers: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM apalis.workers WHERE storage_name = 'test'")
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+    assert_eq!(workers, ["remembered"]);
+    assert_eq!(books(&grid.pool).await, books_before);
+    grid.audit_holds().await;
+}
