@@ -1,6 +1,6 @@
 """Minting and the chain: refusals, transactions, endpoints, fee payer, ledger."""
 
-from .panels import GREEN, INSTANCE, JOB, RED, YELLOW, board, each, graph, in_range, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
+from .panels import GREEN, INSTANCE, JOB, RED, YELLOW, board, each, graph, in_range, mean, not_known, per_second, quantile, row, runbook, shared, stat, steps, to, words
 
 STAGE = "gridtokenx_reading_stage_duration_seconds"
 
@@ -50,11 +50,11 @@ SYMPTOM = row(
     )),
     (4, stat(
         "Fee payer lasts",
-        "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known.",
-        f"min (gridtokenx_fee_payer_runway_seconds{{{JOB}}} > 0) or max (gridtokenx_fee_payer_runway_seconds{{{JOB}}})",
+        "How long the fee payer's balance lasts at the present rate of spending; 0 when it cannot pay another fee.",
+        f"min (gridtokenx_fee_payer_runway_seconds{{{JOB}}})",
         unit="s",
         thresholds=steps(RED, (14400, YELLOW), (172800, GREEN)),
-        mappings=words(_0="not known"),
+        mappings=not_known(),
         links=[runbook("FeePayerRunwayLow")],
     )),
 )
@@ -169,7 +169,7 @@ CHAIN = row(
     )),
     (12, graph(
         "Fee payer's balance",
-        "As each process saw it last; 0 before the first look. A transaction costs 5,000 lamports for each signature, a new token account 2,039,280.",
+        "As each process saw it last; nothing before the first look. A transaction costs 5,000 lamports for each signature, a new token account 2,039,280.",
         [(each("gridtokenx_fee_payer_balance_lamports"), "{{instance}}")],
         unit="suffix: lamports",
         thresholds=steps("transparent", (5000000, RED)),
@@ -177,7 +177,7 @@ CHAIN = row(
     )),
     (12, graph(
         "Fee payer lasts",
-        "The balance divided by the present rate of spending; 0 before it is known.",
+        "The balance divided by the present rate of spending, a year at most; 0 when it cannot pay another fee, nothing before the first look.",
         [(each("gridtokenx_fee_payer_runway_seconds"), "{{instance}}")],
         unit="s",
         links=[runbook("FeePayerRunwayLow")],

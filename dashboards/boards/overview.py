@@ -1,6 +1,6 @@
 """Is it healthy, is money flowing, how old is the oldest unminted reading, does the audit hold."""
 
-from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, in_range, per_second, quantile, row, runbook, shared, stat, steps, table, to, words
+from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, in_range, not_known, per_second, quantile, row, runbook, shared, stat, steps, table, to, words
 
 HEALTH = row(
     "Is it healthy?",
@@ -120,11 +120,11 @@ MONEY = row(
     )),
     (6, stat(
         "Fee payer lasts",
-        "How long the fee payer's balance lasts at the present rate of spending; 0 before it is known.",
-        f"min (gridtokenx_fee_payer_runway_seconds{{{JOB}}} > 0) or max (gridtokenx_fee_payer_runway_seconds{{{JOB}}})",
+        "How long the fee payer's balance lasts at the present rate of spending; 0 when it cannot pay another fee.",
+        f"min (gridtokenx_fee_payer_runway_seconds{{{JOB}}})",
         unit="s",
         thresholds=steps(RED, (14400, YELLOW), (172800, GREEN)),
-        mappings=words(_0="not known"),
+        mappings=not_known(),
         links=[to("mint", "Mint & chain"), runbook("FeePayerRunwayLow")],
     )),
     (6, stat(

@@ -11,7 +11,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 JOB = 'job="$job"'
 INSTANCE = 'job="$job", instance=~"$instance"'
 
-GREEN, YELLOW, RED = "green", "yellow", "red"
+GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "#808080"
 
 
 # --- Queries ---------------------------------------------------------------------------------------------------------
@@ -110,6 +110,11 @@ def words(**texts):
     """Value mappings: `_0="closed"` shows the word for the value."""
     options = {value.lstrip("_"): {"text": text, "index": index} for index, (value, text) in enumerate(texts.items())}
     return [{"type": "value", "options": options}]
+
+
+def not_known():
+    """A word for a figure that no process has seen yet: NaN, and nothing to be alarmed by."""
+    return [{"type": "special", "options": {"match": "null+nan", "result": {"text": "not known", "color": GREY, "index": 0}}}]
 
 
 def stat(title, description, query, unit="none", thresholds=None, mappings=None, links=None, decimals=None, height=4):

@@ -97,7 +97,7 @@ def empty_fee_payer(system, watch, load):
     """an empty fee payer raises FeePayerRunwayLow alone"""
     load.pause()
     until_minted(system)
-    payer = system.sql("SELECT authority FROM ledger")[0][0]
+    payer = system.sql("SELECT fee_payer FROM ledger")[0][0]
     before = system.ask_chain("getBalance", payer)["value"]
     system.ask_chain("surfnet_setAccount", payer, {"lamports": 900_000})
     watch.expect("an empty fee payer", ["FeePayerRunwayLow"])

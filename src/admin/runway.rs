@@ -24,7 +24,7 @@ pub struct Runway {
     pub lamports_per_reading: u64,
     /// Minted in the last six hours.
     pub readings_per_hour: f64,
-    /// At this price and rate; `None` while nothing is spent.
+    /// At this price and rate: zero when not one more fee can be paid, `None` while there is money and nothing is spent.
     pub hours: Option<f64>,
     /// Readings for new wallets wait, because the rent of their token accounts cannot be paid.
     pub new_wallets_wait: bool,
@@ -58,7 +58,12 @@ impl Runway {
             .max(at_least);
         let per_hour = |count: u64| count as f64 * 3_600.0 / over.as_seconds_f64();
         let lamports_per_hour = per_hour(lamports);
-        let hours = (lamports_per_hour > 0.0).then(|| purse.spendable as f64 / lamports_per_hour);
+        let hours = if purse.is_empty() {
+            // Also when nothing was spent for hours: nothing could be.
+            Some(0.0)
+        } else {
+            (lamports_per_hour > 0.0).then(|| purse.spendable as f64 / lamports_per_hour)
+        };
         Runway {
             balance_lamports: purse.funds.balance,
             reserved_lamports: purse.reserved,
@@ -82,6 +87,7 @@ mod tests {
                 balance: spendable + 890_880 + 7,
                 minimum: 890_880,
                 in_flight: 7,
+                least_fee: 5_000,
             },
             reserved: 7,
             spendable,
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn a_new_deployment_has_a_price_and_no_end() {
         let now = Utc::now();
-        let runway = Runway::of(purse(1), Spending::default(), now);
+        let runway = Runway::of(purse(5_000), Spending::default(), now);
         assert_eq!(runway.lamports_per_reading, LAMPORTS_PER_READING_FALLBACK);
         assert_eq!((runway.readings_per_hour, runway.hours), (0.0, None));
         // Ten readings in the first second are not 36,000 an hour.
@@ -117,12 +123,29 @@ mod tests {
             since: Some(now - TimeDelta::seconds(1)),
             only_the_newest: false,
         };
-        assert!((Runway::of(purse(1), first, now).readings_per_hour - 60.0).abs() < 0.1);
+        assert!((Runway::of(purse(5_000), first, now).readings_per_hour - 60.0).abs() < 0.1);
         // Unless they are but the newest of a heavy load.
         let load = Spending {
             only_the_newest: true,
             ..first
         };
-        assert!((Runway::of(purse(1), load, now).readings_per_hour - 36_000.0).abs() < 0.1);
+        assert!((Runway::of(purse(5_000), load, now).readings_per_hour - 36_000.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn an_empty_fee_payer_lasts_no_longer_however_long_nothing_was_spent() {
+        let now = Utc::now();
+        for lamports in [0, 5_000] {
+            let spending = Spending {
+                readings: lamports / 5_000,
+                lamports,
+                since: (lamports > 0).then_some(now - TimeDelta::hours(5)),
+                only_the_newest: false,
+            };
+            for spendable in [0, 4_999] {
+                let hours = Runway::of(purse(spendable), spending, now).hours;
+                assert_eq!(hours, Some(0.0), "{spendable} left, {lamports} spent");
+            }
+        }
     }
 }

@@ -104,16 +104,19 @@ impl Figures {
     }
 }
 
-/// What lasts longer is shown as this: nothing is spent, or next to nothing.
+/// What lasts longer is shown as this: there is money and nothing is spent, or next to nothing.
 const RUNWAY_SECONDS_MAX: f64 = 365.0 * 86_400.0;
 
 fn show_runway(runway: Option<&Runway>) {
-    if let Some(runway) = runway {
-        let seconds = runway
+    let seconds = match runway {
+        // Zero would say that it is empty.
+        None => f64::NAN,
+        Some(runway) => runway
             .hours
-            .map_or(RUNWAY_SECONDS_MAX, |hours| hours * 3_600.0);
-        gauge!(names::FEE_PAYER_RUNWAY_SECONDS).set(seconds.min(RUNWAY_SECONDS_MAX));
-    }
+            .map_or(RUNWAY_SECONDS_MAX, |hours| hours * 3_600.0)
+            .min(RUNWAY_SECONDS_MAX),
+    };
+    gauge!(names::FEE_PAYER_RUNWAY_SECONDS).set(seconds);
 }
 
 /// Counts are far below 2^53, so they are exact as floats; amounts of money are never shown here.

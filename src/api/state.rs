@@ -99,6 +99,8 @@ impl Deref for AppState {
 #[cfg(test)]
 pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
     use super::authenticator::TokenKeys;
+    use crate::chain::{MintAccounts, PriorityFees};
+    use crate::mint::{ChainSide, Payer};
 
     let config = crate::config::Config::defaults();
     let pool = sqlx::postgres::PgPoolOptions::new()
@@ -126,15 +128,21 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         pool,
         intake,
         estimator: Estimator::new(
-            endpoints.clone(),
-            Pubkey::default(),
+            ChainSide::new(
+                endpoints.clone(),
+                MintAccounts {
+                    mint: Pubkey::default(),
+                    authority: Pubkey::default(),
+                    decimals: config.tokenization.decimals,
+                },
+                Payer::Theirs(None),
+                PriorityFees::new(
+                    config.blockchain.priority_fee,
+                    config.blockchain.priority_fee_max,
+                ),
+            ),
             50,
             crate::domain::BaseUnits::new(1),
-            false,
-            crate::chain::PriorityFees::new(
-                config.blockchain.priority_fee,
-                config.blockchain.priority_fee_max,
-            ),
         ),
         circuit: Circuit::default(),
         purse: Purse::default(),

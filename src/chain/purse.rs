@@ -7,6 +7,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use solana_sdk::pubkey::Pubkey;
+
 /// Rent of a token account, lamports: paid once per wallet, by whoever creates it.
 pub const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
 
@@ -19,6 +21,8 @@ pub struct Funds {
     pub minimum: u64,
     /// Fees and rent of recorded transactions that the balance does not show yet, of all processes.
     pub in_flight: u64,
+    /// What the cheapest transaction costs at most.
+    pub least_fee: u64,
 }
 
 impl Funds {
@@ -28,11 +32,18 @@ impl Funds {
             .saturating_sub(self.minimum)
             .saturating_sub(self.in_flight)
     }
+
+    /// Nothing can be minted: not one more fee can be paid beside what is in flight.
+    pub fn is_empty(self) -> bool {
+        self.available() < self.least_fee
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` before the first look.
+    /// Whose it is, if this process knows.
+    fee_payer: Option<Pubkey>,
+    /// `None` before the first look at this fee payer.
     funds: Option<Funds>,
     /// Reserved for transactions that are not recorded yet.
     held: u64,
@@ -69,7 +80,37 @@ pub struct PurseView {
     pub wanted: Option<u64>,
 }
 
+impl PurseView {
+    /// Not one more fee can be promised.
+    pub fn is_empty(&self) -> bool {
+        self.spendable < self.funds.least_fee
+    }
+}
+
 impl Purse {
+    /// Of this fee payer; nothing can be spent of it until it was looked at.
+    pub fn of(fee_payer: Option<Pubkey>) -> Purse {
+        let purse = Purse::default();
+        purse.state().fee_payer = fee_payer;
+        purse
+    }
+
+    /// Whose it is; `None` while this process does not know who pays.
+    pub fn fee_payer(&self) -> Option<Pubkey> {
+        self.state().fee_payer
+    }
+
+    /// Somebody else pays from now on, and what that one has is not known yet. True when it is somebody else.
+    pub fn hand_over(&self, fee_payer: Pubkey) -> bool {
+        let mut state = self.state();
+        if state.fee_payer == Some(fee_payer) {
+            return false;
+        }
+        state.fee_payer = Some(fee_payer);
+        state.funds = None;
+        true
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is a single assignment or addition: a panic leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,7 +136,7 @@ impl Purse {
         relieved
     }
 
-    /// `None` before the first look.
+    /// `None` before the first look at this fee payer.
     pub fn view(&self) -> Option<PurseView> {
         let state = self.state();
         let funds = state.funds?;
@@ -177,6 +218,7 @@ mod tests {
             balance,
             minimum: 10,
             in_flight: 0,
+            least_fee: 5,
         });
         purse
     }
@@ -203,6 +245,7 @@ mod tests {
             balance: 100,
             minimum: 10,
             in_flight: 30,
+            least_fee: 5,
         });
         assert_eq!(purse.spendable(), 40);
         purse.begin_reading();
@@ -210,6 +253,7 @@ mod tests {
             balance: 70,
             minimum: 10,
             in_flight: 20,
+            least_fee: 5,
         });
         assert_eq!(purse.spendable(), 40);
         assert_eq!(purse.view().unwrap().reserved, 20);
@@ -246,6 +290,7 @@ mod tests {
             balance: 59,
             minimum: 10,
             in_flight: 0,
+            least_fee: 5,
         };
         assert!(!purse.take_in(poor));
         let rich = Funds {
@@ -254,6 +299,38 @@ mod tests {
         };
         assert!(purse.take_in(rich));
         assert!(!purse.take_in(rich), "told once");
+    }
+
+    #[test]
+    fn it_is_empty_when_not_one_more_fee_can_be_promised() {
+        let purse = purse(30);
+        let is_empty = || purse.view().unwrap().is_empty();
+        assert!(!is_empty());
+        let promised = purse.reserve(16).unwrap();
+        assert!(is_empty());
+        assert!(
+            !purse.view().unwrap().funds.is_empty(),
+            "promised is not spent"
+        );
+        drop(promised);
+        assert!(!is_empty());
+    }
+
+    #[test]
+    fn what_another_fee_payer_has_is_not_known_before_it_was_looked_at() {
+        let (first, second) = (Pubkey::new_unique(), Pubkey::new_unique());
+        let purse = purse(100);
+        assert_eq!(purse.fee_payer(), None);
+        assert!(purse.hand_over(first));
+        assert_eq!((purse.view(), purse.spendable()), (None, 0));
+        purse.take_in(Funds {
+            balance: 100,
+            ..Funds::default()
+        });
+        assert!(!purse.hand_over(first));
+        assert_eq!(purse.spendable(), 100);
+        assert!(purse.hand_over(second));
+        assert_eq!((purse.view(), purse.fee_payer()), (None, Some(second)));
     }
 
     proptest! {
@@ -290,7 +367,7 @@ mod tests {
                             seen = Some((balance, recorded.iter().sum()));
                         }
                         Some((balance, in_flight)) => {
-                            purse.take_in(Funds { balance, minimum: 10, in_flight });
+                            purse.take_in(Funds { balance, minimum: 10, in_flight, least_fee: 5 });
                         }
                     },
                 }

@@ -58,11 +58,6 @@ impl MintSigner {
         self.authority() != self.fee_payer()
     }
 
-    /// Signatures on each mint transaction, for its fee.
-    pub fn signatures_per_transaction(&self) -> u64 {
-        if self.has_separate_fee_payer() { 2 } else { 1 }
-    }
-
     /// The keys that must sign, fee payer first.
     pub fn keypairs(&self) -> Vec<&Keypair> {
         if self.has_separate_fee_payer() {

@@ -19,24 +19,29 @@ use crate::telemetry::names;
 /// An endpoint that has not answered by then counts as away: others are waited for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// What minting stands on: the fee payer and the mint.
+/// What minting stands on, beside a fee payer.
 #[derive(Clone, Copy, Debug)]
 pub struct MintAccounts {
-    pub fee_payer: Pubkey,
     pub mint: Pubkey,
     pub authority: Pubkey,
     pub decimals: u8,
 }
 
-/// The fee payer, as one endpoint shows it.
+/// The accounts, as one endpoint shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// They hold all that landed up to this slot, at `confirmed`.
+    pub slot: u64,
+    /// The fee payer that was asked for.
+    pub fee_payer: Option<FeePayer>,
+}
+
+/// What a fee payer has, lamports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeePayer {
-    /// Lamports.
     pub balance: u64,
-    /// What must stay of it: rent of an account without data, lamports.
+    /// What must stay of it: rent of an account without data.
     pub minimum: u64,
-    /// The balance holds all that landed up to this slot, at `confirmed`.
-    pub slot: u64,
 }
 
 /// Looks, and remembers what does not change.
@@ -56,8 +61,9 @@ impl Survey {
         }
     }
 
-    /// Asks all endpoints for their heights, chooses the one that is asked first from now on, and reads the accounts there.
-    pub async fn look(&self) -> Result<FeePayer, Opening> {
+    /// Asks all endpoints for their heights, chooses the one that is asked first from now on, and reads the accounts there:
+    /// the mint, and the fee payer if it is known.
+    pub async fn look(&self, fee_payer: Option<Pubkey>) -> Result<Sight, Opening> {
         self.look_at_endpoints().await;
         if !self.endpoints.configured().iter().any(Endpoint::is_usable) {
             return Err(self.nobody());
@@ -68,8 +74,8 @@ impl Survey {
             .iter()
             .filter(|endpoint| endpoint.is_usable())
         {
-            match self.read_accounts(endpoint).await {
-                Ok(fee_payer) => return Ok(fee_payer),
+            match self.read_accounts(endpoint, fee_payer).await {
+                Ok(sight) => return Ok(sight),
                 Err(error @ ChainError::MintUnknown { .. }) => {
                     return Err(Opening {
                         trouble: Trouble::MintUnknown,
@@ -146,9 +152,13 @@ impl Survey {
         }
     }
 
-    async fn read_accounts(&self, endpoint: &Endpoint) -> Result<FeePayer, ChainError> {
+    async fn read_accounts(
+        &self,
+        endpoint: &Endpoint,
+        fee_payer: Option<Pubkey>,
+    ) -> Result<Sight, ChainError> {
         let minimum = self.minimum(endpoint).await?;
-        let addresses = [self.accounts.fee_payer, self.accounts.mint];
+        let addresses: Vec<Pubkey> = fee_payer.into_iter().chain([self.accounts.mint]).collect();
         let answer = within(
             endpoint,
             endpoint
@@ -156,17 +166,27 @@ impl Survey {
                 .get_multiple_accounts_with_commitment(&addresses, CommitmentConfig::confirmed()),
         )
         .await?;
-        let [fee_payer, mint] = answer.value.as_slice() else {
-            return Err(ChainError::Unusable {
-                endpoint: endpoint.name().to_owned(),
-                reason: format!("2 accounts asked, {} answered", answer.value.len()),
-            });
+        let (payers, mint) = match answer.value.as_slice() {
+            [payers @ .., mint] if answer.value.len() == addresses.len() => (payers, mint),
+            answered => {
+                return Err(ChainError::Unusable {
+                    endpoint: endpoint.name().to_owned(),
+                    reason: format!(
+                        "{} accounts asked, {} answered",
+                        addresses.len(),
+                        answered.len()
+                    ),
+                });
+            }
         };
         self.accounts.check_mint(mint.as_ref())?;
-        Ok(FeePayer {
-            balance: fee_payer.as_ref().map_or(0, |account| account.lamports),
-            minimum,
+        Ok(Sight {
             slot: answer.context.slot,
+            fee_payer: payers.first().map(|account| FeePayer {
+                // An account without lamports does not exist.
+                balance: account.as_ref().map_or(0, |account| account.lamports),
+                minimum,
+            }),
         })
     }
 
@@ -277,7 +297,6 @@ mod tests {
     fn only_a_mint_of_ours_will_do() {
         let authority = Pubkey::new_unique();
         let accounts = MintAccounts {
-            fee_payer: authority,
             mint: Pubkey::new_unique(),
             authority,
             decimals: 9,

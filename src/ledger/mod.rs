@@ -20,6 +20,7 @@
 //! | `breaker`, `walk`, `foreign`, `adopt`, `identity` | rule 7: a ledger that went backwards |
 //! | `chain_binding` | rule 8: the right chain |
 //! | `costs`, `spending` | what was paid, and what is about to be |
+//! | `fee_payer` | whom processes without keys watch |
 //! | `counts` | readings by state, exact at every moment |
 
 mod adopt;
@@ -29,6 +30,7 @@ mod chain_binding;
 mod costs;
 mod counts;
 mod error;
+mod fee_payer;
 mod foreign;
 mod guard;
 mod identity;
@@ -56,6 +58,7 @@ pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
 pub use counts::ReadingCounts;
 pub use error::LedgerError;
+pub use fee_payer::{fee_payer, tell_fee_payer};
 pub use foreign::{ForeignError, LandedMint, book_without_reading, landed_mint};
 pub use open::count_open_transactions;
 pub use record::{

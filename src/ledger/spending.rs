@@ -1,11 +1,12 @@
 //! What mint transactions cost: those under way, and those of the last hours.
 
 use chrono::{DateTime, Utc};
+use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
-use super::LedgerError;
 use super::breaker::Breaker;
+use super::{LedgerError, fee_payer};
 use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 
 /// What the ledger says to somebody who is about to mint.
@@ -16,11 +17,14 @@ pub struct Outlook {
     pub in_flight_lamports: u64,
     /// The ledger breaker is open, for this reason.
     pub refuses_to_sign: Option<String>,
+    /// Who pays, if a process that mints has told it.
+    pub fee_payer: Option<Pubkey>,
 }
 
 /// Transactions that a balance read at `slot` does not show yet: those that have not landed, or landed later.
 pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
-    let (in_flight, breaker, reason): (i64, String, Option<String>) = sqlx::query_as(
+    type Row = (i64, String, Option<String>, Option<String>);
+    let (in_flight, breaker, reason, payer): Row = sqlx::query_as(
         "SELECT (
                     SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
                     FROM mint_transactions
@@ -28,7 +32,7 @@ pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
                     WHERE state IN ('recorded', 'confirmed', 'quarantined')
                       AND (state <> 'confirmed' OR slot > $1)
                 ),
-                breaker, breaker_reason
+                breaker, breaker_reason, fee_payer
          FROM ledger",
     )
     .bind(slot as i64)
@@ -40,6 +44,7 @@ pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
     Ok(Outlook {
         in_flight_lamports: in_flight.max(0) as u64,
         refuses_to_sign,
+        fee_payer: payer.and_then(fee_payer::known),
     })
 }
 

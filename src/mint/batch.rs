@@ -259,7 +259,7 @@ impl Batch<'_> {
         drafts: Vec<Draft>,
     ) -> Result<Vec<Draft>, ChainError> {
         let results = try_join_all(drafts.iter().map(|draft| draft.simulate(endpoint))).await?;
-        let base_fee_lamports = self.workshop.tools.chain.base_fee_lamports;
+        let base_fee_lamports = self.workshop.tools.chain.base_fee_lamports();
         let mut passed = Vec::with_capacity(drafts.len());
         for (mut draft, simulation) in drafts.into_iter().zip(results) {
             match simulation.error {

@@ -3,8 +3,17 @@
 use solana_sdk::pubkey::Pubkey;
 
 use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{Circuit, Endpoints, MintAccounts, MintSigner, PriorityFees, Purse};
+use crate::chain::{Circuit, Endpoints, MintAccounts, PriorityFees, Purse};
 use crate::domain::PAYMENT_COMPUTE_UNITS_MAX;
+
+/// Who pays for what is minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payer {
+    /// This process, which mints, with this key.
+    Ours(Pubkey),
+    /// Others: the one whom the ledger names, now and later. `None` until it names one.
+    Theirs(Option<Pubkey>),
+}
 
 /// Shared by everything in a process that asks the chain; a clone is the same circuit and the same purse.
 #[derive(Clone)]
@@ -13,40 +22,55 @@ pub struct ChainSide {
     pub accounts: MintAccounts,
     /// Asked before each batch.
     pub circuit: Circuit,
-    /// What the fee payer can still spend.
+    /// Whose money is spent, and what can still be spent of it.
     pub purse: Purse,
-    /// For the signatures of one mint transaction, lamports; the priority fee comes on top.
-    pub base_fee_lamports: u64,
     pub priority_fees: PriorityFees,
+    /// The purse belongs to whom the ledger names.
+    pub(super) follows_ledger: bool,
 }
 
 impl ChainSide {
-    /// A process without a signer counts with one signature, as when the authority pays its own fees.
     pub fn new(
         endpoints: Endpoints,
         accounts: MintAccounts,
-        signer: Option<&MintSigner>,
+        payer: Payer,
         priority_fees: PriorityFees,
     ) -> ChainSide {
-        let signatures = signer.map_or(1, MintSigner::signatures_per_transaction);
+        let (fee_payer, follows_ledger) = match payer {
+            Payer::Ours(fee_payer) => (Some(fee_payer), false),
+            Payer::Theirs(fee_payer) => (fee_payer, true),
+        };
         ChainSide {
             endpoints,
             accounts,
             circuit: Circuit::default(),
-            purse: Purse::default(),
-            base_fee_lamports: signatures * LAMPORTS_PER_SIGNATURE,
+            purse: Purse::of(fee_payer),
             priority_fees,
+            follows_ledger,
         }
     }
 
+    /// Fee payer and mint authority are two keys. Assumed while the fee payer is not known: an estimate is a ceiling.
+    pub(super) fn has_separate_fee_payer(&self) -> bool {
+        self.purse.fee_payer() != Some(self.accounts.authority)
+    }
+
+    /// For the signatures of one mint transaction, lamports; the priority fee comes on top.
+    pub(super) fn base_fee_lamports(&self) -> u64 {
+        let signatures = 1 + u64::from(self.has_separate_fee_payer());
+        signatures * LAMPORTS_PER_SIGNATURE
+    }
+
     /// What every transaction of ours writes to: whoever else does competes with us.
-    pub(super) fn writable_accounts(&self) -> [Pubkey; 2] {
-        [self.accounts.mint, self.accounts.fee_payer]
+    pub(super) fn writable_accounts(&self) -> Vec<Pubkey> {
+        let mut accounts = vec![self.accounts.mint];
+        accounts.extend(self.purse.fee_payer());
+        accounts
     }
 
     /// What the cheapest transaction costs at most: one payment to an account that is there.
     pub(super) fn least_fee_lamports(&self) -> u64 {
         let price = self.priority_fees.price();
-        self.base_fee_lamports + price.lamports_for(PAYMENT_COMPUTE_UNITS_MAX)
+        self.base_fee_lamports() + price.lamports_for(PAYMENT_COMPUTE_UNITS_MAX)
     }
 }

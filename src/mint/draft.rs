@@ -167,7 +167,7 @@ impl Draft {
             blockhash,
             endpoint: endpoint.name().to_owned(),
             account_creations: self.packed.account_creations() as u32,
-            fee_lamports: workshop.tools.chain.base_fee_lamports + self.priority_fee_lamports,
+            fee_lamports: workshop.tools.chain.base_fee_lamports() + self.priority_fee_lamports,
             priority_fee_lamports: self.priority_fee_lamports,
             readings: self
                 .readings

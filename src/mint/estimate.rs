@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 
-use solana_sdk::pubkey::Pubkey;
 use uuid::Uuid;
 
+use super::chain_side::ChainSide;
 use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{
-    ChainError, Endpoints, PriorityFees, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts,
-};
+use crate::chain::{ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts};
 use crate::domain::{
     BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, PackItem, PackLimits, TRANSACTION_BYTES_MAX,
     Wallet, pack,
@@ -48,47 +46,37 @@ pub struct Estimate {
     pub rent_lamports: u64,
 }
 
-/// Estimates with the Minter's settings. A clone shares the endpoints.
+/// Estimates with the Minter's settings. A clone shares the chain's side.
 #[derive(Clone)]
 pub struct Estimator {
-    endpoints: Endpoints,
-    mint: Pubkey,
+    chain: ChainSide,
     limits: PackLimits,
-    priority_fees: PriorityFees,
 }
 
 impl Estimator {
-    /// `max_readings` and `max_base_units` as the Minter has them. `separate_fee_payer`: fee payer and mint authority are two
-    /// keys.
-    pub fn new(
-        endpoints: Endpoints,
-        mint: Pubkey,
-        max_readings: usize,
-        max_base_units: BaseUnits,
-        separate_fee_payer: bool,
-        priority_fees: PriorityFees,
-    ) -> Estimator {
+    /// `max_readings` and `max_base_units` as the Minter has them.
+    pub fn new(chain: ChainSide, max_readings: usize, max_base_units: BaseUnits) -> Estimator {
         Estimator {
-            endpoints,
-            mint,
+            chain,
             limits: PackLimits {
                 max_readings,
                 max_base_units,
                 max_bytes: TRANSACTION_BYTES_MAX,
                 max_compute_units: COMPUTE_UNITS_MAX,
-                separate_fee_payer,
+                // Both are known when an estimate begins.
+                separate_fee_payer: true,
                 priced: false,
             },
-            priority_fees,
         }
     }
 
     /// Begins with nothing.
     pub fn begin(&self) -> Estimating<'_> {
-        let price = self.priority_fees.price();
+        let price = self.chain.priority_fees.price();
         Estimating {
             estimator: self,
             limits: PackLimits {
+                separate_fee_payer: self.chain.has_separate_fee_payer(),
                 priced: !price.is_zero(),
                 ..self.limits
             },
@@ -118,10 +106,11 @@ impl Estimating<'_> {
         let mut wallets: Vec<Wallet> = readings.iter().map(|reading| reading.wallet).collect();
         wallets.sort_unstable();
         wallets.dedup();
-        let endpoint = self.estimator.endpoints.preferred();
-        let looked = inspect_token_accounts(endpoint, &self.estimator.mint, &wallets).await;
+        let chain = &self.estimator.chain;
+        let endpoint = chain.endpoints.preferred();
+        let looked = inspect_token_accounts(endpoint, &chain.accounts.mint, &wallets).await;
         if let Err(ChainError::Unreachable { .. }) = &looked {
-            self.estimator.endpoints.turn_away_from(endpoint);
+            chain.endpoints.turn_away_from(endpoint);
         }
         let states = looked?;
         self.estimate.readings += readings.len() as u64;
@@ -203,19 +192,43 @@ impl Estimating<'_> {
 mod tests {
     use std::time::Duration;
 
+    use solana_sdk::pubkey::Pubkey;
+
     use super::*;
+    use crate::chain::{Endpoints, MintAccounts, PriorityFees};
     use crate::domain::PriorityFeePolicy;
+    use crate::mint::Payer;
 
     fn estimator(max_base_units: u64) -> Estimator {
         priced_estimator(max_base_units, 0)
     }
 
     fn priced_estimator(max_base_units: u64, micro_lamports: u64) -> Estimator {
+        let authority = Pubkey::new_unique();
+        estimator_paid_by(
+            Payer::Ours(authority),
+            authority,
+            max_base_units,
+            micro_lamports,
+        )
+    }
+
+    fn estimator_paid_by(
+        payer: Payer,
+        authority: Pubkey,
+        max_base_units: u64,
+        micro_lamports: u64,
+    ) -> Estimator {
         let nowhere = Endpoints::new(&["http://127.0.0.1:9".to_owned()], Duration::from_secs(1));
-        let max = BaseUnits::new(max_base_units);
+        let accounts = MintAccounts {
+            mint: Pubkey::new_unique(),
+            authority,
+            decimals: 9,
+        };
         let price = ComputeUnitPrice::from_micro_lamports(micro_lamports);
         let fees = PriorityFees::new(PriorityFeePolicy::Fixed(price), ComputeUnitPrice::MAX);
-        Estimator::new(nowhere, Pubkey::new_unique(), 50, max, false, fees)
+        let chain = ChainSide::new(nowhere, accounts, payer, fees);
+        Estimator::new(chain, 50, BaseUnits::new(max_base_units))
     }
 
     fn items(wallets: u8, rounds: u8, base_units: u64) -> Vec<PackItem> {
@@ -247,6 +260,24 @@ mod tests {
         assert_eq!(estimate.transactions, 10, "50 readings each");
         assert_eq!(estimate.fee_lamports, 50_000);
         assert_eq!(estimate.rent_lamports, 5 * TOKEN_ACCOUNT_RENT_LAMPORTS);
+    }
+
+    #[test]
+    fn a_fee_payer_of_its_own_signs_too_and_one_that_is_not_known_is_taken_for_such() {
+        let (authority, other) = (Pubkey::new_unique(), Pubkey::new_unique());
+        let fee = |payer| {
+            let estimator = estimator_paid_by(payer, authority, u64::MAX, 0);
+            estimate(&estimator, &items(1, 1, 1)).fee_lamports
+        };
+        assert_eq!(fee(Payer::Ours(authority)), 5_000);
+        assert_eq!(fee(Payer::Ours(other)), 10_000);
+        assert_eq!(fee(Payer::Theirs(Some(authority))), 5_000);
+        assert_eq!(fee(Payer::Theirs(Some(other))), 10_000);
+        assert_eq!(fee(Payer::Theirs(None)), 10_000);
+        // It is told while the process runs.
+        let estimator = estimator_paid_by(Payer::Theirs(None), authority, u64::MAX, 0);
+        estimator.chain.purse.hand_over(authority);
+        assert_eq!(estimate(&estimator, &items(1, 1, 1)).fee_lamports, 5_000);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Batch<'_> {
     ) -> Vec<(Packed, Reservation)> {
         let means = Means {
             purse: &self.workshop.tools.chain.purse,
-            base_fee: self.workshop.tools.chain.base_fee_lamports,
+            base_fee: self.workshop.tools.chain.base_fee_lamports(),
             price: self.price,
         };
         // Ids are in the order of acceptance: who came first is paid first.

@@ -28,7 +28,7 @@ mod transaction;
 mod watch;
 
 pub use announce::announce;
-pub use chain_side::ChainSide;
+pub use chain_side::{ChainSide, Payer};
 pub use estimate::{Estimate, Estimating, Estimator, Unminted};
 pub use minter::{MintLimits, MintOutcome, MintPermission, MintTools, Minter};
 pub use watch::Watch;

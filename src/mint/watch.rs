@@ -7,9 +7,9 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::chain_side::ChainSide;
-use crate::chain::{FeePayer, Funds, Opening, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
+use crate::chain::{Funds, Opening, Sight, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
 use crate::holder::within;
-use crate::ledger;
+use crate::ledger::{self, Outlook};
 use crate::outbox;
 use crate::telemetry::{Health, names};
 
@@ -63,9 +63,10 @@ impl Watch {
             .chain
             .priority_fees
             .refresh(&self.chain.endpoints, &writable);
-        let (looked, ()) = tokio::join!(self.survey.look(), fees);
+        let fee_payer = self.chain.purse.fee_payer();
+        let (looked, ()) = tokio::join!(self.survey.look(fee_payer), fees);
         let (found, relieved) = match looked {
-            Ok(fee_payer) => self.take_in(fee_payer).await,
+            Ok(sight) => self.take_in(sight).await,
             Err(opening) => (Err(opening), false),
         };
         self.show(&found);
@@ -79,11 +80,13 @@ impl Watch {
         }
     }
 
-    /// The chain answers: what of the ledger, and of the fee payer's balance? True when somebody who waited for money can be
-    /// paid.
-    async fn take_in(&self, fee_payer: FeePayer) -> (Result<(), Opening>, bool) {
-        metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
-        let outlook = ledger::outlook(&self.pool, fee_payer.slot);
+    /// The chain answers: what of the ledger, and of the fee payer's balance, if there is one whom this process knows? True
+    /// when somebody who waited for money can be paid.
+    async fn take_in(&self, sight: Sight) -> (Result<(), Opening>, bool) {
+        if let Some(fee_payer) = sight.fee_payer {
+            metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
+        }
+        let outlook = ledger::outlook(&self.pool, sight.slot);
         let outlook = match within(self.transaction_limit, outlook).await {
             Ok(outlook) => outlook,
             // No word about the chain: minting fails by itself while the database is away, and uses no attempt.
@@ -92,18 +95,24 @@ impl Watch {
                 return (Ok(()), false);
             }
         };
-        let funds = Funds {
+        let seen = if self.somebody_else_pays(&outlook) {
+            None
+        } else {
+            sight.fee_payer
+        };
+        let funds = seen.map(|fee_payer| Funds {
             balance: fee_payer.balance,
             minimum: fee_payer.minimum,
             in_flight: outlook.in_flight_lamports,
-        };
-        let relieved = self.chain.purse.take_in(funds);
+            least_fee: self.chain.least_fee_lamports(),
+        });
+        let relieved = funds.is_some_and(|funds| self.chain.purse.take_in(funds));
         if let Some(reason) = outlook.refuses_to_sign {
             let trouble = Trouble::Ledger;
             return (Err(Opening { trouble, reason }), false);
         }
         // Without what this process only promises: that comes and goes with each batch.
-        if funds.available() < self.chain.least_fee_lamports() {
+        if let Some(funds) = funds.filter(|funds| funds.is_empty()) {
             let opening = Opening {
                 trouble: Trouble::FeePayerEmpty,
                 reason: format!(
@@ -114,6 +123,23 @@ impl Watch {
             return (Err(opening), false);
         }
         (Ok(()), relieved)
+    }
+
+    /// Whether another fee payer than the one that was looked at is named to a process that has none of its own. Then the next
+    /// look, which is due now, is at that one.
+    fn somebody_else_pays(&self, outlook: &Outlook) -> bool {
+        if !self.chain.follows_ledger {
+            return false;
+        }
+        let Some(named) = outlook.fee_payer else {
+            return false;
+        };
+        let is_another = self.chain.purse.hand_over(named);
+        if is_another {
+            metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(f64::NAN);
+            self.chain.circuit.suspect();
+        }
+        is_another
     }
 
     fn show(&self, found: &Result<(), Opening>) {

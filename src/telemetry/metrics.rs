@@ -100,7 +100,7 @@ fn make_all_exist() {
         for labels in label_sets {
             match metric.kind {
                 Kind::Counter => metrics::counter!(metric.name, labels).absolute(0),
-                Kind::Gauge => metrics::gauge!(metric.name, labels).set(0.0),
+                Kind::Gauge => metrics::gauge!(metric.name, labels).set(metric.first),
                 // Registering is enough: the exporter prints it with no samples.
                 Kind::Histogram => drop(metrics::histogram!(metric.name, labels)),
             }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_exists_from_the_start_with_help_and_zero() {
+    fn every_metric_exists_from_the_start_with_help_and_a_first_value() {
         let metrics = Metrics::install().unwrap();
         let again = Metrics::install().unwrap();
         let text = again.render();
@@ -169,6 +169,19 @@ mod tests {
             assert!(text.contains(&first), "{} has no value", metric.name);
         }
         drop(metrics);
+    }
+
+    #[test]
+    fn what_was_not_seen_yet_is_not_zero() {
+        let text = Metrics::install().unwrap().render();
+        for name in [
+            names::FEE_PAYER_BALANCE_LAMPORTS,
+            names::FEE_PAYER_RUNWAY_SECONDS,
+        ] {
+            assert!(text.contains(&format!("\n{name} NaN\n")), "{name}");
+        }
+        let zero = format!("\n{} 0\n", names::SWEEP_FINISHED_TIMESTAMP_SECONDS);
+        assert!(text.contains(&zero));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Metric {
     pub label: Option<(&'static str, &'static [&'static str])>,
     /// It has a label `endpoint` whose values are the configured endpoints' names: it exists from the first look at them.
     pub by_endpoint: bool,
+    /// A gauge's value before anything was told.
+    pub first: f64,
     pub help: &'static str,
 }
 
@@ -144,7 +146,17 @@ const fn plain(name: &'static str, kind: Kind, help: &'static str) -> Metric {
         kind,
         label: None,
         by_endpoint: false,
+        first: 0.0,
         help,
+    }
+}
+
+/// A gauge that is not a number until what it tells was seen, where zero is the worst that can be seen: comparisons with it are
+/// false then, and `min` and `max` pass over it.
+const fn once_seen(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        first: f64::NAN,
+        ..plain(name, Gauge, help)
     }
 }
 
@@ -154,6 +166,7 @@ const fn by_endpoint(name: &'static str, kind: Kind, help: &'static str) -> Metr
         kind,
         label: None,
         by_endpoint: true,
+        first: 0.0,
         help,
     }
 }
@@ -170,6 +183,7 @@ const fn labelled(
         kind,
         label: Some((label, values)),
         by_endpoint: false,
+        first: 0.0,
         help,
     }
 }
@@ -207,8 +221,8 @@ pub const ALL: &[Metric] = &[
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
     plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no endpoint of use, an empty fee payer, an unknown mint."),
-    plain(FEE_PAYER_BALANCE_LAMPORTS, Gauge, "Balance of the fee payer as this process saw it last."),
-    plain(FEE_PAYER_RUNWAY_SECONDS, Gauge, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 before it is known (from the database)."),
+    once_seen(FEE_PAYER_BALANCE_LAMPORTS, "Balance of the fee payer as this process saw it last; NaN before it has."),
+    once_seen(FEE_PAYER_RUNWAY_SECONDS, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 when it cannot pay another fee, NaN before this process has seen it (from the database)."),
     by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an answer that is one), unreachable, rate_limited (429), held (not made, the endpoint had asked for a pause)."),
     by_endpoint(RPC_CALL_SECONDS, Histogram, "Seconds from a request to an RPC endpoint until its answer, or until it failed, by method."),
     by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),

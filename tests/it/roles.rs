@@ -2,8 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use gridtokenx::chain::read_or_create_keypair;
 use serde_json::{Value, json};
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::{Keypair, Signer};
+use solana_sdk::transaction::Transaction;
 
+use crate::circuit::{chain_of, until_closed, until_open};
+use crate::service_level::value;
 use crate::support::server::program;
 use crate::support::{Api, Grid, Server, eventually};
 
@@ -89,20 +97,10 @@ async fn an_api_process_takes_readings_and_a_worker_mints_them() {
 async fn an_api_process_needs_no_key() {
     let grid = Grid::without_service(&[]).await;
     let worker = grid.spawn(&[WORKER]).await;
-    let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap();
-    let nowhere = grid.data_dir.path().join("of the API");
-    let api = grid
-        .spawn(&[
-            API,
-            ("SOLANA_MINT_ADDRESS", &mint),
-            ("GRIDTOKENX_DATA_DIR", nowhere.to_str().unwrap()),
-        ])
-        .await;
+    let api = api_without_key(&grid).await;
+    let its_directory = grid.data_dir.path().join("of the API");
     assert!(
-        !nowhere.join("mint-authority.json").exists(),
+        !its_directory.join("mint-authority.json").exists(),
         "no key was made"
     );
     api.user("prosumer").meter().await.report("1").await;
@@ -110,6 +108,188 @@ async fn an_api_process_needs_no_key() {
     // The Resolver needs none either: this process holds the lock once the worker is gone.
     drop(worker);
     grid.audit_holds().await;
+}
+
+const BALANCE: &str = "gridtokenx_fee_payer_balance_lamports";
+const RUNWAY: &str = "gridtokenx_fee_payer_runway_seconds";
+
+/// A fee payer with a key file of its own.
+struct FeePayer {
+    file: String,
+    keypair: Keypair,
+    rpc: RpcClient,
+}
+
+impl FeePayer {
+    fn new(grid: &Grid, name: &str) -> FeePayer {
+        let file = grid.data_dir.path().join(name);
+        FeePayer {
+            keypair: read_or_create_keypair(&file).unwrap(),
+            file: file.to_str().unwrap().to_owned(),
+            rpc: RpcClient::new_with_commitment(
+                grid.rpc_url.clone(),
+                CommitmentConfig::confirmed(),
+            ),
+        }
+    }
+
+    async fn worker(&self, grid: &Grid) -> Server {
+        grid.spawn(&[WORKER, ("SOLANA_FEE_PAYER_PATH", &self.file)])
+            .await
+    }
+
+    async fn balance(&self) -> u64 {
+        let address = self.keypair.pubkey();
+        self.rpc.get_balance(&address).await.unwrap()
+    }
+
+    /// Somebody who has the key takes all there is.
+    async fn lose_everything(&self) {
+        const FEE: u64 = 5_000;
+        let from = self.keypair.pubkey();
+        let all = self.balance().await - FEE;
+        let transfer =
+            solana_system_interface::instruction::transfer(&from, &Pubkey::new_unique(), all);
+        let blockhash = self.rpc.get_latest_blockhash().await.unwrap();
+        let theft = Transaction::new_signed_with_payer(
+            &[transfer],
+            Some(&from),
+            &[&self.keypair],
+            blockhash,
+        );
+        self.rpc.send_and_confirm_transaction(&theft).await.unwrap();
+        assert_eq!(self.balance().await, 0);
+    }
+
+    /// What a process shows as the fee payer's is this one's.
+    async fn until_watched_by(&self, server: &Server) {
+        eventually("its balance is shown", async || {
+            let shown = status(server).await["runway"]["balance_lamports"].as_u64();
+            (shown? == self.balance().await).then_some(())
+        })
+        .await;
+        let shown = value(&server.admin(), BALANCE).await;
+        assert_eq!(shown, self.balance().await as f64);
+    }
+}
+
+/// An API process on a host that holds no key.
+async fn api_without_key(grid: &Grid) -> Server {
+    let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    let nowhere = grid.data_dir.path().join("of the API");
+    grid.spawn(&[
+        API,
+        ("SOLANA_MINT_ADDRESS", &mint),
+        ("GRIDTOKENX_DATA_DIR", nowhere.to_str().unwrap()),
+    ])
+    .await
+}
+
+/// What minting the one reading would cost.
+async fn dry_run_fee(api: &Server) -> Value {
+    let body = json!({ "dry_run": true });
+    let path = "/api/admin/tokenization/trigger-batch";
+    let answer = api.admin().post(path, &body).await.ok();
+    assert_eq!(answer["transactions"], 1, "{answer}");
+    answer["fee_lamports"].clone()
+}
+
+async fn notifications(grid: &Grid) -> i64 {
+    sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM events WHERE event_type = 'AdminNotification' AND body LIKE '%chain breaker%')
+              + (SELECT count(*) FROM outbox WHERE event_type = 'AdminNotification' AND body LIKE '%chain breaker%')",
+    )
+    .fetch_one(&grid.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
+    let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
+    let first = FeePayer::new(&grid, "first-fee-payer.json");
+    let mut worker = first.worker(&grid).await;
+    // The authority has no SOL: taken for the fee payer it would be an empty one.
+    let authority = FeePayer::new(&grid, "mint-authority.json");
+    assert_eq!(authority.balance().await, 0);
+
+    let api = api_without_key(&grid).await;
+    first.until_watched_by(&api).await;
+    let ready = eventually("the API is well", async || {
+        let ready = api.admin().get("/health/ready").await.body;
+        (ready["status"] == "ok").then_some(ready)
+    })
+    .await;
+    assert_eq!(ready["checks"]["chain"]["status"], "ok", "{ready}");
+    let chain = chain_of(&api.admin()).await;
+    assert_eq!(chain["state"], "closed", "{chain}");
+    assert_eq!(
+        value(&api.admin(), "gridtokenx_chain_breaker_open").await,
+        0.0
+    );
+    api.user("prosumer").meter().await.report("1").await;
+    assert_eq!(
+        dry_run_fee(&api).await,
+        10_000,
+        "authority and fee payer sign"
+    );
+    assert_eq!(notifications(&grid).await, 0);
+
+    // Another key at the next start of a worker, while the API runs on.
+    assert!(worker.terminate().await.success());
+    let second = FeePayer::new(&grid, "second-fee-payer.json");
+    let _worker = second.worker(&grid).await;
+    assert_ne!(first.balance().await, second.balance().await);
+    second.until_watched_by(&api).await;
+    assert_eq!(chain_of(&api.admin()).await["state"], "closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_a_worker_has_told_who_pays_nobody_is_judged_and_an_empty_one_is_from_then_on() {
+    let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
+    let payer = FeePayer::new(&grid, "fee-payer.json");
+    assert!(payer.worker(&grid).await.terminate().await.success());
+    // As workers of an earlier version leave it.
+    sqlx::query("UPDATE ledger SET fee_payer = NULL")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+
+    let api = api_without_key(&grid).await;
+    let admin = api.admin();
+    api.user("prosumer").meter().await.report("1").await;
+    assert_eq!(status(&api).await["runway"], Value::Null);
+    assert!(value(&admin, BALANCE).await.is_nan());
+    assert!(value(&admin, RUNWAY).await.is_nan());
+    let ready = admin.get("/health/ready").await.body;
+    for part in ["chain", "fee_payer"] {
+        assert_eq!(ready["checks"][part]["status"], "ok", "{ready}");
+    }
+    assert_eq!(chain_of(&admin).await["state"], "closed");
+    assert_eq!(dry_run_fee(&api).await, 10_000, "the more that it can be");
+
+    let _worker = payer.worker(&grid).await;
+    payer.until_watched_by(&api).await;
+    payer.lose_everything().await;
+    until_open(&admin, "fee_payer_empty").await;
+    assert_eq!(status(&api).await["runway"]["hours"], 0.0);
+    eventually("metrics show it", async || {
+        let shown = [value(&admin, BALANCE).await, value(&admin, RUNWAY).await];
+        (shown == [0.0, 0.0]).then_some(())
+    })
+    .await;
+    let address = payer.keypair.pubkey();
+    let amount = 1_000_000_000;
+    payer.rpc.request_airdrop(&address, amount).await.unwrap();
+    until_closed(&admin).await;
+    payer.until_watched_by(&api).await;
+    eventually("it lasts again", async || {
+        (value(&admin, RUNWAY).await > 0.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

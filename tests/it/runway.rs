@@ -101,6 +101,8 @@ async fn an_empty_fee_payer_stops_minting_and_a_top_up_starts_it_again() {
     let reason = open["reason"].as_str().unwrap();
     assert!(reason.contains("top it up"), "{reason}");
     assert_eq!(grid.count("pending").await, 5);
+    // Although nothing is spent any more.
+    assert_eq!(runway(&admin).await["hours"], 0.0);
     assert_eq!(
         payer.balance().await,
         MINIMUM + FEE - 1,

@@ -5,7 +5,7 @@ use crate::support::client::Api;
 use crate::support::{Grid, eventually};
 
 /// One value of `GET /metrics`; `series` is a name with its labels as the exporter writes them.
-async fn value(api: &Api, series: &str) -> f64 {
+pub async fn value(api: &Api, series: &str) -> f64 {
     let text = api.get_text("/metrics").await;
     let line = text
         .lines()

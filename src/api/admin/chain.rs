@@ -51,7 +51,7 @@ pub(super) struct RunwayView {
     /// Fees and account rent per reading, of the last six hours; before the first, a fee of 5,000 lamports is assumed.
     lamports_per_reading: u64,
     readings_per_hour: f64,
-    /// At this price and rate; `null` while nothing is spent.
+    /// At this price and rate: 0 when not one more fee can be paid, `null` while there is money and nothing is spent.
     hours: Option<f64>,
     /// Readings for wallets without a token account wait, because its rent cannot be paid; others are minted.
     new_wallets_wait: bool,

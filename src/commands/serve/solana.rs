@@ -28,13 +28,8 @@ pub(super) struct Solana {
 }
 
 impl Solana {
-    /// What is watched. Without keys the authority is taken for the fee payer, as it is by default.
     pub fn accounts(&self, decimals: u8) -> MintAccounts {
         MintAccounts {
-            fee_payer: self
-                .signer
-                .as_ref()
-                .map_or(self.authority, MintSigner::fee_payer),
             mint: self.mint,
             authority: self.authority,
             decimals,

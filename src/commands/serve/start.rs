@@ -24,7 +24,7 @@ use crate::domain::{BaseUnits, Wallet};
 use crate::feed::{self, retention::Retention};
 use crate::holder::{self, HolderLock};
 use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Watch};
+use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Payer, Watch};
 use crate::outbox::Wake;
 use crate::queue::{self, JobTally, ProcessLock, QueueContext, Workers};
 use crate::readings::Intake;
@@ -86,10 +86,11 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     ));
 
     hold_sequencer(&config, &database, &wake, &background, &stops.last);
+    let payer = payer(&pool, solana.signer.as_ref().filter(|_| role.runs_jobs())).await?;
     let chain = ChainSide::new(
         solana.endpoints.clone(),
         solana.accounts(config.tokenization.decimals),
-        solana.signer.as_ref(),
+        payer,
         PriorityFees::new(
             config.blockchain.priority_fee,
             config.blockchain.priority_fee_max,
@@ -328,12 +329,9 @@ impl Ground<'_> {
             purse: self.chain.purse.clone(),
             mint: self.chain.accounts.mint,
             estimator: Estimator::new(
-                self.chain.endpoints.clone(),
-                self.chain.accounts.mint,
+                self.chain.clone(),
                 usize::from(config.blockchain.max_batch_size),
                 BaseUnits::new(config.blockchain.max_tokens_per_transaction),
-                self.chain.accounts.fee_payer != self.chain.accounts.authority,
-                self.chain.priority_fees.clone(),
             ),
             feed,
             websocket: config.websocket.clone(),
@@ -370,6 +368,16 @@ async fn init_settings(config: &Config, pool: &sqlx::PgPool) -> Result<(), Start
     };
     Settings::init(pool, configured).await?;
     Ok(())
+}
+
+/// Who pays. A process that mints knows it by its key and tells the others, whose own keys, if they have any, pay nothing.
+async fn payer(pool: &sqlx::PgPool, minting: Option<&MintSigner>) -> Result<Payer, StartError> {
+    let Some(signer) = minting else {
+        return Ok(Payer::Theirs(ledger::fee_payer(pool).await?));
+    };
+    let fee_payer = signer.fee_payer();
+    ledger::tell_fee_payer(pool, &fee_payer).await?;
+    Ok(Payer::Ours(fee_payer))
 }
 
 fn hold_sequencer(
