@@ -70,6 +70,7 @@ pub use retry::RetrySchedule;
 pub use retry_failed::retry_failed;
 pub use retry_reading::{RetryError, check_retryable, retry_reading};
 pub use send::{send, send_to_others};
+pub use settle::newest_finalized_slot;
 pub use spending::{Outlook, Spending, note_waiting, outlook, recent_spending};
 pub use tally::MINT_PROMISE;
 pub use walk::{WalkOutcome, walk};

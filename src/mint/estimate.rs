@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::transaction::LAMPORTS_PER_SIGNATURE;
 use crate::chain::{
-    ChainError, Endpoints, PriorityFees, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts,
+    AsOf, ChainError, Endpoints, PriorityFees, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts,
 };
 use crate::domain::{
     BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, PackItem, PackLimits, TRANSACTION_BYTES_MAX,
@@ -119,15 +119,16 @@ impl Estimating<'_> {
         wallets.sort_unstable();
         wallets.dedup();
         let endpoint = self.estimator.endpoints.preferred();
-        let looked = inspect_token_accounts(endpoint, &self.estimator.mint, &wallets).await;
+        let looked =
+            inspect_token_accounts(endpoint, &self.estimator.mint, &wallets, AsOf::Confirmed).await;
         if let Err(ChainError::Unreachable { .. }) = &looked {
             self.estimator.endpoints.turn_away_from(endpoint);
         }
-        let states = looked?;
+        let accounts = looked?;
         self.estimate.readings += readings.len() as u64;
         let mut payable = Vec::with_capacity(readings.len());
         for reading in readings {
-            let state = states.get(&reading.wallet).copied().unwrap_or_default();
+            let state = accounts.state_of(reading.wallet);
             match state.needs_account(reading.account_was_there) {
                 Err(_) => self.estimate.refused += 1,
                 Ok(needs_account) => payable.push(PackItem {
