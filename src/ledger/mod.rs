@@ -50,7 +50,7 @@ mod walk;
 mod watched;
 
 pub use adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
-pub use blame::readings_to_blame;
+pub use blame::{Blame, blame};
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};

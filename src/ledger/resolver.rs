@@ -16,13 +16,13 @@ use solana_sdk::transaction::{Transaction, TransactionError};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::blame::{self, Blame};
 use super::breaker::{self, BreakerState};
 use super::open::{self, OpenTransaction};
 use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
-use super::{LedgerError, RetrySchedule, blame, counts, refuse, send, settle};
+use super::{LedgerError, RetrySchedule, counts, refuse, send, settle};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
 
@@ -256,9 +256,9 @@ impl Resolver {
             );
         }
         for (number, error) in &news.failed {
-            let to_blame = self.to_blame(*number, error).await?;
+            let blame = self.blame(*number, error).await?;
             let readings =
-                refuse::bury_failed(&self.pool, &self.limits.schedule, *number, error, &to_blame)
+                refuse::bury_failed(&self.pool, &self.limits.schedule, *number, error, &blame)
                     .await?;
             tracing::warn!(number, %error, readings, "mint transaction failed on chain");
         }
@@ -279,20 +279,15 @@ impl Resolver {
             .await
     }
 
-    async fn to_blame(
-        &self,
-        number: i64,
-        error: &TransactionError,
-    ) -> Result<Vec<Uuid>, LedgerError> {
+    async fn blame(&self, number: i64, error: &TransactionError) -> Result<Blame, LedgerError> {
         let wire = open::wire_bytes(&self.pool, &[number]).await?;
         let readings = open::readings_of(&self.pool, number).await?;
         Ok(wire
             .first()
             .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
-            .map(|transaction| {
-                blame::readings_to_blame(&transaction.message, error, &self.mint, &readings)
-            })
-            .unwrap_or_default())
+            .map_or(Blame::Unknown, |transaction| {
+                blame::blame(&transaction.message, error, &self.mint, &readings)
+            }))
     }
 
     async fn send_again(&self, due: &[OpenTransaction]) -> Result<(), LedgerError> {
