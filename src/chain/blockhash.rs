@@ -64,6 +64,16 @@ impl Endpoint {
         })
     }
 
+    /// The same, asked once for as long as it answers: an endpoint that was away may come back as a node of another cluster.
+    pub async fn assure_chain(&self, genesis_hash: &Hash) -> Result<(), ChainError> {
+        if self.standing().is_on_our_chain {
+            return Ok(());
+        }
+        self.check_chain(&genesis_hash.to_string()).await?;
+        self.standing().is_on_our_chain = true;
+        Ok(())
+    }
+
     /// Height of the newest finalized block.
     pub async fn finalized_height(&self) -> Result<u64, ChainError> {
         self.rpc()

@@ -44,4 +44,4 @@ pub use priority_fee::PriorityFees;
 pub use purse::{Funds, Purse, PurseView, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
 pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};
 pub use survey::{FeePayer, MintAccounts, Sight, Survey};
-pub use token_account::{TokenAccountState, inspect_token_accounts};
+pub use token_account::{AsOf, TokenAccountState, TokenAccounts, inspect_token_accounts};

@@ -39,6 +39,8 @@ pub(super) struct Standing {
     pub failure: Option<String>,
     /// Since when it has answered and not been behind.
     pub healthy_since: Option<Instant>,
+    /// It was asked for its chain, and has answered ever since.
+    pub is_on_our_chain: bool,
     far_looks: u32,
 }
 
@@ -71,6 +73,7 @@ impl Standing {
             Look::Silent(reason) => {
                 self.failure = Some(reason);
                 self.lag_blocks = None;
+                self.is_on_our_chain = false;
             }
             // It will be as good or bad as it was.
             Look::Held(_) => {}
@@ -98,6 +101,7 @@ impl Standing {
     pub fn fail(&mut self, reason: String) {
         self.failure = Some(reason);
         self.healthy_since = None;
+        self.is_on_our_chain = false;
     }
 }
 
@@ -155,6 +159,23 @@ mod tests {
         standing.take_in(at(990), 1_000, now);
         standing.take_in(at(900), 1_000, now);
         assert!(standing.is_healthy(), "the looks were not in a row");
+    }
+
+    #[test]
+    fn whoever_was_away_is_asked_for_its_chain_again() {
+        let (mut standing, now) = (Standing::default(), Instant::now());
+        let goes_away: [fn(&mut Standing); 2] = [
+            |standing| standing.take_in(Look::Silent("time-out".to_owned()), 10, Instant::now()),
+            |standing| standing.fail("a call failed".to_owned()),
+        ];
+        for goes_away in goes_away {
+            standing.is_on_our_chain = true;
+            standing.take_in(at(10), 10, now);
+            standing.take_in(Look::Held(Duration::from_secs(3)), 10, now);
+            assert!(standing.is_on_our_chain);
+            goes_away(&mut standing);
+            assert!(!standing.is_on_our_chain);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::account::Account;
+use solana_sdk::hash::Hash;
 use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
@@ -19,9 +20,11 @@ use crate::telemetry::names;
 /// An endpoint that has not answered by then counts as away: others are waited for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// What minting stands on, beside a fee payer.
+/// What minting stands on, beside a fee payer: the mint, and the chain that it is on.
 #[derive(Clone, Copy, Debug)]
 pub struct MintAccounts {
+    /// Tells one cluster from another.
+    pub genesis_hash: Hash,
     pub mint: Pubkey,
     pub authority: Pubkey,
     pub decimals: u8,
@@ -105,7 +108,12 @@ impl Survey {
 
     async fn look_at_endpoints(&self) {
         let configured = self.endpoints.configured();
-        let looks = join_all(configured.iter().map(look_at)).await;
+        let looks = join_all(
+            configured
+                .iter()
+                .map(|endpoint| look_at(endpoint, &self.accounts.genesis_hash)),
+        )
+        .await;
         self.endpoints.take_in(looks, Instant::now());
         for view in self.endpoints.views() {
             let name = || view.name.clone();
@@ -240,7 +248,7 @@ impl MintAccounts {
     }
 }
 
-async fn look_at(endpoint: &Endpoint) -> Look {
+async fn look_at(endpoint: &Endpoint, genesis_hash: &Hash) -> Look {
     if let Some(wait) = endpoint.wait_left() {
         return Look::Held(wait);
     }
@@ -249,13 +257,18 @@ async fn look_at(endpoint: &Endpoint) -> Look {
         .get_block_height_with_commitment(CommitmentConfig::confirmed());
     // The node compares itself with the cluster: the only way to see that a single endpoint lags from the start.
     let health = endpoint.rpc().get_health();
-    let (height, health) = tokio::join!(within(endpoint, height), within(endpoint, health));
+    let (chain, height, health) = tokio::join!(
+        on_our_chain(endpoint, genesis_hash),
+        within(endpoint, height),
+        within(endpoint, health)
+    );
     let says_behind = match health {
         Err(ChainError::Behind { slots, .. }) => Some(slots.unwrap_or_default()),
         // Not every provider has the method.
         Ok(()) | Err(_) => None,
     };
-    match height {
+    // Heights of another chain say nothing of the others' lag.
+    match chain.and(height) {
         Ok(height) => Look::Height {
             height,
             says_behind,
@@ -265,16 +278,26 @@ async fn look_at(endpoint: &Endpoint) -> Look {
     }
 }
 
+async fn on_our_chain(endpoint: &Endpoint, genesis_hash: &Hash) -> Result<(), ChainError> {
+    tokio::time::timeout(ANSWER_LIMIT, endpoint.assure_chain(genesis_hash))
+        .await
+        .unwrap_or_else(|_| Err(no_answer(endpoint)))
+}
+
 async fn within<T>(
     endpoint: &Endpoint,
     answer: impl Future<Output = solana_client::client_error::Result<T>>,
 ) -> Result<T, ChainError> {
     match tokio::time::timeout(ANSWER_LIMIT, answer).await {
         Ok(answer) => answer.map_err(|error| ChainError::from_client(endpoint.name(), &error)),
-        Err(_) => Err(ChainError::Unreachable {
-            endpoint: endpoint.name().to_owned(),
-            reason: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
-        }),
+        Err(_) => Err(no_answer(endpoint)),
+    }
+}
+
+fn no_answer(endpoint: &Endpoint) -> ChainError {
+    ChainError::Unreachable {
+        endpoint: endpoint.name().to_owned(),
+        reason: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
     }
 }
 
@@ -297,6 +320,7 @@ mod tests {
     fn only_a_mint_of_ours_will_do() {
         let authority = Pubkey::new_unique();
         let accounts = MintAccounts {
+            genesis_hash: Hash::default(),
             mint: Pubkey::new_unique(),
             authority,
             decimals: 9,

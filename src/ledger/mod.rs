@@ -52,7 +52,7 @@ mod walk;
 mod watched;
 
 pub use adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
-pub use blame::readings_to_blame;
+pub use blame::{Blame, blame};
 pub use breaker::{BreakerState, SigningRefused};
 pub use chain_binding::{BindingError, ChainBinding, bind, binding};
 pub use costs::{Costs, costs};
@@ -73,6 +73,7 @@ pub use retry::RetrySchedule;
 pub use retry_failed::retry_failed;
 pub use retry_reading::{RetryError, check_retryable, retry_reading};
 pub use send::{send, send_to_others};
+pub use settle::newest_finalized_slot;
 pub use spending::{Outlook, Spending, note_waiting, outlook, recent_spending};
 pub use tally::MINT_PROMISE;
 pub use walk::{WalkOutcome, walk};

@@ -9,7 +9,7 @@ use solana_sdk::transaction::TransactionError;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::blame::is_the_mints_fault;
+use super::blame::Blame;
 use super::guard::{mint_transaction_guard, reading_guard};
 use super::settle::{self, ChangedReading, event_fields};
 use super::{LedgerError, RetrySchedule, tally};
@@ -56,15 +56,19 @@ pub async fn refuse_pending(
     Ok(after)
 }
 
-/// Landed with an error, at finality: not paid. The readings to blame use up an attempt and are packed alone next time; the
-/// others are due at once. `to_blame` empty: nobody can tell, so all are packed alone and none uses an attempt; so it is when the
-/// mint is no longer ours.
+/// After a transaction failed for what is no reading's fault: long enough for two looks at the fee payer and the mint, which stop
+/// minting if that fault lasts. Each try costs a fee.
+const NO_READINGS_FAULT_PAUSE_SECS: f64 = 10.0;
+
+/// Landed with an error, at finality: not paid. The readings to blame use up an attempt and are packed alone next time; their
+/// neighbours are due at once. Where nobody can tell all are packed alone, and one that was alone already is to blame. What
+/// was no reading's fault uses no attempt: it is tried again after a pause.
 pub async fn bury_failed(
     pool: &PgPool,
     schedule: &RetrySchedule,
     number: i64,
     error: &TransactionError,
-    to_blame: &[Uuid],
+    blame: &Blame,
 ) -> Result<u64, LedgerError> {
     let guard = mint_transaction_guard(MintTransactionEvent::Dead);
     let mut transaction = pool.begin().await?;
@@ -74,32 +78,41 @@ pub async fn bury_failed(
     }
     let readings = settle::move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
     settle::release_links(&mut transaction, number).await?;
-    let alone = readings.len() == 1 && !is_the_mints_fault(error);
-    let mut due_now = Vec::new();
-    for reading in &readings {
-        if alone || to_blame.contains(&reading.id) {
-            let refusal = Refusal {
-                reading: reading.id,
-                reason: reason.clone(),
-                permanent: false,
-            };
-            refuse(&mut transaction, schedule, &refusal, None).await?;
-        } else {
-            due_now.push(reading.id);
-        }
-    }
-    if to_blame.is_empty() && !alone {
-        pack_alone(&mut transaction, &due_now).await?;
-    }
-    let jobs: Vec<Job> = due_now
+    let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
+    let to_blame: &[Uuid] = match blame {
+        Blame::Readings(to_blame) => to_blame,
+        Blame::Unknown if ids.len() == 1 => &ids,
+        Blame::Unknown | Blame::NoReading | Blame::ComputeLimit => &[],
+    };
+    let (refused, others): (Vec<Uuid>, Vec<Uuid>) = ids
         .iter()
-        .map(|reading| Job::mint_reading(*reading, None))
+        .copied()
+        .partition(|reading| to_blame.contains(reading));
+    for reading in &refused {
+        let refusal = Refusal {
+            reading: *reading,
+            reason: reason.clone(),
+            permanent: false,
+        };
+        refuse(&mut transaction, schedule, &refusal, None).await?;
+    }
+    // One that failed before gets all the compute units that it may need.
+    if matches!(blame, Blame::Unknown | Blame::ComputeLimit) {
+        pack_alone(&mut transaction, &others).await?;
+    }
+    let due_at = match blame {
+        Blame::NoReading | Blame::ComputeLimit => put_off(&mut transaction, &others).await?,
+        Blame::Readings(_) | Blame::Unknown => None,
+    };
+    let jobs: Vec<Job> = others
+        .iter()
+        .map(|reading| Job::mint_reading(*reading, due_at))
         .collect();
     outbox::enqueue(&mut transaction, &jobs).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;
     tally::transactions("dead", 1);
-    tally::refused(readings.len() - due_now.len());
+    tally::refused(refused.len());
     Ok(readings.len() as u64)
 }
 
@@ -113,6 +126,24 @@ async fn pack_alone(transaction: &mut PgConnection, readings: &[Uuid]) -> sqlx::
     .execute(transaction)
     .await?;
     Ok(())
+}
+
+/// Gives when they are due; `None`: there are none.
+async fn put_off(
+    transaction: &mut PgConnection,
+    readings: &[Uuid],
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    let due: Vec<DateTime<Utc>> = sqlx::query_scalar(
+        "UPDATE readings
+         SET next_attempt_at = now() + make_interval(secs => $2), revision = revision + 1
+         WHERE id = ANY($1)
+         RETURNING next_attempt_at",
+    )
+    .bind(readings)
+    .bind(NO_READINGS_FAULT_PAUSE_SECS)
+    .fetch_all(transaction)
+    .await?;
+    Ok(due.first().copied())
 }
 
 #[derive(FromRow)]

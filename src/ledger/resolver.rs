@@ -16,13 +16,13 @@ use solana_sdk::transaction::{Transaction, TransactionError};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::blame::{self, Blame};
 use super::breaker::{self, BreakerState};
 use super::open::{self, OpenTransaction};
 use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
-use super::{LedgerError, RetrySchedule, blame, counts, refuse, send, settle};
+use super::{LedgerError, RetrySchedule, counts, refuse, send, settle};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
 use crate::holder::within;
@@ -274,9 +274,9 @@ impl Resolver {
             );
         }
         for (number, error) in &news.failed {
-            let to_blame = self.to_blame(*number, error).await?;
+            let blame = self.blame(*number, error).await?;
             let schedule = &self.limits.schedule;
-            let buried = refuse::bury_failed(&self.pool, schedule, *number, error, &to_blame);
+            let buried = refuse::bury_failed(&self.pool, schedule, *number, error, &blame);
             let readings = self.in_time(buried).await?;
             tracing::warn!(number, %error, readings, "mint transaction failed on chain");
         }
@@ -297,11 +297,7 @@ impl Resolver {
             .await
     }
 
-    async fn to_blame(
-        &self,
-        number: i64,
-        error: &TransactionError,
-    ) -> Result<Vec<Uuid>, LedgerError> {
+    async fn blame(&self, number: i64, error: &TransactionError) -> Result<Blame, LedgerError> {
         let wire = self
             .in_time(open::wire_bytes(&self.pool, &[number]))
             .await?;
@@ -309,10 +305,9 @@ impl Resolver {
         Ok(wire
             .first()
             .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
-            .map(|transaction| {
-                blame::readings_to_blame(&transaction.message, error, &self.mint, &readings)
-            })
-            .unwrap_or_default())
+            .map_or(Blame::Unknown, |transaction| {
+                blame::blame(&transaction.message, error, &self.mint, &readings)
+            }))
     }
 
     async fn send_again(&self, due: &[OpenTransaction]) -> Result<(), LedgerError> {

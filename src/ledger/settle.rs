@@ -141,6 +141,19 @@ pub async fn finalize(
     Ok(readings.len() as u64)
 }
 
+/// No payment of the ledger is known to be final in a later slot; 0 if none is. An endpoint whose finalized slot is below has not
+/// seen all of them.
+pub async fn newest_finalized_slot(pool: &PgPool) -> Result<u64, LedgerError> {
+    let slot: Option<i64> = sqlx::query_scalar(
+        "SELECT max(slot)
+         FROM mint_transactions
+         WHERE state = 'finalized'",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(slot.unwrap_or_default().max(0) as u64)
+}
+
 /// A confirmed transaction vanished before finality: it is `recorded` again, and the same bytes will be sent again.
 pub async fn fork(pool: &PgPool, numbers: &[i64]) -> Result<u64, LedgerError> {
     let guard = mint_transaction_guard(MintTransactionEvent::Forked);

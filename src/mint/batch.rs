@@ -15,11 +15,9 @@ use uuid::Uuid;
 use super::candidate::{self, Candidate};
 use super::draft::{Draft, DraftError, observe};
 use super::minter::{BatchAnswer, MintOutcome, MintRequest, Workshop};
-use crate::chain::{
-    ChainError, Endpoint, Fault, RecentBlockhash, Reservation, inspect_token_accounts,
-};
+use crate::chain::{ChainError, Endpoint, Fault, RecentBlockhash, Reservation};
 use crate::domain::{
-    COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, Packed, TRANSACTION_BYTES_MAX, Wallet,
+    COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, Packed, TRANSACTION_BYTES_MAX,
 };
 use crate::ledger::{self, AfterRefusal, RecordError, Refusal};
 use crate::telemetry::traces::{self, Span};
@@ -172,7 +170,7 @@ impl Batch<'_> {
         self.answers.insert(reading, BatchAnswer::Done(outcome));
     }
 
-    fn answer_not_now(&mut self, readings: &[Uuid], reason: &str) {
+    pub(super) fn answer_not_now(&mut self, readings: &[Uuid], reason: &str) {
         for reading in readings {
             self.answer(*reading, MintOutcome::NotNow(reason.to_owned()));
         }
@@ -197,6 +195,8 @@ impl Batch<'_> {
         permit: &Arc<OwnedSemaphorePermit>,
         may_carry: bool,
     ) -> Result<(), ChainError> {
+        let genesis_hash = &self.workshop.tools.chain.accounts.genesis_hash;
+        endpoint.assure_chain(genesis_hash).await?;
         // Neither answer needs the other.
         let (mut payable, blockhash) = tokio::try_join!(
             self.look_at_accounts(endpoint, payable),
@@ -359,41 +359,7 @@ impl Batch<'_> {
         });
     }
 
-    /// One question for all wallets. A reading whose account is frozen, closed or given away fails alone.
-    async fn look_at_accounts(
-        &mut self,
-        endpoint: &Endpoint,
-        payable: Vec<Candidate>,
-    ) -> Result<Vec<(Candidate, bool)>, ChainError> {
-        let mut wallets: Vec<Wallet> = payable.iter().map(|candidate| candidate.wallet).collect();
-        wallets.sort_unstable();
-        wallets.dedup();
-        let states =
-            inspect_token_accounts(endpoint, &self.workshop.tools.chain.accounts.mint, &wallets)
-                .await?;
-        let mut good = Vec::with_capacity(payable.len());
-        for candidate in payable {
-            let state = states.get(&candidate.wallet).copied().unwrap_or_default();
-            let reason = match state.needs_account(candidate.account_was_there) {
-                Ok(needs_account) => {
-                    good.push((candidate, needs_account));
-                    continue;
-                }
-                Err(reason) => reason,
-            };
-            let reason = format!(
-                "the token account {} of wallet {} {reason}; recreate the account, then retry",
-                candidate
-                    .wallet
-                    .token_account(&self.workshop.tools.chain.accounts.mint),
-                candidate.wallet,
-            );
-            self.refuse(&candidate, reason, true).await;
-        }
-        Ok(good)
-    }
-
-    async fn refuse(&mut self, reading: &Candidate, reason: String, permanent: bool) {
+    pub(super) async fn refuse(&mut self, reading: &Candidate, reason: String, permanent: bool) {
         let refusal = Refusal {
             reading: reading.id,
             reason,

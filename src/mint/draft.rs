@@ -20,7 +20,7 @@ use crate::chain::{
 use crate::domain::{
     ComputePlan, ComputeUnitPrice, Hash32, Packed, Wallet, set_compute_unit_limit,
 };
-use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError, readings_to_blame};
+use crate::ledger::{self, Blame, NewMintTransaction, PackedReading, RecordError};
 use crate::telemetry::traces::TransactionSpan;
 use crate::telemetry::{Stage, names, observe_stage};
 
@@ -137,7 +137,9 @@ impl Draft {
             .iter()
             .map(|reading| (reading.id, reading.wallet))
             .collect();
-        let to_blame = readings_to_blame(&self.message, error, mint, &wallets);
+        let Blame::Readings(to_blame) = ledger::blame(&self.message, error, mint, &wallets) else {
+            return Vec::new();
+        };
         self.readings
             .iter()
             .filter(|reading| to_blame.contains(&reading.id))

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::chain_side::ChainSide;
 use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts};
+use crate::chain::{AsOf, ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts};
 use crate::domain::{
     BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, PackItem, PackLimits, TRANSACTION_BYTES_MAX,
     Wallet, pack,
@@ -108,15 +108,16 @@ impl Estimating<'_> {
         wallets.dedup();
         let chain = &self.estimator.chain;
         let endpoint = chain.endpoints.preferred();
-        let looked = inspect_token_accounts(endpoint, &chain.accounts.mint, &wallets).await;
+        let mint = &chain.accounts.mint;
+        let looked = inspect_token_accounts(endpoint, mint, &wallets, AsOf::Confirmed).await;
         if let Err(ChainError::Unreachable { .. }) = &looked {
             chain.endpoints.turn_away_from(endpoint);
         }
-        let states = looked?;
+        let accounts = looked?;
         self.estimate.readings += readings.len() as u64;
         let mut payable = Vec::with_capacity(readings.len());
         for reading in readings {
-            let state = states.get(&reading.wallet).copied().unwrap_or_default();
+            let state = accounts.state_of(reading.wallet);
             match state.needs_account(reading.account_was_there) {
                 Err(_) => self.estimate.refused += 1,
                 Ok(needs_account) => payable.push(PackItem {

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `minter` | collects callers into batches, and keeps the sends within their bound |
 //! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
-//! | `batch` | one batch: accounts, packing, and what to answer each caller |
+//! | `batch` | one batch: packing, and what to answer each caller |
+//! | `accounts` | which wallets can be paid, and what it takes to refuse one |
 //! | `chain_side` | the chain as a process sees it, whether it signs or not |
 //! | `draft` | one packed transaction: simulated, signed, recorded, sent |
 //! | `estimate` | what minting would take, without minting |
@@ -16,6 +17,7 @@
 //! | `means` | what of a batch the fee payer can pay |
 //! | `watch`, `announce` | opens and closes the circuit of the chain; admins are told |
 
+mod accounts;
 mod announce;
 mod batch;
 mod candidate;

@@ -1,6 +1,9 @@
 //! A wallet's token account is its owner's: it may be closed, given away, or made by somebody else beforehand.
 
-use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signer;
 use spl_associated_token_account_interface::address::get_associated_token_address;
@@ -8,7 +11,9 @@ use spl_associated_token_account_interface::instruction::create_associated_token
 use spl_token_interface::instruction::{AuthorityType, burn, close_account, set_authority};
 
 use crate::audit::Authority;
-use crate::support::{Grid, Meter};
+use crate::circuit::{chain_of, no_attempt_is_used, until_closed};
+use crate::support::world::world;
+use crate::support::{Grid, Meter, Proxy, Verdict};
 
 async fn reading(meter: &Meter, id: &str) -> Value {
     meter.api.get(&format!("/api/readings/{id}")).await.ok()
@@ -142,5 +147,173 @@ async fn lamports_sent_ahead_to_the_account_do_no_harm() {
     authority.send(gift, &[]).await;
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+}
+
+/// None of the accounts is there.
+fn without_accounts(mut answer: Value) -> Value {
+    if let Some(accounts) = answer["value"].as_array_mut() {
+        accounts.fill(Value::Null);
+    }
+    answer
+}
+
+/// The same, long ago.
+fn without_accounts_long_ago(answer: Value) -> Value {
+    let mut answer = without_accounts(answer);
+    answer["context"]["slot"] = json!(1);
+    answer
+}
+
+/// What an endpoint says of token accounts, by the commitment asked for.
+#[derive(Clone, Copy, Debug)]
+struct Lie {
+    confirmed: fn(Value) -> Value,
+    finalized: fn(Value) -> Value,
+}
+
+/// Lies about token accounts, and about nothing else, from now on; counts the lies.
+fn lie_about_token_accounts(proxy: &Proxy, payer: Pubkey, lie: Lie) -> Arc<AtomicU64> {
+    let lies = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&lies);
+    let payer = payer.to_string();
+    proxy.obey(move |method, parameters| {
+        // Whether fee payer and mint are well is another question.
+        if method != "getMultipleAccounts" || parameters[0][0] == payer.as_str() {
+            return Verdict::Forward;
+        }
+        counter.fetch_add(1, Ordering::SeqCst);
+        match parameters[1]["commitment"].as_str() {
+            Some("finalized") => Verdict::Edit(lie.finalized),
+            _ => Verdict::Edit(lie.confirmed),
+        }
+    });
+    lies
+}
+
+/// The reading of this meter waits through several looks at its account, and loses nothing.
+async fn waits_and_loses_nothing(grid: &Grid, meter: &Meter, lies: &AtomicU64) {
+    let before = grid.count("finalized").await;
+    meter.report("1").await;
+    grid.until("its account was looked at several times", async || {
+        lies.load(Ordering::SeqCst) >= 3
+    })
+    .await;
+    assert_eq!(grid.count("failed").await, 0);
+    assert_eq!(grid.count("pending").await, 1);
+    assert_eq!(grid.count("finalized").await, before);
+    no_attempt_is_used(grid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_one_answer_does_not_hold_fails_no_reading() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let payer = Authority::of(&grid).await.payer();
+    let lies = [
+        // The endpoint is far behind.
+        Lie {
+            confirmed: without_accounts_long_ago,
+            finalized: without_accounts_long_ago,
+        },
+        // One of its nodes is, and that one is asked what is final.
+        Lie {
+            confirmed: without_accounts,
+            finalized: without_accounts_long_ago,
+        },
+        // What was confirmed on a fork, and never is final.
+        Lie {
+            confirmed: without_accounts,
+            finalized: |answer| answer,
+        },
+    ];
+    let mut paid = 1;
+    for lie in lies {
+        let told = lie_about_token_accounts(&proxy, payer, lie);
+        waits_and_loses_nothing(&grid, &meter, &told).await;
+        proxy.forward_everything();
+        paid += 1;
+        grid.until_count("finalized", paid).await;
+        until_closed(&grid.admin()).await;
+    }
+    no_attempt_is_used(&grid).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "4000000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_is_paid_by_the_endpoint_that_is_not_behind() {
+    let (behind, good) = (
+        Proxy::start(&world().rpc_url).await,
+        Proxy::start(&world().rpc_url).await,
+    );
+    let urls = format!("{},{}", behind.url, good.url);
+    let mut grid = Grid::on_chain(&urls, &[("MINT_LINGER_MS", "200")]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let payer = Authority::of(&grid).await.payer();
+    let lie = Lie {
+        confirmed: without_accounts_long_ago,
+        finalized: without_accounts_long_ago,
+    };
+    let neighbour = grid.meter().await;
+    let lies = lie_about_token_accounts(&behind, payer, lie);
+    meter.report("1").await;
+    neighbour.report("1").await;
+    grid.until_count("finalized", 3).await;
+    assert!(lies.load(Ordering::SeqCst) > 0, "it was asked");
+    no_attempt_is_used(&grid).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts() {
+    const FOREIGN: &str = "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY";
+    let (good, foreign) = (
+        Proxy::start(&world().rpc_url).await,
+        Proxy::start(&world().rpc_url).await,
+    );
+    // Away at the start: nobody can tell which chain it is on.
+    foreign.obey(|_, _| Verdict::Drop);
+    let urls = format!("{},{}", good.url, foreign.url);
+    let mut grid = Grid::on_chain(&urls, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let admin = grid.admin();
+    let asked_for_accounts = foreign.received("getMultipleAccounts");
+    foreign.obey(|method, _| match method {
+        "getGenesisHash" => Verdict::Answer(json!(FOREIGN)),
+        "getMultipleAccounts" => Verdict::Edit(without_accounts),
+        _ => Verdict::Forward,
+    });
+    grid.until("it is seen to be on another chain", async || {
+        let chain = chain_of(&admin).await;
+        chain["endpoints"][1]["healthy"] == false && chain.to_string().contains(FOREIGN)
+    })
+    .await;
+    // Now it is the only one that answers.
+    good.obey(|_, _| Verdict::Drop);
+    meter.report("1").await;
+    grid.until("minting waits", async || {
+        chain_of(&admin).await["state"] == "open"
+    })
+    .await;
+    assert_eq!(grid.count("pending").await, 1);
+    good.forward_everything();
+    grid.until_count("finalized", 2).await;
+    assert_eq!(
+        foreign.received("getMultipleAccounts"),
+        asked_for_accounts,
+        "an endpoint of another chain was asked for accounts"
+    );
+    no_attempt_is_used(&grid).await;
     grid.audit_holds().await;
 }

@@ -1,10 +1,16 @@
 //! A process that stands still for longer than anybody waits for it costs nothing, and does no harm when it goes on.
 
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use gridtokenx::meters::Role;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Api, Ears, Grid, Server, eventually};
+use crate::chain_faults::swallow;
+use crate::support::world::world;
+use crate::support::{Api, Ears, Grid, Proxy, Server, Verdict, eventually};
 
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
 const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
@@ -170,4 +176,90 @@ async fn an_api_process_that_stands_still_holds_up_nobody() {
     grid.until_count("finalized", 90).await;
     the_feed_is_whole(&grid).await;
     grid.audit_holds().await;
+}
+
+/// What is sent through the proxy and fits does not arrive.
+fn swallow_sends(proxy: &Proxy, fits: impl Fn(&str) -> bool + Send + 'static) {
+    proxy.obey(move |method, parameters| match method {
+        "sendTransaction" if fits(parameters[0].as_str().unwrap()) => swallow(parameters),
+        _ => Verdict::Forward,
+    });
+}
+
+/// What is sent through the proxy from now on, and arrives.
+fn note_sends(proxy: &Proxy) -> Arc<Mutex<Vec<String>>> {
+    let sent = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&sent);
+    proxy.obey(move |method, parameters| {
+        if method == "sendTransaction" {
+            let wire = parameters[0].as_str().unwrap().to_owned();
+            noted.lock().unwrap().push(wire);
+        }
+        Verdict::Forward
+    });
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with_its_old_bytes() {
+    let others = Proxy::start(&world().rpc_url).await;
+    let sleepers = Proxy::start(&world().rpc_url).await;
+    let grid = Grid::on_chain(&others.url, &[]).await;
+    let release = grid.data_dir.path().join("go on");
+    let api = grid.spawn(&[API]).await;
+    // The mint is made. The first transaction is to arrive by nobody's hand, whoever holds the Resolver.
+    swallow_sends(&others, |_| true);
+    swallow_sends(&sleepers, |_| true);
+    let sleeper = grid
+        .spawn(&[
+            WORKER,
+            ("SOLANA_RPC_URL", &sleepers.url),
+            ("FAILPOINTS", "mint.before_send=return(stall)"),
+            ("FAILPOINTS_RELEASE", release.to_str().unwrap()),
+        ])
+        .await;
+    let user = api.user("prosumer");
+    let meter = user.meter().await;
+    meter.report("2").await;
+    grid.until_count("submitted", 1).await;
+    let frozen = Frozen::new(&sleeper);
+    // From here on it would send, if it only could.
+    std::fs::write(&release, "").unwrap();
+    let sent_by_sleeper = note_sends(&sleepers);
+    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    let old = STANDARD.encode(wire);
+    let kept = old.clone();
+    swallow_sends(&others, move |wire| wire == kept);
+    let _other = grid.spawn(&[WORKER]).await;
+    grid.until_count("finalized", 1).await;
+    let states: Vec<String> =
+        sqlx::query_scalar("SELECT state FROM mint_transactions ORDER BY number")
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+    assert_eq!(
+        states,
+        ["dead", "finalized"],
+        "proven dead, and signed anew"
+    );
+    assert_eq!(*sent_by_sleeper.lock().unwrap(), Vec::<String>::new());
+
+    drop(frozen);
+    eventually("it sends its old bytes", async || {
+        sent_by_sleeper.lock().unwrap().contains(&old).then_some(())
+    })
+    .await;
+    until_workers_alive(&api, 2).await;
+    meter.report("3").await;
+    grid.until_count("finalized", 2).await;
+    let audit = grid.audit_holds().await;
+    assert_eq!(audit["base_units_chain"], "5000000000");
+    let signed: i64 = sqlx::query_scalar("SELECT count(*) FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(signed, 3);
 }

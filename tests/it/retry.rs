@@ -18,6 +18,7 @@ use spl_token_interface::instruction::{burn, close_account};
 use spl_token_interface::state::{Account, AccountState};
 
 use crate::audit::Authority;
+use crate::chain_faults::swallow;
 use crate::support::proxy::{Proxy, Verdict};
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};
@@ -305,5 +306,75 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
     let_it_be_due(&grid, &refused).await;
     grid.until_count("failed", 1).await;
     assert_eq!(mint_failed_events(&grid).await, 1);
+    grid.audit_holds().await;
+}
+
+/// Whatever is sent is said to have landed with this error, at finality.
+fn let_everything_fail_with(proxy: &Proxy, error: Value) {
+    proxy.obey(move |method, parameters| match method {
+        "sendTransaction" => swallow(parameters),
+        "getSignatureStatuses" => {
+            let status = json!({
+                "slot": 1, "confirmations": null, "err": error, "status": { "Err": error },
+                "confirmationStatus": "finalized",
+            });
+            let asked = parameters[0].as_array().unwrap().len();
+            Verdict::Answer(json!({ "context": { "slot": 1 }, "value": vec![status; asked] }))
+        }
+        _ => Verdict::Forward,
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_alone_in_its_transaction_does_not_answer_for_the_fee_payer_or_for_us() {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    // The first reading's transaction creates its account in this instruction, the second one's pays in it.
+    let faults = [
+        // The fee payer could not pay the rent.
+        (json!({ "InstructionError": [1, { "Custom": 1 }] }), false),
+        // Out of compute units: next time it gets all that it may need, as what is packed alone does.
+        (
+            json!({ "InstructionError": [1, "ProgramFailedToComplete"] }),
+            true,
+        ),
+    ];
+    let mut paid = 0;
+    for (fault, is_packed_alone) in faults {
+        let_everything_fail_with(&proxy, fault);
+        let reading = meter.report("1").await;
+        paid += 1;
+        grid.until("its transaction is dead", async || {
+            let dead: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM mint_transactions WHERE state = 'dead'")
+                    .fetch_one(&grid.pool)
+                    .await
+                    .unwrap();
+            dead == paid
+        })
+        .await;
+        let stored = patience(&grid, &reading).await;
+        assert_eq!((stored.state.as_str(), stored.attempts), ("pending", 0));
+        assert_eq!(stored.job_run_at, stored.next_attempt_at, "{stored:?}");
+        let alone: bool = sqlx::query_scalar("SELECT pack_alone FROM readings WHERE id = $1::UUID")
+            .bind(&reading)
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        assert_eq!(alone, is_packed_alone);
+        proxy.forward_everything();
+        // By itself, after a pause that is not a backoff.
+        grid.until_count("finalized", paid).await;
+        let now = patience(&grid, &reading).await;
+        assert_eq!(now.attempts, 0);
+        assert_eq!(now.next_attempt_at, stored.next_attempt_at, "put off once");
+    }
+    let signed: i64 = sqlx::query_scalar("SELECT count(*) FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(signed, 4, "each was signed twice");
     grid.audit_holds().await;
 }

@@ -1,6 +1,7 @@
 //! Endpoints, keys and mint.
 
 use solana_commitment_config::CommitmentConfig;
+use solana_sdk::hash::Hash;
 use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
@@ -23,13 +24,14 @@ pub(super) struct Solana {
     /// The mint's authority, whoever holds its key.
     pub authority: Pubkey,
     pub mint: Pubkey,
-    pub genesis_hash: String,
+    pub genesis_hash: Hash,
     is_local: bool,
 }
 
 impl Solana {
     pub fn accounts(&self, decimals: u8) -> MintAccounts {
         MintAccounts {
+            genesis_hash: self.genesis_hash,
             mint: self.mint,
             authority: self.authority,
             decimals,
@@ -70,8 +72,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         .rpc()
         .get_genesis_hash()
         .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
-        .to_string();
+        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
     let is_local = is_local_chain(endpoint).await?;
     let signer = if needs_no_key(config) {
         None

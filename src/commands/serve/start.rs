@@ -61,7 +61,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         &pool,
         &solana.endpoints,
         &ledger::ChainBinding {
-            genesis_hash: solana.genesis_hash.clone(),
+            genesis_hash: solana.genesis_hash.to_string(),
             mint: solana.mint,
             authority: solana.authority,
             decimals: config.tokenization.decimals,
