@@ -36,10 +36,9 @@ pub enum SigningRefused {
     IdentityChanged,
     /// A database that was lost knows of nothing, and would pay again what meters report again.
     #[error(
-        "the authority's history was not walked yet, so what was paid before this database is not known: \
-         the RPC endpoint must answer getSignaturesForAddress"
+        "the authority's history was not walked yet, so what was paid before this database is not known: {reason}"
     )]
-    NeverWalked,
+    NeverWalked { reason: String },
     #[error("the ledger is not bound to any chain")]
     Unbound,
     #[error("whether signing is allowed could not be read: {0}")]
@@ -65,9 +64,31 @@ pub async fn check_may_sign(transaction: &mut PgConnection) -> Result<(), Signin
             reason: reason.unwrap_or(breaker),
         }),
         Some((_, _, false, _)) => Err(SigningRefused::IdentityChanged),
-        Some((_, _, true, false)) => Err(SigningRefused::NeverWalked),
+        Some((_, reason, true, false)) => Err(never_walked(reason)),
         Some((_, _, true, true)) => Ok(()),
     }
+}
+
+/// `reason`: why the last walk failed, as [`note_never_walked`] has stored it.
+pub(super) fn never_walked(reason: Option<String>) -> SigningRefused {
+    SigningRefused::NeverWalked {
+        reason: reason.unwrap_or_else(|| "the first walk is under way".to_owned()),
+    }
+}
+
+/// Why nothing can be signed yet, for whoever asks; it goes with the first walk that comes to its end.
+pub(super) async fn note_never_walked(pool: &PgPool, reason: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE ledger
+         SET breaker_reason = $1
+         WHERE watermark_slot = 0
+           AND breaker = 'closed'
+           AND breaker_reason IS DISTINCT FROM $1",
+    )
+    .bind(reason)
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// The ledger's one row, as far as the breaker and the walk read it.

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
 use super::LedgerError;
-use super::breaker::Breaker;
+use super::breaker::{self, Breaker, SigningRefused};
 use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 
 /// What the ledger says to somebody who is about to mint.
@@ -14,13 +14,13 @@ pub struct Outlook {
     /// Fees and rent of transactions of all processes that may still land, lamports. Two that create the same account count
     /// both: too much rather than too little.
     pub in_flight_lamports: u64,
-    /// The ledger breaker is open, for this reason.
+    /// Nothing may be signed, for this reason: the ledger breaker is open, or the history was never walked.
     pub refuses_to_sign: Option<String>,
 }
 
 /// Transactions that a balance read at `slot` does not show yet: those that have not landed, or landed later.
 pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
-    let (in_flight, breaker, reason): (i64, String, Option<String>) = sqlx::query_as(
+    let (in_flight, state, reason, walked): (i64, String, Option<String>, bool) = sqlx::query_as(
         "SELECT (
                     SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
                     FROM mint_transactions
@@ -28,15 +28,21 @@ pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
                     WHERE state IN ('recorded', 'confirmed', 'quarantined')
                       AND (state <> 'confirmed' OR slot > $1)
                 ),
-                breaker, breaker_reason
+                breaker, breaker_reason, watermark_slot > 0
          FROM ledger",
     )
     .bind(slot as i64)
     .bind(TOKEN_ACCOUNT_RENT_LAMPORTS as i64)
     .fetch_one(pool)
     .await?;
-    let refuses_to_sign = (breaker != Breaker::Closed.as_str())
-        .then(|| format!("the ledger breaker is open: {}", reason.unwrap_or(breaker)));
+    let refused = if state != Breaker::Closed.as_str() {
+        Some(SigningRefused::Open {
+            reason: reason.unwrap_or(state),
+        })
+    } else {
+        (!walked).then(|| breaker::never_walked(reason))
+    };
+    let refuses_to_sign = refused.map(|refused| refused.to_string());
     Ok(Outlook {
         in_flight_lamports: in_flight.max(0) as u64,
         refuses_to_sign,
