@@ -20,6 +20,12 @@ pub enum AuditError {
     OtherChain { ledger: String, endpoint: String },
     #[error("SOLANA_MINT_ADDRESS is {asked}, but this ledger mints {ledger}")]
     OtherMint { asked: String, ledger: String },
+    /// What it has forgotten may hold mints that the ledger lacks.
+    #[error(
+        "no RPC endpoint that answers shows the history of the mint {mint} from its creation on (not {endpoints}), so nothing \
+         can be proven: add one with full history to SOLANA_RPC_URL"
+    )]
+    NoBeginning { mint: String, endpoints: String },
     /// "Not found" proves nothing on a node that has forgotten that slot.
     #[error(
         "no RPC endpoint has history back to slot {slot}, in which transaction {signature} landed: add one that has"

@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use super::difference::{Difference, Findings};
 use super::report::{AuditReport, Total};
 use super::{AuditError, admin_log, books, paid, strays};
-use crate::chain::{ChainError, Endpoint, Endpoints};
+use crate::chain::{ChainError, Endpoint, Endpoints, TokenSupply, shows_creation};
 use crate::domain::BaseUnits;
 use crate::ledger::{self, ChainBinding};
 
@@ -46,7 +46,7 @@ pub(super) struct Supply {
 /// Audits the ledger in this database. Mint and authority are those that it is bound to.
 pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, AuditError> {
     let binding = ledger::binding(pool).await?;
-    let endpoint = endpoint_of_chain(endpoints, &binding).await?;
+    let endpoint = endpoint_with_history(endpoints, &binding).await?;
     let supply = supply(endpoint, &binding.mint).await?;
     let examination = Examination {
         pool,
@@ -102,51 +102,54 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
     })
 }
 
-/// The first endpoint that answers; it must be on the ledger's chain.
-async fn endpoint_of_chain<'a>(
+/// The first endpoint whose history begins with the mint; each that is asked must be on the ledger's chain.
+///
+/// A shorter history would hide mints that the ledger lacks: holders may have burned as much, so that the supply does not
+/// betray them.
+async fn endpoint_with_history<'a>(
     endpoints: &'a Endpoints,
     binding: &ChainBinding,
 ) -> Result<&'a Endpoint, AuditError> {
-    let mut failure = ChainError::Unreachable {
+    let mut failure = AuditError::from(ChainError::Unreachable {
         endpoint: "any".to_owned(),
         reason: "none is configured".to_owned(),
-    };
+    });
+    let mut forgotten_by = Vec::new();
     for endpoint in endpoints.iter() {
-        match endpoint.rpc().get_genesis_hash().await {
-            Ok(hash) if hash.to_string() == binding.genesis_hash => return Ok(endpoint),
-            Ok(hash) => {
-                return Err(AuditError::OtherChain {
-                    ledger: binding.genesis_hash.clone(),
-                    endpoint: hash.to_string(),
-                });
-            }
-            Err(error) => failure = ChainError::from_client(endpoint.name(), &error),
+        match reaches_back(endpoint, binding).await {
+            Ok(true) => return Ok(endpoint),
+            Ok(false) => forgotten_by.push(endpoint.name()),
+            Err(AuditError::Chain(error)) => failure = error.into(),
+            Err(error) => return Err(error),
         }
     }
-    Err(failure.into())
+    if forgotten_by.is_empty() {
+        return Err(failure);
+    }
+    Err(AuditError::NoBeginning {
+        mint: binding.mint.to_string(),
+        endpoints: forgotten_by.join(", "),
+    })
 }
 
-/// At finalized commitment, so that no fork takes any of it back. A local chain answers with its newest state instead.
+async fn reaches_back(endpoint: &Endpoint, binding: &ChainBinding) -> Result<bool, AuditError> {
+    let found = endpoint.genesis_hash().await?;
+    if found != binding.genesis_hash {
+        return Err(AuditError::OtherChain {
+            ledger: binding.genesis_hash.clone(),
+            endpoint: found,
+        });
+    }
+    Ok(shows_creation(endpoint, &binding.mint).await?)
+}
+
 async fn supply(endpoint: &Endpoint, mint: &Pubkey) -> Result<Supply, AuditError> {
-    let failed = |error| ChainError::from_client(endpoint.name(), &error);
     let newest_before = slot(endpoint, CommitmentConfig::processed()).await?;
-    let answer = endpoint
-        .rpc()
-        .get_token_supply_with_commitment(mint, CommitmentConfig::finalized())
-        .await
-        .map_err(failed)?;
-    let base_units = answer
-        .value
-        .amount
-        .parse()
-        .map_err(|_| ChainError::Unusable {
-            endpoint: endpoint.name().to_owned(),
-            reason: format!("the supply {} is no amount", answer.value.amount),
-        })?;
+    let TokenSupply { base_units, slot } = endpoint.token_supply(mint).await?;
     let supply = Supply {
         base_units,
-        slot: answer.context.slot,
-        slot_is_open: answer.context.slot >= newest_before,
+        slot,
+        slot_is_open: slot >= newest_before,
     };
     wait_until_beyond(endpoint, supply.slot).await?;
     Ok(supply)

@@ -87,6 +87,11 @@ impl Executed {
         })
     }
 
+    /// Where the account stands among the transaction's, and so among the balances that a node tells.
+    pub(super) fn position(&self, account: &Pubkey) -> Option<usize> {
+        self.accounts.iter().position(|key| key == account)
+    }
+
     pub(super) fn mints(&self, mint: &Pubkey, authority: &Pubkey) -> Vec<(Pubkey, BaseUnits)> {
         let mut payments = Vec::new();
         for instruction in &self.instructions {

@@ -13,7 +13,9 @@ use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
 use solana_sdk::transaction::VersionedTransaction;
-use solana_transaction_status::{EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding};
+use solana_transaction_status::{
+    EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding, UiTransactionStatusMeta,
+};
 
 use super::executed::{Executed, our_memo};
 use super::history::repeated;
@@ -93,6 +95,69 @@ pub async fn find_transaction(
     authority: &Pubkey,
     commitment: CommitmentConfig,
 ) -> Result<Option<(ChainMint, VersionedTransaction)>, ChainError> {
+    let Some(shown) = shown(endpoint, signature, commitment).await? else {
+        return Ok(None);
+    };
+    let executed = shown.executed(endpoint)?;
+    let failed = shown.meta.err.is_some();
+    let memos = executed.memos();
+    let found = ChainMint {
+        signature: *signature,
+        slot: shown.slot,
+        block_time: shown.block_time,
+        failed,
+        memo: our_memo(&memos),
+        raw_memo: (!memos.is_empty()).then(|| memos.join("; ")),
+        payments: if failed {
+            Vec::new()
+        } else {
+            executed.mints(mint, authority)
+        },
+        fee_lamports: shown.meta.fee,
+    };
+    Ok(Some((found, shown.transaction)))
+}
+
+/// What an account held before this transaction: nothing, when it did not exist yet. `None` when the endpoint does not show
+/// the transaction, or the transaction does not mention the account.
+pub(super) async fn lamports_before(
+    endpoint: &Endpoint,
+    signature: &Signature,
+    account: &Pubkey,
+    commitment: CommitmentConfig,
+) -> Result<Option<u64>, ChainError> {
+    let Some(shown) = shown(endpoint, signature, commitment).await? else {
+        return Ok(None);
+    };
+    let position = shown.executed(endpoint)?.position(account);
+    Ok(position.and_then(|position| shown.meta.pre_balances.get(position).copied()))
+}
+
+/// A transaction as an endpoint shows it.
+struct Shown {
+    slot: u64,
+    block_time: Option<i64>,
+    transaction: VersionedTransaction,
+    meta: UiTransactionStatusMeta,
+}
+
+impl Shown {
+    fn executed(&self, endpoint: &Endpoint) -> Result<Executed, ChainError> {
+        Executed::read(&self.transaction, &self.meta).ok_or_else(|| ChainError::Unusable {
+            endpoint: endpoint.name().to_owned(),
+            reason: format!(
+                "transaction {} has instructions or addresses that cannot be decoded",
+                self.transaction.signatures[0]
+            ),
+        })
+    }
+}
+
+async fn shown(
+    endpoint: &Endpoint,
+    signature: &Signature,
+    commitment: CommitmentConfig,
+) -> Result<Option<Shown>, ChainError> {
     let config = RpcTransactionConfig {
         encoding: Some(UiTransactionEncoding::Base64),
         commitment: Some(commitment),
@@ -114,11 +179,6 @@ pub async fn find_transaction(
         endpoint: endpoint.name().to_owned(),
         reason: format!("transaction {signature} {reason}"),
     };
-    let meta = found
-        .transaction
-        .meta
-        .as_ref()
-        .ok_or_else(|| unusable("comes without its outcome"))?;
     let transaction = found
         .transaction
         .transaction
@@ -127,23 +187,14 @@ pub async fn find_transaction(
     if transaction.signatures.first() != Some(signature) {
         return Err(unusable("was answered with another one"));
     }
-    let executed = Executed::read(&transaction, meta)
-        .ok_or_else(|| unusable("has instructions or addresses that cannot be decoded"))?;
-    let failed = meta.err.is_some();
-    let memos = executed.memos();
-    let mint = ChainMint {
-        signature: *signature,
+    let meta = found
+        .transaction
+        .meta
+        .ok_or_else(|| unusable("comes without its outcome"))?;
+    Ok(Some(Shown {
         slot: found.slot,
         block_time: found.block_time,
-        failed,
-        memo: our_memo(&memos),
-        raw_memo: (!memos.is_empty()).then(|| memos.join("; ")),
-        payments: if failed {
-            Vec::new()
-        } else {
-            executed.mints(mint, authority)
-        },
-        fee_lamports: meta.fee,
-    };
-    Ok(Some((mint, transaction)))
+        transaction,
+        meta,
+    }))
 }

@@ -11,7 +11,7 @@
 //! | `circuit` | whether minting is worth trying now |
 //! | `purse` | what the fee payer can still spend |
 //! | `priority_fee` | what is offered for a compute unit |
-//! | `blockhash`, `blocks`, `history`, `landed_mint`, `executed` | what the chain holds |
+//! | `blockhash`, `blocks`, `history`, `mint_history`, `landed_mint`, `executed` | what the chain holds |
 //! | `signer`, `token_account`, `local` | keys, wallets' accounts, the chain for development |
 
 mod blockhash;
@@ -24,6 +24,7 @@ mod gate;
 mod history;
 mod landed_mint;
 mod local;
+mod mint_history;
 mod priority_fee;
 mod purse;
 mod sender;
@@ -40,6 +41,7 @@ pub use error::{ChainError, Fault};
 pub use history::{HistoryWalk, ListedTransaction, walk_history};
 pub use landed_mint::{ChainMint, find_mint, find_transaction, mint_of};
 pub use local::{is_local_chain, prepare_local_chain};
+pub use mint_history::{TokenSupply, shows_creation};
 pub use priority_fee::PriorityFees;
 pub use purse::{Funds, Purse, PurseView, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
 pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};

@@ -6,6 +6,8 @@ use super::upstream::Upstream;
 
 /// What Solana nodes answer for a block that they do not have yet.
 const BLOCK_NOT_AVAILABLE: i64 = -32004;
+/// For one older than all that they keep.
+const BLOCK_CLEANED_UP: i64 = -32001;
 /// And for one that they do not have any more.
 const SLOT_MISSING: i64 = -32009;
 /// A transaction signed on the hash of a block is valid for so many blocks after it.
@@ -106,11 +108,50 @@ pub(super) async fn without_history(upstream: &Upstream, call: &Value) -> Option
             return Some(error_of(call, SLOT_MISSING, &text));
         }
         "getTransaction" => Value::Null,
+        "getFirstAvailableBlock" => json!(present_slot(upstream).await),
         "getBlocks" | "getSignaturesForAddress" => json!([]),
         "getSignatureStatuses" => return not_found(upstream, call).await,
         _ => return upstream.forward(call).await,
     };
     Some(json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
+}
+
+/// As a node answers that keeps nothing of the slots before `oldest`.
+pub(super) async fn pruned(upstream: &Upstream, call: &Value, oldest: u64) -> Option<Value> {
+    let method = call["method"].as_str().unwrap_or_default();
+    let is_kept = |slot: &Value| slot.as_u64().is_none_or(|slot| slot >= oldest);
+    if let "getBlock" | "getBlockTime" = method
+        && !is_kept(&call["params"][0])
+    {
+        let text = format!(
+            "Block {} cleaned up, does not exist on node. First available block: {oldest}",
+            call["params"][0]
+        );
+        return Some(error_of(call, BLOCK_CLEANED_UP, &text));
+    }
+    let mut answer = upstream.forward(call).await?;
+    let result = &mut answer["result"];
+    match method {
+        "getFirstAvailableBlock" | "minimumLedgerSlot" => *result = json!(oldest),
+        "getTransaction" if !is_kept(&result["slot"]) => *result = Value::Null,
+        "getBlocks" | "getBlocksWithLimit" => {
+            if let Some(slots) = result.as_array_mut() {
+                slots.retain(is_kept);
+            }
+        }
+        "getSignaturesForAddress" => {
+            if let Some(listed) = result.as_array_mut() {
+                listed.retain(|entry| is_kept(&entry["slot"]));
+            }
+        }
+        "getSignatureStatuses" => each_status(result, |status| {
+            if !is_kept(&status["slot"]) {
+                *status = Value::Null;
+            }
+        }),
+        _ => {}
+    }
+    Some(answer)
 }
 
 /// Landed signatures are said not to be found.

@@ -199,6 +199,7 @@ async fn call(shared: &Shared, body: &[u8]) -> Result<Answer, Dropped> {
         }
         Verdict::Lag { slots } => memory::lagging(upstream, &call, slots).await,
         Verdict::ForgetHistory => memory::without_history(upstream, &call).await,
+        Verdict::Prune { before_slot } => memory::pruned(upstream, &call, before_slot).await,
         Verdict::SayNotFound if method == "getSignatureStatuses" => {
             memory::not_found(upstream, &call).await
         }

@@ -52,6 +52,8 @@ pub enum FaultName {
     /// As it was `slots` slots ago.
     Lag,
     ForgetHistory,
+    /// Nothing of the slots before `before_slot` is known.
+    Prune,
     SayNotFound,
     SayConfirmed,
 }
@@ -68,6 +70,8 @@ struct Rule {
     retry_after_secs: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     slots: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before_slot: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<Value>,
     /// Used up after so many calls.
@@ -112,6 +116,9 @@ impl Rule {
                 slots: self.slots.ok_or_else(|| missing("slots"))?,
             },
             FaultName::ForgetHistory => Verdict::ForgetHistory,
+            FaultName::Prune => Verdict::Prune {
+                before_slot: self.before_slot.ok_or_else(|| missing("before_slot"))?,
+            },
             FaultName::SayNotFound => Verdict::SayNotFound,
             FaultName::SayConfirmed => Verdict::SayConfirmed,
         })
@@ -264,6 +271,7 @@ mod tests {
         for bad in [
             r#"{"rules": [{"method": "*", "fault": "delay"}]}"#,
             r#"{"rules": [{"method": "*", "fault": "lag"}]}"#,
+            r#"{"rules": [{"method": "*", "fault": "prune"}]}"#,
             r#"{"rules": [{"method": "*", "fault": "explode"}]}"#,
             r#"{"rules": [{"method": "*", "fault": "hang", "for_cals": 1}]}"#,
             "[]",

@@ -37,6 +37,10 @@ pub enum Verdict {
     },
     /// As a node without history answers.
     ForgetHistory,
+    /// As a node answers that keeps nothing of the slots before this one.
+    Prune {
+        before_slot: u64,
+    },
     /// Signatures that landed are said not to be found.
     SayNotFound,
     /// Signatures that did not land are said to be confirmed.

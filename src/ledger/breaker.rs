@@ -1,8 +1,9 @@
 //! Rule 7: the ledger breaker, one row that all processes share. While it is open nothing new is signed.
 //!
 //! Invariant: a mint transaction is recorded only in a database that the ledger knows, and only while the breaker is closed;
-//! both are read in the very transaction that records it. It opens by itself when the database is another one than before
-//! (its ledger may lack what an earlier one has sent), or when a landed mint is found that the ledger lacks or holds as dead.
+//! both are read in the very transaction that records it. It opens by itself when the database is another one than before or
+//! its server was restarted (the ledger may lack what an earlier one has sent), or when a landed mint is found that the ledger
+//! lacks or holds as dead.
 //!
 //! After a change of the database it closes by itself, once nothing that was signed before can land any more and everything
 //! that landed is known. After a mismatch a person has to deal with each foreign mint first.
@@ -39,10 +40,9 @@ pub enum SigningRefused {
     IdentityChanged,
     /// A database that was lost knows of nothing, and would pay again what meters report again.
     #[error(
-        "the authority's history was not walked yet, so what was paid before this database is not known: \
-         the RPC endpoint must answer getSignaturesForAddress"
+        "the authority's history was not walked yet, so what was paid before this database is not known: {reason}"
     )]
-    NeverWalked,
+    NeverWalked { reason: String },
     #[error("the ledger is not bound to any chain")]
     Unbound,
     #[error("whether signing is allowed could not be read: {0}")]
@@ -53,8 +53,8 @@ pub enum SigningRefused {
 pub async fn check_may_sign(transaction: &mut PgConnection) -> Result<(), SigningRefused> {
     let row: Option<(String, Option<String>, bool, bool)> = sqlx::query_as(
         "SELECT ledger.breaker, ledger.breaker_reason,
-                (ledger.system_identifier, ledger.timeline, ledger.incarnation)
-                    = (identity.system_identifier, identity.timeline, identity.incarnation),
+                (ledger.system_identifier, ledger.timeline, ledger.incarnation, ledger.server_start)
+                    = (identity.system_identifier, identity.timeline, identity.incarnation, identity.server_start),
                 ledger.watermark_slot > 0
          FROM ledger, database_identity() AS identity
          -- An opening waits for whoever has shared the row, or is about to: see LedgerRow::lock.
@@ -68,9 +68,31 @@ pub async fn check_may_sign(transaction: &mut PgConnection) -> Result<(), Signin
             reason: reason.unwrap_or(breaker),
         }),
         Some((_, _, false, _)) => Err(SigningRefused::IdentityChanged),
-        Some((_, _, true, false)) => Err(SigningRefused::NeverWalked),
+        Some((_, reason, true, false)) => Err(never_walked(reason)),
         Some((_, _, true, true)) => Ok(()),
     }
+}
+
+/// `reason`: why the last walk failed, as [`note_never_walked`] has stored it.
+pub(super) fn never_walked(reason: Option<String>) -> SigningRefused {
+    SigningRefused::NeverWalked {
+        reason: reason.unwrap_or_else(|| "the first walk is under way".to_owned()),
+    }
+}
+
+/// Why nothing can be signed yet, for whoever asks; it goes with the first walk that comes to its end.
+pub(super) async fn note_never_walked(pool: &PgPool, reason: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE ledger
+         SET breaker_reason = $1
+         WHERE watermark_slot = 0
+           AND breaker = 'closed'
+           AND breaker_reason IS DISTINCT FROM $1",
+    )
+    .bind(reason)
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// The ledger's one row, as far as the breaker and the walk read it.
@@ -90,7 +112,7 @@ pub(super) struct LedgerRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Breaker {
     Closed,
-    /// The database is another one than before.
+    /// The database is another one than before, or its server was restarted.
     Identity,
     /// A landed mint that the ledger lacks or holds as dead.
     Mismatch,
@@ -121,7 +143,7 @@ impl LedgerRow {
     pub(super) async fn read<'c>(executor: impl PgExecutor<'c>) -> sqlx::Result<LedgerRow> {
         sqlx::query_as(
             "SELECT breaker, breaker_opened_at, breaker_closes_after_height, watermark_slot,
-                    genesis_hash, system_identifier, timeline, incarnation
+                    genesis_hash, system_identifier, timeline, incarnation, server_start
              FROM ledger",
         )
         .fetch_one(executor)
@@ -138,7 +160,7 @@ impl LedgerRow {
             .await?;
         sqlx::query_as(
             "SELECT breaker, breaker_opened_at, breaker_closes_after_height, watermark_slot,
-                    genesis_hash, system_identifier, timeline, incarnation
+                    genesis_hash, system_identifier, timeline, incarnation, server_start
              FROM ledger
              FOR UPDATE",
         )
@@ -209,26 +231,20 @@ pub async fn open_if_identity_changed(pool: &PgPool) -> sqlx::Result<bool> {
         return Ok(false);
     }
     let reason = format!(
-        "the database was restored or has failed over (system identifier {} timeline {} incarnation {:x}, \
-         before {} timeline {} incarnation {:x}): \
-         nothing is signed until all that was sent before has landed or expired, and is known",
-        found.system_identifier,
-        found.timeline,
-        found.incarnation,
-        row.identity.system_identifier,
-        row.identity.timeline,
-        row.identity.incarnation
+        "{}: nothing is signed until all that was sent before has landed or expired, and is known",
+        found.change_since(&row.identity)
     );
     sqlx::query(
         "UPDATE ledger
          SET breaker = $1, breaker_reason = $2, breaker_opened_at = now(), breaker_closes_after_height = NULL,
-             system_identifier = $3, timeline = $4, incarnation = $5",
+             system_identifier = $3, timeline = $4, incarnation = $5, server_start = $6",
     )
     .bind(Breaker::Identity.as_str())
     .bind(&reason)
     .bind(found.system_identifier)
     .bind(found.timeline)
     .bind(found.incarnation)
+    .bind(found.server_start)
     .execute(&mut *transaction)
     .await?;
     announce(&mut transaction, &reason, None).await?;
@@ -316,8 +332,8 @@ async fn close(pool: &PgPool, before: &LedgerRow) -> sqlx::Result<bool> {
          WHERE ledger.breaker = $1
            AND ledger.breaker_opened_at IS NOT DISTINCT FROM $2
            AND ledger.breaker_closes_after_height IS NOT DISTINCT FROM $3
-           AND (ledger.system_identifier, ledger.timeline, ledger.incarnation)
-               = (identity.system_identifier, identity.timeline, identity.incarnation)
+           AND (ledger.system_identifier, ledger.timeline, ledger.incarnation, ledger.server_start)
+               = (identity.system_identifier, identity.timeline, identity.incarnation, identity.server_start)
            AND NOT EXISTS (SELECT FROM foreign_mints WHERE booked_reason IS NULL)",
     )
     .bind(before.breaker.as_str())
@@ -373,6 +389,7 @@ mod tests {
                     system_identifier: 1,
                     timeline: 1,
                     incarnation: 1,
+                    server_start: 1,
                 },
             };
             assert_eq!(

@@ -76,8 +76,10 @@ pub async fn bind(
 ) -> Result<(), BindingError> {
     sqlx::query(
         "INSERT INTO ledger
-             (genesis_hash, mint_address, authority, decimals, system_identifier, timeline, incarnation, watermark_slot)
-         SELECT $1, $2, $3, $4, identity.system_identifier, identity.timeline, identity.incarnation, 0
+             (genesis_hash, mint_address, authority, decimals,
+              system_identifier, timeline, incarnation, server_start, watermark_slot)
+         SELECT $1, $2, $3, $4,
+                identity.system_identifier, identity.timeline, identity.incarnation, identity.server_start, 0
          FROM database_identity() AS identity
          ON CONFLICT DO NOTHING",
     )

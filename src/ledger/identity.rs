@@ -1,25 +1,52 @@
 //! Which database this is: a restored or promoted one is another, and may lack what an earlier one had sent.
 //!
-//! The database tells it itself (`database_identity()`, migration 0020), inside the transaction that asks, so that no answer
+//! The database tells it itself (`database_identity()`, migration 0025), inside the transaction that asks, so that no answer
 //! of an earlier connection is ever believed.
 
 use sqlx::{FromRow, PgConnection};
 
-/// The cluster's identifier, drawn by initdb; its timeline, which rises at every promotion and point-in-time recovery; and
-/// which database and table in it, which a dump that was restored does not keep.
+/// The cluster's identifier, drawn by initdb; its timeline, which rises at every promotion and point-in-time recovery; which
+/// database and table in it, which a dump that was restored does not keep; and which start of the server, which files that
+/// were put back while it was down do not keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
 pub struct DatabaseIdentity {
     pub system_identifier: i64,
     /// 0: the server does not tell, and the moment of its start stands in for the identifier.
     pub timeline: i32,
     pub incarnation: i64,
+    /// 0: the private cluster of `gridtokenx run`.
+    pub server_start: i64,
 }
 
 impl DatabaseIdentity {
     /// Of the database that this connection is connected to.
     pub(super) async fn read(connection: &mut PgConnection) -> sqlx::Result<DatabaseIdentity> {
-        sqlx::query_as("SELECT system_identifier, timeline, incarnation FROM database_identity()")
-            .fetch_one(connection)
-            .await
+        sqlx::query_as(
+            "SELECT system_identifier, timeline, incarnation, server_start
+             FROM database_identity()",
+        )
+        .fetch_one(connection)
+        .await
+    }
+
+    /// In what it differs from the one that the ledger knew, for people.
+    pub(super) fn change_since(&self, known: &DatabaseIdentity) -> String {
+        let restarted_only = DatabaseIdentity {
+            server_start: known.server_start,
+            ..*self
+        } == *known;
+        if restarted_only {
+            return "the database server was restarted, and its files may have been put back while it was down".to_owned();
+        }
+        format!(
+            "the database was restored or has failed over (system identifier {} timeline {} incarnation {:x}, \
+             before {} timeline {} incarnation {:x})",
+            self.system_identifier,
+            self.timeline,
+            self.incarnation,
+            known.system_identifier,
+            known.timeline,
+            known.incarnation
+        )
     }
 }

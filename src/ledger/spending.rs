@@ -5,7 +5,7 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
-use super::breaker::Breaker;
+use super::breaker::{self, Breaker, SigningRefused};
 use super::{LedgerError, fee_payer};
 use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 
@@ -15,7 +15,7 @@ pub struct Outlook {
     /// Fees and rent of transactions of all processes that may still land, lamports. Two that create the same account count
     /// both: too much rather than too little.
     pub in_flight_lamports: u64,
-    /// The ledger breaker is open, for this reason.
+    /// Nothing may be signed, for this reason: the ledger breaker is open, or the history was never walked.
     pub refuses_to_sign: Option<String>,
     /// Who pays, if a process that mints has told it.
     pub fee_payer: Option<Pubkey>,
@@ -23,8 +23,8 @@ pub struct Outlook {
 
 /// Transactions that a balance read at `slot` does not show yet: those that have not landed, or landed later.
 pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
-    type Row = (i64, String, Option<String>, Option<String>);
-    let (in_flight, breaker, reason, payer): Row = sqlx::query_as(
+    type Row = (i64, String, Option<String>, bool, Option<String>);
+    let (in_flight, state, reason, walked, payer): Row = sqlx::query_as(
         "SELECT (
                     SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
                     FROM mint_transactions
@@ -32,15 +32,21 @@ pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
                     WHERE state IN ('recorded', 'confirmed', 'quarantined')
                       AND (state <> 'confirmed' OR slot > $1)
                 ),
-                breaker, breaker_reason, fee_payer
+                breaker, breaker_reason, watermark_slot > 0, fee_payer
          FROM ledger",
     )
     .bind(slot as i64)
     .bind(TOKEN_ACCOUNT_RENT_LAMPORTS as i64)
     .fetch_one(pool)
     .await?;
-    let refuses_to_sign = (breaker != Breaker::Closed.as_str())
-        .then(|| format!("the ledger breaker is open: {}", reason.unwrap_or(breaker)));
+    let refused = if state != Breaker::Closed.as_str() {
+        Some(SigningRefused::Open {
+            reason: reason.unwrap_or(state),
+        })
+    } else {
+        (!walked).then(|| breaker::never_walked(reason))
+    };
+    let refuses_to_sign = refused.map(|refused| refused.to_string());
     Ok(Outlook {
         in_flight_lamports: in_flight.max(0) as u64,
         refuses_to_sign,

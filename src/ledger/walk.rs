@@ -3,11 +3,16 @@
 //! Invariant: everything at or below the watermark was read and is either known to the ledger, or stored among the foreign
 //! mints. The chain is read first, the ledger afterwards: whatever we have sent was recorded before, so that a landed mint
 //! which the ledger lacks is not one that it is about to learn of.
+//!
+//! The first walk has no watermark to go down to: it counts only on an endpoint whose history begins with the mint, and when it
+//! accounts for the whole supply. A node that has forgotten the beginning would let a new database in the place of one that was
+//! lost pay again what it has paid.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
+use rust_decimal::Decimal;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
@@ -17,8 +22,10 @@ use super::LedgerError;
 use super::breaker::{self, BreakerState, LedgerRow};
 use super::foreign;
 use crate::chain::{
-    ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, walk_history,
+    ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, shows_creation,
+    walk_history,
 };
+use crate::domain::BaseUnits;
 use crate::holder::within;
 
 /// Transactions read from the chain at once.
@@ -27,7 +34,8 @@ const READS_AT_ONCE: usize = 16;
 /// walk lists these slots again.
 const INDEXING_LAG_SLOTS: u64 = 32;
 
-/// Zero says that the history was never walked; the mint itself is made in a later slot than this.
+/// Zero says that the history was never walked; the mint itself is made in a later slot than this, so that up to here there is
+/// nothing to know.
 const FIRST_WATERMARK_SLOT: u64 = 1;
 
 /// What a walk found.
@@ -68,12 +76,12 @@ pub async fn walk(
             outcome => return outcome,
         }
     }
-    Err(LedgerError::Chain(failure.unwrap_or_else(|| {
-        ChainError::Unreachable {
-            endpoint: "any".to_owned(),
-            reason: "none is configured".to_owned(),
-        }
-    })))
+    let failure = failure.unwrap_or_else(|| ChainError::Unreachable {
+        endpoint: "any".to_owned(),
+        reason: "none is configured".to_owned(),
+    });
+    breaker::note_never_walked(pool, &failure.to_string()).await?;
+    Err(LedgerError::Chain(failure))
 }
 
 struct Walk<'a> {
@@ -94,7 +102,14 @@ impl Walk<'_> {
         let finalized_height = endpoint.finalized_height().await?;
         let finalized_slot = endpoint.finalized_slot().await?;
         let watermark = self.before.watermark_slot as u64;
-        check_history(endpoint, watermark).await?;
+        // Before the list, too: what the supply counts must be on it.
+        let to_account_for = if watermark <= FIRST_WATERMARK_SLOT {
+            check_beginning(endpoint, self.mint).await?;
+            Some(endpoint.token_supply(self.mint).await?.base_units)
+        } else {
+            check_history(endpoint, watermark).await?;
+            None
+        };
         let commitment = CommitmentConfig::finalized();
         let mut pages = walk_history(
             endpoint,
@@ -115,6 +130,9 @@ impl Walk<'_> {
         }
         let opened = foreign::open_for_unresolved(self.pool, self.last_possible_height);
         within(self.limit, opened).await?;
+        if let Some(supply) = to_account_for {
+            within(self.limit, self.check_supply(endpoint, supply)).await?;
+        }
         let watermark_slot = within(self.limit, self.raise_watermark(finalized_slot)).await?;
         let closed = breaker::close_after_walk(self.pool, &self.before, finalized_height);
         let breaker = within(self.limit, closed).await?;
@@ -156,6 +174,30 @@ impl Walk<'_> {
             .collect())
     }
 
+    /// Holders may burn tokens, so there may be fewer than were minted, never more.
+    async fn check_supply(
+        &self,
+        endpoint: &Endpoint,
+        supply: BaseUnits,
+    ) -> Result<(), LedgerError> {
+        let known: Decimal = sqlx::query_scalar(
+            "SELECT COALESCE((SELECT sum(base_units) FROM mint_transactions WHERE state <> 'dead'), 0)
+                  + COALESCE((SELECT sum(base_units) FROM foreign_mints), 0)",
+        )
+        .fetch_one(self.pool)
+        .await?;
+        if supply.to_decimal() <= known {
+            return Ok(());
+        }
+        Err(LedgerError::Chain(ChainError::Unusable {
+            endpoint: endpoint.name().to_owned(),
+            reason: format!(
+                "the mint has a supply of {supply} base units, and its finalized history shows mints of {known} by our authority; \
+                 add an RPC endpoint with full history, or name a mint that nobody else has minted from"
+            ),
+        }))
+    }
+
     /// Compare-and-set: a walk that another one has overtaken changes nothing.
     async fn raise_watermark(&self, finalized_slot: u64) -> sqlx::Result<u64> {
         let walked = finalized_slot
@@ -163,7 +205,9 @@ impl Walk<'_> {
             .max(FIRST_WATERMARK_SLOT) as i64;
         sqlx::query(
             "UPDATE ledger
-             SET watermark_slot = $2
+             SET watermark_slot = $2,
+                 -- A closed one has a reason only while the history was never walked.
+                 breaker_reason = CASE WHEN breaker <> 'closed' THEN breaker_reason END
              WHERE watermark_slot = $1
                AND watermark_slot < $2",
         )
@@ -175,12 +219,21 @@ impl Walk<'_> {
     }
 }
 
-/// A node that has lost the blocks above the watermark would show a history without what they hold. A ledger that was never
-/// walked takes what the node remembers.
-async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), ChainError> {
-    if watermark_slot <= FIRST_WATERMARK_SLOT {
+async fn check_beginning(endpoint: &Endpoint, mint: &Pubkey) -> Result<(), ChainError> {
+    if shows_creation(endpoint, mint).await? {
         return Ok(());
     }
+    Err(ChainError::Unusable {
+        endpoint: endpoint.name().to_owned(),
+        reason: format!(
+            "it does not show the history of the mint {mint} from its creation on, so what was paid before is not known; \
+             add an RPC endpoint with full history"
+        ),
+    })
+}
+
+/// A node that has lost the blocks above the watermark would show a history without what they hold.
+async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), ChainError> {
     let oldest = endpoint.first_available_slot().await?;
     if oldest <= watermark_slot + 1 {
         return Ok(());

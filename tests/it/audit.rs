@@ -5,6 +5,7 @@ use std::str::FromStr;
 use gridtokenx::chain::read_keypair;
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_config::RpcSendTransactionConfig;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::instruction::Instruction;
 use solana_sdk::pubkey::Pubkey;
@@ -13,9 +14,10 @@ use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{batch, burn, mint_to};
 
+use crate::adopt::{done, refused};
 use crate::support::localnet::TempDir;
 use crate::support::server::program;
-use crate::support::{Grid, Meter, eventually};
+use crate::support::{Grid, Meter, Proxy, Verdict, eventually};
 
 /// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
 pub struct Authority {
@@ -66,6 +68,17 @@ impl Authority {
         let signature = self.rpc.send_transaction(&transaction).await.unwrap();
         self.until_finalized(&signature).await;
         signature
+    }
+
+    /// Sends bytes that were signed before.
+    pub async fn send_late(&self, transaction: &Transaction) -> Signature {
+        // Their blockhash is younger than the newest finalized block, which preflight would look at.
+        let config = RpcSendTransactionConfig {
+            skip_preflight: true,
+            ..RpcSendTransactionConfig::default()
+        };
+        let sent = self.rpc.send_transaction_with_config(transaction, config);
+        sent.await.unwrap()
     }
 
     pub async fn until_finalized(&self, signature: &Signature) {
@@ -281,6 +294,37 @@ async fn what_a_holder_burns_is_no_difference() {
     assert_eq!(report["burned"], "400");
     assert_eq!(report["token_supply"], "999999600");
     assert_eq!(report["base_units_chain"], "1000000000");
+}
+
+/// A node that has forgotten the beginning would hide a mint by hand, and the burned tokens would hide it in the supply.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_believes_only_a_history_that_begins_with_the_mint() {
+    let (mut grid, meter, _) = settled(1).await;
+    let authority = Authority::of(&grid).await;
+    let by_hand = authority.send(authority.mint_to(&meter, 7), &[]).await;
+    let by_hand = by_hand.to_string();
+    let holder = meter.wallet.pubkey();
+    let account = get_associated_token_address(&holder, &authority.mint);
+    let token = spl_token_interface::ID;
+    let burned = burn(&token, &account, &authority.mint, &holder, &[], 7).unwrap();
+    authority.send(burned, &[&meter.wallet]).await;
+    let whole = grid.rpc_url.clone();
+    let pruned = Proxy::start(&whole).await;
+    let now = authority.rpc.get_slot().await.unwrap();
+    pruned.obey(move |_, _| Verdict::Prune { before_slot: now });
+
+    grid.rpc_url = pruned.url.clone();
+    let sentence = refused(&grid, &[]).await;
+    assert!(
+        sentence.contains("add one with full history") && sentence.contains("rpc-1"),
+        "{sentence}"
+    );
+    grid.rpc_url = format!("{},{whole}", pruned.url);
+    let report = grid.audit().await;
+    let unknown = difference(&report, "unknown_mint");
+    assert_eq!(unknown["signature"], by_hand.as_str());
+    let report = done(&grid, &["--foreign", &by_hand, "a test by hand"]).await;
+    assert_eq!(report["burned"], "7");
 }
 
 #[tokio::test(flavor = "multi_thread")]

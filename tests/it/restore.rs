@@ -1,17 +1,23 @@
 //! A database that goes backwards pays nothing a second time.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use solana_client::nonblocking::rpc_client::RpcClient;
-use solana_client::rpc_config::RpcSendTransactionConfig;
 use solana_commitment_config::CommitmentConfig;
+use solana_sdk::signature::Signer;
 use solana_sdk::transaction::Transaction;
+use spl_associated_token_account_interface::address::get_associated_token_address;
+use spl_token_interface::instruction::burn;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::adopt::{admin_log, done, refused, until_breaker};
 use crate::audit::{Authority, breaker, difference, next_number, notifications};
+use crate::support::localnet::TempDir;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict, eventually};
 
@@ -111,16 +117,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     enable_minting(&grid).await;
     grid.serve().await;
     assert_eq!(breaker(&grid).await.0, "identity");
-    let rpc = RpcClient::new(grid.rpc_url.clone());
-    // Its blockhash is younger than the newest finalized block, which preflight would look at.
-    let config = RpcSendTransactionConfig {
-        skip_preflight: true,
-        ..RpcSendTransactionConfig::default()
-    };
-    let signature = rpc
-        .send_transaction_with_config(&in_flight, config)
-        .await
-        .unwrap();
+    let signature = authority.send_late(&in_flight).await;
     authority.until_finalized(&signature).await;
 
     eventually("the mint that it lacks is found", async || {
@@ -274,21 +271,196 @@ async fn a_ledger_whose_history_was_never_walked_signs_nothing() {
     grid.serve().await;
     let meter = grid.meter().await;
     meter.report("1").await;
-    grid.until("the Minter has asked and was refused", async || {
-        let refused: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'MintReading' AND attempts > 0)
-                 OR EXISTS (SELECT FROM mint_transactions)",
-        )
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap();
-        refused
-    })
-    .await;
+    until_refused(&grid, "Method not found").await;
     assert_eq!(grid.count("pending").await, 1);
     assert_eq!(next_number(&grid).await, 1, "nothing was even prepared");
     proxy.forward_everything();
     grid.until_count("finalized", 1).await;
     grid.audit_holds().await;
     grid.stop().await;
+}
+
+/// Waits until the service says why it signs nothing, where operators look.
+async fn until_refused(grid: &Grid, reason: &str) {
+    let admin = grid.admin();
+    grid.until(&format!("nothing is signed: {reason}"), async || {
+        let ready = admin.get("/health/ready").await;
+        let breaker = &ready.body["checks"]["breaker"];
+        breaker["status"] == "degraded" && breaker.to_string().contains(reason)
+    })
+    .await;
+}
+
+/// The database was lost, and the only endpoint has forgotten what it had paid.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_beginning() {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.stop().await;
+    let authority = Authority::of(&grid).await;
+    let paid_in: i64 = sqlx::query_scalar("SELECT slot FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    grid.pool.close().await;
+
+    let name = format!("grid_{}_new", uuid::Uuid::now_v7().simple());
+    grid.database_url = world().cluster.create_database(&name).await.unwrap();
+    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    let proxy = Proxy::start(&world().rpc_url).await;
+    grid.rpc_url = proxy.url.clone();
+    // It shows the mint's creation, and not what our authority minted.
+    let address = authority.payer().to_string();
+    proxy.obey(move |method, parameters| {
+        if method == "getSignaturesForAddress" && parameters[0] == address.as_str() {
+            Verdict::Answer(serde_json::json!([]))
+        } else {
+            Verdict::Forward
+        }
+    });
+    grid.serve().await;
+    until_refused(&grid, "has a supply of 1000000000 base units").await;
+
+    proxy.obey(move |_, _| Verdict::Prune {
+        before_slot: paid_in as u64 + 1,
+    });
+    until_refused(&grid, "from its creation on").await;
+    // Burned tokens are in no supply: that it is accounted for proves nothing.
+    let account = get_associated_token_address(&meter.wallet.pubkey(), &authority.mint);
+    let owner = meter.wallet.pubkey();
+    let token = spl_token_interface::ID;
+    let burned = burn(
+        &token,
+        &account,
+        &authority.mint,
+        &owner,
+        &[],
+        1_000_000_000,
+    )
+    .unwrap();
+    authority.send(burned, &[&meter.wallet]).await;
+    assert_eq!(authority.supply().await, 0);
+    let lists = proxy.received("getSignaturesForAddress");
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until("it was walked twice more", async || {
+        proxy.received("getSignaturesForAddress") > lists + 2
+    })
+    .await;
+    until_refused(&grid, "from its creation on").await;
+    assert_eq!(grid.count("pending").await, 1);
+    assert_eq!(next_number(&grid).await, 1, "nothing was even prepared");
+
+    proxy.forward_everything();
+    until_breaker(&grid, "mismatch").await;
+    assert_eq!(grid.count("pending").await, 1);
+    assert_eq!(authority.supply().await, 0);
+    grid.stop().await;
+}
+
+/// What operators say after they have put files back in a way that nothing in the database betrays: docs/operations.md.
+const FILES_WERE_PUT_BACK: &str = "UPDATE ledger SET server_start = -1;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_says_that_the_database_went_backwards() {
+    let manual = include_str!("../../docs/operations.md");
+    assert!(manual.contains(FILES_WERE_PUT_BACK));
+    let mut grid = Grid::start().await;
+    grid.stop().await;
+    sqlx::raw_sql(FILES_WERE_PUT_BACK)
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    grid.serve().await;
+    let (state, reason) = breaker(&grid).await;
+    assert_eq!(state, "identity");
+    assert!(reason.unwrap().contains("put back"));
+    until_breaker(&grid, "closed").await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.stop().await;
+}
+
+/// A snapshot of the volume that is set back: identifier, timeline and oids are the same as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
+    let dir = TempDir::new("put-back");
+    let files = dir.path().join("postgres");
+    let options = PostgresOptions {
+        fsync: false,
+        ..PostgresOptions::durable(&files)
+    };
+    let cluster = PostgresCluster::start(options.clone()).await.unwrap();
+    let url = cluster.create_database("elsewhere").await.unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
+    // As a server that is not ours.
+    sqlx::query("ALTER DATABASE elsewhere SET gridtokenx.private_cluster = 'off'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+    let settings = [
+        ("TOKENIZATION_AUTO_MINT_ENABLED", "false"),
+        ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
+    ];
+    let mut grid = Grid::on(&url, &world().rpc_url, &settings).await;
+    let mut server = grid.spawn(&[]).await;
+    server.user("prosumer").meter().await.report("1").await;
+    server.kill9().await;
+    grid.pool.close().await;
+    cluster.stop().await;
+    let snapshot = dir.path().join("snapshot");
+    copy(&files, &snapshot);
+
+    // It goes on: a restart alone costs a pause, which ends by itself. Then a transaction is signed and not sent yet.
+    let cluster = PostgresCluster::start(options.clone()).await.unwrap();
+    grid.pool = PgPool::connect(&url).await.unwrap();
+    enable_minting(&grid).await;
+    let mut server = grid
+        .spawn(&[("FAILPOINTS", "ledger.recorded=return(kill)")])
+        .await;
+    let (state, reason) = breaker(&grid).await;
+    assert_eq!(state, "identity");
+    assert!(reason.unwrap().contains("restarted"));
+    assert!(!server.ended().await.success());
+    assert_eq!(breaker(&grid).await.0, "closed");
+    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    let in_flight: Transaction = bincode::deserialize(&wire).unwrap();
+    let authority = Authority::of(&grid).await;
+    grid.pool.close().await;
+    cluster.stop().await;
+    std::fs::rename(&files, dir.path().join("lost")).unwrap();
+    std::fs::rename(&snapshot, &files).unwrap();
+
+    let cluster = PostgresCluster::start(options).await.unwrap();
+    grid.pool = PgPool::connect(&url).await.unwrap();
+    enable_minting(&grid).await;
+    let signature = authority.send_late(&in_flight).await;
+    grid.serve().await;
+    until_breaker(&grid, "mismatch").await;
+    let waits: bool =
+        sqlx::query_scalar("SELECT breaker_closes_after_height IS NOT NULL FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+    assert!(waits, "it was open before the mint was known");
+    assert_eq!(grid.count("pending").await, 1, "the reading waits");
+    done(&grid, &["--adopt", &signature.to_string()]).await;
+    grid.until_count("finalized", 1).await;
+    assert_eq!(authority.supply().await, 1_000_000_000);
+    grid.stop().await;
+    grid.pool.close().await;
+    cluster.stop().await;
+}
+
+/// With owners and permissions.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
 }
