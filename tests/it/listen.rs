@@ -96,17 +96,17 @@ struct Happenings<'a> {
 }
 
 impl Happenings<'_> {
-    async fn to_anna(&mut self, count: usize) {
+    async fn for_anna(&mut self, count: usize) {
         publish(&self.grid.pool, &events_of("anna", count)).await;
         self.of_anna += count;
     }
 
-    /// To ben, to nobody and to anna; gives the number of her last one, once all of hers have theirs.
-    async fn to_all(&mut self) -> i64 {
+    /// Something for ben, for nobody and for anna; gives the number of her last one, once all of hers have theirs.
+    async fn for_all(&mut self) -> i64 {
         let nobodys = Event::new(EventType::BatchMintingCompleted, &EventFields::default());
         publish(&self.grid.pool, &events_of("ben", 1)).await;
         publish(&self.grid.pool, &[nobodys]).await;
-        self.to_anna(2).await;
+        self.for_anna(2).await;
         eventually("anna's events are numbered", async || {
             let numbers = numbers_of(&self.grid.pool, "anna").await;
             let is_complete = numbers.len() == self.of_anna;
@@ -136,29 +136,29 @@ async fn an_owner_and_an_admin_hear_each_of_their_events_once_while_the_service_
         grid: &grid,
         of_anna: 0,
     };
-    let first = happenings.to_all().await;
+    let first = happenings.for_all().await;
 
     // One from the beginning, one from now on.
     let mut owner = Listening::start(&grid, &["--sub", "anna", "--after", "0"]).await;
     let mut admin = Listening::start(&grid, &[]).await;
     let head = last_seq(&grid.pool).await;
-    let live = happenings.to_all().await;
+    let live = happenings.for_all().await;
     owner.until(live).await;
     admin.until(live).await;
     assert!((first + 1..=head + 1).contains(&admin.heard[0]));
 
     // The service ends in order, and something is committed while it is away; then it is killed in the middle of it.
     assert!(server.terminate().await.success());
-    happenings.to_anna(1).await;
+    happenings.for_anna(1).await;
     server = serve().await;
-    let after_end = happenings.to_all().await;
+    let after_end = happenings.for_all().await;
     owner.until(after_end).await;
     admin.until(after_end).await;
-    happenings.to_anna(1).await;
+    happenings.for_anna(1).await;
     server.kill9().await;
-    happenings.to_anna(1).await;
+    happenings.for_anna(1).await;
     let _server = serve().await;
-    let last = happenings.to_all().await;
+    let last = happenings.for_all().await;
     owner.until(last).await;
     admin.until(last).await;
 
