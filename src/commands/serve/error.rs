@@ -81,11 +81,6 @@ pub enum StartError {
         address: SocketAddr,
         source: std::io::Error,
     },
-    #[error(
-        "WEBSOCKET_MAX_CONNECTIONS={streams} needs {least} open files, and this process may have {hard}: raise the hard limit \
-         (LimitNOFILE= of systemd, --ulimit nofile= of containers, `ulimit -Hn`), or set a lower number"
-    )]
-    OpenFiles { streams: u32, least: u64, hard: u64 },
     #[error("{0}")]
     Other(String),
 }
