@@ -1,4 +1,4 @@
-//! A service has room for the connections that it promises, or does not start.
+//! A service makes room for the connections that it promises, or says that it cannot.
 
 use std::process::Stdio;
 
@@ -15,7 +15,7 @@ fn serve(grid: &Grid, limits: &str) -> Command {
         .args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")])
         .args([PROGRAM, "serve"])
         .env_clear()
-        .env("LOG_LEVEL", "off")
+        .env("LOG_LEVEL", "warn")
         .envs(grid.environment())
         .env("WEBSOCKET_MAX_CONNECTIONS", "2000")
         .stdin(Stdio::null())
@@ -24,14 +24,14 @@ fn serve(grid: &Grid, limits: &str) -> Command {
     command
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_limit_of_open_files_is_raised_to_what_the_connections_need() {
-    let grid = Grid::without_service(&[]).await;
+/// Starts it, and tells how many files it may have open.
+async fn open_files(grid: &Grid, limits: &str, log: Stdio) -> u64 {
     let dir = TempDir::new("open-files");
     let ready = dir.path().join("address");
-    let mut service = serve(&grid, "ulimit -Sn 256")
+    let mut service = serve(grid, limits)
         .arg("--ready-file")
         .arg(&ready)
+        .stderr(log)
         .spawn()
         .unwrap();
     let url = eventually("the service serves", async || {
@@ -44,27 +44,29 @@ async fn the_limit_of_open_files_is_raised_to_what_the_connections_need() {
         .unwrap();
     let metrics = metrics.text().await.unwrap();
     let name = "gridtokenx_process_max_fds ";
-    let limit: u64 = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let limit = metrics.lines().find_map(|line| line.strip_prefix(name));
+    limit.unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_open_files_is_raised_to_what_the_connections_need() {
+    let grid = Grid::without_service(&[]).await;
+    let limit = open_files(&grid, "ulimit -Sn 256", Stdio::null()).await;
     assert!(limit >= 2_000, "{limit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hard_limit_that_is_too_low_stops_the_start_with_a_sentence() {
+async fn a_hard_limit_that_is_too_low_is_a_warning() {
     let grid = Grid::without_service(&[]).await;
-    let refused = serve(&grid, "ulimit -n 1000")
-        .stderr(Stdio::piped())
-        .output()
-        .await
-        .unwrap();
-    assert!(!refused.status.success());
-    let sentence = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(sentence.trim_end().lines().count(), 1, "{sentence}");
+    let dir = TempDir::new("open-files-log");
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).unwrap();
+    assert_eq!(
+        open_files(&grid, "ulimit -n 1000", file.into()).await,
+        1_000
+    );
+    let log = std::fs::read_to_string(&log).unwrap();
     for told in ["WEBSOCKET_MAX_CONNECTIONS=2000", "may have 1000"] {
-        assert!(sentence.contains(told), "{sentence}");
+        assert!(log.contains(told), "{log}");
     }
 }

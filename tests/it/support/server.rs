@@ -13,6 +13,8 @@ use super::client::Api;
 use super::localnet::TempDir;
 use super::wait::{LIMIT, eventually};
 
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx");
+
 /// `gridtokenx` without this process' environment, so that nothing set here leaks into what is tested.
 pub fn program() -> Command {
     Command::from(blocking_program())
@@ -22,7 +24,7 @@ pub fn program() -> Command {
 pub fn blocking_program() -> std::process::Command {
     // Where a program built with instruments writes which lines it ran: `make coverage`.
     const COVERAGE_FILE: &str = "LLVM_PROFILE_FILE";
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gridtokenx"));
+    let mut command = std::process::Command::new(PROGRAM);
     command
         .env_clear()
         .envs(std::env::var_os(COVERAGE_FILE).map(|file| (COVERAGE_FILE, file)));
