@@ -9,10 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout};
 
 use crate::support::events::{events_of, last_seq, numbers_of, publish};
-use crate::support::server::PROGRAM;
+use crate::support::server::program;
 use crate::support::wait::LIMIT;
 use crate::support::{Grid, Server, eventually};
 
@@ -27,10 +27,9 @@ struct Listening {
 impl Listening {
     /// Starts it and waits until it says that it listens.
     async fn start(grid: &Grid, arguments: &[&str]) -> Listening {
-        let mut child = Command::new(PROGRAM)
+        let mut child = program()
             .args(["listen", "--json"])
             .args(arguments)
-            .env_clear()
             .envs(grid.environment())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
