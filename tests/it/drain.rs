@@ -329,6 +329,7 @@ async fn a_quiet_service_ends_completely_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_database_does_not_hold_up_the_end() {
     const LIMIT: Duration = Duration::from_secs(3);
+    const INSERTION: &str = "INSERT INTO readings";
     let grid = Grid::without_service(&[]).await;
     let database = DatabaseProxy::start(&grid.database_url).await;
     let limit = LIMIT.as_secs().to_string();
@@ -339,9 +340,21 @@ async fn a_silent_database_does_not_hold_up_the_end() {
             ("LOG_LEVEL", "info"),
         ])
         .await;
-    server.user("prosumer").meter().await.report("1").await;
+    let meter = server.user("prosumer").meter().await;
+    meter.report("1").await;
     grid.until_count("finalized", 1).await;
 
+    // One whose answer the drain waits for in vain.
+    database.hush(INSERTION, 1);
+    let submission = meter.next_submission("1");
+    let waiting = tokio::spawn(async move {
+        let path = "/api/meters/submit-reading";
+        let _ = meter.api.try_post(path, &submission).await;
+    });
+    grid.until("the reading's session is silent", async || {
+        database.hushed(INSERTION) == 1
+    })
+    .await;
     database.hush_all();
     let began = Instant::now();
     let status = server.terminate().await;
@@ -350,6 +363,7 @@ async fn a_silent_database_does_not_hold_up_the_end() {
     // What is promised to orchestrators, with a reserve.
     let took = began.elapsed();
     assert!(took < LIMIT + Duration::from_secs(13), "{took:?}");
+    waiting.abort();
     let told = last_words(&server);
     for name in ["jobs_handed_back", "transactions_left"] {
         assert_eq!(told.get(name), None, "{name} in {told:?}");
