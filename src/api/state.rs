@@ -131,6 +131,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
             ChainSide::new(
                 endpoints.clone(),
                 MintAccounts {
+                    genesis_hash: Default::default(),
                     mint: Pubkey::default(),
                     authority: Pubkey::default(),
                     decimals: config.tokenization.decimals,

@@ -222,6 +222,7 @@ mod tests {
     ) -> Estimator {
         let nowhere = Endpoints::new(&["http://127.0.0.1:9".to_owned()], Duration::from_secs(1));
         let accounts = MintAccounts {
+            genesis_hash: Default::default(),
             mint: Pubkey::new_unique(),
             authority,
             decimals: 9,
