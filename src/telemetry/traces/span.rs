@@ -164,8 +164,8 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// A mint transaction until it was sent, in its batch's trace, with links to the readings that it pays; and in the trace of each of
-/// them.
+/// A mint transaction until it was sent: in its batch's trace, with links to the readings that it pays, and in the trace of
+/// each of them.
 #[derive(Debug)]
 pub struct TransactionSpan {
     span: Span,
