@@ -188,7 +188,7 @@ fn push_ids(
     query.push("SELECT id FROM readings WHERE ").push(condition);
     query
         .push(" AND id > ")
-        .push_bind(filter.after.unwrap_or(Uuid::nil()));
+        .push_bind(filter.after.unwrap_or_default());
     if let Some(state) = filter.state {
         // A literal, so that the planner may use an index of some states.
         query.push(" AND state = ").push(state_literal(state));
