@@ -25,8 +25,8 @@ use crate::domain::{BaseUnits, Memo};
 /// Newest transaction format that is understood here: one that nodes know and we do not would be an error, not a gap.
 const NEWEST_VERSION: u8 = 1;
 /// A node may list a signature a moment before it can show the transaction.
-const APPEAR_TRIES: u32 = 10;
-const APPEAR_PAUSE: Duration = Duration::from_millis(300);
+pub(super) const APPEAR_TRIES: u32 = 10;
+pub(super) const APPEAR_PAUSE: Duration = Duration::from_millis(300);
 
 /// A transaction that landed, as far as it concerns our mint.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 
-use super::landed_mint::lamports_before;
+use super::landed_mint::{APPEAR_PAUSE, APPEAR_TRIES, lamports_before};
 use super::{ChainError, Endpoint, walk_history};
 use crate::domain::BaseUnits;
 
@@ -46,6 +46,17 @@ impl Endpoint {
 /// At confirmed commitment: a mint that was made a moment ago need not be final, since what a fork takes back cannot lie before
 /// it.
 pub async fn shows_creation(endpoint: &Endpoint, mint: &Pubkey) -> Result<bool, ChainError> {
+    for _ in 1..APPEAR_TRIES {
+        if let Some(shown) = look(endpoint, mint).await? {
+            return Ok(shown);
+        }
+        tokio::time::sleep(APPEAR_PAUSE).await;
+    }
+    Ok(look(endpoint, mint).await?.unwrap_or(false))
+}
+
+/// `None`: it shows nothing of the mint at all, or not yet.
+async fn look(endpoint: &Endpoint, mint: &Pubkey) -> Result<Option<bool>, ChainError> {
     let commitment = CommitmentConfig::confirmed();
     let head_slot = endpoint.finalized_slot().await?;
     let mut pages = walk_history(endpoint, *mint, 0, head_slot, commitment);
@@ -54,8 +65,8 @@ pub async fn shows_creation(endpoint: &Endpoint, mint: &Pubkey) -> Result<bool, 
         oldest = page.last().copied().or(oldest);
     }
     let Some(oldest) = oldest else {
-        return Ok(false);
+        return Ok(None);
     };
     let before = lamports_before(endpoint, &oldest.signature, mint, commitment).await?;
-    Ok(before == Some(0))
+    Ok(before.map(|lamports| lamports == 0))
 }
