@@ -107,6 +107,20 @@ def empty_fee_payer(system, watch, load):
     load.go_on()
 
 
+def silent_canary(system, watch, load):
+    """a canary that is minted no more raises CanarySilent alone"""
+    load.pause()
+    until_minted(system)
+    canarys = "FROM meters WHERE meters.id = readings.meter AND meters.owner = 'gridtokenx-canary'"
+    # As if all this had happened earlier; its next reading, within a minute, ends it.
+    system.sql("UPDATE settings SET changed_at = changed_at - INTERVAL '10 minutes'")
+    system.sql(f"UPDATE readings SET accepted_at = accepted_at - INTERVAL '10 minutes' {canarys}")
+    watch.expect("a silent canary", ["CanarySilent"])
+    watch.look_at_panels()
+    watch.until_quiet("a silent canary")
+    load.go_on()
+
+
 def lost_process(system, watch, load):
     """one process of two gone raises InstanceDown alone"""
     load.pause()
@@ -182,4 +196,14 @@ def unknown_mint(system, watch, load):
     load.go_on()
 
 
-ALL = [minting_off, refused_reading, bad_websockets, empty_fee_payer, lost_process, stopped_sweeps, stopped_chain, unknown_mint]
+ALL = [
+    minting_off,
+    refused_reading,
+    bad_websockets,
+    empty_fee_payer,
+    silent_canary,
+    lost_process,
+    stopped_sweeps,
+    stopped_chain,
+    unknown_mint,
+]

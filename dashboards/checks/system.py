@@ -140,6 +140,7 @@ class System:
             "JWT_SECRET": self.secret,
             "TOKENIZATION_POLLING_INTERVAL_SECS": "1",
             "API_RATE_LIMIT": "1000000",
+            "CANARY_ENABLED": "true",
             "LOG_LEVEL": "warn",
         }
 
