@@ -9,6 +9,8 @@ use crate::ledger::{MINT_PROMISE, ReadingCounts};
 /// Readings that are not minted or finalized, and what stands before them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backlog {
+    /// By which readings are held.
+    pub stored: StoredSettings,
     /// All accepted readings, by state.
     pub readings: ReadingCounts,
     pub waiting: WaitingReadings,
@@ -56,34 +58,44 @@ impl WaitingReadings {
         stored: &StoredSettings,
         readings: &ReadingCounts,
     ) -> sqlx::Result<WaitingReadings> {
-        let buckets = stored.settings.buckets_minted();
-        let query = match buckets {
-            0 => sqlx::query_as(waiting_in!("'submitted', 'quarantined'")),
-            100 => sqlx::query_as(waiting_in!("'pending', 'submitted', 'quarantined'")),
-            _ => sqlx::query_as(
-                "SELECT count(*) FILTER (WHERE held) AS held,
-                        count(*) FILTER (WHERE NOT held AND GREATEST(accepted_at, $2) < now() - $1) AS overdue,
-                        min(accepted_at) FILTER (WHERE NOT held) AS oldest_waiting_at
-                 FROM (
-                     SELECT readings.accepted_at,
-                            readings.state = 'pending' AND meters.rollout_bucket >= $3 AS held
-                     FROM readings
-                     JOIN meters ON meters.id = readings.meter
-                     WHERE readings.state IN ('pending', 'submitted', 'quarantined')
-                 ) AS unminted",
-            ),
+        let ask = |statement: &'static str| {
+            sqlx::query_as::<_, WaitingReadings>(statement)
+                .bind(MINT_PROMISE)
+                .bind(stored.changed_at)
         };
-        let query = query.bind(MINT_PROMISE).bind(stored.changed_at);
-        let mut waiting: WaitingReadings = match buckets {
-            0 | 100 => query,
-            _ => query.bind(buckets),
+        match stored.settings.buckets_minted() {
+            0 => {
+                let waiting = ask(waiting_in!("'submitted', 'quarantined'"))
+                    .fetch_one(connection)
+                    .await?;
+                Ok(WaitingReadings {
+                    held: readings.pending,
+                    ..waiting
+                })
+            }
+            100 => {
+                ask(waiting_in!("'pending', 'submitted', 'quarantined'"))
+                    .fetch_one(connection)
+                    .await
+            }
+            buckets => {
+                ask(
+                    "SELECT count(*) FILTER (WHERE held) AS held,
+                            count(*) FILTER (WHERE NOT held AND GREATEST(accepted_at, $2) < now() - $1) AS overdue,
+                            min(accepted_at) FILTER (WHERE NOT held) AS oldest_waiting_at
+                     FROM (
+                         SELECT readings.accepted_at,
+                                readings.state = 'pending' AND meters.rollout_bucket >= $3 AS held
+                         FROM readings
+                         JOIN meters ON meters.id = readings.meter
+                         WHERE readings.state IN ('pending', 'submitted', 'quarantined')
+                     ) AS unminted",
+                )
+                .bind(buckets)
+                .fetch_one(connection)
+                .await
+            }
         }
-        .fetch_one(connection)
-        .await?;
-        if buckets == 0 {
-            waiting.held = readings.pending;
-        }
-        Ok(waiting)
     }
 }
 
@@ -147,6 +159,7 @@ impl Backlog {
         .fetch_one(&mut *connection)
         .await?;
         Ok(Backlog {
+            stored,
             readings,
             waiting,
             queue,

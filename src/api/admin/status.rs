@@ -15,7 +15,7 @@ use super::super::state::AppState;
 use super::batches::{BatchStats, rfc3339};
 use super::chain::{Chain, RunwayView};
 use crate::admin::batches::{self, BatchView};
-use crate::admin::{Backlog, Runway, StoredSettings};
+use crate::admin::{Backlog, Runway};
 use crate::config::EffectiveConfig;
 use crate::ledger::ReadingCounts;
 use crate::queue::{self, ProcessView};
@@ -217,22 +217,21 @@ async fn status(
     State(state): State<AppState>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
     let reading = async {
-        let stored = StoredSettings::read(&state.pool).await?;
         let backlog = Backlog::read(&state.pool).await?;
         let runway = Runway::read(&state.pool, state.purse.view()).await?;
         let processes = queue::processes(&state.pool).await?;
         let last_sweep = batches::last_sweep(&state.pool).await?;
         let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;
-        Ok::<_, sqlx::Error>((stored, backlog, runway, processes, last_sweep, recent))
+        Ok::<_, sqlx::Error>((backlog, runway, processes, last_sweep, recent))
     };
-    let (stored, backlog, runway, processes, last_sweep, recent) =
+    let (backlog, runway, processes, last_sweep, recent) =
         tokio::time::timeout(READ_LIMIT, reading)
             .await
             .map_err(|_| {
                 Problem::unavailable("the database did not answer in time; try again later")
             })??;
+    let (stored, waiting) = (backlog.stored, backlog.waiting);
     let settings = stored.settings;
-    let waiting = backlog.waiting;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
             state: breaker.state,
