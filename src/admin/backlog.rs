@@ -99,15 +99,19 @@ impl WaitingReadings {
     }
 }
 
-/// Jobs that no worker has taken yet, and those that none ever will.
+/// Jobs that no worker has taken yet, those that one has, and those that none ever will.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct QueueDepth {
     pub due: i64,
     pub scheduled: i64,
     pub retrying: i64,
+    /// Taken by a worker and not finished.
+    pub running: i64,
     /// Of the last week: jobs that can never be run.
     pub dead: i64,
     pub oldest_due_at: Option<DateTime<Utc>>,
+    /// When the job was taken that has been with a worker for longest.
+    pub oldest_running_at: Option<DateTime<Utc>>,
 }
 
 /// The ledger breaker, as all processes share it.
@@ -133,15 +137,23 @@ impl Backlog {
         let stored = StoredSettings::read(&mut *connection).await?;
         let waiting = WaitingReadings::read(&mut connection, &stored, &readings).await?;
         let queue = sqlx::query_as(
-            "SELECT count(*) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS due,
-                    count(*) FILTER (WHERE status = 'Pending' AND run_at > now()) AS scheduled,
-                    count(*) FILTER (WHERE status = 'Failed') AS retrying,
+            "SELECT waiting.*, held.*,
                     -- The predicate of the index jobs_dead.
-                    (SELECT count(*) FROM apalis.jobs WHERE status = 'Killed') AS dead,
-                    min(run_at) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS oldest_due_at
-             FROM apalis.jobs
-             -- The predicate of the index idx_apalis_jobs_fetch_partial.
-             WHERE status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)",
+                    (SELECT count(*) FROM apalis.jobs WHERE status = 'Killed') AS dead
+             FROM (
+                 SELECT count(*) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS due,
+                        count(*) FILTER (WHERE status = 'Pending' AND run_at > now()) AS scheduled,
+                        count(*) FILTER (WHERE status = 'Failed') AS retrying,
+                        min(run_at) FILTER (WHERE status = 'Pending' AND run_at <= now()) AS oldest_due_at
+                 FROM apalis.jobs
+                 -- The predicate of the index idx_apalis_jobs_fetch_partial.
+                 WHERE status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)
+             ) AS waiting, (
+                 SELECT count(*) AS running, min(lock_at) AS oldest_running_at
+                 FROM apalis.jobs
+                 -- The predicate of the index jobs_held.
+                 WHERE status IN ('Queued', 'Running')
+             ) AS held",
         )
         .fetch_one(&mut *connection)
         .await?;

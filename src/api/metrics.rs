@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use super::operations::{Operations, Parts};
 use crate::admin::{Backlog, Runway};
+use crate::audit::RecordedAudit;
 use crate::feed::LogSize;
 use crate::telemetry::{self, names};
 
@@ -81,15 +82,17 @@ impl Figures {
             let backlog = Backlog::read(&state.pool).await?;
             let runway = Runway::read(&state.pool, state.purse.view()).await?;
             let log = LogSize::read(&state.pool).await?;
-            Ok::<_, sqlx::Error>((backlog, runway, log))
+            let audit = RecordedAudit::last(&state.pool).await?;
+            Ok::<_, sqlx::Error>((backlog, runway, log, audit))
         };
         let read = tokio::time::timeout(READ_LIMIT, reading).await;
         *asked = Some(Instant::now());
         match read {
-            Ok(Ok((backlog, runway, log))) => {
+            Ok(Ok((backlog, runway, log, audit))) => {
                 show(&backlog, Utc::now());
                 show_log(&log, Utc::now());
                 show_runway(runway.as_ref());
+                show_audit(audit.as_ref());
                 gauge!(names::DATABASE_FIGURES_STALE).set(0.0);
             }
             Ok(Err(error)) => {
@@ -117,6 +120,14 @@ fn show_runway(runway: Option<&Runway>) {
             .min(RUNWAY_SECONDS_MAX),
     };
     gauge!(names::FEE_PAYER_RUNWAY_SECONDS).set(seconds);
+}
+
+fn show_audit(audit: Option<&RecordedAudit>) {
+    // Without a verdict there are no differences to speak of, and none is not "no differences".
+    let differences = audit.map_or(f64::NAN, |audit| audit.differences as f64);
+    gauge!(names::AUDIT_DIFFERENCES).set(differences);
+    let finished_at = audit.map_or(0, |audit| audit.finished_at.timestamp());
+    count(names::AUDIT_FINISHED_TIMESTAMP_SECONDS, finished_at);
 }
 
 /// Counts are far below 2^53, so they are exact as floats; amounts of money are never shown here.
@@ -159,11 +170,16 @@ fn show(backlog: &Backlog, now: DateTime<Utc>) {
         ("due", queue.due),
         ("scheduled", queue.scheduled),
         ("retrying", queue.retrying),
+        ("running", queue.running),
         ("dead", queue.dead),
     ] {
         gauge!(names::QUEUE_JOBS, "state" => state).set(jobs as f64);
     }
     age(names::QUEUE_OLDEST_DUE_AGE_SECONDS, queue.oldest_due_at);
+    age(
+        names::QUEUE_OLDEST_RUNNING_AGE_SECONDS,
+        queue.oldest_running_at,
+    );
     let breaker_open = backlog
         .breaker
         .as_ref()

@@ -24,6 +24,7 @@
 //! | `books` | what the ledger says: SQL |
 //! | `admin_log` | the chain of the admin log |
 //! | `difference`, `report` | what was found, for people and programs |
+//! | `record` | the verdicts that are kept, for boards and alerts |
 
 mod admin_log;
 mod books;
@@ -31,6 +32,7 @@ mod difference;
 mod error;
 mod examine;
 mod paid;
+mod record;
 mod report;
 mod strays;
 mod verdict;
@@ -39,5 +41,6 @@ pub use admin_log::AdminLogReport;
 pub use difference::Difference;
 pub use error::AuditError;
 pub use examine::audit;
+pub use record::{RecordedAudit, record};
 pub(crate) use report::with_sentences;
 pub use report::{AuditReport, ForeignMint, Outstanding, Total};

@@ -1,5 +1,5 @@
 //! `gridtokenx audit`: proves that the books agree with the chain, of the running system or of the one that is configured.
-//! `--adopt` and `--foreign` deal with a landed mint that the ledger lacks first.
+//! `--adopt` and `--foreign` deal with a landed mint that the ledger lacks first; `--record` tells boards and alerts the verdict.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -33,6 +33,10 @@ pub struct AuditArgs {
     #[arg(long, num_args = 2, value_names = ["SIGNATURE", "REASON"])]
     pub foreign: Vec<String>,
 
+    /// Records the verdict in the database, where the service's metrics and the alerts AuditFailed and AuditStale see it
+    #[arg(long)]
+    pub record: bool,
+
     #[command(flatten)]
     pub data_dir: DataDir,
 
@@ -61,7 +65,7 @@ const WRITING_SESSION: &str = "SET lock_timeout = '30s';
 SET idle_in_transaction_session_timeout = '30s';
 SET TIME ZONE 'UTC'";
 
-/// Why there is no verdict.
+/// Why there is no verdict, or none that was recorded.
 #[derive(Debug, thiserror::Error)]
 enum NoVerdict {
     #[error(transparent)]
@@ -74,6 +78,13 @@ enum NoVerdict {
     Database(#[from] sqlx::Error),
     #[error("--foreign {0}: this is no signature; give the transaction's signature and a reason")]
     Signature(String),
+    #[error(
+        "ledger and chain were compared ({verdict}), but the verdict could not be recorded: {error}; audit without --record to read it"
+    )]
+    NotRecorded {
+        verdict: &'static str,
+        error: sqlx::Error,
+    },
     #[error(transparent)]
     Adoption(#[from] AdoptionError),
     #[error(transparent)]
@@ -118,6 +129,16 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     }
     let report = audit::audit(&pool, &endpoints).await?;
     pool.close().await;
+    if args.record {
+        let writable = connect(&target.database_url, WRITING_SESSION).await?;
+        audit::record(&writable, &report)
+            .await
+            .map_err(|error| NoVerdict::NotRecorded {
+                verdict: if report.ok { "they agree" } else { "they differ" },
+                error,
+            })?;
+        writable.close().await;
+    }
     Ok(report)
 }
 

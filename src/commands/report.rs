@@ -115,6 +115,9 @@ impl Report {
             running, config, ..
         } = subject;
         let audit = audit::audit(subject.pool, subject.endpoints).await?;
+        audit::record(subject.pool, &audit)
+            .await
+            .map_err(AuditError::from)?;
         let costs = ledger::costs(subject.pool).await?;
         let counts = outcome.counts;
         Ok(Report {

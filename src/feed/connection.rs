@@ -15,7 +15,6 @@ use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError};
 use super::speaker::Speaker;
 use super::viewer::Viewer;
-use crate::telemetry::names;
 use crate::websocket::{Incoming, Reader, Socket, Writer};
 
 /// Who is at the other end, and until when.
@@ -133,9 +132,7 @@ async fn silence(mut last_sign: watch::Receiver<()>) {
 
 /// Ends a socket with the reason's close frame.
 pub async fn close(mut socket: Socket, reason: &CloseReason) {
-    if reason.is_error() {
-        metrics::counter!(names::WEBSOCKET_ERRORS).increment(1);
-    }
+    reason.tally();
     let Some((code, told)) = reason.farewell() else {
         return;
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::event::Seq;
+use crate::telemetry::names;
 use crate::websocket::{Closing, FRAGMENTS_MAX, Fault, MESSAGE_BYTES_MAX};
 
 /// Why a stream ends.
@@ -108,10 +109,42 @@ impl CloseReason {
         }
     }
 
+    /// What close frames, where one is sent, and metrics call it; one of [`names::CLOSE_REASONS`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            CloseReason::Gone => "gone",
+            CloseReason::Left(_) => "left",
+            CloseReason::Silent => "silent",
+            CloseReason::GoingAway { .. } => "going_away",
+            CloseReason::Unauthorized(_) => "unauthorized",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::TooSlow { .. } => "too_slow",
+            CloseReason::Unanswered => "unanswered_messages",
+            CloseReason::TooManyMessages => "too_many_messages",
+            CloseReason::TooManyRequests => "too_many_requests",
+            CloseReason::BadMessages(_) => "bad_messages",
+            CloseReason::FilterTooLong => "filter_too_long",
+            CloseReason::MessageTooBig => "message_too_big",
+            CloseReason::TooManyFragments => "too_many_fragments",
+            CloseReason::MessageUnfinished => "message_unfinished",
+            CloseReason::NotUtf8 => "not_utf8",
+            CloseReason::NotWebSocket(_) => "protocol_error",
+            CloseReason::LogUnavailable { .. } => "log_unavailable",
+        }
+    }
+
+    /// Counts a connection that ended so.
+    pub(super) fn tally(&self) {
+        metrics::counter!(names::WEBSOCKET_CLOSES, "reason" => self.name()).increment(1);
+        if self.is_error() {
+            metrics::counter!(names::WEBSOCKET_ERRORS).increment(1);
+        }
+    }
+
     /// Code and reason of the close frame, at most 123 bytes (RFC 6455, section 5.5); `None` when there is nobody to tell.
     pub fn farewell(&self) -> Option<(u16, String)> {
-        let told = |reason| Told {
-            reason,
+        let told = Told {
+            reason: self.name(),
             ..Told::default()
         };
         let (code, told) = match self {
@@ -126,74 +159,74 @@ impl CloseReason {
                 code::GOING_AWAY,
                 Told {
                     retry_after_ms: Some(millis(*retry_after)),
-                    ..told("going_away")
+                    ..told
                 },
             ),
             CloseReason::Unauthorized(sentence) => (
                 code::UNAUTHORIZED,
                 Told {
                     error: Some(sentence.clone()),
-                    ..told("unauthorized")
+                    ..told
                 },
             ),
-            CloseReason::TokenExpired => (code::UNAUTHORIZED, told("token_expired")),
+            CloseReason::TokenExpired => (code::UNAUTHORIZED, told),
             CloseReason::TooSlow { last } => (
                 code::TOO_SLOW,
                 Told {
                     resume_after: Some(*last),
-                    ..told("too_slow")
+                    ..told
                 },
             ),
-            CloseReason::Unanswered => (code::POLICY, told("unanswered_messages")),
+            CloseReason::Unanswered => (code::POLICY, told),
             CloseReason::TooManyMessages => (
                 code::TOO_MANY_REQUESTS,
                 Told {
                     retry_after_ms: Some(REFUSED_RETRY_AFTER_MS),
-                    ..told("too_many_messages")
+                    ..told
                 },
             ),
             CloseReason::TooManyRequests => (
                 code::TOO_MANY_REQUESTS,
                 Told {
                     retry_after_ms: Some(REFUSED_RETRY_AFTER_MS),
-                    ..told("too_many_requests")
+                    ..told
                 },
             ),
             CloseReason::BadMessages(sentence) => (
                 code::BAD_MESSAGE,
                 Told {
                     error: Some(sentence.clone()),
-                    ..told("bad_messages")
+                    ..told
                 },
             ),
             CloseReason::FilterTooLong => (
                 code::BAD_MESSAGE,
                 Told {
                     limit: Some(super::protocol::FILTER_ITEMS_MAX as u64),
-                    ..told("filter_too_long")
+                    ..told
                 },
             ),
             CloseReason::MessageTooBig => (
                 code::MESSAGE_TOO_BIG,
                 Told {
                     limit: Some(MESSAGE_BYTES_MAX as u64),
-                    ..told("message_too_big")
+                    ..told
                 },
             ),
             CloseReason::TooManyFragments => (
                 code::POLICY,
                 Told {
                     limit: Some(u64::from(FRAGMENTS_MAX)),
-                    ..told("too_many_fragments")
+                    ..told
                 },
             ),
-            CloseReason::MessageUnfinished => (code::POLICY, told("message_unfinished")),
-            CloseReason::NotUtf8 => (code::NOT_UTF8, told("not_utf8")),
+            CloseReason::MessageUnfinished => (code::POLICY, told),
+            CloseReason::NotUtf8 => (code::NOT_UTF8, told),
             CloseReason::NotWebSocket(sentence) => (
                 code::PROTOCOL_ERROR,
                 Told {
                     error: Some((*sentence).to_owned()),
-                    ..told("protocol_error")
+                    ..told
                 },
             ),
             CloseReason::LogUnavailable { last } => (
@@ -201,7 +234,7 @@ impl CloseReason {
                 Told {
                     resume_after: Some(*last),
                     retry_after_ms: Some(LOG_RETRY_AFTER_MS),
-                    ..told("log_unavailable")
+                    ..told
                 },
             ),
         };
@@ -278,6 +311,45 @@ mod tests {
             told(&CloseReason::LogUnavailable { last }).1["resume_after"],
             json!(i64::MAX)
         );
+    }
+
+    #[test]
+    fn each_reason_is_counted_under_a_name_of_its_own() {
+        let last = Seq::from_stored(7);
+        let all = [
+            CloseReason::Gone,
+            CloseReason::Left(None),
+            CloseReason::Silent,
+            CloseReason::GoingAway {
+                retry_after: Duration::from_secs(1),
+            },
+            CloseReason::Unauthorized(String::new()),
+            CloseReason::TokenExpired,
+            CloseReason::TooSlow { last },
+            CloseReason::Unanswered,
+            CloseReason::TooManyMessages,
+            CloseReason::TooManyRequests,
+            CloseReason::BadMessages(String::new()),
+            CloseReason::FilterTooLong,
+            CloseReason::MessageTooBig,
+            CloseReason::TooManyFragments,
+            CloseReason::MessageUnfinished,
+            CloseReason::NotUtf8,
+            CloseReason::NotWebSocket(""),
+            CloseReason::LogUnavailable { last },
+        ];
+        let called: Vec<&str> = all.iter().map(CloseReason::name).collect();
+        assert_eq!(called, names::CLOSE_REASONS);
+        for reason in all {
+            let is_told = reason
+                .farewell()
+                .is_some_and(|(_, text)| text.contains(reason.name()));
+            let is_silent = matches!(
+                reason,
+                CloseReason::Gone | CloseReason::Silent | CloseReason::Left(_)
+            );
+            assert_eq!(is_told, !is_silent, "{reason:?}");
+        }
     }
 
     #[test]

@@ -210,16 +210,18 @@ impl Hub {
 
     /// A place for one more stream, if fewer than `seats` are taken.
     pub fn seat(&self, kind: StreamKind, seats: u32) -> Option<Seat> {
-        self.0
-            .seats_taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-                (taken < seats).then_some(taken + 1)
-            })
-            .ok()?;
-        if kind == StreamKind::WebSocket {
-            metrics::counter!(names::WEBSOCKET_CONNECTIONS).increment(1);
-            metrics::gauge!(names::WEBSOCKET_ACTIVE).increment(1.0);
+        let taken =
+            self.0
+                .seats_taken
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                    (taken < seats).then_some(taken + 1)
+                });
+        if taken.is_err() {
+            metrics::counter!(names::STREAMS_REFUSED).increment(1);
+            return None;
         }
+        metrics::counter!(kind.opened()).increment(1);
+        metrics::gauge!(kind.active()).increment(1.0);
         Some(Seat {
             hub: self.clone(),
             kind,
@@ -234,6 +236,24 @@ pub enum StreamKind {
     ServerSentEvents,
 }
 
+impl StreamKind {
+    /// The counter of those that were opened.
+    const fn opened(self) -> &'static str {
+        match self {
+            StreamKind::WebSocket => names::WEBSOCKET_CONNECTIONS,
+            StreamKind::ServerSentEvents => names::SSE_STREAMS,
+        }
+    }
+
+    /// The gauge of those that are open.
+    const fn active(self) -> &'static str {
+        match self {
+            StreamKind::WebSocket => names::WEBSOCKET_ACTIVE,
+            StreamKind::ServerSentEvents => names::SSE_ACTIVE,
+        }
+    }
+}
+
 /// A stream's place; dropping it makes room for another.
 pub struct Seat {
     hub: Hub,
@@ -243,9 +263,7 @@ pub struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.hub.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
-        if self.kind == StreamKind::WebSocket {
-            metrics::gauge!(names::WEBSOCKET_ACTIVE).decrement(1.0);
-        }
+        metrics::gauge!(self.kind.active()).decrement(1.0);
     }
 }
 
@@ -337,6 +355,7 @@ fn offer_to(group: &mut Group, event: &Arc<FeedEvent>) {
         let taken = ears.events.try_send(Arc::clone(event)).is_ok();
         if !taken {
             ears.left_behind.cancel();
+            metrics::counter!(names::FEED_OVERFLOWS).increment(1);
         }
         taken
     });

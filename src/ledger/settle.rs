@@ -291,6 +291,9 @@ pub(super) struct ChangedReading {
     pub base_units: Decimal,
     pub signature: Vec<u8>,
     pub accepted_at: DateTime<Utc>,
+    /// That were refused, since an admin last asked for it again; of no use to a statement that did not ask.
+    #[sqlx(default)]
+    pub attempts: i32,
     /// From here on its owner waits for the service: its acceptance, or a later change of the auto-mint setting, which may
     /// have released it.
     /// `None`: the toggle or the roll-out holds its meter back, so only a trigger minted it; or the statement did not ask.
@@ -326,7 +329,7 @@ pub(super) async fn move_readings(
            AND reading.state = ANY($3)
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
-                   reading.base_units, mint_transaction.signature, reading.accepted_at,
+                   reading.base_units, mint_transaction.signature, reading.accepted_at, reading.attempts,
                    mint_transaction.recorded_at, mint_transaction.confirmed_at, mint_transaction.slot,
                    (
                        SELECT GREATEST(reading.accepted_at, changed_at)

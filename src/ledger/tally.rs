@@ -43,6 +43,9 @@ pub(super) fn confirmed(transactions: usize, paid: Paid, readings: &[ChangedRead
         .filter_map(|reading| u64::try_from(reading.base_units).ok())
         .fold(0, u64::saturating_add);
     metrics::counter!(names::TOKENS_MINTED).increment(base_units);
+    for reading in readings {
+        metrics::histogram!(names::MINT_ATTEMPTS).record(f64::from(reading.attempts) + 1.0);
+    }
     for promised_at in readings.iter().filter_map(|reading| reading.promised_at) {
         let outcome = if since(promised_at) <= MINT_PROMISE {
             "kept"

@@ -22,6 +22,9 @@ const HTTP_BUCKETS: &[f64] = &[
 /// A batch holds one item to a thousand.
 const ITEM_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
+/// The first, and `TOKENIZATION_MAX_RETRY_ATTEMPTS` more: 10 at most.
+const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 11.0];
+
 /// A mint transaction holds one packet at most: 1,232 bytes.
 const PACKET_BUCKETS: &[f64] = &[
     300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1100.0, 1150.0, 1200.0, 1232.0,
@@ -55,6 +58,10 @@ impl Metrics {
             .set_buckets_for_metric(
                 Matcher::Full(names::MINT_TRANSACTION_READINGS.to_owned()),
                 ITEM_BUCKETS,
+            )?
+            .set_buckets_for_metric(
+                Matcher::Full(names::MINT_ATTEMPTS.to_owned()),
+                ATTEMPT_BUCKETS,
             )?
             .set_buckets_for_metric(
                 Matcher::Full(names::MINT_TRANSACTION_SIZE_BYTES.to_owned()),
@@ -107,7 +114,7 @@ fn make_all_exist() {
         }
     }
     metrics::gauge!(names::PROCESS_START_TIME_SECONDS).set(Utc::now().timestamp() as f64);
-    metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::gauge!(names::BUILD_INFO, "version" => names::VERSION).set(1.0);
 }
 
 /// A station on a reading's way.

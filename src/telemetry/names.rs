@@ -39,6 +39,7 @@ pub const COALESCER_WAIT_SECONDS: &str = "gridtokenx_coalescer_wait_duration_sec
 // Minting
 pub const MINTING_SUCCESSES: &str = "gridtokenx_token_minting_successes_total";
 pub const MINTING_FAILURES: &str = "gridtokenx_token_minting_failures_total";
+pub const MINT_ATTEMPTS: &str = "gridtokenx_reading_mint_attempts";
 pub const MINT_PROMISES: &str = "gridtokenx_mint_promises_total";
 pub const TOKENS_MINTED: &str = "gridtokenx_tokens_minted_total";
 pub const MINT_TRANSACTIONS: &str = "gridtokenx_mint_transactions_total";
@@ -52,11 +53,15 @@ pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
 pub const QUEUE_JOBS: &str = "gridtokenx_queue_jobs";
 pub const QUEUE_DEAD_JOBS: &str = "gridtokenx_queue_dead_jobs_total";
 pub const QUEUE_OLDEST_DUE_AGE_SECONDS: &str = "gridtokenx_queue_oldest_due_age_seconds";
+pub const QUEUE_OLDEST_RUNNING_AGE_SECONDS: &str = "gridtokenx_queue_oldest_running_age_seconds";
 pub const LISTENER_CONNECTED: &str = "gridtokenx_listener_connected";
 pub const LISTENER_BROKEN: &str = "gridtokenx_listener_broken_total";
 // Ledger and chain
 pub const LEDGER_BREAKER_OPEN: &str = "gridtokenx_ledger_breaker_open";
 pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
+pub const AUDIT_DIFFERENCES: &str = "gridtokenx_audit_differences";
+pub const AUDIT_FINISHED_TIMESTAMP_SECONDS: &str =
+    "gridtokenx_audit_last_finished_timestamp_seconds";
 pub const CHAIN_BREAKER_OPEN: &str = "gridtokenx_chain_breaker_open";
 pub const FEE_PAYER_BALANCE_LAMPORTS: &str = "gridtokenx_fee_payer_balance_lamports";
 pub const FEE_PAYER_RUNWAY_SECONDS: &str = "gridtokenx_fee_payer_runway_seconds";
@@ -71,6 +76,11 @@ pub const PRIORITY_FEE_MICROLAMPORTS: &str = "gridtokenx_priority_fee_microlampo
 pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
 pub const WEBSOCKET_CONNECTIONS: &str = "gridtokenx_websocket_connections_total";
 pub const WEBSOCKET_ERRORS: &str = "gridtokenx_websocket_errors_total";
+pub const WEBSOCKET_CLOSES: &str = "gridtokenx_websocket_closes_total";
+pub const SSE_ACTIVE: &str = "gridtokenx_sse_streams_active";
+pub const SSE_STREAMS: &str = "gridtokenx_sse_streams_total";
+pub const STREAMS_REFUSED: &str = "gridtokenx_feed_streams_refused_total";
+pub const FEED_OVERFLOWS: &str = "gridtokenx_feed_overflows_total";
 pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "gridtokenx_outbox_oldest_event_age_seconds";
 pub const FEED_LAST_SEQ: &str = "gridtokenx_feed_last_seq";
 pub const FEED_OLDEST_SEQ: &str = "gridtokenx_feed_oldest_seq";
@@ -134,8 +144,33 @@ pub const RPC_METHODS: &[&str] = &[
     "other",
 ];
 
+/// Values of the label `reason` of WebSocket connections that ended.
+pub const CLOSE_REASONS: &[&str] = &[
+    "gone",
+    "left",
+    "silent",
+    "going_away",
+    "unauthorized",
+    "token_expired",
+    "too_slow",
+    "unanswered_messages",
+    "too_many_messages",
+    "too_many_requests",
+    "bad_messages",
+    "filter_too_long",
+    "message_too_big",
+    "too_many_fragments",
+    "message_unfinished",
+    "not_utf8",
+    "protocol_error",
+    "log_unavailable",
+];
+
 /// Values of the label `coalescer`.
 pub const COALESCERS: &[&str] = &["intake", "refusals", "mint"];
+
+/// What runs: the version, and the commit as build metadata (Semantic Versioning, section 10).
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("GRIDTOKENX_COMMIT"));
 
 /// Values of the label `status` of HTTP answers.
 pub const STATUS_CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -205,6 +240,7 @@ pub const ALL: &[Metric] = &[
     labelled(COALESCER_WAIT_SECONDS, Histogram, "coalescer", COALESCERS, "Seconds from a call until its batch left."),
     plain(MINTING_SUCCESSES, Counter, "Readings whose mint was confirmed on chain."),
     plain(MINTING_FAILURES, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
+    plain(MINT_ATTEMPTS, Histogram, "Attempts that a reading had needed when its mint was confirmed: 1, and those that were refused since an admin last asked for it again."),
     labelled(MINT_PROMISES, Counter, "outcome", &["kept", "late"], "Confirmed readings by whether that took at most 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; without those that only a trigger mints."),
     plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
     labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
@@ -213,13 +249,16 @@ pub const ALL: &[Metric] = &[
     plain(TOKEN_ACCOUNT_CREATIONS, Counter, "Token accounts that recorded mint transactions make where the wallet has none."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
     plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
-    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "dead"], "Jobs that wait in the queue: due now, for a later moment, or to be run again after an error; and those that can never be run, kept for a week (from the database)."),
+    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "running", "dead"], "Jobs of the queue: due now, waiting for a later moment, to be run again after an error, taken by a worker; and those that can never be run, kept for a week (from the database)."),
     labelled(QUEUE_DEAD_JOBS, Counter, "cause", &["unreadable_row", "unreadable_payload", "unknown_reading"], "Jobs that this process found it can never run."),
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
+    plain(QUEUE_OLDEST_RUNNING_AGE_SECONDS, Gauge, "How long ago a worker took the job that has been with one for longest (from the database)."),
     plain(LISTENER_CONNECTED, Gauge, "1 while notifications of the database reach this process; without them work is found by polling."),
     labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open and heard nothing."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
     plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
+    once_seen(AUDIT_DIFFERENCES, "Differences between ledger and chain that the last recorded audit found; NaN before the first (from the database)."),
+    plain(AUDIT_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last recorded audit came to its verdict; 0 before the first (from the database)."),
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no endpoint of use, an empty fee payer, an unknown mint."),
     once_seen(FEE_PAYER_BALANCE_LAMPORTS, "Balance of the fee payer as this process saw it last; NaN before it has."),
     once_seen(FEE_PAYER_RUNWAY_SECONDS, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 when it cannot pay another fee, NaN before this process has seen it (from the database)."),
@@ -233,6 +272,11 @@ pub const ALL: &[Metric] = &[
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),
     plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),
+    labelled(WEBSOCKET_CLOSES, Counter, "reason", CLOSE_REASONS, "WebSocket connections that ended, by the reason that docs/feed.md gives; gone: the client's connection broke, left: it said goodbye, silent: nothing was heard of it."),
+    plain(SSE_ACTIVE, Gauge, "Streams of server-sent events that are open in this process."),
+    plain(SSE_STREAMS, Counter, "Streams of server-sent events that were opened."),
+    plain(STREAMS_REFUSED, Counter, "Streams of either kind that were refused because WEBSOCKET_MAX_CONNECTIONS were open."),
+    plain(FEED_OVERFLOWS, Counter, "Times that WEBSOCKET_EVENT_BUFFER_SIZE events waited for one listener, which is served from the log from there on, or closed when its connection is blocked."),
     plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
     plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
     plain(FEED_OLDEST_SEQ, Gauge, "Lowest event number that is still kept (from the database)."),
@@ -258,5 +302,5 @@ pub const ALL: &[Metric] = &[
     plain(CANARY_SECONDS, Histogram, "Seconds from the canary's look for its meter until its reading was minted; of the process that sends its readings."),
     labelled(DATABASE_CONNECTIONS, Gauge, "state", &["in_use", "idle", "limit"], "Connections of this process' pool to the database, and how many there may be."),
     plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
-    labelled(BUILD_INFO, Gauge, "version", &[env!("CARGO_PKG_VERSION")], "Always 1; the label tells the version."),
+    labelled(BUILD_INFO, Gauge, "version", &[VERSION], "Always 1; the label tells the version, and after + the commit that it was built from."),
 ];

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use gridtokenx::chain::read_keypair;
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
@@ -14,10 +15,11 @@ use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{batch, burn, mint_to};
 
-use crate::adopt::{done, refused};
+use crate::adopt::{audit_with, done, refused};
+use crate::service_level::value;
 use crate::support::localnet::TempDir;
 use crate::support::server::program;
-use crate::support::{Grid, Meter, Proxy, Verdict, eventually};
+use crate::support::{Api, Grid, Meter, Proxy, Verdict, eventually};
 
 /// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
 pub struct Authority {
@@ -352,6 +354,52 @@ async fn the_audit_holds_at_any_moment_while_the_service_mints() {
         report["outstanding"],
         json!({ "readings": 0, "base_units": "0" })
     );
+}
+
+/// What those who watch the service see of audits: differences, and when the last one was finished.
+async fn watched(api: &Api) -> (f64, f64) {
+    let differences = value(api, "gridtokenx_audit_differences").await;
+    let finished_at = value(api, "gridtokenx_audit_last_finished_timestamp_seconds").await;
+    (differences, finished_at)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_is_watched_once_it_is_recorded() {
+    let (grid, ..) = settled(2).await;
+    let server = grid.spawn(&[]).await;
+    let api = server.user("an operator");
+    grid.audit_holds().await;
+    let (differences, finished_at) = watched(&api).await;
+    assert!(
+        differences.is_nan(),
+        "nothing was recorded, and {differences} found"
+    );
+    assert_eq!(finished_at, 0.0);
+
+    let report = done(&grid, &["--record"]).await;
+    let said_at: DateTime<Utc> = serde_json::from_value(report["finished_at"].clone()).unwrap();
+    eventually("it is seen", async || {
+        let seen = watched(&api).await;
+        (seen == (0.0, said_at.timestamp() as f64)).then_some(())
+    })
+    .await;
+
+    execute(&grid, "UPDATE readings SET kwh = 2").await;
+    let output = audit_with(&grid, &["--record"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = report["differences"].as_array().unwrap().len() as f64;
+    eventually("the differences are seen", async || {
+        (watched(&api).await.0 == found).then_some(())
+    })
+    .await;
+
+    execute(&grid, "UPDATE readings SET kwh = 1").await;
+    done(&grid, &["--record"]).await;
+    eventually("it holds again", async || {
+        (watched(&api).await.0 == 0.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use gridtokenx::meters::Role;
 use gridtokenx::outbox::{Event, EventFields, EventType};
 use serde_json::json;
 
+use crate::service_level::value;
 use crate::support::client::{brief_token, token};
 use crate::support::ears::reason_of;
 use crate::support::events::{event_of, events_of, last_seq, publish};
@@ -88,18 +89,41 @@ async fn without_a_token_where_none_is_asked_for_nothing_about_anyone_is_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn places_are_held_exactly() {
-    let grid = Grid::start_with(&[("WEBSOCKET_MAX_CONNECTIONS", "2")]).await;
-    let url = grid.api_url();
+async fn places_are_held_and_counted_exactly() {
+    let grid = Grid::without_service(&[("WEBSOCKET_MAX_CONNECTIONS", "2")]).await;
+    let server = grid.spawn(&[]).await;
+    let (url, operator) = (server.api_url.clone(), server.admin());
     let bearer = format!("Bearer {}", token("anna", Role::User));
     let headers = [("authorization", bearer.as_str())];
     let (first, _) = Ears::of(&url, "anna", Role::User).await;
     // One that has not said who it is takes a place too.
     let _second = Ears::connect(&url, &[]).await.unwrap();
     assert_eq!(Ears::connect(&url, &headers).await.err(), Some(503));
+    for (series, counted) in [
+        ("gridtokenx_websocket_connections_active", 2.0),
+        ("gridtokenx_websocket_connections_total", 2.0),
+        ("gridtokenx_feed_streams_refused_total", 1.0),
+        ("gridtokenx_sse_streams_active", 0.0),
+    ] {
+        assert_eq!(value(&operator, series).await, counted, "{series}");
+    }
     drop(first);
-    eventually("a place is free", async || {
-        Ears::connect(&url, &headers).await.ok()
+    let listen = reqwest::Client::new()
+        .get(format!("{url}/api/events/stream"))
+        .bearer_auth(token("anna", Role::User));
+    let stream = eventually("a place is free", async || {
+        let stream = listen.try_clone().unwrap().send().await.unwrap();
+        (stream.status() == 200).then_some(stream)
+    })
+    .await;
+    let gone = r#"gridtokenx_websocket_closes_total{reason="gone"}"#;
+    assert_eq!(value(&operator, gone).await, 1.0);
+    for open in ["gridtokenx_sse_streams_active", "gridtokenx_sse_streams_total"] {
+        assert_eq!(value(&operator, open).await, 1.0, "{open}");
+    }
+    drop(stream);
+    eventually("the stream is gone", async || {
+        (value(&operator, "gridtokenx_sse_streams_active").await == 0.0).then_some(())
     })
     .await;
 }
@@ -173,6 +197,12 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
         reason_of(&reason),
         json!({"reason": "too_slow", "resume_after": seen})
     );
+    for (series, at_least) in [
+        (r#"gridtokenx_websocket_closes_total{reason="too_slow"}"#, 1.0),
+        ("gridtokenx_feed_overflows_total", 1.0),
+    ] {
+        assert!(value(&operator, series).await >= at_least, "{series}");
+    }
     let mut again = Ears::resumed(&server.api_url, "anna", Role::User, seen).await;
     for seq in seen + 1..=last_seq(&grid.pool).await {
         assert_eq!(again.seq().await, seq);

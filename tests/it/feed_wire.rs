@@ -364,7 +364,12 @@ async fn who_closes_is_answered_with_its_own_code() {
     }
     until_empty(&server).await;
     let metrics = server.admin().get_text("/metrics").await;
-    assert!(metrics.contains("gridtokenx_websocket_errors_total 0"));
+    for line in [
+        "gridtokenx_websocket_errors_total 0",
+        r#"gridtokenx_websocket_closes_total{reason="left"} 4"#,
+    ] {
+        assert!(metrics.contains(line), "no {line}");
+    }
 }
 
 /// A small generator: a run is told by its seed.

@@ -55,6 +55,7 @@ mod retry_and_resolve;
 mod roles;
 mod run;
 mod runway;
+mod scans;
 mod scrape;
 mod service_level;
 mod silent_sessions;
