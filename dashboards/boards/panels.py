@@ -233,7 +233,7 @@ def _variables():
 
 
 def _placed(rows):
-    """Gives panels their numbers and places, line by line."""
+    """Gives panels their places, line by line, and their numbers; one that brings its own keeps it."""
     panels, number, top = [], 1, 0
     for part in rows:
         panels.append(

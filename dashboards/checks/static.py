@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from ..boards.runbooks import anchor, sections
+from ..boards.runbooks import anchor, number, sections
 from . import promql
 from .failure import Failure
 
@@ -59,11 +59,13 @@ def from_the_database():
     return {constants[name] for name in re.findall(r'\w+\((\w+),[^\n]*\(from the database\)', names)}
 
 
+GRAFANA = "{{ $externalLabels.grafana_url }}"
+
+
 def alerts():
-    known = {anchor(title) for title, _ in sections()}
-    boards = {board["uid"] for board in promql.dashboards()}
     text = (promql.RULES / "alerts.yml").read_text()
     tests = "".join(path.read_text() for path in promql.RULES.glob("*_test.yml"))
+    without_alert = {title for title, _ in sections()[1:]}
     for alert in re.split(r"^      - alert: ", text, flags=re.MULTILINE)[1:]:
         name = alert.split("\n", 1)[0]
         if not re.search(r"severity: (critical|warning)\b", alert):
@@ -71,15 +73,31 @@ def alerts():
         summary = re.search(r"summary: (.+)", alert)
         if not summary or ("$value" not in summary.group(1) and "No instance" not in summary.group(1)):
             raise Failure(f"alert {name} has no summary with its value")
-        section = re.search(r"runbook_url: docs/runbooks\.md#(\S+)", alert)
-        if not section or section.group(1) not in known:
-            raise Failure(f"alert {name} links to no section of docs/runbooks.md")
-        board = re.search(r"dashboard_url: /d/(\S+)", alert)
-        if not board or board.group(1) not in boards:
-            raise Failure(f"alert {name} links to no dashboard")
+        without_alert.discard(links(name, alert))
         if f"alertname: {name}\n" not in tests:
             raise Failure(f"alert {name} has no test that it fires")
-    print("Every alert has a severity, a summary with its value, a runbook section, a dashboard and a test.")
+    if without_alert:
+        raise Failure(f"docs/runbooks.md has sections for which there is no alert: {', '.join(sorted(without_alert))}")
+    if not re.search(r"^  external_labels:\n(?:    .*\n)*?    grafana_url: https?://\S+[^/\s]\n", (promql.RULES / "prometheus.yml").read_text(), re.MULTILINE):
+        raise Failure("prometheus.yml has no external label grafana_url, an address without a slash at the end: the alerts' links begin with it")
+    print("Every alert has a severity, a summary with its value, links to its runbook section and to a dashboard, and a test.")
+
+
+def links(name, alert):
+    """Whole addresses: a notification has no page that a path could belong to. The section is the one that bears the alert's
+    name, or the beginning of it. Returns its title."""
+    section = next((title for title, _ in sections() if name.lower().startswith(anchor(title))), None)
+    if not section:
+        raise Failure(f"alert {name} has no section in docs/runbooks.md")
+    wanted = f"runbook_url: '{GRAFANA}/d/gridtokenx-runbooks?viewPanel={number(section)}'\n"
+    if wanted not in alert:
+        raise Failure(f"alert {name} does not link to its section of docs/runbooks.md, which would be\n  {wanted}")
+    board = re.search(r"^ +dashboard_url: '(.*)/d/([a-z-]+)(.*)'$", alert, re.MULTILINE)
+    if not board or board.group(1) != GRAFANA or board.group(3) != "?var-job={{ $labels.job | urlquery }}":
+        raise Failure(f"alert {name}: its dashboard_url is not '{GRAFANA}/d/…?var-job={{{{ $labels.job | urlquery }}}}'")
+    if board.group(2) not in {board["uid"] for board in promql.dashboards()}:
+        raise Failure(f"alert {name} links to {board.group(2)}, which is no dashboard of ours")
+    return section
 
 
 def promtool():
