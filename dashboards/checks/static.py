@@ -29,7 +29,7 @@ def generated():
 
 
 def panels():
-    known = {board["uid"] for board in promql.dashboards()}
+    numbers = {board["uid"]: {str(panel["id"]) for panel in board["panels"]} for board in promql.dashboards()}
     count = 0
     for board in promql.dashboards():
         for panel in board["panels"]:
@@ -41,15 +41,21 @@ def panels():
                 raise Failure(f"{name} has no description")
             if panel["type"] != "text" and not panel["fieldConfig"]["defaults"]["unit"]:
                 raise Failure(f"{name} has no unit")
+            if not panel["links"] and board["uid"] != "gridtokenx-runbooks":
+                raise Failure(f"{name} has no link: where does one go on from there?")
             for link in panel["links"]:
-                board_of_link = re.match(r"/d/([a-z-]+)", link["url"])
-                if not board_of_link or board_of_link.group(1) not in known:
+                there = re.match(r"/d/([a-z-]+)\?(?:viewPanel=(\d+)$)?", link["url"])
+                if not there or there.group(1) not in numbers:
                     raise Failure(f"{name} links to {link['url']}, which is no dashboard of ours")
+                if there.group(1) == board["uid"]:
+                    raise Failure(f"{name} links to the dashboard that it is on")
+                if there.group(2) and there.group(2) not in numbers[there.group(1)]:
+                    raise Failure(f"{name} links to {link['url']}, which is no panel of that dashboard")
             for target in panel.get("targets", []):
                 for shared in re.findall(r"\bsum [^(]*\((gridtokenx_\w+)", target["expr"]):
                     if shared in from_the_database():
                         raise Failure(f"{name} adds up {shared}, which is the same on each replica")
-    print(f"{count} panels have a description, a unit and links that lead somewhere.")
+    print(f"{count} panels have a description, a unit and links that lead on.")
 
 
 def from_the_database():
