@@ -34,11 +34,12 @@ SYMPTOM = row(
     )),
     (6, stat(
         "Readings refused",
-        "Share of the readings of this time that were not newly stored: invalid, overlapping, or sent before.",
+        "Share of the readings of this time that were not newly stored: invalid, overlapping, or sent before. The feed tells the owners why: MeterReadingValidationFailed.",
         f'1 - {in_range("gridtokenx_meter_readings_processed_total")} / {in_range("gridtokenx_meter_readings_received_total")}',
         unit="percentunit",
         decimals=1,
         thresholds=steps(GREEN, (0.2, YELLOW)),
+        links=[to("feed", "Feed")],
     )),
 )
 
@@ -81,6 +82,7 @@ ANSWERS = row(
         [(per_second(REQUESTS, by="instance"), "{{instance}}")],
         unit="suffix: /s",
         stacked=True,
+        links=[to("database", "Database"), runbook("HighErrorRate"), runbook("InstanceDown")],
     )),
 )
 

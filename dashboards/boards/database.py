@@ -1,6 +1,6 @@
 """The database as the service sees it. Its own exporter tells about disks, locks and replication."""
 
-from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
+from .panels import GREEN, JOB, RED, YELLOW, board, each, first_steps, graph, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
 
 INTAKE = 'coalescer="intake"'
 
@@ -58,6 +58,7 @@ WRITES = row(
         [(mean("gridtokenx_coalescer_batch_items", INTAKE), "readings")],
         unit="short",
         decimals=1,
+        links=[to("api", "API"), runbook("HighErrorRate")],
     )),
     (12, graph(
         "Wait for a commit",
@@ -68,6 +69,7 @@ WRITES = row(
         ],
         unit="s",
         logarithmic=True,
+        links=[to("api", "API"), runbook("HighErrorRate")],
     )),
     (12, graph(
         "Stored after",
@@ -135,6 +137,7 @@ PROCESS = row(
         "What is left on the disk of each process' data directory. Health is degraded below DISK_FREE_MIN_MB.",
         [(each("gridtokenx_disk_free_bytes"), "{{instance}}")],
         unit="bytes",
+        links=[first_steps()],
     )),
     (8, graph(
         "Processor",
@@ -142,12 +145,14 @@ PROCESS = row(
         [(f'rate({each("gridtokenx_process_cpu_milliseconds_total")}[$__rate_interval]) / 1000', "{{instance}}")],
         unit="short",
         decimals=2,
+        links=[to("api", "API"), to("mint", "Mint & chain")],
     )),
     (8, graph(
         "Memory",
         "Resident memory of each process.",
         [(each("gridtokenx_process_resident_memory_bytes"), "{{instance}}")],
         unit="bytes",
+        links=[to("feed", "Feed"), runbook("InstanceDown")],
     )),
     (8, graph(
         "Open files",
@@ -159,6 +164,7 @@ PROCESS = row(
         unit="short",
         decimals=0,
         logarithmic=True,
+        links=[to("feed", "Feed"), runbook("WebSocketConnectionIssues")],
     )),
     (8, graph(
         "Tasks",
@@ -169,12 +175,14 @@ PROCESS = row(
         ],
         unit="short",
         decimals=0,
+        links=[to("api", "API"), to("queue", "Queue")],
     )),
     (8, graph(
         "Worker threads busy",
         "Share of the time in which the runtime's worker threads ran tasks.",
         [(f'rate({each("gridtokenx_runtime_busy_milliseconds_total")}[$__rate_interval]) / 1000 / {each("gridtokenx_runtime_workers")}', "{{instance}}")],
         unit="percentunit",
+        links=[to("api", "API"), to("queue", "Queue")],
     )),
     (8, graph(
         "Started",
@@ -188,6 +196,7 @@ PROCESS = row(
         "A second, by what became of them. Failed: the collector did not take them. Dropped: more waited than may. Neither holds up a reading.",
         [(per_second("gridtokenx_trace_spans_total", by="outcome"), "{{outcome}}")],
         unit="suffix: /s",
+        links=[to("api", "API"), to("mint", "Mint & chain")],
     )),
 )
 

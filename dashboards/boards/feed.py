@@ -27,6 +27,7 @@ SYMPTOM = row(
         "Number of the newest event (from the database).",
         shared("gridtokenx_feed_last_seq"),
         unit="none",
+        links=[to("database", "Database"), to("queue", "Queue")],
     )),
     (4, stat(
         "Open connections",
@@ -64,6 +65,7 @@ EVENTS = row(
             (per_second(DELIVERY + "_count", by="instance"), "handed out by {{instance}}"),
         ],
         unit="suffix: /s",
+        links=[to("queue", "Queue"), to("database", "Database")],
     )),
     (12, graph(
         "Readings told of, after acceptance",

@@ -97,6 +97,7 @@ FLOW = row(
         [(f'{per_second("gridtokenx_token_minting_successes_total")} / {per_second("gridtokenx_mint_transactions_total", "outcome=" + chr(34) + "confirmed" + chr(34))}', "readings")],
         unit="short",
         decimals=1,
+        links=[to("queue", "Queue"), runbook("FeePayerRunwayLow")],
     )),
     (12, graph(
         "Bytes of a transaction",
@@ -106,6 +107,7 @@ FLOW = row(
             (quantile(0.99, "gridtokenx_mint_transaction_size_bytes"), "p99"),
         ],
         unit="bytes",
+        links=[to("queue", "Queue"), runbook("FeePayerRunwayLow")],
     )),
     (12, graph(
         "Readings in a recorded transaction",
@@ -117,6 +119,7 @@ FLOW = row(
         ],
         unit="short",
         decimals=1,
+        links=[to("queue", "Queue"), runbook("FeePayerRunwayLow")],
     )),
 )
 
@@ -132,6 +135,7 @@ WORK = row(
         ],
         unit="s",
         logarithmic=True,
+        links=[to("database", "Database"), runbook("HighUnmintedReadingsBacklog")],
     )),
     (12, graph(
         "Batches",
@@ -139,12 +143,14 @@ WORK = row(
         [(mean("gridtokenx_coalescer_batch_items", 'coalescer="mint"'), "readings in a batch")],
         unit="short",
         decimals=1,
+        links=[to("queue", "Queue"), runbook("HighUnmintedReadingsBacklog")],
     )),
     (12, graph(
         "Tokens minted",
         "Base units confirmed on chain, a second (1 token = 10^decimals base units).",
         [(per_second("gridtokenx_tokens_minted_total"), "base units")],
         unit="suffix: /s",
+        links=[to("queue", "Queue"), runbook("OldestUnmintedReadingTooOld")],
     )),
     (12, graph(
         "Wait for the Minter",
@@ -155,6 +161,7 @@ WORK = row(
         ],
         unit="s",
         logarithmic=True,
+        links=[to("queue", "Queue"), runbook("HighUnmintedReadingsBacklog")],
     )),
 )
 
@@ -237,6 +244,7 @@ ENDPOINTS = row(
         "What the calls are for, a second: sends and looks grow with the readings; getBlock and getBlocks with what must be proven.",
         [(per_second("gridtokenx_rpc_calls_total", by="method"), "{{method}}")],
         unit="suffix: /s",
+        links=[to("queue", "Queue"), runbook("HighUnmintedReadingsBacklog")],
     )),
     (12, graph(
         "An answer takes, p99",
@@ -244,6 +252,7 @@ ENDPOINTS = row(
         [(quantile(0.99, "gridtokenx_rpc_call_duration_seconds", by="method"), "{{method}}")],
         unit="s",
         logarithmic=True,
+        links=[runbook("HighUnmintedReadingsBacklog"), runbook("MintedInTimeBudgetBurn")],
     )),
     (12, graph(
         "An answer takes, by endpoint",
@@ -251,6 +260,7 @@ ENDPOINTS = row(
         [(quantile(0.5, "gridtokenx_rpc_call_duration_seconds", by="endpoint"), "{{endpoint}}")],
         unit="s",
         logarithmic=True,
+        links=[runbook("HighUnmintedReadingsBacklog"), runbook("OldestUnmintedReadingTooOld")],
     )),
     (12, graph(
         "Blocks behind",
@@ -271,6 +281,7 @@ ENDPOINTS = row(
         "How fast the height of each endpoint rises. Solana makes about 2.5 blocks a second.",
         [(f"max by (endpoint) (deriv(gridtokenx_rpc_endpoint_height{{{INSTANCE}}}[$__rate_interval]))", "{{endpoint}}")],
         unit="suffix: /s",
+        links=[runbook("OldestUnmintedReadingTooOld")],
     )),
 )
 

@@ -201,6 +201,7 @@ DETAIL = row(
         "Processes of this deployment and their versions. Two versions side by side are normal during an upgrade.",
         each("gridtokenx_build_info"),
         hide=("__name__", "job", "Value"),
+        links=[to("database", "Database"), runbook("InstanceDown")],
     )),
 )
 

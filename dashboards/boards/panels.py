@@ -1,7 +1,8 @@
 """Building blocks of the dashboards: queries, panels, rows, boards.
 
 A board is a list of rows, a row a title and its panels with their widths (24 columns make a line). Numbers and places of
-panels follow from their order. Every panel has a unit and a description; `dashboards/check` looks for both.
+panels follow from their order. Every panel has a unit, a description and a link that leads on: to the board that shows its cause,
+to the runbook section of the alert that it belongs to, or to both; `dashboards/check` looks for them.
 """
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -66,6 +67,11 @@ def to(board, title):
 def runbook(alert):
     """To the section of docs/runbooks.md; `generate.py` turns the name into the number of its panel."""
     return {"title": f"Runbook: {alert}", "url": f"runbook:{alert.lower()}", "targetBlank": False}
+
+
+def first_steps():
+    """To what the runbooks say for every case: for panels that no alert watches."""
+    return {"title": "Runbook: first, whatever it is", "url": "runbook:first-whatever-it-is", "targetBlank": False}
 
 
 # --- Panels ----------------------------------------------------------------------------------------------------------
@@ -233,7 +239,7 @@ def _variables():
 
 
 def _placed(rows):
-    """Gives panels their numbers and places, line by line."""
+    """Gives panels their places, line by line, and their numbers; one that brings its own keeps it."""
     panels, number, top = [], 1, 0
     for part in rows:
         panels.append(

@@ -1,6 +1,7 @@
 """docs/runbooks.md, section by section, so that it is at hand where the alert is seen."""
 
 import re
+import zlib
 from pathlib import Path
 
 from .panels import board, row, text
@@ -20,8 +21,16 @@ def anchor(title):
     return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
+def number(title):
+    """Of the section's panel. It follows from the title, not from the place: notifications and chats keep links for years, and
+    sections come and move."""
+    return 1000 + zlib.crc32(anchor(title).encode()) % 999_000
+
+
 def build():
-    numbers = {}
+    numbers = {anchor(title): number(title) for title, _ in sections()}
+    if len({*numbers.values()}) < len(sections()):
+        raise ValueError(f"two sections of {DOCUMENT.name} have one title, or one number: name one differently")
 
     def linked(content):
         """Links between sections lead to their panels; links to other pages become their names."""
@@ -32,7 +41,8 @@ def build():
         )
         return re.sub(r"\[([^\]]+)\]\(([^/)][^)]*)\)", lambda found: f"{found.group(1)} (docs/{found.group(2).partition('#')[0]})", content)
 
-    # The row is panel 1.
-    numbers.update({anchor(title): number for number, (title, _) in enumerate(sections(), start=2)})
-    panels = [(12, text(title, linked(content), f"docs/runbooks.md#{anchor(title)}")) for title, content in sections()]
+    panels = [
+        (12, {"id": number(title), **text(title, linked(content), f"docs/runbooks.md#{anchor(title)}")})
+        for title, content in sections()
+    ]
     return board("runbooks", "Runbooks", "What each alert means, where to look, what to do.", [row("Runbooks", *panels)])

@@ -23,6 +23,8 @@ from . import promql
 from .failure import Failure
 
 JOB = "gridtokenx"
+# Where the alerts' links are to lead. Nobody follows them here.
+GRAFANA = "https://grafana.example"
 START_LIMIT_SECS = 60
 END_LIMIT_SECS = 30
 REQUEST_LIMIT_SECS = 30
@@ -176,7 +178,11 @@ class System:
         for name in {name for _, _, name in promql.rules()}:
             (self.folder / name).write_text(promql.hastened((promql.RULES / name).read_text()))
         (self.folder / "prometheus.yml").write_text(
-            "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
+            "global:\n"
+            "  scrape_interval: 1s\n"
+            "  scrape_timeout: 1s\n"
+            "  evaluation_interval: 1s\n"
+            f"  external_labels: {{grafana_url: '{GRAFANA}'}}\n"
             "rule_files: [recording.yml, alerts.yml]\n"
             "scrape_configs:\n"
             f"  - job_name: {JOB}\n"
@@ -287,9 +293,12 @@ class System:
         return [sample for sample in result["result"] if sample["value"][1] not in ("NaN", "+Inf", "-Inf")]
 
     def active_alerts(self):
-        """Names by state: pending, firing."""
+        """Names by state: pending, firing. Their links are whole addresses."""
         found = {"pending": set(), "firing": set()}
         for alert in self.ask_prometheus("alerts")["alerts"]:
+            for link in ("runbook_url", "dashboard_url"):
+                if not alert["annotations"][link].startswith(f"{GRAFANA}/d/gridtokenx-"):
+                    raise Failure(f"{alert['labels']['alertname']}: {link} is {alert['annotations'][link]}")
             if alert["state"] in found:
                 found[alert["state"]].add(alert["labels"]["alertname"])
         return found
