@@ -134,7 +134,11 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
         audit::record(&writable, &report)
             .await
             .map_err(|error| NoVerdict::NotRecorded {
-                verdict: if report.ok { "they agree" } else { "they differ" },
+                verdict: if report.ok {
+                    "they agree"
+                } else {
+                    "they differ"
+                },
                 error,
             })?;
         writable.close().await;

@@ -210,12 +210,12 @@ impl Hub {
 
     /// A place for one more stream, if fewer than `seats` are taken.
     pub fn seat(&self, kind: StreamKind, seats: u32) -> Option<Seat> {
-        let taken =
-            self.0
-                .seats_taken
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-                    (taken < seats).then_some(taken + 1)
-                });
+        let taken = self
+            .0
+            .seats_taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken < seats).then_some(taken + 1)
+            });
         if taken.is_err() {
             metrics::counter!(names::STREAMS_REFUSED).increment(1);
             return None;

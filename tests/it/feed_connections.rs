@@ -118,7 +118,10 @@ async fn places_are_held_and_counted_exactly() {
     .await;
     let gone = r#"gridtokenx_websocket_closes_total{reason="gone"}"#;
     assert_eq!(value(&operator, gone).await, 1.0);
-    for open in ["gridtokenx_sse_streams_active", "gridtokenx_sse_streams_total"] {
+    for open in [
+        "gridtokenx_sse_streams_active",
+        "gridtokenx_sse_streams_total",
+    ] {
         assert_eq!(value(&operator, open).await, 1.0, "{open}");
     }
     drop(stream);
@@ -198,7 +201,10 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
         json!({"reason": "too_slow", "resume_after": seen})
     );
     for (series, at_least) in [
-        (r#"gridtokenx_websocket_closes_total{reason="too_slow"}"#, 1.0),
+        (
+            r#"gridtokenx_websocket_closes_total{reason="too_slow"}"#,
+            1.0,
+        ),
         ("gridtokenx_feed_overflows_total", 1.0),
     ] {
         assert!(value(&operator, series).await >= at_least, "{series}");

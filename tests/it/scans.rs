@@ -105,31 +105,42 @@ async fn scrape_status_sweep_and_minting_scan_no_table() {
     tokio::time::sleep(TOLD_AFTER).await;
     let (before, index_scans_before) = scanned(&grid.pool).await;
 
-    let has_swept = |metrics: &str| {
-        metrics.contains("gridtokenx_sweep_last_finished_timestamp_seconds 1")
-    };
+    let has_swept =
+        |metrics: &str| metrics.contains("gridtokenx_sweep_last_finished_timestamp_seconds 1");
     for _ in 0..3 {
         let reading_id = meter.report("1").await;
         let listed = format!("/api/readings?meter_id={}", meter.serial);
         let newest = &user.get(&listed).await.ok()["readings"][0];
         assert_eq!(newest["reading_id"], reading_id.as_str());
-        for page in ["/api/admin/tokenization/status", "/api/readings?state=failed"] {
+        for page in [
+            "/api/admin/tokenization/status",
+            "/api/readings?state=failed",
+        ] {
             admin.get(page).await.ok();
         }
-        eventually("it is finalized, and a scrape tells of a sweep", async || {
-            let reading = user.get(&format!("/api/readings/{reading_id}")).await.ok();
-            let metrics = user.get_text("/metrics").await;
-            (reading["state"] == "finalized" && has_swept(&metrics)).then_some(())
-        })
+        eventually(
+            "it is finalized, and a scrape tells of a sweep",
+            async || {
+                let reading = user.get(&format!("/api/readings/{reading_id}")).await.ok();
+                let metrics = user.get_text("/metrics").await;
+                (reading["state"] == "finalized" && has_swept(&metrics)).then_some(())
+            },
+        )
         .await;
     }
     tokio::time::sleep(TOLD_AFTER).await;
     let (after, index_scans_after) = scanned(&grid.pool).await;
 
-    assert!(index_scans_after > index_scans_before, "nothing was looked at");
+    assert!(
+        index_scans_after > index_scans_before,
+        "nothing was looked at"
+    );
     for ((table, rows_before), (_, rows_after)) in before.iter().zip(&after) {
         let rows = rows_after - rows_before;
-        assert!(rows < SETTLED / READINGS_PER_TRANSACTION, "{rows} rows of {table} were scanned");
+        assert!(
+            rows < SETTLED / READINGS_PER_TRANSACTION,
+            "{rows} rows of {table} were scanned"
+        );
     }
     delete_settled(&grid.pool).await;
     grid.audit_holds().await;
