@@ -127,6 +127,34 @@ CLIENTS = row(
         links=[runbook("WebSocketConnectionIssues")],
     )),
     (12, graph(
+        "Streams of server-sent events",
+        "That are open now, by process, and opened a second. They share WEBSOCKET_MAX_CONNECTIONS with the WebSocket connections.",
+        [
+            (each("gridtokenx_sse_streams_active"), "open, {{instance}}"),
+            (per_second("gridtokenx_sse_streams_total"), "opened a second"),
+        ],
+        unit="short",
+        links=[runbook("WebSocketConnectionIssues")],
+    )),
+    (12, graph(
+        "Why connections end",
+        "WebSocket connections that ended, a second, by reason. gone, left, going_away and token_expired are daily life; too_slow and log_unavailable are ours to look at.",
+        [(per_second("gridtokenx_websocket_closes_total", by="reason"), "{{reason}}")],
+        unit="suffix: /s",
+        stacked=True,
+        links=[runbook("WebSocketConnectionIssues")],
+    )),
+    (12, graph(
+        "Refused, and behind",
+        "Streams refused a second because WEBSOCKET_MAX_CONNECTIONS were open, and times a second that WEBSOCKET_EVENT_BUFFER_SIZE events waited for one listener, which reads the log from there on.",
+        [
+            (per_second("gridtokenx_feed_streams_refused_total"), "refused"),
+            (per_second("gridtokenx_feed_overflows_total"), "behind"),
+        ],
+        unit="suffix: /s",
+        links=[to("api", "API"), runbook("WebSocketConnectionIssues")],
+    )),
+    (12, graph(
         "Opened, and ended by an error",
         "Connections a second. Errors near the number of opened ones: clients come back again and again and are refused.",
         [

@@ -4,14 +4,14 @@ from .panels import GREEN, JOB, RED, YELLOW, board, each, graph, in_range, not_k
 
 HEALTH = row(
     "Is it healthy?",
-    (4, stat(
+    (6, stat(
         "Alerts firing",
         "Alerts of this deployment that fire now. Their names are in the table below; each has a section in the runbooks.",
         f'count(ALERTS{{service="gridtokenx", {JOB}, alertstate="firing"}}) or vector(0)',
         thresholds=steps(GREEN, (1, RED)),
         links=[to("runbooks", "All runbooks")],
     )),
-    (4, stat(
+    (6, stat(
         "Oldest unminted reading",
         "How long the oldest reading has been waiting to be minted. Held and failed readings wait for a person and are left out. Minutes mean that the chain or the queue stands still.",
         shared("gridtokenx_oldest_unminted_reading_age_seconds"),
@@ -19,7 +19,7 @@ HEALTH = row(
         thresholds=steps(GREEN, (300, YELLOW), (2700, RED)),
         links=[to("queue", "Queue"), runbook("OldestUnmintedReadingTooOld")],
     )),
-    (4, stat(
+    (6, stat(
         "Ledger against chain",
         "Landed mints of our authority that the ledger lacks and nobody has dealt with. The chain's history is walked once a minute: anything but 0 means that tokens exist without a reading.",
         shared("gridtokenx_ledger_mismatches"),
@@ -27,7 +27,7 @@ HEALTH = row(
         mappings=words(_0="agree"),
         links=[to("mint", "Mint & chain"), runbook("LedgerMismatch")],
     )),
-    (4, stat(
+    (6, stat(
         "Ledger breaker",
         "Open: nothing new is signed. After a restore or fail-over it closes by itself within minutes; after a mismatch only once a person has dealt with it.",
         shared("gridtokenx_ledger_breaker_open"),
@@ -35,7 +35,23 @@ HEALTH = row(
         mappings=words(_0="closed", _1="open"),
         links=[to("mint", "Mint & chain"), runbook("LedgerMismatch")],
     )),
-    (4, stat(
+    (6, stat(
+        "Last audit",
+        "Differences between ledger and chain that the last recorded audit found (gridtokenx audit --record, once a day): each mint of our authority against the readings that it pays.",
+        shared("gridtokenx_audit_differences"),
+        thresholds=steps(GREEN, (1, RED)),
+        mappings=words(_0="holds") + not_known("none yet"),
+        links=[to("mint", "Mint & chain"), runbook("AuditFailed")],
+    )),
+    (6, stat(
+        "Since the last audit",
+        "How long ago the last recorded audit came to its verdict. No data: none was ever recorded.",
+        f'time() - ({shared("gridtokenx_audit_last_finished_timestamp_seconds")} > 0)',
+        unit="s",
+        thresholds=steps(GREEN, (93600, RED)),
+        links=[runbook("AuditStale")],
+    )),
+    (6, stat(
         "Chain",
         "Whether every process can mint: a useful endpoint, a fee payer with money, our mint. Readings are accepted all the same and minted later.",
         f"max (gridtokenx_chain_breaker_open{{{JOB}}})",
@@ -43,7 +59,7 @@ HEALTH = row(
         mappings=words(_0="can mint", _1="cannot mint"),
         links=[to("mint", "Mint & chain"), runbook("OldestUnmintedReadingTooOld")],
     )),
-    (4, stat(
+    (6, stat(
         "Processes up",
         "Processes of this deployment that Prometheus could scrape.",
         f"sum (up{{{JOB}}})",

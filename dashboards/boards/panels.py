@@ -118,9 +118,9 @@ def words(**texts):
     return [{"type": "value", "options": options}]
 
 
-def not_known():
+def not_known(word="not known"):
     """A word for a figure that no process has seen yet: NaN, and nothing to be alarmed by."""
-    return [{"type": "special", "options": {"match": "null+nan", "result": {"text": "not known", "color": GREY, "index": 0}}}]
+    return [{"type": "special", "options": {"match": "null+nan", "result": {"text": word, "color": GREY, "index": 0}}}]
 
 
 def stat(title, description, query, unit="none", thresholds=None, mappings=None, links=None, decimals=None, height=4):

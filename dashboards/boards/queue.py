@@ -51,17 +51,18 @@ DEPTH = row(
     )),
     (12, graph(
         "Jobs by state",
-        "Jobs that no worker has taken: due now, scheduled for a later moment (a retry of a refused reading), or to be run again after an error; and dead ones, which can never be run and are kept for a week.",
+        "Jobs that no worker has taken: due now, scheduled for a later moment (a retry of a refused reading), or to be run again after an error; running ones, which one has; and dead ones, which can never be run and are kept for a week.",
         [(shared("gridtokenx_queue_jobs", by="state"), "{{state}}")],
         unit="short",
         links=[runbook("HighUnmintedReadingsBacklog")],
     )),
     (12, graph(
         "Ages",
-        "Age of the oldest unminted reading, of the oldest due job, and time since the last sweep.",
+        "Age of the oldest unminted reading, of the oldest due job, time since the last sweep, and how long ago the job was taken that has been with a worker for longest: minutes mean that its worker hangs.",
         [
             (shared("gridtokenx_oldest_unminted_reading_age_seconds"), "oldest unminted reading"),
             (shared("gridtokenx_queue_oldest_due_age_seconds"), "oldest due job"),
+            (shared("gridtokenx_queue_oldest_running_age_seconds"), "longest with a worker"),
             (f"time() - max (gridtokenx_sweep_last_finished_timestamp_seconds{{{JOB}}} > 0)", "since the last sweep"),
         ],
         unit="s",
@@ -115,6 +116,14 @@ CAUSE = row(
         [(mean("gridtokenx_coalescer_batch_items", by="coalescer"), "{{coalescer}}")],
         unit="short",
         links=[to("mint", "Mint & chain")],
+    )),
+    (12, graph(
+        "Attempts that a reading needed",
+        "On average, of the readings whose mint was confirmed: 1 when none was refused before. Outages, overload and expiry use no attempt.",
+        [(mean("gridtokenx_reading_mint_attempts"), "attempts")],
+        unit="short",
+        decimals=2,
+        links=[to("mint", "Mint & chain"), runbook("TokenMintingFailures")],
     )),
     (12, graph(
         "Jobs that can never be run",
