@@ -12,7 +12,7 @@ SYMPTOM = row(
         f"max (gridtokenx_database_figures_stale{{{JOB}}})",
         thresholds=steps(GREEN, (1, RED)),
         mappings=words(_0="current", _1="stale"),
-        links=[runbook("HighErrorRate")],
+        links=[runbook("DatabaseUnreachable")],
     )),
     (6, stat(
         "A commit waits, p99",

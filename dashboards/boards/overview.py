@@ -164,7 +164,7 @@ MONEY = row(
         f"max (gridtokenx_database_figures_stale{{{JOB}}})",
         thresholds=steps(GREEN, (1, RED)),
         mappings=words(_0="current", _1="stale"),
-        links=[to("database", "Database"), runbook("HighErrorRate")],
+        links=[to("database", "Database"), runbook("DatabaseUnreachable")],
     )),
 )
 

@@ -196,6 +196,54 @@ def unknown_mint(system, watch, load):
     load.go_on()
 
 
+def failed_audit(system, watch, load):
+    """a changed row of the ledger raises AuditFailed alone, once it was audited"""
+    load.pause()
+    until_minted(system)
+    wait_for("everything is finalized", lambda: count(system, "state = 'minted'") == 0, limit=60)
+    system.sql("CREATE TABLE changed AS SELECT id, kwh FROM readings WHERE state = 'finalized' LIMIT 1")
+    system.sql("UPDATE readings SET kwh = kwh * 2 WHERE id = (SELECT id FROM changed)")
+    if system.audit():
+        raise Failure("the audit holds although a reading was changed")
+    watch.expect("a changed row", ["AuditFailed"])
+    watch.look_at_panels()
+    system.sql("UPDATE readings SET kwh = changed.kwh FROM changed WHERE changed.id = readings.id")
+    system.sql("DROP TABLE changed")
+    if not system.audit():
+        raise Failure("the audit does not hold although the row is what it was")
+    watch.until_quiet("a changed row")
+    load.go_on()
+
+
+def no_audits(system, watch, load):
+    """audits that nobody runs raise AuditStale alone"""
+    system.sql("UPDATE recorded_audits SET finished_at = finished_at - INTERVAL '27 hours'")
+    watch.expect("no audits", ["AuditStale"])
+    watch.look_at_panels()
+    system.audit()
+    watch.until_quiet("no audits")
+
+
+def lost_database(system, watch, load):
+    """a database that lets nobody in raises DatabaseUnreachable, and SweepNotRunning since nothing is swept"""
+    load.pause()
+    until_minted(system)
+    system.sql(f"ALTER DATABASE {system.database} ALLOW_CONNECTIONS FALSE", database="postgres")
+    try:
+        system.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{system.database}'", database="postgres")
+        # The listener is cut off and comes back in vain.
+        watch.expect(
+            "a lost database",
+            ["DatabaseUnreachable", "SweepNotRunning"],
+            tolerated=["HighErrorRate", "WebSocketConnectionIssues", "ApiAvailabilityBudgetBurnFast", "ApiAvailabilityBudgetBurnSlow"],
+        )
+        watch.look_at_panels()
+    finally:
+        system.sql(f"ALTER DATABASE {system.database} ALLOW_CONNECTIONS TRUE", database="postgres")
+    watch.until_quiet("a lost database")
+    load.go_on()
+
+
 ALL = [
     minting_off,
     refused_reading,
@@ -204,6 +252,9 @@ ALL = [
     silent_canary,
     lost_process,
     stopped_sweeps,
+    failed_audit,
+    no_audits,
+    lost_database,
     stopped_chain,
     unknown_mint,
 ]

@@ -115,6 +115,8 @@ def healthy(system, watch, load):
     watch.expect_none("a healthy system under load", WARM_UP_SECS)
     if load.error:
         raise Failure(f"the load: {load.error}")
+    if not system.audit():
+        raise Failure("the audit of a healthy system does not hold")
     wait_for("a reading is finalized", lambda: watch.system.query('gridtokenx_mint_transactions_total{outcome="finalized"} > 0'))
     watch.look_at_panels()
     rules_evaluate(system)

@@ -16,6 +16,7 @@ UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # An alert's own limits in seconds that no fault can reach within minutes. Other limits are left as they are.
 SHORTER_LIMITS = {
+    "time() - gridtokenx_process_start_time_seconds < 600": "time() - gridtokenx_process_start_time_seconds < 10",
     "time() - (gridtokenx:sweep_last_finished_timestamp_seconds:max > 0) > 180": "time() - (gridtokenx:sweep_last_finished_timestamp_seconds:max > 0) > 10",
 }
 

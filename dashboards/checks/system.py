@@ -153,6 +153,7 @@ class System:
         wait_for("the running system writes down its addresses", file.exists)
         running = json.loads(file.read_text())
         self.database_url, self.mint = running["database_url"], running["mint_address"]
+        self.database = urllib.parse.urlsplit(self.database_url).path.lstrip("/")
 
     def start_replica(self):
         replica = self.spawn(
@@ -261,12 +262,26 @@ class System:
             raise Failure(f"the chain refuses {method}: {answer['error']}")
         return answer["result"]
 
-    def sql(self, statement):
-        """The rows of a statement, as lists of texts."""
+    def audit(self):
+        """Whether ledger and chain agree; the verdict is recorded."""
+        done = subprocess.run(
+            [self.gridtokenx, "audit", "--record"],
+            env={"GRIDTOKENX_DATA_DIR": str(self.data), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode not in (0, 1):
+            raise Failure(f"the audit ended with status {done.returncode}: {done.stderr}")
+        return done.returncode == 0
+
+    def sql(self, statement, database=None):
+        """The rows of a statement, as lists of texts; in another database than the service's if one is named."""
         psql = shutil.which("psql") or next(iter(sorted(glob("/usr/lib/postgresql/*/bin/psql"), reverse=True)), None)
         if not psql:
             raise Failure('psql is missing: install the package "postgresql-client"')
-        url = urllib.parse.urlsplit(self.database_url)._replace(query="").geturl()
+        url = urllib.parse.urlsplit(self.database_url)._replace(query="")
+        url = (url._replace(path=f"/{database}") if database else url).geturl()
         done = subprocess.run(
             [psql, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1", "--dbname", url, "--command", statement],
             capture_output=True,

@@ -23,6 +23,9 @@ pub struct Watch {
     transaction_limit: Duration,
 }
 
+/// A silent database is not to keep what the chain says from being seen.
+const OUTLOOK_LIMIT: Duration = Duration::from_secs(5);
+
 impl Watch {
     pub fn new(
         pool: PgPool,
@@ -56,7 +59,8 @@ impl Watch {
 
     /// One look. Before it the circuit is closed and the purse empty.
     pub async fn look(&self) {
-        let was_open = self.chain.circuit.view().open.is_some();
+        let before = self.chain.circuit.view().open;
+        let was_open = before.is_some();
         self.chain.purse.begin_reading();
         let writable = self.chain.writable_accounts();
         let fees = self
@@ -66,7 +70,7 @@ impl Watch {
         let fee_payer = self.chain.purse.fee_payer();
         let (looked, ()) = tokio::join!(self.survey.look(fee_payer), fees);
         let (found, relieved) = match looked {
-            Ok(sight) => self.take_in(sight).await,
+            Ok(sight) => self.take_in(sight, before).await,
             Err(opening) => (Err(opening), false),
         };
         self.show(&found);
@@ -81,18 +85,23 @@ impl Watch {
     }
 
     /// The chain answers: what of the ledger, and of the fee payer's balance, if there is one whom this process knows? True
-    /// when somebody who waited for money can be paid.
-    async fn take_in(&self, sight: Sight) -> (Result<(), Opening>, bool) {
+    /// when somebody who waited for money can be paid. `before`: why the circuit was open.
+    async fn take_in(
+        &self,
+        sight: Sight,
+        before: Option<Opening>,
+    ) -> (Result<(), Opening>, bool) {
         if let Some(fee_payer) = sight.fee_payer {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
         }
         let outlook = ledger::outlook(&self.pool, sight.slot);
-        let outlook = match within(self.transaction_limit, outlook).await {
+        let outlook = match within(self.transaction_limit.min(OUTLOOK_LIMIT), outlook).await {
             Ok(outlook) => outlook,
-            // No word about the chain: minting fails by itself while the database is away, and uses no attempt.
+            // No word about the chain: minting fails by itself while the database is away, and uses no attempt. What the
+            // ledger said last goes on counting.
             Err(error) => {
                 tracing::debug!(%error, "the ledger's outlook could not be read");
-                return (Ok(()), false);
+                return (before.map_or(Ok(()), of_the_ledger), false);
             }
         };
         let seen = if self.somebody_else_pays(&outlook) {
@@ -183,5 +192,13 @@ impl Watch {
                 tracing::warn!(%error, "postponed jobs could not be woken; each wakes by itself within a minute");
             }
         }
+    }
+}
+
+/// The trouble, if only a look at the ledger could tell that it is over.
+fn of_the_ledger(opening: Opening) -> Result<(), Opening> {
+    match opening.trouble {
+        Trouble::Ledger | Trouble::FeePayerEmpty => Err(opening),
+        _ => Ok(()),
     }
 }

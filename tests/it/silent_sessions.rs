@@ -16,6 +16,8 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
 const FENCE: &str = "UPDATE feed_head SET last_seq = last_seq";
 /// The Resolver's work list.
 const WORK_LIST: &str = "EXTRACT(EPOCH FROM now() - recorded_at)";
+/// What the fee payer has in flight, of the ledger's outlook.
+const IN_FLIGHT: &str = "state <> 'confirmed' OR slot > $1";
 /// The hub's pages of the log.
 const PAGE: &str = "FROM feed_head AS head";
 
@@ -73,6 +75,42 @@ async fn readings_are_finalized_when_the_resolvers_sessions_fall_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_said_last_counts_until_it_answers_again() {
+    let grid = grid().await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
+    let api = server.user("an operator");
+    sqlx::raw_sql(
+        "INSERT INTO foreign_mints (signature, slot, base_units) VALUES ('by hand', 1, 1);
+         UPDATE ledger SET breaker = 'mismatch', breaker_reason = 'a test', breaker_opened_at = now()",
+    )
+    .execute(&grid.pool)
+    .await
+    .unwrap();
+    let breaker = async || api.get("/health/ready").await.body["checks"]["breaker"].clone();
+    let open = eventually("the breaker is seen", async || {
+        let breaker = breaker().await;
+        (breaker["status"] == "degraded").then_some(breaker)
+    })
+    .await;
+
+    proxy.hush(IN_FLIGHT, 2);
+    eventually("two looks are left without an answer", async || {
+        assert_eq!(breaker().await, open);
+        (proxy.hushed(IN_FLIGHT) == 2).then_some(())
+    })
+    .await;
+    sqlx::raw_sql("UPDATE foreign_mints SET booked_reason = 'a test'")
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    eventually("its end is seen", async || {
+        (breaker().await["status"] == "ok").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_loop_asks_again_when_its_session_falls_silent() {
     const ASKED: [&str; 9] = [
         FENCE,
@@ -80,8 +118,7 @@ async fn every_loop_asks_again_when_its_session_falls_silent() {
         PAGE,
         WORK_LIST,
         "WITH folded AS",
-        // What the fee payer has in flight.
-        "state <> 'confirmed' OR slot > $1",
+        IN_FLIGHT,
         // Jobs of workers and processes that are gone.
         "id <> ALL($2)",
         "SELECT number, worker_prefix",
