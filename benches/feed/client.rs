@@ -34,7 +34,7 @@ pub struct Call {
     pub token: Option<String>,
     pub deflate: bool,
     /// What the client says first, if anything.
-    pub first_message: Option<&'static str>,
+    pub first_message: Option<String>,
     /// Whether the server greets before anything else; open means greeted then.
     pub is_greeted: bool,
     /// Pauses for this long, again and again, without reading.
@@ -236,7 +236,7 @@ async fn shake_hands(index: usize, call: &Call) -> Result<Client> {
     if call.is_greeted {
         client.next_frame().await?;
     }
-    if let Some(text) = call.first_message {
+    if let Some(text) = &call.first_message {
         client.say(0x81, text.as_bytes()).await?;
     }
     Ok(client)

@@ -6,10 +6,15 @@ use crate::targets::TargetName;
 
 /// Figures that have an aim.
 pub const IDLE_MEMORY: &str = "memory of an idle connection";
+pub const P50_AT_THE_RATE: &str = "commit to delivery at the rate, p50";
 pub const P99_AT_THE_RATE: &str = "commit to delivery at the rate, p99";
 
 /// What the service keeps to at 10,000 connections and 1,000 events a second, on two cores that it shares with the load.
-const AIMS: [(&str, f64); 2] = [(IDLE_MEMORY, 25.0), (P99_AT_THE_RATE, 50.0)];
+const AIMS: [(&str, f64); 3] = [
+    (IDLE_MEMORY, 25.0),
+    (P50_AT_THE_RATE, 10.0),
+    (P99_AT_THE_RATE, 50.0),
+];
 
 /// What one measurement gave in its rounds.
 #[derive(Clone, Debug, Serialize)]

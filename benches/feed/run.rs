@@ -363,7 +363,12 @@ impl Trial<'_> {
     async fn storm(&mut self, memory_before: u64) -> Result<()> {
         let (mut seconds, mut cpu_each) = (Vec::new(), Vec::new());
         let (mut memory, mut refused) = (Vec::new(), Vec::new());
-        let calls = self.owners()?;
+        let mut calls = self.owners()?;
+        if let Some(resume) = self.target.resume(calls.len()).await? {
+            for call in &mut calls {
+                call.first_message = Some(resume.clone());
+            }
+        }
         let (mut crowd, _) = Crowd::gather(calls.clone(), ONE_AFTER_ANOTHER, &self.scores).await?;
         for _ in 0..self.options.rounds {
             let cpu = cpu_seconds(self.target.pid)?;

@@ -127,10 +127,23 @@ impl Target {
             path,
             token,
             deflate: self.deflate,
-            first_message: is_service.then_some(r#"{"type":"subscribe"}"#),
+            first_message: is_service.then(|| r#"{"type":"subscribe"}"#.to_owned()),
             is_greeted: is_service,
             sleeps: None,
         })
+    }
+
+    /// What a client says that comes back: it goes on after the last event that it got, which lies as far behind the newest as
+    /// there are owners. `None` for servers that keep nothing.
+    pub async fn resume(&self, owners: usize) -> Result<Option<String>> {
+        let Kind::Service { pool, .. } = &self.kind else {
+            return Ok(None);
+        };
+        let newest: i64 = sqlx::query_scalar("SELECT last_seq FROM feed_head")
+            .fetch_one(pool)
+            .await?;
+        let after = newest.saturating_sub_unsigned(owners as u64).max(0);
+        Ok(Some(format!(r#"{{"type":"resume","after":{after}}}"#)))
     }
 
     /// Streams that the service itself ended, for a client's fault or slowness; `None` for servers that do not tell.

@@ -4,6 +4,7 @@
 //! URL, which ends up in logs and histories. There a single-use ticket may stand.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use chrono::Utc;
 use url::form_urlencoded;
 
 use super::auth::bearer_token;
@@ -11,6 +12,7 @@ use super::authenticator::{AuthError, Principal};
 use super::problem::{Problem, ProblemKind};
 use super::state::AppState;
 use crate::feed::{Listener, Seat, StreamKind, Viewer, tickets};
+use crate::telemetry::names;
 
 /// The WebSocket protocol that we speak, for clients that name one.
 pub(super) const PROTOCOL: &str = "gridtokenx";
@@ -32,6 +34,10 @@ pub(super) async fn listener(
     headers: &HeaderMap,
 ) -> Result<Option<Listener>, Problem> {
     check_origin(headers, &state.cors_origins)?;
+    // Before a ticket is used up.
+    if state.feed.seats_taken() >= state.websocket.max_connections {
+        return Err(no_seat(state));
+    }
     match shown(uri, headers)? {
         Shown::Token(token) => admit_token(state, token).await.map(Some),
         Shown::Ticket(ticket) => admit_ticket(state, &ticket).await.map(Some),
@@ -124,6 +130,10 @@ pub(super) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// A connection counts as a request of its subject: a client that reconnects in a circle is slowed down.
 pub(super) async fn admit_token(state: &AppState, token: &str) -> Result<Listener, Problem> {
     let Principal { caller, expires_at } = state.authenticator.verify(token).await?;
+    // A request may be late by the skew of two clocks; a stream would end before it began.
+    if expires_at <= Utc::now() {
+        return Err(AuthError::Expired(expires_at).into());
+    }
     state.rate_limiter.admit(&caller.subject)?;
     Ok(Listener {
         viewer: Viewer::from(&caller),
@@ -132,7 +142,9 @@ pub(super) async fn admit_token(state: &AppState, token: &str) -> Result<Listene
 }
 
 async fn admit_ticket(state: &AppState, ticket: &str) -> Result<Listener, Problem> {
-    let Some((caller, expires_at)) = tickets::redeem(&state.pool, ticket).await? else {
+    let redeemed = tickets::redeem(&state.pool, ticket).await?;
+    let Some((caller, expires_at)) = redeemed.filter(|(_, expires_at)| *expires_at > Utc::now())
+    else {
         return Err(Problem::new(
             ProblemKind::Unauthorized,
             "the ticket does not count: each opens one stream, within half a minute; ask POST /api/ws/ticket for another",
@@ -153,11 +165,15 @@ pub(super) fn take_seat(state: &AppState, kind: StreamKind) -> Result<Seat, Prob
         ));
     }
     let seats = state.websocket.max_connections;
-    state.feed.seat(kind, seats).ok_or_else(|| {
-        Problem::unavailable(format!(
-            "all {seats} streams of this process are taken; try again later, or use GET /api/events"
-        ))
-    })
+    state.feed.seat(kind, seats).ok_or_else(|| no_seat(state))
+}
+
+fn no_seat(state: &AppState) -> Problem {
+    metrics::counter!(names::STREAMS_REFUSED).increment(1);
+    let seats = state.websocket.max_connections;
+    Problem::unavailable(format!(
+        "all {seats} streams of this process are taken; try again later, or use GET /api/events"
+    ))
 }
 
 /// Browsers let any page open a WebSocket to us and tell where the page is from. Our own pages may, and those that

@@ -1,7 +1,6 @@
 //! `GET /api/events/stream`: the feed as server-sent events.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
@@ -10,6 +9,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::authenticator::AuthError;
@@ -91,20 +91,23 @@ pub(super) async fn stream(
         follower.start_after(after);
     }
     let hello = hello(follower.position());
-    let end = async move {
-        tokio::select! {
-            retry_after = state.departure.turn(&state.feed) => End::GoingAway { retry_after },
-            () = end_of_token(listener.expires_at) => End::TokenExpired,
-        }
-    };
-    let listening = Listening {
-        follower,
-        end: Box::pin(end),
+    let held = Held {
         _seat: seat,
         _open: connection.map(|Extension(connection)| connection.hold()),
     };
+    let (tell, told) = oneshot::channel();
+    let end = async move {
+        let end = tokio::select! {
+            retry_after = state.departure.turn(&state.feed) => End::GoingAway { retry_after },
+            () = end_of_token(listener.expires_at) => End::TokenExpired,
+        };
+        let _ = tell.send(end);
+    };
     let events = stream::once(async { hello })
-        .chain(listening.steps().flat_map(stream::iter))
+        .chain(steps(follower).flat_map(stream::iter))
+        // Asked before each event: a client that reads slowly gets none behind the end of its token.
+        .take_until(end)
+        .chain(last_word(told, held))
         .map(Ok::<Event, Infallible>);
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY));
     Ok(([UNBUFFERED], events))
@@ -117,43 +120,45 @@ enum End {
     LogUnavailable,
 }
 
-struct Listening<E> {
-    follower: Follower,
-    end: Pin<Box<E>>,
+/// What a stream has until its last word.
+struct Held {
     _seat: Seat,
     /// A process that ends waits for the farewell.
     _open: Option<InHandler>,
 }
 
-impl<E: Future<Output = End> + Send> Listening<E> {
-    /// What there was, what happens, and at last why it ends.
-    fn steps(self) -> impl Stream<Item = Vec<Event>> {
-        stream::unfold(Some(self), async |listening| {
-            let mut listening = listening?;
-            match listening.step().await {
-                Ok(events) => Some((events, Some(listening))),
-                Err(end) => Some((vec![end_event(&end)], None)),
-            }
-        })
-    }
+/// Why the stream was ended, if it was.
+fn last_word(mut told: oneshot::Receiver<End>, held: Held) -> impl Stream<Item = Event> {
+    stream::once(async move {
+        let _held = held;
+        told.try_recv().ok().map(|end| end_event(&end))
+    })
+    .filter_map(std::future::ready)
+}
 
-    async fn step(&mut self) -> Result<Vec<Event>, End> {
-        let step = tokio::select! {
-            biased;
-            end = self.end.as_mut() => return Err(end),
-            step = self.follower.next() => step,
-        };
-        crate::failpoint!("api.before_sse");
-        match step {
-            Ok(Step::Replayed(events) | Step::Live(events)) => Ok(events
-                .iter()
-                .map(|event| numbered(event.seq).data(event.document.as_str()))
-                .collect()),
-            Ok(Step::Gap(gap)) => Ok(vec![gap_event(gap, self.follower.position())]),
-            Err(error) => {
-                tracing::warn!(%error, "a stream ends: the event log could not be read");
-                Err(End::LogUnavailable)
-            }
+/// What there was and what happens; for want of the log, at last that.
+fn steps(follower: Follower) -> impl Stream<Item = Vec<Event>> {
+    stream::unfold(Some(follower), async |follower| {
+        let mut follower = follower?;
+        match step(&mut follower).await {
+            Ok(events) => Some((events, Some(follower))),
+            Err(end) => Some((vec![end_event(&end)], None)),
+        }
+    })
+}
+
+async fn step(follower: &mut Follower) -> Result<Vec<Event>, End> {
+    let step = follower.next().await;
+    crate::failpoint!("api.before_sse");
+    match step {
+        Ok(Step::Replayed(events) | Step::Live(events)) => Ok(events
+            .iter()
+            .map(|event| numbered(event.seq).data(event.document.as_str()))
+            .collect()),
+        Ok(Step::Gap(gap)) => Ok(vec![gap_event(gap, follower.position())]),
+        Err(error) => {
+            tracing::warn!(%error, "a stream ends: the event log could not be read");
+            Err(End::LogUnavailable)
         }
     }
 }

@@ -44,8 +44,9 @@ const HALF_SENT_GRACE: Duration = Duration::from_secs(3);
 /// take a connection that closes without an answer for a broken one.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(300);
 
-/// How long bytes may wait to be taken by the other end: one that is gone without a word, or reads no more, is let go of.
-const UNHEARD_LIMIT: Duration = Duration::from_secs(90);
+/// How long bytes may wait to be taken by the other end: one that is gone without a word, or reads no more, is let go of. With
+/// the pause between two comments of a stream of events, within 90 s.
+const UNHEARD_LIMIT: Duration = Duration::from_secs(70);
 
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);

@@ -26,6 +26,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// For the first message of a client that showed nothing, and the check of its token.
 const AUTH_LIMIT: Duration = Duration::from_secs(5);
 
+/// Pings and pongs of a client that has not said who it is.
+const SIGNS_BEFORE_AUTH_MAX: u32 = 10;
+
 /// How the other end is known.
 enum Entrance {
     Known(Listener),
@@ -106,7 +109,7 @@ impl FromRequestParts<AppState> for Upgrade {
 }
 
 async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
-    let listener = match entrance {
+    let mut listener = match entrance {
         Entrance::Known(listener) => Ok(listener),
         Entrance::ByFirstMessage => tokio::select! {
             retry_after = state.departure.turn(&state.feed) => Err(CloseReason::GoingAway { retry_after }),
@@ -118,24 +121,52 @@ async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
             }
         },
     };
-    match listener {
-        Ok(listener) => {
-            let limits = StreamLimits {
-                pushes_per_minute: state.websocket.rate_limit_events_per_minute,
-                buffer_events: state.websocket.event_buffer_size as usize,
-            };
-            let (hub, departure) = (state.feed.clone(), state.departure.clone());
-            feed::serve_socket(socket, hub, listener, limits, departure).await;
-        }
-        Err(reason) => feed::close(socket, &reason).await,
+    let limits = StreamLimits {
+        pushes_per_minute: state.websocket.rate_limit_events_per_minute,
+        buffer_events: state.websocket.event_buffer_size as usize,
+    };
+    loop {
+        let known = match listener {
+            Ok(known) => known,
+            Err(reason) => return feed::close(socket, &reason).await,
+        };
+        let (hub, departure) = (state.feed.clone(), state.departure.clone());
+        let Some((back, token)) = feed::serve_socket(socket, hub, known, limits, departure).await
+        else {
+            return;
+        };
+        socket = back;
+        listener = timeout(AUTH_LIMIT, admitted(state, &token))
+            .await
+            .unwrap_or_else(|_| {
+                Err(CloseReason::Unauthorized(
+                    "the token could not be checked in time".to_owned(),
+                ))
+            });
     }
+}
+
+async fn admitted(state: &AppState, token: &str) -> Result<Listener, CloseReason> {
+    admit_token(state, token).await.map_err(|problem| {
+        if problem.kind() == ProblemKind::RateLimited {
+            CloseReason::TooManyRequests
+        } else {
+            CloseReason::Unauthorized(problem.sentence().to_owned())
+        }
+    })
 }
 
 /// The first message must be a valid token. Until then nothing is sent but answers to pings.
 async fn first_message(socket: &mut Socket, state: &AppState) -> Result<Listener, CloseReason> {
     let refused = |sentence: &str| Err(CloseReason::Unauthorized(sentence.to_owned()));
+    let mut signs = 0;
     loop {
-        match socket.reader.next().await? {
+        let incoming = socket.reader.next().await?;
+        signs += 1;
+        if signs > SIGNS_BEFORE_AUTH_MAX {
+            return Err(CloseReason::TooManyMessages);
+        }
+        match incoming {
             Incoming::Ping(payload) => {
                 if socket.writer.pong(&payload).await.is_err() {
                     return Err(CloseReason::Gone);
@@ -148,13 +179,7 @@ async fn first_message(socket: &mut Socket, state: &AppState) -> Result<Listener
                 let Ok(ClientMessage::Auth { token }) = ClientMessage::parse(&text) else {
                     return refused("the first message is auth, with a token");
                 };
-                return match admit_token(state, &token).await {
-                    Ok(listener) => Ok(listener),
-                    Err(problem) if problem.kind() == ProblemKind::RateLimited => {
-                        Err(CloseReason::TooManyRequests)
-                    }
-                    Err(problem) => refused(problem.sentence()),
-                };
+                return admitted(state, &token).await;
             }
         }
     }

@@ -32,8 +32,10 @@ impl Allowance {
         (ahead > self.burst).then(|| now + (ahead - self.burst))
     }
 
+    /// A push that was not due, since its frame was full, is forgiven: the next one waits for one interval all the same.
     pub fn pushed(&mut self, now: Instant) {
-        self.even_until = self.even_until.max(now) + self.interval;
+        let most = now + self.burst + self.interval;
+        self.even_until = (self.even_until.max(now) + self.interval).min(most);
     }
 }
 
@@ -62,6 +64,19 @@ mod tests {
             allowance.pushed(rested);
         }
         assert!(allowance.wait_until(rested).is_some());
+    }
+
+    #[test]
+    fn full_frames_that_go_out_all_the_same_delay_the_next_push_by_one_interval() {
+        let start = Instant::now();
+        let mut allowance = Allowance::per_minute(60, start);
+        for _ in 0..1_000 {
+            allowance.pushed(start);
+        }
+        assert_eq!(
+            allowance.wait_until(start),
+            Some(start + Duration::from_secs(1))
+        );
     }
 
     #[test]

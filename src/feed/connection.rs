@@ -13,7 +13,7 @@ use super::departure::Departure;
 use super::ending::CloseReason;
 use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError};
-use super::speaker::Speaker;
+use super::speaker::{Speaker, Stop};
 use super::viewer::Viewer;
 use crate::websocket::{Incoming, Reader, Socket, Writer};
 
@@ -36,8 +36,9 @@ pub struct StreamLimits {
 
 /// A peer that was pinged three times in vain is dead; a dead one is let go within 90 s.
 const SILENCE_LIMIT: Duration = Duration::from_secs(80);
-/// Messages that wait to be answered. Each is answered at once unless the client does not read the answers.
-const UNANSWERED_MAX: usize = 64;
+/// Messages that wait to be answered, of 64 KiB each at most. Each is answered at once unless the client does not read the
+/// answers.
+const UNANSWERED_MAX: usize = 8;
 /// Messages, pings and pongs of a client. It has little to say: a ping each second, and a filter now and then.
 const CLIENT_MESSAGES_PER_MINUTE: u32 = 240;
 /// For the close frame, and the client's answer to it.
@@ -52,14 +53,26 @@ pub(super) enum Heard {
     Ping(Bytes),
 }
 
-/// Serves an authenticated socket to its end: hello, replay, live events, farewell.
+impl Heard {
+    pub fn changes_filter(&self) -> bool {
+        matches!(
+            self,
+            Heard::Said(Ok(
+                ClientMessage::Subscribe { .. } | ClientMessage::Unsubscribe
+            ))
+        )
+    }
+}
+
+/// Serves a socket to its end: hello, replay, live events, farewell. Or to the token that an anonymous listener shows before it
+/// asks for anything: then the socket comes back with it, to be served anew.
 pub async fn serve_socket(
     mut socket: Socket,
     hub: Hub,
     listener: Listener,
     limits: StreamLimits,
     departure: Departure,
-) {
+) -> Option<(Socket, String)> {
     crate::failpoint!("feed.stream_opened");
     let connection_id = Uuid::now_v7();
     let (signs_of_life, last_sign) = watch::channel(());
@@ -67,16 +80,22 @@ pub async fn serve_socket(
     let (heard, to_answer) = mpsc::channel::<Box<Heard>>(UNANSWERED_MAX);
     let Socket { reader, writer } = &mut socket;
     let speaker = Speaker::new(writer, hub.clone(), listener.viewer, limits);
-    let reason = tokio::select! {
+    let stop = tokio::select! {
         biased;
-        retry_after = departure.turn(&hub) => CloseReason::GoingAway { retry_after },
-        () = end_of_token(listener.expires_at) => CloseReason::TokenExpired,
-        reason = hear(reader, &signs_of_life, heard) => reason,
-        () = silence(last_sign) => CloseReason::Silent,
-        reason = speaker.speak(connection_id, to_answer) => reason,
+        retry_after = departure.turn(&hub) => CloseReason::GoingAway { retry_after }.into(),
+        () = end_of_token(listener.expires_at) => CloseReason::TokenExpired.into(),
+        reason = hear(reader, &signs_of_life, heard) => reason.into(),
+        () = silence(last_sign) => CloseReason::Silent.into(),
+        stop = speaker.speak(connection_id, to_answer) => stop,
     };
-    tracing::debug!(%connection_id, ?reason, "a stream ends");
-    close(socket, &reason).await;
+    match stop {
+        Stop::Close(reason) => {
+            tracing::debug!(%connection_id, ?reason, "a stream ends");
+            close(socket, &reason).await;
+            None
+        }
+        Stop::Authenticate { token } => Some((socket, token)),
+    }
 }
 
 /// Sleeps until the token ends; for ever without one.
@@ -122,6 +141,8 @@ async fn hear(
         if heard.try_send(Box::new(message)).is_err() {
             return CloseReason::Unanswered;
         }
+        // Several may have come in one go: each is answered before the next is read, if the client takes answers.
+        tokio::task::yield_now().await;
     }
 }
 

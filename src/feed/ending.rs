@@ -1,7 +1,9 @@
 //! How a stream ends, and what the client is told.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use rand::Rng;
 use serde::Serialize;
 
 use super::event::Seq;
@@ -81,8 +83,8 @@ struct Told {
 
 /// A client that was refused for what it does too often is to wait this long.
 const REFUSED_RETRY_AFTER_MS: u64 = 60_000;
-/// The event log is away while the database restarts.
-const LOG_RETRY_AFTER_MS: u64 = 2_000;
+/// The event log is away while the database restarts. All listeners are told at once, and are not to come back so.
+const LOG_RETRY_AFTER_MS: RangeInclusive<u64> = 2_000..=10_000;
 
 impl CloseReason {
     /// Whether somebody should look when this happens often. Clients that leave, tokens that end and drains are daily life.
@@ -233,7 +235,7 @@ impl CloseReason {
                 code::TRY_AGAIN_LATER,
                 Told {
                     resume_after: Some(*last),
-                    retry_after_ms: Some(LOG_RETRY_AFTER_MS),
+                    retry_after_ms: Some(rand::rng().random_range(LOG_RETRY_AFTER_MS)),
                     ..told
                 },
             ),

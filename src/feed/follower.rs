@@ -113,7 +113,7 @@ impl Follower {
     async fn read_log(&mut self) -> sqlx::Result<Step> {
         let page = self
             .hub
-            .page(&self.viewer, self.position, STEP_EVENTS_MAX)
+            .replay(&self.viewer, self.position, STEP_EVENTS_MAX)
             .await?;
         let read_to = page.next_cursor();
         let events = page.events.into_iter().map(Arc::new).collect();

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +31,8 @@ const EVENTS_AT_ONCE: u16 = 1_000;
 const REMEMBERED: usize = 4_096;
 /// For wake-ups that were lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
+/// Of so many of the pool's connections, one serves listeners that read the log.
+const REPLAYS_SHARE: u32 = 4;
 /// After an error, most often a database that restarts.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
@@ -45,6 +47,8 @@ struct Shared {
     room: Mutex<Room>,
     seats_taken: AtomicU32,
     tickets: AtomicU64,
+    /// Listeners that read the log at once: a crowd that resumes leaves the database to hub, sequencer and readings.
+    replays: Semaphore,
 }
 
 #[derive(Default)]
@@ -99,9 +103,11 @@ impl Hub {
 
     /// Stands at a number; nothing is read.
     pub(crate) fn at(pool: PgPool, position: Seq, limit: Duration) -> Hub {
+        let replays = (pool.options().get_max_connections() / REPLAYS_SHARE).max(1);
         Hub(Arc::new(Shared {
             pool,
             limit,
+            replays: Semaphore::new(replays as usize),
             room: Mutex::new(Room {
                 position,
                 ..Room::default()
@@ -111,17 +117,26 @@ impl Hub {
         }))
     }
 
-    /// A page of the log, for this process or one listener.
-    pub(super) async fn page(
+    /// A page of the log for one listener, who waits until it is its turn.
+    pub(super) async fn replay(
         &self,
         viewer: &Viewer,
         after: Seq,
         events_max: u16,
     ) -> sqlx::Result<EventsPage> {
-        within(
-            self.0.limit,
-            log::page(&self.0.pool, viewer, after, events_max),
-        )
+        let Shared {
+            pool,
+            limit,
+            replays,
+            ..
+        } = &*self.0;
+        within(*limit, async {
+            let _turn = replays
+                .acquire()
+                .await
+                .map_err(|_| sqlx::Error::PoolClosed)?;
+            log::page(pool, viewer, after, events_max).await
+        })
         .await
     }
 
@@ -159,7 +174,8 @@ impl Hub {
     /// Reads and offers one page; true when more may follow.
     async fn read_new(&self) -> sqlx::Result<bool> {
         let position = self.position();
-        let page = self.page(&Viewer::Admin, position, EVENTS_AT_ONCE).await?;
+        let page = log::page(&self.0.pool, &Viewer::Admin, position, EVENTS_AT_ONCE);
+        let page = within(self.0.limit, page).await?;
         if let Some(gap) = page.gap {
             tracing::error!(
                 %position, from = %gap.from, to = %gap.to,
@@ -210,16 +226,12 @@ impl Hub {
 
     /// A place for one more stream, if fewer than `seats` are taken.
     pub fn seat(&self, kind: StreamKind, seats: u32) -> Option<Seat> {
-        let taken = self
-            .0
+        self.0
             .seats_taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
                 (taken < seats).then_some(taken + 1)
-            });
-        if taken.is_err() {
-            metrics::counter!(names::STREAMS_REFUSED).increment(1);
-            return None;
-        }
+            })
+            .ok()?;
         metrics::counter!(kind.opened()).increment(1);
         metrics::gauge!(kind.active()).increment(1.0);
         Some(Seat {

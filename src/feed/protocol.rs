@@ -61,7 +61,9 @@ pub enum ProtocolError {
     MinAmount(String),
     #[error("a list of a filter has up to {FILTER_ITEMS_MAX} items; this one is longer")]
     FilterTooLong,
-    #[error("this stream is authenticated already")]
+    #[error(
+        "auth comes before everything else: this stream is authenticated already, or live without a token"
+    )]
     AuthenticatedAlready,
     #[error(
         "this stream is live: to resume at a number, open another connection and send resume first"

@@ -37,8 +37,24 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// Messages that were not understood; a client with so many is not going to be.
 const BAD_MESSAGES_MAX: u32 = 20;
 
+/// Why nothing more is said.
+pub(super) enum Stop {
+    Close(CloseReason),
+    /// A listener without a token shows one, before it asked for anything.
+    Authenticate {
+        token: String,
+    },
+}
+
+impl From<CloseReason> for Stop {
+    fn from(reason: CloseReason) -> Stop {
+        Stop::Close(reason)
+    }
+}
+
 pub(super) struct Speaker<'a> {
     writer: &'a mut Writer,
+    is_anonymous: bool,
     follower: Follower,
     /// `None`: no events are wanted.
     filter: Option<Filter>,
@@ -56,9 +72,11 @@ impl<'a> Speaker<'a> {
         limits: StreamLimits,
     ) -> Speaker<'a> {
         let now = Instant::now();
+        let is_anonymous = viewer == Viewer::Anonymous;
         let follower = Follower::new(hub, viewer, limits.buffer_events);
         Speaker {
             writer,
+            is_anonymous,
             cursor: follower.position(),
             follower,
             filter: Some(Filter::default()),
@@ -73,10 +91,10 @@ impl<'a> Speaker<'a> {
         mut self,
         connection_id: Uuid,
         mut heard: mpsc::Receiver<Box<Heard>>,
-    ) -> CloseReason {
+    ) -> Stop {
         match self.tell_everything(connection_id, &mut heard).await {
             Ok(never) => match never {},
-            Err(reason) => reason,
+            Err(stop) => stop,
         }
     }
 
@@ -84,18 +102,15 @@ impl<'a> Speaker<'a> {
         &mut self,
         connection_id: Uuid,
         heard: &mut mpsc::Receiver<Box<Heard>>,
-    ) -> Result<Infallible, CloseReason> {
+    ) -> Result<Infallible, Stop> {
         self.say(ServerMessage::hello(connection_id, self.cursor, Utc::now()))
             .await?;
         self.await_start(heard).await?;
-        self.pass_on(heard).await
+        Ok(self.pass_on(heard).await?)
     }
 
     /// Waits until the client says where to go on; from hello's number if it does not.
-    async fn await_start(
-        &mut self,
-        heard: &mut mpsc::Receiver<Box<Heard>>,
-    ) -> Result<(), CloseReason> {
+    async fn await_start(&mut self, heard: &mut mpsc::Receiver<Box<Heard>>) -> Result<(), Stop> {
         let silent_until = Instant::now() + SILENT_START;
         loop {
             let heard = tokio::select! {
@@ -112,6 +127,9 @@ impl<'a> Speaker<'a> {
                 Heard::Said(Ok(ClientMessage::Subscribe { filter })) => {
                     self.filter = Some(filter);
                     return Ok(());
+                }
+                Heard::Said(Ok(ClientMessage::Auth { token })) if self.is_anonymous => {
+                    return Err(Stop::Authenticate { token });
                 }
                 other => self.answer(other).await?,
             }
@@ -154,6 +172,11 @@ impl<'a> Speaker<'a> {
                 () = sleep_until(push_at.unwrap_or(now)), if !waiting.is_empty() => {}
                 heard = heard.recv() => {
                     let heard = heard.ok_or(CloseReason::Gone)?;
+                    if heard.changes_filter() && !waiting.is_empty() {
+                        // Chosen by the filter that was there, and nothing of it comes behind the new one.
+                        self.allowance.pushed(now);
+                        self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
+                    }
                     self.answer(*heard).await?;
                 }
                 () = sleep_until(self.next_ping) => self.ping().await?,

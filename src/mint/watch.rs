@@ -86,11 +86,7 @@ impl Watch {
 
     /// The chain answers: what of the ledger, and of the fee payer's balance, if there is one whom this process knows? True
     /// when somebody who waited for money can be paid. `before`: why the circuit was open.
-    async fn take_in(
-        &self,
-        sight: Sight,
-        before: Option<Opening>,
-    ) -> (Result<(), Opening>, bool) {
+    async fn take_in(&self, sight: Sight, before: Option<Opening>) -> (Result<(), Opening>, bool) {
         if let Some(fee_payer) = sight.fee_payer {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
         }

@@ -22,6 +22,7 @@ mod exactly_once;
 mod feed;
 mod feed_connections;
 mod feed_departure;
+mod feed_endings;
 mod feed_entrance;
 mod feed_numbers;
 mod feed_oracle;

@@ -93,6 +93,9 @@ fn judge(schema: &Value, instance: &Value) -> Verdict {
             "exclusiveMinimum" => instance
                 .as_f64()
                 .is_none_or(|number| number > value.as_f64().unwrap()),
+            "exclusiveMaximum" => instance
+                .as_f64()
+                .is_none_or(|number| number < value.as_f64().unwrap()),
             "pattern" => instance
                 .as_str()
                 .is_none_or(|text| matches(value.as_str().unwrap(), text)),
@@ -164,6 +167,18 @@ fn matches(pattern: &str, text: &str) -> bool {
             Some((whole, part)) => digits(whole) && digits(part),
             None => digits(text),
         },
+        // Above zero, as exact as a reading can be.
+        r"^(?=.*[1-9])\d{1,20}(\.\d{1,18})?$" => {
+            let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+            text.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
+                && digits(whole)
+                && digits(part)
+                && whole.len() <= 20
+                && part.len() <= 18
+        }
+        r"^[^\s\u0000-\u001f\u007f]+$" => text
+            .chars()
+            .all(|character| !character.is_whitespace() && !character.is_ascii_control()),
         r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$" => shaped("9999-99-99T99:99:99.999999Z"),
         "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$" => {
             shaped("ffffffff-ffff-ffff-ffff-ffffffffffff")
