@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{StartError, start};
+use super::{StartError, open_files, start};
 use crate::commands::signals::stop_on_signal;
 use crate::config::Config;
 use crate::telemetry;
@@ -25,6 +25,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
     args.config.check_complete()?;
     telemetry::init_logs(&args.config.log).map_err(|error| StartError::Other(error.to_string()))?;
     let stop = stop_on_signal().map_err(|error| StartError::Other(error.to_string()))?;
+    open_files::demand_room(&args.config)?;
     let service = tokio::select! {
         started = start(args.config) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),

@@ -1,5 +1,6 @@
 //! Room for connections: each is an open file, and systems give a process few of them unless it asks.
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::StartError;
@@ -9,27 +10,58 @@ use crate::config::Config;
 /// Connections to nodes of the chain, the runtime's own, logs, keys.
 const OTHER_FILES: u64 = 256;
 
-/// Raises the limit of open files to what the configured connections need, or as far as it goes: who may open fewer serves
-/// fewer listeners, and says so.
+/// Refuses a hard limit that is too low for the connections that are configured.
+pub(super) fn demand_room(config: &Config) -> Result<(), StartError> {
+    let (_, hard) = limits()?;
+    let Needed { streams, least } = needed(config);
+    if hard < least {
+        return Err(StartError::Other(too_few(streams, least, hard)));
+    }
+    Ok(())
+}
+
+/// Raises the limit of open files to what the configured connections need, or as far as it goes: a system that is being tried
+/// out starts on a small machine too, serves fewer listeners, and says so.
 pub(super) fn make_room(config: &Config) -> Result<(), StartError> {
+    let (soft, hard) = limits()?;
+    let Needed { streams, least } = needed(config);
+    if hard < least {
+        tracing::warn!("{}", too_few(streams, least, hard));
+    }
+    match raised(least, soft, hard) {
+        Some(limit) => setrlimit(Resource::RLIMIT_NOFILE, limit, hard).map_err(cannot),
+        None => Ok(()),
+    }
+}
+
+fn limits() -> Result<(u64, u64), StartError> {
+    getrlimit(Resource::RLIMIT_NOFILE).map_err(cannot)
+}
+
+fn cannot(errno: Errno) -> StartError {
+    StartError::Other(format!("open files cannot be had: {errno}"))
+}
+
+struct Needed {
+    streams: u32,
+    least: u64,
+}
+
+fn needed(config: &Config) -> Needed {
     let streams = if config.service.role.serves_api() {
         config.websocket.max_connections
     } else {
         0
     };
     let least = u64::from(streams) + u64::from(config.database.max_connections) + OTHER_FILES;
-    let cannot = |errno| StartError::Other(format!("open files cannot be had: {errno}"));
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(cannot)?;
-    if hard < least {
-        tracing::warn!(
-            "WEBSOCKET_MAX_CONNECTIONS={streams} needs {least} open files, and this process may have {hard}: raise the hard \
-             limit (LimitNOFILE= of systemd, --ulimit nofile= of containers, `ulimit -Hn`), or set a lower number"
-        );
-    }
-    match raised(least, soft, hard) {
-        Some(limit) => setrlimit(Resource::RLIMIT_NOFILE, limit, hard).map_err(cannot),
-        None => Ok(()),
-    }
+    Needed { streams, least }
+}
+
+fn too_few(streams: u32, least: u64, hard: u64) -> String {
+    format!(
+        "WEBSOCKET_MAX_CONNECTIONS={streams} needs {least} open files, and this process may have {hard}: raise the hard \
+         limit (LimitNOFILE= of systemd, --ulimit nofile= of containers, `ulimit -Hn`), or set a lower number"
+    )
 }
 
 /// The soft limit to be set; `None`: it may stay. Callers of the API, who come and go, get along with less than they might
