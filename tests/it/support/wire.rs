@@ -28,6 +28,7 @@ pub struct Wire {
     arrived: Vec<u8>,
     /// Of the handshake's answer, in lower case.
     pub headers: HashMap<String, String>,
+    pub answers_pings: bool,
 }
 
 /// What came.
@@ -85,6 +86,7 @@ impl Wire {
                 stream,
                 arrived: rest,
                 headers,
+                answers_pings: true,
             });
         }
         let length: usize = headers["content-length"].parse().unwrap();
@@ -149,7 +151,7 @@ impl Wire {
                 let payload = self.arrived.split_off(header_bytes);
                 self.arrived = rest;
                 let heard = heard(&header, payload);
-                if heard == Heard::Ping {
+                if heard == Heard::Ping && self.answers_pings {
                     self.frame(PONG, b"").await;
                 }
                 return heard;
