@@ -117,6 +117,7 @@ def healthy(system, watch, load):
         raise Failure(f"the load: {load.error}")
     if not system.audit():
         raise Failure("the audit of a healthy system does not hold")
+    wait_for("the verdict is seen", lambda: system.query("gridtokenx:audit_differences:max == 0"))
     wait_for("a reading is finalized", lambda: watch.system.query('gridtokenx_mint_transactions_total{outcome="finalized"} > 0'))
     watch.look_at_panels()
     rules_evaluate(system)

@@ -37,11 +37,11 @@ def free_port():
 
 
 def wait_for(what, is_so, limit=START_LIMIT_SECS, pause=0.2):
-    """The first answer that is neither None nor False."""
+    """The first answer that is neither None, nor False, nor an empty list."""
     end = time.monotonic() + limit
     while True:
         answer = is_so()
-        if answer is not None and answer is not False:
+        if answer is not None and answer is not False and answer != []:
             return answer
         if time.monotonic() > end:
             raise Failure(f"{what}: not within {limit} s")
