@@ -6,7 +6,15 @@ INTAKE = 'coalescer="intake"'
 
 SYMPTOM = row(
     "Does the database answer?",
-    (6, stat(
+    (4, stat(
+        "Answers",
+        "Share of the processes that got an answer of the database within 2 s at their last scrape.",
+        f"sum (gridtokenx_database_answers{{{JOB}}}) / count (gridtokenx_database_answers{{{JOB}}})",
+        unit="percentunit",
+        thresholds=steps(RED, (0.01, YELLOW), (1, GREEN)),
+        links=[runbook("DatabaseUnreachable")],
+    )),
+    (5, stat(
         "Database figures",
         "Stale: some process could not read its figures from the database within 2 s at its last scrape.",
         f"max (gridtokenx_database_figures_stale{{{JOB}}})",
@@ -14,7 +22,7 @@ SYMPTOM = row(
         mappings=words(_0="current", _1="stale"),
         links=[runbook("DatabaseUnreachable")],
     )),
-    (6, stat(
+    (5, stat(
         "A commit waits, p99",
         "Seconds that a reading waits until its database transaction begins, for the slowest in a hundred of this time. Above INTAKE_LINGER_MS, commits wait for commits.",
         f'histogram_quantile(0.99, sum by (le) (increase({each("gridtokenx_coalescer_wait_duration_seconds_bucket", INTAKE)}[$__range])))',
@@ -22,7 +30,7 @@ SYMPTOM = row(
         thresholds=steps(GREEN, (0.1, YELLOW), (1, RED)),
         links=[to("api", "API")],
     )),
-    (6, stat(
+    (5, stat(
         "Oldest due job",
         "How long the oldest due job has been waiting: the queue lives in the database.",
         shared("gridtokenx_queue_oldest_due_age_seconds"),
@@ -30,7 +38,7 @@ SYMPTOM = row(
         thresholds=steps(GREEN, (10, YELLOW), (60, RED)),
         links=[to("queue", "Queue")],
     )),
-    (6, stat(
+    (5, stat(
         "Oldest event without number",
         "How long the oldest event has been waiting for its number: the outbox lives in the database.",
         shared("gridtokenx_outbox_oldest_event_age_seconds"),

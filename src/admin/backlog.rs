@@ -35,24 +35,9 @@ pub struct WaitingReadings {
     pub oldest_waiting_at: Option<DateTime<Utc>>,
 }
 
-/// Readings in these states, none of which is held.
-macro_rules! waiting_in {
-    ($states:literal) => {
-        concat!(
-            "SELECT 0::BIGINT AS held,
-                    count(*) FILTER (WHERE GREATEST(accepted_at, $2) < now() - $1) AS overdue,
-                    min(accepted_at) AS oldest_waiting_at
-             FROM readings
-             -- Part of the predicate of the index readings_unminted.
-             WHERE state IN (",
-            $states,
-            ")"
-        )
-    };
-}
-
 impl WaitingReadings {
-    /// The whole backlog is looked through only while it waits for the service: what is held altogether is counted already.
+    /// A backlog is looked through only under a roll-out: what is held altogether is counted already, and so is what waits
+    /// altogether.
     async fn read(
         connection: &mut PgConnection,
         stored: &StoredSettings,
@@ -65,18 +50,51 @@ impl WaitingReadings {
         };
         match stored.settings.buckets_minted() {
             0 => {
-                let waiting = ask(waiting_in!("'submitted', 'quarantined'"))
-                    .fetch_one(connection)
-                    .await?;
+                let waiting = ask(
+                    "SELECT 0::BIGINT AS held,
+                            count(*) FILTER (WHERE GREATEST(accepted_at, $2) < now() - $1) AS overdue,
+                            min(accepted_at) AS oldest_waiting_at
+                     FROM readings
+                     -- Part of the predicate of the index readings_unminted.
+                     WHERE state IN ('submitted', 'quarantined')",
+                )
+                .fetch_one(connection)
+                .await?;
                 Ok(WaitingReadings {
                     held: readings.pending,
                     ..waiting
                 })
             }
             100 => {
-                ask(waiting_in!("'pending', 'submitted', 'quarantined'"))
-                    .fetch_one(connection)
-                    .await
+                // All that wait without those that have not waited for long: one statement, and so one snapshot.
+                ask(
+                    "SELECT 0::BIGINT AS held,
+                            CASE
+                                WHEN $2 >= now() - $1 THEN 0
+                                ELSE (
+                                    SELECT COALESCE(sum(readings), 0)
+                                    FROM (
+                                        SELECT state, readings FROM reading_counts
+                                        UNION ALL
+                                        SELECT state, change FROM reading_count_changes
+                                    ) AS counted
+                                    WHERE state IN ('pending', 'submitted', 'quarantined')
+                                ) - (
+                                    SELECT count(*)
+                                    FROM readings
+                                    -- The predicate of the index readings_waiting.
+                                    WHERE state IN ('pending', 'submitted', 'quarantined')
+                                      AND accepted_at >= now() - $1
+                                )
+                            END::BIGINT AS overdue,
+                            (
+                                SELECT min(accepted_at)
+                                FROM readings
+                                WHERE state IN ('pending', 'submitted', 'quarantined')
+                            ) AS oldest_waiting_at",
+                )
+                .fetch_one(connection)
+                .await
             }
             buckets => {
                 ask(

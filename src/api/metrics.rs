@@ -78,14 +78,18 @@ impl Figures {
         if asked.is_some_and(|moment| moment.elapsed() < AGE_MAX) {
             return;
         }
+        let mut answers = false;
         let reading = async {
+            let audit = RecordedAudit::last(&state.pool).await?;
+            // The cheapest came first: what takes longer than a scrape may wait is no outage.
+            answers = true;
             let backlog = Backlog::read(&state.pool).await?;
             let runway = Runway::read(&state.pool, state.purse.view()).await?;
             let log = LogSize::read(&state.pool).await?;
-            let audit = RecordedAudit::last(&state.pool).await?;
             Ok::<_, sqlx::Error>((backlog, runway, log, audit))
         };
         let read = tokio::time::timeout(READ_LIMIT, reading).await;
+        count(names::DATABASE_ANSWERS, i64::from(answers));
         *asked = Some(Instant::now());
         match read {
             Ok(Ok((backlog, runway, log, audit))) => {

@@ -109,6 +109,7 @@ pub const CANARY_AGE_SECONDS: &str = "gridtokenx_canary_age_seconds";
 pub const CANARY_SECONDS: &str = "gridtokenx_canary_duration_seconds";
 // Database and build
 pub const DATABASE_CONNECTIONS: &str = "gridtokenx_database_connections";
+pub const DATABASE_ANSWERS: &str = "gridtokenx_database_answers";
 pub const DATABASE_FIGURES_STALE: &str = "gridtokenx_database_figures_stale";
 pub const BUILD_INFO: &str = "gridtokenx_build_info";
 
@@ -301,6 +302,7 @@ pub const ALL: &[Metric] = &[
     plain(CANARY_AGE_SECONDS, Gauge, "How long ago the newest reading of the canary that was minted was accepted; 0 while none is expected because auto-mint is off (from the database)."),
     plain(CANARY_SECONDS, Histogram, "Seconds from the canary's look for its meter until its reading was minted; of the process that sends its readings."),
     labelled(DATABASE_CONNECTIONS, Gauge, "state", &["in_use", "idle", "limit"], "Connections of this process' pool to the database, and how many there may be."),
+    plain(DATABASE_ANSWERS, Gauge, "1 when the database answered this process within 2 s at this scrape."),
     plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
     labelled(BUILD_INFO, Gauge, "version", &[VERSION], "Always 1; the label tells the version, and after + the commit that it was built from."),
 ];
