@@ -102,8 +102,9 @@ async fn live() -> Response {
 
 /// Whether readings can be accepted.
 ///
-/// 200 with `ok`, or with `degraded` when the chain, the ledger breaker or the workers need attention while readings are
-/// accepted all the same; 503 with `unavailable` when readings cannot be accepted. Answers within two seconds.
+/// 200 with `ok`, or with `degraded` when the chain, the ledger breaker, the workers or the keys of tokens need attention
+/// while readings are accepted all the same; 503 with `unavailable` when readings cannot be accepted. Answers within two
+/// seconds.
 #[utoipa::path(
     get,
     path = "/health/ready",

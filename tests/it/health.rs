@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use tokio::time::timeout;
 
 use crate::support::world::world;
-use crate::support::{Api, Grid, eventually};
+use crate::support::{Api, Grid, IdentityProvider, eventually};
 
 /// The two seconds that are promised, and what a busy machine adds; whatever hangs behind a probe hangs for longer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
@@ -85,6 +85,11 @@ async fn every_part_is_named_with_its_state_and_since_when() {
         );
         assert!(check.get("reason").is_none(), "{check}");
     }
+    let ready = api.get("/health/ready").await;
+    assert!(
+        ready.body["checks"].get("tokens").is_none(),
+        "a secret is always there: {ready:?}"
+    );
 }
 
 /// What a submission works on, what it must be allowed there, and the part of the service that each belongs to.
@@ -392,4 +397,30 @@ async fn the_log_says_once_how_the_database_refuses() {
     for part in PARTS {
         until(&api, part, "ok", 200).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_that_checks_tokens_it_is_503_until_the_provider_is_back() {
+    let provider = IdentityProvider::away().await;
+    let grid = Grid::start_with(&[("JWT_JWKS_URL", &provider.jwks_url)]).await;
+    let mut api = grid.admin();
+    api.token = provider.token("an admin", "admin");
+    let reason = until_unavailable(&api, "tokens").await;
+    assert!(
+        reason.contains("JWT_JWKS_URL has given no keys"),
+        "{reason}"
+    );
+    assert_eq!(api.get("/api/meters").await.status, 503);
+
+    provider.come_back();
+    // Without a request that asks for them, which health is none of.
+    let back = until(&api, "tokens", "ok", 200);
+    timeout(TOLD_WITHIN, back).await.expect("it is asked again");
+    assert_eq!(api.get("/api/meters").await.status, 200);
+
+    let worker = grid.spawn(&[("GRIDTOKENX_ROLE", "worker")]).await;
+    let ready = worker.admin().get("/health/ready").await;
+    let checks = &ready.body["checks"];
+    assert_eq!(checks["database"]["status"], "ok", "{ready:?}");
+    assert!(checks.get("tokens").is_none(), "it checks none: {ready:?}");
 }
