@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::support::world::world;
 use crate::support::{Api, Grid, IdentityProvider, eventually};
 
-/// The two seconds that are promised, and what a busy machine adds; whatever hangs behind a probe hangs for longer.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+/// What is promised of a probe. A machine that is busy with other tests may keep single ones from the processor, so it is
+/// demanded of the middle one of several that ask together.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+/// The slowest of them; whatever hangs behind a probe hangs for longer.
+const ANSWERED_AT_WORST_WITHIN: Duration = Duration::from_secs(5);
+const PROBES_TOGETHER: usize = 7;
 /// A service that can accept nothing says so by then.
 const TOLD_WITHIN: Duration = Duration::from_secs(15);
 
@@ -235,14 +240,42 @@ async fn a_schema_that_is_too_old_is_503() {
     until(&api, "migrations", "ok", 200).await;
 }
 
+/// Several probes that ask together: the status of each, and how long the middle and the slowest of them took.
+async fn probe_together(api: &Api) -> (Vec<Value>, Duration, Duration) {
+    let probe = async || {
+        let asked_at = Instant::now();
+        let ready = api.get("/health/ready").await;
+        (asked_at.elapsed(), ready)
+    };
+    let mut answers = join_all((0..PROBES_TOGETHER).map(|_| probe())).await;
+    answers.sort_by_key(|(took, _)| *took);
+    let (middle, slowest) = (
+        answers[PROBES_TOGETHER / 2].0,
+        answers[PROBES_TOGETHER - 1].0,
+    );
+    let unavailable = answers
+        .into_iter()
+        .filter(|(_, ready)| ready.status == 503)
+        .map(|(_, ready)| ready.body);
+    (unavailable.collect(), middle, slowest)
+}
+
 /// Each probe is answered, though nothing behind it is; the first ones still with what was found before.
 async fn until_answered_with_503(api: &Api) -> Value {
-    eventually("probes tell that the database hangs", async || {
-        let answered = timeout(ANSWERED_WITHIN, api.get("/health/ready"));
-        let ready = answered.await.expect("a probe is answered");
-        (ready.status == 503).then_some(ready.body)
-    })
-    .await
+    let started = Instant::now();
+    loop {
+        let (mut unavailable, middle, slowest) = probe_together(api).await;
+        assert!(middle < ANSWERED_WITHIN, "the middle one: {middle:?}");
+        assert!(slowest < ANSWERED_AT_WORST_WITHIN, "{slowest:?}");
+        if unavailable.len() == PROBES_TOGETHER {
+            return unavailable.remove(0);
+        }
+        // A probe notices within three seconds: that leaves enough for any machine.
+        assert!(
+            started.elapsed() < TOLD_WITHIN,
+            "not told within {TOLD_WITHIN:?}"
+        );
+    }
 }
 
 /// What only the database could tell is not told by what it said last.
