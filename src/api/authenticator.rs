@@ -5,6 +5,7 @@
 //! here and not by `jsonwebtoken`: under serde_json's `arbitrary_precision`, which exact amounts need, its reading of
 //! `exp` and `nbf` fails.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -91,7 +92,7 @@ enum Keys {
         verifying: DecodingKey,
         signing: EncodingKey,
     },
-    Published(KeySet),
+    Published(Arc<KeySet>),
 }
 
 /// Checks bearer tokens.
@@ -113,13 +114,21 @@ impl Authenticator {
                 verifying: DecodingKey::from_secret(secret.as_bytes()),
                 signing: EncodingKey::from_secret(secret.as_bytes()),
             },
-            TokenKeys::JwksUrl(url) => Keys::Published(KeySet::new(url)?),
+            TokenKeys::JwksUrl(url) => Keys::Published(Arc::new(KeySet::new(url)?)),
         };
         Ok(Authenticator {
             keys,
             issuer,
             audience,
         })
+    }
+
+    /// The identity provider's keys, which somebody must [keep](KeySet::keep); `None` with a shared secret.
+    pub fn key_set(&self) -> Option<Arc<KeySet>> {
+        match &self.keys {
+            Keys::Secret { .. } => None,
+            Keys::Published(key_set) => Some(Arc::clone(key_set)),
+        }
     }
 
     /// Checks a token. Waits only when the identity provider's keys must be fetched, and then a few seconds at most.

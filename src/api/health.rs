@@ -7,7 +7,7 @@ use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection, PgPool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +26,52 @@ const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
 const DATABASE: &str = "database";
 const MIGRATIONS: &str = "migrations";
 const QUEUE: &str = "queue";
+
+/// A table that every submission works on, as it does.
+struct Table {
+    name: &'static str,
+    /// The part of the service that is unavailable without it.
+    part: &'static str,
+    privilege: &'static str,
+    lock_mode: &'static str,
+}
+
+impl Table {
+    const fn read(name: &'static str, part: &'static str) -> Table {
+        Table {
+            name,
+            part,
+            privilege: "SELECT",
+            lock_mode: "ACCESS SHARE",
+        }
+    }
+
+    const fn written(name: &'static str, part: &'static str) -> Table {
+        Table {
+            name,
+            part,
+            privilege: "INSERT",
+            lock_mode: "ROW EXCLUSIVE",
+        }
+    }
+}
+
+const TABLES: [Table; 6] = [
+    Table::read("meters", DATABASE),
+    Table::written("readings", DATABASE),
+    // By a trigger of readings.
+    Table::written("reading_count_changes", DATABASE),
+    Table::written("metered_intervals", DATABASE),
+    Table::written("outbox", DATABASE),
+    Table::written("apalis.jobs", QUEUE),
+];
+
+/// What the tables' locks are waited for, all together: a submission that waits for longer is no longer a fast one, and
+/// the probe has more to ask within its own limit.
+const LOCKS_LIMIT: Duration = Duration::from_millis(500);
+
+/// A table that is tried when that is used up still says whether it is free: a moment's queue is no outage.
+const LOCK_WAIT_MIN: Duration = Duration::from_millis(20);
 
 /// SQLSTATE of a lock that was not free in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -56,8 +102,9 @@ async fn live() -> Response {
 
 /// Whether readings can be accepted.
 ///
-/// 200 with `ok`, or with `degraded` when the chain, the ledger breaker or the workers need attention while readings are
-/// accepted all the same; 503 with `unavailable` when readings cannot be accepted. Answers within two seconds.
+/// 200 with `ok`, or with `degraded` when the chain, the ledger breaker, the workers or the keys of tokens need attention
+/// while readings are accepted all the same; 503 with `unavailable` when readings cannot be accepted. Answers within two
+/// seconds.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -97,26 +144,30 @@ async fn ready(State(state): State<Operations>) -> Response {
     (status, headers, Json(readiness)).into_response()
 }
 
-/// What one look at the database found out; `None`: the look did not come that far.
-#[derive(Clone, Debug, Default)]
+/// What one look at the database found out.
+#[derive(Clone, Debug)]
 struct Findings {
-    database: Option<Found>,
-    migrations: Option<Found>,
-    queue: Option<Found>,
+    database: Found,
+    migrations: Found,
+    queue: Found,
 }
 
 /// `Err`: why no reading can be accepted.
 type Found = Result<(), String>;
 
 impl Findings {
-    fn no_answer() -> Findings {
+    /// Nothing but that the database tells nothing: what it told before is worth no more.
+    fn untold(why: impl Into<String>) -> Findings {
+        let unknown = || Err("not known: the database does not tell".to_owned());
         Findings {
-            database: Some(Err(format!(
-                "no answer within {} s",
-                PROBE_LIMIT.as_secs_f64()
-            ))),
-            ..Findings::default()
+            database: Err(why.into()),
+            migrations: unknown(),
+            queue: unknown(),
         }
+    }
+
+    fn no_answer() -> Findings {
+        Findings::untold(format!("no answer within {} s", PROBE_LIMIT.as_secs_f64()))
     }
 
     fn report(self, health: &Health) {
@@ -126,9 +177,8 @@ impl Findings {
             (QUEUE, self.queue),
         ] {
             match found {
-                Some(Ok(())) => health.ok(part),
-                Some(Err(reason)) => health.unavailable(part, reason),
-                None => {}
+                Ok(()) => health.ok(part),
+                Err(reason) => health.unavailable(part, reason),
             }
         }
     }
@@ -136,7 +186,14 @@ impl Findings {
 
 /// Asks the database whether a reading and its job could be stored now, at most once a second.
 #[derive(Default)]
-pub struct DatabaseProbe(Mutex<Option<(Instant, Findings)>>);
+pub struct DatabaseProbe(Mutex<Looks>);
+
+#[derive(Default)]
+struct Looks {
+    last: Option<(Instant, Findings)>,
+    /// Whether the log has the error that the database answers with since it last told how it is.
+    error_logged: bool,
+}
 
 impl DatabaseProbe {
     async fn look(&self, pool: &PgPool) -> Findings {
@@ -146,82 +203,97 @@ impl DatabaseProbe {
 
     /// Probes wait here for the one that asks: each waits within its own limit.
     async fn look_or_recall(&self, pool: &PgPool) -> Findings {
-        let mut last = self.0.lock().await;
-        if let Some((moment, findings)) = &*last
+        let mut looks = self.0.lock().await;
+        if let Some((moment, findings)) = &looks.last
             && moment.elapsed() < PROBE_AGE_MAX
         {
             return findings.clone();
         }
-        let findings = match tokio::time::timeout(PROBE_LIMIT, ask(pool)).await {
-            Ok(findings) => findings,
+        let findings = match tokio::time::timeout(PROBE_LIMIT, examine(pool)).await {
+            Ok(Ok(findings)) => {
+                looks.error_logged = false;
+                findings
+            }
+            Ok(Err(error)) => looks.refused(&error),
             Err(_) => Findings::no_answer(),
         };
-        *last = Some((Instant::now(), findings.clone()));
+        looks.last = Some((Instant::now(), findings.clone()));
         findings
     }
 }
 
-async fn ask(pool: &PgPool) -> Findings {
-    let mut findings = Findings::default();
-    if let Err(error) = examine(pool, &mut findings).await {
-        // The text may name hosts and users, which a public probe does not show.
-        tracing::debug!(%error, "the database probe failed");
-        let reason = "the database refuses or breaks off; the log says how";
-        findings.database = Some(Err(reason.to_owned()));
+impl Looks {
+    /// The error's text may name hosts and users, which a public probe does not show: the log has it, once for an outage.
+    fn refused(&mut self, error: &sqlx::Error) -> Findings {
+        if self.error_logged {
+            tracing::debug!(%error, "the database still refuses or breaks off");
+        } else {
+            tracing::warn!(%error, "the database refuses or breaks off: no reading is accepted");
+        }
+        self.error_logged = true;
+        Findings::untold("the database refuses or breaks off; the log says how")
     }
-    findings
 }
 
 #[derive(FromRow)]
 struct Standing {
     read_only: bool,
-    takes_readings: bool,
-    has_queue: bool,
-    takes_jobs: bool,
     has_migrations: bool,
 }
 
 /// An error is the database's; what is wrong in it is among the findings.
-async fn examine(pool: &PgPool, findings: &mut Findings) -> sqlx::Result<()> {
+async fn examine(pool: &PgPool) -> sqlx::Result<Findings> {
     let mut transaction = pool.begin().await?;
     let standing: Standing = sqlx::query_as(
         "SELECT current_setting('transaction_read_only')::BOOLEAN AS read_only,
-                COALESCE(has_table_privilege(to_regclass('readings'), 'INSERT'), FALSE) AS takes_readings,
-                to_regclass('apalis.jobs') IS NOT NULL AS has_queue,
-                COALESCE(has_table_privilege(to_regclass('apalis.jobs'), 'INSERT'), FALSE) AS takes_jobs,
                 to_regclass('_sqlx_migrations') IS NOT NULL AS has_migrations",
     )
     .fetch_one(&mut *transaction)
     .await?;
-    findings.database = Some(match (standing.read_only, standing.takes_readings) {
-        (false, true) => Ok(()),
-        (true, _) => Err("the database is read-only (a standby?)".to_owned()),
-        (false, false) => {
-            Err("the table readings is missing, or nothing may be inserted into it".to_owned())
-        }
-    });
     let missing = if standing.has_migrations {
         missing_migrations(&mut transaction).await?
     } else {
         schema::versions()
     };
-    findings.migrations = Some(match missing.first() {
+    let migrations = match missing.first() {
         None => Ok(()),
         Some(first) => Err(format!(
             "the database's schema is older than this program: {} migrations are missing, the first is {first}; \
              start this program anew, which runs them",
             missing.len()
         )),
-    });
-    findings.queue = Some(match (standing.has_queue, standing.takes_jobs) {
-        (false, _) => Err("the queue's table apalis.jobs is missing".to_owned()),
-        (true, false) => {
-            Err("nothing may be inserted into the queue's table apalis.jobs".to_owned())
-        }
-        (true, true) if standing.read_only => return Ok(()),
-        (true, true) => lock_queue(&mut transaction).await?,
-    });
-    transaction.rollback().await
+    };
+    let faults = if standing.read_only {
+        let read_only = |part| Fault {
+            part,
+            sentence: "the database is read-only (a standby?)".to_owned(),
+        };
+        vec![read_only(DATABASE), read_only(QUEUE)]
+    } else {
+        table_faults(&mut transaction).await?
+    };
+    transaction.rollback().await?;
+    Ok(Findings {
+        database: verdict(DATABASE, &faults),
+        migrations,
+        queue: verdict(QUEUE, &faults),
+    })
+}
+
+/// What keeps readings out, and the part that it belongs to.
+struct Fault {
+    part: &'static str,
+    sentence: String,
+}
+
+fn verdict(part: &str, faults: &[Fault]) -> Found {
+    let of_part = faults.iter().filter(|fault| fault.part == part);
+    let sentences: Vec<&str> = of_part.map(|fault| fault.sentence.as_str()).collect();
+    if sentences.is_empty() {
+        Ok(())
+    } else {
+        Err(sentences.join("; "))
+    }
 }
 
 async fn missing_migrations(transaction: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
@@ -238,21 +310,75 @@ async fn missing_migrations(transaction: &mut PgConnection) -> sqlx::Result<Vec<
     .await
 }
 
-/// As an insert would: whoever keeps the whole table locked keeps every reading out. Let go by the rollback.
-async fn lock_queue(transaction: &mut PgConnection) -> sqlx::Result<Found> {
-    sqlx::query("SELECT set_config('lock_timeout', '500ms', TRUE)")
-        .execute(&mut *transaction)
-        .await?;
-    let locked = sqlx::query("LOCK TABLE apalis.jobs IN ROW EXCLUSIVE MODE")
-        .execute(transaction)
-        .await;
-    match locked {
-        Ok(_) => Ok(Ok(())),
-        Err(error) => match error.as_database_error().and_then(|refusal| refusal.code()) {
-            Some(code) if code == LOCK_NOT_AVAILABLE => Ok(Err(
-                "somebody keeps the queue's table apalis.jobs locked".to_owned(),
-            )),
-            _ => Err(error),
-        },
+#[derive(FromRow)]
+struct TableStanding {
+    is_there: bool,
+    is_granted: bool,
+}
+
+/// What is wrong with the tables of a submission.
+async fn table_faults(transaction: &mut PgConnection) -> sqlx::Result<Vec<Fault>> {
+    let standings: Vec<TableStanding> = sqlx::query_as(
+        "SELECT to_regclass(name) IS NOT NULL AS is_there,
+                COALESCE(has_table_privilege(to_regclass(name), privilege), FALSE) AS is_granted
+         FROM UNNEST($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS needed (name, privilege, place)
+         ORDER BY place",
+    )
+    .bind(TABLES.map(|table| table.name))
+    .bind(TABLES.map(|table| table.privilege))
+    .fetch_all(&mut *transaction)
+    .await?;
+    let free_until = Instant::now() + LOCKS_LIMIT;
+    let mut faults = Vec::new();
+    for (table, standing) in TABLES.iter().zip(standings) {
+        let Table {
+            name, privilege, ..
+        } = table;
+        let sentence = if !standing.is_there {
+            format!("the table {name} is missing")
+        } else if !standing.is_granted {
+            format!("{privilege} on the table {name} is not granted to the user of DATABASE_URL")
+        } else if !is_free(transaction, table, free_until).await? {
+            format!("somebody keeps the table {name} locked")
+        } else {
+            continue;
+        };
+        faults.push(Fault {
+            part: table.part,
+            sentence,
+        });
     }
+    Ok(faults)
+}
+
+/// Whether a submission would get its lock: whoever keeps the whole table locked keeps every reading out.
+async fn is_free(
+    transaction: &mut PgConnection,
+    table: &Table,
+    free_until: Instant,
+) -> sqlx::Result<bool> {
+    let wait = free_until.saturating_duration_since(Instant::now());
+    // Rolled back at once: nothing is kept locked while another table is waited for, so that this never closes a circle.
+    let trial = format!(
+        "SAVEPOINT trial;
+         SET LOCAL lock_timeout = '{}ms';
+         LOCK TABLE {} IN {} MODE;
+         ROLLBACK TO SAVEPOINT trial",
+        wait.max(LOCK_WAIT_MIN).as_millis(),
+        table.name,
+        table.lock_mode,
+    );
+    match transaction.execute(AssertSqlSafe(trial)).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_locked(&error) => {
+            transaction.execute("ROLLBACK TO SAVEPOINT trial").await?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_locked(error: &sqlx::Error) -> bool {
+    let refusal = error.as_database_error();
+    refusal.and_then(|refusal| refusal.code()).as_deref() == Some(LOCK_NOT_AVAILABLE)
 }

@@ -41,6 +41,7 @@ pub use auth::{AdminOnly, Authenticated};
 pub use authenticator::{AuthError, Authenticator, Principal, TokenKeys};
 pub use doorkeeper::{Doorkeeper, Farewell};
 pub use extract::{JsonBody, JsonEnvelope, Path, Query, parse_object};
+pub use jwks::KeySet;
 pub use operations::{Operations, operations_router};
 pub use problem::{Problem, ProblemDocument, ProblemKind};
 pub use rate_limit::RateLimiter;

@@ -330,6 +330,11 @@ async fn readiness_answers_within_two_seconds_whatever_hangs() {
         let document = answer.json();
         assert_eq!(document["status"], "unavailable");
         assert_eq!(document["checks"]["database"]["status"], "unavailable");
+        for part in ["migrations", "queue"] {
+            let check = &document["checks"][part];
+            assert_eq!(check["status"], "unavailable");
+            assert!(check["reason"].as_str().unwrap().starts_with("not known"));
+        }
     }
     let live = call(&router, request("GET", "/health/live")).await;
     assert_eq!(live.json(), json!({"status": "ok"}));

@@ -291,6 +291,13 @@ impl Ground<'_> {
         keeper: &Doorkeeper,
     ) -> Result<AppState, StartError> {
         let (config, pool) = (self.config, self.pool);
+        let authenticator = authenticator(config)?;
+        if let Some(key_set) = authenticator.key_set() {
+            // Before the first request, which would wait for them. Without them the service starts all the same, and says so.
+            key_set.fetch(&health).await;
+            let stop = self.stops.last.clone();
+            self.background.spawn(key_set.keep(health.clone(), stop));
+        }
         let feed = feed::Hub::start(
             pool.clone(),
             self.wake.clone(),
@@ -308,7 +315,7 @@ impl Ground<'_> {
         );
         Ok(AppState::new(Services {
             pool: pool.clone(),
-            authenticator: authenticator(config)?,
+            authenticator,
             rate_limiter: RateLimiter::per_minute(
                 NonZeroU32::new(config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN),
             ),

@@ -71,13 +71,20 @@ impl Grid {
             ("DATABASE_MAX_CONNECTIONS", "10".to_owned()),
             ("SOLANA_RPC_URL", self.rpc_url.clone()),
             ("HTTP_ADDR", "127.0.0.1:0".to_owned()),
-            ("JWT_SECRET", JWT_SECRET.to_owned()),
             ("SHUTDOWN_TIMEOUT_SECS", "20".to_owned()),
             (
                 "GRIDTOKENX_DATA_DIR",
                 self.data_dir.path().display().to_string(),
             ),
         ];
+        // One or the other: see `Config::check`.
+        if !self
+            .settings
+            .iter()
+            .any(|(name, _)| *name == "JWT_JWKS_URL")
+        {
+            environment.push(("JWT_SECRET", JWT_SECRET.to_owned()));
+        }
         environment.extend(self.settings.clone());
         environment
     }
