@@ -6,8 +6,8 @@ use super::StartError;
 use crate::api::CALLERS_MAX;
 use crate::config::Config;
 
-/// Connections to nodes of the chain, the runtime's own, logs, keys.
-const OTHER_FILES: u64 = 256;
+/// Connections to nodes of the chain, those of probes, the runtime's own, logs, keys.
+const OTHER_FILES: u64 = 320;
 
 /// Raises the limit of open files to what the configured connections need, or as far as it goes: who may open fewer serves
 /// fewer listeners, and says so.
