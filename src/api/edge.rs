@@ -110,24 +110,40 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Marks a request that came after the drain began.
-#[derive(Clone, Copy, Debug)]
-pub struct WhileDraining;
+/// Marks a request on which only probes and scrapes are answered, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbesOnly {
+    /// It came after the drain began.
+    Draining,
+    /// All places for callers were taken.
+    Crowded,
+}
 
-/// A draining process answers those who ask how it is, and sends everybody else away.
-fn is_turned_away(request: &Request) -> bool {
+impl ProbesOnly {
+    /// What everybody else is told.
+    fn sentence(self) -> &'static str {
+        match self {
+            ProbesOnly::Draining => {
+                "this process ends; send the request again, and another one answers"
+            }
+            ProbesOnly::Crowded => {
+                "this process has as many connections as it serves; send the request again, to another one if there is"
+            }
+        }
+    }
+}
+
+/// Why it is sent away: where only probes and scrapes are answered, whoever asks anything but how the process is.
+fn turned_away(request: &Request) -> Option<ProbesOnly> {
     let path = request.uri().path();
-    request.extensions().get::<WhileDraining>().is_some()
-        && !path.starts_with("/health/")
-        && path != "/metrics"
+    let is_probe = path.starts_with("/health/") || path == "/metrics";
+    let only = request.extensions().get::<ProbesOnly>().copied();
+    only.filter(|_| !is_probe)
 }
 
 async fn answer(request: Request, next: Next, limit: Duration) -> Response {
-    if is_turned_away(&request) {
-        return Problem::unavailable(
-            "this process ends; send the request again, and another one answers",
-        )
-        .into_response();
+    if let Some(only) = turned_away(&request) {
+        return Problem::unavailable(only.sentence()).into_response();
     }
     let uri = request.uri();
     let holds_nul = |part: &str| part.contains("%00");

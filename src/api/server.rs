@@ -5,6 +5,9 @@
 //! is closed at once, a request whose head is half sent gets [`HALF_SENT_GRACE`], a stream ends by the same token, and at
 //! the limit what is left is cut. Until the very end new connections are accepted for probes: `/health/ready` says 503,
 //! `/health/live` 200, and whoever wants anything else is sent to another process.
+//!
+//! Probes are heard in a crowd, too: past the callers' places a few more connections are accepted, and answered as at the
+//! drain. An orchestrator that got no answer would kill a process that works.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::doorkeeper::Doorkeeper;
-use super::edge::WhileDraining;
+use super::edge::ProbesOnly;
 use super::operations::Operations;
 use super::rate_limit::FORGET_INTERVAL;
 use super::state::AppState;
@@ -51,15 +54,23 @@ const UNHEARD_LIMIT: Duration = Duration::from_secs(70);
 /// Pause after `accept` failed for lack of files or memory: the connections that exist are served on meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Connections beside the feed's: callers of the API keep a few each. Past the limit new ones wait to be accepted, and
-/// idle ones make room after [`HEAD_LIMIT`].
+/// Connections beside the feed's: callers of the API keep a few each. Past the limit new ones are told to come back, and idle
+/// ones make room after [`HEAD_LIMIT`].
 pub const CALLERS_MAX: usize = 4_096;
 
-/// Connections at a time while draining: a load balancer and an orchestrator look once in a second or so each.
+/// Connections at a time for probes alone, at the drain and past the callers' limit: a load balancer and an orchestrator look
+/// once in a second or so each.
 const PROBES_MAX: usize = 64;
 
 /// A probe is one short request.
 const PROBE_HEAD_LIMIT: Duration = Duration::from_secs(2);
+
+/// In a crowd others take these places, too, and are told to go away: who says nothing must not keep a probe waiting for longer
+/// than an orchestrator has patience. A probe that was waited for has sent its head before it is accepted.
+const CROWD_HEAD_LIMIT: Duration = Duration::from_millis(500);
+
+/// Readiness answers within two seconds, a scrape within one. Who reads no answer gives its place back.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often samples of histograms are moved into their buckets.
 const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
@@ -78,24 +89,32 @@ pub struct Door {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Visitors {
     Anyone,
-    /// The service drains.
-    Probes,
+    Probes(ProbesOnly),
 }
 
 /// Serves until the drain begins, and answers probes until it ends.
 pub async fn serve(listener: TcpListener, door: Door) {
+    let streams = door
+        .api
+        .as_ref()
+        .map_or(0, |api| api.websocket.max_connections as usize);
+    serve_callers(listener, door, streams + CALLERS_MAX).await;
+}
+
+/// The same with this many places for callers.
+async fn serve_callers(listener: TcpListener, door: Door, callers_max: usize) {
     let keeper = &door.keeper;
+    let probes = TaskTracker::new();
     let accepting = keeper.accepting.token();
     tokio::select! {
-        () = accept(&listener, &door, Visitors::Anyone, &keeper.connections) => {}
+        () = accept(&listener, &door, callers_max, ProbesOnly::Crowded, &probes) => {}
         () = keep_house(&door) => {}
         () = keeper.draining.cancelled() => {}
     }
     door.operations.health.start_draining();
     drop(accepting);
-    let probes = TaskTracker::new();
     tokio::select! {
-        () = accept(&listener, &door, Visitors::Probes, &probes) => {}
+        () = accept(&listener, &door, 0, ProbesOnly::Draining, &probes) => {}
         () = keep_house(&door) => {}
         () = keeper.closed.cancelled() => {}
     }
@@ -104,31 +123,38 @@ pub async fn serve(listener: TcpListener, door: Door) {
     probes.wait().await;
 }
 
-/// Accepts for ever.
+/// Accepts for ever: `callers_max` callers at a time, and past them, because of `otherwise`, some for probes alone.
 async fn accept(
     listener: &TcpListener,
     door: &Door,
-    visitors: Visitors,
-    connections: &TaskTracker,
+    callers_max: usize,
+    otherwise: ProbesOnly,
+    probes: &TaskTracker,
 ) {
-    let (places, cut) = match visitors {
-        Visitors::Anyone => {
-            let streams = door
-                .api
-                .as_ref()
-                .map_or(0, |api| api.websocket.max_connections as usize);
-            (streams + CALLERS_MAX, &door.keeper.cut)
-        }
-        Visitors::Probes => (PROBES_MAX, &door.keeper.closed),
-    };
-    let places = Arc::new(Semaphore::new(places));
+    let caller_places = Arc::new(Semaphore::new(callers_max));
+    let probe_places = Arc::new(Semaphore::new(PROBES_MAX));
     loop {
-        // The semaphore is never closed, so without a place this waits.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        let (place, mut visitors) = tokio::select! {
+            biased;
+            place = Arc::clone(&caller_places).acquire_owned() => (place, Visitors::Anyone),
+            place = Arc::clone(&probe_places).acquire_owned() => (place, Visitors::Probes(otherwise)),
+        };
+        // The semaphores are never closed, so without a place this waits.
+        let Ok(mut place) = place else {
             return;
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // A caller may have left while nobody came.
+                if visitors != Visitors::Anyone
+                    && let Ok(free) = Arc::clone(&caller_places).try_acquire_owned()
+                {
+                    (place, visitors) = (free, Visitors::Anyone);
+                }
+                let (connections, cut) = match visitors {
+                    Visitors::Anyone => (&door.keeper.connections, &door.keeper.cut),
+                    Visitors::Probes(_) => (probes, &door.keeper.closed),
+                };
                 let served = serve_connection(stream, peer, door.clone(), visitors);
                 let cut = cut.clone();
                 connections.spawn(async move {
@@ -177,8 +203,15 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(streaming.clone());
-        if visitors == Visitors::Probes || door.operations.health.is_draining() {
-            request.extensions_mut().insert(WhileDraining);
+        let only = match visitors {
+            Visitors::Probes(only) => Some(only),
+            Visitors::Anyone => {
+                let is_draining = door.operations.health.is_draining();
+                is_draining.then_some(ProbesOnly::Draining)
+            }
+        };
+        if let Some(only) = only {
+            request.extensions_mut().insert(only);
         }
         async move {
             let answer = router.oneshot(request).await;
@@ -193,8 +226,11 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
     protocol.timer(TokioTimer::new());
     match visitors {
         Visitors::Anyone => protocol.header_read_timeout(HEAD_LIMIT),
-        Visitors::Probes => protocol
+        Visitors::Probes(ProbesOnly::Draining) => protocol
             .header_read_timeout(PROBE_HEAD_LIMIT)
+            .keep_alive(false),
+        Visitors::Probes(ProbesOnly::Crowded) => protocol
+            .header_read_timeout(CROWD_HEAD_LIMIT)
             .keep_alive(false),
     };
     let connection = protocol
@@ -202,7 +238,9 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = match visitors {
-        Visitors::Probes => connection.await,
+        Visitors::Probes(_) => tokio::time::timeout(PROBE_LIMIT, connection)
+            .await
+            .unwrap_or(Ok(())),
         Visitors::Anyone => tokio::select! {
             ended = connection.as_mut() => ended,
             () = keeper.draining.cancelled() => 'left: {
@@ -322,6 +360,10 @@ mod tests {
 
     /// `/slow` answers after 700 ms, `/never` not at all.
     async fn serve_for_test() -> Served {
+        serve_at_most(100).await
+    }
+
+    async fn serve_at_most(callers_max: usize) -> Served {
         let state = test_state("postgres://nobody@127.0.0.1:9/none", 100);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -347,7 +389,7 @@ mod tests {
             keeper,
             health,
             address,
-            server: tokio::spawn(serve(listener, door)),
+            server: tokio::spawn(serve_callers(listener, door, callers_max)),
         }
     }
 
@@ -437,5 +479,55 @@ mod tests {
         }
         assert!(rest_of(slow).await.ends_with("done"));
         served.drain(Duration::from_secs(1)).await;
+    }
+    /// The answer on a connection that the server closes behind it.
+    async fn ask(served: &Served, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let answer = rest_of(served.send(&request).await);
+        let limit = Duration::from_secs(5);
+        let answer = tokio::time::timeout(limit, answer).await;
+        answer.expect("the connection is closed behind the answer")
+    }
+
+    #[tokio::test]
+    async fn in_a_crowd_probes_are_answered_and_others_told_to_come_back() {
+        let served = serve_at_most(2).await;
+        let idle = served.send("").await;
+        let never = served.send("GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        for (path, status) in [
+            ("/health/live", "200"),
+            ("/metrics", "200"),
+            ("/slow", "503"),
+        ] {
+            let answer = ask(&served, path).await;
+            let expected = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&expected), "{path}: {answer}");
+            assert_eq!(answer.contains("\r\nretry-after: "), path == "/slow");
+        }
+
+        // Those who say nothing take all places for probes, for a moment.
+        let mut silent = Vec::new();
+        for _ in 0..2 * PROBES_MAX {
+            silent.push(TcpStream::connect(served.address).await.unwrap());
+        }
+        let answer = ask(&served, "/health/live").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+        // Whoever leaves makes room for the next.
+        drop(idle);
+        let mut slow = String::new();
+        for _ in 0..50 {
+            let request = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            slow = rest_of(served.send(request).await).await;
+            if slow.starts_with("HTTP/1.1 200") {
+                break;
+            }
+        }
+        assert!(slow.ends_with("done"), "{slow}");
+
+        // Nobody of the crowd counts among those who are let go.
+        let (_, farewell) = served.drain(Duration::from_secs(1)).await;
+        assert_eq!(farewell.connections_cut, 1);
+        assert_eq!(rest_of(never).await, "");
     }
 }

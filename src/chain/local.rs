@@ -69,7 +69,7 @@ async fn fund(endpoint: &Endpoint, fee_payer: &Pubkey) -> Result<(), ChainError>
     rpc.request_airdrop(fee_payer, LOCAL_FUNDING_LAMPORTS)
         .await
         .map_err(client_error)?;
-    settle(endpoint, "the funding of the fee payer", async || {
+    settle(endpoint, "the funding of the fee payer", || async {
         Ok(rpc.get_balance(fee_payer).await? > balance)
     })
     .await
@@ -115,7 +115,7 @@ async fn create_mint(
     rpc.send_transaction(&transaction)
         .await
         .map_err(client_error)?;
-    settle(endpoint, "the token mint", async || {
+    settle(endpoint, "the token mint", || async {
         let account = rpc
             .get_account_with_commitment(&mint.pubkey(), CommitmentConfig::confirmed())
             .await?;
@@ -124,11 +124,15 @@ async fn create_mint(
     .await
 }
 
-async fn settle(
+/// An `AsyncFn` would keep a start from being repeated in a task: its future is not `Send` for every lifetime.
+async fn settle<Looked>(
     endpoint: &Endpoint,
     what: &str,
-    is_there: impl AsyncFn() -> Result<bool, solana_client::client_error::ClientError>,
-) -> Result<(), ChainError> {
+    is_there: impl Fn() -> Looked,
+) -> Result<(), ChainError>
+where
+    Looked: Future<Output = Result<bool, solana_client::client_error::ClientError>>,
+{
     const LOOK_EVERY: Duration = Duration::from_millis(100);
     let waited = tokio::time::timeout(SETTLE_LIMIT, async {
         loop {

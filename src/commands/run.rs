@@ -197,7 +197,7 @@ async fn serve_and_play(
     let running = running(&args.config, &service);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(ExitCode::SUCCESS),
-        () = service.wait() => Err(RunError::ServiceEnded),
+        _ = service.wait() => Err(RunError::ServiceEnded),
         ended = perform(args, data_dir, play, &service, &running) => ended,
     };
     // Nobody is sent to a service that is about to end.

@@ -100,6 +100,25 @@ pub async fn bind(
     Ok(())
 }
 
+/// What a ledger that was bound before is bound to, for a process that signs nothing and starts while no endpoint answers. It
+/// calls [`bind`] once one does.
+pub async fn recall(
+    pool: &PgPool,
+    mint: Pubkey,
+    decimals: u8,
+) -> Result<ChainBinding, BindingError> {
+    let bound = binding(pool).await?;
+    let stored = row(pool).await?.ok_or(BindingError::Unbound)?;
+    let expected = ChainBinding {
+        mint,
+        decimals,
+        ..bound.clone()
+    };
+    compare(&stored, &expected)?;
+    breaker::open_if_identity_changed(pool).await?;
+    Ok(bound)
+}
+
 /// Every endpoint that answers is on the ledger's chain; one that does not answer is asked again before it is believed.
 async fn one_chain(endpoints: &Endpoints, genesis_hash: &str) -> Result<(), BindingError> {
     for endpoint in endpoints.iter() {

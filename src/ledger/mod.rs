@@ -54,7 +54,7 @@ mod watched;
 pub use adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
 pub use blame::{Blame, blame};
 pub use breaker::{BreakerState, SigningRefused};
-pub use chain_binding::{BindingError, ChainBinding, bind, binding};
+pub use chain_binding::{BindingError, ChainBinding, bind, binding, recall};
 pub use costs::{Costs, costs};
 pub use counts::ReadingCounts;
 pub use error::LedgerError;

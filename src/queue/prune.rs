@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 /// Jobs dropped in one statement.
 const JOBS_PER_STEP: i64 = 2_000;
-/// Statements in one sweep at most.
+/// Statements in one call at most; the next one goes on.
 const STEPS: usize = 50;
 
 /// Drops jobs that ended more than ten minutes ago, dead ones after a week (a person is to see them), and workers that nothing points to any more. Returns the jobs.

@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use apalis::prelude::{BoxDynError, Data, TaskId};
 use apalis_cron::{Schedule, Tick};
 use chrono::{TimeDelta, Utc};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::time::Instant;
@@ -132,6 +134,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// And then comes back after.
 const AFTER_ANOTHER: TimeDelta = TimeDelta::seconds(1);
 
+/// What is left of a sweep's limit when tidying ends: enough to hand the batch on.
+const HAND_ON_RESERVE: Duration = Duration::from_secs(5);
+
 /// Longer than all retries of a reading together take. Most traces are complete within seconds, and gone then.
 const TRACE_AGE_MAX: TimeDelta = TimeDelta::days(2);
 
@@ -147,7 +152,9 @@ enum Swept {
 
 async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
     crate::failpoint!("queue.sweep");
-    let until = Instant::now() + SLICE;
+    let started = Instant::now();
+    let until = started + SLICE;
+    let tidy_until = started + context.sweep_limit.saturating_sub(HAND_ON_RESERVE);
     let due = tick.parse::<i64>().ok();
     let patience = due.map_or(PATIENCE, |_| Duration::ZERO);
     let swept = hold_once(
@@ -160,11 +167,14 @@ async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
                 return Ok(Swept::NotNeeded);
             };
             let (id, slice) = (batch.id, batch.slice);
-            let outcome = match run_slice(context, batch, until, held).await? {
-                SliceEnd::Ended => {
-                    tidy(context).await?;
-                    "ended"
-                }
+            let end = run_slice(context, batch, until, held.clone()).await;
+            // After every slice, even one that failed: a batch over a large backlog goes on for hours. Not behind a lost lock
+            // or at the drain: the next sweep does it.
+            if !held.is_cancelled() {
+                tidy(context, tidy_until).await;
+            }
+            let outcome = match end? {
+                SliceEnd::Ended => "ended",
                 SliceEnd::GoesOn { idle } => {
                     let job = |next| Job::sweep_on(tick, id, next);
                     go_on(context, id, slice, Some(idle), job).await?;
@@ -184,13 +194,26 @@ async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
 }
 
 /// Old jobs, batches, overlap guards and traces go; none is needed by anything that can still arrive. Batches that lost their job
-/// get another.
-async fn tidy(context: &QueueContext) -> Result<(), JobError> {
+/// get another. Each step has an equal share of the time that is left, and one that fails keeps no other from its turn.
+async fn tidy(context: &QueueContext, until: Instant) {
     let pool = &context.pool;
-    batches::rescue(pool).await?;
-    prune_finished_jobs(pool).await?;
-    batches::prune(pool).await?;
-    readings::prune_metered_intervals(pool, context.reading_max_age).await?;
-    traces::prune(pool, readings::first_id_at(Utc::now() - TRACE_AGE_MAX)).await?;
-    Ok(())
+    let traces_before = readings::first_id_at(Utc::now() - TRACE_AGE_MAX);
+    let steps: [(&str, BoxFuture<'_, sqlx::Result<u64>>); 5] = [
+        ("rescue of batches", batches::rescue(pool).boxed()),
+        ("finished jobs", prune_finished_jobs(pool).boxed()),
+        ("old batches", batches::prune(pool).boxed()),
+        (
+            "overlap guards",
+            readings::prune_metered_intervals(pool, context.reading_max_age).boxed(),
+        ),
+        ("traces", traces::prune(pool, traces_before).boxed()),
+    ];
+    let mut left = steps.len() as u32;
+    for (step, work) in steps {
+        let share = until.saturating_duration_since(Instant::now()) / left;
+        left -= 1;
+        if let Err(error) = within(share, work).await {
+            tracing::warn!(step, %error, "tidying failed; the next slice of a sweep tries again");
+        }
+    }
 }

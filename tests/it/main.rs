@@ -14,6 +14,7 @@ mod chain_faults;
 mod circuit;
 mod commit_answers;
 mod database_faults;
+mod deploy;
 mod documents;
 mod drain;
 mod embedded;

@@ -10,6 +10,7 @@ use solana_sdk::signature::Signature;
 use solana_sdk::transaction::Transaction;
 
 use crate::chain_faults::swallow;
+use crate::service_level::value;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict};
 
@@ -84,12 +85,15 @@ async fn minted(grid: &Grid) -> Vec<Minted> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_tells_the_chains_fee() {
-    let mut grid = Grid::start_with(&[
+    let grid = Grid::without_service(&[
         ("BLOCKCHAIN_PRIORITY_FEE", "fixed:500000"),
         ("MINT_LINGER_MS", "200"),
     ])
     .await;
-    let meters = [grid.meter().await, grid.meter().await, grid.meter().await];
+    // A process of its own, whose metrics no other service counts in.
+    let server = grid.spawn(&[]).await;
+    let user = server.user("prosumer");
+    let meters = [user.meter().await, user.meter().await, user.meter().await];
     for round in 1..=2 {
         for meter in &meters {
             meter.report("1.5").await;
@@ -113,17 +117,15 @@ async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_tells_th
     let (limit, _) = all.last().unwrap().asks_for();
     assert!(limit < 10_000, "{limit}");
 
-    let metrics = grid.admin().get_text("/metrics").await;
-    for line in [
-        "gridtokenx_priority_fee_microlamports 500000".to_owned(),
-        format!("gridtokenx_fees_paid_lamports_total{{kind=\"priority\"}} {priority_fees}"),
-    ] {
-        // Other services of this process count in the same registry.
-        let name = line.rsplit_once(' ').unwrap().0;
-        assert!(metrics.contains(name), "{name} in {metrics}");
-    }
+    let price = value(&user, "gridtokenx_priority_fee_microlamports").await;
+    assert_eq!(price, PRICE as f64);
+    let paid = async |kind: &str| {
+        let series = format!("gridtokenx_fees_paid_lamports_total{{kind=\"{kind}\"}}");
+        value(&user, &series).await
+    };
+    assert_eq!(paid("priority").await, priority_fees as f64);
+    assert_eq!(paid("fee").await, 5_000.0 * all.len() as f64);
     grid.audit_holds().await;
-    grid.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,30 @@
-//! Each sweep drops the jobs that ended long enough ago, however many, and nothing else.
+//! Each slice of a sweep drops the jobs that ended long enough ago, however many, and nothing else.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
+use uuid::Uuid;
 
-use crate::support::{Grid, eventually};
+use crate::support::world::world;
+use crate::support::{Grid, Proxy, Verdict, eventually, insert_backlog};
 
 const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
 /// No sweep but the one that is asked for comes within a test.
 const NO_TICKS: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "86400");
+const EACH_SECOND: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "1");
 const ATTEMPTS_MAX: i32 = 25;
+
+/// What every sweep drops.
+const OLD: Jobs = Jobs {
+    name: "done long ago",
+    count: 10,
+    status: "Done",
+    attempts: 1,
+    ago: "11 minutes",
+    stay: false,
+};
 
 /// Jobs of one kind.
 struct Jobs {
@@ -163,4 +177,66 @@ async fn a_sweep_prunes_finished_jobs_and_leaves_the_books_alone() {
     assert_eq!(workers, ["remembered"]);
     assert_eq!(books(&grid.pool).await, books_before);
     grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_pruned_while_one_sweep_goes_on_for_long() {
+    // One reading at a time, and half a second for each: the sweep takes several slices.
+    const READINGS: usize = 240;
+    let proxy = Proxy::start(&world().rpc_url).await;
+    proxy.obey(|method, _| match method {
+        "sendTransaction" => Verdict::Delay(Duration::from_millis(500)),
+        _ => Verdict::Forward,
+    });
+    let settings = [
+        EACH_SECOND,
+        ("TOKENIZATION_BATCH_SIZE", "1"),
+        ("BLOCKCHAIN_MAX_BATCH_SIZE", "1"),
+        ("BLOCKCHAIN_CONCURRENT_BATCHES", "1"),
+    ];
+    let mut grid = Grid::on_chain(&proxy.url, &settings).await;
+    grid.serve().await;
+    insert_backlog(&grid.pool, 1, READINGS).await;
+    let running = async || -> Vec<Uuid> {
+        let running = "SELECT id FROM batches WHERE finished_at IS NULL AND total_readings > 0";
+        let running = sqlx::query_scalar(running);
+        running.fetch_all(&grid.pool).await.unwrap()
+    };
+    let begun = eventually("the sweep has begun", async || {
+        Some(running().await).filter(|running| running.len() == 1)
+    })
+    .await;
+    OLD.insert(&grid.pool).await;
+    grid.until("the old jobs are gone", async || {
+        !jobs(&grid.pool).await.contains_key(OLD.name)
+    })
+    .await;
+    assert_eq!(running().await, begun, "it is not ended");
+    proxy.forward_everything();
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_keeps_no_other_from_its_turn() {
+    let grid = Grid::start_with(&[EACH_SECOND]).await;
+    // The first step finds a trigger that has lost its job, and cannot give it another.
+    for statement in [
+        "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+         BEGIN
+             RAISE EXCEPTION 'no more of these';
+         END
+         $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON apalis.jobs FOR EACH ROW
+         WHEN (NEW.job_type = 'TriggerBatch')
+         EXECUTE FUNCTION refuse()",
+        "INSERT INTO batches (id, kind, requested_by, include_failed)
+         VALUES (gen_random_uuid(), 'trigger', 'an admin', FALSE)",
+    ] {
+        sqlx::query(statement).execute(&grid.pool).await.unwrap();
+    }
+    OLD.insert(&grid.pool).await;
+    grid.until("the old jobs are gone", async || {
+        !jobs(&grid.pool).await.contains_key(OLD.name)
+    })
+    .await;
 }

@@ -13,7 +13,8 @@ use solana_sdk::transaction::Transaction;
 use crate::circuit::{chain_of, until_closed, until_open};
 use crate::service_level::value;
 use crate::support::server::program;
-use crate::support::{Api, Grid, Server, eventually};
+use crate::support::world::world;
+use crate::support::{Api, Grid, Proxy, Server, Verdict, eventually};
 
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
 const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
@@ -175,6 +176,11 @@ impl FeePayer {
 
 /// An API process on a host that holds no key.
 async fn api_without_key(grid: &Grid) -> Server {
+    api_on(grid, &grid.rpc_url).await
+}
+
+/// The same with this endpoint.
+async fn api_on(grid: &Grid, rpc_url: &str) -> Server {
     let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
         .fetch_one(&grid.pool)
         .await
@@ -182,6 +188,7 @@ async fn api_without_key(grid: &Grid) -> Server {
     let nowhere = grid.data_dir.path().join("of the API");
     grid.spawn(&[
         API,
+        ("SOLANA_RPC_URL", rpc_url),
         ("SOLANA_MINT_ADDRESS", &mint),
         ("GRIDTOKENX_DATA_DIR", nowhere.to_str().unwrap()),
     ])
@@ -290,6 +297,116 @@ async fn until_a_worker_has_told_who_pays_nobody_is_judged_and_an_empty_one_is_f
         (value(&admin, RUNWAY).await > 0.0).then_some(())
     })
     .await;
+}
+
+/// An endpoint that answers nobody, until it is told otherwise.
+async fn silent_endpoint() -> Proxy {
+    let proxy = Proxy::start(&world().rpc_url).await;
+    proxy.obey(|_, _| Verdict::Drop);
+    proxy
+}
+
+/// Whether some process settles, or would.
+async fn somebody_holds_the_resolver_lock(grid: &Grid) -> bool {
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT
+             FROM pg_locks
+             WHERE locktype = 'advisory'
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND classid = 1735680885
+               AND objid = 1
+               AND granted
+         )",
+    )
+    .fetch_one(&grid.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answering_endpoint_an_api_process_starts_and_checks_the_chain_later() {
+    let grid = Grid::without_service(&[]).await;
+    let mut worker = grid.spawn(&[WORKER]).await;
+    let mut first = api_without_key(&grid).await;
+    let known = first.user("prosumer").meter().await;
+    assert!(first.terminate().await.success());
+    assert!(worker.terminate().await.success());
+
+    let proxy = silent_endpoint().await;
+    let api = api_on(&grid, &proxy.url).await;
+    let admin = api.admin();
+    let ready = admin.get("/health/ready").await;
+    assert_eq!(ready.status, 200, "{ready:?}");
+    assert_eq!(ready.body["status"], "degraded", "{ready:?}");
+    assert_eq!(ready.body["checks"]["chain"]["status"], "degraded");
+    let reading = known.next_submission("1");
+    let user = api.user("prosumer");
+    let answer = user.post("/api/meters/submit-reading", &reading).await;
+    answer.ok();
+    assert_eq!(grid.count("pending").await, 1);
+    assert!(!somebody_holds_the_resolver_lock(&grid).await);
+
+    proxy.forward_everything();
+    eventually("the chain is well", async || {
+        let ready = admin.get("/health/ready").await.body;
+        (ready["checks"]["chain"]["status"] == "ok").then_some(())
+    })
+    .await;
+    grid.until("it offers to settle", async || {
+        somebody_holds_the_resolver_lock(&grid).await
+    })
+    .await;
+    user.meter().await.report("1").await;
+    let _worker = grid.spawn(&[WORKER]).await;
+    grid.until_count("finalized", 2).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_process_that_started_without_an_endpoint_ends_when_it_finds_another_chain() {
+    let grid = Grid::without_service(&[]).await;
+    assert!(grid.spawn(&[WORKER]).await.terminate().await.success());
+    let proxy = silent_endpoint().await;
+    let mut api = api_on(&grid, &proxy.url).await;
+    proxy.obey(|method, _| match method {
+        "getGenesisHash" => Verdict::Answer(json!(Pubkey::new_from_array([7; 32]).to_string())),
+        _ => Verdict::Forward,
+    });
+    assert!(!api.ended().await.success());
+    let said = api.log();
+    assert!(
+        said.contains("this ledger belongs to the chain with genesis hash"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answering_endpoint_nobody_mints_and_no_new_ledger_is_bound() {
+    let grid = Grid::without_service(&[]).await;
+    let proxy = silent_endpoint().await;
+    let mint = Pubkey::new_unique().to_string();
+    let unbound = [
+        API,
+        ("SOLANA_RPC_URL", proxy.url.as_str()),
+        ("SOLANA_MINT_ADDRESS", mint.as_str()),
+    ];
+    let ended = Server::run_to_its_end(grid.environment(), &unbound).await;
+    assert!(!ended.success(), "its ledger is not bound");
+
+    let mut worker = grid.spawn(&[WORKER]).await;
+    assert!(worker.terminate().await.success());
+    for role in ["worker", "all"] {
+        let settings = [
+            ("GRIDTOKENX_ROLE", role),
+            ("SOLANA_RPC_URL", proxy.url.as_str()),
+        ];
+        let ended = Server::run_to_its_end(grid.environment(), &settings).await;
+        assert!(!ended.success(), "{role}");
+    }
+    let ended = Server::run_to_its_end(grid.environment(), &unbound).await;
+    assert!(!ended.success(), "its ledger is another mint's");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,14 +33,12 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
     if let Some(file) = &args.ready_file {
         write_ready_file(file, &service.api_url())?;
     }
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = service.wait() => {
-            return Err(StartError::Other("the service ended by itself; its log says why".to_owned()));
-        }
-    }
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(ExitCode::SUCCESS),
+        reason = service.wait() => Err(StartError::Other(reason)),
+    };
     service.shutdown().await;
-    Ok(ExitCode::SUCCESS)
+    ended
 }
 
 /// By rename: whoever waits for the file never reads half of it.

@@ -7,10 +7,12 @@
 //! their collector takes them at once. One line at the end says what was finished, handed back and left.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +53,8 @@ pub(super) struct Minting {
 pub struct RunningService {
     pub(super) address: SocketAddr,
     pub(super) mint: Pubkey,
+    /// Why this process would not have started, known only after it had.
+    pub(super) refusal: Arc<SetOnce<String>>,
     pub(super) limit: Duration,
     pub(super) stops: Stops,
     pub(super) door: TaskTracker,
@@ -87,8 +91,9 @@ impl RunningService {
         &self.pool
     }
 
-    /// Waits until it ends by itself, which is a defect.
-    pub async fn wait(&self) {
+    /// Waits until it cannot go on, and tells why: what a start without the chain could not check is refused. That a part ends by
+    /// itself is a defect.
+    pub async fn wait(&self) -> String {
         let jobs = async {
             match &self.minting {
                 Some(minting) => minting.jobs.wait().await,
@@ -96,8 +101,9 @@ impl RunningService {
             }
         };
         tokio::select! {
-            () = self.door.wait() => {}
-            () = jobs => {}
+            refusal = self.refusal.wait() => refusal.clone(),
+            () = self.door.wait() => ENDED_BY_ITSELF.to_owned(),
+            () = jobs => ENDED_BY_ITSELF.to_owned(),
         }
     }
 
@@ -210,6 +216,8 @@ struct JobsEnded {
     ended: bool,
     finished: u64,
 }
+
+const ENDED_BY_ITSELF: &str = "the service ended by itself; its log says why";
 
 /// What is only stopped, not finished, ends within this.
 const LAST_STEPS: Duration = Duration::from_secs(5);

@@ -7,8 +7,8 @@ use super::StartError;
 use crate::api::CALLERS_MAX;
 use crate::config::Config;
 
-/// Connections to nodes of the chain, the runtime's own, logs, keys.
-const OTHER_FILES: u64 = 256;
+/// Connections to nodes of the chain, those of probes, the runtime's own, logs, keys.
+const OTHER_FILES: u64 = 320;
 
 /// Refuses a hard limit that is too low for the connections that are configured.
 pub(super) fn demand_room(config: &Config) -> Result<(), StartError> {

@@ -7,6 +7,7 @@ use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signer};
 use spl_token_interface::state::Mint;
+use sqlx::PgPool;
 
 use super::StartError;
 use crate::chain::{
@@ -15,6 +16,7 @@ use crate::chain::{
 };
 use crate::config::{Config, ProcessRole};
 use crate::domain::Wallet;
+use crate::ledger::{self, BindingError, ChainBinding};
 
 /// The chain side of the service.
 pub(super) struct Solana {
@@ -38,6 +40,18 @@ impl Solana {
         }
     }
 
+    /// Binds the ledger to all this, or checks that it is.
+    pub async fn bind_ledger(&self, config: &Config, pool: &PgPool) -> Result<(), BindingError> {
+        let binding = ChainBinding {
+            genesis_hash: self.genesis_hash.to_string(),
+            mint: self.mint,
+            authority: self.authority,
+            decimals: config.tokenization.decimals,
+        };
+        let limit = config.tokenization.transaction_timeout;
+        ledger::bind(pool, &self.endpoints, &binding, limit).await
+    }
+
     /// Whom the canary's readings pay.
     pub fn canary_wallet(&self, config: &Config) -> Result<Wallet, StartError> {
         let address = match config.service.canary_wallet {
@@ -58,12 +72,7 @@ const LOCAL_CANARY_FILE: &str = "canary-wallet.json";
 const LOCAL_AUTHORITY_FILE: &str = "mint-authority.json";
 
 pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
-    let urls: Vec<String> = config
-        .solana
-        .rpc_urls
-        .iter()
-        .map(|url| url.expose().to_owned())
-        .collect();
+    let urls = urls(config);
     let call_limit = config.tokenization.transaction_timeout;
     // A start waits for an endpoint that asks for a pause; the service then asks others.
     let patient = Endpoints::patient(&urls, call_limit);
@@ -96,6 +105,42 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         genesis_hash,
         is_local,
     })
+}
+
+/// The same as the ledger remembers it, for a process without a key while no endpoint answers. `None`: only the chain tells what
+/// this process must know.
+pub(super) async fn recall(config: &Config, pool: &PgPool) -> Result<Option<Solana>, StartError> {
+    let canary_asks_chain = config.service.canary_enabled && config.service.canary_wallet.is_none();
+    let Some(mint) = config.solana.mint_address else {
+        return Ok(None);
+    };
+    if !needs_no_key(config) || canary_asks_chain {
+        return Ok(None);
+    }
+    let bound = match ledger::recall(pool, mint, config.tokenization.decimals).await {
+        Err(BindingError::Unbound) => return Ok(None),
+        recalled => recalled?,
+    };
+    let genesis_hash = bound
+        .genesis_hash
+        .parse()
+        .map_err(|_| BindingError::Unreadable {
+            what: "a genesis hash",
+            value: bound.genesis_hash,
+        })?;
+    Ok(Some(Solana {
+        endpoints: Endpoints::new(&urls(config), config.tokenization.transaction_timeout),
+        signer: None,
+        authority: bound.authority,
+        mint,
+        genesis_hash,
+        is_local: false,
+    }))
+}
+
+fn urls(config: &Config) -> Vec<String> {
+    let urls = config.solana.rpc_urls.iter();
+    urls.map(|url| url.expose().to_owned()).collect()
 }
 
 async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError> {

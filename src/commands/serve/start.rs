@@ -6,12 +6,16 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drain::{Minting, RunningService, Stops};
-use super::{StartError, database, open_files, solana};
+use super::solana::{self, Solana};
+use super::{StartError, database, open_files};
 use crate::admin::{self, Settings};
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
@@ -23,7 +27,7 @@ use crate::config::Config;
 use crate::domain::{BaseUnits, Wallet};
 use crate::feed::{self, retention::Retention};
 use crate::holder::{self, HolderLock};
-use crate::ledger::{self, Resolver, ResolverLimits, RetrySchedule};
+use crate::ledger::{self, BindingError, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Payer, Watch};
 use crate::outbox::Wake;
 use crate::queue::{self, JobTally, ProcessLock, QueueContext, Workers};
@@ -40,8 +44,12 @@ const MINT_QUEUE: usize = 10_000;
 /// Connections that wait to be accepted, where the feed's listeners are few: callers of the API come in bursts too.
 const BACKLOG_LEAST: u32 = 1_024;
 
+/// Pause between two looks for an endpoint that answers, after a start without one.
+const LOOK_FOR_CHAIN_EVERY: Duration = Duration::from_secs(2);
+
 /// Starts the part of the service that this process is to be. Everything is checked before the first request is taken:
-/// database, schema, chain, keys, mint, and that the ledger belongs to this chain.
+/// database, schema, chain, keys, mint, and that the ledger belongs to this chain. While no endpoint answers, a process that
+/// signs nothing takes readings for a ledger that was bound before, and checks the chain as soon as one does.
 pub async fn start(config: Config) -> Result<RunningService, StartError> {
     config.check()?;
     open_files::make_room(&config)?;
@@ -55,20 +63,18 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     })?;
     let transaction_limit = config.tokenization.transaction_timeout;
     let database = database::open(&config.database, transaction_limit).await?;
-    let solana = solana::open(&config).await?;
     let pool = database.pool.clone();
-    ledger::bind(
-        &pool,
-        &solana.endpoints,
-        &ledger::ChainBinding {
-            genesis_hash: solana.genesis_hash.to_string(),
-            mint: solana.mint,
-            authority: solana.authority,
-            decimals: config.tokenization.decimals,
-        },
-        transaction_limit,
-    )
-    .await?;
+    let (solana, is_chain_checked) = match open_chain(&config, &pool).await {
+        Err(StartError::Chain(error)) => {
+            let recalled = solana::recall(&config, &pool).await?;
+            let Some(recalled) = recalled else {
+                return Err(StartError::Chain(error));
+            };
+            tracing::warn!(%error, "no RPC endpoint answers: readings are accepted, and the chain is checked later");
+            (recalled, false)
+        }
+        opened => (opened?, true),
+    };
 
     let stops = Stops::new();
     let background = TaskTracker::new();
@@ -96,7 +102,19 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
             config.blockchain.priority_fee_max,
         ),
     );
-    hold_resolver(&config, &database, &chain, &background, &stops.last);
+    let resolving = hold_resolver(&config, &database, &chain, &stops.last);
+    let refusal = Arc::new(SetOnce::new());
+    if is_chain_checked {
+        background.spawn(resolving);
+    } else {
+        let checked = check_chain_later(config.clone(), pool.clone(), Arc::clone(&refusal));
+        let checked = stops.last.clone().run_until_cancelled_owned(checked);
+        background.spawn(async move {
+            if let Some(true) = checked.await {
+                resolving.await;
+            }
+        });
+    }
     let watch = Watch::new(
         pool.clone(),
         chain.clone(),
@@ -168,6 +186,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     Ok(RunningService {
         address,
         mint: solana.mint,
+        refusal,
         limit: config.service.shutdown_timeout,
         stops,
         door,
@@ -180,6 +199,39 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         traces,
         pool,
     })
+}
+
+/// The chain, and the ledger bound to it.
+async fn open_chain(config: &Config, pool: &sqlx::PgPool) -> Result<Solana, StartError> {
+    // Boxed: through all their borrows the compiler does not see that they are `Send`.
+    let solana = solana::open(config).boxed().await?;
+    solana.bind_ledger(config, pool).boxed().await?;
+    Ok(solana)
+}
+
+/// Makes up for what a start without an endpoint left out; true once it holds. Another chain, or what else would have kept the
+/// process from starting, is the refusal that ends it.
+async fn check_chain_later(
+    config: Config,
+    pool: sqlx::PgPool,
+    refusal: Arc<SetOnce<String>>,
+) -> bool {
+    loop {
+        tokio::time::sleep(LOOK_FOR_CHAIN_EVERY).await;
+        match open_chain(&config, &pool).await {
+            Ok(_) => {
+                tracing::info!("an RPC endpoint answers, and it is on the ledger's chain");
+                return true;
+            }
+            // The part "chain" of health tells of it.
+            Err(StartError::Chain(_) | StartError::Binding(BindingError::Database(_))) => {}
+            Err(refused) => {
+                // Set once: nobody else does.
+                let _ = refusal.set(refused.to_string());
+                return false;
+            }
+        }
+    }
 }
 
 /// Listens with room for all who come back at once after a network broke, as far as the kernel allows it
@@ -417,9 +469,8 @@ fn hold_resolver(
     config: &Config,
     database: &database::Database,
     chain: &ChainSide,
-    background: &TaskTracker,
     stop: &CancellationToken,
-) {
+) -> BoxFuture<'static, ()> {
     let limit = config.tokenization.transaction_timeout;
     let resolver = Arc::new(Resolver::new(
         database.pool.clone(),
@@ -433,7 +484,7 @@ fn hold_resolver(
         },
     ));
     let (pool, circuit) = (database.pool.clone(), chain.circuit.clone());
-    background.spawn(holder::hold(
+    let resolving = holder::hold(
         database.options.clone(),
         HolderLock::Resolver,
         stop.clone(),
@@ -445,7 +496,8 @@ fn hold_resolver(
                 tokio::join!(resolver.run(held), announcing);
             }
         },
-    ));
+    );
+    resolving.boxed()
 }
 
 fn mint_limits(config: &Config) -> MintLimits {
