@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
@@ -155,12 +155,12 @@ async fn accept(
                     Visitors::Anyone => (&door.keeper.connections, &door.keeper.cut),
                     Visitors::Probes(_) => (probes, &door.keeper.closed),
                 };
-                let served = serve_connection(stream, peer, door.clone(), visitors);
+                let place = Place(Arc::new(place));
+                let served = serve_connection(stream, peer, door.clone(), visitors, place);
                 let cut = cut.clone();
                 connections.spawn(async move {
                     // `None`: cut off. Nothing is left to be told to the client.
                     let _ = cut.run_until_cancelled(served).await;
-                    drop(place);
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -181,7 +181,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visitors: Visitors) {
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    visitors: Visitors,
+    place: Place,
+) {
     // Answers are small and written at once: waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
@@ -203,6 +209,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         let (router, keeper) = (router.clone(), keeper.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(streaming.clone());
+        request.extensions_mut().insert(place.clone());
         let only = match visitors {
             Visitors::Probes(only) => Some(only),
             Visitors::Anyone => {
@@ -264,6 +271,11 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, door: Door, visit
         tracing::debug!(%error, %peer, "a connection ended early");
     }
 }
+
+/// A connection's place at the door, free for another once every clone is dropped. A WebSocket keeps it: its connection outlives
+/// the request that asked for it, and is an open file still.
+#[derive(Clone, Debug)]
+pub struct Place(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
 /// The connection of a request, for a stream that goes on after its handler has returned.
 #[derive(Clone, Debug, Default)]
@@ -348,6 +360,7 @@ mod tests {
     use super::super::operations;
     use super::super::router::inside_the_edge;
     use super::super::state::test_state;
+    use super::super::websocket;
     use super::*;
     use crate::telemetry::Health;
 
@@ -376,7 +389,8 @@ mod tests {
                 }),
             )
             .route("/never", get(std::future::pending::<StatusCode>))
-            .merge(Router::from(operations::routes::<AppState>()));
+            .merge(Router::from(operations::routes::<AppState>()))
+            .merge(Router::from(websocket::routes()));
         let keeper = Doorkeeper::new();
         let health = state.health.clone();
         let door = Door {
@@ -529,5 +543,27 @@ mod tests {
         let (_, farewell) = served.drain(Duration::from_secs(1)).await;
         assert_eq!(farewell.connections_cut, 1);
         assert_eq!(rest_of(never).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_websocket_keeps_its_place_at_the_door() {
+        let served = serve_at_most(1).await;
+        let mut socket = served
+            .send(
+                "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                 sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            .await;
+        let mut head = [0; 12];
+        socket.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101");
+        let slow = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let refused = rest_of(served.send(slow).await).await;
+        assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+        drop(socket);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let answered = rest_of(served.send(slow).await).await;
+        assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+        served.drain(Duration::from_secs(1)).await;
     }
 }

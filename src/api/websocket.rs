@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, Uri, header};
 use tokio::time::timeout;
@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::entrance::{self, PROTOCOL, admit_token, take_seat};
 use super::problem::{Problem, ProblemDocument, ProblemKind};
+use super::server::Place;
 use super::state::AppState;
 use super::ticket;
 use crate::feed::{self, ClientMessage, CloseReason, Listener, StreamKind, StreamLimits, Viewer};
@@ -62,6 +63,7 @@ pub async fn handler(
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
+    place: Option<Extension<Place>>,
     upgrade: Upgrade,
 ) -> Result<Response<Body>, Problem> {
     let entrance = match entrance::listener(&state, &uri, &headers).await? {
@@ -80,7 +82,7 @@ pub async fn handler(
     // Counted from here on, so that the drain waits for it. The seat is the task's own: it is free however the task ends.
     let tasks = state.connections.clone();
     tasks.spawn(async move {
-        let _seat = seat;
+        let _held = (seat, place);
         match opening.open().await {
             Ok(socket) => serve(socket, &state, entrance).await,
             Err(error) => tracing::debug!(%error, "a client went away before its stream was open"),
