@@ -16,6 +16,8 @@ WARM_UP_SECS = 16
 FIRE_LIMIT_SECS = 75
 END_LIMIT_SECS = 100
 LOOKS_PENDING = 4
+# A scrape that is late on a busy machine ends an alert for a second or two.
+QUIET_SECS = 3
 
 # Queries that no healthy system answers, and that none of the faults below makes it answer.
 SILENT = {}
@@ -72,10 +74,17 @@ class Watch:
             time.sleep(0.5)
 
     def until_quiet(self, what):
+        quiet_since = None
+
         def is_quiet():
+            nonlocal quiet_since
             active = self.system.active_alerts()
             self.fired |= active["firing"]
-            return not (active["firing"] or active["pending"])
+            if active["firing"] or active["pending"]:
+                quiet_since = None
+                return False
+            quiet_since = quiet_since or time.monotonic()
+            return time.monotonic() - quiet_since >= QUIET_SECS
 
         wait_for(f"all alerts end after: {what}", is_quiet, END_LIMIT_SECS)
 
