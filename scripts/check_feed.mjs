@@ -57,7 +57,9 @@ for (const [name, perMessageDeflate] of [
   socket.ping();
   await new Promise((resolve) => socket.once("pong", resolve));
   socket.send(JSON.stringify({ type: "ping", padding: "x".repeat(3000) }));
-  say(`${name}: pings are answered`, (await next()).type === "pong");
+  // Behind what is still replayed.
+  while (![await next()].flat().some((message) => message.type === "pong"));
+  say(`${name}: pings are answered`, true);
   socket.close();
 }
 {
