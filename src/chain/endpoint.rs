@@ -1,5 +1,6 @@
 //! RPC endpoints: several may be configured, and each is known by a name that is safe to show.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// `rpc-1`, `rpc-2`, … in the order of `SOLANA_RPC_URL`.
+    /// What stands behind the `#` of its URL, else its place in `SOLANA_RPC_URL`: `rpc-1`, `rpc-2`, …
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -94,15 +95,12 @@ impl Endpoints {
 
     fn with_patience(urls: &[String], call_limit: Duration, patience: Duration) -> Endpoints {
         let http = reqwest::Client::new();
-        let all = urls
-            .iter()
-            .enumerate()
-            .map(|(index, url)| {
-                let name = format!("rpc-{}", index + 1);
+        let all = named(urls)
+            .map(|(name, url)| {
                 let gate = Arc::new(Gate::default());
                 let sender = GatedSender {
                     http: http.clone(),
-                    url: url.clone(),
+                    url: url.to_owned(),
                     endpoint: name.clone(),
                     gate: Arc::clone(&gate),
                     call_limit,
@@ -242,9 +240,58 @@ impl Endpoints {
     }
 }
 
+/// Characters of an endpoint's name at most: it is a label of metrics.
+const NAME_CHARACTERS_MAX: usize = 32;
+
+/// Each URL with its endpoint's name: what stands behind its `#`, which is never sent, or its place, `rpc-1` and so on, where
+/// nothing does, or no name, another one's, or one that a place could have.
+fn named(urls: &[String]) -> impl Iterator<Item = (String, &str)> {
+    let mut taken = HashSet::new();
+    urls.iter().enumerate().map(move |(index, url)| {
+        let (address, given) = url.split_once('#').unwrap_or((url, ""));
+        let is_name = !given.starts_with("rpc-")
+            && (1..=NAME_CHARACTERS_MAX).contains(&given.len())
+            && given
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        let name = if is_name && taken.insert(given) {
+            given.to_owned()
+        } else {
+            format!("rpc-{}", index + 1)
+        };
+        (name, address)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_called_by_its_fragment_or_its_place() {
+        let urls = [
+            "https://one.example/key#main",
+            "https://two.example/",
+            "https://three.example/#main",
+            "https://four.example/#no name",
+            "https://five.example/?k=v#spare-2",
+            "https://six.example/#rpc-1",
+        ]
+        .map(str::to_owned);
+        let named: Vec<(String, &str)> = named(&urls).collect();
+        let named: Vec<(&str, &str)> = named.iter().map(|(name, url)| (&name[..], *url)).collect();
+        assert_eq!(
+            named,
+            [
+                ("main", "https://one.example/key"),
+                ("rpc-2", "https://two.example/"),
+                ("rpc-3", "https://three.example/"),
+                ("rpc-4", "https://four.example/"),
+                ("spare-2", "https://five.example/?k=v"),
+                ("rpc-6", "https://six.example/"),
+            ]
+        );
+    }
 
     fn endpoints(count: usize) -> Endpoints {
         let urls: Vec<String> = (0..count)

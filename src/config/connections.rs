@@ -37,7 +37,7 @@ fn is_postgres_url(url: &Secret) -> bool {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Solana", mut_args(common))]
 pub struct SolanaConfig {
-    /// RPC endpoints, the first is asked first; unset, `gridtokenx run` keeps a local chain: http:// or https:// URLs, comma separated
+    /// RPC endpoints, the first is asked first; unset, `gridtokenx run` keeps a local chain; `#NAME` at the end names one in metrics: http:// or https:// URLs, comma separated
     #[arg(id = "SOLANA_RPC_URL", env, long = "solana-rpc-url", hide_env_values = true, value_delimiter = ',', value_parser = text_that("http:// or https:// URLs, comma separated", is_http_url))]
     pub rpc_urls: Vec<Secret>,
 
