@@ -1,0 +1,430 @@
+//! The structure of `src/`: dependencies between rooms point down the list in `src/lib.rs`, no two files import each other in
+//! a circle, and retired words stay retired.
+//!
+//! Imports are read from the text: `use` declarations, and paths that begin with `crate`, `super` or `self`. What a `mod.rs`
+//! re-exports counts as an import of the file that defines it. Test modules are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+fn source_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// A module by its path from the crate's root; the root is empty.
+type ModulePath = Vec<String>;
+
+/// One file of a crate.
+struct Module {
+    /// From `src/`, for instance `ledger/record.rs`.
+    file: String,
+    /// Without comments, texts and test modules.
+    code: String,
+    /// What its `pub use` declarations offer under a name of its own: name -> full path.
+    reexports: BTreeMap<String, ModulePath>,
+}
+
+/// A crate: its modules by path.
+struct Crate {
+    modules: BTreeMap<ModulePath, Module>,
+}
+
+/// One import, from file to file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Import {
+    from: String,
+    to: String,
+    path: String,
+}
+
+impl Crate {
+    /// Reads the files below `dir`; `root` is the file of the crate's root.
+    fn read(dir: &Path, root: &str, leave_out: &[&str]) -> Crate {
+        let mut modules = BTreeMap::new();
+        for path in rust_files(dir) {
+            let relative = path.strip_prefix(dir).unwrap();
+            if leave_out.iter().any(|other| relative.starts_with(other)) {
+                continue;
+            }
+            let mut module: ModulePath = relative
+                .with_extension("")
+                .iter()
+                .map(|part| part.to_str().unwrap().to_owned())
+                .collect();
+            if relative == Path::new(root) {
+                module.clear();
+            } else if module.last().is_some_and(|last| last == "mod") {
+                module.pop();
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let file = path.strip_prefix(source_dir()).unwrap();
+            modules.insert(
+                module,
+                Module {
+                    file: file.to_str().unwrap().to_owned(),
+                    code: without_test_modules(&without_comments_and_texts(&text)),
+                    reexports: BTreeMap::new(),
+                },
+            );
+        }
+        let mut read = Crate { modules };
+        read.read_reexports();
+        read
+    }
+
+    fn read_reexports(&mut self) {
+        let mut all: Vec<(ModulePath, BTreeMap<String, ModulePath>)> = Vec::new();
+        for (module, file) in &self.modules {
+            let offered = declarations(&file.code)
+                .filter(|(is_public, _)| *is_public)
+                .flat_map(|(_, tree)| leaves(tree))
+                .map(|(path, name)| (name, self.absolute(module, &path)))
+                .filter(|(_, path)| !path.is_empty());
+            all.push((module.clone(), offered.collect()));
+        }
+        for (module, reexports) in all {
+            self.modules.get_mut(&module).unwrap().reexports = reexports;
+        }
+    }
+
+    /// The path from the root; empty for one that leads out of the crate.
+    fn absolute(&self, module: &ModulePath, path: &[String]) -> ModulePath {
+        let mut at = module.clone();
+        let mut rest = path;
+        match path.first().map(String::as_str) {
+            Some("crate" | "gridtokenx") => {
+                at.clear();
+                rest = &path[1..];
+            }
+            Some("self") => rest = &path[1..],
+            Some("super") => {
+                while rest.first().is_some_and(|segment| segment == "super") {
+                    at.pop();
+                    rest = &rest[1..];
+                }
+            }
+            Some(first) => {
+                let mut child = module.clone();
+                child.push(first.to_owned());
+                if !self.modules.contains_key(&child) {
+                    return Vec::new();
+                }
+            }
+            None => return Vec::new(),
+        }
+        at.extend(rest.iter().cloned());
+        at
+    }
+
+    /// The file that defines what the path names. `None`: it is the root, or outside of this crate.
+    fn file_of(&self, path: &[String]) -> Option<&str> {
+        let mut module: ModulePath = Vec::new();
+        for (index, segment) in path.iter().enumerate() {
+            let mut child = module.clone();
+            child.push(segment.clone());
+            if self.modules.contains_key(&child) {
+                module = child;
+                continue;
+            }
+            let here = self.modules.get(&module)?;
+            if let Some(target) = here.reexports.get(segment)
+                && target.as_slice() != path
+            {
+                let target: ModulePath = target.iter().chain(&path[index + 1..]).cloned().collect();
+                return self.file_of(&target);
+            }
+            break;
+        }
+        (!module.is_empty()).then(|| self.modules[&module].file.as_str())
+    }
+
+    fn imports(&self) -> BTreeSet<Import> {
+        let mut imports = BTreeSet::new();
+        for (module, file) in &self.modules {
+            // The face of a room hands names on; that is no use of them.
+            let declared: Vec<(ModulePath, String)> = declarations(&file.code)
+                .filter(|(is_public, _)| !is_public)
+                .flat_map(|(_, tree)| leaves(tree))
+                .map(|(path, name)| (self.absolute(module, &path), name))
+                .collect();
+            let imported: BTreeMap<&str, &ModulePath> = declared
+                .iter()
+                .map(|(path, name)| (name.as_str(), path))
+                .collect();
+            let inline = inline_paths(&file.code).into_iter().map(|path| {
+                match imported.get(path[0].as_str()) {
+                    Some(begin) => begin.iter().chain(&path[1..]).cloned().collect(),
+                    None => self.absolute(module, &path),
+                }
+            });
+            for path in declared.iter().map(|(path, _)| path.clone()).chain(inline) {
+                // A module that is imported is not used before something of it is named.
+                let is_module = self.modules.contains_key(&path);
+                let Some(to) = self.file_of(&path).filter(|to| !is_module && *to != file.file)
+                else {
+                    continue;
+                };
+                imports.insert(Import {
+                    from: file.file.clone(),
+                    to: to.to_owned(),
+                    path: path.join("::"),
+                });
+            }
+        }
+        imports
+    }
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Comments and the contents of texts become blanks.
+fn without_comments_and_texts(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(hashes) = raw_text_hashes(rest) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let begin = 2 + hashes;
+            rest[begin..]
+                .find(&end)
+                .map_or(rest.len(), |at| begin + at + end.len())
+        } else if first == '"' {
+            text_length(rest)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else {
+            code.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        };
+        code.push(' ');
+        rest = &rest[length..];
+    }
+    code
+}
+
+/// Of `r"…"`, `r#"…"#`, …: the number of hashes.
+fn raw_text_hashes(rest: &str) -> Option<usize> {
+    let after = rest.strip_prefix('r')?;
+    let hashes = after.bytes().take_while(|byte| *byte == b'#').count();
+    after[hashes..].starts_with('"').then_some(hashes)
+}
+
+fn text_length(rest: &str) -> usize {
+    let mut is_escaped = false;
+    for (index, character) in rest.char_indices().skip(1) {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => return index + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// Cuts `#[cfg(test)] mod … { … }`, which ends at a brace in the first column.
+fn without_test_modules(code: &str) -> String {
+    let mut kept = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(at) = rest.find("#[cfg(test)]\nmod ") {
+        kept.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let body = rest.find(['{', ';']).unwrap_or(rest.len());
+        let end = match rest[body..].starts_with('{') {
+            true => rest.find("\n}").map_or(rest.len(), |at| at + 2),
+            false => (body + 1).min(rest.len()),
+        };
+        rest = &rest[end..];
+    }
+    kept + rest
+}
+
+/// Each `use` declaration: whether it is public, and its tree.
+fn declarations(code: &str) -> impl Iterator<Item = (bool, &str)> {
+    code.split_inclusive(';').filter_map(|statement| {
+        let statement = statement.strip_suffix(';')?;
+        let line_start = |keyword: &str| {
+            statement
+                .match_indices(keyword)
+                .map(|(at, _)| at)
+                .filter(|at| {
+                    statement[..*at]
+                        .rsplit('\n')
+                        .next()
+                        .is_some_and(|before| before.trim().is_empty() || before.trim_start().starts_with("pub"))
+                })
+                .last()
+        };
+        let at = line_start("use ")?;
+        let before = statement[..at].rsplit('\n').next().unwrap_or_default();
+        Some((before.trim_start().starts_with("pub"), &statement[at + 4..]))
+    })
+}
+
+/// The paths of a tree of `use`, each with the name that it takes here. `a::{self, b as c}` gives (a, a) and (a::b, c).
+fn leaves(tree: &str) -> Vec<(ModulePath, String)> {
+    fn walk(prefix: &[String], tree: &str, found: &mut Vec<(ModulePath, String)>) {
+        let tree = tree.trim();
+        if let Some(brace) = tree.find('{') {
+            let mut path = prefix.to_vec();
+            path.extend(segments(&tree[..brace]));
+            for branch in branches(&tree[brace + 1..tree.rfind('}').unwrap_or(tree.len())]) {
+                walk(&path, branch, found);
+            }
+            return;
+        }
+        let (path, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
+        let mut full = prefix.to_vec();
+        full.extend(segments(path));
+        if full.len() > 1 && full.last().is_some_and(|last| last == "self" || last == "*") {
+            full.pop();
+        }
+        let Some(last) = full.last().cloned() else {
+            return;
+        };
+        let name = match alias.trim() {
+            "" => last,
+            alias => alias.to_owned(),
+        };
+        found.push((full, name));
+    }
+    let mut found = Vec::new();
+    walk(&[], tree, &mut found);
+    found
+}
+
+fn segments(path: &str) -> impl Iterator<Item = String> {
+    path.split("::")
+        .map(|segment| segment.trim().to_owned())
+        .filter(|segment| !segment.is_empty())
+}
+
+/// Splits at the commas outside of braces.
+fn branches(list: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, character) in list.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(&list[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.push(&list[start..]);
+    found.retain(|branch| !branch.trim().is_empty());
+    found
+}
+
+/// Paths in the code itself, for instance `crate::ledger::record(…)` or `record::store(…)`.
+fn inline_paths(code: &str) -> Vec<ModulePath> {
+    let is_part = |character: char| character.is_alphanumeric() || "_:".contains(character);
+    code.split(|character: char| !is_part(character))
+        .filter(|word| word.contains("::") && !word.starts_with("::"))
+        .map(|word| segments(word).collect())
+        .filter(|path: &ModulePath| path.len() > 1)
+        .collect()
+}
+
+/// Every crate of `src/`: the library, its program, and the programs in `src/bin`.
+fn crates() -> Vec<Crate> {
+    let source = source_dir();
+    let mut crates = vec![Crate::read(&source, "lib.rs", &["bin", "main.rs"])];
+    for entry in std::fs::read_dir(source.join("bin")).unwrap() {
+        crates.push(Crate::read(&entry.unwrap().path(), "main.rs", &[]));
+    }
+    crates
+}
+
+/// The rooms in the order of the table of `src/lib.rs`, the topmost first.
+fn rooms() -> Vec<String> {
+    let page = std::fs::read_to_string(source_dir().join("lib.rs")).unwrap();
+    page.lines()
+        .filter_map(|line| line.strip_prefix("//! | [`"))
+        .filter_map(|row| Some(row.split_once("`]")?.0.to_owned()))
+        .collect()
+}
+
+fn room_of(file: &str) -> &str {
+    file.split_once('/')
+        .map_or_else(|| file.trim_end_matches(".rs"), |(room, _)| room)
+}
+
+/// Whether imports lead from one file to the other.
+fn reaches(below: &BTreeMap<&str, BTreeSet<&str>>, from: &str, to: &str) -> bool {
+    let (mut waiting, mut seen) = (vec![from], BTreeSet::new());
+    while let Some(file) = waiting.pop() {
+        if file == to {
+            return true;
+        }
+        if seen.insert(file) {
+            waiting.extend(below.get(file).into_iter().flatten());
+        }
+    }
+    false
+}
+
+#[test]
+fn rooms_import_only_what_stands_below_them_in_the_list() {
+    let rooms = rooms();
+    let floor = |room: &str| rooms.iter().position(|listed| listed == room);
+    let mut unlisted: BTreeSet<String> = BTreeSet::new();
+    let mut upward = String::new();
+    let library = &crates()[0];
+    for module in library.modules.values() {
+        let room = room_of(&module.file);
+        if floor(room).is_none() && room != "lib" {
+            unlisted.insert(room.to_owned());
+        }
+    }
+    assert!(
+        unlisted.is_empty(),
+        "rooms that the table in src/lib.rs lacks: {unlisted:?}"
+    );
+    for import in library.imports() {
+        let (from, to) = (room_of(&import.from), room_of(&import.to));
+        if from != to && floor(from) > floor(to) {
+            writeln!(upward, "src/{} imports {}", import.from, import.path).unwrap();
+        }
+    }
+    assert!(upward.is_empty(), "imports against the list:\n{upward}");
+}
+
+#[test]
+fn no_two_files_import_each_other_in_a_circle() {
+    let mut circles = String::new();
+    for read in crates() {
+        let imports = read.imports();
+        let mut below: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for import in &imports {
+            below.entry(&import.from).or_default().insert(&import.to);
+        }
+        for import in &imports {
+            if reaches(&below, &import.to, &import.from) {
+                let Import { from, to, path } = import;
+                writeln!(circles, "src/{from} imports {path} of src/{to}").unwrap();
+            }
+        }
+    }
+    assert!(circles.is_empty(), "files in a circle:\n{circles}");
+}
