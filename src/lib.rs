@@ -13,8 +13,9 @@
 //! | [`websocket`] | WebSocket frames, messages and compression, on the server's side |
 //! | [`readings`] | validation and intake by group commit |
 //! | [`mint`] | collect, pack, sign, record, send |
-//! | [`admin`] | settings that change at run time, what admins do, and the log of it |
+//! | [`admin`] | what admins see and change while the service runs: settings, batches, retries |
 //! | [`audit`] | proves that ledger and chain agree |
+//! | [`admin_log`] | what admins did: a log that is only appended to, chained by hashes |
 //! | [`ledger`] | which reading is paid by which transaction; the only writer of reading states |
 //! | [`meters`] | meters and their owners |
 //! | [`chain`] | RPC endpoints and their health, signer, fee payer |
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod admin_log;
 pub mod api;
 pub mod audit;
 pub mod canary;

@@ -4,9 +4,8 @@ use solana_sdk::signature::Signature;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use super::action::AdminAction;
 use super::error::{AdminError, parse_reason};
-use super::log;
+use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
 use crate::ledger::{self, AdoptError, BindingError, ForeignError};
 
@@ -49,7 +48,7 @@ pub async fn adopt_mint(
         number: adoptable.number(),
         readings: adopted.readings,
     };
-    log::record(&mut transaction, actor, &action).await?;
+    admin_log::append(&mut transaction, actor, &action).await?;
     transaction.commit().await?;
     adopted.committed();
     Ok(adopted.readings)
@@ -81,7 +80,7 @@ pub async fn book_foreign_mint(
         base_units: base_units.map(|sum| sum.to_string()).unwrap_or_default(),
         reason,
     };
-    log::record(&mut transaction, actor, &action).await?;
+    admin_log::append(&mut transaction, actor, &action).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -8,10 +8,8 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::action::AdminAction;
-use super::log;
-use super::log_entry::LogNumber;
 use super::settings::Settings;
+use crate::admin_log::{self, AdminAction, LogNumber};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
 
 /// The settings before and after an admin's action.
@@ -80,7 +78,7 @@ async fn change(
         before,
         now: changed(before),
     };
-    let number = log::record(&mut transaction, actor, action).await?;
+    let number = admin_log::append(&mut transaction, actor, action).await?;
     if !change.is_none() {
         store(&mut transaction, actor, change.now).await?;
         announce(&mut transaction, change, number).await?;

@@ -9,8 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::action::AdminAction;
-use super::log;
+use crate::admin_log::{self, AdminAction};
 use crate::config::is_log_filter;
 use crate::outbox::{self, Topic, Wake};
 use crate::telemetry;
@@ -60,7 +59,7 @@ pub async fn set_log_level(
         level: level.map(|(filter, _)| filter.to_owned()),
         minutes: level.map(|(_, minutes)| minutes),
     };
-    log::record(&mut transaction, actor, &action).await?;
+    admin_log::append(&mut transaction, actor, &action).await?;
     sqlx::query(
         "UPDATE settings
          SET log_level = $1, log_level_until = now() + $2 * INTERVAL '1 minute'",

@@ -5,26 +5,21 @@
 //!
 //! Invariant: an admin's action and its entry in the admin log commit together or not at all.
 
-mod action;
 mod adopt;
 mod auto_mint;
 mod backlog;
 pub mod batches;
 mod error;
-pub mod log;
-mod log_entry;
 mod log_level;
 mod resolve;
 mod retry;
 mod runway;
 mod settings;
 
-pub use action::AdminAction;
 pub use adopt::{AdoptionError, adopt_mint, book_foreign_mint};
 pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
 pub use backlog::{Backlog, BreakerView, QueueDepth, WaitingReadings};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
-pub use log_entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
 pub use log_level::{
     LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LogLevel, follow_log_level, is_log_level,
     set_log_level,

@@ -3,9 +3,8 @@
 use solana_sdk::signature::Signature;
 use sqlx::PgPool;
 
-use super::action::AdminAction;
 use super::error::{AdminError, parse_reason};
-use super::log;
+use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
 use crate::ledger::{self, Outcome};
@@ -36,7 +35,7 @@ pub async fn resolve_transaction(
         outcome: outcome.as_str().to_owned(),
         reason,
     };
-    log::record(&mut transaction, actor, &action).await?;
+    admin_log::append(&mut transaction, actor, &action).await?;
     transaction.commit().await?;
     resolved.committed();
     tracing::warn!(

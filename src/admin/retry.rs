@@ -4,9 +4,8 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::action::AdminAction;
 use super::error::{AdminError, parse_reason};
-use super::log;
+use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
 use crate::domain::ReadingState;
 use crate::ledger;
@@ -43,7 +42,7 @@ pub async fn retry_reading(
         wallet_address: wallet.map(|wallet| wallet.to_string()),
         reason,
     };
-    log::record(&mut transaction, actor, &action).await?;
+    admin_log::append(&mut transaction, actor, &action).await?;
     crate::failpoint!("admin.before_retry_commit");
     transaction.commit().await?;
     Ok(state)

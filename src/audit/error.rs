@@ -1,11 +1,11 @@
-//! Why an audit could not be finished: that is no verdict on the books.
+//! Why an audit could not be finished. Such an error says nothing about the ledger.
 
 use thiserror::Error;
 
 use crate::chain::ChainError;
 use crate::ledger::BindingError;
 
-/// Neither "ok" nor a difference: the audit has to be run again.
+/// Neither "ok" nor a difference: the audit must be run again.
 #[derive(Debug, Error)]
 pub enum AuditError {
     #[error(transparent)]
@@ -20,13 +20,13 @@ pub enum AuditError {
     OtherChain { ledger: String, endpoint: String },
     #[error("SOLANA_MINT_ADDRESS is {asked}, but this ledger mints {ledger}")]
     OtherMint { asked: String, ledger: String },
-    /// What it has forgotten may hold mints that the ledger lacks.
+    /// The part of the history that is no longer available may contain mints that the ledger lacks.
     #[error(
         "no RPC endpoint that answers shows the history of the mint {mint} from its creation on (not {endpoints}), so nothing \
          can be proven: add one with full history to SOLANA_RPC_URL"
     )]
     NoBeginning { mint: String, endpoints: String },
-    /// "Not found" proves nothing on a node that has forgotten that slot.
+    /// "Not found" proves nothing on a node that no longer has that slot.
     #[error(
         "no RPC endpoint has history back to slot {slot}, in which transaction {signature} landed: add one that has"
     )]

@@ -1,46 +1,61 @@
-//! The audit: walks chain and ledger and proves that they agree, or names every difference.
+//! The audit: walks chain and ledger and proves that they agree, or reports every difference.
 //!
-//! Invariant: "ok" is said only if each of these was looked at and holds.
+//! Invariant: the report says "ok" only if each of these was checked and holds.
 //!
 //! - No reading has two landed mint transactions; each minted or finalized one has exactly one.
 //! - That transaction landed without an error, paid each wallet's token account what its readings are worth, and carries
-//!   the number and the Merkle root that follow from these very readings: a changed amount, interval, wallet or serial, a
-//!   reading that was added or removed shows here.
-//! - Every mint of our token by our authority's signature belongs to readings, or was booked as foreign by an admin.
-//! - The admin log is what was written: each entry's hash fits, none is missing.
-//! - No reading is promised to a transaction that the ledger lacks, and none is free while a transaction that pays it may land.
-//! - The sums of both sides are equal, and no token exists that was not minted so. Fewer may: holders may burn theirs.
+//!   the number and the Merkle root that follow from exactly these readings: a changed amount, interval, wallet or serial, and
+//!   a reading that was added or removed, show here.
+//! - Every mint of our token that our authority signed belongs to readings, or was booked as foreign by an admin.
+//! - The entries of the admin log are unchanged: each hash fits, and none is missing.
+//! - No reading waits for a transaction that the ledger lacks, and none is free while a transaction that pays it may land.
+//! - The sums of both sides are equal, and no token exists that was not minted in this way. Fewer tokens may exist: holders may
+//!   burn theirs.
 //!
-//! It runs beside a service that mints: what one side lacks is looked up again by signature, and the ledger read again,
-//! before it is called a difference. Supply and history are cut at one slot. Memory does not grow with the readings: the
-//! ledger is read in pages, each in one statement and so in one snapshot.
+//! The audit runs beside a service that mints. Before it reports a difference, it queries the chain again by signature and
+//! reads the ledger again. Supply and history are cut off at the same slot. Memory does not grow with the readings: the ledger
+//! is read in pages, each in one statement and so in one snapshot.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `examine` | the order of the steps, and the sums |
-//! | `strays` | the chain's side: what our authority minted that the ledger does not call landed |
-//! | `paid` | the ledger's side: each landed transaction against its own bytes on chain |
-//! | `verdict` | one transaction, compared: pure |
-//! | `books` | what the ledger says: SQL |
-//! | `admin_log` | the chain of the admin log |
-//! | `difference`, `report` | what was found, for people and programs |
-//! | `record` | the verdicts that are kept, for boards and alerts |
+//! | `run` | the steps in order |
+//! | `context` | the endpoint with full history, and the supply |
+//! | `unmatched_mints` | the chain's side: mints that have not landed according to the ledger |
+//! | `landed_transactions` | the ledger's side: each landed transaction against its own bytes on chain |
+//! | `compare_transaction` | compares one transaction: pure |
+//! | `sums` | the sums of both sides, and the supply: pure |
+//! | `ledger_transactions`, `ledger_checks`, `decode` | the ledger's rows, and contradictions within them: SQL |
+//! | `admin_log_check` | the chain of the admin log |
+//! | `difference`, `difference_text`, `unreadable`, `findings`, `total` | what was found |
+//! | `report`, `report_text` | the report, for programs and for people |
+//! | `recorded_audit` | stored results, for dashboards and alerts |
 
-mod admin_log;
-mod books;
+mod admin_log_check;
+mod compare_transaction;
+mod context;
+mod decode;
 mod difference;
+mod difference_text;
 mod error;
-mod examine;
-mod paid;
-mod record;
+mod findings;
+mod landed_transactions;
+mod ledger_checks;
+mod ledger_transactions;
+mod recorded_audit;
 mod report;
-mod strays;
-mod verdict;
+mod report_text;
+mod run;
+mod sums;
+mod total;
+mod unmatched_mints;
+mod unreadable;
 
-pub use admin_log::AdminLogReport;
+pub use admin_log_check::AdminLogReport;
 pub use difference::Difference;
 pub use error::AuditError;
-pub use examine::audit;
-pub use record::{RecordedAudit, record};
+pub use recorded_audit::{RecordedAudit, record};
 pub(crate) use report::with_sentences;
-pub use report::{AuditReport, ForeignMint, Outstanding, Total};
+pub use report::{AuditReport, ForeignMint, Outstanding};
+pub use run::audit;
+pub use total::Total;
+pub use unreadable::{ReadingPart, UnreadableReading};

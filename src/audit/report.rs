@@ -1,92 +1,32 @@
-//! What an audit says at its end, to people and to programs.
-
-use std::fmt;
-use std::iter::Sum;
-use std::ops::{Add, AddAssign};
+//! The report of an audit.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
-use super::admin_log::AdminLogReport;
+use super::admin_log_check::AdminLogReport;
 use super::difference::Difference;
+use super::total::Total;
 use crate::domain::BaseUnits;
-
-/// A sum of base units. What was ever minted may pass the 64 bits that a supply has, since tokens may be burned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Total(u128);
-
-impl Total {
-    pub const ZERO: Total = Total(0);
-
-    pub fn new(base_units: u128) -> Total {
-        Total(base_units)
-    }
-
-    /// Zero where `other` is larger.
-    pub fn less(self, other: Total) -> Total {
-        Total(self.0.saturating_sub(other.0))
-    }
-}
-
-impl From<BaseUnits> for Total {
-    fn from(base_units: BaseUnits) -> Total {
-        Total(u128::from(base_units.get()))
-    }
-}
-
-/// 2^64 amounts of 2^64 each would be needed to pass 128 bits.
-impl Add for Total {
-    type Output = Total;
-
-    fn add(self, other: Total) -> Total {
-        Total(self.0 + other.0)
-    }
-}
-
-impl AddAssign for Total {
-    fn add_assign(&mut self, other: Total) {
-        *self = *self + other;
-    }
-}
-
-impl Sum for Total {
-    fn sum<I: Iterator<Item = Total>>(totals: I) -> Total {
-        totals.fold(Total::ZERO, Total::add)
-    }
-}
-
-impl fmt::Display for Total {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, formatter)
-    }
-}
-
-/// As a string, like all base units.
-impl Serialize for Total {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 /// The document of `gridtokenx audit --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditReport {
-    /// No differences.
+    /// No difference was found.
     pub ok: bool,
     pub mint_address: String,
     /// Readings of landed mint transactions, finalized ones included.
     pub readings_minted: u64,
     pub readings_finalized: u64,
-    /// Mint transactions that the ledger calls landed.
+    /// Mint transactions that have landed according to the ledger.
     pub transactions: u64,
-    /// What the readings of those transactions are worth.
+    /// The worth of the readings of those transactions.
     pub base_units_ledger: Total,
-    /// What those transactions, and the mints that the ledger lacks, paid on chain.
+    /// Paid on chain by those transactions and by the mints that the ledger lacks.
     pub base_units_chain: Total,
     /// At `slot`.
     pub token_supply: BaseUnits,
     pub outstanding: Outstanding,
-    /// Minted by our authority, but in nobody's account any more.
+    /// Minted by our authority, but no longer in any account.
     pub burned: Total,
     /// Landed mints without readings that an admin has booked.
     pub foreign: Vec<ForeignMint>,
@@ -99,6 +39,15 @@ pub struct AuditReport {
     pub finished_at: DateTime<Utc>,
     /// Supply and history are compared as of this slot.
     pub slot: u64,
+}
+
+impl AuditReport {
+    /// All differences that were found, listed or not.
+    pub fn differences_found(&self) -> u64 {
+        u64::try_from(self.differences.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.differences_beyond)
+    }
 }
 
 /// Accepted readings that are not minted yet.
@@ -118,6 +67,7 @@ pub struct ForeignMint {
     pub booked_reason: String,
 }
 
+/// Serializes each difference together with its sentence, as `message`.
 pub(crate) fn with_sentences<S: Serializer>(
     differences: &[Difference],
     serializer: S,
@@ -138,81 +88,14 @@ fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// For people.
-impl fmt::Display for AuditReport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let finished = self.finished_at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        writeln!(
-            formatter,
-            "Audit of the mint {} at slot {}, {finished}",
-            self.mint_address, self.slot
-        )?;
-        writeln!(formatter)?;
-        writeln!(
-            formatter,
-            "  readings minted      {}, of which finalized {}",
-            self.readings_minted, self.readings_finalized
-        )?;
-        writeln!(formatter, "  mint transactions    {}", self.transactions)?;
-        writeln!(
-            formatter,
-            "  ledger               {} base units",
-            self.base_units_ledger
-        )?;
-        writeln!(
-            formatter,
-            "  chain                {} base units",
-            self.base_units_chain
-        )?;
-        writeln!(
-            formatter,
-            "  token supply         {} base units, burned {}",
-            self.token_supply, self.burned
-        )?;
-        writeln!(
-            formatter,
-            "  outstanding          {} readings, {} base units",
-            self.outstanding.readings, self.outstanding.base_units
-        )?;
-        for foreign in &self.foreign {
-            writeln!(
-                formatter,
-                "  foreign              {} base units by {} in slot {}: {}",
-                foreign.base_units, foreign.signature, foreign.slot, foreign.booked_reason
-            )?;
-        }
-        writeln!(
-            formatter,
-            "  admin log            {} entries, the last hash {}",
-            self.admin_log.entries, self.admin_log.last_hash
-        )?;
-        writeln!(formatter)?;
-        if self.ok {
-            return writeln!(formatter, "Ledger and chain agree.");
-        }
-        let found = self.differences.len() as u64 + self.differences_beyond;
-        writeln!(
-            formatter,
-            "{found} difference{}:",
-            if found == 1 { "" } else { "s" }
-        )?;
-        for difference in &self.differences {
-            writeln!(formatter, "  - {difference}")?;
-        }
-        if self.differences_beyond > 0 {
-            writeln!(formatter, "  and {} more", self.differences_beyond)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use solana_sdk::signature::Signature;
     use uuid::Uuid;
 
-    fn report(differences: Vec<Difference>) -> AuditReport {
+    /// A report with these differences.
+    pub(in crate::audit) fn report(differences: Vec<Difference>) -> AuditReport {
         AuditReport {
             ok: differences.is_empty(),
             mint_address: "So11111111111111111111111111111111111111112".to_owned(),
@@ -241,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_holds_amounts_as_strings_and_a_sentence_per_difference() {
+    fn the_document_contains_amounts_as_strings_and_a_sentence_per_difference() {
         let released = Difference::Released {
             reading_id: Uuid::nil(),
             signature: Signature::default(),
@@ -255,20 +138,5 @@ mod tests {
         assert_eq!(json["finished_at"], "2026-11-25T04:00:00.000001Z");
         assert_eq!(json["differences"][0]["kind"], "released");
         assert_eq!(json["differences"][0]["message"], released.to_string());
-    }
-
-    #[test]
-    fn people_read_the_verdict_last() {
-        assert!(
-            report(Vec::new())
-                .to_string()
-                .ends_with("Ledger and chain agree.\n")
-        );
-        let text = report(vec![Difference::Released {
-            reading_id: Uuid::nil(),
-            signature: Signature::default(),
-        }])
-        .to_string();
-        assert!(text.contains("\n1 difference:\n  - reading "), "{text}");
     }
 }

@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use super::guarded::JobError;
 use super::workers::QueueContext;
-use crate::admin::batches::{self, Batch, BatchKind, ClaimSource, Cursor, Outcome, Step};
+use crate::admin::batches::{
+    self, Batch, BatchKind, ClaimSource, ClaimStep, Cursor, OpenRows, ReadingOutcome, SuccessAt,
+};
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::{self, Job, Topic};
 
@@ -51,8 +53,7 @@ pub(super) enum SliceEnd {
 struct Policy {
     permission: MintPermission,
     sources: &'static [ClaimSource],
-    /// Its success is that a reading is submitted; else that it is confirmed.
-    submitted_is_success: bool,
+    success_at: SuccessAt,
     outage_patience: Duration,
 }
 
@@ -61,7 +62,7 @@ fn policy_of(batch: &Batch) -> Policy {
         (BatchKind::Sweep, _) => Policy {
             permission: MintPermission::WhenDue,
             sources: &[ClaimSource::Stragglers],
-            submitted_is_success: true,
+            success_at: SuccessAt::Submitted,
             outage_patience: Duration::ZERO,
         },
         (BatchKind::Trigger, include_failed) => Policy {
@@ -71,7 +72,7 @@ fn policy_of(batch: &Batch) -> Policy {
             } else {
                 &[ClaimSource::Pending]
             },
-            submitted_is_success: false,
+            success_at: SuccessAt::Confirmed,
             outage_patience: OUTAGE_PATIENCE,
         },
     }
@@ -107,7 +108,7 @@ pub(super) async fn go_on(
     job: impl FnOnce(i32) -> Job,
 ) -> Result<(), JobError> {
     let mut transaction = context.pool.begin().await?;
-    if let Some(next) = batches::hand_on(&mut transaction, batch, slice, idle).await? {
+    if let Some(next) = batches::start_next_slice(&mut transaction, batch, slice, idle).await? {
         outbox::enqueue(&mut transaction, &[job(next)]).await?;
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
         transaction.commit().await?;
@@ -210,8 +211,8 @@ impl Slice<'_> {
 
     /// Writes down what became of readings.
     async fn settle(&mut self) -> Result<(), JobError> {
-        let (pool, awaits_none) = (&self.context.pool, self.policy.submitted_is_success);
-        while batches::close_settled(pool, self.batch.id, awaits_none).await? > 0 {
+        let (pool, success_at) = (&self.context.pool, self.policy.success_at);
+        while batches::close_settled(pool, self.batch.id, success_at).await? > 0 {
             self.idle_since = Instant::now();
         }
         self.settled_at = Instant::now();
@@ -220,7 +221,7 @@ impl Slice<'_> {
 
     async fn give_up(&mut self, reason: &str) -> Result<(), JobError> {
         tracing::warn!(batch_id = %self.batch.id, reason, "the batch ends early");
-        batches::give_up(&self.context.pool, self.batch.id, reason).await?;
+        batches::stop_claiming(&self.context.pool, self.batch.id, reason).await?;
         self.batch.error.get_or_insert_with(|| reason.to_owned());
         Ok(())
     }
@@ -230,7 +231,8 @@ impl Slice<'_> {
         let Some(reason) = &self.batch.error else {
             return Ok(());
         };
-        while batches::close_open(&self.context.pool, self.batch.id, true, reason).await? > 0 {}
+        let pool = &self.context.pool;
+        while batches::close_open(pool, self.batch.id, OpenRows::Pending, reason).await? > 0 {}
         Ok(())
     }
 
@@ -239,7 +241,7 @@ impl Slice<'_> {
         let pool = &self.context.pool;
         if self.idle() >= STALLED_AFTER {
             let reason = "it could not be submitted in time";
-            while batches::close_open(pool, self.batch.id, false, reason).await? > 0 {}
+            while batches::close_open(pool, self.batch.id, OpenRows::All, reason).await? > 0 {}
         }
         let Some(figures) = batches::finish(pool, &self.batch).await? else {
             return Ok(false);
@@ -279,15 +281,15 @@ struct Pages {
     open_after: Option<Uuid>,
     sources: VecDeque<(ClaimSource, Cursor)>,
     /// Entries that the next step looks at: the more, the longer none of them was meant.
-    window: usize,
+    window: u16,
     claimed: usize,
     ended: bool,
 }
 
 /// Entries of the index that one step looks at, at least (and twice a page) and at most: a few milliseconds, or some tens
 /// while it walks past readings that are held back or looked after by their jobs.
-const WINDOW_MIN: usize = 200;
-const WINDOW_MAX: usize = 5_000;
+const WINDOW_MIN: u16 = 200;
+const WINDOW_MAX: u16 = 5_000;
 
 impl Pages {
     fn new(sources: &[ClaimSource]) -> Pages {
@@ -309,7 +311,7 @@ impl Pages {
 
     /// The next page; an empty one where a step found nothing.
     async fn next(&mut self, context: &QueueContext, batch: &Batch) -> Result<Vec<Uuid>, JobError> {
-        let page = context.sweep_batch_size as usize;
+        let page = context.sweep_batch_size;
         if let Some(after) = self.open_after {
             let open = batches::open_pending(&context.pool, batch.id, after, page).await?;
             self.open_after = open.last().copied();
@@ -318,11 +320,11 @@ impl Pages {
         let Some((source, after)) = self.sources.front_mut() else {
             return Ok(Vec::new());
         };
-        let step = Step {
+        let step = ClaimStep {
             source: *source,
             after: *after,
             page,
-            window: self.window.max(2 * page),
+            window: self.window.max(page.saturating_mul(2)),
         };
         let Some(claim) = batches::claim(&context.pool, batch, step).await? else {
             self.sources.clear();
@@ -388,7 +390,7 @@ async fn hand_in(
             MintOutcome::AwaitsFunds(reason) => Some(reason),
             MintOutcome::Unknown => Some("there is no such reading".to_owned()),
         };
-        known.push((reading, Outcome::Failure(failure)));
+        known.push((reading, ReadingOutcome::Failure(failure)));
     }
     if batches::close(&context.pool, batch, &known).await? > 0 {
         handed.progressed = true;

@@ -199,7 +199,7 @@ async fn tidy(context: &QueueContext, until: Instant) {
     let pool = &context.pool;
     let traces_before = readings::first_id_at(Utc::now() - TRACE_AGE_MAX);
     let steps: [(&str, BoxFuture<'_, sqlx::Result<u64>>); 5] = [
-        ("rescue of batches", batches::rescue(pool).boxed()),
+        ("stranded batches", batches::requeue_stranded(pool).boxed()),
         ("finished jobs", prune_finished_jobs(pool).boxed()),
         ("old batches", batches::prune(pool).boxed()),
         (

@@ -37,7 +37,7 @@ pub struct QueueContext {
     /// Limit of one sweep.
     pub sweep_limit: Duration,
     /// Readings that a batch claims per step.
-    pub sweep_batch_size: u32,
+    pub sweep_batch_size: u16,
     pub sweep_every_secs: u64,
     pub reading_max_age: Duration,
     /// `MintReading` jobs that run at once: enough for all batches in flight to be full.
@@ -62,7 +62,7 @@ impl QueueContext {
 
     /// Pages of a batch that are in the Minter at once: together no more than fill all batches in flight.
     pub fn pages_at_once(&self) -> usize {
-        (self.concurrency / self.sweep_batch_size.max(1) as usize).max(1)
+        (self.concurrency / usize::from(self.sweep_batch_size.max(1))).max(1)
     }
 }
 

@@ -7,12 +7,12 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-/// What makes a batch.
+/// What starts a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
-    /// The clock: stragglers, within everything that holds readings back.
+    /// The clock: mints stragglers, and respects the toggle, the roll-out and backoffs.
     Sweep,
-    /// An admin: everything unminted that the filter lets through, at once.
+    /// An admin: mints every unminted reading that passes the filter, at once.
     Trigger,
 }
 
@@ -37,13 +37,13 @@ impl FromStr for BatchKind {
     }
 }
 
-/// How far a batch is.
+/// The progress of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchState {
-    /// No worker has begun it.
+    /// No worker has started it.
     Queued,
     Running,
-    /// It went to its end, whatever became of single readings.
+    /// It processed all its readings, whatever their outcomes.
     Completed,
     /// It ended early.
     Failed,
@@ -81,15 +81,15 @@ impl FromStr for BatchState {
     }
 }
 
-/// Only a newer version's database can hold such a word.
+/// Only a database of a newer version can contain such a word.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no kind or state of a batch that this version knows")]
+#[error("{0:?} is not a kind or state of a batch that this version knows")]
 pub struct UnknownWord(String);
 
-/// Which unminted readings a trigger is for; all of them when nothing is said. Never those that were accepted after it.
+/// Which unminted readings a trigger mints; by default all of them, except those that were accepted after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchFilter {
-    /// Row of the meter.
+    /// Id of the meter's row.
     pub meter: Option<i64>,
     /// Owner of the meters.
     pub owner: Option<String>,
@@ -99,7 +99,7 @@ pub struct BatchFilter {
     pub include_failed: bool,
 }
 
-/// How many readings, and what became of them.
+/// How many readings, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Claimed so far.
@@ -109,7 +109,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Those whose outcome is known.
+    /// Readings whose outcome is known.
     pub fn processed(self) -> u64 {
         self.successful + self.failed
     }
@@ -132,13 +132,13 @@ pub struct Batch {
     pub id: Uuid,
     pub kind: BatchKind,
     pub filter: BatchFilter,
-    /// Readings that were accepted later are not its affair, or it would never end.
+    /// Readings that were accepted later are left out; otherwise the batch might never end.
     pub requested_at: DateTime<Utc>,
-    /// Which of its jobs may hand it on.
+    /// The number of the job that may start the next slice.
     pub slice: i32,
-    /// Milliseconds in a row that its runs spent without getting any further.
+    /// For how many milliseconds its runs have made no progress.
     pub idle_ms: i64,
-    /// Why it claims no more, though it is not ended yet.
+    /// Why it claims no more readings although it has not ended yet.
     pub error: Option<String>,
 }
 
@@ -161,7 +161,7 @@ impl<'r> FromRow<'r, PgRow> for Batch {
     }
 }
 
-/// A stored word as what it means.
+/// A stored word as a kind or state.
 pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> sqlx::Result<T> {
     row.try_get::<&str, _>(column)?
         .parse()

@@ -1,4 +1,4 @@
-//! What an admin asks for: a batch, or a look at what it would be.
+//! An admin's request for a batch, or for a dry run of one.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -8,18 +8,18 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::batch::BatchFilter;
-use super::claim::{ClaimSource, Cursor, push_unminted};
-use crate::admin::{AdminAction, log};
+use super::unminted::{ClaimSource, Cursor, UnmintedQuery};
+use crate::admin_log::{self, AdminAction};
 use crate::domain::{
     BaseUnits, BaseUnitsError, MeterSerial, SerialError, TimestampError, Wallet, parse_timestamp,
 };
 use crate::meters;
 use crate::outbox::{self, Job, Topic};
 
-/// Longest subject of a token, characters.
+/// Longest `sub` of a token, characters.
 const USER_CHARACTERS_MAX: usize = 128;
 
-/// Why a request names no batch.
+/// Why a request is refused.
 #[derive(Debug, Error)]
 pub enum BatchRequestError {
     #[error("meter_id {0}")]
@@ -34,7 +34,7 @@ pub enum BatchRequestError {
     Database(#[from] sqlx::Error),
 }
 
-/// Which readings, as an admin says it.
+/// Which readings, as the admin names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchRequest {
     pub meter_id: Option<String>,
@@ -43,7 +43,7 @@ pub struct BatchRequest {
     pub include_failed: bool,
 }
 
-/// Which readings, as the tables know it.
+/// Which readings, resolved to rows of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchTarget {
     request: BatchRequest,
@@ -51,7 +51,7 @@ pub struct BatchTarget {
 }
 
 impl BatchRequest {
-    /// Checks it, and looks up what it names.
+    /// Validates the request and looks up the meter that it names.
     pub async fn resolve(self, pool: &PgPool) -> Result<BatchTarget, BatchRequestError> {
         let serial = self
             .meter_id
@@ -89,7 +89,7 @@ impl BatchTarget {
         &self.filter
     }
 
-    /// As it stands in the admin log: what was asked for, and nothing else.
+    /// As the admin log stores it: the request, and nothing else.
     fn filters(&self) -> Value {
         let mut filters = json!({ "include_failed": self.request.include_failed });
         for (name, value) in [
@@ -104,7 +104,7 @@ impl BatchTarget {
         filters
     }
 
-    /// Stores the batch, its entry in the admin log and its job, all or none. Returns its id.
+    /// Stores the batch, its entry in the admin log and its job in one transaction. Returns the batch's id.
     pub async fn request(&self, pool: &PgPool, admin: &str) -> sqlx::Result<Uuid> {
         let batch = Uuid::now_v7();
         let mut transaction = pool.begin().await?;
@@ -122,25 +122,25 @@ impl BatchTarget {
         .await?;
         outbox::enqueue(&mut transaction, &[Job::trigger_batch(batch, 0)]).await?;
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
-        // Last: until the commit no other action can be logged.
+        // Last, because no other action can be logged until the commit.
         let action = AdminAction::TriggerBatch {
             batch_id: batch,
             filters: self.filters(),
         };
-        log::record(&mut transaction, admin, &action).await?;
+        admin_log::append(&mut transaction, admin, &action).await?;
         transaction.commit().await?;
         Ok(batch)
     }
 }
 
-/// An unminted reading with what paying it depends on.
+/// An unminted reading with the facts that its payment depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnmintedReading {
     pub id: Uuid,
     pub wallet: Wallet,
     pub base_units: BaseUnits,
     pub pack_alone: bool,
-    /// The wallet was paid at finality before: its token account existed.
+    /// The wallet was paid at finality before, so its token account existed.
     pub account_was_there: bool,
 }
 
@@ -168,32 +168,34 @@ impl TryFrom<Row> for UnmintedReading {
     }
 }
 
-/// Readings that a batch with this filter would claim, in its order, `page` at most, and where to go on. Changes nothing.
-pub async fn look(
+/// At most `page` readings that a batch with this filter would claim, in its order, and where to continue. Changes nothing.
+pub async fn preview(
     pool: &PgPool,
     filter: &BatchFilter,
     source: ClaimSource,
     accepted_until: DateTime<Utc>,
     after: Cursor,
-    page: usize,
+    page: u16,
 ) -> sqlx::Result<(Vec<UnmintedReading>, Option<Cursor>)> {
     let mut query: QueryBuilder<Postgres> = QueryBuilder::new("");
-    push_unminted(
+    let unminted = UnmintedQuery {
+        source,
+        filter,
+        accepted_until,
+        after,
+        rows_max: page,
+    };
+    unminted.push(
         &mut query,
         "SELECT id, next_attempt_at, wallet, base_units, pack_alone,
                 EXISTS (
                     SELECT FROM token_accounts AS account WHERE account.wallet = readings.wallet
                 ) AS account_was_there ",
-        source,
-        filter,
-        accepted_until,
-        after,
-        page,
     );
     let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
     let next = rows
         .last()
-        .filter(|_| rows.len() >= page)
+        .filter(|_| rows.len() >= usize::from(page))
         .map(|last| Cursor::at(last.next_attempt_at, last.id));
     let readings = rows
         .into_iter()
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_holds_what_was_asked_for() {
+    fn the_log_contains_exactly_the_request() {
         let target = BatchTarget {
             request: BatchRequest {
                 user_id: Some("anna".to_owned()),

@@ -1,4 +1,4 @@
-//! Batches as they are shown.
+//! Batches as the API shows them.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -18,7 +18,7 @@ pub struct BatchView {
     pub state: BatchState,
     /// The admin; `None` for a sweep.
     pub requested_by: Option<String>,
-    /// Serial of the meter that it is for; `None`: all.
+    /// Serial of the meter to which it is limited; `None`: all meters.
     pub meter_id: Option<String>,
     pub owner: Option<String>,
     pub ending_before: Option<DateTime<Utc>>,
@@ -73,7 +73,7 @@ pub async fn find(pool: &PgPool, batch: Uuid) -> sqlx::Result<Option<BatchView>>
         .await
 }
 
-/// The newest sweep that is ended, whatever it found; `None` before the first one.
+/// The newest sweep that has ended, with or without readings; `None` before the first one.
 pub async fn last_sweep(pool: &PgPool) -> sqlx::Result<Option<BatchView>> {
     sqlx::query_as(view!(
         "WHERE batch.kind = 'sweep'
@@ -85,7 +85,7 @@ pub async fn last_sweep(pool: &PgPool) -> sqlx::Result<Option<BatchView>> {
     .await
 }
 
-/// The newest batches first. Sweeps that found nothing are left out: [`last_sweep`] tells of the newest.
+/// The newest batches first. Sweeps that found nothing are left out; [`last_sweep`] returns the newest of them.
 pub async fn recent(pool: &PgPool, limit: u16) -> sqlx::Result<Vec<BatchView>> {
     sqlx::query_as(view!(
         "WHERE batch.kind = 'trigger' OR batch.total_readings > 0
@@ -97,7 +97,7 @@ pub async fn recent(pool: &PgPool, limit: u16) -> sqlx::Result<Vec<BatchView>> {
     .await
 }
 
-/// What became of one reading.
+/// The outcome of one reading.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct BatchResult {
     pub ordinal: i64,
@@ -109,7 +109,7 @@ pub struct BatchResult {
 }
 
 impl BatchResult {
-    /// Of the mint transaction that pays it, base58.
+    /// Signature of the mint transaction that pays the reading, base58.
     pub fn signature(&self) -> Option<String> {
         self.signature_bytes
             .as_ref()
@@ -121,12 +121,12 @@ impl BatchResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultsPage {
     pub results: Vec<BatchResult>,
-    /// Where to go on: there are more, or more may come. `None` at the end of a batch that is ended.
+    /// Where to continue: more results exist, or may come. `None` at the end of a batch that has ended.
     pub next: Option<i64>,
 }
 
-/// A page of the results behind `after`; `limit` is taken as 1 to [`RESULTS_PER_PAGE_MAX`]. `is_ended` must have been read
-/// before, so that the end of the page can be told from the end of the batch.
+/// A page of the results behind `after`; `limit` is clamped to 1 to [`RESULTS_PER_PAGE_MAX`]. The caller must have read
+/// `is_ended` before this call: results that are added in between are then followed by a further page.
 pub async fn results(
     pool: &PgPool,
     batch: Uuid,
@@ -134,7 +134,7 @@ pub async fn results(
     after: i64,
     limit: u16,
 ) -> sqlx::Result<ResultsPage> {
-    let limit = usize::from(limit.clamp(1, RESULTS_PER_PAGE_MAX));
+    let limit = limit.clamp(1, RESULTS_PER_PAGE_MAX);
     let mut results: Vec<BatchResult> = sqlx::query_as(
         "SELECT ordinal, reading, success, signature, error
          FROM batch_readings
@@ -145,12 +145,12 @@ pub async fn results(
     )
     .bind(batch)
     .bind(after)
-    // One more than the page holds: it tells whether there is a next one.
-    .bind(limit as i64 + 1)
+    // One more than the page holds, to know whether there is a next page.
+    .bind(i64::from(limit) + 1)
     .fetch_all(pool)
     .await?;
-    let is_last = results.len() <= limit;
-    results.truncate(limit);
+    let is_last = results.len() <= usize::from(limit);
+    results.truncate(usize::from(limit));
     let last = results.last().map_or(after, |last| last.ordinal);
     Ok(ResultsPage {
         results,

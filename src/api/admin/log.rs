@@ -14,7 +14,7 @@ use super::super::extract::Query;
 use super::super::page;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use crate::admin::{self, LogEntry, LogNumber};
+use crate::admin_log::{self, LogEntry, LogNumber};
 
 /// Entries in one page unless the caller says otherwise.
 const ENTRIES_PER_PAGE_DEFAULT: u16 = 100;
@@ -77,8 +77,8 @@ impl TryFrom<LogEntry> for LogEntryDocument {
             actor: entry.actor,
             action: entry.action,
             details: raw_details(entry.details)?,
-            previous_hash: admin::hex(&entry.previous_hash),
-            hash: admin::hex(&entry.hash),
+            previous_hash: admin_log::hex(&entry.previous_hash),
+            hash: admin_log::hex(&entry.hash),
         })
     }
 }
@@ -135,7 +135,7 @@ async fn log(
         ENTRIES_PER_PAGE_MAX,
     )?;
     // One more than the page holds: it tells whether there is a next one.
-    let mut entries = admin::log::read(&state.pool, query.after()?, limit + 1).await?;
+    let mut entries = admin_log::read(&state.pool, query.after()?, limit + 1).await?;
     let is_last = entries.len() <= usize::from(limit);
     entries.truncate(usize::from(limit));
     let next = entries

@@ -38,7 +38,7 @@ const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
 
 /// Readings that a dry run looks at in one step.
-const DRY_RUN_STEP: usize = 1_000;
+const DRY_RUN_STEP: u16 = 1_000;
 /// How long a dry run may take: tens of thousands of readings a second, so some millions.
 const DRY_RUN_LIMIT: Duration = Duration::from_secs(WAIT_SECS_MAX as u64);
 
@@ -229,7 +229,7 @@ async fn estimate(state: &AppState, filter: &BatchFilter) -> Result<Estimate, Pr
         let mut after = Some(Cursor::default());
         while let Some(cursor) = after {
             let (readings, next) =
-                batches::look(&state.pool, filter, *source, now, cursor, DRY_RUN_STEP).await?;
+                batches::preview(&state.pool, filter, *source, now, cursor, DRY_RUN_STEP).await?;
             let readings: Vec<Unminted> = readings.into_iter().map(unminted).collect();
             estimating.add(&readings).await.map_err(chain_problem)?;
             after = next;

@@ -409,7 +409,7 @@ impl Ground<'_> {
             transaction_limit: config.tokenization.transaction_timeout,
             job_limit: JOB_LIMIT,
             sweep_limit: SWEEP_LIMIT,
-            sweep_batch_size: u32::from(config.tokenization.batch_size),
+            sweep_batch_size: config.tokenization.batch_size,
             sweep_every_secs: config.tokenization.polling_interval.as_secs(),
             reading_max_age: config.tokenization.reading_max_age,
             concurrency: usize::from(config.blockchain.max_batch_size)

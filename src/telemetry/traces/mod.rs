@@ -21,7 +21,7 @@
 //! What is told of a reading is about a sampled trace only: an unsampled one is not stored, so nobody begins it anew.
 
 mod context;
-mod courier;
+mod otlp_client;
 mod provider;
 mod queue;
 mod span;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::courier::Courier;
+use super::otlp_client::OtlpClient;
 use super::queue::Queue;
 use super::steps::{STEPS_WAITING_MAX, Step, tell_all};
 use crate::config::LogConfig;
@@ -112,13 +112,13 @@ fn exporter(endpoint: &Url) -> Result<SpanExporter, TracesError> {
         .timeout(EXPORT_LIMIT)
         .build()
         .map_err(TracesError::Client)?;
-    let courier = Courier {
+    let client = OtlpClient {
         http,
         runtime: Handle::current(),
     };
     SpanExporter::builder()
         .with_http()
-        .with_http_client(courier)
+        .with_http_client(client)
         .with_endpoint(url)
         .with_protocol(Protocol::HttpBinary)
         .with_timeout(EXPORT_LIMIT)

@@ -12,12 +12,12 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The exporter waits on a thread of its own, which has no runtime: requests run on this one.
 #[derive(Debug)]
-pub(super) struct Courier {
+pub(super) struct OtlpClient {
     pub http: reqwest::Client,
     pub runtime: Handle,
 }
 
-impl HttpClient for Courier {
+impl HttpClient for OtlpClient {
     // The trait is written with `async_trait`; this is what it stands for.
     fn send_bytes<'life, 'future>(
         &'life self,

@@ -1,22 +1,22 @@
-//! Rescues batches whose job is lost, and forgets old ones.
+//! Enqueues batches again whose job was lost, and deletes old batches.
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::close::close_open;
-use super::life::{begin_trigger, finish, give_up};
+use super::lifecycle::{begin_trigger, finish, stop_claiming};
+use super::outcomes::{OpenRows, close_open};
 use crate::outbox::{self, Job, JobKind, Topic};
 
-/// Batches looked at in one call.
-const RESCUED_AT_ONCE: i64 = 100;
-/// Rows of one DELETE: a short transaction that nobody waits for.
-const ROWS_PER_STEP: i64 = 2_000;
-/// Statements in one call at most; the next one goes on.
+/// Batches enqueued again in one call.
+const REQUEUED_AT_ONCE: i64 = 100;
+/// Rows of one DELETE: a transaction short enough that no other one waits for it noticeably.
+const ROWS_PER_STEP: u32 = 2_000;
+/// Statements in one call at most; the next call continues.
 const STEPS: usize = 50;
 
-/// Gives triggers that are not ended and have no live job a new one: the queue may lose a job. One whose job was given up
-/// (it kills whoever runs it) is ended instead. Returns how many it enqueued again.
-pub async fn rescue(pool: &PgPool) -> sqlx::Result<u64> {
+/// Enqueues a new job for every trigger that has not ended and has no live job: the queue may lose one. A trigger whose job
+/// was dead-lettered (it kills each worker that runs it) is ended instead. Returns how many it enqueued.
+pub async fn requeue_stranded(pool: &PgPool) -> sqlx::Result<u64> {
     let stranded: Vec<(Uuid, i32, bool)> = sqlx::query_as(
         "SELECT batch.id, batch.slice, COALESCE(job.status IN ('Failed', 'Killed'), FALSE)
          FROM batches AS batch
@@ -32,15 +32,17 @@ pub async fn rescue(pool: &PgPool) -> sqlx::Result<u64> {
          LIMIT $2",
     )
     .bind(JobKind::TriggerBatch.as_str())
-    .bind(RESCUED_AT_ONCE)
+    .bind(REQUEUED_AT_ONCE)
     .fetch_all(pool)
     .await?;
     let mut jobs = Vec::new();
-    for (batch, slice, given_up) in stranded {
-        if given_up {
+    let mut requeued = 0;
+    for (batch, slice, is_dead) in stranded {
+        if is_dead {
             end(pool, batch).await?;
         } else {
             jobs.push(Job::trigger_batch(batch, slice));
+            requeued += 1;
         }
     }
     if jobs.is_empty() {
@@ -51,27 +53,28 @@ pub async fn rescue(pool: &PgPool) -> sqlx::Result<u64> {
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;
     tracing::warn!(
-        batches = jobs.len(),
-        "batches had lost their job; they go on"
+        batches = requeued,
+        "batches that had lost their job were enqueued again"
     );
-    Ok(jobs.len() as u64)
+    Ok(requeued)
 }
 
-/// Nobody runs it any more, so nothing is awaited.
+/// No job will run this batch again, so its submitted readings are not awaited.
 async fn end(pool: &PgPool, batch: Uuid) -> sqlx::Result<()> {
-    const REASON: &str = "its job was given up; look at the log of the workers, then trigger again";
-    tracing::error!(batch_id = %batch, "a batch was given up: its job ended again and again without an answer");
+    const REASON: &str =
+        "its job was dead-lettered; check the log of the workers, then trigger again";
+    tracing::error!(batch_id = %batch, "batch ended: its job ended repeatedly without a result");
     let Some(batch) = begin_trigger(pool, batch).await? else {
         return Ok(());
     };
-    give_up(pool, batch.id, REASON).await?;
-    while close_open(pool, batch.id, false, REASON).await? > 0 {}
+    stop_claiming(pool, batch.id, REASON).await?;
+    while close_open(pool, batch.id, OpenRows::All, REASON).await? > 0 {}
     finish(pool, &batch).await?;
     Ok(())
 }
 
-/// Forgets batches that ended more than 30 days ago, in bounded steps: first their readings, then they. The newest sweep
-/// stays, since the clock compares with it. Returns the rows.
+/// Deletes batches that ended more than 30 days ago, in bounded steps: first their readings, then the batches. The newest
+/// sweep stays, because the clock compares its tick. Returns the number of deleted rows.
 pub async fn prune(pool: &PgPool) -> sqlx::Result<u64> {
     let mut pruned = 0;
     for _ in 0..STEPS {
@@ -85,12 +88,12 @@ pub async fn prune(pool: &PgPool) -> sqlx::Result<u64> {
                  LIMIT $1
              )",
         )
-        .bind(ROWS_PER_STEP)
+        .bind(i64::from(ROWS_PER_STEP))
         .execute(pool)
         .await?
         .rows_affected();
         pruned += readings;
-        if readings == ROWS_PER_STEP as u64 {
+        if readings == u64::from(ROWS_PER_STEP) {
             continue;
         }
         let batches = sqlx::query(
@@ -110,12 +113,12 @@ pub async fn prune(pool: &PgPool) -> sqlx::Result<u64> {
                  LIMIT $1
              )",
         )
-        .bind(ROWS_PER_STEP)
+        .bind(i64::from(ROWS_PER_STEP))
         .execute(pool)
         .await?
         .rows_affected();
         pruned += batches;
-        if batches < ROWS_PER_STEP as u64 {
+        if batches < u64::from(ROWS_PER_STEP) {
             break;
         }
     }

@@ -1,19 +1,19 @@
-//! One mint transaction of the ledger against its own bytes on chain: pure.
+//! Compares one mint transaction of the ledger with its own bytes on chain: pure.
 
 use std::collections::BTreeMap;
 
 use solana_sdk::pubkey::Pubkey;
 use uuid::Uuid;
 
-use super::books::BookedTransaction;
 use super::difference::Difference;
-use super::report::Total;
+use super::ledger_transactions::LedgerTransaction;
+use super::total::Total;
 use crate::chain::ChainMint;
 use crate::domain::{Hash32, MintTransactionState, ReadingState, root_of};
 
-/// Everything in which they differ.
+/// All differences between the two.
 pub(super) fn compare(
-    booked: &BookedTransaction,
+    booked: &LedgerTransaction,
     landed: &ChainMint,
     mint: &Pubkey,
 ) -> Vec<Difference> {
@@ -34,8 +34,8 @@ pub(super) fn compare(
     differences
 }
 
-/// The ledger against itself.
-fn compare_readings(booked: &BookedTransaction, differences: &mut Vec<Difference>) {
+/// Checks the ledger's own rows against each other.
+fn compare_readings(booked: &LedgerTransaction, differences: &mut Vec<Difference>) {
     let signature = booked.signature;
     let expected = match booked.state {
         MintTransactionState::Finalized => ReadingState::Finalized,
@@ -75,18 +75,18 @@ fn compare_readings(booked: &BookedTransaction, differences: &mut Vec<Difference
     }
 }
 
-/// What one token account is owed and got.
+/// What one token account is owed and has received.
 #[derive(Default)]
 struct Account {
     wallet: Option<Pubkey>,
     readings: Vec<Uuid>,
     owed: Total,
-    got: Total,
+    received: Total,
 }
 
-/// Wallet by wallet: several readings of one wallet are one payment.
+/// Compares wallet by wallet: several readings of one wallet are one payment.
 fn compare_amounts(
-    booked: &BookedTransaction,
+    booked: &LedgerTransaction,
     landed: &ChainMint,
     mint: &Pubkey,
     differences: &mut Vec<Difference>,
@@ -109,24 +109,24 @@ fn compare_amounts(
         }
     }
     for (token_account, base_units) in &landed.payments {
-        accounts.entry(*token_account).or_default().got += (*base_units).into();
+        accounts.entry(*token_account).or_default().received += (*base_units).into();
     }
     for (token_account, account) in accounts {
-        if account.owed != account.got {
+        if account.owed != account.received {
             differences.push(Difference::WrongAmount {
                 signature: booked.signature,
                 token_account,
                 wallet: account.wallet,
                 readings: account.readings,
                 base_units_ledger: account.owed,
-                base_units_chain: account.got,
+                base_units_chain: account.received,
             });
         }
     }
 }
 
-/// The memo was signed with the transaction: it tells which readings were meant, whatever the ledger says today.
-fn compare_memo(booked: &BookedTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
+/// The memo was signed with the transaction, so it identifies the readings that were meant, regardless of the ledger's rows.
+fn compare_memo(booked: &LedgerTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
     let number = u64::try_from(booked.number).ok();
     let Some(memo) = landed.memo.filter(|memo| Some(memo.number()) == number) else {
         differences.push(Difference::WrongMemo {
@@ -163,8 +163,8 @@ fn compare_memo(booked: &BookedTransaction, landed: &ChainMint, differences: &mu
     }
 }
 
-/// One that is only confirmed may have moved in a fork; the ledger is told when it is final.
-fn compare_slot(booked: &BookedTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
+/// A confirmed transaction may land in another slot after a fork; the ledger stores the slot again at finality.
+fn compare_slot(booked: &LedgerTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
     if booked.state == MintTransactionState::Finalized
         && let Some(slot) = booked.slot
         && slot != landed.slot
@@ -185,28 +185,29 @@ fn hexadecimal(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::books::{BookedReading, ReadingContent};
+    use crate::audit::ledger_transactions::{LedgerReading, ReadingContent};
+    use crate::audit::unreadable::{ReadingPart, UnreadableReading};
     use crate::domain::{BaseUnits, Memo, Wallet};
     use solana_sdk::signature::Signature;
 
     struct Case {
         mint: Pubkey,
-        booked: BookedTransaction,
+        booked: LedgerTransaction,
         landed: ChainMint,
     }
 
-    /// Three readings of two wallets, paid as they should be.
+    /// Three readings of two wallets, paid correctly.
     fn paid() -> Case {
         let mint = Pubkey::new_unique();
         let wallets = [1, 2].map(|byte| Wallet::from_stored([byte; 32]));
-        let reading = |id: u128, wallet: Wallet, base_units: u64| BookedReading {
-            id: Uuid::from_u128(id),
+        let reading = |id: u8, wallet: Wallet, base_units: u64| LedgerReading {
+            id: Uuid::from_u128(id.into()),
             state: "finalized".to_owned(),
             live: true,
             content: Ok(ReadingContent {
                 wallet,
                 base_units: BaseUnits::new(base_units),
-                leaf_hash: [id as u8; 32],
+                leaf_hash: [id; 32],
             }),
         };
         let readings = vec![
@@ -220,7 +221,7 @@ mod tests {
         let signature = Signature::from([9; 64]);
         Case {
             mint,
-            booked: BookedTransaction {
+            booked: LedgerTransaction {
                 number: 7,
                 signature,
                 state: MintTransactionState::Finalized,
@@ -249,7 +250,7 @@ mod tests {
         case.booked.readings[index].content.as_mut().unwrap()
     }
 
-    /// Kinds in the order in which they are found.
+    /// Kinds of the differences, in the order in which they are found.
     fn kinds_after(change: impl FnOnce(&mut Case)) -> Vec<String> {
         let mut case = paid();
         change(&mut case);
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_paid_as_it_should_is_no_difference() {
+    fn a_correct_payment_is_no_difference() {
         assert_eq!(kinds_after(|_| {}), [""; 0]);
         // One payment or several to one account: the sum counts.
         let split = |case: &mut Case| {
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_named() {
+    fn every_change_is_reported() {
         type Change = fn(&mut Case);
         let cases: [(Change, &[&str]); 12] = [
             (
@@ -304,7 +305,10 @@ mod tests {
                 &["wrong_sum", "wrong_amount", "wrong_amount", "wrong_root"],
             ),
             (
-                |case| case.booked.readings[0].content = Err("its salt is missing".to_owned()),
+                |case| {
+                    case.booked.readings[0].content =
+                        Err(UnreadableReading::Missing(ReadingPart::Salt))
+                },
                 &[
                     "unreadable_reading",
                     "wrong_sum",

@@ -1,5 +1,5 @@
-//! Begins, hands on and ends a batch. Every step compares and sets: a run that was asleep for minutes changes nothing that
-//! another has ended.
+//! Begins a batch, advances it slice by slice, and ends it. Every step compares before it sets: a run that was suspended for
+//! minutes changes nothing in a batch that another run has ended.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::batch::{Batch, BatchKind, Figures};
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
-/// The sweep to run now: the one that is not ended yet, or else a new one. `None`: this tick, or a later one, was a sweep
-/// already; ticks that were missed are not made up. `tick` is `None` when something else than the clock asks. A tick from the
-/// future (the clock of a host is wrong) is taken for one in a minute, so that it keeps others from sweeping no longer.
+/// The sweep to run now: the one that has not ended yet, or else a new one. `None`: a sweep has already run for this tick or a
+/// later one; missed ticks are not made up for. `tick` is `None` when something other than the clock asks. A tick from the
+/// future (a host's clock is wrong) counts as one in a minute, so that it holds back other sweeps no longer than that.
 pub async fn begin_sweep(pool: &PgPool, tick: Option<i64>) -> sqlx::Result<Option<Batch>> {
     let unfinished: Option<Batch> = sqlx::query_as(
         "SELECT id, kind, meter, owner, ending_before, include_failed, requested_at, slice, idle_ms, error
@@ -41,7 +41,7 @@ pub async fn begin_sweep(pool: &PgPool, tick: Option<i64>) -> sqlx::Result<Optio
     .await
 }
 
-/// The trigger to run now; `None` when it is ended, or never was.
+/// The trigger to run now; `None` when it has ended or does not exist.
 pub async fn begin_trigger(pool: &PgPool, batch: Uuid) -> sqlx::Result<Option<Batch>> {
     sqlx::query_as(
         "UPDATE batches
@@ -55,7 +55,7 @@ pub async fn begin_trigger(pool: &PgPool, batch: Uuid) -> sqlx::Result<Option<Ba
     .await
 }
 
-/// The present slice of a batch that is not ended.
+/// The current slice of a batch that has not ended.
 pub async fn slice_of(pool: &PgPool, batch: Uuid) -> sqlx::Result<Option<i32>> {
     sqlx::query_scalar(
         "SELECT slice
@@ -68,9 +68,10 @@ pub async fn slice_of(pool: &PgPool, batch: Uuid) -> sqlx::Result<Option<i32>> {
     .await
 }
 
-/// In the caller's transaction, which enqueues the job of the returned slice. `None`: another job has handed it on already,
-/// or it is ended. `idle`: how long it has not got any further, in a row; `None` leaves that as it is.
-pub async fn hand_on(
+/// Starts the batch's next slice in the caller's transaction, which enqueues the job of the returned slice. `None`: another
+/// job has started it already, or the batch has ended. `idle`: how long the batch has made no progress; `None` leaves the
+/// stored value.
+pub async fn start_next_slice(
     transaction: &mut PgConnection,
     batch: Uuid,
     slice: i32,
@@ -86,13 +87,13 @@ pub async fn hand_on(
     )
     .bind(batch)
     .bind(slice)
-    .bind(idle.map(|idle| idle.as_millis() as i64))
+    .bind(idle.map(|idle| i64::try_from(idle.as_millis()).unwrap_or(i64::MAX)))
     .fetch_optional(transaction)
     .await
 }
 
-/// It claims no more: from here on it only waits for what it has submitted, and ends as failed.
-pub async fn give_up(pool: &PgPool, batch: Uuid, reason: &str) -> sqlx::Result<()> {
+/// From here on the batch claims no readings: it only waits for those that it has submitted, and ends as failed.
+pub async fn stop_claiming(pool: &PgPool, batch: Uuid, reason: &str) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE batches
          SET error = $2
@@ -107,8 +108,8 @@ pub async fn give_up(pool: &PgPool, batch: Uuid, reason: &str) -> sqlx::Result<(
     Ok(())
 }
 
-/// Ends a batch that has no open rows, and publishes what it came to if it found something. `None`: it has open rows, or
-/// was ended already.
+/// Ends a batch that has no open rows, and publishes its figures if it found readings. `None`: it has open rows, or has ended
+/// already.
 pub async fn finish(pool: &PgPool, batch: &Batch) -> sqlx::Result<Option<Figures>> {
     let mut transaction = pool.begin().await?;
     let figures: Option<Figures> = sqlx::query_as(
@@ -128,7 +129,7 @@ pub async fn finish(pool: &PgPool, batch: &Batch) -> sqlx::Result<Option<Figures
         return Ok(None);
     };
     match (figures.total, batch.kind) {
-        (0, BatchKind::Sweep) => forget_empty_sweeps_before(&mut transaction, batch.id).await?,
+        (0, BatchKind::Sweep) => delete_empty_sweeps_before(&mut transaction, batch.id).await?,
         (0, BatchKind::Trigger) => {}
         _ => publish(&mut transaction, batch.id, figures).await?,
     }
@@ -137,8 +138,9 @@ pub async fn finish(pool: &PgPool, batch: &Batch) -> sqlx::Result<Option<Figures
     Ok(Some(figures))
 }
 
-/// With a sweep a minute and nothing to do the table would grow for ever. The newest row tells status and clock.
-async fn forget_empty_sweeps_before(
+/// With a sweep a minute and nothing to mint the table would grow without bound. The newest row stays: the status page shows
+/// it, and the clock compares its tick.
+async fn delete_empty_sweeps_before(
     transaction: &mut PgConnection,
     newest: Uuid,
 ) -> sqlx::Result<()> {
@@ -161,7 +163,7 @@ async fn forget_empty_sweeps_before(
     Ok(())
 }
 
-/// Whoever listens without a token sees this event, so it says nothing but figures.
+/// Clients without a token receive this event too, so it contains figures only.
 async fn publish(
     transaction: &mut PgConnection,
     batch: Uuid,

@@ -1,8 +1,8 @@
-//! The chain's side: what our authority minted and the ledger does not call landed.
+//! The chain's side: mints of our authority that have not landed according to the ledger.
 //!
-//! The history is listed first and the ledger asked afterwards: what we send is recorded before, so a mint that is on the
-//! list and not in the ledger is not about to be recorded. What the ledger holds as sent is not a difference: the Resolver
-//! confirms it any moment.
+//! The history is listed first and the ledger is queried afterwards. The service records a transaction before it sends it, so a
+//! mint that is in the history and not in the ledger is not about to be recorded. A mint that is recorded but not confirmed
+//! in the ledger is no difference: the resolver will confirm it soon.
 
 use std::collections::HashMap;
 
@@ -10,42 +10,44 @@ use futures_util::{StreamExt, TryStreamExt};
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::signature::Signature;
 
-use super::AuditError;
-use super::books::{self, is_landed};
-use super::difference::{Difference, Findings};
-use super::examine::{Examination, READS_AT_ONCE};
-use super::report::{ForeignMint, Total};
+use super::context::{AuditContext, READS_AT_ONCE};
+use super::difference::Difference;
+use super::error::AuditError;
+use super::findings::Findings;
+use super::ledger_transactions::{self, is_landed};
+use super::report::ForeignMint;
+use super::total::Total;
 use crate::chain::{ChainMint, mint_of, walk_history};
 use crate::domain::MintTransactionState;
 
-/// What the history holds beyond the transactions that the ledger calls landed.
+/// Mints of the history beyond the transactions that have landed according to the ledger.
 #[derive(Default)]
-pub(super) struct Strays {
-    /// Sent and landed, but not confirmed in the ledger when it was looked at: slot and amount.
+pub(super) struct UnmatchedMints {
+    /// Sent and landed, but not yet confirmed in the ledger when it was read: slot and amount.
     pub in_flight: HashMap<Signature, (u64, Total)>,
-    /// Numbers of those, and of the dead ones that landed.
+    /// Numbers of those, and of dead ones that landed.
     pub numbers: Vec<i64>,
-    /// Booked by an admin.
+    /// Mints that an admin has booked.
     pub foreign: Vec<ForeignMint>,
-    /// Foreign ones, unknown ones and dead ones that landed.
+    /// Sum of the foreign ones, the unknown ones and the dead ones that landed.
     pub base_units: Total,
     pub base_units_foreign: Total,
-    /// Of `base_units`, by slot: a supply is compared as of one slot.
+    /// The parts of `base_units` by slot, because the supply is compared as of one slot.
     pub by_slot: Vec<(u64, Total)>,
 }
 
 /// Walks the whole history of the authority.
 pub(super) async fn find(
-    examination: &Examination<'_>,
+    context: &AuditContext<'_>,
     findings: &mut Findings,
-) -> Result<Strays, AuditError> {
-    let booked = books::booked_foreign(examination.pool).await?;
-    let mut strays = Strays::default();
+) -> Result<UnmatchedMints, AuditError> {
+    let booked = ledger_transactions::booked_foreign(context.pool).await?;
+    let mut unmatched = UnmatchedMints::default();
     let mut pages = walk_history(
-        examination.endpoint,
-        examination.authority,
+        context.endpoint,
+        context.authority,
         0,
-        examination.supply.slot,
+        context.supply.slot,
         CommitmentConfig::confirmed(),
     );
     while let Some(page) = pages.next_page().await? {
@@ -54,7 +56,7 @@ pub(super) async fn find(
             .filter(|transaction| !transaction.failed)
             .map(|transaction| transaction.signature)
             .collect();
-        let known = books::known_among(examination.pool, &landed).await?;
+        let known = ledger_transactions::known_among(context.pool, &landed).await?;
         let open: Vec<Signature> = landed
             .into_iter()
             .filter(|signature| {
@@ -66,10 +68,10 @@ pub(super) async fn find(
         let read: Vec<ChainMint> = futures_util::stream::iter(open)
             .map(|signature| async move {
                 mint_of(
-                    examination.endpoint,
+                    context.endpoint,
                     &signature,
-                    &examination.mint,
-                    &examination.authority,
+                    &context.mint,
+                    &context.authority,
                     CommitmentConfig::confirmed(),
                 )
                 .await
@@ -77,25 +79,25 @@ pub(super) async fn find(
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;
-        // Anybody can mention our authority: only what it minted counts.
+        // Any transaction may mention our authority; only its mints count.
         let mints: Vec<ChainMint> = read
             .into_iter()
             .filter(|transaction| !transaction.payments.is_empty())
             .collect();
         let signatures: Vec<Signature> = mints.iter().map(|mint| mint.signature).collect();
-        // Looked up again, now that reading them from the chain took its time.
-        let known = books::known_among(examination.pool, &signatures).await?;
+        // Queried again, because the ledger may have changed while they were read from the chain.
+        let known = ledger_transactions::known_among(context.pool, &signatures).await?;
         for mint in mints {
             let entry = known.get(&mint.signature).copied();
             let reason = booked.get(&mint.signature.to_string());
-            findings.add(strays.sort_in(&mint, entry, reason));
+            findings.add(unmatched.classify(&mint, entry, reason));
         }
     }
-    Ok(strays)
+    Ok(unmatched)
 }
 
-impl Strays {
-    fn sort_in(
+impl UnmatchedMints {
+    fn classify(
         &mut self,
         mint: &ChainMint,
         entry: Option<(i64, MintTransactionState)>,
@@ -109,7 +111,7 @@ impl Strays {
         let slot = mint.slot;
         match (entry, booked_reason) {
             (Some((number, state)), _) if state != MintTransactionState::Dead => {
-                // Landed by now or about to be: the ledger's side compares it, or it is outstanding.
+                // It is or soon will be landed: `landed_transactions` compares it, or its readings are outstanding.
                 self.in_flight.insert(mint.signature, (slot, base_units));
                 self.numbers.push(number);
                 None
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stray_is_depends_on_what_the_ledger_says() {
+    fn the_kind_of_an_unmatched_mint_depends_on_the_ledger() {
         use MintTransactionState::{Confirmed, Dead, Quarantined, Recorded};
         let reason = "initial supply".to_owned();
         let cases = [
@@ -188,8 +190,8 @@ mod tests {
             (Some((3, Dead)), Some(&reason), None, 0, 1, 8),
         ];
         for (entry, booked, kind, in_flight, foreign, counted) in cases {
-            let mut strays = Strays::default();
-            let difference = strays.sort_in(&minted(8), entry, booked);
+            let mut unmatched = UnmatchedMints::default();
+            let difference = unmatched.classify(&minted(8), entry, booked);
             let found = difference.map(|difference| {
                 serde_json::to_value(difference).unwrap()["kind"]
                     .as_str()
@@ -197,14 +199,14 @@ mod tests {
                     .to_owned()
             });
             assert_eq!(found.as_deref(), kind, "{entry:?} {booked:?}");
-            assert_eq!(strays.in_flight.len(), in_flight, "{entry:?} {booked:?}");
-            assert_eq!(strays.foreign.len(), foreign, "{entry:?} {booked:?}");
+            assert_eq!(unmatched.in_flight.len(), in_flight, "{entry:?} {booked:?}");
+            assert_eq!(unmatched.foreign.len(), foreign, "{entry:?} {booked:?}");
             assert_eq!(
-                strays.base_units,
+                unmatched.base_units,
                 Total::new(counted),
                 "{entry:?} {booked:?}"
             );
-            assert_eq!(strays.numbers.len(), usize::from(entry.is_some()));
+            assert_eq!(unmatched.numbers.len(), usize::from(entry.is_some()));
         }
     }
 }

@@ -1,49 +1,70 @@
-//! Writes down what became of a batch's readings.
+//! Stores the outcome of each of a batch's readings.
 //!
-//! A row is closed once: under the lock of the batch's row, which numbers the outcomes without gaps and changes the figures
-//! with them. Whoever pages through the results while they grow therefore misses none.
+//! A row of `batch_readings` is closed once, under the lock of the batch's row: the outcomes are numbered without gaps, and the
+//! figures change with them. A caller that pages through the results while they grow therefore misses none.
 
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
-use super::by_index;
+use super::claim_readings::begin_with_index_plans;
 
-/// What became of one reading, for the batch.
+/// The outcome of one reading, for the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Minted; for a sweep, submitted.
+pub enum ReadingOutcome {
+    /// It reached the state that [`SuccessAt`] names.
     Success,
-    /// The sentence, or else what the reading itself says.
+    /// With the sentence to show; `None`: the reading's own last error.
     Failure(Option<String>),
 }
 
-/// Rows that are closed in one transaction: their batch stands still meanwhile.
+/// The state from which on a reading counts as a success of its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuccessAt {
+    /// The batch does not wait for the chain.
+    Submitted,
+    /// Its mint transaction is confirmed.
+    Confirmed,
+}
+
+/// Which open rows [`close_open`] closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenRows {
+    All,
+    /// Those whose reading is pending; what is submitted may still be confirmed.
+    Pending,
+}
+
+/// Rows that are closed in one transaction, which locks their batch.
 const CLOSED_PER_STEP: i64 = 250;
 
-/// Closes the rows that are still open; the others stay as they are. Returns how many it closed.
-pub async fn close(pool: &PgPool, batch: Uuid, outcomes: &[(Uuid, Outcome)]) -> sqlx::Result<u64> {
+/// Closes the rows of these readings that are still open; the others stay as they are. Returns how many it closed.
+pub async fn close(
+    pool: &PgPool,
+    batch: Uuid,
+    outcomes: &[(Uuid, ReadingOutcome)],
+) -> sqlx::Result<u64> {
     if outcomes.is_empty() {
         return Ok(0);
     }
     let readings: Vec<Uuid> = outcomes.iter().map(|(reading, _)| *reading).collect();
     let successes: Vec<bool> = outcomes
         .iter()
-        .map(|(_, outcome)| *outcome == Outcome::Success)
+        .map(|(_, outcome)| *outcome == ReadingOutcome::Success)
         .collect();
     let errors: Vec<Option<&str>> = outcomes
         .iter()
         .map(|(_, outcome)| match outcome {
-            Outcome::Success => None,
-            Outcome::Failure(error) => error.as_deref(),
+            ReadingOutcome::Success => None,
+            ReadingOutcome::Failure(error) => error.as_deref(),
         })
         .collect();
-    let mut transaction = by_index::begin(pool).await?;
+    let mut transaction = begin_with_index_plans(pool).await?;
     let closed_before: Option<i64> = sqlx::query_scalar(
         "SELECT successful_mints + failed_mints
          FROM batches
          WHERE id = $1
            AND state = 'running'
-         -- One at a time: the outcomes are numbered behind those that are there.
+         -- One transaction at a time: the new outcomes are numbered after the existing ones.
          FOR NO KEY UPDATE",
     )
     .bind(batch)
@@ -107,20 +128,15 @@ pub async fn close(pool: &PgPool, batch: Uuid, outcomes: &[(Uuid, Outcome)]) -> 
 }
 
 #[derive(FromRow)]
-struct Settled {
+struct OpenRow {
     reading: Uuid,
     state: String,
 }
 
-/// Closes open rows whose reading's own state says what became of it, a bounded number of them. `submitted_is_success`: the batch
-/// does not wait for the chain. Returns how many it closed.
-pub async fn close_settled(
-    pool: &PgPool,
-    batch: Uuid,
-    submitted_is_success: bool,
-) -> sqlx::Result<u64> {
-    let mut transaction = by_index::begin(pool).await?;
-    let settled: Vec<Settled> = sqlx::query_as(
+/// Closes a bounded number of open rows whose reading has reached a state that decides the outcome. Returns how many it closed.
+pub async fn close_settled(pool: &PgPool, batch: Uuid, success_at: SuccessAt) -> sqlx::Result<u64> {
+    let mut transaction = begin_with_index_plans(pool).await?;
+    let settled: Vec<OpenRow> = sqlx::query_as(
         "SELECT item.reading, reading.state
          FROM batch_readings AS item
          JOIN readings AS reading ON reading.id = item.reading
@@ -132,39 +148,39 @@ pub async fn close_settled(
          LIMIT $3",
     )
     .bind(batch)
-    .bind(submitted_is_success)
+    .bind(success_at == SuccessAt::Submitted)
     .bind(CLOSED_PER_STEP)
     .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    let outcomes: Vec<(Uuid, Outcome)> = settled
+    let outcomes: Vec<(Uuid, ReadingOutcome)> = settled
         .into_iter()
-        .map(|settled| (settled.reading, outcome_of(&settled.state)))
+        .map(|row| (row.reading, outcome_of(&row.state)))
         .collect();
     close(pool, batch, &outcomes).await
 }
 
-fn outcome_of(state: &str) -> Outcome {
+fn outcome_of(state: &str) -> ReadingOutcome {
     match state {
-        "submitted" | "minted" | "finalized" => Outcome::Success,
-        "quarantined" => Outcome::Failure(Some(
+        "submitted" | "minted" | "finalized" => ReadingOutcome::Success,
+        "quarantined" => ReadingOutcome::Failure(Some(
             "its transaction is quarantined: no endpoint can prove what became of it".to_owned(),
         )),
         // failed: its last_error says why.
-        _ => Outcome::Failure(None),
+        _ => ReadingOutcome::Failure(None),
     }
 }
 
-/// Closes open rows, a bounded number of them, as not minted for this reason: all of them, or only those whose reading is pending.
-/// What was submitted and is not confirmed is told so. Returns how many it closed.
+/// Closes a bounded number of open rows as not minted for this reason. A row whose reading is submitted and not confirmed
+/// says so instead. Returns how many it closed.
 pub async fn close_open(
     pool: &PgPool,
     batch: Uuid,
-    only_pending: bool,
+    rows: OpenRows,
     reason: &str,
 ) -> sqlx::Result<u64> {
-    let mut transaction = by_index::begin(pool).await?;
-    let open: Vec<Settled> = sqlx::query_as(
+    let mut transaction = begin_with_index_plans(pool).await?;
+    let open: Vec<OpenRow> = sqlx::query_as(
         "SELECT item.reading, reading.state
          FROM batch_readings AS item
          JOIN readings AS reading ON reading.id = item.reading
@@ -175,36 +191,36 @@ pub async fn close_open(
          LIMIT $3",
     )
     .bind(batch)
-    .bind(only_pending)
+    .bind(rows == OpenRows::Pending)
     .bind(CLOSED_PER_STEP)
     .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    let outcomes: Vec<(Uuid, Outcome)> = open
+    let outcomes: Vec<(Uuid, ReadingOutcome)> = open
         .into_iter()
-        .map(|open| {
-            let outcome = match open.state.as_str() {
-                "pending" => Outcome::Failure(Some(reason.to_owned())),
-                "submitted" => Outcome::Failure(Some(
-                    "submitted, but not confirmed in time: it is brought to its end without this batch".to_owned(),
+        .map(|row| {
+            let outcome = match row.state.as_str() {
+                "pending" => ReadingOutcome::Failure(Some(reason.to_owned())),
+                "submitted" => ReadingOutcome::Failure(Some(
+                    "submitted, but not confirmed in time: the resolver finishes it without this batch".to_owned(),
                 )),
                 state => outcome_of(state),
             };
-            (open.reading, outcome)
+            (row.reading, outcome)
         })
         .collect();
     close(pool, batch, &outcomes).await
 }
 
-/// Open rows whose reading is pending, `page` at most behind `after`: claimed by a run that died, or given back by a dead
-/// transaction.
+/// At most `page` open rows behind `after` whose reading is pending: a run that died has claimed it, or its mint transaction
+/// was proven dead.
 pub async fn open_pending(
     pool: &PgPool,
     batch: Uuid,
     after: Uuid,
-    page: usize,
+    page: u16,
 ) -> sqlx::Result<Vec<Uuid>> {
-    let mut transaction = by_index::begin(pool).await?;
+    let mut transaction = begin_with_index_plans(pool).await?;
     let pending = sqlx::query_scalar(
         "SELECT item.reading
          FROM batch_readings AS item
@@ -218,7 +234,7 @@ pub async fn open_pending(
     )
     .bind(batch)
     .bind(after)
-    .bind(page as i64)
+    .bind(i64::from(page))
     .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;

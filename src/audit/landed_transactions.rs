@@ -1,0 +1,203 @@
+//! The ledger's side: compares each transaction that has landed according to the ledger with its own bytes on chain.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use solana_commitment_config::CommitmentConfig;
+
+use super::compare_transaction::compare;
+use super::context::{AuditContext, READS_AT_ONCE};
+use super::difference::Difference;
+use super::error::AuditError;
+use super::findings::Findings;
+use super::ledger_transactions::{self, LedgerTransaction};
+use super::total::Total;
+use crate::chain::{ChainMint, find_mint};
+use crate::domain::MintTransactionState;
+
+/// Transactions in one page, each with a few dozen readings at most: bounds the memory.
+const PAGE: i64 = 200;
+/// How often a transaction is queried before it counts as missing. A confirmed transaction that no endpoint shows may have been
+/// on a fork, which the resolver takes a few rounds to note, or an endpoint may lag behind.
+const QUERIES: u32 = 10;
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The sums of the landed transactions.
+#[derive(Debug, Default)]
+pub(super) struct LandedTotals {
+    pub transactions: u64,
+    pub readings_minted: u64,
+    pub readings_finalized: u64,
+    pub base_units_ledger: Total,
+    pub base_units_chain: Total,
+}
+
+/// One transaction, compared.
+pub(super) enum Compared {
+    /// It went back to `recorded` meanwhile because of a fork. Its readings are outstanding.
+    NotLanded,
+    Landed {
+        booked: LedgerTransaction,
+        /// `None`: no endpoint shows it.
+        on_chain: Option<Box<ChainMint>>,
+        differences: Vec<Difference>,
+    },
+}
+
+/// Walks the ledger in order of the numbers; calls `each` with every transaction that is on chain.
+pub(super) async fn check_all(
+    context: &AuditContext<'_>,
+    findings: &mut Findings,
+    mut each: impl FnMut(&ChainMint),
+) -> Result<LandedTotals, AuditError> {
+    let mut totals = LandedTotals::default();
+    let mut last = i64::MIN;
+    loop {
+        let numbers = ledger_transactions::landed_after(context.pool, last, PAGE).await?;
+        let Some(newest) = numbers.last() else {
+            return Ok(totals);
+        };
+        last = *newest;
+        let booked = ledger_transactions::transactions(context.pool, &numbers).await?;
+        let compared: Vec<Compared> = futures_util::stream::iter(booked)
+            .map(|booked| compare_one(context, booked))
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        for one in compared {
+            let Compared::Landed {
+                booked,
+                on_chain,
+                differences,
+            } = one
+            else {
+                continue;
+            };
+            totals.add(&booked, on_chain.as_deref());
+            if let Some(on_chain) = &on_chain {
+                each(on_chain);
+            }
+            findings.add(differences);
+        }
+    }
+}
+
+impl LandedTotals {
+    fn add(&mut self, booked: &LedgerTransaction, on_chain: Option<&ChainMint>) {
+        let readings = u64::try_from(booked.readings.len()).unwrap_or(u64::MAX);
+        self.transactions += 1;
+        self.readings_minted += readings;
+        if booked.state == MintTransactionState::Finalized {
+            self.readings_finalized += readings;
+        }
+        self.base_units_ledger += booked.worth();
+        self.base_units_chain += on_chain
+            .iter()
+            .flat_map(|mint| &mint.payments)
+            .map(|(_, base_units)| Total::from(*base_units))
+            .sum();
+    }
+}
+
+/// A transaction that differs is read again from the ledger and compared again: it may have changed since the page was read.
+async fn compare_one(
+    context: &AuditContext<'_>,
+    mut booked: LedgerTransaction,
+) -> Result<Compared, AuditError> {
+    for query in 0..QUERIES {
+        if query > 0 {
+            tokio::time::sleep(QUERY_INTERVAL).await;
+            match reread(context, booked.number).await? {
+                Some(again) if again.landed() => booked = again,
+                _ => return Ok(Compared::NotLanded),
+            }
+        }
+        let Some(on_chain) = query_endpoints(context, &booked).await? else {
+            continue;
+        };
+        let mut differences = compare(&booked, &on_chain, &context.mint);
+        if !differences.is_empty() {
+            match reread(context, booked.number).await? {
+                Some(again) if again.landed() => booked = again,
+                _ => return Ok(Compared::NotLanded),
+            }
+            differences = compare(&booked, &on_chain, &context.mint);
+        }
+        return Ok(Compared::Landed {
+            booked,
+            on_chain: Some(Box::new(on_chain)),
+            differences,
+        });
+    }
+    check_history(context, &booked).await?;
+    let missing = Difference::NotOnChain {
+        signature: booked.signature,
+        number: booked.number,
+        state: booked.state,
+        base_units: booked.worth(),
+    };
+    Ok(Compared::Landed {
+        booked,
+        on_chain: None,
+        differences: vec![missing],
+    })
+}
+
+async fn reread(
+    context: &AuditContext<'_>,
+    number: i64,
+) -> Result<Option<LedgerTransaction>, AuditError> {
+    Ok(ledger_transactions::transactions(context.pool, &[number])
+        .await?
+        .pop())
+}
+
+/// The transaction as the first endpoint that knows it shows it. An endpoint that fails is ignored as long as another one
+/// answers.
+async fn query_endpoints(
+    context: &AuditContext<'_>,
+    booked: &LedgerTransaction,
+) -> Result<Option<ChainMint>, AuditError> {
+    let mut failure = None;
+    let mut answered = false;
+    for endpoint in context.endpoints.iter() {
+        let found = find_mint(
+            endpoint,
+            &booked.signature,
+            &context.mint,
+            &context.authority,
+            CommitmentConfig::confirmed(),
+        )
+        .await;
+        match found {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => answered = true,
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if !answered => Err(error.into()),
+        _ => Ok(None),
+    }
+}
+
+/// "Not found" counts only if an endpoint still has the block of that slot.
+async fn check_history(
+    context: &AuditContext<'_>,
+    booked: &LedgerTransaction,
+) -> Result<(), AuditError> {
+    let slot = booked.slot.unwrap_or_default();
+    for endpoint in context.endpoints.iter() {
+        if endpoint
+            .first_available_slot()
+            .await
+            .is_ok_and(|oldest| oldest <= slot)
+        {
+            return Ok(());
+        }
+    }
+    Err(AuditError::NoHistory {
+        signature: booked.signature.to_string(),
+        slot,
+    })
+}
