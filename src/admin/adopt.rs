@@ -1,4 +1,4 @@
-//! An admin deals with a landed mint that the ledger lacks.
+//! Adopts or books a landed mint that the ledger lacks.
 
 use solana_sdk::signature::Signature;
 use sqlx::PgPool;
@@ -9,10 +9,10 @@ use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
 use crate::ledger::{self, AdoptError, BindingError, ForeignError};
 
-/// Why it is left as it is. Nothing was changed, and nothing logged.
+/// Why the mint stays unknown. Nothing was changed and nothing was logged.
 #[derive(Debug, Error)]
 pub enum AdoptionError {
-    /// The reason says nothing, or too much.
+    /// The reason is empty or too long.
     #[error(transparent)]
     Reason(#[from] AdminError),
     #[error(transparent)]
@@ -25,7 +25,7 @@ pub enum AdoptionError {
     Database(#[from] sqlx::Error),
 }
 
-/// Books it for the pending readings that give its sums and root. Returns how many those are.
+/// Assigns the mint to the pending readings that match its amounts and Merkle root. Returns the number of those readings.
 pub async fn adopt_mint(
     pool: &PgPool,
     endpoints: &Endpoints,
@@ -54,7 +54,7 @@ pub async fn adopt_mint(
     Ok(adopted.readings)
 }
 
-/// Books it without a reading: the audit lists it as foreign from then on.
+/// Books the mint without a reading: the audit lists it as foreign from then on.
 pub async fn book_foreign_mint(
     pool: &PgPool,
     endpoints: &Endpoints,

@@ -1,10 +1,11 @@
-//! The toggle and the roll-out, changed by an admin.
+//! Changes of the auto-mint toggle and of the roll-out.
 //!
-//! Invariant: a change, its entry in the admin log, its event, and the sweep that mints what was held back commit together.
-//! All processes obey from then on: the Minter reads the settings together with the readings of each batch.
+//! Invariant: a change, its entry in the admin log, its event, and the job of the sweep that mints released readings commit
+//! together. All processes follow the change from then on: the minter reads the settings together with the readings of each
+//! batch.
 //!
-//! Invariant: while auto-mint is off, admins are told once that readings are held back, however many readings and processes
-//! there are. Kept by a column that is compared and set; switching the toggle begins anew.
+//! Invariant: while auto-mint is off, admins are notified once that readings are held back, regardless of the number of readings
+//! and processes. Kept by a column that is compared and set in one statement; switching the toggle resets it.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -24,14 +25,15 @@ impl SettingsChange {
         self.before == self.now
     }
 
-    /// Whether some reading that was held back is not any more.
+    /// Whether the change releases readings that were held back.
     fn releases_readings(self) -> bool {
         let switched_on = self.now.auto_mint_enabled && !self.before.auto_mint_enabled;
         switched_on || self.now.auto_mint_percentage > self.before.auto_mint_percentage
     }
 }
 
-/// Switches minting without a trigger on or off, for all processes. The same again changes nothing, and is logged.
+/// Switches minting without a trigger on or off, for all processes. Setting the current value again changes nothing, but is
+/// logged.
 pub async fn toggle_auto_mint(
     pool: &PgPool,
     actor: &str,
@@ -45,7 +47,7 @@ pub async fn toggle_auto_mint(
     .await
 }
 
-/// Rolls minting without a trigger out to this share of the meters, 0 to 100 percent.
+/// Sets the share of meters whose readings are minted without a trigger, 0 to 100 percent.
 pub async fn set_auto_mint_percentage(
     pool: &PgPool,
     actor: &str,
@@ -69,7 +71,7 @@ async fn change(
     let before: Settings = sqlx::query_as(
         "SELECT auto_mint_enabled, auto_mint_percentage
          FROM settings
-         -- Two admins at once: the second one changes what the first one has left.
+         -- If two admins act at once, the second change starts from the result of the first.
          FOR UPDATE",
     )
     .fetch_one(&mut *transaction)
@@ -81,7 +83,7 @@ async fn change(
     let number = admin_log::append(&mut transaction, actor, action).await?;
     if !change.is_none() {
         store(&mut transaction, actor, change.now).await?;
-        announce(&mut transaction, change, number).await?;
+        publish(&mut transaction, change, number).await?;
     }
     transaction.commit().await?;
     Ok(change)
@@ -91,7 +93,7 @@ async fn store(transaction: &mut PgConnection, actor: &str, now: Settings) -> sq
     sqlx::query(
         "UPDATE settings
          SET auto_mint_enabled = $1, auto_mint_percentage = $2, changed_by = $3, changed_at = now(),
-             -- A toggle begins a new period, of which nobody was told.
+             -- A toggle begins a new period, of which admins have not been notified.
              hold_announced = hold_announced AND auto_mint_enabled = $1",
     )
     .bind(now.auto_mint_enabled)
@@ -102,8 +104,8 @@ async fn store(transaction: &mut PgConnection, actor: &str, now: Settings) -> sq
     Ok(())
 }
 
-/// Tells the processes and the admins, and lets one sweep mint what is held back no longer.
-async fn announce(
+/// Publishes the change, and enqueues one sweep that mints the released readings.
+async fn publish(
     transaction: &mut PgConnection,
     change: SettingsChange,
     number: LogNumber,
@@ -117,14 +119,14 @@ async fn announce(
         outbox::publish(transaction, &[event]).await?;
     }
     if change.releases_readings() {
-        // The entry's number makes the job single.
+        // The entry's number makes the job unique.
         let sweep = Job::sweep(&format!("admin-log-{number}"));
         outbox::enqueue(transaction, &[sweep]).await?;
     }
     outbox::notify(transaction, Topic::OutboxAndJobs).await
 }
 
-/// Tells the admins that readings are held back, unless they were told since auto-mint was switched off.
+/// Notifies admins that readings are held back, once after each time that auto-mint is switched off.
 pub async fn announce_hold(pool: &PgPool) -> sqlx::Result<()> {
     let to_announce: bool = sqlx::query_scalar(
         "SELECT NOT auto_mint_enabled AND NOT hold_announced
@@ -149,8 +151,8 @@ pub async fn announce_hold(pool: &PgPool) -> sqlx::Result<()> {
     }
     let fields = EventFields {
         error_reason: Some(
-            "auto-mint is off: readings are accepted and kept, and none is minted until an admin turns it on or triggers \
-             a batch"
+            "auto-mint is off: readings are accepted and stored, but not minted until an admin switches it on or triggers a \
+             batch"
                 .to_owned(),
         ),
         ..EventFields::default()
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sweep_follows_what_lets_readings_go() {
+    fn a_change_that_releases_readings_enqueues_a_sweep() {
         let settings = |auto_mint_enabled, auto_mint_percentage| Settings {
             auto_mint_enabled,
             auto_mint_percentage,

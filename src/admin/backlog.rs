@@ -1,4 +1,4 @@
-//! How much work waits, and whether the ledger lets it be done: for metrics and the status page. Reads only.
+//! The waiting work and the state of the ledger breaker, for metrics and the status page. Reads only.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
@@ -6,51 +6,51 @@ use sqlx::{PgConnection, PgPool};
 use super::settings::StoredSettings;
 use crate::ledger::{MINT_PROMISE, ReadingCounts};
 
-/// Readings that are not minted or finalized, and what stands before them.
+/// The unminted readings, and what they wait for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backlog {
-    /// By which readings are held.
+    /// The settings that hold readings back.
     pub stored: StoredSettings,
     /// All accepted readings, by state.
     pub readings: ReadingCounts,
     pub waiting: WaitingReadings,
     pub queue: QueueDepth,
-    /// `None` before the ledger was set up.
+    /// `None` before the ledger is set up.
     pub breaker: Option<BreakerView>,
-    /// Landed mints of our authority that the ledger lacks and nobody has dealt with.
+    /// Landed mints of our authority that the ledger lacks and no admin has adopted or booked.
     pub mismatches: i64,
-    /// When the oldest event without a number was written.
+    /// When the oldest event without a sequence number was written.
     pub oldest_outbox_event_at: Option<DateTime<Utc>>,
     pub feed_last_seq: i64,
 }
 
-/// What the unminted readings wait for.
+/// Unminted readings, by what they wait for.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct WaitingReadings {
-    /// Pending ones that the toggle or the roll-out holds back.
+    /// Pending readings that the toggle or the roll-out holds back.
     pub held: i64,
-    /// Waiting like the oldest one below, and for longer than [`MINT_PROMISE`].
+    /// Readings that have waited for the service for longer than [`MINT_PROMISE`].
     pub overdue: i64,
-    /// Acceptance of the oldest one that waits for the service and not for a person: neither held nor failed.
+    /// When the oldest reading was accepted that waits for the service and not for a person: neither held nor failed.
     pub oldest_waiting_at: Option<DateTime<Utc>>,
 }
 
 impl WaitingReadings {
-    /// A backlog is looked through only under a roll-out: what is held altogether is counted already, and so is what waits
-    /// altogether.
+    /// Only a partial roll-out takes a scan of the unminted readings. If all pending readings are held, or none is, the stored
+    /// counts already contain the number.
     async fn read(
         connection: &mut PgConnection,
         stored: &StoredSettings,
         readings: &ReadingCounts,
     ) -> sqlx::Result<WaitingReadings> {
-        let ask = |statement: &'static str| {
+        let query = |statement: &'static str| {
             sqlx::query_as::<_, WaitingReadings>(statement)
                 .bind(MINT_PROMISE)
                 .bind(stored.changed_at)
         };
         match stored.settings.buckets_minted() {
             0 => {
-                let waiting = ask(
+                let waiting = query(
                     "SELECT 0::BIGINT AS held,
                             count(*) FILTER (WHERE GREATEST(accepted_at, $2) < now() - $1) AS overdue,
                             min(accepted_at) AS oldest_waiting_at
@@ -66,8 +66,8 @@ impl WaitingReadings {
                 })
             }
             100 => {
-                // All that wait without those that have not waited for long: one statement, and so one snapshot.
-                ask(
+                // All waiting readings minus the recent ones: one statement, and so one snapshot.
+                query(
                     "SELECT 0::BIGINT AS held,
                             CASE
                                 WHEN $2 >= now() - $1 THEN 0
@@ -97,7 +97,7 @@ impl WaitingReadings {
                 .await
             }
             buckets => {
-                ask(
+                query(
                     "SELECT count(*) FILTER (WHERE held) AS held,
                             count(*) FILTER (WHERE NOT held AND GREATEST(accepted_at, $2) < now() - $1) AS overdue,
                             min(accepted_at) FILTER (WHERE NOT held) AS oldest_waiting_at
@@ -117,7 +117,7 @@ impl WaitingReadings {
     }
 }
 
-/// Jobs that no worker has taken yet, those that one has, and those that none ever will.
+/// The jobs of the queue, by state.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct QueueDepth {
     pub due: i64,
@@ -125,14 +125,14 @@ pub struct QueueDepth {
     pub retrying: i64,
     /// Taken by a worker and not finished.
     pub running: i64,
-    /// Of the last week: jobs that can never be run.
+    /// Dead-lettered jobs of the last week.
     pub dead: i64,
     pub oldest_due_at: Option<DateTime<Utc>>,
-    /// When the job was taken that has been with a worker for longest.
+    /// When the job was taken that a worker has held for longest.
     pub oldest_running_at: Option<DateTime<Utc>>,
 }
 
-/// The ledger breaker, as all processes share it.
+/// The ledger breaker, which all processes share.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct BreakerView {
     /// `closed`, or why it is open: `identity`, `mismatch`.
@@ -148,7 +148,7 @@ impl BreakerView {
 }
 
 impl Backlog {
-    /// Costs what waits costs, not what was ever minted: each statement reads a partial index or one row.
+    /// The cost grows with the waiting work and not with the history: each statement reads a partial index or one row.
     pub async fn read(pool: &PgPool) -> sqlx::Result<Backlog> {
         let mut connection = pool.acquire().await?;
         let readings = ReadingCounts::read(&mut *connection).await?;

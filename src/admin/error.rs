@@ -1,16 +1,16 @@
-//! Why an admin's action is not done.
+//! Why an admin's action is refused.
 
 use thiserror::Error;
 
 use crate::ledger::{ResolveError, RetryError};
 use crate::meters::MeterError;
 
-/// Nothing was changed, and nothing logged.
+/// Nothing was changed and nothing was logged.
 #[derive(Debug, Error)]
 pub enum AdminError {
     #[error("reason {0}")]
     Reason(ReasonError),
-    /// The new wallet is none, or whether it is one could not be asked.
+    /// The new wallet cannot be paid, or the chain could not be queried about it.
     #[error(transparent)]
     Wallet(#[from] MeterError),
     #[error(transparent)]
@@ -21,7 +21,7 @@ pub enum AdminError {
     Database(#[from] sqlx::Error),
 }
 
-/// A reason that says nothing, or too much.
+/// A reason that is empty or too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("has {characters} characters; say in 1 to {REASON_CHARACTERS_MAX} why this is done")]
 pub struct ReasonError {
@@ -31,7 +31,7 @@ pub struct ReasonError {
 /// Longest reason of an action, characters.
 pub const REASON_CHARACTERS_MAX: usize = 500;
 
-/// The reason as it is logged, without white space around it.
+/// The reason as it is logged: trimmed, with a length within the limit.
 pub(super) fn parse_reason(text: &str) -> Result<String, AdminError> {
     let text = text.trim();
     let characters = text.chars().count();
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_says_something_and_not_too_much() {
+    fn a_reason_is_neither_empty_nor_too_long() {
         assert_eq!(parse_reason(" new wallet\n").unwrap(), "new wallet");
         assert_eq!(parse_reason(&"ö".repeat(500)).unwrap().len(), 1_000);
         for (text, characters) in [("", 0), (" \n", 0), ("x".repeat(501).as_str(), 501)] {

@@ -1,7 +1,7 @@
-//! What all processes log for a while, because an admin wants to see more, or less.
+//! A temporary log level for all processes, set by an admin.
 //!
-//! One row says it for all: behind a load balancer nobody knows which process answered, and workers have no API. It ends by
-//! itself, since a level that was forgotten fills disks. Without it each process logs by its own LOG_LEVEL.
+//! One row sets it for all processes, because an admin behind a load balancer cannot choose a process, and workers have no API.
+//! It expires, since a level that was forgotten fills disks. Without it each process logs by its own LOG_LEVEL.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use crate::telemetry;
 
 /// Longest filter, characters.
 pub const LOG_LEVEL_CHARACTERS_MAX: usize = 300;
-/// How long a level may last, minutes: a day. What is to last longer is a matter of LOG_LEVEL.
+/// How long a level may last, minutes: a day. For a longer time, set LOG_LEVEL.
 pub const LOG_LEVEL_MINUTES_MAX: u32 = 24 * 60;
 
-/// How stale a process may be when the database's notification did not reach it.
+/// How often a process reads the row, in case it missed the notification.
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A level that an admin set, while it lasts.
+/// A level that an admin set and that has not expired.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct LogLevel {
     pub log_level: String,
@@ -42,13 +42,13 @@ impl LogLevel {
     }
 }
 
-/// Whether it can be read as a filter, and is short enough.
+/// Whether the text is a valid filter and short enough.
 pub fn is_log_level(filter: &str) -> bool {
     filter.chars().count() <= LOG_LEVEL_CHARACTERS_MAX && is_log_filter(filter)
 }
 
-/// Lets all processes log by this filter for so many minutes; `None`: by their own again. The filter was checked by
-/// [`is_log_level`].
+/// Sets the filter of all processes for the given number of minutes; `None`: each process returns to its own. The caller has
+/// checked the filter with [`is_log_level`].
 pub async fn set_log_level(
     pool: &PgPool,
     actor: &str,
@@ -73,28 +73,28 @@ pub async fn set_log_level(
     LogLevel::read(pool).await
 }
 
-/// Makes this process log as the row says, until told to stop.
+/// Applies the stored level to this process until `stop` is cancelled.
 pub async fn follow_log_level(pool: PgPool, wake: Wake, stop: CancellationToken) {
-    let mut announced = wake.settings();
-    let mut followed: Option<String> = None;
+    let mut changes = wake.settings();
+    let mut applied: Option<String> = None;
     loop {
-        let reading = tokio::time::timeout(REREAD_INTERVAL, LogLevel::read(&pool));
-        match stop.run_until_cancelled(reading).await {
+        let read = tokio::time::timeout(REREAD_INTERVAL, LogLevel::read(&pool));
+        match stop.run_until_cancelled(read).await {
             None => return,
             Some(Ok(Ok(stored))) => {
-                let wanted = stored.map(|stored| stored.log_level);
-                if wanted != followed {
-                    telemetry::set_log_level(wanted.as_deref());
-                    followed = wanted;
+                let level = stored.map(|stored| stored.log_level);
+                if level != applied {
+                    telemetry::set_log_level(level.as_deref());
+                    applied = level;
                 }
             }
-            // Health says that the database is away; the level stays as it was.
+            // The health check reports the outage of the database; the level stays.
             Some(Ok(Err(_)) | Err(_)) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            // The sender lives in `wake`, so this never ends in an error.
-            _ = announced.changed() => {}
+            // `wake` owns the sender, so this never returns an error.
+            _ = changes.changed() => {}
             () = tokio::time::sleep(REREAD_INTERVAL) => {}
         }
     }

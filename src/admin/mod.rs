@@ -1,7 +1,7 @@
 //! What admins and operators see and change while the service runs.
 //!
-//! Invariant: all processes on one database follow the same stored settings. Kept by one row that each batch of the Minter
-//! and each sweep reads, and of which nobody keeps a copy; the configuration only fills that row at the first start.
+//! Invariant: all processes on one database follow the same stored settings. Kept by one row that each batch of the minter
+//! and each sweep reads, and of which no process keeps a copy; the configuration only fills that row at the first start.
 //!
 //! Invariant: an admin's action and its entry in the admin log commit together or not at all.
 
@@ -25,6 +25,6 @@ pub use log_level::{
     set_log_level,
 };
 pub use resolve::{Resolution, resolve_transaction};
-pub use retry::{Retry, retry_reading};
+pub use retry::{RetryRequest, retry_reading};
 pub use runway::Runway;
 pub use settings::{Settings, StoredSettings};

@@ -1,4 +1,4 @@
-//! An admin ends a quarantined mint transaction.
+//! Resolves a quarantined mint transaction.
 
 use solana_sdk::signature::Signature;
 use sqlx::PgPool;
@@ -13,11 +13,11 @@ use crate::ledger::{self, Outcome};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution {
     pub state: MintTransactionState,
-    /// Readings that it paid, or that are paid by another one now.
+    /// Readings that it paid, or that another transaction will pay now.
     pub readings: u64,
 }
 
-/// Calls it landed, if the chain shows it, or dead, for which the admin answers.
+/// Marks the transaction as landed, if the chain shows it, or as dead, for which the admin is responsible.
 pub async fn resolve_transaction(
     pool: &PgPool,
     endpoints: &Endpoints,
@@ -42,7 +42,7 @@ pub async fn resolve_transaction(
         %signature,
         outcome = outcome.as_str(),
         readings = resolved.readings,
-        "an admin resolved a quarantined mint transaction"
+        "quarantined mint transaction resolved by an admin"
     );
     Ok(Resolution {
         state: resolved.state,

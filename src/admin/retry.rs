@@ -1,4 +1,4 @@
-//! An admin asks for a reading again.
+//! Retries a reading at an admin's request.
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
@@ -11,23 +11,23 @@ use crate::domain::ReadingState;
 use crate::ledger;
 use crate::meters;
 
-/// What is asked for.
+/// Which reading to retry, and how.
 #[derive(Clone, Debug)]
-pub struct Retry {
+pub struct RetryRequest {
     pub reading: Uuid,
-    /// Whom this reading pays from now on; its meter keeps its wallet.
+    /// The wallet that this reading pays from now on; its meter keeps its own.
     pub wallet_address: Option<String>,
     pub reason: Option<String>,
 }
 
-/// Makes a failed or pending reading due at once, with all its attempts. A new wallet is judged as at a registration; `mint`
-/// is this service's token, which is no wallet.
+/// Makes a failed or pending reading due at once, with all its attempts. A new wallet is validated as at a registration; `mint`
+/// is this service's token, which cannot be a wallet.
 pub async fn retry_reading(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
     actor: &str,
-    retry: Retry,
+    retry: RetryRequest,
 ) -> Result<ReadingState, AdminError> {
     let reason = retry.reason.as_deref().map(parse_reason).transpose()?;
     ledger::check_retryable(pool, retry.reading).await?;

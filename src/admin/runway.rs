@@ -1,4 +1,4 @@
-//! How long the fee payer's balance lasts.
+//! How long the fee payer's balance will last.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
@@ -6,32 +6,34 @@ use sqlx::PgPool;
 use crate::chain::PurseView;
 use crate::ledger::{self, Spending};
 
-/// What a reading costs while nothing has been minted yet: the fee of a transaction of its own with one signature, to a wallet
-/// that has its token account. Readings that travel together cost less, the first to a wallet costs its rent more.
+/// The cost of a reading before any reading was minted: the fee of a transaction with one signature for one reading, to a
+/// wallet that has its token account. Readings that share a transaction cost less; the first one of a wallet also costs the
+/// account's rent.
 const LAMPORTS_PER_READING_FALLBACK: u64 = 5_000;
-/// A rate is never taken from less than this: the first readings of a new deployment are not yet a rate.
+/// The shortest time over which a rate is computed: the first readings of a new deployment are no rate yet.
 const RATE_OVER_AT_LEAST: TimeDelta = TimeDelta::minutes(10);
 
-/// Balance, price and rate, and what follows from them.
+/// Balance, price and rate, and the forecast that follows from them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Runway {
     pub balance_lamports: u64,
-    /// What transactions under way may still take of it.
+    /// The part of the balance that transactions in flight may still take.
     pub reserved_lamports: u64,
-    /// What must stay: the fee payer's own rent minimum.
+    /// The part that must remain: the fee payer's own rent minimum.
     pub minimum_lamports: u64,
-    /// Fees and account rent over readings, of the last six hours; rounded up.
+    /// Fees and account rent of the last six hours, divided by their readings; rounded up.
     pub lamports_per_reading: u64,
-    /// Minted in the last six hours.
+    /// Average of the last six hours.
     pub readings_per_hour: f64,
-    /// At this price and rate: zero when not one more fee can be paid, `None` while there is money and nothing is spent.
+    /// Hours until the balance is spent at this price and rate: zero when not one more fee can be paid, `None` while the
+    /// balance is positive and nothing is spent.
     pub hours: Option<f64>,
-    /// Readings for new wallets wait, because the rent of their token accounts cannot be paid.
+    /// Readings for new wallets wait, because the balance does not cover the rent of their token accounts.
     pub new_wallets_wait: bool,
 }
 
 impl Runway {
-    /// `None` before the fee payer was looked at.
+    /// `None` before the fee payer's balance was read.
     pub async fn read(pool: &PgPool, purse: Option<PurseView>) -> sqlx::Result<Option<Runway>> {
         let Some(purse) = purse else {
             return Ok(None);
@@ -59,7 +61,7 @@ impl Runway {
         let per_hour = |count: u64| count as f64 * 3_600.0 / over.as_seconds_f64();
         let lamports_per_hour = per_hour(lamports);
         let hours = if purse.is_empty() {
-            // Also when nothing was spent for hours: nothing could be.
+            // Also if nothing was spent for hours, because nothing could be.
             Some(0.0)
         } else {
             (lamports_per_hour > 0.0).then(|| purse.spendable as f64 / lamports_per_hour)
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forecast_is_what_can_be_spent_over_what_is_spent() {
+    fn the_forecast_is_the_spendable_balance_over_the_spending() {
         let now = Utc::now();
         let spending = Spending {
             readings: 3_000,
@@ -124,7 +126,7 @@ mod tests {
             only_the_newest: false,
         };
         assert!((Runway::of(purse(5_000), first, now).readings_per_hour - 60.0).abs() < 0.1);
-        // Unless they are but the newest of a heavy load.
+        // Unless they are only the newest readings of a heavy load.
         let load = Spending {
             only_the_newest: true,
             ..first

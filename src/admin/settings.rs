@@ -1,12 +1,12 @@
 //! The settings that change at run time: one row for all processes.
 //!
-//! Nobody keeps a copy: each batch of the Minter reads the row together with its readings, so a change is obeyed by every
-//! process from its commit on.
+//! No process keeps a copy: each batch of the minter reads the row together with its readings, so every process follows a
+//! change from its commit on.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-/// What decides whether a pending reading is minted by itself.
+/// Whether pending readings are minted without a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Settings {
     pub auto_mint_enabled: bool,
@@ -29,7 +29,7 @@ impl Settings {
         }
     }
 
-    /// The very first start on a database stores `configured`; afterwards what is stored counts, and a difference is logged.
+    /// The first start on a database stores `configured`. Later starts keep the stored settings and log a difference.
     pub async fn init(pool: &PgPool, configured: Settings) -> sqlx::Result<()> {
         sqlx::query(
             "INSERT INTO settings (auto_mint_enabled, auto_mint_percentage)
@@ -45,29 +45,28 @@ impl Settings {
             tracing::warn!(
                 stored = stored.auto_mint_enabled,
                 configured = configured.auto_mint_enabled,
-                "the stored auto-mint setting counts, though TOKENIZATION_AUTO_MINT_ENABLED says otherwise; \
-                 an admin changes it"
+                "TOKENIZATION_AUTO_MINT_ENABLED differs from the stored setting and is ignored; change the setting as an admin"
             );
         }
         if stored.auto_mint_percentage != configured.auto_mint_percentage {
             tracing::warn!(
                 stored = stored.auto_mint_percentage,
                 configured = configured.auto_mint_percentage,
-                "the stored roll-out counts, though TOKENIZATION_AUTO_MINT_PERCENTAGE says otherwise; an admin changes it"
+                "TOKENIZATION_AUTO_MINT_PERCENTAGE differs from the stored roll-out and is ignored; change it as an admin"
             );
         }
         Ok(())
     }
 }
 
-/// The settings as they are stored, and who changed them last.
+/// The stored settings, and who changed them last.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct StoredSettings {
     #[sqlx(flatten)]
     pub settings: Settings,
-    /// The admin's subject; `None`: nobody has changed them since the first start.
+    /// The admin's subject; `None`: no admin has changed them since the first start.
     pub changed_by: Option<String>,
-    /// Of the last change; of the first start when there was none.
+    /// When they were last changed; the first start if they never were.
     pub changed_at: DateTime<Utc>,
 }
 

@@ -13,7 +13,7 @@ use super::super::extract::{JsonBody, Path};
 use super::super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::super::readings::ReadingDocument;
 use super::super::state::AppState;
-use crate::admin::{self, Retry, StoredSettings};
+use crate::admin::{self, RetryRequest, StoredSettings};
 use crate::readings;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -81,7 +81,7 @@ async fn retry(
     Path(id): Path<Uuid>,
     JsonBody(request): JsonBody<RetryReading>,
 ) -> Result<Json<ReadingRetried>, Problem> {
-    let retry = Retry {
+    let retry = RetryRequest {
         reading: id,
         wallet_address: request.wallet_address,
         reason: request.reason,
