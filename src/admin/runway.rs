@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-use crate::chain::PurseView;
+use crate::chain::FeeBudgetView;
 use crate::ledger::{self, Spending};
 
 /// The cost of a reading before any reading was minted: the fee of a transaction with one signature for one reading, to a
@@ -34,15 +34,18 @@ pub struct Runway {
 
 impl Runway {
     /// `None` before the fee payer's balance was read.
-    pub async fn read(pool: &PgPool, purse: Option<PurseView>) -> sqlx::Result<Option<Runway>> {
-        let Some(purse) = purse else {
+    pub async fn read(
+        pool: &PgPool,
+        fee_budget: Option<FeeBudgetView>,
+    ) -> sqlx::Result<Option<Runway>> {
+        let Some(fee_budget) = fee_budget else {
             return Ok(None);
         };
         let spending = ledger::recent_spending(pool).await?;
-        Ok(Some(Runway::of(purse, spending, Utc::now())))
+        Ok(Some(Runway::of(fee_budget, spending, Utc::now())))
     }
 
-    fn of(purse: PurseView, spending: Spending, now: DateTime<Utc>) -> Runway {
+    fn of(fee_budget: FeeBudgetView, spending: Spending, now: DateTime<Utc>) -> Runway {
         let readings = spending.readings.max(0) as u64;
         let lamports = spending.lamports.max(0) as u64;
         let lamports_per_reading = match readings {
@@ -60,20 +63,20 @@ impl Runway {
             .max(at_least);
         let per_hour = |count: u64| count as f64 * 3_600.0 / over.as_seconds_f64();
         let lamports_per_hour = per_hour(lamports);
-        let hours = if purse.is_empty() {
+        let hours = if fee_budget.is_empty() {
             // Also if nothing was spent for hours, because nothing could be.
             Some(0.0)
         } else {
-            (lamports_per_hour > 0.0).then(|| purse.spendable as f64 / lamports_per_hour)
+            (lamports_per_hour > 0.0).then(|| fee_budget.spendable as f64 / lamports_per_hour)
         };
         Runway {
-            balance_lamports: purse.funds.balance,
-            reserved_lamports: purse.reserved,
-            minimum_lamports: purse.funds.minimum,
+            balance_lamports: fee_budget.funds.balance,
+            reserved_lamports: fee_budget.reserved,
+            minimum_lamports: fee_budget.funds.minimum,
             lamports_per_reading,
             readings_per_hour: per_hour(readings),
             hours,
-            new_wallets_wait: purse.wanted.is_some(),
+            new_wallets_wait: fee_budget.shortfall.is_some(),
         }
     }
 }
@@ -83,8 +86,8 @@ mod tests {
     use super::*;
     use crate::chain::Funds;
 
-    fn purse(spendable: u64) -> PurseView {
-        PurseView {
+    fn fee_budget(spendable: u64) -> FeeBudgetView {
+        FeeBudgetView {
             funds: Funds {
                 balance: spendable + 890_880 + 7,
                 minimum: 890_880,
@@ -93,7 +96,7 @@ mod tests {
             },
             reserved: 7,
             spendable,
-            wanted: None,
+            shortfall: None,
         }
     }
 
@@ -106,7 +109,7 @@ mod tests {
             since: Some(now - TimeDelta::hours(2)),
             only_the_newest: false,
         };
-        let runway = Runway::of(purse(30_000_000), spending, now);
+        let runway = Runway::of(fee_budget(30_000_000), spending, now);
         assert_eq!(runway.lamports_per_reading, 2_001);
         assert!((runway.readings_per_hour - 1_500.0).abs() < 0.1);
         assert!((runway.hours.unwrap() - 10.0).abs() < 0.01);
@@ -115,7 +118,7 @@ mod tests {
     #[test]
     fn a_new_deployment_has_a_price_and_no_end() {
         let now = Utc::now();
-        let runway = Runway::of(purse(5_000), Spending::default(), now);
+        let runway = Runway::of(fee_budget(5_000), Spending::default(), now);
         assert_eq!(runway.lamports_per_reading, LAMPORTS_PER_READING_FALLBACK);
         assert_eq!((runway.readings_per_hour, runway.hours), (0.0, None));
         // Ten readings in the first second are not 36,000 an hour.
@@ -125,13 +128,15 @@ mod tests {
             since: Some(now - TimeDelta::seconds(1)),
             only_the_newest: false,
         };
-        assert!((Runway::of(purse(5_000), first, now).readings_per_hour - 60.0).abs() < 0.1);
+        assert!((Runway::of(fee_budget(5_000), first, now).readings_per_hour - 60.0).abs() < 0.1);
         // Unless they are only the newest readings of a heavy load.
         let load = Spending {
             only_the_newest: true,
             ..first
         };
-        assert!((Runway::of(purse(5_000), load, now).readings_per_hour - 36_000.0).abs() < 0.1);
+        assert!(
+            (Runway::of(fee_budget(5_000), load, now).readings_per_hour - 36_000.0).abs() < 0.1
+        );
     }
 
     #[test]
@@ -145,7 +150,7 @@ mod tests {
                 only_the_newest: false,
             };
             for spendable in [0, 4_999] {
-                let hours = Runway::of(purse(spendable), spending, now).hours;
+                let hours = Runway::of(fee_budget(spendable), spending, now).hours;
                 assert_eq!(hours, Some(0.0), "{spendable} left, {lamports} spent");
             }
         }

@@ -84,7 +84,7 @@ impl Figures {
             // The cheapest came first: what takes longer than a scrape may wait is no outage.
             answers = true;
             let backlog = Backlog::read(&state.pool).await?;
-            let runway = Runway::read(&state.pool, state.purse.view()).await?;
+            let runway = Runway::read(&state.pool, state.fee_budget.view()).await?;
             let log = LogSize::read(&state.pool).await?;
             Ok::<_, sqlx::Error>((backlog, runway, log, audit))
         };

@@ -13,7 +13,7 @@ use super::metrics::{self, Figures};
 use super::problem::{Problem, ProblemKind};
 use super::router::around;
 use super::state::AppState;
-use crate::chain::Purse;
+use crate::chain::FeeBudget;
 use crate::telemetry::{Health, Metrics};
 
 /// A clone is the same.
@@ -24,18 +24,23 @@ pub struct Parts {
     pub pool: PgPool,
     pub health: Health,
     pub metrics: Metrics,
-    pub purse: Purse,
+    pub fee_budget: FeeBudget,
     pub(super) database_probe: DatabaseProbe,
     pub(super) figures: Figures,
 }
 
 impl Operations {
-    pub fn new(pool: PgPool, health: Health, metrics: Metrics, purse: Purse) -> Operations {
+    pub fn new(
+        pool: PgPool,
+        health: Health,
+        metrics: Metrics,
+        fee_budget: FeeBudget,
+    ) -> Operations {
         Operations(Arc::new(Parts {
             pool,
             health,
             metrics,
-            purse,
+            fee_budget,
             database_probe: DatabaseProbe::default(),
             figures: Figures::default(),
         }))

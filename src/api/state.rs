@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::authenticator::Authenticator;
 use super::operations::Operations;
 use super::rate_limit::RateLimiter;
-use crate::chain::{Circuit, Endpoints, Purse};
+use crate::chain::{CircuitBreaker, Endpoints, FeeBudget};
 use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::{Departure, Hub};
 use crate::mint::Estimator;
@@ -27,9 +27,9 @@ pub struct Services {
     /// The chain, to look at wallets.
     pub endpoints: Endpoints,
     /// Whether minting goes on, for the status page.
-    pub circuit: Circuit,
+    pub circuit_breaker: CircuitBreaker,
     /// What the fee payer can spend, for the status page.
-    pub purse: Purse,
+    pub fee_budget: FeeBudget,
     /// This service's token.
     pub mint: Pubkey,
     /// What minting would take.
@@ -73,7 +73,7 @@ impl AppState {
             services.pool.clone(),
             services.health.clone(),
             services.metrics.clone(),
-            services.purse.clone(),
+            services.fee_budget.clone(),
         );
         AppState(Arc::new(Shared {
             services,
@@ -145,8 +145,8 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
             50,
             crate::domain::BaseUnits::new(1),
         ),
-        circuit: Circuit::default(),
-        purse: Purse::default(),
+        circuit_breaker: CircuitBreaker::default(),
+        fee_budget: FeeBudget::default(),
         endpoints,
         mint: Pubkey::default(),
         authenticator: Authenticator::new(secret, None, None).unwrap(),

@@ -66,11 +66,11 @@ impl Endpoint {
 
     /// The same, asked once for as long as it answers: an endpoint that was away may come back as a node of another cluster.
     pub async fn assure_chain(&self, genesis_hash: &Hash) -> Result<(), ChainError> {
-        if self.standing().is_on_our_chain {
+        if self.health().is_on_our_chain {
             return Ok(());
         }
         self.check_chain(&genesis_hash.to_string()).await?;
-        self.standing().is_on_our_chain = true;
+        self.health().is_on_our_chain = true;
         Ok(())
     }
 

@@ -10,9 +10,9 @@ use solana_client::rpc_client::RpcClientConfig;
 use solana_commitment_config::CommitmentConfig;
 
 use super::ChainError;
-use super::gate::Gate;
-use super::sender::GatedSender;
-use super::standing::{Highest, Look, Standing};
+use super::endpoint_health::{EndpointHealth, Highest, ProbeResult};
+use super::rate_limit::RateLimitPause;
+use super::sender::EndpointSender;
 
 /// How long a command waits for an endpoint that answers 429.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(120);
@@ -24,8 +24,8 @@ const RETURNS_AFTER: Duration = Duration::from_secs(60);
 pub struct Endpoint {
     name: String,
     rpc: RpcClient,
-    gate: Arc<Gate>,
-    standing: Mutex<Standing>,
+    rate_limit: Arc<RateLimitPause>,
+    health: Mutex<EndpointHealth>,
 }
 
 impl Endpoint {
@@ -42,16 +42,16 @@ impl Endpoint {
 
     /// How long the endpoint wants no calls.
     pub fn wait_left(&self) -> Option<Duration> {
-        self.gate.wait_left(Instant::now())
+        self.rate_limit.remaining(Instant::now())
     }
 
     /// Whether it may be called, answers, and is not behind.
     pub fn is_usable(&self) -> bool {
-        self.wait_left().is_none() && self.standing().is_healthy()
+        self.wait_left().is_none() && self.health().is_healthy()
     }
 
-    pub(super) fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn health(&self) -> MutexGuard<'_, EndpointHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,12 +97,12 @@ impl Endpoints {
         let http = reqwest::Client::new();
         let all = named(urls)
             .map(|(name, url)| {
-                let gate = Arc::new(Gate::default());
-                let sender = GatedSender {
+                let rate_limit = Arc::new(RateLimitPause::default());
+                let sender = EndpointSender {
                     http: http.clone(),
                     url: url.to_owned(),
                     endpoint: name.clone(),
-                    gate: Arc::clone(&gate),
+                    rate_limit: Arc::clone(&rate_limit),
                     call_limit,
                     patience,
                     next_id: AtomicU64::new(0),
@@ -111,8 +111,8 @@ impl Endpoints {
                 Endpoint {
                     name,
                     rpc: RpcClient::new_sender(sender, config),
-                    gate,
-                    standing: Mutex::default(),
+                    rate_limit,
+                    health: Mutex::default(),
                 }
             })
             .collect();
@@ -137,7 +137,7 @@ impl Endpoints {
     pub fn turn_away_from(&self, endpoint: &Endpoint) -> bool {
         if endpoint.wait_left().is_none() {
             endpoint
-                .standing()
+                .health()
                 .fail("a call to it failed since it was looked at".to_owned());
         }
         let current = self.preferred_index();
@@ -172,15 +172,15 @@ impl Endpoints {
         let preferred = self.preferred_index();
         let view = |(index, endpoint): (usize, &Endpoint)| {
             let retry_after = endpoint.wait_left();
-            let standing = endpoint.standing();
+            let health = endpoint.health();
             EndpointView {
                 name: endpoint.name.clone(),
                 preferred: index == preferred,
-                healthy: retry_after.is_none() && standing.is_healthy(),
-                height: standing.height,
-                lag_blocks: standing.lag_blocks,
+                healthy: retry_after.is_none() && health.is_healthy(),
+                height: health.height,
+                lag_blocks: health.lag_blocks,
                 retry_after,
-                failure: standing.failure.clone(),
+                failure: health.failure.clone(),
             }
         };
         self.all.iter().enumerate().map(view).collect()
@@ -193,17 +193,17 @@ impl Endpoints {
 
     /// Takes in one look at each, in the configured order, and chooses the preferred one: the present one while it is worth
     /// asking, unless one before it has been for long.
-    pub(super) fn take_in(&self, looks: Vec<Look>, now: Instant) {
+    pub(super) fn take_in(&self, looks: Vec<ProbeResult>, now: Instant) {
         let highest = {
             let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
             highest.take_in(&looks, now)
         };
         for (endpoint, look) in self.all.iter().zip(looks) {
-            endpoint.standing().take_in(look, highest, now);
+            endpoint.health().take_in(look, highest, now);
         }
         let current = self.preferred_index();
         let is_steady = |endpoint: &Endpoint| {
-            let since = endpoint.standing().healthy_since;
+            let since = endpoint.health().healthy_since;
             since.is_some_and(|since| now.duration_since(since) >= RETURNS_AFTER)
         };
         let chosen = (0..self.all.len())
@@ -300,8 +300,8 @@ mod tests {
         Endpoints::new(&urls, Duration::from_secs(1))
     }
 
-    fn heights(heights: &[u64]) -> Vec<Look> {
-        let look = |height: &u64| Look::Height {
+    fn heights(heights: &[u64]) -> Vec<ProbeResult> {
+        let look = |height: &u64| ProbeResult::Height {
             height: *height,
             says_behind: None,
         };
@@ -327,7 +327,7 @@ mod tests {
     fn a_failed_call_turns_to_the_next_one_that_is_worth_asking() {
         let (endpoints, now) = (endpoints(3), Instant::now());
         let mut looks = heights(&[100, 100, 100]);
-        looks[1] = Look::Silent("time-out".to_owned());
+        looks[1] = ProbeResult::NoAnswer("time-out".to_owned());
         endpoints.take_in(looks, now);
         let first = &endpoints.configured()[0];
         assert!(endpoints.turn_away_from(first));
@@ -343,8 +343,8 @@ mod tests {
         let endpoints = endpoints(2);
         let first = &endpoints.configured()[0];
         first
-            .gate
-            .close_for(Duration::from_secs(60), Instant::now());
+            .rate_limit
+            .extend(Duration::from_secs(60), Instant::now());
         assert!(!first.is_usable());
         assert!(endpoints.turn_away_from(first));
         let views = endpoints.views();

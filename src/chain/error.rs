@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::sender;
 
 /// An answer that did not come, or was no use.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChainError {
     /// No answer: connection, time-out, overload. Says nothing about what the endpoint did.
     #[error("RPC endpoint {endpoint} did not answer: {reason}")]

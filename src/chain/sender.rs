@@ -21,7 +21,7 @@ use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 use thiserror::Error;
 
-use super::gate::{Gate, pause_of};
+use super::rate_limit::{RateLimitPause, pause_of};
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
 
@@ -33,12 +33,12 @@ pub(super) struct TooManyCalls {
 }
 
 /// The way to one endpoint.
-pub(super) struct GatedSender {
+pub(super) struct EndpointSender {
     pub http: reqwest::Client,
     pub url: String,
     /// The endpoint's name, for metrics.
     pub endpoint: String,
-    pub gate: Arc<Gate>,
+    pub rate_limit: Arc<RateLimitPause>,
     /// Limit of one request.
     pub call_limit: Duration,
     /// How long a call waits for a closed gate before it fails. Zero in a service, which has other endpoints and can wait
@@ -47,14 +47,14 @@ pub(super) struct GatedSender {
     pub next_id: AtomicU64,
 }
 
-impl GatedSender {
+impl EndpointSender {
     async fn call(&self, request: RpcRequest, params: Value) -> ClientResult<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = request.build_request_json(id, params).to_string();
         let gives_up_at = Instant::now() + self.patience;
         loop {
             let now = Instant::now();
-            if let Some(wait) = self.gate.wait_left(now) {
+            if let Some(wait) = self.rate_limit.remaining(now) {
                 if now + wait > gives_up_at {
                     count(&self.endpoint, request, "held");
                     return Err(too_many_calls(wait));
@@ -95,7 +95,7 @@ impl GatedSender {
         }
         let response = request.send().await.map_err(without_url)?;
         if let Some(pause) = pause_asked(&response) {
-            self.gate.close_for(pause, Instant::now());
+            self.rate_limit.extend(pause, Instant::now());
             return Err(too_many_calls(pause));
         }
         let response = response.error_for_status().map_err(without_url)?;
@@ -104,7 +104,7 @@ impl GatedSender {
     }
 }
 
-impl RpcSender for GatedSender {
+impl RpcSender for EndpointSender {
     // The trait is written with `async_trait`; this is what it stands for.
     fn send<'life, 'future>(
         &'life self,

@@ -8,7 +8,7 @@ use rand::RngCore;
 
 use super::EmbeddedError;
 use super::binaries::Binaries;
-use super::home::Home;
+use super::data_location::Home;
 use super::log_file::{LogFile, reason};
 use super::postgres::{PostgresOptions, SUPERUSER};
 use crate::config::Secret;

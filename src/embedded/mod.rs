@@ -25,8 +25,8 @@
 mod account;
 mod binaries;
 mod child;
+mod data_location;
 mod error;
-mod home;
 mod initdb;
 mod localnet;
 mod log_file;

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 use super::EmbeddedError;
 use super::binaries::Binaries;
-use super::home::{ELSEWHERE, Home, data_in};
+use super::data_location::{ELSEWHERE, Home, data_in};
 use super::initdb::ensure_cluster;
 use super::log_file::{LogFile, reason};
 use super::server::{Server, Site, stop_leftover};

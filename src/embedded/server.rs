@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::EmbeddedError;
 use super::binaries::Binaries;
 use super::child::{ChildProcess, has_ended};
-use super::home::Home;
+use super::data_location::Home;
 use super::log_file::{LogFile, reason};
 use super::postgres::{PostgresOptions, SUPERUSER};
 use crate::config::Secret;

@@ -5,7 +5,7 @@ use std::process::{ChildStdin, Stdio};
 
 use super::EmbeddedError;
 use super::binaries::Binaries;
-use super::home::Home;
+use super::data_location::Home;
 
 /// Stops the cluster at once and removes it, as soon as its input ends.
 const SCRIPT: &str =

@@ -1,6 +1,6 @@
 //! Tells the admins when minting stops for want of the chain, and when it goes on: once for the whole deployment.
 //!
-//! Every process has a circuit of its own. Only the one that holds the Resolver's lock speaks, and what it said last is a row
+//! Every process has a circuit breaker of its own. Only the one that holds the Resolver's lock speaks, and what it said last is a row
 //! that it compares and sets: a successor does not say it again. What lasts for less than a few seconds is not told, so that
 //! an endpoint which comes and goes is told as one outage.
 
@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::{Circuit, CircuitView, Trouble};
+use crate::chain::{Cause, CircuitBreaker, CircuitBreakerView};
 use crate::holder::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
@@ -18,11 +18,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Open for so long before it is told.
 const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
 /// Closed for so long before it is told: two looks at their slowest, so that an end which only one look saw is none, and a
-/// relapse is the same outage.
+/// reopening is the same outage.
 const CLOSED_FOR: TimeDelta = TimeDelta::seconds(12);
 
 /// Runs while this process holds the Resolver's lock. `limit` is that of one transaction.
-pub async fn announce(pool: PgPool, circuit: Circuit, limit: Duration, stop: CancellationToken) {
+pub async fn announce(
+    pool: PgPool,
+    circuit_breaker: CircuitBreaker,
+    limit: Duration,
+    stop: CancellationToken,
+) {
     // What the row says, once it was read or set.
     let mut told: Option<bool> = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -32,14 +37,14 @@ pub async fn announce(pool: PgPool, circuit: Circuit, limit: Duration, stop: Can
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let view = circuit.view();
+        let view = circuit_breaker.view();
         let Some(open) = worth_telling(&view, Utc::now()) else {
             continue;
         };
         if told == Some(open) {
             continue;
         }
-        let reason = view.open.map(|opening| opening.reason);
+        let reason = view.open.map(|cause| cause.to_string());
         match within(limit, tell(&pool, open, reason.as_deref())).await {
             Ok(()) => told = Some(open),
             // Told at a later tick.
@@ -51,10 +56,10 @@ pub async fn announce(pool: PgPool, circuit: Circuit, limit: Duration, stop: Can
 }
 
 /// Whether it counts as open or closed; `None` while that is too young to be told. The ledger breaker tells for itself.
-fn worth_telling(view: &CircuitView, now: DateTime<Utc>) -> Option<bool> {
+fn worth_telling(view: &CircuitBreakerView, now: DateTime<Utc>) -> Option<bool> {
     let age = now - view.since;
     match &view.open {
-        Some(opening) if opening.trouble == Trouble::Ledger => None,
+        Some(Cause::LedgerBreaker(_)) => None,
         Some(_) => (age >= OPEN_FOR).then_some(true),
         None => (age >= CLOSED_FOR).then_some(false),
     }
@@ -97,23 +102,20 @@ async fn publish(transaction: &mut PgConnection, reason: Option<&str>) -> sqlx::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::Opening;
 
     #[test]
     fn what_comes_and_goes_within_seconds_is_not_told() {
         let now = Utc::now();
-        let view = |trouble: Option<Trouble>, secs| CircuitView {
-            open: trouble.map(|trouble| Opening {
-                trouble,
-                reason: "away".to_owned(),
-            }),
+        let view = |open: Option<Cause>, secs| CircuitBreakerView {
+            open,
             since: now - TimeDelta::seconds(secs),
         };
-        let away = Some(Trouble::Unreachable);
-        assert_eq!(worth_telling(&view(away, 1), now), None);
-        assert_eq!(worth_telling(&view(away, 2), now), Some(true));
+        let away = || Some(Cause::RateLimited);
+        assert_eq!(worth_telling(&view(away(), 1), now), None);
+        assert_eq!(worth_telling(&view(away(), 2), now), Some(true));
         assert_eq!(worth_telling(&view(None, 11), now), None);
         assert_eq!(worth_telling(&view(None, 12), now), Some(false));
-        assert_eq!(worth_telling(&view(Some(Trouble::Ledger), 60), now), None);
+        let ledger = Cause::LedgerBreaker("a mint is not ours".to_owned());
+        assert_eq!(worth_telling(&view(Some(ledger), 60), now), None);
     }
 }

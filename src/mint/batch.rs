@@ -62,7 +62,13 @@ type NotNow = String;
 
 impl Batch<'_> {
     async fn mint_all(&mut self) -> Result<(), NotNow> {
-        self.workshop.tools.chain.circuit.view().allows_minting()?;
+        self.workshop
+            .tools
+            .chain
+            .circuit_breaker
+            .view()
+            .allows_minting()
+            .map_err(|cause| cause.to_string())?;
         let permit = Arc::clone(&self.workshop.in_flight)
             .acquire_owned()
             .await
@@ -71,8 +77,8 @@ impl Batch<'_> {
         self.in_time(ledger::may_sign(&self.workshop.pool))
             .await
             .inspect_err(|_| {
-                // An open ledger breaker opens the circuit too, and holds the jobs back.
-                self.workshop.tools.chain.circuit.suspect();
+                // An open ledger breaker opens the circuit breaker too, and holds the jobs back.
+                self.workshop.tools.chain.circuit_breaker.check_now();
             })?;
         let mut may_carry = true;
         for _ in 0..MAX_PACKINGS {
@@ -99,14 +105,18 @@ impl Batch<'_> {
                 .around(self.pack_and_record(endpoint, candidates.payable, &permit, may_carry))
                 .await;
             match minted {
-                Ok(()) => self.workshop.tools.chain.circuit.batch_succeeded(),
+                Ok(()) => self.workshop.tools.chain.circuit_breaker.batch_succeeded(),
                 // With another endpoint, from its own blockhash on.
                 Err(error) if self.fails_over(endpoint, &error) => {
                     tracing::info!(%error, "a batch goes on with another endpoint");
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    self.workshop.tools.chain.circuit.batch_failed(&reason);
+                    self.workshop
+                        .tools
+                        .chain
+                        .circuit_breaker
+                        .batch_failed(error);
                     return Err(reason);
                 }
             }

@@ -3,7 +3,7 @@
 use solana_sdk::pubkey::Pubkey;
 
 use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{Circuit, Endpoints, MintAccounts, PriorityFees, Purse};
+use crate::chain::{CircuitBreaker, Endpoints, FeeBudget, MintAccounts, PriorityFees};
 use crate::domain::PAYMENT_COMPUTE_UNITS_MAX;
 
 /// Who pays for what is minted.
@@ -15,17 +15,17 @@ pub enum Payer {
     Theirs(Option<Pubkey>),
 }
 
-/// Shared by everything in a process that asks the chain; a clone is the same circuit and the same purse.
+/// Shared by everything in a process that asks the chain; a clone is the same circuit breaker and the same fee budget.
 #[derive(Clone)]
 pub struct ChainSide {
     pub endpoints: Endpoints,
     pub accounts: MintAccounts,
     /// Asked before each batch.
-    pub circuit: Circuit,
+    pub circuit_breaker: CircuitBreaker,
     /// Whose money is spent, and what can still be spent of it.
-    pub purse: Purse,
+    pub fee_budget: FeeBudget,
     pub priority_fees: PriorityFees,
-    /// The purse belongs to whom the ledger names.
+    /// The fee budget belongs to whom the ledger names.
     pub(super) follows_ledger: bool,
 }
 
@@ -43,8 +43,8 @@ impl ChainSide {
         ChainSide {
             endpoints,
             accounts,
-            circuit: Circuit::default(),
-            purse: Purse::of(fee_payer),
+            circuit_breaker: CircuitBreaker::default(),
+            fee_budget: FeeBudget::of(fee_payer),
             priority_fees,
             follows_ledger,
         }
@@ -52,7 +52,7 @@ impl ChainSide {
 
     /// Fee payer and mint authority are two keys. Assumed while the fee payer is not known: an estimate is a ceiling.
     pub(super) fn has_separate_fee_payer(&self) -> bool {
-        self.purse.fee_payer() != Some(self.accounts.authority)
+        self.fee_budget.fee_payer() != Some(self.accounts.authority)
     }
 
     /// For the signatures of one mint transaction, lamports; the priority fee comes on top.
@@ -64,7 +64,7 @@ impl ChainSide {
     /// What every transaction of ours writes to: whoever else does competes with us.
     pub(super) fn writable_accounts(&self) -> Vec<Pubkey> {
         let mut accounts = vec![self.accounts.mint];
-        accounts.extend(self.purse.fee_payer());
+        accounts.extend(self.fee_budget.fee_payer());
         accounts
     }
 

@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(fee(Payer::Theirs(None)), 10_000);
         // It is told while the process runs.
         let estimator = estimator_paid_by(Payer::Theirs(None), authority, u64::MAX, 0);
-        estimator.chain.purse.hand_over(authority);
+        estimator.chain.fee_budget.set_payer(authority);
         assert_eq!(estimate(&estimator, &items(1, 1, 1)).fee_lamports, 5_000);
     }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::batch::Batch;
 use super::candidate::Candidate;
 use super::minter::MintOutcome;
-use crate::chain::{Purse, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::chain::{FeeBudget, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::domain::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputeUnitPrice, PAYMENT_COMPUTE_UNITS_MAX,
     PackItem, Packed, Wallet, pack,
@@ -17,9 +17,9 @@ use crate::ledger;
 /// Why readings wait that could be paid if the fee payer could pay their transaction's fee.
 const NO_FEE: &str = "the fee payer's balance covers no further fee: it waits for a top-up";
 
-/// The purse, and the price of a transaction.
+/// The fee budget, and the price of a transaction.
 struct Means<'a> {
-    pub purse: &'a Purse,
+    pub fee_budget: &'a FeeBudget,
     /// For the signatures of one mint transaction, lamports.
     pub base_fee: u64,
     /// Of each compute unit that it asks for.
@@ -61,7 +61,7 @@ impl Means<'_> {
     }
 
     pub fn reserve(&self, packed: &Packed) -> Option<Reservation> {
-        self.purse.reserve(self.cost(packed))
+        self.fee_budget.reserve(self.cost(packed))
     }
 
     /// Sets the cost of all of them aside, or leaves them as they are.
@@ -93,7 +93,7 @@ impl Means<'_> {
                 new_wallets.push(candidate.wallet);
             }
         }
-        let spendable = self.purse.spendable();
+        let spendable = self.fee_budget.spendable();
         let fees = transactions
             .iter()
             .map(|packed| self.fee_without_creations(packed))
@@ -124,7 +124,7 @@ impl Batch<'_> {
         may_carry: bool,
     ) -> Vec<(Packed, Reservation)> {
         let means = Means {
-            purse: &self.workshop.tools.chain.purse,
+            fee_budget: &self.workshop.tools.chain.fee_budget,
             base_fee: self.workshop.tools.chain.base_fee_lamports(),
             price: self.price,
         };
@@ -159,8 +159,8 @@ impl Batch<'_> {
             match means.reserve(&packed) {
                 Some(reservation) => reserved.push((packed, reservation)),
                 None => {
-                    means.purse.want(means.cost(&packed));
-                    self.workshop.tools.chain.circuit.suspect();
+                    means.fee_budget.note_shortfall(means.cost(&packed));
+                    self.workshop.tools.chain.circuit_breaker.check_now();
                     for reading in packed.readings {
                         self.answer(reading, MintOutcome::NotNow(NO_FEE.to_owned()));
                     }
@@ -172,7 +172,7 @@ impl Batch<'_> {
 
     async fn await_funds(&mut self, means: &Means<'_>, readings: &[Uuid]) {
         let reason = means.reason();
-        means.purse.want(means.of_a_new_wallet());
+        means.fee_budget.note_shortfall(means.of_a_new_wallet());
         tracing::warn!(
             readings = readings.len(),
             reason,
@@ -219,7 +219,7 @@ mod tests {
             (RENT, 5, 0),
             (RENT + 10_000, 5, 1),
             (3 * RENT + 10_000, 5, 3),
-            // The purse has changed since: still one fewer.
+            // The fee budget has changed since: still one fewer.
             (u64::MAX, 5, 4),
             (u64::MAX, 1, 0),
             (u64::MAX, 0, 0),
@@ -250,9 +250,9 @@ mod tests {
 
     #[test]
     fn the_ceiling_is_set_aside_with_the_priority_fee_that_it_asks_for() {
-        let purse = Purse::default();
+        let fee_budget = FeeBudget::default();
         let means = |micro_lamports| Means {
-            purse: &purse,
+            fee_budget: &fee_budget,
             base_fee: 10_000,
             price: ComputeUnitPrice::from_micro_lamports(micro_lamports),
         };

@@ -15,7 +15,7 @@
 //! | `estimate` | what minting would take, without minting |
 //! | `transaction` | builds and signs one transaction: pure |
 //! | `means` | what of a batch the fee payer can pay |
-//! | `watch`, `announce` | opens and closes the circuit of the chain; admins are told |
+//! | `watch`, `announce` | opens and closes the circuit breaker of the chain; admins are told |
 
 mod accounts;
 mod announce;

@@ -1,4 +1,4 @@
-//! Looks at the chain, the fee payer and the ledger breaker, and tells circuit and purse what it saw.
+//! Looks at the chain, the fee payer and the ledger breaker, and tells circuit breaker and fee budget what it saw.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::chain_side::ChainSide;
-use crate::chain::{Funds, Opening, Sight, Survey, TOKEN_ACCOUNT_RENT_LAMPORTS, Trouble};
+use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::holder::within;
 use crate::ledger::{self, Outlook};
 use crate::outbox;
 use crate::telemetry::{Health, names};
 
-/// The loop that opens and closes this process' circuit.
+/// The loop that opens and closes this process' circuit breaker.
 pub struct Watch {
     pool: PgPool,
-    survey: Survey,
+    probe: ChainProbe,
     chain: ChainSide,
     health: Health,
-    /// Of one transaction of the database: what is behind it must not keep the circuit from being closed again.
+    /// Of one transaction of the database: what is behind it must not keep the circuit breaker from being closed again.
     transaction_limit: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Watch {
     ) -> Watch {
         Watch {
             pool,
-            survey: Survey::new(chain.endpoints.clone(), chain.accounts),
+            probe: ChainProbe::new(chain.endpoints.clone(), chain.accounts),
             chain,
             health,
             transaction_limit,
@@ -45,10 +45,10 @@ impl Watch {
     /// Looks again and again until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let luck = rand::rng().random();
+            let jitter = rand::rng().random();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.chain.circuit.until_next_look(luck) => {}
+                () = self.chain.circuit_breaker.until_next_probe(jitter) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -57,27 +57,27 @@ impl Watch {
         }
     }
 
-    /// One look. Before it the circuit is closed and the purse empty.
+    /// One look. Before it the circuit breaker is closed and the fee budget empty.
     pub async fn look(&self) {
-        let before = self.chain.circuit.view().open;
+        let before = self.chain.circuit_breaker.view().open;
         let was_open = before.is_some();
-        self.chain.purse.begin_reading();
+        self.chain.fee_budget.begin_refresh();
         let writable = self.chain.writable_accounts();
         let fees = self
             .chain
             .priority_fees
             .refresh(&self.chain.endpoints, &writable);
-        let fee_payer = self.chain.purse.fee_payer();
-        let (looked, ()) = tokio::join!(self.survey.look(fee_payer), fees);
+        let fee_payer = self.chain.fee_budget.fee_payer();
+        let (looked, ()) = tokio::join!(self.probe.run(fee_payer), fees);
         let (found, relieved) = match looked {
-            Ok(sight) => self.take_in(sight, before).await,
-            Err(opening) => (Err(opening), false),
+            Ok(snapshot) => self.take_in(snapshot, before).await,
+            Err(cause) => (Err(cause), false),
         };
         self.show(&found);
         let goes_on = found.is_ok() && (was_open || relieved);
-        self.chain.circuit.looked(found);
-        if self.survey.is_in_doubt() {
-            self.chain.circuit.suspect();
+        self.chain.circuit_breaker.record_probe(found);
+        if self.probe.is_in_doubt() {
+            self.chain.circuit_breaker.check_now();
         }
         if goes_on {
             self.wake_postponed().await;
@@ -85,12 +85,16 @@ impl Watch {
     }
 
     /// The chain answers: what of the ledger, and of the fee payer's balance, if there is one whom this process knows? True
-    /// when somebody who waited for money can be paid. `before`: why the circuit was open.
-    async fn take_in(&self, sight: Sight, before: Option<Opening>) -> (Result<(), Opening>, bool) {
-        if let Some(fee_payer) = sight.fee_payer {
+    /// when somebody who waited for money can be paid. `before`: why the circuit breaker was open.
+    async fn take_in(
+        &self,
+        snapshot: ChainSnapshot,
+        before: Option<Cause>,
+    ) -> (Result<(), Cause>, bool) {
+        if let Some(fee_payer) = snapshot.fee_payer {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
         }
-        let outlook = ledger::outlook(&self.pool, sight.slot);
+        let outlook = ledger::outlook(&self.pool, snapshot.slot);
         let outlook = match within(self.transaction_limit.min(OUTLOOK_LIMIT), outlook).await {
             Ok(outlook) => outlook,
             // No word about the chain: minting fails by itself while the database is away, and uses no attempt. What the
@@ -103,7 +107,7 @@ impl Watch {
         let seen = if self.somebody_else_pays(&outlook) {
             None
         } else {
-            sight.fee_payer
+            snapshot.fee_payer
         };
         let funds = seen.map(|fee_payer| Funds {
             balance: fee_payer.balance,
@@ -111,21 +115,13 @@ impl Watch {
             in_flight: outlook.in_flight_lamports,
             least_fee: self.chain.least_fee_lamports(),
         });
-        let relieved = funds.is_some_and(|funds| self.chain.purse.take_in(funds));
+        let relieved = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
         if let Some(reason) = outlook.refuses_to_sign {
-            let trouble = Trouble::Ledger;
-            return (Err(Opening { trouble, reason }), false);
+            return (Err(Cause::LedgerBreaker(reason)), false);
         }
         // Without what this process only promises: that comes and goes with each batch.
         if let Some(funds) = funds.filter(|funds| funds.is_empty()) {
-            let opening = Opening {
-                trouble: Trouble::FeePayerEmpty,
-                reason: format!(
-                    "the fee payer holds {} lamports, of which {} must stay and {} are in flight: top it up",
-                    funds.balance, funds.minimum, funds.in_flight
-                ),
-            };
-            return (Err(opening), false);
+            return (Err(Cause::FeePayerEmpty(funds)), false);
         }
         (Ok(()), relieved)
     }
@@ -139,36 +135,36 @@ impl Watch {
         let Some(named) = outlook.fee_payer else {
             return false;
         };
-        let is_another = self.chain.purse.hand_over(named);
+        let is_another = self.chain.fee_budget.set_payer(named);
         if is_another {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(f64::NAN);
-            self.chain.circuit.suspect();
+            self.chain.circuit_breaker.check_now();
         }
         is_another
     }
 
-    fn show(&self, found: &Result<(), Opening>) {
+    fn show(&self, found: &Result<(), Cause>) {
         match found {
             Ok(()) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
                 self.health.ok("chain");
                 self.health.ok("breaker");
             }
-            Err(opening) if opening.trouble == Trouble::Ledger => {
+            Err(cause @ Cause::LedgerBreaker(_)) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
                 self.health.ok("chain");
-                self.health.degraded("breaker", opening.reason.clone());
+                self.health.degraded("breaker", cause.to_string());
             }
-            Err(opening) => {
+            Err(cause) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(1.0);
-                self.health.degraded("chain", opening.reason.clone());
+                self.health.degraded("chain", cause.to_string());
                 // The balance is judged once the ledger lets sign.
-                if opening.trouble == Trouble::FeePayerEmpty {
+                if matches!(cause, Cause::FeePayerEmpty(_)) {
                     self.health.ok("breaker");
                 }
             }
         }
-        match self.chain.purse.view().and_then(|view| view.wanted) {
+        match self.chain.fee_budget.view().and_then(|view| view.shortfall) {
             Some(_) => self.health.degraded(
                 "fee_payer",
                 format!(
@@ -191,10 +187,10 @@ impl Watch {
     }
 }
 
-/// The trouble, if only a look at the ledger could tell that it is over.
-fn of_the_ledger(opening: Opening) -> Result<(), Opening> {
-    match opening.trouble {
-        Trouble::Ledger | Trouble::FeePayerEmpty => Err(opening),
+/// The cause, if only the ledger can show that it is over.
+fn of_the_ledger(cause: Cause) -> Result<(), Cause> {
+    match cause {
+        Cause::LedgerBreaker(_) | Cause::FeePayerEmpty(_) => Err(cause),
         _ => Ok(()),
     }
 }

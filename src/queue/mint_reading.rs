@@ -79,12 +79,12 @@ fn trace(reading: Uuid, begun: SystemTime, id: &str, ended: &Result<&'static str
 /// `Ok`: what the job ended with, in a word.
 async fn run(reading: Uuid, context: &QueueContext, id: &str) -> Result<&'static str, BoxDynError> {
     let dead = |cause, reason: &str| Err(give_up(JobKind::MintReading, id, cause, reason));
-    if let Err(reason) = context.until_minting_is_worth_trying().await {
-        // Not more often and not later because it waited before: the circuit does the backing off.
+    if let Err(cause) = context.until_minting_is_worth_trying().await {
+        // Not more often and not later because it waited before: the circuit breaker does the backing off.
         let spread = rand::rng().random_range(500..1_500);
         let soon = Utc::now() + TimeDelta::milliseconds(spread);
         postpone(context, id, Some(soon)).await?;
-        return Err(JobError::Later(reason).into());
+        return Err(JobError::Later(cause.to_string()).into());
     }
     let (reason, run_at) = match guarded(context.job_limit, mint(context, reading)).await {
         Ok(outcome) => match outcome {

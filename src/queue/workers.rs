@@ -16,7 +16,7 @@ use super::source::{HEARTBEAT_EVERY, RESTART_DELAY, source};
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::tally::JobTally;
 use super::trigger_batch::{TriggerBatch, trigger_batch};
-use crate::chain::Circuit;
+use crate::chain::{Cause, CircuitBreaker};
 use crate::mint::Minter;
 use crate::outbox::{JobKind, Wake};
 
@@ -27,8 +27,8 @@ pub struct QueueContext {
     pub connect: PgConnectOptions,
     pub minter: Minter,
     /// Whether the chain lets anything be minted.
-    pub circuit: Circuit,
-    /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit any more.
+    pub circuit_breaker: CircuitBreaker,
+    /// Cancelled when this process drains: handlers come to an end, and nobody waits for the circuit breaker any more.
     pub stop: CancellationToken,
     /// Limit of one transaction of the database.
     pub transaction_limit: Duration,
@@ -46,17 +46,17 @@ pub struct QueueContext {
     pub tally: JobTally,
 }
 
-/// How long a job holds its place while the circuit is open. The places are all taken then, so the backlog stays where it
-/// is, due and untouched, and goes on the moment the circuit closes; and not for long, so that another process, whose circuit
+/// How long a job holds its place while the circuit breaker is open. The places are all taken then, so the backlog stays where it
+/// is, due and untouched, and goes on the moment the circuit breaker closes; and not for long, so that another process, whose circuit breaker
 /// may be closed, gets the job.
 const HOLD: Duration = Duration::from_secs(10);
 
 impl QueueContext {
-    /// Waits a little while the circuit is open; then the reason.
-    pub async fn until_minting_is_worth_trying(&self) -> Result<(), String> {
+    /// Waits a little while the circuit breaker is open; then the reason.
+    pub async fn until_minting_is_worth_trying(&self) -> Result<(), Cause> {
         tokio::select! {
-            closed = self.circuit.until_closed(HOLD) => closed,
-            () = self.stop.cancelled() => self.circuit.view().allows_minting(),
+            closed = self.circuit_breaker.until_closed(HOLD) => closed,
+            () = self.stop.cancelled() => self.circuit_breaker.view().allows_minting(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Workers {
     /// Never while it drains: then they beat no more, and have a limit.
     async fn until_one_is_stuck(&self, stop: &CancellationToken) -> &'static str {
         let context = &self.context;
-        // A worker beats between fetches, so not while its places are taken by jobs that run, wait for the circuit, and are
+        // A worker beats between fetches, so not while its places are taken by jobs that run, wait for the circuit breaker, and are
         // put off; and a beat is a transaction.
         let healthy =
             HOLD + context.job_limit.max(context.sweep_limit) + 2 * context.transaction_limit;

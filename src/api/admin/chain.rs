@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::super::state::AppState;
 use super::batches::rfc3339;
 use crate::admin::Runway;
+use crate::chain::Cause;
 
 /// The chain breaker of the process that answers: while it is open that process does not mint, and no reading uses an attempt.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,7 +60,7 @@ pub(super) struct RunwayView {
 
 impl Chain {
     pub fn of(state: &AppState) -> Chain {
-        let view = state.circuit.view();
+        let view = state.circuit_breaker.view();
         let endpoints = state.endpoints.views().into_iter();
         Chain {
             state: if view.open.is_some() {
@@ -67,8 +68,8 @@ impl Chain {
             } else {
                 "closed"
             },
-            trouble: view.open.as_ref().map(|opening| opening.trouble.as_str()),
-            reason: view.open.map(|opening| opening.reason),
+            trouble: view.open.as_ref().map(Cause::label),
+            reason: view.open.map(|cause| cause.to_string()),
             since: rfc3339(view.since),
             endpoints: endpoints
                 .map(|view| RpcEndpoint {

@@ -218,7 +218,7 @@ async fn status(
 ) -> Result<Json<TokenizationStatus>, Problem> {
     let reading = async {
         let backlog = Backlog::read(&state.pool).await?;
-        let runway = Runway::read(&state.pool, state.purse.view()).await?;
+        let runway = Runway::read(&state.pool, state.fee_budget.view()).await?;
         let processes = queue::processes(&state.pool).await?;
         let last_sweep = batches::last_sweep(&state.pool).await?;
         let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;

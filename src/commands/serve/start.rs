@@ -154,7 +154,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         pool.clone(),
         health.clone(),
         metrics.clone(),
-        chain.purse.clone(),
+        chain.fee_budget.clone(),
     );
     let (router, api) = if role.serves_api() {
         let state = ground.open_api(health, metrics, &keeper).await?;
@@ -384,8 +384,8 @@ impl Ground<'_> {
             ),
             intake,
             endpoints: self.chain.endpoints.clone(),
-            circuit: self.chain.circuit.clone(),
-            purse: self.chain.purse.clone(),
+            circuit_breaker: self.chain.circuit_breaker.clone(),
+            fee_budget: self.chain.fee_budget.clone(),
             mint: self.chain.accounts.mint,
             estimator: Estimator::new(
                 self.chain.clone(),
@@ -404,7 +404,7 @@ impl Ground<'_> {
             pool: self.pool.clone(),
             connect: self.connect.clone(),
             minter: minter.clone(),
-            circuit: self.chain.circuit.clone(),
+            circuit_breaker: self.chain.circuit_breaker.clone(),
             stop: self.stops.work.clone(),
             transaction_limit: config.tokenization.transaction_timeout,
             job_limit: JOB_LIMIT,
@@ -483,7 +483,7 @@ fn hold_resolver(
             schedule: RetrySchedule::new(config.tokenization.clone()),
         },
     ));
-    let (pool, circuit) = (database.pool.clone(), chain.circuit.clone());
+    let (pool, circuit_breaker) = (database.pool.clone(), chain.circuit_breaker.clone());
     let resolving = holder::hold(
         database.options.clone(),
         HolderLock::Resolver,
@@ -491,7 +491,8 @@ fn hold_resolver(
         move |held| {
             let resolver = Arc::clone(&resolver);
             // Whoever settles also speaks for the deployment.
-            let announcing = mint::announce(pool.clone(), circuit.clone(), limit, held.clone());
+            let announcing =
+                mint::announce(pool.clone(), circuit_breaker.clone(), limit, held.clone());
             async move {
                 tokio::join!(resolver.run(held), announcing);
             }

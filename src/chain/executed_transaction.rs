@@ -1,6 +1,6 @@
 //! A transaction taken apart: which instructions were run, on which accounts.
 //!
-//! Invariant: [`Executed::mints`] finds every token that the transaction minted of a mint by an authority's signature, and no
+//! Invariant: [`ExecutedTransaction::mints`] finds every token that the transaction minted of a mint by an authority's signature, and no
 //! other: by its own instructions, by those that other programs made on the authority's behalf, and by those packed into the
 //! token program's batch instruction.
 
@@ -31,7 +31,7 @@ pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
 
 /// A transaction with its accounts resolved and all instructions that were run, those called by programs included.
 #[derive(Debug)]
-pub(super) struct Executed {
+pub(super) struct ExecutedTransaction {
     accounts: Vec<Pubkey>,
     /// The first so many accounts signed.
     signers: usize,
@@ -46,12 +46,12 @@ struct Instruction {
     data: Vec<u8>,
 }
 
-impl Executed {
+impl ExecutedTransaction {
     /// `None` when some part cannot be decoded: then nothing is known about any of it.
     pub(super) fn read(
         transaction: &VersionedTransaction,
         meta: &UiTransactionStatusMeta,
-    ) -> Option<Executed> {
+    ) -> Option<ExecutedTransaction> {
         let message = &transaction.message;
         let mut accounts = message.static_account_keys().to_vec();
         if let Some(loaded) = Option::from(meta.loaded_addresses.as_ref()) {
@@ -80,7 +80,7 @@ impl Executed {
                 data: bs58::decode(&called.data).into_vec().ok()?,
             });
         }
-        Some(Executed {
+        Some(ExecutedTransaction {
             accounts,
             signers: usize::from(message.header().num_required_signatures),
             instructions,
@@ -224,13 +224,13 @@ mod tests {
         TransactionStatusMeta::default().into()
     }
 
-    fn executed(message: VersionedMessage, meta: UiTransactionStatusMeta) -> Executed {
+    fn executed(message: VersionedMessage, meta: UiTransactionStatusMeta) -> ExecutedTransaction {
         let signatures = usize::from(message.header().num_required_signatures);
         let transaction = VersionedTransaction {
             signatures: vec![Signature::default(); signatures],
             message,
         };
-        Executed::read(&transaction, &meta).unwrap()
+        ExecutedTransaction::read(&transaction, &meta).unwrap()
     }
 
     fn amounts(paid: &[(Pubkey, BaseUnits)]) -> Vec<u64> {
@@ -366,7 +366,7 @@ mod tests {
             writable: vec!["no address".to_owned()],
             readonly: Vec::new(),
         });
-        assert!(Executed::read(&transaction, &meta).is_none());
+        assert!(ExecutedTransaction::read(&transaction, &meta).is_none());
     }
 
     #[test]
@@ -385,7 +385,7 @@ mod tests {
         #[test]
         fn no_instruction_data_panics(data in proptest::collection::vec(any::<u8>(), 0..80), accounts in proptest::collection::vec(any::<u8>(), 0..8)) {
             let keys = Keys::new();
-            let executed = Executed {
+            let executed = ExecutedTransaction {
                 accounts: vec![keys.authority.pubkey(), keys.mint, TOKEN],
                 signers: 1,
                 instructions: vec![Instruction { program: 2, accounts, data }],

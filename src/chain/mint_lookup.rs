@@ -17,8 +17,8 @@ use solana_transaction_status::{
     EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding, UiTransactionStatusMeta,
 };
 
-use super::executed::{Executed, our_memo};
-use super::history::repeated;
+use super::address_history::repeated;
+use super::executed_transaction::{ExecutedTransaction, our_memo};
 use super::{ChainError, Endpoint};
 use crate::domain::{BaseUnits, Memo};
 
@@ -142,13 +142,15 @@ struct Shown {
 }
 
 impl Shown {
-    fn executed(&self, endpoint: &Endpoint) -> Result<Executed, ChainError> {
-        Executed::read(&self.transaction, &self.meta).ok_or_else(|| ChainError::Unusable {
-            endpoint: endpoint.name().to_owned(),
-            reason: format!(
-                "transaction {} has instructions or addresses that cannot be decoded",
-                self.transaction.signatures[0]
-            ),
+    fn executed(&self, endpoint: &Endpoint) -> Result<ExecutedTransaction, ChainError> {
+        ExecutedTransaction::read(&self.transaction, &self.meta).ok_or_else(|| {
+            ChainError::Unusable {
+                endpoint: endpoint.name().to_owned(),
+                reason: format!(
+                    "transaction {} has instructions or addresses that cannot be decoded",
+                    self.transaction.signatures[0]
+                ),
+            }
         })
     }
 }

@@ -12,8 +12,8 @@ use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use spl_token_interface::state::Mint;
 
-use super::circuit::{Opening, Trouble};
-use super::standing::Look;
+use super::cause::{Cause, LaggingEndpoint};
+use super::endpoint_health::ProbeResult;
 use super::{ChainError, Endpoint, Endpoints};
 use crate::telemetry::names;
 
@@ -32,7 +32,7 @@ pub struct MintAccounts {
 
 /// The accounts, as one endpoint shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct ChainSnapshot {
     /// They hold all that landed up to this slot, at `confirmed`.
     pub slot: u64,
     /// The fee payer that was asked for.
@@ -48,16 +48,16 @@ pub struct FeePayer {
 }
 
 /// Looks, and remembers what does not change.
-pub struct Survey {
+pub struct ChainProbe {
     endpoints: Endpoints,
     accounts: MintAccounts,
     /// Zero: not asked yet.
     minimum_lamports: AtomicU64,
 }
 
-impl Survey {
-    pub fn new(endpoints: Endpoints, accounts: MintAccounts) -> Survey {
-        Survey {
+impl ChainProbe {
+    pub fn new(endpoints: Endpoints, accounts: MintAccounts) -> ChainProbe {
+        ChainProbe {
             endpoints,
             accounts,
             minimum_lamports: AtomicU64::new(0),
@@ -66,10 +66,10 @@ impl Survey {
 
     /// Asks all endpoints for their heights, chooses the one that is asked first from now on, and reads the accounts there:
     /// the mint, and the fee payer if it is known.
-    pub async fn look(&self, fee_payer: Option<Pubkey>) -> Result<Sight, Opening> {
+    pub async fn run(&self, fee_payer: Option<Pubkey>) -> Result<ChainSnapshot, Cause> {
         self.look_at_endpoints().await;
         if !self.endpoints.configured().iter().any(Endpoint::is_usable) {
-            return Err(self.nobody());
+            return Err(self.none_usable());
         }
         let mut failure = None;
         for endpoint in self
@@ -78,12 +78,9 @@ impl Survey {
             .filter(|endpoint| endpoint.is_usable())
         {
             match self.read_accounts(endpoint, fee_payer).await {
-                Ok(sight) => return Ok(sight),
+                Ok(snapshot) => return Ok(snapshot),
                 Err(error @ ChainError::MintUnknown { .. }) => {
-                    return Err(Opening {
-                        trouble: Trouble::MintUnknown,
-                        reason: error.to_string(),
-                    });
+                    return Err(Cause::MintUnknown(error));
                 }
                 Err(error) => {
                     failure = Some(error);
@@ -91,19 +88,13 @@ impl Survey {
                 }
             }
         }
-        Err(failure.map_or_else(
-            || self.nobody(),
-            |error| Opening {
-                trouble: Trouble::Unreachable,
-                reason: error.to_string(),
-            },
-        ))
+        Err(failure.map_or_else(|| self.none_usable(), Cause::Unreachable))
     }
 
     /// Whether another look will tell whether some endpoint is behind.
     pub fn is_in_doubt(&self) -> bool {
         let mut configured = self.endpoints.configured().iter();
-        configured.any(|endpoint| endpoint.standing().is_in_doubt())
+        configured.any(|endpoint| endpoint.health().is_in_doubt())
     }
 
     async fn look_at_endpoints(&self) {
@@ -130,33 +121,27 @@ impl Survey {
         }
     }
 
-    fn nobody(&self) -> Opening {
+    /// Why no endpoint is usable.
+    fn none_usable(&self) -> Cause {
         let views = self.endpoints.views();
         if views.iter().all(|view| view.retry_after.is_some()) {
-            return Opening {
-                trouble: Trouble::RateLimited,
-                reason: "every RPC endpoint has asked for a pause".to_owned(),
-            };
+            return Cause::RateLimited;
         }
-        let answering = |view: &&super::EndpointView| view.failure.is_none();
-        let lags: Vec<String> = views
-            .iter()
-            .filter(answering)
+        let lagging: Vec<LaggingEndpoint> = views
+            .into_iter()
+            .filter(|view| view.failure.is_none())
             .filter_map(|view| {
-                let lag = view.lag_blocks?;
-                Some(format!("RPC endpoint {} is {lag} blocks behind", view.name))
+                let lag_blocks = view.lag_blocks?;
+                Some(LaggingEndpoint {
+                    name: view.name,
+                    lag_blocks,
+                })
             })
             .collect();
-        if lags.is_empty() {
-            Opening {
-                trouble: Trouble::Unreachable,
-                reason: self.endpoints.nobody_answers().to_string(),
-            }
+        if lagging.is_empty() {
+            Cause::Unreachable(self.endpoints.nobody_answers())
         } else {
-            Opening {
-                trouble: Trouble::Lagging,
-                reason: lags.join("; "),
-            }
+            Cause::Lagging(lagging)
         }
     }
 
@@ -164,7 +149,7 @@ impl Survey {
         &self,
         endpoint: &Endpoint,
         fee_payer: Option<Pubkey>,
-    ) -> Result<Sight, ChainError> {
+    ) -> Result<ChainSnapshot, ChainError> {
         let minimum = self.minimum(endpoint).await?;
         let addresses: Vec<Pubkey> = fee_payer.into_iter().chain([self.accounts.mint]).collect();
         let answer = within(
@@ -188,7 +173,7 @@ impl Survey {
             }
         };
         self.accounts.check_mint(mint.as_ref())?;
-        Ok(Sight {
+        Ok(ChainSnapshot {
             slot: answer.context.slot,
             fee_payer: payers.first().map(|account| FeePayer {
                 // An account without lamports does not exist.
@@ -248,9 +233,9 @@ impl MintAccounts {
     }
 }
 
-async fn look_at(endpoint: &Endpoint, genesis_hash: &Hash) -> Look {
+async fn look_at(endpoint: &Endpoint, genesis_hash: &Hash) -> ProbeResult {
     if let Some(wait) = endpoint.wait_left() {
-        return Look::Held(wait);
+        return ProbeResult::RateLimited(wait);
     }
     let height = endpoint
         .rpc()
@@ -269,12 +254,12 @@ async fn look_at(endpoint: &Endpoint, genesis_hash: &Hash) -> Look {
     };
     // Heights of another chain say nothing of the others' lag.
     match chain.and(height) {
-        Ok(height) => Look::Height {
+        Ok(height) => ProbeResult::Height {
             height,
             says_behind,
         },
-        Err(ChainError::TooManyCalls { wait, .. }) => Look::Held(wait),
-        Err(error) => Look::Silent(error.to_string()),
+        Err(ChainError::TooManyCalls { wait, .. }) => ProbeResult::RateLimited(wait),
+        Err(error) => ProbeResult::NoAnswer(error.to_string()),
     }
 }
 

@@ -17,21 +17,21 @@ const HIGHEST_COUNTS_FOR: Duration = Duration::from_secs(600);
 
 /// What one look at an endpoint gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum ProbeResult {
     Height {
         height: u64,
         /// The node itself said that it is behind, and by how many slots.
         says_behind: Option<u64>,
     },
     /// It did not answer, for this reason.
-    Silent(String),
+    NoAnswer(String),
     /// It was not asked: it wants no call for so long.
-    Held(Duration),
+    RateLimited(Duration),
 }
 
 /// What is known of one endpoint.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct EndpointHealth {
     pub height: Option<u64>,
     pub lag_blocks: Option<u64>,
     pub behind: bool,
@@ -41,10 +41,10 @@ pub(super) struct Standing {
     pub healthy_since: Option<Instant>,
     /// It was asked for its chain, and has answered ever since.
     pub is_on_our_chain: bool,
-    far_looks: u32,
+    far_probes: u32,
 }
 
-impl Standing {
+impl EndpointHealth {
     /// Whether it is worth asking: it answered and is not behind. Nothing is held against one that was never looked at.
     pub fn is_healthy(&self) -> bool {
         self.failure.is_none() && !self.behind
@@ -52,13 +52,13 @@ impl Standing {
 
     /// Whether one more look will tell whether it is behind.
     pub fn is_in_doubt(&self) -> bool {
-        !self.behind && self.far_looks > 0
+        !self.behind && self.far_probes > 0
     }
 
     /// Takes in one look; `highest` is the highest height that anybody told.
-    pub fn take_in(&mut self, look: Look, highest: u64, now: Instant) {
+    pub fn take_in(&mut self, look: ProbeResult, highest: u64, now: Instant) {
         match look {
-            Look::Height {
+            ProbeResult::Height {
                 height,
                 says_behind,
             } => {
@@ -70,13 +70,13 @@ impl Standing {
                 self.failure = None;
                 self.judge(lag_blocks, says_behind.is_some());
             }
-            Look::Silent(reason) => {
+            ProbeResult::NoAnswer(reason) => {
                 self.failure = Some(reason);
                 self.lag_blocks = None;
                 self.is_on_our_chain = false;
             }
             // It will be as good or bad as it was.
-            Look::Held(_) => {}
+            ProbeResult::RateLimited(_) => {}
         }
         self.healthy_since = if self.is_healthy() {
             self.healthy_since.or(Some(now))
@@ -87,13 +87,13 @@ impl Standing {
 
     fn judge(&mut self, lag_blocks: u64, says_behind: bool) {
         if lag_blocks >= BEHIND_BLOCKS || says_behind {
-            self.far_looks += 1;
-            self.behind |= self.far_looks >= LOOKS_TO_BE_BEHIND;
+            self.far_probes += 1;
+            self.behind |= self.far_probes >= LOOKS_TO_BE_BEHIND;
         } else if lag_blocks <= CAUGHT_UP_BLOCKS {
-            self.far_looks = 0;
+            self.far_probes = 0;
             self.behind = false;
         } else if !self.behind {
-            self.far_looks = 0;
+            self.far_probes = 0;
         }
     }
 
@@ -110,10 +110,10 @@ impl Standing {
 pub(super) struct Highest(Option<(u64, Instant)>);
 
 impl Highest {
-    pub fn take_in(&mut self, looks: &[Look], now: Instant) -> u64 {
+    pub fn take_in(&mut self, looks: &[ProbeResult], now: Instant) -> u64 {
         let told = looks.iter().filter_map(|look| match look {
-            Look::Height { height, .. } => Some(*height),
-            Look::Silent(_) | Look::Held(_) => None,
+            ProbeResult::Height { height, .. } => Some(*height),
+            ProbeResult::NoAnswer(_) | ProbeResult::RateLimited(_) => None,
         });
         if let Some(told) = told.max() {
             let keeps = self.0.is_some_and(|(height, at)| {
@@ -133,8 +133,8 @@ mod tests {
 
     use super::*;
 
-    fn at(height: u64) -> Look {
-        Look::Height {
+    fn at(height: u64) -> ProbeResult {
+        ProbeResult::Height {
             height,
             says_behind: None,
         }
@@ -142,67 +142,73 @@ mod tests {
 
     #[test]
     fn one_far_look_is_a_doubt_and_two_are_a_lag_until_it_has_caught_up() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
-        standing.take_in(at(980), 1_000, now);
-        assert!(standing.is_healthy() && standing.is_in_doubt());
-        standing.take_in(at(981), 1_001, now);
-        assert!(!standing.is_healthy());
-        assert_eq!(standing.lag_blocks, Some(20));
+        let (mut health, now) = (EndpointHealth::default(), Instant::now());
+        health.take_in(at(980), 1_000, now);
+        assert!(health.is_healthy() && health.is_in_doubt());
+        health.take_in(at(981), 1_001, now);
+        assert!(!health.is_healthy());
+        assert_eq!(health.lag_blocks, Some(20));
         // Nearer, but not there yet: still behind.
-        standing.take_in(at(990), 1_000, now);
-        assert!(!standing.is_healthy());
-        standing.take_in(at(995), 1_000, now);
-        assert!(standing.is_healthy());
+        health.take_in(at(990), 1_000, now);
+        assert!(!health.is_healthy());
+        health.take_in(at(995), 1_000, now);
+        assert!(health.is_healthy());
         // A single far look after that is a doubt again.
-        standing.take_in(at(900), 1_000, now);
-        assert!(standing.is_healthy());
-        standing.take_in(at(990), 1_000, now);
-        standing.take_in(at(900), 1_000, now);
-        assert!(standing.is_healthy(), "the looks were not in a row");
+        health.take_in(at(900), 1_000, now);
+        assert!(health.is_healthy());
+        health.take_in(at(990), 1_000, now);
+        health.take_in(at(900), 1_000, now);
+        assert!(health.is_healthy(), "the looks were not in a row");
     }
 
     #[test]
     fn whoever_was_away_is_asked_for_its_chain_again() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
-        let goes_away: [fn(&mut Standing); 2] = [
-            |standing| standing.take_in(Look::Silent("time-out".to_owned()), 10, Instant::now()),
-            |standing| standing.fail("a call failed".to_owned()),
+        let (mut health, now) = (EndpointHealth::default(), Instant::now());
+        let goes_away: [fn(&mut EndpointHealth); 2] = [
+            |health| {
+                health.take_in(
+                    ProbeResult::NoAnswer("time-out".to_owned()),
+                    10,
+                    Instant::now(),
+                )
+            },
+            |health| health.fail("a call failed".to_owned()),
         ];
         for goes_away in goes_away {
-            standing.is_on_our_chain = true;
-            standing.take_in(at(10), 10, now);
-            standing.take_in(Look::Held(Duration::from_secs(3)), 10, now);
-            assert!(standing.is_on_our_chain);
-            goes_away(&mut standing);
-            assert!(!standing.is_on_our_chain);
+            health.is_on_our_chain = true;
+            health.take_in(at(10), 10, now);
+            health.take_in(ProbeResult::RateLimited(Duration::from_secs(3)), 10, now);
+            assert!(health.is_on_our_chain);
+            goes_away(&mut health);
+            assert!(!health.is_on_our_chain);
         }
     }
 
     #[test]
     fn a_node_that_says_it_is_behind_is_believed() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
+        let (mut health, now) = (EndpointHealth::default(), Instant::now());
         for _ in 0..2 {
-            let look = Look::Height {
+            let look = ProbeResult::Height {
                 height: 1_000,
                 says_behind: Some(300),
             };
-            standing.take_in(look, 1_000, now);
+            health.take_in(look, 1_000, now);
         }
-        assert!(!standing.is_healthy());
-        assert_eq!(standing.lag_blocks, Some(300));
+        assert!(!health.is_healthy());
+        assert_eq!(health.lag_blocks, Some(300));
     }
 
     #[test]
     fn an_endpoint_that_asked_to_be_left_alone_keeps_its_standing() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
-        standing.take_in(at(10), 10, now);
-        standing.take_in(Look::Held(Duration::from_secs(3)), 10, now);
-        assert!(standing.is_healthy());
-        standing.take_in(Look::Silent("time-out".to_owned()), 10, now);
-        assert!(!standing.is_healthy());
-        assert_eq!(standing.healthy_since, None);
-        standing.take_in(at(10), 10, now);
-        assert!(standing.is_healthy());
+        let (mut health, now) = (EndpointHealth::default(), Instant::now());
+        health.take_in(at(10), 10, now);
+        health.take_in(ProbeResult::RateLimited(Duration::from_secs(3)), 10, now);
+        assert!(health.is_healthy());
+        health.take_in(ProbeResult::NoAnswer("time-out".to_owned()), 10, now);
+        assert!(!health.is_healthy());
+        assert_eq!(health.healthy_since, None);
+        health.take_in(at(10), 10, now);
+        assert!(health.is_healthy());
     }
 
     #[test]
@@ -213,7 +219,7 @@ mod tests {
         let late = now + HIGHEST_COUNTS_FOR;
         assert_eq!(highest.take_in(&[at(600)], late), 600);
         assert_eq!(
-            highest.take_in(&[Look::Silent("away".to_owned())], late),
+            highest.take_in(&[ProbeResult::NoAnswer("away".to_owned())], late),
             600
         );
     }
@@ -222,12 +228,12 @@ mod tests {
         /// Whatever the sequence: it changes sides only by two far looks in a row, or by a near one.
         #[test]
         fn it_does_not_flap(lags in prop::collection::vec(0_u64..40, 1..60)) {
-            let (mut standing, now) = (Standing::default(), Instant::now());
+            let (mut health, now) = (EndpointHealth::default(), Instant::now());
             let mut before: Option<u64> = None;
             for lag in lags {
-                let was_behind = standing.behind;
-                standing.take_in(at(1_000 - lag), 1_000, now);
-                match (was_behind, standing.behind) {
+                let was_behind = health.behind;
+                health.take_in(at(1_000 - lag), 1_000, now);
+                match (was_behind, health.behind) {
                     (false, true) => {
                         prop_assert!(lag >= BEHIND_BLOCKS);
                         prop_assert!(before.is_some_and(|lag| lag >= BEHIND_BLOCKS));

@@ -12,18 +12,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// Closed until a moment; open otherwise. It only ever closes for longer.
 #[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<Option<Instant>>);
+pub(super) struct RateLimitPause(Mutex<Option<Instant>>);
 
-impl Gate {
+impl RateLimitPause {
     /// How long no call may go to the endpoint; `None`: it may be called.
-    pub fn wait_left(&self, now: Instant) -> Option<Duration> {
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
         let opens_at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         opens_at
             .map(|opens_at| opens_at.saturating_duration_since(now))
             .filter(|wait| !wait.is_zero())
     }
 
-    pub fn close_for(&self, pause: Duration, now: Instant) {
+    pub fn extend(&self, pause: Duration, now: Instant) {
         let mut opens_at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *opens_at = (*opens_at).max(Some(now + pause));
     }
@@ -47,14 +47,14 @@ mod tests {
 
     #[test]
     fn a_gate_opens_when_its_time_is_over_and_never_earlier_than_was_asked() {
-        let (gate, now) = (Gate::default(), Instant::now());
-        assert_eq!(gate.wait_left(now), None);
-        gate.close_for(Duration::from_secs(10), now);
-        gate.close_for(Duration::from_secs(2), now);
-        assert_eq!(gate.wait_left(now), Some(Duration::from_secs(10)));
+        let (pause, now) = (RateLimitPause::default(), Instant::now());
+        assert_eq!(pause.remaining(now), None);
+        pause.extend(Duration::from_secs(10), now);
+        pause.extend(Duration::from_secs(2), now);
+        assert_eq!(pause.remaining(now), Some(Duration::from_secs(10)));
         let later = now + Duration::from_millis(9_999);
-        assert_eq!(gate.wait_left(later), Some(Duration::from_millis(1)));
-        assert_eq!(gate.wait_left(now + Duration::from_secs(10)), None);
+        assert_eq!(pause.remaining(later), Some(Duration::from_millis(1)));
+        assert_eq!(pause.remaining(now + Duration::from_secs(10)), None);
     }
 
     #[test]

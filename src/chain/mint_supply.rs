@@ -7,7 +7,7 @@
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 
-use super::landed_mint::{APPEAR_PAUSE, APPEAR_TRIES, lamports_before};
+use super::mint_lookup::{APPEAR_PAUSE, APPEAR_TRIES, lamports_before};
 use super::{ChainError, Endpoint, walk_history};
 use crate::domain::BaseUnits;
 
