@@ -20,16 +20,17 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, http::StatusCode};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
 use super::tokens::TokenSource;
+use crate::domain::{Backoff, Jitter, Retries};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A silent feed is asked for a sign of life this often …
 const PING_PERIOD: Duration = Duration::from_secs(20);
 /// … and given up when nothing at all came for three of them.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
+const RECONNECT_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(200), Duration::from_secs(5))
+        .with_jitter(Jitter::HALF_TO_FULL);
 /// The longest that a service may ask us to wait.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -111,13 +112,13 @@ pub async fn follow(
     mut on: impl FnMut(FollowStep<'_>),
 ) -> Result<(), FollowError> {
     let mut last_seen = follow.after;
-    let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LIMIT);
+    let mut retries = Retries::new(RECONNECT_BACKOFF);
     loop {
         let connection = listen_once(
             &follow.ws_url,
             tokens,
             &mut last_seen,
-            &mut backoff,
+            &mut retries,
             &mut on,
         );
         let ended = tokio::select! {
@@ -132,7 +133,7 @@ pub async fn follow(
                 retry_after,
             } => (reason, retry_after),
         };
-        let retry_in = backoff.next_wait().max(retry_after);
+        let retry_in = retries.next_delay(rand::random()).max(retry_after);
         on(FollowStep::Disconnected { reason, retry_in });
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -156,7 +157,7 @@ async fn listen_once(
     ws_url: &str,
     tokens: &TokenSource,
     last_seen: &mut Option<i64>,
-    backoff: &mut Backoff,
+    retries: &mut Retries,
     on: &mut impl FnMut(FollowStep<'_>),
 ) -> Ended {
     let mut request = match ws_url.into_client_request() {
@@ -235,7 +236,7 @@ async fn listen_once(
                     if let Err(error) = socket.send(Frame::text(resume.to_string())).await {
                         return Ended::CutOff(error.to_string());
                     }
-                    backoff.reset();
+                    retries.reset();
                     on(FollowStep::Connected { resumed_after });
                 }
                 Ok(message) if message.r#type == "gap" => on(FollowStep::Gap { raw }),

@@ -12,12 +12,13 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use crate::config::{Config, Secret};
+use crate::domain::{Backoff, Jitter, Retries};
 use crate::embedded::{EmbeddedError, Localnet, PostgresCluster, PostgresOptions};
 
-const RESTART_FIRST: Duration = Duration::from_millis(200);
-const RESTART_LIMIT: Duration = Duration::from_secs(10);
+const RESTART_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(200), Duration::from_secs(10))
+        .with_jitter(Jitter::HALF_TO_FULL);
 /// A program that runs is visited this often, to keep its log short.
 const VISIT_PERIOD: Duration = Duration::from_secs(60);
 
@@ -94,19 +95,19 @@ impl Watch {
 }
 
 async fn keep_alive<K: Kept>(kept: &mut K, stopping: &CancellationToken) {
-    let mut backoff = Backoff::new(RESTART_FIRST, RESTART_LIMIT);
+    let mut retries = Retries::new(RESTART_BACKOFF);
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = kept.exited() => {}
-            () = sleep(VISIT_PERIOD) => backoff.reset(),
+            () = sleep(VISIT_PERIOD) => retries.reset(),
         }
         // Never cut short: a program that was just started would be left to nobody.
         if let Err(error) = kept.ensure_alive().await {
             tracing::error!(%error, "{} cannot be started again; trying on", K::NAME);
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = sleep(backoff.next_wait()) => {}
+                () = sleep(retries.next_delay(rand::random())) => {}
             }
         }
     }

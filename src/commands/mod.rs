@@ -9,11 +9,10 @@
 //! | `audit` | proves that ledger and chain agree |
 //! | `listen` | prints the feed; `follow` is the client under it and under the play |
 //! | `data_dir`, `running`, `tokens` | what a local system keeps, where it runs, who may use it |
-//! | `signals`, `backoff`, `atomic_file` | small tools of all of them |
+//! | `signals`, `atomic_file` | small tools of all of them |
 
 mod atomic_file;
 pub mod audit;
-mod backoff;
 mod console;
 mod data_dir;
 mod follow;

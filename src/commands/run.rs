@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::atomic_file::folder_of;
-use super::backoff::Backoff;
 use super::console;
 use super::data_dir::{DataDir, DataDirError};
 use super::foundation::Foundation;
@@ -31,6 +30,7 @@ use super::signals::stop_on_signal;
 use super::tokens::{TokenError, TokenSource, with_development_secret};
 use crate::chain::Endpoints;
 use crate::config::{Config, ConfigError, ProcessRole};
+use crate::domain::{Backoff, Jitter, Retries};
 use crate::embedded::EmbeddedError;
 use crate::meters::Role;
 use crate::telemetry::{self, LogError};
@@ -39,8 +39,8 @@ const LOG_LEVEL_DEFAULT: &str = "info";
 /// A line for each of the play's requests and jobs would bury what a person wants to see. Any LOG_LEVEL but the default is kept.
 const LOG_LEVEL_BESIDE_A_PLAY: &str =
     "warn,gridtokenx=info,gridtokenx::api=warn,gridtokenx::queue=warn";
-const REPORT_RETRY_FIRST: Duration = Duration::from_secs(1);
-const REPORT_RETRY_LIMIT: Duration = Duration::from_secs(10);
+const REPORT_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(10))
+    .with_jitter(Jitter::HALF_TO_FULL);
 /// As long as a chain or a database may be away until the report is given up.
 const REPORT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -300,13 +300,13 @@ async fn report_on(
     day: Day,
     outcome: &Outcome,
 ) -> Result<Report, ReportError> {
-    let mut backoff = Backoff::new(REPORT_RETRY_FIRST, REPORT_RETRY_LIMIT);
+    let mut retries = Retries::new(REPORT_BACKOFF);
     let begin = Instant::now();
     loop {
         match Report::make(subject, day, outcome).await {
             Err(error) if begin.elapsed() < REPORT_LIMIT => {
                 tracing::warn!(%error, "no report yet; trying again");
-                sleep(backoff.next_wait()).await;
+                sleep(retries.next_delay(rand::random())).await;
             }
             made => return made,
         }

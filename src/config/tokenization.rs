@@ -6,6 +6,7 @@ use clap::Args;
 use rust_decimal::Decimal;
 
 use super::setting::{common, decimal, decimal_above_zero, text, whole};
+use crate::domain::{Backoff, Jitter};
 
 /// Retries are spread by up to this share of their delay, so that readings which failed together do not return together.
 const RETRY_JITTER_PERCENT: u32 = 20;
@@ -72,33 +73,18 @@ fn days(count: u16) -> Duration {
 }
 
 impl TokenizationConfig {
-    /// The delay before retry `retry` (1 is the first), without jitter: `initial × multiplier^(retry − 1)`, whole
-    /// milliseconds, never above the maximum.
-    pub fn retry_delay(&self, retry: u32) -> Duration {
-        let max_ms = Decimal::from(millis(self.max_retry_delay));
-        let mut delay_ms = Decimal::from(millis(self.initial_retry_delay));
-        for _ in 1..retry {
-            if delay_ms >= max_ms {
-                break;
-            }
-            delay_ms = delay_ms
-                .checked_mul(self.retry_backoff_multiplier)
-                .unwrap_or(max_ms);
-        }
-        let delay_ms = delay_ms.min(max_ms).trunc();
-        Duration::from_millis(u64::try_from(delay_ms).unwrap_or(u64::MAX))
-    }
-
-    /// The largest share of a delay that is added to it at random: 20 %.
-    pub fn retry_jitter_max(delay: Duration) -> Duration {
-        delay * RETRY_JITTER_PERCENT / 100
+    /// When refused readings are tried again: the exact delays, spread by a fifth to both sides.
+    pub fn retry_backoff(&self) -> Backoff {
+        Backoff::doubling(self.initial_retry_delay, self.max_retry_delay)
+            .with_multiplier(self.retry_backoff_multiplier)
+            .with_jitter(Jitter::plus_minus(RETRY_JITTER_PERCENT))
     }
 
     /// The longest time that all retries of one reading can wait in all, jitter included.
     pub fn retry_delays_total_max(&self) -> Duration {
+        let backoff = self.retry_backoff();
         (1..=u32::from(self.max_retry_attempts))
-            .map(|retry| self.retry_delay(retry))
-            .map(|delay| delay + Self::retry_jitter_max(delay))
+            .map(|retry| backoff.delay_max(retry))
             .sum()
     }
 
@@ -114,10 +100,6 @@ impl TokenizationConfig {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -130,7 +112,7 @@ mod tests {
     fn retries_back_off_up_to_the_cap() {
         let tokenization = Config::defaults().tokenization;
         let delays: Vec<u64> = (1..=6)
-            .map(|retry| tokenization.retry_delay(retry).as_secs())
+            .map(|retry| tokenization.retry_backoff().exact_delay(retry).as_secs())
             .collect();
         assert_eq!(delays, [300, 600, 1200, 2400, 3600, 3600]);
         // 300 + 600 + 1200, and 20 % more.
@@ -143,7 +125,7 @@ mod tests {
             retry_backoff_multiplier: Decimal::new(11, 1),
             ..Config::defaults().tokenization
         };
-        assert_eq!(tokenization.retry_delay(3).as_secs(), 363);
+        assert_eq!(tokenization.retry_backoff().exact_delay(3).as_secs(), 363);
     }
 
     proptest! {
@@ -157,8 +139,9 @@ mod tests {
                 retry_backoff_multiplier: Decimal::new(multiplier, 2),
                 ..Config::defaults().tokenization
             };
-            let delay = tokenization.retry_delay(retry);
-            prop_assert!(delay <= tokenization.retry_delay(retry + 1));
+            let backoff = tokenization.retry_backoff();
+            let delay = backoff.exact_delay(retry);
+            prop_assert!(delay <= backoff.exact_delay(retry + 1));
             prop_assert!(delay <= tokenization.max_retry_delay);
         }
     }

@@ -24,8 +24,10 @@
 //! | `adoption` | which readings a mint transaction has paid, told by its sums and root |
 //! | `packing`, `transaction` | which readings share a transaction, and its instructions and bytes |
 //! | `compute`, `priority_fee` | its compute units, and what is offered for each |
+//! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
 mod adoption;
+mod backoff;
 mod compute;
 mod energy;
 mod exact;
@@ -45,6 +47,7 @@ mod transition;
 mod wallet;
 
 pub use adoption::{Adoption, PaidWallet, UnpaidReading, adoption};
+pub use backoff::{Backoff, Jitter, Retries};
 pub use compute::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
 };

@@ -21,9 +21,7 @@ impl RetrySchedule {
         if attempts == 0 || attempts > u32::from(self.config.max_retry_attempts) {
             return None;
         }
-        let exact = self.config.retry_delay(attempts);
-        let spread = TokenizationConfig::retry_jitter_max(exact);
-        Some(exact - spread + (spread * 2).mul_f64(luck.clamp(0.0, 1.0)))
+        Some(self.config.retry_backoff().delay(attempts, luck))
     }
 }
 

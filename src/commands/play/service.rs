@@ -18,15 +18,14 @@ use uuid::Uuid;
 
 use super::schedule::INTERVAL_MINUTES;
 use super::tally::Acceptance;
-use crate::commands::backoff::Backoff;
 use crate::commands::tokens::TokenSource;
-use crate::domain::{BaseUnits, ReadingState};
+use crate::domain::{Backoff, BaseUnits, Jitter, ReadingState, Retries};
 
 /// Above the service's own limit for one request, so that its answer comes first.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
+const CALL_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(5))
+    .with_jitter(Jitter::HALF_TO_FULL);
 /// A service that asks for more patience than its rate limit's minute is asked again all the same.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 /// Clients that were told the same second do not all return in it.
@@ -161,7 +160,7 @@ impl Service {
         &self,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<(T, u32), ServiceError> {
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LIMIT);
+        let mut retries = Retries::new(CALL_BACKOFF);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -173,14 +172,14 @@ impl Service {
                 Ok(answer) if answer.status().is_success() => match answer.json().await {
                     Ok(answer) => return Ok((answer, tries)),
                     Err(error) if error.is_decode() => return Err(ServiceError::Malformed(error)),
-                    Err(_) => backoff.next_wait(),
+                    Err(_) => retries.next_delay(rand::random()),
                 },
                 Ok(answer) if is_passing(answer.status()) => {
-                    retry_after(&answer).unwrap_or_else(|| backoff.next_wait())
+                    retry_after(&answer).unwrap_or_else(|| retries.next_delay(rand::random()))
                 }
                 Ok(answer) => return Err(refusal(answer).await),
                 Err(error) if error.is_builder() => return Err(ServiceError::Client(error)),
-                Err(_) => backoff.next_wait(),
+                Err(_) => retries.next_delay(rand::random()),
             };
             sleep(wait).await;
         }
