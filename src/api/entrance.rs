@@ -11,7 +11,7 @@ use super::auth::bearer_token;
 use super::authenticator::{AuthError, Principal};
 use super::problem::{Problem, ProblemKind};
 use super::state::AppState;
-use crate::feed::{Listener, Seat, StreamKind, Viewer, tickets};
+use crate::feed::{Listener, StreamKind, StreamPermit, Viewer, tickets};
 use crate::telemetry::names;
 
 /// The WebSocket protocol that we speak, for clients that name one.
@@ -139,8 +139,8 @@ pub(super) async fn admit_token(state: &AppState, token: &str) -> Result<Listene
 
 async fn admit_ticket(state: &AppState, ticket: &str) -> Result<Listener, Problem> {
     // Before it is used up.
-    if state.feed.seats_taken() >= state.websocket.max_connections {
-        return Err(no_seat(state));
+    if state.feed.open_streams() >= state.websocket.max_connections {
+        return Err(no_permit_left(state));
     }
     let redeemed = tickets::redeem(&state.pool, ticket).await?;
     let Some((caller, expires_at)) = redeemed.filter(|(_, expires_at)| *expires_at > Utc::now())
@@ -158,21 +158,27 @@ async fn admit_ticket(state: &AppState, ticket: &str) -> Result<Listener, Proble
 }
 
 /// A place for a stream of this process.
-pub(super) fn take_seat(state: &AppState, kind: StreamKind) -> Result<Seat, Problem> {
+pub(super) fn take_stream_permit(
+    state: &AppState,
+    kind: StreamKind,
+) -> Result<StreamPermit, Problem> {
     if state.draining.is_cancelled() {
         return Err(Problem::unavailable(
             "this process ends; connect again, and another one answers",
         ));
     }
-    let seats = state.websocket.max_connections;
-    state.feed.seat(kind, seats).ok_or_else(|| no_seat(state))
+    let streams_max = state.websocket.max_connections;
+    state
+        .feed
+        .stream_permit(kind, streams_max)
+        .ok_or_else(|| no_permit_left(state))
 }
 
-fn no_seat(state: &AppState) -> Problem {
+fn no_permit_left(state: &AppState) -> Problem {
     metrics::counter!(names::STREAMS_REFUSED).increment(1);
-    let seats = state.websocket.max_connections;
+    let streams_max = state.websocket.max_connections;
     Problem::unavailable(format!(
-        "all {seats} streams of this process are taken; try again later, or use GET /api/events"
+        "all {streams_max} streams of this process are taken; try again later, or use GET /api/events"
     ))
 }
 

@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::authenticator::AuthError;
-use super::entrance::{self, take_seat};
+use super::entrance::{self, take_stream_permit};
 use super::events::cursor;
 use super::extract::Query;
 use super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::server::{InHandler, Streaming};
 use super::state::AppState;
-use crate::feed::{Follower, Gap, Seat, Seq, Step, StreamKind, end_of_token};
+use crate::feed::{Follower, Gap, Seq, Step, StreamKind, StreamPermit, end_of_token};
 
 /// Keeps proxies from taking a quiet stream for a dead one, and tells us of clients that are gone.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -84,7 +84,7 @@ pub(super) async fn stream(
     let listener = entrance::listener(&state, &uri, &headers)
         .await?
         .ok_or(AuthError::Missing)?;
-    let seat = take_seat(&state, StreamKind::ServerSentEvents)?;
+    let permit = take_stream_permit(&state, StreamKind::ServerSentEvents)?;
     let buffer = state.websocket.event_buffer_size as usize;
     let mut follower = Follower::new(state.feed.clone(), listener.viewer, buffer);
     if let Some(after) = after {
@@ -92,13 +92,13 @@ pub(super) async fn stream(
     }
     let hello = hello(follower.position());
     let held = Held {
-        _seat: seat,
+        _permit: permit,
         _open: connection.map(|Extension(connection)| connection.hold()),
     };
     let (tell, told) = oneshot::channel();
     let end = async move {
         let end = tokio::select! {
-            retry_after = state.departure.turn(&state.feed) => End::GoingAway { retry_after },
+            retry_after = state.drain_schedule.wait_for_turn(&state.feed) => End::GoingAway { retry_after },
             () = end_of_token(listener.expires_at) => End::TokenExpired,
         };
         let _ = tell.send(end);
@@ -122,7 +122,7 @@ enum End {
 
 /// What a stream has until its last word.
 struct Held {
-    _seat: Seat,
+    _permit: StreamPermit,
     /// A process that ends waits for the farewell.
     _open: Option<InHandler>,
 }

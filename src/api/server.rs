@@ -201,7 +201,7 @@ async fn serve_connection(
     let farewells_within = door
         .api
         .as_ref()
-        .map_or(Duration::ZERO, |api| api.departure.spread_max());
+        .map_or(Duration::ZERO, |api| api.drain_schedule.spread_max());
     let requests_begun = AtomicUsize::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let in_handler = InHandler::enter(&in_handlers);

@@ -14,7 +14,7 @@ use super::operations::Operations;
 use super::rate_limit::RateLimiter;
 use crate::chain::{CircuitBreaker, Endpoints, FeeBudget};
 use crate::config::{EffectiveConfig, WebsocketConfig};
-use crate::feed::{Departure, Hub};
+use crate::feed::{DrainSchedule, Hub};
 use crate::mint::Estimator;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
@@ -50,7 +50,7 @@ pub struct Services {
     /// Cancelled when the service drains: no stream is opened any more.
     pub draining: CancellationToken,
     /// When open streams leave a process that drains.
-    pub departure: Departure,
+    pub drain_schedule: DrainSchedule,
     /// The numbered events, for every listener of this process.
     pub feed: Hub,
     pub websocket: WebsocketConfig,
@@ -157,7 +157,10 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         polling_interval_secs: 60,
         batch_size: 50,
         configuration: config.effective,
-        departure: Departure::within(CancellationToken::new(), std::time::Duration::from_secs(1)),
+        drain_schedule: DrainSchedule::within(
+            CancellationToken::new(),
+            std::time::Duration::from_secs(1),
+        ),
         draining: CancellationToken::new(),
         feed,
         websocket: config.websocket,

@@ -10,13 +10,13 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::entrance::{self, PROTOCOL, admit_token, take_seat};
+use super::entrance::{self, PROTOCOL, admit_token, take_stream_permit};
 use super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::server::Place;
 use super::state::AppState;
 use super::ticket;
 use crate::feed::{self, ClientMessage, CloseReason, Listener, StreamKind, StreamLimits, Viewer};
-use crate::websocket::{HandshakeFault, Incoming, Socket, Upgrade};
+use crate::websocket::{HandshakeError, Incoming, Socket, Upgrade};
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -74,15 +74,15 @@ pub async fn handler(
             expires_at: None,
         }),
     };
-    let seat = take_seat(&state, StreamKind::WebSocket)?;
+    let permit = take_stream_permit(&state, StreamKind::WebSocket)?;
     let protocol = entrance::protocols(&headers)
         .any(|name| name == PROTOCOL)
         .then(|| HeaderValue::from_static(PROTOCOL));
     let (answer, opening) = upgrade.grant(state.websocket.compression_enabled, protocol);
-    // Counted from here on, so that the drain waits for it. The seat is the task's own: it is free however the task ends.
+    // Counted from here on, so that the drain waits for it. The permit is the task's own: it is free however the task ends.
     let tasks = state.connections.clone();
     tasks.spawn(async move {
-        let _held = (seat, place);
+        let _held = (permit, place);
         match opening.open().await {
             Ok(socket) => serve(socket, &state, entrance).await,
             Err(error) => tracing::debug!(%error, "a client went away before its stream was open"),
@@ -97,7 +97,7 @@ impl FromRequestParts<AppState> for Upgrade {
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Upgrade, Problem> {
         Upgrade::of(parts).map_err(|fault| match fault {
             // RFC 6455, section 4.4: the answer tells which version is spoken.
-            HandshakeFault::NotAsked => {
+            HandshakeError::NotAsked => {
                 Problem::new(ProblemKind::UpgradeRequired, fault.to_string())
                     .header(header::UPGRADE, HeaderValue::from_static("websocket"))
                     .header(
@@ -105,7 +105,7 @@ impl FromRequestParts<AppState> for Upgrade {
                         HeaderValue::from_static("13"),
                     )
             }
-            HandshakeFault::Key => Problem::new(ProblemKind::MalformedRequest, fault.to_string()),
+            HandshakeError::Key => Problem::new(ProblemKind::MalformedRequest, fault.to_string()),
         })
     }
 }
@@ -114,7 +114,7 @@ async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
     let mut listener = match entrance {
         Entrance::Known(listener) => Ok(listener),
         Entrance::ByFirstMessage => tokio::select! {
-            retry_after = state.departure.turn(&state.feed) => Err(CloseReason::GoingAway { retry_after }),
+            retry_after = state.drain_schedule.wait_for_turn(&state.feed) => Err(CloseReason::GoingAway { retry_after }),
             listener = timeout(AUTH_LIMIT, first_message(&mut socket, state)) => {
                 listener.unwrap_or_else(|_| Err(CloseReason::Unauthorized(format!(
                     "no auth message within {} s",
@@ -132,8 +132,9 @@ async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
             Ok(known) => known,
             Err(reason) => return feed::close(socket, &reason).await,
         };
-        let (hub, departure) = (state.feed.clone(), state.departure.clone());
-        let Some((back, token)) = feed::serve_socket(socket, hub, known, limits, departure).await
+        let (hub, drain_schedule) = (state.feed.clone(), state.drain_schedule.clone());
+        let Some((back, token)) =
+            feed::serve_socket(socket, hub, known, limits, drain_schedule).await
         else {
             return;
         };

@@ -8,12 +8,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::allowance::Allowance;
-use super::departure::Departure;
-use super::ending::CloseReason;
+use super::close_reason::CloseReason;
+use super::drain_schedule::DrainSchedule;
 use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError};
-use super::speaker::{Speaker, Stop};
+use super::push_pacer::PushPacer;
+use super::stream_session::{Stop, StreamSession};
 use super::viewer::Viewer;
 use crate::websocket::{Incoming, Reader, Socket, Writer};
 
@@ -48,16 +48,16 @@ const CLOSE_LIMIT_SLOW: Duration = Duration::from_secs(20);
 
 /// What there is to be answered.
 #[derive(Debug)]
-pub(super) enum Heard {
-    Said(Result<ClientMessage, ProtocolError>),
+pub(super) enum ClientInput {
+    Message(Result<ClientMessage, ProtocolError>),
     Ping(Bytes),
 }
 
-impl Heard {
+impl ClientInput {
     pub fn changes_filter(&self) -> bool {
         matches!(
             self,
-            Heard::Said(Ok(
+            ClientInput::Message(Ok(
                 ClientMessage::Subscribe { .. } | ClientMessage::Unsubscribe
             ))
         )
@@ -71,22 +71,22 @@ pub async fn serve_socket(
     hub: Hub,
     listener: Listener,
     limits: StreamLimits,
-    departure: Departure,
+    drain_schedule: DrainSchedule,
 ) -> Option<(Socket, String)> {
     crate::failpoint!("feed.stream_opened");
     let connection_id = Uuid::now_v7();
     let (signs_of_life, last_sign) = watch::channel(());
     // Boxed: the channel has its first places ready, for each of ten thousand.
-    let (heard, to_answer) = mpsc::channel::<Box<Heard>>(UNANSWERED_MAX);
+    let (heard, to_answer) = mpsc::channel::<Box<ClientInput>>(UNANSWERED_MAX);
     let Socket { reader, writer } = &mut socket;
-    let speaker = Speaker::new(writer, hub.clone(), listener.viewer, limits);
+    let session = StreamSession::new(writer, hub.clone(), listener.viewer, limits);
     let stop = tokio::select! {
         biased;
-        retry_after = departure.turn(&hub) => CloseReason::GoingAway { retry_after }.into(),
+        retry_after = drain_schedule.wait_for_turn(&hub) => CloseReason::GoingAway { retry_after }.into(),
         () = end_of_token(listener.expires_at) => CloseReason::TokenExpired.into(),
         reason = hear(reader, &signs_of_life, heard) => reason.into(),
         () = silence(last_sign) => CloseReason::Silent.into(),
-        stop = speaker.speak(connection_id, to_answer) => stop,
+        stop = session.run(connection_id, to_answer) => stop,
     };
     match stop {
         Stop::Close(reason) => {
@@ -117,9 +117,9 @@ pub async fn end_of_token(expires_at: Option<DateTime<Utc>>) {
 async fn hear(
     reader: &mut Reader,
     signs_of_life: &watch::Sender<()>,
-    heard: mpsc::Sender<Box<Heard>>,
+    heard: mpsc::Sender<Box<ClientInput>>,
 ) -> CloseReason {
-    let mut allowance = Allowance::per_minute(CLIENT_MESSAGES_PER_MINUTE, Instant::now());
+    let mut pacer = PushPacer::per_minute(CLIENT_MESSAGES_PER_MINUTE, Instant::now());
     loop {
         let incoming = match reader.next().await {
             Ok(incoming) => incoming,
@@ -127,14 +127,14 @@ async fn hear(
         };
         signs_of_life.send_replace(());
         let now = Instant::now();
-        if allowance.wait_until(now).is_some() {
+        if pacer.next_push_at(now).is_some() {
             return CloseReason::TooManyMessages;
         }
-        allowance.pushed(now);
+        pacer.record_push(now);
         let message = match incoming {
-            Incoming::Text(text) => Heard::Said(ClientMessage::parse(&text)),
-            Incoming::Binary => Heard::Said(Err(ProtocolError::Binary)),
-            Incoming::Ping(payload) => Heard::Ping(payload),
+            Incoming::Text(text) => ClientInput::Message(ClientMessage::parse(&text)),
+            Incoming::Binary => ClientInput::Message(Err(ProtocolError::Binary)),
+            Incoming::Ping(payload) => ClientInput::Ping(payload),
             Incoming::Pong => continue,
             Incoming::Close(closing) => return CloseReason::Left(closing),
         };
@@ -153,8 +153,8 @@ async fn silence(mut last_sign: watch::Receiver<()>) {
 
 /// Ends a socket with the reason's close frame.
 pub async fn close(mut socket: Socket, reason: &CloseReason) {
-    reason.tally();
-    let Some((code, told)) = reason.farewell() else {
+    reason.count();
+    let Some((code, told)) = reason.close_frame() else {
         return;
     };
     let limit = match reason {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{FeedEvent, Seq};
-use super::hub::{Hub, Live};
+use super::hub::{Hub, Subscription};
 use super::log::Gap;
 use super::viewer::Viewer;
 
@@ -37,7 +37,7 @@ pub struct Follower {
     was_given: bool,
     /// Read together with a gap that goes first.
     behind_gap: Option<(Vec<Arc<FeedEvent>>, Seq)>,
-    live: Option<Live>,
+    live: Option<Subscription>,
 }
 
 impl Follower {
@@ -67,8 +67,8 @@ impl Follower {
     }
 
     /// Cancelled when the hub has left this follower behind; `None` while it reads the log.
-    pub fn left_behind(&self) -> Option<CancellationToken> {
-        self.live.as_ref().map(|live| live.left_behind.clone())
+    pub fn detached(&self) -> Option<CancellationToken> {
+        self.live.as_ref().map(|live| live.detached.clone())
     }
 
     /// The next step, whenever that is. A call that is cancelled loses nothing.
@@ -106,7 +106,7 @@ impl Follower {
     }
 
     fn join(&mut self) -> bool {
-        self.live = self.hub.join(&self.viewer, self.position, self.buffer);
+        self.live = self.hub.subscribe(&self.viewer, self.position, self.buffer);
         self.live.is_some()
     }
 

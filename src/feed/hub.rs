@@ -28,7 +28,7 @@ use crate::telemetry::{Stage, names, observe_stage};
 /// Events read at once.
 const EVENTS_AT_ONCE: u16 = 1_000;
 /// Newest events that are remembered (about half a kilobyte each): what a listener misses while it connects again.
-const REMEMBERED: usize = 4_096;
+const RECENT_EVENTS_MAX: usize = 4_096;
 /// For wake-ups that were lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
 /// Of so many of the pool's connections, one serves listeners that read the log.
@@ -44,45 +44,45 @@ struct Shared {
     pool: PgPool,
     /// A page of the log that has not come by then is asked for again.
     limit: Duration,
-    room: Mutex<Room>,
-    seats_taken: AtomicU32,
-    tickets: AtomicU64,
+    state: Mutex<State>,
+    open_streams: AtomicU32,
+    next_id: AtomicU64,
     /// Listeners that read the log at once: a crowd that resumes leaves the database to hub, sequencer and readings.
     replays: Semaphore,
 }
 
 #[derive(Default)]
-struct Room {
+struct State {
     /// Highest number that was offered.
     position: Seq,
     /// The newest events up to `position`, without holes.
-    remembered: VecDeque<Arc<FeedEvent>>,
+    recent: VecDeque<Arc<FeedEvent>>,
     admins: Group,
     anonymous: Group,
     users: HashMap<String, Group>,
 }
 
-type Group = HashMap<u64, Ears>;
+type Group = HashMap<u64, Subscriber>;
 
 /// The hub's end of a listener.
-struct Ears {
+struct Subscriber {
     /// The listener has what is up to here.
     after: Seq,
     events: mpsc::Sender<Arc<FeedEvent>>,
-    left_behind: CancellationToken,
+    detached: CancellationToken,
 }
 
 /// A listener's end: first `backlog`, then `events`. Dropping it leaves the hub.
-pub(super) struct Live {
+pub(super) struct Subscription {
     /// What the hub remembered behind the cursor.
     pub backlog: Vec<Arc<FeedEvent>>,
     /// Ends, after what it still holds, once the listener is left behind.
     pub events: mpsc::Receiver<Arc<FeedEvent>>,
     /// Cancelled when the buffer ran over, or when the feed's numbers were found to have changed.
-    pub left_behind: CancellationToken,
+    pub detached: CancellationToken,
     hub: Hub,
     viewer: Viewer,
-    ticket: u64,
+    id: u64,
 }
 
 impl Hub {
@@ -108,12 +108,12 @@ impl Hub {
             pool,
             limit,
             replays: Semaphore::new(replays as usize),
-            room: Mutex::new(Room {
+            state: Mutex::new(State {
                 position,
-                ..Room::default()
+                ..State::default()
             }),
-            seats_taken: AtomicU32::new(0),
-            tickets: AtomicU64::new(0),
+            open_streams: AtomicU32::new(0),
+            next_id: AtomicU64::new(0),
         }))
     }
 
@@ -142,12 +142,12 @@ impl Hub {
 
     /// Highest number that this process has seen.
     pub fn position(&self) -> Seq {
-        self.room().position
+        self.state().position
     }
 
-    fn room(&self) -> MutexGuard<'_, Room> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in the room is half-changed by a panic that could be followed by harm: at worst listeners resume.
-        self.0.room.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn follow(self, wake: Wake, stop: CancellationToken) {
@@ -155,7 +155,7 @@ impl Hub {
         loop {
             // Seen before looking: whatever commits from here on wakes us again.
             woken.borrow_and_update();
-            let pause = match self.read_new().await {
+            let pause = match self.publish_next_page().await {
                 Ok(true) => continue,
                 Ok(false) => POLL_EVERY,
                 Err(error) => {
@@ -172,7 +172,7 @@ impl Hub {
     }
 
     /// Reads and offers one page; true when more may follow.
-    async fn read_new(&self) -> sqlx::Result<bool> {
+    async fn publish_next_page(&self) -> sqlx::Result<bool> {
         let position = self.position();
         let page = log::page(&self.0.pool, &Viewer::Admin, position, EVENTS_AT_ONCE);
         let page = within(self.0.limit, page).await?;
@@ -181,7 +181,7 @@ impl Hub {
                 %position, from = %gap.from, to = %gap.to,
                 "the feed's numbers do not continue where this process stood; all listeners resume"
             );
-            self.room().start_over(if position > page.last_seq {
+            self.state().reset(if position > page.last_seq {
                 page.last_seq
             } else {
                 gap.to
@@ -190,51 +190,56 @@ impl Hub {
         }
         observe_delivery(&page.events);
         let full = page.full;
-        self.room().offer(page.events);
+        self.state().publish(page.events);
         Ok(full)
     }
 
     /// Listens from `after` on; `None` when the hub does not remember everything since then.
-    pub(super) fn join(&self, viewer: &Viewer, after: Seq, buffer: usize) -> Option<Live> {
-        let ticket = self.0.tickets.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn subscribe(
+        &self,
+        viewer: &Viewer,
+        after: Seq,
+        buffer: usize,
+    ) -> Option<Subscription> {
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, events) = mpsc::channel(buffer);
-        let left_behind = CancellationToken::new();
-        let mut room = self.room();
-        let backlog = room.remembered_after(after, viewer)?;
-        room.group(viewer).insert(
-            ticket,
-            Ears {
+        let detached = CancellationToken::new();
+        let mut state = self.state();
+        let backlog = state.recent_after(after, viewer)?;
+        state.group(viewer).insert(
+            id,
+            Subscriber {
                 after,
                 events: sender,
-                left_behind: left_behind.clone(),
+                detached: detached.clone(),
             },
         );
-        Some(Live {
+        Some(Subscription {
             backlog,
             events,
-            left_behind,
+            detached,
             hub: self.clone(),
             viewer: viewer.clone(),
-            ticket,
+            id,
         })
     }
 
     /// Streams that are open, or about to be.
-    pub fn seats_taken(&self) -> u32 {
-        self.0.seats_taken.load(Ordering::Acquire)
+    pub fn open_streams(&self) -> u32 {
+        self.0.open_streams.load(Ordering::Acquire)
     }
 
-    /// A place for one more stream, if fewer than `seats` are taken.
-    pub fn seat(&self, kind: StreamKind, seats: u32) -> Option<Seat> {
+    /// A place for one more stream, if fewer than `streams_max` are taken.
+    pub fn stream_permit(&self, kind: StreamKind, streams_max: u32) -> Option<StreamPermit> {
         self.0
-            .seats_taken
+            .open_streams
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-                (taken < seats).then_some(taken + 1)
+                (taken < streams_max).then_some(taken + 1)
             })
             .ok()?;
         metrics::counter!(kind.opened()).increment(1);
         metrics::gauge!(kind.active()).increment(1.0);
-        Some(Seat {
+        Some(StreamPermit {
             hub: self.clone(),
             kind,
         })
@@ -267,71 +272,71 @@ impl StreamKind {
 }
 
 /// A stream's place; dropping it makes room for another.
-pub struct Seat {
+pub struct StreamPermit {
     hub: Hub,
     kind: StreamKind,
 }
 
-impl Drop for Seat {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.hub.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
+        self.hub.0.open_streams.fetch_sub(1, Ordering::AcqRel);
         metrics::gauge!(self.kind.active()).decrement(1.0);
     }
 }
 
-impl Drop for Live {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.room().leave(&self.viewer, self.ticket);
+        self.hub.state().unsubscribe(&self.viewer, self.id);
     }
 }
 
-impl Room {
-    fn offer(&mut self, events: Vec<FeedEvent>) {
+impl State {
+    fn publish(&mut self, events: Vec<FeedEvent>) {
         for event in events {
             let event = Arc::new(event);
             self.position = event.seq;
-            if self.remembered.len() == REMEMBERED {
-                self.remembered.pop_front();
+            if self.recent.len() == RECENT_EVENTS_MAX {
+                self.recent.pop_front();
             }
-            self.remembered.push_back(Arc::clone(&event));
-            offer_to(&mut self.admins, &event);
+            self.recent.push_back(Arc::clone(&event));
+            deliver(&mut self.admins, &event);
             if viewer::is_public(&event) {
-                offer_to(&mut self.anonymous, &event);
+                deliver(&mut self.anonymous, &event);
             }
             if let Some(group) = event
                 .owner
                 .as_ref()
                 .and_then(|owner| self.users.get_mut(owner))
             {
-                offer_to(group, &event);
+                deliver(group, &event);
             }
         }
     }
 
     /// Forgets everything: whoever listens finds in the log what became of its numbers.
-    fn start_over(&mut self, position: Seq) {
+    fn reset(&mut self, position: Seq) {
         self.position = position;
-        self.remembered.clear();
+        self.recent.clear();
         let groups = [&mut self.admins, &mut self.anonymous];
         for group in groups.into_iter().chain(self.users.values_mut()) {
-            for (_, ears) in group.drain() {
-                ears.left_behind.cancel();
+            for (_, subscriber) in group.drain() {
+                subscriber.detached.cancel();
             }
         }
         self.users.clear();
     }
 
     /// `None` when something after the number is forgotten.
-    fn remembered_after(&self, after: Seq, viewer: &Viewer) -> Option<Vec<Arc<FeedEvent>>> {
+    fn recent_after(&self, after: Seq, viewer: &Viewer) -> Option<Vec<Arc<FeedEvent>>> {
         let oldest = self
-            .remembered
+            .recent
             .front()
             .map_or(self.position.next(), |event| event.seq);
         if after.next() < oldest {
             return None;
         }
         let known = usize::try_from(after.next().get() - oldest.get()).ok()?;
-        let backlog = self.remembered.iter().skip(known);
+        let backlog = self.recent.iter().skip(known);
         Some(
             backlog
                 .filter(|event| viewer.may_see(event))
@@ -348,9 +353,9 @@ impl Room {
         }
     }
 
-    fn leave(&mut self, viewer: &Viewer, ticket: u64) {
+    fn unsubscribe(&mut self, viewer: &Viewer, id: u64) {
         let group = self.group(viewer);
-        group.remove(&ticket);
+        group.remove(&id);
         if group.is_empty()
             && let Viewer::User(subject) = viewer
         {
@@ -359,14 +364,14 @@ impl Room {
     }
 }
 
-fn offer_to(group: &mut Group, event: &Arc<FeedEvent>) {
-    group.retain(|_, ears| {
-        if event.seq <= ears.after {
+fn deliver(group: &mut Group, event: &Arc<FeedEvent>) {
+    group.retain(|_, subscriber| {
+        if event.seq <= subscriber.after {
             return true;
         }
-        let taken = ears.events.try_send(Arc::clone(event)).is_ok();
+        let taken = subscriber.events.try_send(Arc::clone(event)).is_ok();
         if !taken {
-            ears.left_behind.cancel();
+            subscriber.detached.cancel();
             metrics::counter!(names::FEED_OVERFLOWS).increment(1);
         }
         taken
@@ -399,7 +404,7 @@ mod tests {
         Hub::at(pool, Seq::from_stored(position), Duration::from_secs(60))
     }
 
-    fn offer(hub: &Hub, numbers: impl IntoIterator<Item = i64>) {
+    fn publish(hub: &Hub, numbers: impl IntoIterator<Item = i64>) {
         let events = numbers
             .into_iter()
             .map(|seq| {
@@ -407,19 +412,19 @@ mod tests {
                 event(seq, "TokensMinted", Some(owner), r#"{"id":"x"}"#)
             })
             .collect();
-        hub.room().offer(events);
+        hub.state().publish(events);
     }
 
     fn user(subject: &str) -> Viewer {
         Viewer::User(subject.to_owned())
     }
 
-    fn join(hub: &Hub, viewer: &Viewer, after: i64) -> Option<Live> {
-        hub.join(viewer, Seq::from_stored(after), BUFFER)
+    fn subscribe(hub: &Hub, viewer: &Viewer, after: i64) -> Option<Subscription> {
+        hub.subscribe(viewer, Seq::from_stored(after), BUFFER)
     }
 
     /// Everything that has arrived.
-    fn numbers(live: &mut Live) -> Vec<i64> {
+    fn numbers(live: &mut Subscription) -> Vec<i64> {
         let mut numbers: Vec<i64> = live.backlog.drain(..).map(|e| e.seq.get()).collect();
         while let Ok(event) = live.events.try_recv() {
             numbers.push(event.seq.get());
@@ -430,72 +435,80 @@ mod tests {
     #[tokio::test]
     async fn who_joins_gets_what_is_remembered_and_then_what_comes() {
         let hub = hub(10);
-        offer(&hub, 11..=14);
-        let mut even = join(&hub, &user("even"), 11).unwrap();
-        let mut admin = join(&hub, &Viewer::Admin, 13).unwrap();
-        let mut anonymous = join(&hub, &Viewer::Anonymous, 10).unwrap();
-        offer(&hub, 15..=16);
+        publish(&hub, 11..=14);
+        let mut even = subscribe(&hub, &user("even"), 11).unwrap();
+        let mut admin = subscribe(&hub, &Viewer::Admin, 13).unwrap();
+        let mut anonymous = subscribe(&hub, &Viewer::Anonymous, 10).unwrap();
+        publish(&hub, 15..=16);
         assert_eq!(numbers(&mut even), [12, 14, 16]);
         assert_eq!(numbers(&mut admin), [14, 15, 16]);
         assert!(numbers(&mut anonymous).is_empty());
-        assert!(join(&hub, &Viewer::Admin, 10).is_some());
-        assert!(join(&hub, &Viewer::Admin, 9).is_none(), "10 was never read");
+        assert!(subscribe(&hub, &Viewer::Admin, 10).is_some());
+        assert!(
+            subscribe(&hub, &Viewer::Admin, 9).is_none(),
+            "10 was never read"
+        );
     }
 
     #[tokio::test]
     async fn a_cursor_that_another_process_gave_is_waited_for() {
         let hub = hub(10);
-        let mut live = join(&hub, &Viewer::Admin, 12).unwrap();
-        offer(&hub, 11..=13);
+        let mut live = subscribe(&hub, &Viewer::Admin, 12).unwrap();
+        publish(&hub, 11..=13);
         assert_eq!(numbers(&mut live), [13]);
     }
 
     #[tokio::test]
     async fn only_the_newest_are_remembered() {
         let hub = hub(0);
-        offer(&hub, 1..=REMEMBERED as i64 + 5);
-        assert!(join(&hub, &Viewer::Admin, 4).is_none());
-        let live = join(&hub, &Viewer::Admin, 5).unwrap();
-        assert_eq!(live.backlog.len(), REMEMBERED);
+        publish(&hub, 1..=RECENT_EVENTS_MAX as i64 + 5);
+        assert!(subscribe(&hub, &Viewer::Admin, 4).is_none());
+        let live = subscribe(&hub, &Viewer::Admin, 5).unwrap();
+        assert_eq!(live.backlog.len(), RECENT_EVENTS_MAX);
         assert_eq!(live.backlog[0].seq.get(), 6);
     }
 
     #[tokio::test]
     async fn who_does_not_take_its_events_is_left_behind_without_a_hole() {
         let hub = hub(0);
-        let mut slow = join(&hub, &Viewer::Admin, 0).unwrap();
-        let mut quick = join(&hub, &user("odd"), 0).unwrap();
-        offer(&hub, 1..=BUFFER as i64);
-        assert!(!slow.left_behind.is_cancelled());
-        offer(&hub, 5..=7);
-        assert!(slow.left_behind.is_cancelled());
+        let mut slow = subscribe(&hub, &Viewer::Admin, 0).unwrap();
+        let mut quick = subscribe(&hub, &user("odd"), 0).unwrap();
+        publish(&hub, 1..=BUFFER as i64);
+        assert!(!slow.detached.is_cancelled());
+        publish(&hub, 5..=7);
+        assert!(slow.detached.is_cancelled());
         assert_eq!(numbers(&mut slow), [1, 2, 3, 4]);
         assert!(slow.events.recv().await.is_none(), "nothing follows");
         assert_eq!(numbers(&mut quick), [1, 3, 5, 7]);
-        assert!(!quick.left_behind.is_cancelled());
+        assert!(!quick.detached.is_cancelled());
     }
 
     #[tokio::test]
     async fn nothing_is_kept_of_who_left() {
         let hub = hub(0);
-        let live = [user("odd"), user("odd"), Viewer::Admin, Viewer::Anonymous]
-            .map(|viewer| join(&hub, &viewer, 0).unwrap());
-        assert_eq!(hub.room().users["odd"].len(), 2);
-        drop(live);
-        let room = hub.room();
-        assert!(room.users.is_empty() && room.admins.is_empty() && room.anonymous.is_empty());
+        let subscriptions = [user("odd"), user("odd"), Viewer::Admin, Viewer::Anonymous]
+            .map(|viewer| subscribe(&hub, &viewer, 0).unwrap());
+        assert_eq!(hub.state().users["odd"].len(), 2);
+        drop(subscriptions);
+        let state = hub.state();
+        assert!(state.users.is_empty() && state.admins.is_empty() && state.anonymous.is_empty());
     }
 
     #[tokio::test]
     async fn starting_over_tells_everyone() {
         let hub = hub(0);
-        offer(&hub, 1..=3);
-        let live = [user("odd"), Viewer::Admin].map(|viewer| join(&hub, &viewer, 3).unwrap());
-        hub.room().start_over(Seq::from_stored(1));
-        assert!(live.iter().all(|live| live.left_behind.is_cancelled()));
+        publish(&hub, 1..=3);
+        let subscriptions =
+            [user("odd"), Viewer::Admin].map(|viewer| subscribe(&hub, &viewer, 3).unwrap());
+        hub.state().reset(Seq::from_stored(1));
+        assert!(
+            subscriptions
+                .iter()
+                .all(|live| live.detached.is_cancelled())
+        );
         assert_eq!(hub.position().get(), 1);
         assert!(
-            join(&hub, &Viewer::Admin, 0).is_none(),
+            subscribe(&hub, &Viewer::Admin, 0).is_none(),
             "what was remembered is gone"
         );
     }
@@ -503,14 +516,14 @@ mod tests {
     #[tokio::test]
     async fn seats_are_counted_exactly() {
         let hub = hub(0);
-        let seat = |kind| hub.seat(kind, 2);
-        let first = seat(StreamKind::WebSocket).unwrap();
-        let second = seat(StreamKind::ServerSentEvents).unwrap();
-        assert!(seat(StreamKind::WebSocket).is_none());
+        let permit = |kind| hub.stream_permit(kind, 2);
+        let first = permit(StreamKind::WebSocket).unwrap();
+        let second = permit(StreamKind::ServerSentEvents).unwrap();
+        assert!(permit(StreamKind::WebSocket).is_none());
         drop(first);
-        let third = seat(StreamKind::WebSocket).unwrap();
-        assert!(seat(StreamKind::ServerSentEvents).is_none());
+        let third = permit(StreamKind::WebSocket).unwrap();
+        assert!(permit(StreamKind::ServerSentEvents).is_none());
         drop((second, third));
-        assert_eq!(hub.0.seats_taken.load(Ordering::Acquire), 0);
+        assert_eq!(hub.0.open_streams.load(Ordering::Acquire), 0);
     }
 }

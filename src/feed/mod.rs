@@ -21,15 +21,14 @@
 //! | `log` | pages of numbered events |
 //! | `hub`, `follower` | one reader per process, many listeners; one listener's way through log and hub |
 //! | `protocol`, `filter` | what clients say, what they are told |
-//! | `connection`, `speaker` | one WebSocket: who ends it, and what it is sent |
-//! | `frames`, `allowance` | messages into frames, pushes per minute |
-//! | `ending`, `departure` | close codes; how streams leave a process that ends |
+//! | `connection`, `stream_session` | one WebSocket: who ends it, and what it is sent |
+//! | `frames`, `push_pacer` | messages into frames, pushes per minute |
+//! | `close_reason`, `drain_schedule` | close codes; how streams leave a process that ends |
 //! | `tickets` | a stream opened without a header: for pages |
 
-mod allowance;
+mod close_reason;
 mod connection;
-mod departure;
-mod ending;
+mod drain_schedule;
 mod event;
 mod filter;
 mod follower;
@@ -38,18 +37,19 @@ mod hub;
 pub mod log;
 mod partitions;
 mod protocol;
+mod push_pacer;
 pub mod retention;
 pub mod sequencer;
-mod speaker;
+mod stream_session;
 pub mod tickets;
 mod viewer;
 
+pub use close_reason::CloseReason;
 pub use connection::{Listener, StreamLimits, close, end_of_token, serve_socket};
-pub use departure::Departure;
-pub use ending::CloseReason;
+pub use drain_schedule::DrainSchedule;
 pub use event::{FeedEvent, Seq};
 pub use follower::{Follower, Step};
-pub use hub::{Hub, Seat, StreamKind};
+pub use hub::{Hub, StreamKind, StreamPermit};
 pub use log::{EventsPage, Gap, LogSize};
 pub use protocol::{ClientMessage, ProtocolError};
 pub use viewer::Viewer;

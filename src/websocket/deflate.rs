@@ -23,7 +23,7 @@ thread_local! {
 
 /// Why a message cannot be inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InflateFault {
+pub(super) enum InflateError {
     TooBig,
     Corrupt,
 }
@@ -62,7 +62,7 @@ pub(super) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// The message of a compressed payload; at most `bytes_max` of it are ever made.
-pub(super) fn inflate(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateFault> {
+pub(super) fn inflate(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
     INFLATER.with_borrow_mut(|inflater| {
         inflater.reset(false);
         let mut message = Vec::new();
@@ -78,7 +78,7 @@ fn inflate_part(
     mut input: &[u8],
     message: &mut Vec<u8>,
     bytes_max: usize,
-) -> Result<(), InflateFault> {
+) -> Result<(), InflateError> {
     loop {
         let end = message.len();
         // One byte of room past the limit tells a message that is too big from one that just fits.
@@ -91,16 +91,16 @@ fn inflate_part(
         message.truncate(end + produced);
         input = input.get(consumed..).unwrap_or_default();
         if message.len() > bytes_max {
-            return Err(InflateFault::TooBig);
+            return Err(InflateError::TooBig);
         }
         match status {
-            Err(_) => return Err(InflateFault::Corrupt),
+            Err(_) => return Err(InflateError::Corrupt),
             // A block that is marked as the last one is allowed, and others may follow (section 7.2.3.5).
             Ok(Status::StreamEnd) => inflater.reset(false),
             Ok(Status::Ok | Status::BufError) => {
                 let is_stuck = consumed == 0 && produced == 0;
                 if is_stuck && !input.is_empty() {
-                    return Err(InflateFault::Corrupt);
+                    return Err(InflateError::Corrupt);
                 }
                 if input.is_empty() && produced < room {
                     return Ok(());
@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(inflated, message.as_bytes());
             assert_eq!(
                 inflate(&payload, message.len() - 1),
-                Err(InflateFault::TooBig)
+                Err(InflateError::TooBig)
             );
         }
     }
@@ -191,7 +191,7 @@ mod tests {
     fn a_bomb_makes_no_more_than_the_limit() {
         let bomb = deflated(&vec![0; 10_000_000]).unwrap();
         assert!(bomb.len() < 20_000);
-        assert_eq!(inflate(&bomb, 65_536), Err(InflateFault::TooBig));
+        assert_eq!(inflate(&bomb, 65_536), Err(InflateError::TooBig));
         // And the next message is not disturbed by what was left over.
         let next = deflated(&b"next".repeat(20)).unwrap();
         assert_eq!(inflate(&next, 80).unwrap(), b"next".repeat(20));

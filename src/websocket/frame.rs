@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::message::Fault;
+use super::message::SocketError;
 
 /// Of a control frame (section 5.5).
 pub(super) const CONTROL_BYTES_MAX: usize = 125;
@@ -26,10 +26,10 @@ pub(super) struct Frame {
 pub(super) fn next_frame(
     arrived: &mut BytesMut,
     payload_bytes_max: usize,
-) -> Result<Option<Frame>, Fault> {
+) -> Result<Option<Frame>, SocketError> {
     let mut cursor = Cursor::new(&arrived[..]);
     let parsed = FrameHeader::parse(&mut cursor)
-        .map_err(|_| Fault::Protocol("a frame has an opcode that is not defined"))?;
+        .map_err(|_| SocketError::Protocol("a frame has an opcode that is not defined"))?;
     let Some((header, payload_bytes)) = parsed else {
         return Ok(None);
     };
@@ -37,7 +37,7 @@ pub(super) fn next_frame(
     let header_bytes = cursor.position() as usize;
     let payload_bytes = check(&header, payload_bytes, payload_bytes_max)?;
     let Some(mask) = header.mask else {
-        return Err(Fault::Protocol("a client's frames are masked"));
+        return Err(SocketError::Protocol("a client's frames are masked"));
     };
     if arrived.len() < header_bytes + payload_bytes {
         return Ok(None);
@@ -55,22 +55,22 @@ pub(super) fn next_frame(
     }))
 }
 
-fn check(header: &FrameHeader, payload_bytes: u64, bytes_max: usize) -> Result<usize, Fault> {
+fn check(header: &FrameHeader, payload_bytes: u64, bytes_max: usize) -> Result<usize, SocketError> {
     if header.rsv2 || header.rsv3 {
-        return Err(Fault::Protocol("a frame has reserved bits"));
+        return Err(SocketError::Protocol("a frame has reserved bits"));
     }
-    let payload_bytes = usize::try_from(payload_bytes).map_err(|_| Fault::TooBig)?;
+    let payload_bytes = usize::try_from(payload_bytes).map_err(|_| SocketError::TooBig)?;
     match header.opcode {
-        OpCode::Data(_) if payload_bytes > bytes_max => Err(Fault::TooBig),
+        OpCode::Data(_) if payload_bytes > bytes_max => Err(SocketError::TooBig),
         OpCode::Data(_) => Ok(payload_bytes),
         OpCode::Control(_) if !header.is_final => {
-            Err(Fault::Protocol("a control frame is in fragments"))
+            Err(SocketError::Protocol("a control frame is in fragments"))
         }
-        OpCode::Control(_) if payload_bytes > CONTROL_BYTES_MAX => {
-            Err(Fault::Protocol("a control frame has 125 bytes at most"))
-        }
+        OpCode::Control(_) if payload_bytes > CONTROL_BYTES_MAX => Err(SocketError::Protocol(
+            "a control frame has 125 bytes at most",
+        )),
         OpCode::Control(_) if header.rsv1 => {
-            Err(Fault::Protocol("a control frame is never compressed"))
+            Err(SocketError::Protocol("a control frame is never compressed"))
         }
         OpCode::Control(_) => Ok(payload_bytes),
     }
@@ -129,7 +129,7 @@ pub(super) mod tests {
         bytes
     }
 
-    fn frame(bytes: &[u8]) -> Result<Option<Frame>, Fault> {
+    fn frame(bytes: &[u8]) -> Result<Option<Frame>, SocketError> {
         next_frame(&mut BytesMut::from(bytes), 1_000)
     }
 
@@ -166,11 +166,11 @@ pub(super) mod tests {
     fn a_frame_is_refused_by_its_header() {
         // Headers alone: no payload has come yet.
         let too_big = [0x81, 0x80 | 126, 0x03, 0xe9, 0, 0, 0, 0];
-        assert_eq!(frame(&too_big), Err(Fault::TooBig));
+        assert_eq!(frame(&too_big), Err(SocketError::TooBig));
         let endless = [
             0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
         ];
-        assert_eq!(frame(&endless), Err(Fault::TooBig));
+        assert_eq!(frame(&endless), Err(SocketError::TooBig));
         for (what, bytes) in [
             ("not masked", &[0x81, 0x05][..]),
             ("opcode 3", &[0x83, 0x80, 0, 0, 0, 0]),
@@ -181,7 +181,10 @@ pub(super) mod tests {
             ("a compressed pong", &[0xca, 0x80, 0, 0, 0, 0]),
             ("a long close", &[0x88, 0x80 | 126, 0, 126, 0, 0, 0, 0]),
         ] {
-            assert!(matches!(frame(bytes), Err(Fault::Protocol(_))), "{what}");
+            assert!(
+                matches!(frame(bytes), Err(SocketError::Protocol(_))),
+                "{what}"
+            );
         }
     }
 

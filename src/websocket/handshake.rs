@@ -23,7 +23,7 @@ const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a request does not become a WebSocket.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum HandshakeFault {
+pub enum HandshakeError {
     #[error(
         "this address speaks WebSocket: ask for it with GET, `Connection: Upgrade`, `Upgrade: websocket` and `Sec-WebSocket-Version: 13`"
     )]
@@ -41,7 +41,7 @@ pub struct Upgrade {
 
 impl Upgrade {
     /// Takes the connection out of the request, if the request asks for a WebSocket.
-    pub fn of(parts: &mut Parts) -> Result<Upgrade, HandshakeFault> {
+    pub fn of(parts: &mut Parts) -> Result<Upgrade, HandshakeError> {
         let headers = &parts.headers;
         let is_asked = parts.method == Method::GET
             && has_token(headers, header::CONNECTION, "upgrade")
@@ -50,18 +50,18 @@ impl Upgrade {
                 .get(header::SEC_WEBSOCKET_VERSION)
                 .is_some_and(|version| version == "13");
         if !is_asked {
-            return Err(HandshakeFault::NotAsked);
+            return Err(HandshakeError::NotAsked);
         }
         let key = headers
             .get(header::SEC_WEBSOCKET_KEY)
             .filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == 16))
-            .ok_or(HandshakeFault::Key)?;
+            .ok_or(HandshakeError::Key)?;
         let accept_key = derive_accept_key(key.as_bytes());
         let agreed = Agreed::from_offers(headers);
         let on_upgrade = parts
             .extensions
             .remove::<OnUpgrade>()
-            .ok_or(HandshakeFault::NotAsked)?;
+            .ok_or(HandshakeError::NotAsked)?;
         Ok(Upgrade {
             accept_key,
             agreed,

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::deflate::{InflateFault, inflate};
+use super::deflate::{InflateError, inflate};
 use super::extension::Compression;
 use super::frame::Frame;
 
@@ -33,7 +33,7 @@ pub struct Closing {
 
 /// Why a connection cannot be read on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum SocketError {
     /// It ended without a farewell, as most do.
     Gone,
     /// Against RFC 6455 or 7692, in this way.
@@ -80,9 +80,9 @@ impl Assembler {
     }
 
     /// What the frame completes; `None` when more belongs to it.
-    pub fn take(&mut self, frame: Frame) -> Result<Option<Incoming>, Fault> {
+    pub fn take(&mut self, frame: Frame) -> Result<Option<Incoming>, SocketError> {
         if frame.is_compressed && self.compression == Compression::None {
-            return Err(Fault::Protocol(
+            return Err(SocketError::Protocol(
                 "a message is compressed, which was not agreed",
             ));
         }
@@ -95,9 +95,9 @@ impl Assembler {
         }
     }
 
-    fn begin(&mut self, frame: Frame, is_text: bool) -> Result<Option<Incoming>, Fault> {
+    fn begin(&mut self, frame: Frame, is_text: bool) -> Result<Option<Incoming>, SocketError> {
         if self.begun.is_some() {
-            return Err(Fault::Protocol(
+            return Err(SocketError::Protocol(
                 "a message begins within another one's fragments",
             ));
         }
@@ -113,20 +113,20 @@ impl Assembler {
         Ok(None)
     }
 
-    fn go_on(&mut self, frame: Frame) -> Result<Option<Incoming>, Fault> {
+    fn go_on(&mut self, frame: Frame) -> Result<Option<Incoming>, SocketError> {
         let Some(begun) = &mut self.begun else {
-            return Err(Fault::Protocol("a fragment belongs to no message"));
+            return Err(SocketError::Protocol("a fragment belongs to no message"));
         };
         // RFC 7692, section 6: only the first one tells.
         if frame.is_compressed {
-            return Err(Fault::Protocol("a later fragment has reserved bits"));
+            return Err(SocketError::Protocol("a later fragment has reserved bits"));
         }
         begun.fragments += 1;
         if begun.fragments > FRAGMENTS_MAX {
-            return Err(Fault::TooManyFragments);
+            return Err(SocketError::TooManyFragments);
         }
         if begun.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
-            return Err(Fault::TooBig);
+            return Err(SocketError::TooBig);
         }
         begun.payload.extend_from_slice(&frame.payload);
         if !frame.is_final {
@@ -139,13 +139,15 @@ impl Assembler {
     }
 }
 
-fn complete(payload: Bytes, is_text: bool, is_compressed: bool) -> Result<Incoming, Fault> {
+fn complete(payload: Bytes, is_text: bool, is_compressed: bool) -> Result<Incoming, SocketError> {
     let payload = if is_compressed {
         match inflate(&payload, MESSAGE_BYTES_MAX) {
             Ok(message) => Bytes::from(message),
-            Err(InflateFault::TooBig) => return Err(Fault::TooBig),
-            Err(InflateFault::Corrupt) => {
-                return Err(Fault::Protocol("a compressed message cannot be inflated"));
+            Err(InflateError::TooBig) => return Err(SocketError::TooBig),
+            Err(InflateError::Corrupt) => {
+                return Err(SocketError::Protocol(
+                    "a compressed message cannot be inflated",
+                ));
             }
         }
     } else {
@@ -154,26 +156,26 @@ fn complete(payload: Bytes, is_text: bool, is_compressed: bool) -> Result<Incomi
     if is_text {
         Utf8Bytes::try_from(payload)
             .map(Incoming::Text)
-            .map_err(|_| Fault::NotUtf8)
+            .map_err(|_| SocketError::NotUtf8)
     } else {
         Ok(Incoming::Binary)
     }
 }
 
 /// Section 7.4 tells which codes may be sent.
-fn closing(payload: &[u8]) -> Result<Option<Closing>, Fault> {
+fn closing(payload: &[u8]) -> Result<Option<Closing>, SocketError> {
     let (code, reason) = match payload {
         [] => return Ok(None),
-        [_] => return Err(Fault::Protocol("a close frame has half a code")),
+        [_] => return Err(SocketError::Protocol("a close frame has half a code")),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Fault::Protocol(
+        return Err(SocketError::Protocol(
             "a close frame has a code that may not be sent",
         ));
     }
     if std::str::from_utf8(reason).is_err() {
-        return Err(Fault::NotUtf8);
+        return Err(SocketError::NotUtf8);
     }
     Ok(Some(Closing { code }))
 }
@@ -185,7 +187,7 @@ mod tests {
     use super::super::frame::tests::masked;
     use super::*;
 
-    fn read(compression: Compression, wire: &[Vec<u8>]) -> Result<Vec<Incoming>, Fault> {
+    fn read(compression: Compression, wire: &[Vec<u8>]) -> Result<Vec<Incoming>, SocketError> {
         let mut assembler = Assembler::new(compression);
         let mut arrived = BytesMut::from(&wire.concat()[..]);
         let mut messages = Vec::new();
@@ -244,7 +246,7 @@ mod tests {
         );
         assert!(matches!(
             read(Compression::None, &wire),
-            Err(Fault::Protocol(_))
+            Err(SocketError::Protocol(_))
         ));
     }
 
@@ -256,10 +258,13 @@ mod tests {
         assert_eq!(read(&[masked(0x81, &most)]).unwrap().len(), 1);
         assert_eq!(read(&[masked(0xc1, &deflated(&most))]).unwrap().len(), 1);
         let more = vec![b'x'; MESSAGE_BYTES_MAX + 1];
-        assert_eq!(read(&[masked(0x81, &more)]), Err(Fault::TooBig));
-        assert_eq!(read(&[masked(0xc1, &deflated(&more))]), Err(Fault::TooBig));
+        assert_eq!(read(&[masked(0x81, &more)]), Err(SocketError::TooBig));
+        assert_eq!(
+            read(&[masked(0xc1, &deflated(&more))]),
+            Err(SocketError::TooBig)
+        );
         let fragments = [masked(0x01, &half), masked(0x00, &half), masked(0x80, b"x")];
-        assert_eq!(read(&fragments), Err(Fault::TooBig));
+        assert_eq!(read(&fragments), Err(SocketError::TooBig));
         assert_eq!(read(&fragments[..2]), Ok(vec![]));
     }
 
@@ -273,7 +278,7 @@ mod tests {
         };
         let read = |fragments| read(Compression::None, &wire(fragments));
         assert_eq!(read(FRAGMENTS_MAX), Ok(vec![text("x")]));
-        assert_eq!(read(FRAGMENTS_MAX + 1), Err(Fault::TooManyFragments));
+        assert_eq!(read(FRAGMENTS_MAX + 1), Err(SocketError::TooManyFragments));
     }
 
     #[test]
@@ -298,10 +303,13 @@ mod tests {
             ("5000 is no code", vec![masked(0x88, b"\x13\x88")]),
         ] {
             let read = read(Compression::Deflate, &wire);
-            assert!(matches!(read, Err(Fault::Protocol(_))), "{what}: {read:?}");
+            assert!(
+                matches!(read, Err(SocketError::Protocol(_))),
+                "{what}: {read:?}"
+            );
         }
         for wire in [masked(0x81, b"\xff"), masked(0x88, b"\x03\xe8\xff")] {
-            assert_eq!(read(Compression::None, &[wire]), Err(Fault::NotUtf8));
+            assert_eq!(read(Compression::None, &[wire]), Err(SocketError::NotUtf8));
         }
         assert_eq!(
             read(Compression::None, &[masked(0x88, b"")]),

@@ -26,7 +26,7 @@ mod socket;
 mod text;
 
 pub use extension::Compression;
-pub use handshake::{HandshakeFault, Opening, Upgrade};
-pub use message::{Closing, FRAGMENTS_MAX, Fault, Incoming, MESSAGE_BYTES_MAX};
+pub use handshake::{HandshakeError, Opening, Upgrade};
+pub use message::{Closing, FRAGMENTS_MAX, Incoming, MESSAGE_BYTES_MAX, SocketError};
 pub use socket::{Reader, Socket, Writer};
 pub use text::{Packing, Text, array};

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::extension::Compression;
 use super::frame::{CLOSE, CONTROL_BYTES_MAX, PING, PONG, framed, next_frame};
-use super::message::{Assembler, Fault, Incoming};
+use super::message::{Assembler, Incoming, SocketError};
 
 /// Read at once.
 const CHUNK_BYTES: usize = 8 * 1024;
@@ -57,12 +57,12 @@ pub struct Reader {
 
 impl Reader {
     /// The next message. A call that is cancelled loses nothing.
-    pub async fn next(&mut self) -> Result<Incoming, Fault> {
+    pub async fn next(&mut self) -> Result<Incoming, SocketError> {
         self.next_within(MESSAGE_LIMIT).await
     }
 
     /// A message that has begun has until the limit; before it begins there is none.
-    async fn next_within(&mut self, limit: Duration) -> Result<Incoming, Fault> {
+    async fn next_within(&mut self, limit: Duration) -> Result<Incoming, SocketError> {
         loop {
             while let Some(frame) = next_frame(&mut self.arrived, self.assembler.frame_bytes_max())?
             {
@@ -90,25 +90,28 @@ impl Reader {
         }
     }
 
-    async fn read_more(&mut self, limit: Duration) -> Result<(), Fault> {
+    async fn read_more(&mut self, limit: Duration) -> Result<(), SocketError> {
         if self.arrived.is_empty() && !self.assembler.is_amid_message() {
             return self.read_some().await;
         }
         let begun_at = *self.begun_at.get_or_insert_with(Instant::now);
         match timeout_at(begun_at + limit, self.read_some()).await {
             Ok(read) => read,
-            Err(_) => Err(Fault::Unfinished),
+            Err(_) => Err(SocketError::Unfinished),
         }
     }
 
-    async fn read_some(&mut self) -> Result<(), Fault> {
+    async fn read_some(&mut self) -> Result<(), SocketError> {
         loop {
-            self.stream.readable().await.map_err(|_| Fault::Gone)?;
+            self.stream
+                .readable()
+                .await
+                .map_err(|_| SocketError::Gone)?;
             match read_available(&self.stream, &mut self.arrived) {
-                Ok(0) => return Err(Fault::Gone),
+                Ok(0) => return Err(SocketError::Gone),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(Fault::Gone),
+                Err(_) => return Err(SocketError::Gone),
             }
         }
     }
@@ -223,7 +226,7 @@ mod tests {
             client.write_all(bytes).await.unwrap();
             let started = Instant::now();
             let read = timeout(PATIENCE, socket.reader.next_within(LIMIT)).await;
-            assert_eq!(read, Ok(Err(Fault::Unfinished)), "{what}");
+            assert_eq!(read, Ok(Err(SocketError::Unfinished)), "{what}");
             assert!(started.elapsed() >= LIMIT, "{what}");
         }
     }
@@ -246,7 +249,7 @@ mod tests {
             }
         };
         let read = timeout(PATIENCE, reading).await;
-        assert_eq!(read, Ok(Err(Fault::Unfinished)));
+        assert_eq!(read, Ok(Err(SocketError::Unfinished)));
         pings.abort();
     }
 
@@ -263,7 +266,7 @@ mod tests {
         assert_eq!(reader.begun_at, begun_at);
         // By now it has had all of this time.
         let read = timeout(PATIENCE, reader.next_within(LIMIT)).await;
-        assert_eq!(read, Ok(Err(Fault::Unfinished)));
+        assert_eq!(read, Ok(Err(SocketError::Unfinished)));
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
 }
 
 /// Takes sends and forgets them: the answer is the transaction's own signature, as an RPC node would give.
-pub fn swallow(parameters: &Value) -> Verdict {
+pub fn drop_send(parameters: &Value) -> Verdict {
     use base64::Engine;
     let wire = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
@@ -40,17 +40,17 @@ async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
     };
     let meter = grid.meter().await;
     let scanned = Arc::new(AtomicBool::new(false));
-    let swallowed = Arc::new(Mutex::new(HashSet::<String>::new()));
+    let dropped = Arc::new(Mutex::new(HashSet::<String>::new()));
     {
-        let (scanned, swallowed) = (Arc::clone(&scanned), Arc::clone(&swallowed));
+        let (scanned, dropped) = (Arc::clone(&scanned), Arc::clone(&dropped));
         proxy.obey(move |method, parameters| match method {
             "sendTransaction" => {
                 let wire = parameters[0].as_str().unwrap().to_owned();
-                let mut swallowed = swallowed.lock().unwrap();
+                let mut dropped = dropped.lock().unwrap();
                 // Only the first transaction is lost, however often it is sent.
-                if swallowed.is_empty() || swallowed.contains(&wire) {
-                    swallowed.insert(wire);
-                    return swallow(parameters);
+                if dropped.is_empty() || dropped.contains(&wire) {
+                    dropped.insert(wire);
+                    return drop_send(parameters);
                 }
                 assert!(
                     scanned.load(Ordering::SeqCst),
@@ -97,7 +97,7 @@ async fn a_transaction_that_lands_late_is_paid_by_the_same_bytes() {
             let mut sends = sends.lock().unwrap();
             *sends += 1;
             if *sends <= 2 {
-                swallow(parameters)
+                drop_send(parameters)
             } else {
                 Verdict::Forward
             }
@@ -137,7 +137,7 @@ async fn a_hole_in_a_nodes_history_is_no_proof() {
     {
         let holes_met = Arc::clone(&holes_met);
         proxy.obey(move |method, parameters| match method {
-            "sendTransaction" => swallow(parameters),
+            "sendTransaction" => drop_send(parameters),
             // The node lacks every tenth block of its history.
             "getBlock" if parameters[0].as_u64().unwrap() % 10 == 0 => {
                 *holes_met.lock().unwrap() += 1;
@@ -239,7 +239,7 @@ async fn survives_a_kill_while_burying(point: &str) {
     let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
     let meter = server.user("prosumer").meter().await;
     proxy.obey(|method, parameters| match method {
-        "sendTransaction" => swallow(parameters),
+        "sendTransaction" => drop_send(parameters),
         _ => Verdict::Forward,
     });
     for _ in 0..3 {
@@ -264,7 +264,7 @@ async fn kill_after_a_proven_death_committed() {
     survives_a_kill_while_burying("ledger.dead").await;
 }
 
-/// Sends are swallowed and the node's history has holes, so that the transaction is quarantined; the process that does it
+/// Sends are dropped and the node's history has holes, so that the transaction is quarantined; the process that does it
 /// is killed at `point`.
 async fn survives_a_kill_while_quarantining(point: &str) {
     let proxy = Proxy::start(&world().rpc_url).await;
@@ -273,7 +273,7 @@ async fn survives_a_kill_while_quarantining(point: &str) {
     let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
     let meter = server.user("prosumer").meter().await;
     proxy.obey(|method, parameters| match method {
-        "sendTransaction" => swallow(parameters),
+        "sendTransaction" => drop_send(parameters),
         "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
         _ => Verdict::Forward,
     });
@@ -299,7 +299,7 @@ async fn expired_bytes_that_are_sent_again_use_no_attempt() {
     let meter = grid.meter().await;
     // Nothing lands, and nothing can be proven.
     proxy.obey(|method, parameters| match method {
-        "sendTransaction" => swallow(parameters),
+        "sendTransaction" => drop_send(parameters),
         "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
         _ => Verdict::Forward,
     });
@@ -398,7 +398,7 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
     {
         let (asked, blocks_read) = (Arc::clone(&asked), Arc::clone(&blocks_read));
         proxy.obey(move |method, parameters| match method {
-            "sendTransaction" => swallow(parameters),
+            "sendTransaction" => drop_send(parameters),
             // Somebody has pointed the endpoint at another cluster.
             "getGenesisHash" => {
                 *asked.lock().unwrap() += 1;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::support::database_proxy::DatabaseProxy;
 use crate::support::world::world;
-use crate::support::{Ears, Grid, Proxy, Server, Verdict, wait};
+use crate::support::{FeedClient, Grid, Proxy, Server, Verdict, wait};
 
 /// Clients that submit until told to stop; gives the ids of the readings that were answered.
 async fn submit_until(server: &Server, stop: Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<String>> {
@@ -210,7 +210,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
         claimed_jobs(&grid).await == READINGS as i64
     })
     .await;
-    let (mut ears, _) = Ears::of(&server.api_url, "prosumer", Role::User).await;
+    let (mut client, _) = FeedClient::open(&server.api_url, "prosumer", Role::User).await;
     let address = server.api_url.strip_prefix("http://").unwrap().to_owned();
     let mut events = say(
         &address,
@@ -247,7 +247,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
         .await;
     assert_eq!(late.status, 503, "{late:?}");
     // Events of the readings may still be on their way.
-    assert_eq!(ears.closed_at_last().await.0, 1001, "going away");
+    assert_eq!(client.eventually_closed().await.0, 1001, "going away");
     until_ended(events).await;
     let status = server.ended().await;
     let took = began.elapsed();

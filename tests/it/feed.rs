@@ -10,14 +10,14 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::token;
 use crate::support::events::{event_of, events_of, publish, until_numbered};
-use crate::support::{Ears, Grid, eventually};
+use crate::support::{FeedClient, Grid, eventually};
 
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// Waits until this process has seen the number: hello tells.
 async fn until_heard(api_url: &str, seq: i64) {
     eventually(&format!("event {seq} is heard"), async || {
-        let (_, heard) = Ears::of(api_url, "nobody", Role::User).await;
+        let (_, heard) = FeedClient::open(api_url, "nobody", Role::User).await;
         (heard == seq).then_some(())
     })
     .await;
@@ -26,7 +26,7 @@ async fn until_heard(api_url: &str, seq: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_stands_still_in_its_transaction_stops_nobody() {
     let grid = Grid::start().await;
-    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     let mut frozen = grid.pool.begin().await.unwrap();
     outbox::publish(&mut frozen, &events_of("anna", 1))
         .await
@@ -36,12 +36,12 @@ async fn a_writer_that_stands_still_in_its_transaction_stops_nobody() {
         &[event_of("anna", EventType::MintFailed, "later")],
     )
     .await;
-    let first = ears.message().await;
+    let first = client.message().await;
     assert_eq!(first["seq"], 1);
     assert_eq!(first["error_reason"], "later");
     outbox::notify(&mut frozen, Topic::Outbox).await.unwrap();
     frozen.commit().await.unwrap();
-    let second = ears.message().await;
+    let second = client.message().await;
     assert_eq!(second["seq"], 2);
     assert_eq!(second["type"], "MeterReadingReceived");
 }
@@ -52,20 +52,22 @@ async fn hello_comes_first_and_the_silent_time_loses_nothing() {
     let url = grid.api_url();
     publish(&grid.pool, &events_of("anna", 3)).await;
     until_heard(&url, 3).await;
-    let (mut silent, seq) = Ears::of(&url, "anna", Role::User).await;
+    let (mut silent, seq) = FeedClient::open(&url, "anna", Role::User).await;
     assert_eq!(seq, 3);
-    let (mut subscribed, _) = Ears::of(&url, "anna", Role::User).await;
+    let (mut subscribed, _) = FeedClient::open(&url, "anna", Role::User).await;
     publish(&grid.pool, &events_of("ben", 1)).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
     // Silent until it says something, or for five seconds; then from hello's number on.
-    silent.hears_nothing_for(SILENCE).await;
-    subscribed.say(json!({"type": "subscribe"})).await;
+    silent.expect_silence_for(SILENCE).await;
+    subscribed.send_json(json!({"type": "subscribe"})).await;
     assert_eq!(subscribed.seq().await, 5);
     assert_eq!(silent.seq().await, 5);
     // Live now: a resume is refused and changes nothing.
-    for ears in [&mut silent, &mut subscribed] {
-        ears.say(json!({"type": "resume", "after": 0})).await;
-        assert_eq!(ears.message().await["type"], "error");
+    for client in [&mut silent, &mut subscribed] {
+        client
+            .send_json(json!({"type": "resume", "after": 0}))
+            .await;
+        assert_eq!(client.message().await["type"], "error");
     }
     publish(&grid.pool, &events_of("anna", 1)).await;
     assert_eq!(silent.seq().await, 6);
@@ -76,7 +78,7 @@ async fn hello_comes_first_and_the_silent_time_loses_nothing() {
 async fn what_is_not_understood_is_an_error_and_the_stream_goes_on() {
     let grid = Grid::start().await;
     publish(&grid.pool, &events_of("anna", 2)).await;
-    let (mut ears, _) = Ears::of(&grid.api_url(), "anna", Role::User).await;
+    let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
     for text in [
         "nonsense",
         r#"{"type":"resume","after":-1}"#,
@@ -87,18 +89,20 @@ async fn what_is_not_understood_is_an_error_and_the_stream_goes_on() {
         r#"{"type":"auth","token":"x"}"#,
         r#"{"type":"subscribe","event_types":["Nothing"]}"#,
     ] {
-        ears.send(Message::text(text)).await;
-        let error = ears.message().await;
+        client.send(Message::text(text)).await;
+        let error = client.message().await;
         assert_eq!(error["type"], "error", "{text}: {error}");
         assert!(error.get("seq").is_none());
     }
-    ears.send(Message::binary(vec![1, 2, 3])).await;
-    assert_eq!(ears.message().await["type"], "error");
-    ears.say(json!({"type": "resume", "after": 0})).await;
-    assert_eq!(ears.seq().await, 1);
-    assert_eq!(ears.seq().await, 2);
-    ears.send(Message::text("x".repeat(64 * 1024 + 1))).await;
-    assert_eq!(ears.closed().await.0, 1009);
+    client.send(Message::binary(vec![1, 2, 3])).await;
+    assert_eq!(client.message().await["type"], "error");
+    client
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
+    assert_eq!(client.seq().await, 1);
+    assert_eq!(client.seq().await, 2);
+    client.send(Message::text("x".repeat(64 * 1024 + 1))).await;
+    assert_eq!(client.closed().await.0, 1009);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +140,7 @@ async fn numbers_that_cannot_be_given_are_named() {
     }
 
     // Ahead of everything, over the socket: told, and live from the head.
-    let mut ahead = Ears::resumed(&url, "anna", Role::User, 500).await;
+    let mut ahead = FeedClient::resumed(&url, "anna", Role::User, 500).await;
     assert_eq!(
         ahead.message().await,
         json!({"type": "gap", "from": 121, "to": 500})
@@ -165,7 +169,7 @@ async fn numbers_that_cannot_be_given_are_named() {
     );
     // A process that remembers them still gives them; a new one reads the log.
     let fresh = grid.spawn(&[]).await;
-    let mut late = Ears::resumed(&fresh.api_url, "anna", Role::User, 10).await;
+    let mut late = FeedClient::resumed(&fresh.api_url, "anna", Role::User, 10).await;
     assert_eq!(
         late.message().await,
         json!({"type": "gap", "from": 11, "to": 49})
@@ -212,21 +216,21 @@ async fn users_see_their_own_and_admins_everything() {
         [1, 2, 3, 4, 5]
     );
 
-    let mut anna = Ears::resumed(&url, "anna", Role::User, 0).await;
-    let mut ben = Ears::resumed(&url, "ben", Role::User, 0).await;
-    let mut admin = Ears::resumed(&url, "an admin", Role::Admin, 0).await;
-    let (mut choosy, _) = Ears::of(&url, "an admin", Role::Admin).await;
+    let mut anna = FeedClient::resumed(&url, "anna", Role::User, 0).await;
+    let mut ben = FeedClient::resumed(&url, "ben", Role::User, 0).await;
+    let mut admin = FeedClient::resumed(&url, "an admin", Role::Admin, 0).await;
+    let (mut choosy, _) = FeedClient::open(&url, "an admin", Role::Admin).await;
     choosy
-        .say(json!({"type": "resume", "after": 0, "event_types": ["MintFailed"], "meters": ["meter-of-anna"]}))
+        .send_json(json!({"type": "resume", "after": 0, "event_types": ["MintFailed"], "meters": ["meter-of-anna"]}))
         .await;
-    for (ears, seqs) in [
+    for (client, seqs) in [
         (&mut anna, vec![1, 5]),
         (&mut ben, vec![2]),
         (&mut admin, vec![1, 2, 3, 4, 5]),
         (&mut choosy, vec![5]),
     ] {
         for seq in seqs {
-            assert_eq!(ears.seq().await, seq);
+            assert_eq!(client.seq().await, seq);
         }
     }
     publish(
@@ -241,8 +245,8 @@ async fn users_see_their_own_and_admins_everything() {
     assert_eq!(choosy.seq().await, 8);
     assert_eq!((anna.seq().await, anna.seq().await), (7, 8));
     assert_eq!(ben.seq().await, 6);
-    for ears in [&mut anna, &mut ben, &mut choosy] {
-        ears.hears_nothing_for(SILENCE).await;
+    for client in [&mut anna, &mut ben, &mut choosy] {
+        client.expect_silence_for(SILENCE).await;
     }
 }
 

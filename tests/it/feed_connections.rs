@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::service_level::value;
 use crate::support::client::{brief_token, token};
-use crate::support::ears::reason_of;
 use crate::support::events::{event_of, events_of, last_seq, publish};
-use crate::support::{Api, Ears, Grid, Next, eventually};
+use crate::support::feed_client::reason_of;
+use crate::support::{Api, FeedClient, Grid, Next, eventually};
 
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -21,7 +21,7 @@ async fn nobody_listens_without_a_token_that_counts() {
     publish(&grid.pool, &events_of("anna", 1)).await;
 
     for bad in ["Bearer nonsense", "bearer a.b.c"] {
-        let refused = Ears::connect(&url, &[("authorization", bad)]).await;
+        let refused = FeedClient::connect(&url, &[("authorization", bad)]).await;
         assert_eq!(refused.err(), Some(401), "{bad:?}");
     }
     for first in [
@@ -29,30 +29,32 @@ async fn nobody_listens_without_a_token_that_counts() {
         json!({"type": "auth"}),
         json!({"type": "resume", "after": 0}),
     ] {
-        let mut ears = Ears::connect(&url, &[]).await.unwrap();
-        ears.say(first.clone()).await;
-        assert_eq!(ears.closed().await.0, 4401, "{first}");
+        let mut client = FeedClient::connect(&url, &[]).await.unwrap();
+        client.send_json(first.clone()).await;
+        assert_eq!(client.closed().await.0, 4401, "{first}");
     }
     // Nothing is said at all.
-    let mut mute = Ears::connect(&url, &[]).await.unwrap();
+    let mut mute = FeedClient::connect(&url, &[]).await.unwrap();
     assert_eq!(mute.closed().await.0, 4401);
 
     // As a browser does it.
-    let mut browser = Ears::connect(&url, &[]).await.unwrap();
-    browser.hears_nothing_for(SILENCE).await;
+    let mut browser = FeedClient::connect(&url, &[]).await.unwrap();
+    browser.expect_silence_for(SILENCE).await;
     browser
-        .say(json!({"type": "auth", "token": token("anna", Role::User)}))
+        .send_json(json!({"type": "auth", "token": token("anna", Role::User)}))
         .await;
     assert_eq!(browser.message().await["type"], "hello");
-    browser.say(json!({"type": "resume", "after": 0})).await;
+    browser
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     assert_eq!(browser.seq().await, 1);
 
     // A stream ends with its token.
     let brief = brief_token("anna", Role::User, Duration::from_secs(3));
-    let mut ears = Ears::with_token(&url, &brief).await;
-    assert_eq!(ears.message().await["type"], "hello");
+    let mut client = FeedClient::with_token(&url, &brief).await;
+    assert_eq!(client.message().await["type"], "hello");
     assert_eq!(
-        ears.closed().await,
+        client.closed().await,
         (4401, json!({"reason": "token_expired"}))
     );
 
@@ -69,11 +71,13 @@ async fn without_a_token_where_none_is_asked_for_nothing_about_anyone_is_told() 
     ])
     .await;
     let url = grid.api_url();
-    let mut anonymous = Ears::connect(&url, &[("origin", "https://grid.example")])
+    let mut anonymous = FeedClient::connect(&url, &[("origin", "https://grid.example")])
         .await
         .unwrap();
     assert_eq!(anonymous.message().await["type"], "hello");
-    anonymous.say(json!({"type": "resume", "after": 0})).await;
+    anonymous
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     publish(
         &grid.pool,
         &[
@@ -84,7 +88,7 @@ async fn without_a_token_where_none_is_asked_for_nothing_about_anyone_is_told() 
     )
     .await;
     assert_eq!(anonymous.seq().await, 3);
-    let foreign = Ears::connect(&url, &[("origin", "https://evil.example")]).await;
+    let foreign = FeedClient::connect(&url, &[("origin", "https://evil.example")]).await;
     assert_eq!(foreign.err(), Some(403));
 }
 
@@ -95,10 +99,10 @@ async fn places_are_held_and_counted_exactly() {
     let (url, operator) = (server.api_url.clone(), server.admin());
     let bearer = format!("Bearer {}", token("anna", Role::User));
     let headers = [("authorization", bearer.as_str())];
-    let (first, _) = Ears::of(&url, "anna", Role::User).await;
+    let (first, _) = FeedClient::open(&url, "anna", Role::User).await;
     // One that has not said who it is takes a place too.
-    let _second = Ears::connect(&url, &[]).await.unwrap();
-    assert_eq!(Ears::connect(&url, &headers).await.err(), Some(503));
+    let _second = FeedClient::connect(&url, &[]).await.unwrap();
+    assert_eq!(FeedClient::connect(&url, &headers).await.err(), Some(503));
     for (series, counted) in [
         ("gridtokenx_websocket_connections_active", 2.0),
         ("gridtokenx_websocket_connections_total", 2.0),
@@ -135,31 +139,31 @@ async fn places_are_held_and_counted_exactly() {
 async fn past_its_pace_a_client_gets_what_waits_in_one_frame() {
     // Ten at once, then one every six seconds.
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "10")]).await;
-    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     for seq in 1..=10 {
         publish(&grid.pool, &events_of("anna", 1)).await;
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     for _ in 0..30 {
         publish(&grid.pool, &events_of("anna", 1)).await;
     }
     for seq in 11..=40 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     // Hello, the ten, and two or three more on a slow machine.
-    assert!(ears.frames.len() <= 14, "{:?}", ears.frames);
-    assert_eq!(ears.frames.iter().sum::<usize>(), 41);
+    assert!(client.frames.len() <= 14, "{:?}", client.frames);
+    assert_eq!(client.frames.iter().sum::<usize>(), 41);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_closes_nobody_who_reads() {
     let grid = Grid::start_with(&[("WEBSOCKET_EVENT_BUFFER_SIZE", "10")]).await;
-    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     for _ in 0..3 {
         publish(&grid.pool, &events_of("anna", 3_000)).await;
     }
     for seq in 1..=9_000 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
 }
 
@@ -171,7 +175,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
     ])
     .await;
     let server = grid.spawn(&[]).await;
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 0).await;
     let reason = "x".repeat(20_000);
     let big = vec![event_of("anna", EventType::MintFailed, &reason); 100];
     let operator = Api::new(&server.api_url, "an admin", Role::Admin);
@@ -186,7 +190,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
     .await;
     let mut seen = 0;
     let (code, reason) = loop {
-        match ears.next().await {
+        match client.next().await {
             Next::Message(message) => {
                 seen += 1;
                 assert_eq!(message["seq"], seen, "no silent gap");
@@ -209,7 +213,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
     ] {
         assert!(value(&operator, series).await >= at_least, "{series}");
     }
-    let mut again = Ears::resumed(&server.api_url, "anna", Role::User, seen).await;
+    let mut again = FeedClient::resumed(&server.api_url, "anna", Role::User, seen).await;
     for seq in seen + 1..=last_seq(&grid.pool).await {
         assert_eq!(again.seq().await, seq);
     }
@@ -218,12 +222,12 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_heard_within_milliseconds_of_its_commit() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
-    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     let mut took = Vec::new();
     for _ in 0..200 {
         publish(&grid.pool, &events_of("anna", 1)).await;
         let committed_at = std::time::Instant::now();
-        ears.seq().await;
+        client.seq().await;
         took.push(committed_at.elapsed());
     }
     took.sort();

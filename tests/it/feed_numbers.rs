@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use tokio::task::JoinHandle;
 
 use crate::support::events::{events_of, last_seq, publish};
-use crate::support::{Ears, Grid, Meter, eventually};
+use crate::support::{FeedClient, Grid, Meter, eventually};
 
 /// Looks at the log over and over while others write: within one statement, and from one to the next.
 struct Watcher {
@@ -229,10 +229,10 @@ async fn a_process_that_is_stopped_within_its_transaction_stops_nobody_else() {
     writer.signal(Signal::SIGSTOP);
 
     // Everyone else's events are numbered and heard.
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 0).await;
     for seq in 1..=30 {
         publish(&grid.pool, &events_of("anna", 1)).await;
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     let meter = server.user("another").meter().await;
     meter.report("1").await;

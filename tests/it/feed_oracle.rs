@@ -9,6 +9,8 @@ use gridtokenx::feed::retention::Retention;
 use gridtokenx::feed::sequencer;
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{self, EventType, Topic, Wake};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -17,20 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::client::token;
 use crate::support::events::{event_of, events_of, last_seq, numbers_of, publish};
 use crate::support::wait::LIMIT;
-use crate::support::{Ears, Grid, Next, Server, eventually};
-
-/// A small generator: a run is told by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
+use crate::support::{FeedClient, Grid, Next, Server, eventually};
 
 const OWNERS: usize = 4;
 
@@ -40,18 +29,18 @@ fn owner(index: usize) -> String {
 
 /// A writer that commits, hesitates and rolls back.
 async fn storm(pool: PgPool, seed: u64, transactions: u64) {
-    let mut dice = Dice(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..transactions {
-        let owner = owner(dice.roll(OWNERS as u64) as usize);
+        let owner = owner(rng.random_range(0..OWNERS));
         let mut transaction = pool.begin().await.unwrap();
-        let mut events = events_of(&owner, 1 + dice.roll(8) as usize);
+        let mut events = events_of(&owner, rng.random_range(1..=8));
         events.push(event_of(&owner, EventType::MintFailed, "x"));
         outbox::publish(&mut transaction, &events).await.unwrap();
         outbox::notify(&mut transaction, Topic::Outbox)
             .await
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(dice.roll(15))).await;
-        if dice.roll(5) == 0 {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..15))).await;
+        if rng.random_ratio(1, 5) {
             transaction.rollback().await.unwrap();
         } else {
             transaction.commit().await.unwrap();
@@ -76,50 +65,52 @@ type Ends = Option<Vec<i64>>;
 /// Addresses of the processes that run now.
 type Urls = Arc<Mutex<Vec<String>>>;
 
-/// How a listener asks this time.
+/// How a client connects this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
+enum Transport {
     WebSocket,
     ServerSentEvents,
     Pages,
 }
 
-/// A client that comes back at random, by a door and to a process at random, until it has heard its last event.
-struct Restless {
+/// A client that comes back at random, over a random transport and to a random process, until it has heard its last event.
+struct RandomClient {
     urls: Urls,
     owner: String,
-    /// Only WebSockets have filters, so who has one uses no other door.
+    /// Only WebSockets have filters, so a client with a filter uses no other transport.
     event_types: Option<Vec<&'static str>>,
-    dice: Dice,
+    rng: StdRng,
     /// Goes on after this.
     cursor: i64,
     heard: Vec<i64>,
-    /// By door.
+    /// By transport.
     connections: [u32; 3],
 }
 
-impl Restless {
-    async fn listen(mut self, index: usize, mut ends: watch::Receiver<Ends>) -> Restless {
+impl RandomClient {
+    async fn listen(mut self, index: usize, mut ends: watch::Receiver<Ends>) -> RandomClient {
         while !self.is_done(index, &ends) {
             let url = {
                 let urls = self.urls.lock().unwrap();
-                urls[self.dice.roll(urls.len() as u64) as usize].clone()
+                urls[self.rng.random_range(0..urls.len())].clone()
             };
-            let door = match self.dice.roll(3) {
-                _ if self.event_types.is_some() => Door::WebSocket,
-                0 => Door::Pages,
-                1 => Door::ServerSentEvents,
-                _ => Door::WebSocket,
+            let transport = match self.rng.random_range(0..3) {
+                _ if self.event_types.is_some() => Transport::WebSocket,
+                0 => Transport::Pages,
+                1 => Transport::ServerSentEvents,
+                _ => Transport::WebSocket,
             };
-            self.connections[door as usize] += 1;
-            let patience = 1 + self.dice.roll(12);
-            match door {
-                Door::WebSocket => self.by_socket(&url, patience, index, &mut ends).await,
-                Door::ServerSentEvents => self.by_events(&url, patience, index, &mut ends).await,
-                Door::Pages => self.by_page(&url).await,
+            self.connections[transport as usize] += 1;
+            let patience = self.rng.random_range(1..=12);
+            match transport {
+                Transport::WebSocket => self.by_socket(&url, patience, index, &mut ends).await,
+                Transport::ServerSentEvents => {
+                    self.by_events(&url, patience, index, &mut ends).await
+                }
+                Transport::Pages => self.by_page(&url).await,
             }
             // A process that is gone is not asked in a circle.
-            tokio::time::sleep(Duration::from_millis(self.dice.roll(10))).await;
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..10))).await;
         }
         self
     }
@@ -150,12 +141,12 @@ impl Restless {
             Some(types) => json!({"type": "resume", "after": self.cursor, "event_types": types}),
             None => json!({"type": "resume", "after": self.cursor}),
         };
-        let Some(mut ears) = Ears::try_resumed(url, &self.owner, &resume).await else {
+        let Some(mut client) = FeedClient::try_resumed(url, &self.owner, &resume).await else {
             return;
         };
         while patience > 0 && !self.is_done(index, ends) {
             tokio::select! {
-                next = ears.next() => match next {
+                next = client.next() => match next {
                     Next::Message(event) => {
                         self.hear(&event);
                         patience -= 1;
@@ -204,7 +195,7 @@ impl Restless {
     }
 
     async fn by_page(&mut self, url: &str) {
-        let limit = 1 + self.dice.roll(9);
+        let limit: usize = self.rng.random_range(1..=9);
         let asked = reqwest::Client::new()
             .get(format!(
                 "{url}/api/events?after={}&limit={limit}",
@@ -223,7 +214,7 @@ impl Restless {
         for event in events {
             self.hear(event);
         }
-        if events.len() < limit as usize {
+        if events.len() < limit {
             self.cursor = page["last_seq"].as_i64().unwrap();
         }
     }
@@ -236,7 +227,7 @@ async fn kill_either(
     seed: u64,
     storm: &AtomicUsize,
 ) -> (Vec<Server>, u32) {
-    let mut dice = Dice(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut servers = Vec::new();
     for _ in 0..2 {
         servers.push(grid.spawn(&[]).await);
@@ -247,8 +238,8 @@ async fn kill_either(
         .collect();
     let mut kills = 0;
     while storm.load(Ordering::SeqCst) > 0 || kills < 6 {
-        tokio::time::sleep(Duration::from_millis(100 + dice.roll(400))).await;
-        let index = dice.roll(2) as usize;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(100..500))).await;
+        let index = rng.random_range(0..2);
         servers[index].kill9().await;
         kills += 1;
         servers[index] = grid.spawn(&[]).await;
@@ -266,7 +257,7 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
     let urls = Urls::default();
     let writing = Arc::new(AtomicUsize::new(WRITERS));
     let (told, _) = watch::channel(Ends::None);
-    // Two for each owner: one through all doors, one that wants only failures.
+    // Two for each owner: one over all transports, one that asks for failures only.
     let plans: Vec<(String, Option<Vec<&str>>)> = (0..OWNERS)
         .flat_map(|index| {
             [
@@ -287,11 +278,11 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
             .enumerate()
             .map(|(index, (owner, event_types))| {
                 let mut ends = told.subscribe();
-                let restless = Restless {
+                let client = RandomClient {
                     urls: Arc::clone(&urls),
                     owner: owner.clone(),
                     event_types: event_types.clone(),
-                    dice: Dice(seed.wrapping_add(index as u64)),
+                    rng: StdRng::seed_from_u64(seed.wrapping_add(index as u64)),
                     cursor: 0,
                     heard: Vec::new(),
                     connections: [0; 3],
@@ -301,7 +292,7 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
                     if index >= 6 {
                         ends.wait_for(Option::is_some).await.unwrap();
                     }
-                    restless.listen(index, ends).await
+                    client.listen(index, ends).await
                 })
             })
             .collect();
@@ -337,17 +328,17 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
     told.send_replace(Some(ends.collect()));
     let mut connections = [0; 3];
     for (listener, expected) in listeners.into_iter().zip(expected) {
-        let restless = tokio::time::timeout(LIMIT, listener)
+        let client = tokio::time::timeout(LIMIT, listener)
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(restless.heard, expected);
-        for (sum, each) in connections.iter_mut().zip(restless.connections) {
+        assert_eq!(client.heard, expected);
+        for (sum, each) in connections.iter_mut().zip(client.connections) {
             *sum += each;
         }
     }
     drop(servers);
-    println!("{connections:?} connections by door, {kills} kills");
+    println!("{connections:?} connections by transport, {kills} kills");
     assert!(
         connections.iter().sum::<u32>() > 300 && connections.iter().all(|count| *count > 30),
         "{connections:?} connections prove little"

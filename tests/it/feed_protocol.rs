@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::events::{event_of, publish};
 use crate::support::schema::{self, allows_client_message};
-use crate::support::{Ears, Grid};
+use crate::support::{FeedClient, Grid};
 
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -27,18 +27,19 @@ fn energy(kwh: &str) -> Event {
 }
 
 /// Asks for a sign of life: everything that was said before is in force once it is there.
-async fn settled(ears: &mut Ears) {
-    ears.say(json!({"type": "ping"})).await;
-    assert_eq!(ears.message().await["type"], "pong");
+async fn settled(client: &mut FeedClient) {
+    client.send_json(json!({"type": "ping"})).await;
+    assert_eq!(client.message().await["type"], "pong");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
-    let (mut ears, _) = Ears::of(&grid.api_url(), "anna", Role::User).await;
-    ears.say(json!({"type": "subscribe", "min_amount": "1.5", "meters": ["m-1"]}))
+    let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
+    client
+        .send_json(json!({"type": "subscribe", "min_amount": "1.5", "meters": ["m-1"]}))
         .await;
-    settled(&mut ears).await;
+    settled(&mut client).await;
     let failed = || event_of("anna", EventType::MintFailed, "x");
     publish(
         &grid.pool,
@@ -50,25 +51,26 @@ async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
         ],
     )
     .await;
-    assert_eq!(ears.seq().await, 2);
-    assert_eq!(ears.seq().await, 4);
+    assert_eq!(client.seq().await, 2);
+    assert_eq!(client.seq().await, 4);
 
-    ears.say(json!({"type": "unsubscribe"})).await;
-    settled(&mut ears).await;
-    let mut witness = Ears::resumed(&grid.api_url(), "anna", Role::User, 4).await;
+    client.send_json(json!({"type": "unsubscribe"})).await;
+    settled(&mut client).await;
+    let mut witness = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 4).await;
     publish(&grid.pool, &[energy("2"), failed()]).await;
     // Told to all at once: what another one has heard would be on its way.
     assert_eq!(witness.seq().await, 5);
     assert_eq!(witness.seq().await, 6);
-    ears.hears_nothing_for(SILENCE).await;
+    client.expect_silence_for(SILENCE).await;
 
     // What happened meanwhile is not told: for that one resumes.
-    ears.say(json!({"type": "subscribe", "event_types": ["MintFailed"]}))
+    client
+        .send_json(json!({"type": "subscribe", "event_types": ["MintFailed"]}))
         .await;
-    settled(&mut ears).await;
+    settled(&mut client).await;
     publish(&grid.pool, &[energy("3"), failed()]).await;
-    assert_eq!(ears.seq().await, 8);
-    let mut again = Ears::resumed(&grid.api_url(), "anna", Role::User, 4).await;
+    assert_eq!(client.seq().await, 8);
+    let mut again = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 4).await;
     for seq in 5..=8 {
         assert_eq!(again.seq().await, seq);
     }
@@ -138,10 +140,10 @@ async fn what_the_schema_allows_is_understood_and_what_it_forbids_is_not() {
         (json!("ping"), false),
     ] {
         assert_eq!(allows_client_message(&message), is_allowed, "{message}");
-        let (mut ears, _) = Ears::of(&grid.api_url(), "anna", Role::User).await;
-        ears.send(Message::text(message.to_string())).await;
-        ears.say(json!({"type": "ping"})).await;
-        let first = ears.message().await;
+        let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
+        client.send(Message::text(message.to_string())).await;
+        client.send_json(json!({"type": "ping"})).await;
+        let first = client.message().await;
         let was_understood = first["type"] == "pong";
         assert_eq!(was_understood, is_allowed, "{message}: {first}");
     }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgListener;
 
 use crate::support::database_proxy::DatabaseProxy;
 use crate::support::events::{events_of, publish, until_numbered};
-use crate::support::{Ears, Grid, ListenerProxy};
+use crate::support::{FeedClient, Grid, ListenerProxy};
 
 /// What the hub and the followers read pages of the log with.
 const PAGE: &str = "FROM feed_head AS head";
@@ -16,11 +16,11 @@ const PAGE: &str = "FROM feed_head AS head";
 const POLL_EVERY: Duration = Duration::from_millis(400);
 const OWNERS: usize = 20;
 
-async fn listeners(url: &str, count: usize) -> Vec<Ears> {
+async fn listeners(url: &str, count: usize) -> Vec<FeedClient> {
     let mut listeners = Vec::new();
     for index in 0..count {
         let owner = format!("owner-{}", index % OWNERS);
-        listeners.push(Ears::resumed(url, &owner, Role::User, 0).await);
+        listeners.push(FeedClient::resumed(url, &owner, Role::User, 0).await);
     }
     listeners
 }
@@ -31,14 +31,14 @@ async fn an_event_costs_no_query_for_each_listener_nor_for_itself() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
     let proxy = DatabaseProxy::start(&grid.database_url).await;
     let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
-    let mut ears = listeners(&server.api_url, 100).await;
+    let mut client = listeners(&server.api_url, 100).await;
     // Once each, so that everyone is live.
     let greeting: Vec<_> = (0..OWNERS)
         .flat_map(|owner| events_of(&format!("owner-{owner}"), 1))
         .collect();
     publish(&grid.pool, &greeting).await;
-    for ears in &mut ears {
-        ears.seq().await;
+    for client in &mut client {
+        client.seq().await;
     }
 
     let (before, since) = (proxy.runs_of(PAGE), Instant::now());
@@ -48,9 +48,9 @@ async fn an_event_costs_no_query_for_each_listener_nor_for_itself() {
             .collect();
         publish(&grid.pool, &events).await;
     }
-    for ears in &mut ears {
+    for client in &mut client {
         for _ in 0..BATCHES * 20 {
-            ears.seq().await;
+            client.seq().await;
         }
     }
     let polls = since.elapsed().as_millis() / POLL_EVERY.as_millis();
@@ -77,9 +77,9 @@ async fn one_notification_for_each_numbered_batch_reaches_all_processes() {
     ];
     let mut listener = PgListener::connect_with(&grid.pool).await.unwrap();
     listener.listen(NOTIFY_CHANNEL).await.unwrap();
-    let mut ears = Vec::new();
+    let mut client = Vec::new();
     for url in &urls {
-        ears.push(Ears::resumed(url, "anna", Role::User, 0).await);
+        client.push(FeedClient::resumed(url, "anna", Role::User, 0).await);
     }
     // More than fits into one of its transactions, and many small ones.
     publish(&grid.pool, &events_of("anna", 3_500)).await;
@@ -87,9 +87,9 @@ async fn one_notification_for_each_numbered_batch_reaches_all_processes() {
         publish(&grid.pool, &events_of("anna", 2)).await;
     }
     until_numbered(&grid.pool, 3_600).await;
-    for ears in &mut ears {
+    for client in &mut client {
         for seq in 1..=3_600 {
-            assert_eq!(ears.seq().await, seq);
+            assert_eq!(client.seq().await, seq);
         }
     }
     // Notifications come in the order of their commits.
@@ -119,12 +119,12 @@ async fn a_process_whose_listening_connection_went_deaf_finds_events_by_polling(
     let grid = Grid::start().await;
     let proxy = ListenerProxy::start(&grid.database_url).await;
     let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 0).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
-    assert_eq!(ears.seq().await, 1);
+    assert_eq!(client.seq().await, 1);
     proxy.deafen_listeners();
     publish(&grid.pool, &events_of("anna", 1)).await;
-    assert_eq!(ears.seq().await, 2);
+    assert_eq!(client.seq().await, 2);
     assert_eq!(
         proxy.listening(),
         1,

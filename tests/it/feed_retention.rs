@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::support::client::token;
 use crate::support::events::{events_of, last_seq, publish, until_numbered};
-use crate::support::{Ears, Grid, Server, eventually};
+use crate::support::{FeedClient, Grid, Server, eventually};
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
@@ -119,13 +119,13 @@ async fn what_is_dropped_is_told_over_every_door() {
     let page = anna.get("/api/events?after=20").await.ok();
     assert_eq!(page.get("gap"), None);
 
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 7).await;
+    let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 7).await;
     assert_eq!(
-        ears.message().await,
+        client.message().await,
         json!({"type": "gap", "from": 8, "to": 20})
     );
     for seq in 21..=25 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     let mut response = reqwest::Client::new()
         .get(format!("{}/api/events/stream?after=7", server.api_url))
@@ -247,9 +247,9 @@ async fn a_reader_that_hangs_holds_up_nobody_but_the_dropping() {
     assert_eq!(code.as_deref(), Some("55P03"), "{error}");
     // Numbers are given and read as before.
     publish_numbered(&grid.pool, 10).await;
-    let mut ears = Ears::resumed(&grid.api_url(), "anna", Role::User, 0).await;
+    let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     for seq in 1..=20 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     hanging.rollback().await.unwrap();
     age(&grid.pool, 20, 40).await;
@@ -395,9 +395,9 @@ async fn room_is_made_ahead_of_the_numbers() {
         .unwrap();
     let server = grid.spawn(&[]).await;
     publish(&grid.pool, &events_of("anna", 20)).await;
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 2_999_990).await;
+    let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 2_999_990).await;
     for seq in 2_999_991..=3_000_010 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     has_room_until(4_000_000).await;
     // Side by side: where one ends the next begins.

@@ -8,9 +8,9 @@ use gridtokenx::meters::Role;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::chain_faults::swallow;
+use crate::chain_faults::drop_send;
 use crate::support::world::world;
-use crate::support::{Api, Ears, Grid, Proxy, Server, Verdict, eventually};
+use crate::support::{Api, FeedClient, Grid, Proxy, Server, Verdict, eventually};
 
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
 const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
@@ -134,8 +134,10 @@ async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_ove
     submit(&first.user("prosumer"), 20).await;
     grid.until_count("finalized", 20).await;
     let second = grid.spawn(&[]).await;
-    let (mut ears, seq) = Ears::of(&second.api_url, "prosumer", Role::User).await;
-    ears.say(json!({"type": "resume", "after": seq})).await;
+    let (mut client, seq) = FeedClient::open(&second.api_url, "prosumer", Role::User).await;
+    client
+        .send_json(json!({"type": "resume", "after": seq}))
+        .await;
 
     // Under load: some of its transactions are sent and not yet confirmed.
     submit(&first.user("prosumer"), 100).await;
@@ -152,7 +154,7 @@ async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_ove
     // Three for each reading that was told after `seq`, in order; a fork would tell one again.
     let mut last = seq;
     for _ in 0..(300 * 3) {
-        let next = ears.seq().await;
+        let next = client.seq().await;
         assert!(next > last, "{next} after {last}");
         last = next;
     }
@@ -179,9 +181,9 @@ async fn an_api_process_that_stands_still_holds_up_nobody() {
 }
 
 /// What is sent through the proxy and fits does not arrive.
-fn swallow_sends(proxy: &Proxy, fits: impl Fn(&str) -> bool + Send + 'static) {
+fn drop_sends(proxy: &Proxy, fits: impl Fn(&str) -> bool + Send + 'static) {
     proxy.obey(move |method, parameters| match method {
-        "sendTransaction" if fits(parameters[0].as_str().unwrap()) => swallow(parameters),
+        "sendTransaction" if fits(parameters[0].as_str().unwrap()) => drop_send(parameters),
         _ => Verdict::Forward,
     });
 }
@@ -208,8 +210,8 @@ async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with
     let release = grid.data_dir.path().join("go on");
     let api = grid.spawn(&[API]).await;
     // The mint is made. The first transaction is to arrive by nobody's hand, whoever holds the Resolver.
-    swallow_sends(&others, |_| true);
-    swallow_sends(&sleepers, |_| true);
+    drop_sends(&others, |_| true);
+    drop_sends(&sleepers, |_| true);
     let sleeper = grid
         .spawn(&[
             WORKER,
@@ -232,7 +234,7 @@ async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with
         .unwrap();
     let old = STANDARD.encode(wire);
     let kept = old.clone();
-    swallow_sends(&others, move |wire| wire == kept);
+    drop_sends(&others, move |wire| wire == kept);
     let _other = grid.spawn(&[WORKER]).await;
     grid.until_count("finalized", 1).await;
     let states: Vec<String> =

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::events::{events_of, publish};
-use crate::support::{Ears, Grid, eventually};
+use crate::support::{FeedClient, Grid, eventually};
 
 /// One process' offer to work.
 struct Contender {
@@ -151,12 +151,12 @@ async fn a_process_that_stands_still_loses_the_sequencer_and_does_no_harm_when_i
     let grid = Grid::without_service(&[]).await;
     let first = grid.spawn(&[]).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
-    let mut at_first = Ears::resumed(&first.api_url, "anna", Role::User, 0).await;
+    let mut at_first = FeedClient::resumed(&first.api_url, "anna", Role::User, 0).await;
     assert_eq!(at_first.seq().await, 1);
 
     let second = grid.spawn(&[]).await;
     first.signal(Signal::SIGSTOP);
-    let mut at_second = Ears::resumed(&second.api_url, "anna", Role::User, 1).await;
+    let mut at_second = FeedClient::resumed(&second.api_url, "anna", Role::User, 1).await;
     publish(&grid.pool, &events_of("anna", 50)).await;
     for seq in 2..=51 {
         assert_eq!(at_second.seq().await, seq);
@@ -170,7 +170,7 @@ async fn a_process_that_stands_still_loses_the_sequencer_and_does_no_harm_when_i
         assert_eq!(at_second.seq().await, seq);
     }
     // The one that slept was told what it missed, in order, whether or not its stream survived.
-    let mut woken = Ears::resumed(&first.api_url, "anna", Role::User, 1).await;
+    let mut woken = FeedClient::resumed(&first.api_url, "anna", Role::User, 1).await;
     for seq in 2..=251 {
         assert_eq!(woken.seq().await, seq);
     }

@@ -86,19 +86,19 @@ impl Load {
 
     /// Returns at a moment for a kill, with the slot of shortly before. Sends are answered when their block closes,
     /// so most of the moments are while it is written; the others are anywhere.
-    async fn run(&self, client: &RpcClient, dice: &mut StdRng) -> u64 {
+    async fn run(&self, client: &RpcClient, rng: &mut StdRng) -> u64 {
         const ANSWER_MAX: Duration = Duration::from_secs(20);
-        tokio::time::sleep(Duration::from_millis(dice.random_range(300..1_000))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(300..1_000))).await;
         let processed = CommitmentConfig::processed();
         let slot = client.get_slot_with_commitment(processed).await.unwrap();
-        if dice.random_bool(0.8) {
+        if rng.random_bool(0.8) {
             // One may be left from before.
             for _ in 0..2 {
                 tokio::time::timeout(ANSWER_MAX, self.answer.notified())
                     .await
                     .expect("the chain answers");
             }
-            tokio::time::sleep(Duration::from_millis(dice.random_range(0..25))).await;
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..25))).await;
         }
         slot
     }
@@ -122,7 +122,7 @@ async fn supply_equals_the_landed_mints_after_every_kill() {
     const BLOCKS_ROLLED_BACK_MAX: u64 = 14;
     let seed: u64 = rand::random();
     println!("seed {seed}");
-    let mut dice = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
 
     let dir = TempDir::new("kill9");
     let mut chain = Localnet::start(dir.path()).await;
@@ -138,7 +138,7 @@ async fn supply_equals_the_landed_mints_after_every_kill() {
         let client = chain.client();
         let blockhash = client.get_latest_blockhash().await.unwrap();
         let load = Load::start(&chain.rpc_url, &money, blockhash, &next_amount);
-        let slot_before = load.run(&client, &mut dice).await;
+        let slot_before = load.run(&client, &mut rng).await;
         chain.kill9().await;
         let sent = load.finish().await.amounts;
         chain.restart().await;

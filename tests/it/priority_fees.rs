@@ -9,7 +9,7 @@ use solana_client::rpc_request::RpcRequest;
 use solana_sdk::signature::Signature;
 use solana_sdk::transaction::Transaction;
 
-use crate::chain_faults::swallow;
+use crate::chain_faults::drop_send;
 use crate::service_level::value;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict};
@@ -239,7 +239,7 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
                 let wire = parameters[0].as_str().unwrap().to_owned();
                 wires.lock().unwrap().push(wire);
                 if is_lost {
-                    swallow(parameters)
+                    drop_send(parameters)
                 } else {
                     Verdict::Forward
                 }

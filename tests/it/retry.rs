@@ -18,7 +18,7 @@ use spl_token_interface::instruction::{burn, close_account};
 use spl_token_interface::state::{Account, AccountState};
 
 use crate::audit::Authority;
-use crate::chain_faults::swallow;
+use crate::chain_faults::drop_send;
 use crate::support::proxy::{Proxy, Verdict};
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};
@@ -312,7 +312,7 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
 /// Whatever is sent is said to have landed with this error, at finality.
 fn let_everything_fail_with(proxy: &Proxy, error: Value) {
     proxy.obey(move |method, parameters| match method {
-        "sendTransaction" => swallow(parameters),
+        "sendTransaction" => drop_send(parameters),
         "getSignatureStatuses" => {
             let status = json!({
                 "slot": 1, "confirmations": null, "err": error, "status": { "Err": error },

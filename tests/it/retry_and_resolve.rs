@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin_log::entries;
 use crate::audit::{Authority, breaker, difference, notifications};
-use crate::chain_faults::swallow;
+use crate::chain_faults::drop_send;
 use crate::support::client::Answer;
 use crate::support::world::world;
 use crate::support::{Grid, Meter, Proxy, Verdict, eventually};
@@ -278,7 +278,7 @@ fn blind(proxy: &Proxy, lands: bool) {
             if lands {
                 Verdict::Forward
             } else {
-                swallow(parameters)
+                drop_send(parameters)
             }
         }
         "getSignatureStatuses" => {

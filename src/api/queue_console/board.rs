@@ -16,7 +16,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
 use super::super::authenticator::Principal;
-use super::super::entrance::take_seat;
+use super::super::entrance::take_stream_permit;
 use super::super::problem::Problem;
 use super::super::state::AppState;
 use crate::feed::{StreamKind, end_of_token};
@@ -53,14 +53,14 @@ pub(super) async fn no_events(
     State(state): State<AppState>,
     Extension(admin): Extension<Principal>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let seat = take_seat(&state, StreamKind::ServerSentEvents)?;
+    let permit = take_stream_permit(&state, StreamKind::ServerSentEvents)?;
     let draining = state.draining.clone();
     let end = async move {
         tokio::select! {
             () = draining.cancelled() => {}
             () = end_of_token(Some(admin.expires_at)) => {}
         }
-        drop(seat);
+        drop(permit);
     };
     let nothing = stream::pending().take_until(Box::pin(end));
     Ok(Sse::new(nothing).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))

@@ -378,7 +378,7 @@ impl Ground<'_> {
             batch_size: u32::from(config.tokenization.batch_size),
             configuration: config.effective.clone(),
             draining: keeper.draining.clone(),
-            departure: feed::Departure::within(
+            drain_schedule: feed::DrainSchedule::within(
                 keeper.draining.clone(),
                 config.service.shutdown_timeout,
             ),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// A full minute's pushes may go out one upon the other; from then on they come evenly. What waits meanwhile travels
 /// together, so a client is told late by one interval at most.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct PushPacer {
     interval: Duration,
     /// How far ahead of the even rhythm a client may be.
     burst: Duration,
@@ -15,11 +15,11 @@ pub(super) struct Allowance {
     even_until: Instant,
 }
 
-impl Allowance {
-    pub fn per_minute(pushes: u32, now: Instant) -> Allowance {
+impl PushPacer {
+    pub fn per_minute(pushes: u32, now: Instant) -> PushPacer {
         let pushes = pushes.max(1);
         let interval = Duration::from_secs(60) / pushes;
-        Allowance {
+        PushPacer {
             interval,
             burst: interval * (pushes - 1),
             even_until: now,
@@ -27,13 +27,13 @@ impl Allowance {
     }
 
     /// Whether a push may go out now, else when.
-    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
+    pub fn next_push_at(&self, now: Instant) -> Option<Instant> {
         let ahead = self.even_until.saturating_duration_since(now);
         (ahead > self.burst).then(|| now + (ahead - self.burst))
     }
 
     /// A push that was not due, since its frame was full, is forgiven: the next one waits for one interval all the same.
-    pub fn pushed(&mut self, now: Instant) {
+    pub fn record_push(&mut self, now: Instant) {
         let most = now + self.burst + self.interval;
         self.even_until = (self.even_until.max(now) + self.interval).min(most);
     }
@@ -46,35 +46,35 @@ mod tests {
     #[test]
     fn a_minutes_pushes_go_at_once_and_then_evenly() {
         let start = Instant::now();
-        let mut allowance = Allowance::per_minute(60, start);
+        let mut pacer = PushPacer::per_minute(60, start);
         for push in 0..60 {
-            assert_eq!(allowance.wait_until(start), None, "push {push}");
-            allowance.pushed(start);
+            assert_eq!(pacer.next_push_at(start), None, "push {push}");
+            pacer.record_push(start);
         }
         let second = Duration::from_secs(1);
-        assert_eq!(allowance.wait_until(start), Some(start + second));
+        assert_eq!(pacer.next_push_at(start), Some(start + second));
         let later = start + second;
-        assert_eq!(allowance.wait_until(later), None);
-        allowance.pushed(later);
-        assert_eq!(allowance.wait_until(later), Some(later + second));
+        assert_eq!(pacer.next_push_at(later), None);
+        pacer.record_push(later);
+        assert_eq!(pacer.next_push_at(later), Some(later + second));
         // A quiet minute fills it up again.
         let rested = later + Duration::from_secs(60);
         for _ in 0..60 {
-            assert_eq!(allowance.wait_until(rested), None);
-            allowance.pushed(rested);
+            assert_eq!(pacer.next_push_at(rested), None);
+            pacer.record_push(rested);
         }
-        assert!(allowance.wait_until(rested).is_some());
+        assert!(pacer.next_push_at(rested).is_some());
     }
 
     #[test]
     fn full_frames_that_go_out_all_the_same_delay_the_next_push_by_one_interval() {
         let start = Instant::now();
-        let mut allowance = Allowance::per_minute(60, start);
+        let mut pacer = PushPacer::per_minute(60, start);
         for _ in 0..1_000 {
-            allowance.pushed(start);
+            pacer.record_push(start);
         }
         assert_eq!(
-            allowance.wait_until(start),
+            pacer.next_push_at(start),
             Some(start + Duration::from_secs(1))
         );
     }
@@ -82,11 +82,11 @@ mod tests {
     #[test]
     fn one_push_a_minute_is_one() {
         let start = Instant::now();
-        let mut allowance = Allowance::per_minute(1, start);
-        assert_eq!(allowance.wait_until(start), None);
-        allowance.pushed(start);
+        let mut pacer = PushPacer::per_minute(1, start);
+        assert_eq!(pacer.next_push_at(start), None);
+        pacer.record_push(start);
         let minute = Duration::from_secs(60);
-        assert_eq!(allowance.wait_until(start), Some(start + minute));
-        assert_eq!(allowance.wait_until(start + minute), None);
+        assert_eq!(pacer.next_push_at(start), Some(start + minute));
+        assert_eq!(pacer.next_push_at(start + minute), None);
     }
 }

@@ -23,7 +23,7 @@ pub const PING: u8 = 0x89;
 pub const CLOSE: u8 = 0x88;
 const PONG: u8 = 0x8a;
 
-pub struct Wire {
+pub struct RawWebSocket {
     stream: TcpStream,
     arrived: Vec<u8>,
     /// Of the handshake's answer, in lower case.
@@ -33,7 +33,7 @@ pub struct Wire {
 
 /// What came.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum Received {
     /// A frame's text, and whether it was compressed.
     Text(String, bool),
     Ping,
@@ -43,13 +43,13 @@ pub enum Heard {
     End,
 }
 
-impl Wire {
+impl RawWebSocket {
     /// Shakes hands; `Err` is the status and the problem.
     pub async fn open(
         api_url: &str,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<Wire, (u16, Value)> {
+    ) -> Result<RawWebSocket, (u16, Value)> {
         let address = api_url.strip_prefix("http://").unwrap();
         let mut request = format!(
             "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
@@ -82,7 +82,7 @@ impl Wire {
             // RFC 6455, section 1.3: the answer to this very key.
             let accept = &headers["sec-websocket-accept"];
             assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-            return Ok(Wire {
+            return Ok(RawWebSocket {
                 stream,
                 arrived: rest,
                 headers,
@@ -98,48 +98,48 @@ impl Wire {
     }
 
     /// Opens as whoever holds the token, with compression offered, and reads hello.
-    pub async fn compressed(api_url: &str, token: &str) -> Wire {
+    pub async fn compressed(api_url: &str, token: &str) -> RawWebSocket {
         let bearer = format!("Bearer {token}");
         let headers = [
             ("authorization", bearer.as_str()),
             ("sec-websocket-extensions", DEFLATE),
         ];
-        let mut wire = Wire::open(api_url, "/ws", &headers).await.unwrap();
-        let agreed = &wire.headers["sec-websocket-extensions"];
+        let mut socket = RawWebSocket::open(api_url, "/ws", &headers).await.unwrap();
+        let agreed = &socket.headers["sec-websocket-extensions"];
         assert!(agreed.starts_with("permessage-deflate"), "{agreed}");
         assert!(agreed.contains("server_no_context_takeover"), "{agreed}");
         assert!(agreed.contains("client_no_context_takeover"), "{agreed}");
-        assert_eq!(wire.message().await["type"], "hello");
-        wire
+        assert_eq!(socket.message().await["type"], "hello");
+        socket
     }
 
     /// Sends bytes as they are; a service that has hung up is none of this one's business.
-    pub async fn raw(&mut self, bytes: &[u8]) {
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
 
     /// Sends a frame, masked.
-    pub async fn frame(&mut self, first: u8, payload: &[u8]) {
-        self.raw(&masked(first, payload)).await;
+    pub async fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        self.send_bytes(&masked(first, payload)).await;
     }
 
-    pub async fn say(&mut self, message: Value) {
-        self.frame(TEXT, message.to_string().as_bytes()).await;
+    pub async fn send_json(&mut self, message: Value) {
+        self.send_frame(TEXT, message.to_string().as_bytes()).await;
     }
 
-    pub async fn say_compressed(&mut self, message: &Value) {
+    pub async fn send_json_compressed(&mut self, message: &Value) {
         let payload = deflated(message.to_string().as_bytes());
-        self.frame(TEXT_COMPRESSED, &payload).await;
+        self.send_frame(TEXT_COMPRESSED, &payload).await;
     }
 
     /// What comes next, checked against the schema of the feed.
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> Received {
         tokio::time::timeout(LIMIT, self.next_frame())
             .await
             .expect("something comes")
     }
 
-    async fn next_frame(&mut self) -> Heard {
+    async fn next_frame(&mut self) -> Received {
         loop {
             let mut cursor = Cursor::new(&self.arrived[..]);
             let parsed = FrameHeader::parse(&mut cursor).unwrap();
@@ -151,13 +151,13 @@ impl Wire {
                 let payload = self.arrived.split_off(header_bytes);
                 self.arrived = rest;
                 let heard = heard(&header, payload);
-                if heard == Heard::Ping && self.answers_pings {
-                    self.frame(PONG, b"").await;
+                if heard == Received::Ping && self.answers_pings {
+                    self.send_frame(PONG, b"").await;
                 }
                 return heard;
             }
             match self.stream.read_buf(&mut self.arrived).await {
-                Ok(0) | Err(_) => return Heard::End,
+                Ok(0) | Err(_) => return Received::End,
                 Ok(_) => {}
             }
         }
@@ -167,8 +167,8 @@ impl Wire {
     pub async fn text(&mut self) -> (String, bool) {
         loop {
             match self.next().await {
-                Heard::Text(text, is_compressed) => return (text, is_compressed),
-                Heard::Ping => {}
+                Received::Text(text, is_compressed) => return (text, is_compressed),
+                Received::Ping => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -183,8 +183,8 @@ impl Wire {
     pub async fn closed(&mut self) -> (u16, Value) {
         loop {
             match self.next().await {
-                Heard::Close(code, reason) => return (code, reason),
-                Heard::End => panic!("ended without a farewell"),
+                Received::Close(code, reason) => return (code, reason),
+                Received::End => panic!("ended without a close frame"),
                 _ => {}
             }
         }
@@ -196,7 +196,7 @@ impl Wire {
     }
 }
 
-fn heard(header: &FrameHeader, payload: Vec<u8>) -> Heard {
+fn heard(header: &FrameHeader, payload: Vec<u8>) -> Received {
     assert!(header.is_final && header.mask.is_none());
     assert!(!header.rsv2 && !header.rsv3);
     match header.opcode {
@@ -208,10 +208,10 @@ fn heard(header: &FrameHeader, payload: Vec<u8>) -> Heard {
             };
             let text = String::from_utf8(text).unwrap();
             schema::check_frame(&text);
-            Heard::Text(text, header.rsv1)
+            Received::Text(text, header.rsv1)
         }
-        OpCode::Control(Control::Ping) => Heard::Ping,
-        OpCode::Control(Control::Pong) => Heard::Pong(payload),
+        OpCode::Control(Control::Ping) => Received::Ping,
+        OpCode::Control(Control::Pong) => Received::Pong(payload),
         OpCode::Control(Control::Close) => {
             let (code, reason) = payload.split_at(2);
             let reason = std::str::from_utf8(reason).unwrap();
@@ -220,7 +220,7 @@ fn heard(header: &FrameHeader, payload: Vec<u8>) -> Heard {
                 reason => serde_json::from_str(reason).unwrap(),
             };
             schema::check_close(&reason);
-            Heard::Close(u16::from_be_bytes([code[0], code[1]]), reason)
+            Received::Close(u16::from_be_bytes([code[0], code[1]]), reason)
         }
         other => panic!("{other:?}"),
     }

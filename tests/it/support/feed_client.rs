@@ -16,7 +16,7 @@ use super::client::token;
 use super::schema;
 use super::wait::LIMIT;
 
-pub struct Ears {
+pub struct FeedClient {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Messages of frames that were read.
     messages: VecDeque<Value>,
@@ -32,10 +32,13 @@ pub enum Next {
     Closed(Option<(u16, String)>),
 }
 
-impl Ears {
+impl FeedClient {
     /// Connects; `Err` is the status of the refusal.
-    pub async fn connect(api_url: &str, headers: &[(&'static str, &str)]) -> Result<Ears, u16> {
-        Ears::connect_at(api_url, "/ws", headers).await
+    pub async fn connect(
+        api_url: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<FeedClient, u16> {
+        FeedClient::connect_at(api_url, "/ws", headers).await
     }
 
     /// The same, with a query.
@@ -43,7 +46,7 @@ impl Ears {
         api_url: &str,
         path: &str,
         headers: &[(&'static str, &str)],
-    ) -> Result<Ears, u16> {
+    ) -> Result<FeedClient, u16> {
         let url = format!("{}{path}", api_url.replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
@@ -51,7 +54,7 @@ impl Ears {
             request.headers_mut().insert(*name, value);
         }
         match connect_async(request).await {
-            Ok((socket, _)) => Ok(Ears {
+            Ok((socket, _)) => Ok(FeedClient {
                 socket,
                 messages: VecDeque::new(),
                 frames: Vec::new(),
@@ -62,52 +65,54 @@ impl Ears {
     }
 
     /// Connects as a user and goes on as the message says; `None` when the process is gone, or goes meanwhile.
-    pub async fn try_resumed(api_url: &str, subject: &str, resume: &Value) -> Option<Ears> {
+    pub async fn try_resumed(api_url: &str, subject: &str, resume: &Value) -> Option<FeedClient> {
         let url = format!("{}/ws", api_url.replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
         let bearer = format!("Bearer {}", token(subject, Role::User));
         let bearer = HeaderValue::from_str(&bearer).unwrap();
         request.headers_mut().insert("authorization", bearer);
         let (socket, _) = connect_async(request).await.ok()?;
-        let mut ears = Ears {
+        let mut client = FeedClient {
             socket,
             messages: VecDeque::new(),
             frames: Vec::new(),
         };
-        match ears.next_in_time().await {
+        match client.next_in_time().await {
             Next::Message(hello) if hello["type"] == "hello" => {}
             Next::Message(other) => panic!("{other}"),
             Next::Closed(_) => return None,
         }
         let text = Message::text(resume.to_string());
-        ears.socket.send(text).await.ok()?;
-        Some(ears)
+        client.socket.send(text).await.ok()?;
+        Some(client)
     }
 
-    pub async fn with_token(api_url: &str, token: &str) -> Ears {
+    pub async fn with_token(api_url: &str, token: &str) -> FeedClient {
         let bearer = format!("Bearer {token}");
-        Ears::connect(api_url, &[("authorization", &bearer)])
+        FeedClient::connect(api_url, &[("authorization", &bearer)])
             .await
             .unwrap_or_else(|status| panic!("refused with {status}"))
     }
 
     /// Connects and reads hello; gives its number too.
-    pub async fn of(api_url: &str, subject: &str, role: Role) -> (Ears, i64) {
-        let mut ears = Ears::with_token(api_url, &token(subject, role)).await;
-        let hello = ears.message().await;
+    pub async fn open(api_url: &str, subject: &str, role: Role) -> (FeedClient, i64) {
+        let mut client = FeedClient::with_token(api_url, &token(subject, role)).await;
+        let hello = client.message().await;
         assert_eq!(hello["type"], "hello", "{hello}");
         let seq = hello["seq"].as_i64().unwrap();
-        (ears, seq)
+        (client, seq)
     }
 
     /// Connects as a user, and goes on after a number.
-    pub async fn resumed(api_url: &str, subject: &str, role: Role, after: i64) -> Ears {
-        let (mut ears, _) = Ears::of(api_url, subject, role).await;
-        ears.say(json!({"type": "resume", "after": after})).await;
-        ears
+    pub async fn resumed(api_url: &str, subject: &str, role: Role, after: i64) -> FeedClient {
+        let (mut client, _) = FeedClient::open(api_url, subject, role).await;
+        client
+            .send_json(json!({"type": "resume", "after": after}))
+            .await;
+        client
     }
 
-    pub async fn say(&mut self, message: Value) {
+    pub async fn send_json(&mut self, message: Value) {
         self.send(Message::text(message.to_string())).await;
     }
 
@@ -166,11 +171,11 @@ impl Ears {
     }
 
     /// The same for a stream that may still have something to tell before.
-    pub async fn closed_at_last(&mut self) -> (u16, Value) {
+    pub async fn eventually_closed(&mut self) -> (u16, Value) {
         loop {
             match self.next_in_time().await {
                 Next::Closed(Some((code, reason))) => return (code, reason_of(&reason)),
-                Next::Closed(None) => panic!("ended without a farewell"),
+                Next::Closed(None) => panic!("ended without a close frame"),
                 Next::Message(_) => {}
             }
         }
@@ -183,7 +188,7 @@ impl Ears {
     }
 
     /// Demands that nothing comes for this long. Only for promises of silence; one that is broken late goes unnoticed.
-    pub async fn hears_nothing_for(&mut self, time: Duration) {
+    pub async fn expect_silence_for(&mut self, time: Duration) {
         if let Ok(heard) = tokio::time::timeout(time, self.next()).await {
             panic!("{heard:?}");
         }

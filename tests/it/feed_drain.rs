@@ -12,24 +12,24 @@ use tokio::net::TcpStream;
 
 use crate::support::client::token;
 use crate::support::events::{event_of, events_of, publish};
+use crate::support::raw_websocket::DEFLATE;
 use crate::support::wait::LIMIT;
-use crate::support::wire::DEFLATE;
-use crate::support::{Ears, Grid, Heard, Wire, eventually};
+use crate::support::{FeedClient, Grid, RawWebSocket, Received, eventually};
 
 /// Fills all places and finds the next one refused.
-async fn fill(url: &str, places: usize) -> Vec<Wire> {
+async fn fill(url: &str, places: usize) -> Vec<RawWebSocket> {
     let token = token("anna", Role::User);
     let bearer = format!("Bearer {token}");
-    let mut wires = Vec::new();
+    let mut sockets = Vec::new();
     for _ in 0..places {
-        let wire = eventually("a place is free", async || {
-            Wire::open(url, "/ws", &[("authorization", &bearer)])
+        let socket = eventually("a place is free", async || {
+            RawWebSocket::open(url, "/ws", &[("authorization", &bearer)])
                 .await
                 .ok()
         });
-        wires.push(wire.await);
+        sockets.push(socket.await);
     }
-    let refused = Wire::open(url, "/ws", &[("authorization", &bearer)]).await;
+    let refused = RawWebSocket::open(url, "/ws", &[("authorization", &bearer)]).await;
     let (status, problem) = refused.err().expect("all places are taken");
     assert_eq!(status, 503, "{problem}");
     let stream = reqwest::Client::new()
@@ -40,7 +40,7 @@ async fn fill(url: &str, places: usize) -> Vec<Wire> {
         .unwrap();
     assert_eq!(stream.status(), 503);
     assert!(stream.headers().contains_key("retry-after"));
-    wires
+    sockets
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,14 +58,14 @@ async fn however_a_connection_ends_its_place_is_free_again() {
     // Clients that go away without a word.
     drop(fill(&url, PLACES).await);
     // That close.
-    for mut wire in fill(&url, PLACES).await {
-        wire.frame(0x88, b"").await;
-        wire.closed().await;
+    for mut socket in fill(&url, PLACES).await {
+        socket.send_frame(0x88, b"").await;
+        socket.closed().await;
     }
     // That are refused, once they are in.
-    for mut wire in fill(&url, PLACES).await {
-        wire.raw(&[0xff; 20]).await;
-        assert_eq!(wire.closed().await.0, 1002);
+    for mut socket in fill(&url, PLACES).await {
+        socket.send_bytes(&[0xff; 20]).await;
+        assert_eq!(socket.closed().await.0, 1002);
     }
     // That send half of a handshake, or go between the request and its answer.
     for bytes in [&handshake.as_bytes()[..60], handshake.as_bytes()] {
@@ -89,18 +89,18 @@ async fn however_a_connection_ends_its_place_is_free_again() {
     // Who never say who they are.
     let mut mute = Vec::new();
     for _ in 0..PLACES {
-        let wire = eventually("a place is free", async || {
-            Wire::open(&url, "/ws", &[]).await.ok()
+        let socket = eventually("a place is free", async || {
+            RawWebSocket::open(&url, "/ws", &[]).await.ok()
         });
-        mute.push(wire.await);
+        mute.push(socket.await);
     }
-    for wire in &mut mute {
-        let (code, reason) = wire.closed().await;
+    for socket in &mut mute {
+        let (code, reason) = socket.closed().await;
         assert_eq!((code, &reason["reason"]), (4401, &json!("unauthorized")));
     }
     // Who are refused before: no place is taken at all.
     for _ in 0..2 * PLACES {
-        let bad = Wire::open(&url, "/ws", &[("authorization", "Bearer x")]).await;
+        let bad = RawWebSocket::open(&url, "/ws", &[("authorization", "Bearer x")]).await;
         assert_eq!(bad.err().unwrap().0, 401);
     }
     // Server-sent events count with them.
@@ -118,7 +118,7 @@ async fn however_a_connection_ends_its_place_is_free_again() {
         });
         streams.push(stream.await);
     }
-    let refused = Wire::open(&url, "/ws", &[("authorization", &bearer)]).await;
+    let refused = RawWebSocket::open(&url, "/ws", &[("authorization", &bearer)]).await;
     assert_eq!(refused.err().unwrap().0, 503);
     drop(streams);
     fill(&url, PLACES).await;
@@ -140,23 +140,23 @@ async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
     let opened = async || {
         eventually("a place is free", async || {
             let headers = [("authorization", bearer.as_str())];
-            Wire::open(&url, "/ws", &headers).await.ok()
+            RawWebSocket::open(&url, "/ws", &headers).await.ok()
         })
         .await
     };
 
     // Before a word was said.
     for _ in 0..PANICS {
-        assert_eq!(opened().await.next().await, Heard::End);
+        assert_eq!(opened().await.next().await, Received::End);
     }
     drop(fill(&url, PLACES).await);
     // In the middle of the feed.
     for _ in 0..PANICS {
-        let mut wire = opened().await;
-        assert_eq!(wire.message().await["type"], "hello");
-        wire.say(json!({"type": "subscribe"})).await;
+        let mut socket = opened().await;
+        assert_eq!(socket.message().await["type"], "hello");
+        socket.send_json(json!({"type": "subscribe"})).await;
         publish(&grid.pool, &events_of("anna", 1)).await;
-        assert_eq!(wire.next().await, Heard::End);
+        assert_eq!(socket.next().await, Received::End);
     }
     drop(fill(&url, PLACES).await);
     let stream = reqwest::Client::new()
@@ -180,16 +180,18 @@ async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
     drop(fill(&url, PLACES).await);
 
     // Who comes after them misses nothing.
-    let mut ears = eventually("a place is free", async || {
-        Ears::connect(&url, &[("authorization", &bearer)])
+    let mut client = eventually("a place is free", async || {
+        FeedClient::connect(&url, &[("authorization", &bearer)])
             .await
             .ok()
     })
     .await;
-    assert_eq!(ears.message().await["type"], "hello");
-    ears.say(json!({"type": "resume", "after": 0})).await;
+    assert_eq!(client.message().await["type"], "hello");
+    client
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     for seq in 1..=PANICS as i64 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
     let ended = server.terminate().await;
     assert!(ended.success(), "{ended}");
@@ -205,11 +207,13 @@ async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_noth
     const STREAMS: usize = 300;
     let mut all = Vec::new();
     for _ in 0..STREAMS {
-        let (ears, _) = Ears::of(&server.api_url, "anna", Role::User).await;
-        all.push(ears);
+        let (client, _) = FeedClient::open(&server.api_url, "anna", Role::User).await;
+        all.push(client);
     }
     // One that said nothing yet, one that reads nothing any more, and server-sent events.
-    let mut mute = Wire::open(&server.api_url, "/ws", &[]).await.unwrap();
+    let mut mute = RawWebSocket::open(&server.api_url, "/ws", &[])
+        .await
+        .unwrap();
     let stream = reqwest::Client::new()
         .get(format!("{}/api/events/stream", server.api_url))
         .bearer_auth(token("anna", Role::User))
@@ -218,8 +222,8 @@ async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_noth
         .unwrap();
     server.signal(nix::sys::signal::Signal::SIGTERM);
     let mut hints = BTreeSet::new();
-    for ears in &mut all {
-        let (code, reason) = ears.closed().await;
+    for client in &mut all {
+        let (code, reason) = client.closed().await;
         assert_eq!((code, &reason["reason"]), (1001, &json!("going_away")));
         hints.insert(reason["retry_after_ms"].as_u64().unwrap());
     }
@@ -263,9 +267,13 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         .collect();
     let mut stuck = Vec::new();
     for _ in 0..6 {
-        let mut wire = Wire::open(&server.api_url, "/ws", &headers).await.unwrap();
-        wire.say(json!({"type": "resume", "after": 0})).await;
-        stuck.push(wire);
+        let mut socket = RawWebSocket::open(&server.api_url, "/ws", &headers)
+            .await
+            .unwrap();
+        socket
+            .send_json(json!({"type": "resume", "after": 0}))
+            .await;
+        stuck.push(socket);
     }
     // Server-sent events too.
     let address = server.api_url.strip_prefix("http://").unwrap();
@@ -274,8 +282,10 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         "GET /api/events/stream?after=0 HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
     );
     unread.write_all(request.as_bytes()).await.unwrap();
-    let mut reader = Wire::compressed(&server.api_url, &token).await;
-    reader.say(json!({"type": "resume", "after": 0})).await;
+    let mut reader = RawWebSocket::compressed(&server.api_url, &token).await;
+    reader
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     // Noise, which compression does not help much, until nobody could have room for it unread.
     let noise: String = (0..4_000).map(|_| rand::random::<char>()).collect();
     let events = |round: usize| -> Vec<Event> {

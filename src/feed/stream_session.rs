@@ -14,15 +14,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::allowance::Allowance;
-use super::connection::{Heard, StreamLimits};
-use super::ending::CloseReason;
+use super::close_reason::CloseReason;
+use super::connection::{ClientInput, StreamLimits};
 use super::event::{FeedEvent, Seq};
 use super::filter::Filter;
 use super::follower::{Follower, Step};
 use super::frames::{FRAME_EVENTS_MAX, frames};
 use super::hub::Hub;
 use super::protocol::{ClientMessage, ProtocolError, ServerMessage};
+use super::push_pacer::PushPacer;
 use super::viewer::Viewer;
 use crate::websocket::{Packing, Text, Writer};
 
@@ -52,65 +52,68 @@ impl From<CloseReason> for Stop {
     }
 }
 
-pub(super) struct Speaker<'a> {
+pub(super) struct StreamSession<'a> {
     writer: &'a mut Writer,
     is_anonymous: bool,
     follower: Follower,
     /// `None`: no events are wanted.
     filter: Option<Filter>,
     cursor: Seq,
-    allowance: Allowance,
+    pacer: PushPacer,
     next_ping: Instant,
     bad_messages: u32,
 }
 
-impl<'a> Speaker<'a> {
+impl<'a> StreamSession<'a> {
     pub fn new(
         writer: &'a mut Writer,
         hub: Hub,
         viewer: Viewer,
         limits: StreamLimits,
-    ) -> Speaker<'a> {
+    ) -> StreamSession<'a> {
         let now = Instant::now();
         let is_anonymous = viewer == Viewer::Anonymous;
         let follower = Follower::new(hub, viewer, limits.buffer_events);
-        Speaker {
+        StreamSession {
             writer,
             is_anonymous,
             cursor: follower.position(),
             follower,
             filter: Some(Filter::default()),
-            allowance: Allowance::per_minute(limits.pushes_per_minute, now),
+            pacer: PushPacer::per_minute(limits.pushes_per_minute, now),
             next_ping: now + PING_EVERY,
             bad_messages: 0,
         }
     }
 
-    /// Speaks until the client cannot be spoken to any more.
-    pub async fn speak(
+    /// Runs until the client cannot be spoken to any more.
+    pub async fn run(
         mut self,
         connection_id: Uuid,
-        mut heard: mpsc::Receiver<Box<Heard>>,
+        mut heard: mpsc::Receiver<Box<ClientInput>>,
     ) -> Stop {
-        match self.tell_everything(connection_id, &mut heard).await {
+        match self.try_run(connection_id, &mut heard).await {
             Ok(never) => match never {},
             Err(stop) => stop,
         }
     }
 
-    async fn tell_everything(
+    async fn try_run(
         &mut self,
         connection_id: Uuid,
-        heard: &mut mpsc::Receiver<Box<Heard>>,
+        heard: &mut mpsc::Receiver<Box<ClientInput>>,
     ) -> Result<Infallible, Stop> {
-        self.say(ServerMessage::hello(connection_id, self.cursor, Utc::now()))
+        self.send_message(ServerMessage::hello(connection_id, self.cursor, Utc::now()))
             .await?;
         self.await_start(heard).await?;
-        Ok(self.pass_on(heard).await?)
+        Ok(self.forward(heard).await?)
     }
 
     /// Waits until the client says where to go on; from hello's number if it does not.
-    async fn await_start(&mut self, heard: &mut mpsc::Receiver<Box<Heard>>) -> Result<(), Stop> {
+    async fn await_start(
+        &mut self,
+        heard: &mut mpsc::Receiver<Box<ClientInput>>,
+    ) -> Result<(), Stop> {
         let silent_until = Instant::now() + SILENT_START;
         loop {
             let heard = tokio::select! {
@@ -118,36 +121,36 @@ impl<'a> Speaker<'a> {
                 heard = heard.recv() => heard.ok_or(CloseReason::Gone)?,
             };
             match *heard {
-                Heard::Said(Ok(ClientMessage::Resume { after, filter })) => {
+                ClientInput::Message(Ok(ClientMessage::Resume { after, filter })) => {
                     self.follower.start_after(after);
                     self.cursor = after;
                     self.filter = Some(filter.unwrap_or_default());
                     return Ok(());
                 }
-                Heard::Said(Ok(ClientMessage::Subscribe { filter })) => {
+                ClientInput::Message(Ok(ClientMessage::Subscribe { filter })) => {
                     self.filter = Some(filter);
                     return Ok(());
                 }
-                Heard::Said(Ok(ClientMessage::Auth { token })) if self.is_anonymous => {
+                ClientInput::Message(Ok(ClientMessage::Auth { token })) if self.is_anonymous => {
                     return Err(Stop::Authenticate { token });
                 }
-                other => self.answer(other).await?,
+                other => self.handle(other).await?,
             }
         }
     }
 
     /// Passes on what there was and what happens. Live events wait for the client's pace, replayed ones do not: it asked.
-    async fn pass_on(
+    async fn forward(
         &mut self,
-        heard: &mut mpsc::Receiver<Box<Heard>>,
+        heard: &mut mpsc::Receiver<Box<ClientInput>>,
     ) -> Result<Infallible, CloseReason> {
         let mut waiting: Vec<Arc<FeedEvent>> = Vec::new();
         loop {
             let now = Instant::now();
-            let push_at = self.allowance.wait_until(now);
+            let push_at = self.pacer.next_push_at(now);
             // A frame that is full goes out in any case: holding it back would only make the buffer run over.
             if !waiting.is_empty() && (push_at.is_none() || waiting.len() >= FRAME_EVENTS_MAX) {
-                self.allowance.pushed(now);
+                self.pacer.record_push(now);
                 self.send(std::mem::take(&mut waiting), Packing::Shared)
                     .await?;
                 continue;
@@ -162,7 +165,7 @@ impl<'a> Speaker<'a> {
                     }
                     Ok(Step::Gap(gap)) => {
                         self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
-                        self.say(ServerMessage::Gap(gap)).await?;
+                        self.send_message(ServerMessage::Gap(gap)).await?;
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a stream ends: the event log could not be read");
@@ -174,10 +177,10 @@ impl<'a> Speaker<'a> {
                     let heard = heard.ok_or(CloseReason::Gone)?;
                     if heard.changes_filter() && !waiting.is_empty() {
                         // Chosen by the filter that was there, and nothing of it comes behind the new one.
-                        self.allowance.pushed(now);
+                        self.pacer.record_push(now);
                         self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
                     }
-                    self.answer(*heard).await?;
+                    self.handle(*heard).await?;
                 }
                 () = sleep_until(self.next_ping) => self.ping().await?,
             }
@@ -197,35 +200,37 @@ impl<'a> Speaker<'a> {
     }
 
     /// Does what can be done at any time.
-    async fn answer(&mut self, heard: Heard) -> Result<(), CloseReason> {
+    async fn handle(&mut self, heard: ClientInput) -> Result<(), CloseReason> {
         let refused = match heard {
-            Heard::Ping(payload) => return self.pong(payload).await,
-            Heard::Said(Ok(ClientMessage::Ping)) => {
-                return self.say(ServerMessage::pong(Utc::now())).await;
+            ClientInput::Ping(payload) => return self.pong(payload).await,
+            ClientInput::Message(Ok(ClientMessage::Ping)) => {
+                return self.send_message(ServerMessage::pong(Utc::now())).await;
             }
-            Heard::Said(Ok(ClientMessage::Subscribe { filter })) => {
+            ClientInput::Message(Ok(ClientMessage::Subscribe { filter })) => {
                 self.filter = Some(filter);
                 return Ok(());
             }
-            Heard::Said(Ok(ClientMessage::Unsubscribe)) => {
+            ClientInput::Message(Ok(ClientMessage::Unsubscribe)) => {
                 self.filter = None;
                 return Ok(());
             }
-            Heard::Said(Ok(ClientMessage::Resume { .. })) => ProtocolError::LiveAlready,
-            Heard::Said(Ok(ClientMessage::Auth { .. })) => ProtocolError::AuthenticatedAlready,
-            Heard::Said(Err(ProtocolError::FilterTooLong)) => {
+            ClientInput::Message(Ok(ClientMessage::Resume { .. })) => ProtocolError::LiveAlready,
+            ClientInput::Message(Ok(ClientMessage::Auth { .. })) => {
+                ProtocolError::AuthenticatedAlready
+            }
+            ClientInput::Message(Err(ProtocolError::FilterTooLong)) => {
                 return Err(CloseReason::FilterTooLong);
             }
-            Heard::Said(Err(error)) => error,
+            ClientInput::Message(Err(error)) => error,
         };
         self.bad_messages += 1;
         if self.bad_messages >= BAD_MESSAGES_MAX {
             return Err(CloseReason::BadMessages(refused.to_string()));
         }
-        self.say(refused.into()).await
+        self.send_message(refused.into()).await
     }
 
-    async fn say(&mut self, message: ServerMessage) -> Result<(), CloseReason> {
+    async fn send_message(&mut self, message: ServerMessage) -> Result<(), CloseReason> {
         let frame = Text::new(&message.to_text()).frame(self.writer.compression());
         self.put(async |writer| writer.send(frame).await).await
     }
@@ -262,10 +267,10 @@ impl<'a> Speaker<'a> {
         &mut self,
         put: impl AsyncFnOnce(&mut Writer) -> io::Result<()>,
     ) -> Result<(), CloseReason> {
-        let left_behind = self.follower.left_behind();
+        let detached = self.follower.detached();
         let too_slow = async {
-            match left_behind {
-                Some(left_behind) => left_behind.cancelled().await,
+            match detached {
+                Some(detached) => detached.cancelled().await,
                 None => std::future::pending().await,
             }
             sleep(SLOW_GRACE).await;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::event::Seq;
 use crate::telemetry::names;
-use crate::websocket::{Closing, FRAGMENTS_MAX, Fault, MESSAGE_BYTES_MAX};
+use crate::websocket::{Closing, FRAGMENTS_MAX, MESSAGE_BYTES_MAX, SocketError};
 
 /// Why a stream ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl CloseReason {
     }
 
     /// Counts a connection that ended so.
-    pub(super) fn tally(&self) {
+    pub(super) fn count(&self) {
         metrics::counter!(names::WEBSOCKET_CLOSES, "reason" => self.name()).increment(1);
         if self.is_error() {
             metrics::counter!(names::WEBSOCKET_ERRORS).increment(1);
@@ -144,7 +144,7 @@ impl CloseReason {
     }
 
     /// Code and reason of the close frame, at most 123 bytes (RFC 6455, section 5.5); `None` when there is nobody to tell.
-    pub fn farewell(&self) -> Option<(u16, String)> {
+    pub fn close_frame(&self) -> Option<(u16, String)> {
         let told = Told {
             reason: self.name(),
             ..Told::default()
@@ -265,15 +265,15 @@ impl Told {
 }
 
 /// What ended the reading of a socket.
-impl From<Fault> for CloseReason {
-    fn from(fault: Fault) -> CloseReason {
+impl From<SocketError> for CloseReason {
+    fn from(fault: SocketError) -> CloseReason {
         match fault {
-            Fault::Gone => CloseReason::Gone,
-            Fault::Protocol(sentence) => CloseReason::NotWebSocket(sentence),
-            Fault::NotUtf8 => CloseReason::NotUtf8,
-            Fault::TooBig => CloseReason::MessageTooBig,
-            Fault::TooManyFragments => CloseReason::TooManyFragments,
-            Fault::Unfinished => CloseReason::MessageUnfinished,
+            SocketError::Gone => CloseReason::Gone,
+            SocketError::Protocol(sentence) => CloseReason::NotWebSocket(sentence),
+            SocketError::NotUtf8 => CloseReason::NotUtf8,
+            SocketError::TooBig => CloseReason::MessageTooBig,
+            SocketError::TooManyFragments => CloseReason::TooManyFragments,
+            SocketError::Unfinished => CloseReason::MessageUnfinished,
         }
     }
 }
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     fn told(reason: &CloseReason) -> (u16, Value) {
-        let (code, text) = reason.farewell().unwrap();
+        let (code, text) = reason.close_frame().unwrap();
         assert!(text.len() <= 123, "{text}");
         (code, serde_json::from_str(&text).unwrap())
     }
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(called, names::CLOSE_REASONS);
         for reason in all {
             let is_told = reason
-                .farewell()
+                .close_frame()
                 .is_some_and(|(_, text)| text.contains(reason.name()));
             let is_silent = matches!(
                 reason,
@@ -356,12 +356,12 @@ mod tests {
 
     #[test]
     fn who_closes_is_told_its_own_code() {
-        let left = |code| CloseReason::Left(Some(Closing { code })).farewell();
+        let left = |code| CloseReason::Left(Some(Closing { code })).close_frame();
         assert_eq!(left(1001), Some((1001, String::new())));
         assert_eq!(
-            CloseReason::Left(None).farewell(),
+            CloseReason::Left(None).close_frame(),
             Some((1000, String::new()))
         );
-        assert_eq!(CloseReason::Gone.farewell(), None);
+        assert_eq!(CloseReason::Gone.close_frame(), None);
     }
 }

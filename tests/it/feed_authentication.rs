@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::client::{brief_token, token};
 use crate::support::events::{events_of, publish};
 use crate::support::schema;
-use crate::support::{Api, Ears, Grid, Wire, eventually};
+use crate::support::{Api, FeedClient, Grid, RawWebSocket, eventually};
 
 async fn ticket(api: &Api) -> String {
     let answer = api.post("/api/ws/ticket", &json!({})).await.ok();
@@ -20,8 +20,8 @@ async fn ticket(api: &Api) -> String {
 }
 
 /// Opens with this query; the status of a refusal, or the hello's stream.
-async fn with_query(url: &str, query: &str) -> Result<Ears, u16> {
-    Ears::connect_at(url, &format!("/ws?{query}"), &[]).await
+async fn with_query(url: &str, query: &str) -> Result<FeedClient, u16> {
+    FeedClient::connect_at(url, &format!("/ws?{query}"), &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,16 +34,18 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
 
     // Given here, used there.
     let given = ticket(&grid.user("anna")).await;
-    let mut ears = with_query(&other.api_url, &format!("ticket={given}"))
+    let mut client = with_query(&other.api_url, &format!("ticket={given}"))
         .await
         .unwrap();
-    assert_eq!(ears.message().await["type"], "hello");
-    ears.say(json!({"type": "resume", "after": 0})).await;
-    let event = ears.message().await;
+    assert_eq!(client.message().await["type"], "hello");
+    client
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
+    let event = client.message().await;
     assert_eq!(event["user_id"], "anna");
     publish(&grid.pool, &events_of("ben", 1)).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
-    assert_eq!(ears.message().await["seq"], 4, "nothing of ben's");
+    assert_eq!(client.message().await["seq"], 4, "nothing of ben's");
     for url in [&url, &other.api_url] {
         let again = with_query(url, &format!("ticket={given}")).await;
         assert_eq!(again.err(), Some(401), "a ticket counts once");
@@ -72,11 +74,13 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
 
     // An admin's is an admin's.
     let given = ticket(&grid.admin()).await;
-    let mut ears = with_query(&url, &format!("ticket={given}")).await.unwrap();
-    assert_eq!(ears.message().await["type"], "hello");
-    ears.say(json!({"type": "resume", "after": 0})).await;
+    let mut client = with_query(&url, &format!("ticket={given}")).await.unwrap();
+    assert_eq!(client.message().await["type"], "hello");
+    client
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     for seq in 1..=4 {
-        assert_eq!(ears.seq().await, seq);
+        assert_eq!(client.seq().await, seq);
     }
 
     // Invented, and one that is too old.
@@ -177,13 +181,13 @@ async fn a_token_beside_the_protocols_name_is_taken_and_not_repeated() {
     let url = grid.api_url();
     let offer = |token: &str| format!("gridtokenx, bearer.{token}");
     let good = offer(&token("anna", Role::User));
-    let mut wire = Wire::open(&url, "/ws", &[("sec-websocket-protocol", &good)])
+    let mut socket = RawWebSocket::open(&url, "/ws", &[("sec-websocket-protocol", &good)])
         .await
         .unwrap();
-    assert_eq!(wire.headers["sec-websocket-protocol"], "gridtokenx");
-    assert_eq!(wire.message().await["type"], "hello");
+    assert_eq!(socket.headers["sec-websocket-protocol"], "gridtokenx");
+    assert_eq!(socket.message().await["type"], "hello");
     let bearer = format!("Bearer {}", token("anna", Role::User));
-    let wire = Wire::open(
+    let socket = RawWebSocket::open(
         &url,
         "/ws",
         &[
@@ -193,8 +197,8 @@ async fn a_token_beside_the_protocols_name_is_taken_and_not_repeated() {
     )
     .await
     .unwrap();
-    assert_eq!(wire.headers["sec-websocket-protocol"], "gridtokenx");
-    let wire = Wire::open(
+    assert_eq!(socket.headers["sec-websocket-protocol"], "gridtokenx");
+    let socket = RawWebSocket::open(
         &url,
         "/ws",
         &[
@@ -204,13 +208,14 @@ async fn a_token_beside_the_protocols_name_is_taken_and_not_repeated() {
     )
     .await
     .unwrap();
-    assert!(!wire.headers.contains_key("sec-websocket-protocol"));
+    assert!(!socket.headers.contains_key("sec-websocket-protocol"));
     for (protocols, status) in [
         (offer("a.b.c"), 401),
         (format!("bearer.{}", token("anna", Role::User)), 400),
         (format!("{good}, bearer.a.b.c"), 400),
     ] {
-        let refused = Wire::open(&url, "/ws", &[("sec-websocket-protocol", &protocols)]).await;
+        let refused =
+            RawWebSocket::open(&url, "/ws", &[("sec-websocket-protocol", &protocols)]).await;
         assert_eq!(refused.err().unwrap().0, status, "{protocols}");
     }
 }
@@ -232,7 +237,7 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
             let body: Value = refused.json().await.unwrap();
             assert!(!body.to_string().contains(&secret), "{body}");
         }
-        let refused = Wire::open(url, &format!("{path}?token={secret}"), &[]).await;
+        let refused = RawWebSocket::open(url, &format!("{path}?token={secret}"), &[]).await;
         let (status, problem) = refused.err().unwrap();
         assert_eq!(status, 400);
         assert!(
@@ -242,15 +247,17 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
                 .contains("never taken from a URL")
         );
     }
-    let mut ears = with_query(url, &format!("ticket={given}")).await.unwrap();
-    assert_eq!(ears.message().await["type"], "hello");
+    let mut client = with_query(url, &format!("ticket={given}")).await.unwrap();
+    assert_eq!(client.message().await["type"], "hello");
     let offer = format!("gridtokenx, bearer.{secret}");
-    Wire::open(url, "/ws", &[("sec-websocket-protocol", &offer)])
+    RawWebSocket::open(url, "/ws", &[("sec-websocket-protocol", &offer)])
         .await
         .unwrap();
-    let mut ears = Ears::connect(url, &[]).await.unwrap();
-    ears.say(json!({"type": "auth", "token": secret})).await;
-    assert_eq!(ears.message().await["type"], "hello");
+    let mut client = FeedClient::connect(url, &[]).await.unwrap();
+    client
+        .send_json(json!({"type": "auth", "token": secret}))
+        .await;
+    assert_eq!(client.message().await["type"], "hello");
     eventually("the requests are logged", async || {
         (server.log().matches("/ws").count() > 5).then_some(())
     })
@@ -270,7 +277,7 @@ async fn without_a_list_only_our_own_pages_listen() {
     let opens = async |origin: Option<&str>| {
         let mut headers = vec![("authorization", bearer.as_str())];
         headers.extend(origin.map(|origin| ("origin", origin)));
-        Wire::open(&url, "/ws", &headers)
+        RawWebSocket::open(&url, "/ws", &headers)
             .await
             .err()
             .map(|refusal| refusal.0)

@@ -17,16 +17,16 @@ const RETRY_SPREAD_LEAST: Duration = Duration::from_millis(800);
 
 /// When a stream has to leave; a clone is the same.
 #[derive(Clone, Debug)]
-pub struct Departure {
+pub struct DrainSchedule {
     draining: CancellationToken,
     /// All are asked to leave within this, however many they are.
     spread_max: Duration,
 }
 
-impl Departure {
+impl DrainSchedule {
     /// The drain may take `limit`: a third of it goes to the spread, so that farewells have the rest.
-    pub fn within(draining: CancellationToken, limit: Duration) -> Departure {
-        Departure {
+    pub fn within(draining: CancellationToken, limit: Duration) -> DrainSchedule {
+        DrainSchedule {
             draining,
             spread_max: limit / 3,
         }
@@ -38,9 +38,9 @@ impl Departure {
     }
 
     /// Returns when it is this stream's turn to leave, with the time after which its client is to come back.
-    pub async fn turn(&self, hub: &Hub) -> Duration {
+    pub async fn wait_for_turn(&self, hub: &Hub) -> Duration {
         self.draining.cancelled().await;
-        let spread = (PER_STREAM * hub.seats_taken()).min(self.spread_max);
+        let spread = (PER_STREAM * hub.open_streams()).min(self.spread_max);
         sleep(spread.mul_f64(portion())).await;
         RETRY_AFTER_LEAST + spread.max(RETRY_SPREAD_LEAST).mul_f64(portion())
     }

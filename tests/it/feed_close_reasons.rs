@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::support::client::{brief_token, token};
 use crate::support::events::{event_of, events_of, publish, until_numbered};
-use crate::support::wire::{PING, masked};
-use crate::support::{Ears, Grid, Heard, Wire};
+use crate::support::raw_websocket::{PING, masked};
+use crate::support::{FeedClient, Grid, RawWebSocket, Received};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_cannot_be_read_ends_a_stream_with_its_number() {
@@ -23,8 +23,8 @@ async fn a_log_that_cannot_be_read_ends_a_stream_with_its_number() {
         .execute(&grid.pool)
         .await
         .unwrap();
-    let mut ears = Ears::resumed(&server.api_url, "anna", Role::User, 1).await;
-    let (code, reason) = ears.closed().await;
+    let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 1).await;
+    let (code, reason) = client.closed().await;
     assert_eq!(code, 1013);
     assert_eq!(reason["reason"], "log_unavailable");
     assert_eq!(reason["resume_after"], 1);
@@ -35,7 +35,7 @@ async fn a_log_that_cannot_be_read_ends_a_stream_with_its_number() {
         .execute(&grid.pool)
         .await
         .unwrap();
-    let mut again = Ears::resumed(&server.api_url, "anna", Role::User, 1).await;
+    let mut again = FeedClient::resumed(&server.api_url, "anna", Role::User, 1).await;
     assert_eq!(again.seq().await, 2);
 }
 
@@ -47,11 +47,12 @@ async fn a_subject_that_does_too_much_is_told_so_in_the_handshake_or_by_the_clos
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str())];
     for _ in 0..2 {
-        Ears::connect(&url, &headers).await.unwrap();
+        FeedClient::connect(&url, &headers).await.unwrap();
     }
-    assert_eq!(Ears::connect(&url, &headers).await.err(), Some(429));
-    let mut page = Ears::connect(&url, &[]).await.unwrap();
-    page.say(json!({"type": "auth", "token": token})).await;
+    assert_eq!(FeedClient::connect(&url, &headers).await.err(), Some(429));
+    let mut page = FeedClient::connect(&url, &[]).await.unwrap();
+    page.send_json(json!({"type": "auth", "token": token}))
+        .await;
     assert_eq!(
         page.closed().await,
         (
@@ -64,13 +65,15 @@ async fn a_subject_that_does_too_much_is_told_so_in_the_handshake_or_by_the_clos
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_not_said_who_it_is_may_not_flood() {
     let grid = Grid::start().await;
-    let mut wire = Wire::open(&grid.api_url(), "/ws", &[]).await.unwrap();
-    wire.raw(&masked(PING, b"x").repeat(1_000)).await;
+    let mut socket = RawWebSocket::open(&grid.api_url(), "/ws", &[])
+        .await
+        .unwrap();
+    socket.send_bytes(&masked(PING, b"x").repeat(1_000)).await;
     let mut pongs = 0;
     let (code, reason) = loop {
-        match wire.next().await {
-            Heard::Pong(_) => pongs += 1,
-            Heard::Close(code, reason) => break (code, reason),
+        match socket.next().await {
+            Received::Pong(_) => pongs += 1,
+            Received::Close(code, reason) => break (code, reason),
             other => panic!("{other:?}"),
         }
     };
@@ -92,7 +95,7 @@ async fn a_token_that_has_ended_opens_nothing() {
         [("authorization", bearer.as_str())],
         [("sec-websocket-protocol", protocol.as_str())],
     ] {
-        assert_eq!(Ears::connect(&url, &headers).await.err(), Some(401));
+        assert_eq!(FeedClient::connect(&url, &headers).await.err(), Some(401));
     }
     let stream = reqwest::Client::new()
         .get(format!("{url}/api/events/stream"))
@@ -101,8 +104,9 @@ async fn a_token_that_has_ended_opens_nothing() {
         .await
         .unwrap();
     assert_eq!(stream.status(), 401);
-    let mut page = Ears::connect(&url, &[]).await.unwrap();
-    page.say(json!({"type": "auth", "token": ended})).await;
+    let mut page = FeedClient::connect(&url, &[]).await.unwrap();
+    page.send_json(json!({"type": "auth", "token": ended}))
+        .await;
     assert_eq!(page.closed().await.0, 4401);
 }
 
@@ -111,25 +115,27 @@ async fn where_no_token_is_needed_one_may_be_shown_before_anything_is_asked_for(
     let grid = Grid::start_with(&[("WEBSOCKET_AUTH_REQUIRED", "false")]).await;
     let url = grid.api_url();
     publish(&grid.pool, &events_of("anna", 1)).await;
-    let mut page = Ears::connect(&url, &[]).await.unwrap();
+    let mut page = FeedClient::connect(&url, &[]).await.unwrap();
     let first = page.message().await;
     assert_eq!(first["type"], "hello");
-    page.say(json!({"type": "auth", "token": token("anna", Role::User)}))
+    page.send_json(json!({"type": "auth", "token": token("anna", Role::User)}))
         .await;
     assert_eq!(page.message().await["type"], "hello");
-    page.say(json!({"type": "resume", "after": 0})).await;
+    page.send_json(json!({"type": "resume", "after": 0})).await;
     assert_eq!(page.seq().await, 1);
 
-    let mut late = Ears::connect(&url, &[]).await.unwrap();
+    let mut late = FeedClient::connect(&url, &[]).await.unwrap();
     assert_eq!(late.message().await["type"], "hello");
-    late.say(json!({"type": "resume", "after": 0})).await;
-    late.say(json!({"type": "auth", "token": token("anna", Role::User)}))
+    late.send_json(json!({"type": "resume", "after": 0})).await;
+    late.send_json(json!({"type": "auth", "token": token("anna", Role::User)}))
         .await;
     assert_eq!(late.message().await["type"], "error");
 
-    let mut forged = Ears::connect(&url, &[]).await.unwrap();
+    let mut forged = FeedClient::connect(&url, &[]).await.unwrap();
     assert_eq!(forged.message().await["type"], "hello");
-    forged.say(json!({"type": "auth", "token": "a.b.c"})).await;
+    forged
+        .send_json(json!({"type": "auth", "token": "a.b.c"}))
+        .await;
     assert_eq!(forged.closed().await.0, 4401);
 }
 
@@ -137,21 +143,21 @@ async fn where_no_token_is_needed_one_may_be_shown_before_anything_is_asked_for(
 async fn what_waits_for_the_pace_is_sent_before_the_filter_changes() {
     // One at once, then one a minute.
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "1")]).await;
-    let (mut ears, _) = Ears::of(&grid.api_url(), "anna", Role::User).await;
-    ears.say(json!({"type": "subscribe"})).await;
-    ears.say(json!({"type": "ping"})).await;
-    assert_eq!(ears.message().await["type"], "pong");
+    let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
+    client.send_json(json!({"type": "subscribe"})).await;
+    client.send_json(json!({"type": "ping"})).await;
+    assert_eq!(client.message().await["type"], "pong");
     publish(&grid.pool, &events_of("anna", 1)).await;
-    assert_eq!(ears.seq().await, 1);
-    let mut witness = Ears::resumed(&grid.api_url(), "anna", Role::User, 1).await;
+    assert_eq!(client.seq().await, 1);
+    let mut witness = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 1).await;
     publish(&grid.pool, &[event_of("anna", EventType::MintFailed, "x")]).await;
     assert_eq!(witness.seq().await, 2);
-    ears.say(json!({"type": "unsubscribe"})).await;
-    ears.say(json!({"type": "ping"})).await;
-    assert_eq!(ears.seq().await, 2, "it was chosen before");
-    assert_eq!(ears.message().await["type"], "pong");
+    client.send_json(json!({"type": "unsubscribe"})).await;
+    client.send_json(json!({"type": "ping"})).await;
+    assert_eq!(client.seq().await, 2, "it was chosen before");
+    assert_eq!(client.message().await["type"], "pong");
     publish(&grid.pool, &events_of("anna", 1)).await;
-    ears.hears_nothing_for(Duration::from_millis(500)).await;
+    client.expect_silence_for(Duration::from_millis(500)).await;
 }
 
 /// What docs/feed.md promises of a quiet stream.
@@ -178,11 +184,11 @@ async fn a_quiet_stream_is_kept_alive_and_a_dead_one_is_let_go() {
         }
     };
     let silent = async {
-        let mut wire = Wire::compressed(&url, &token).await;
-        wire.answers_pings = false;
+        let mut socket = RawWebSocket::compressed(&url, &token).await;
+        socket.answers_pings = false;
         let opened = Instant::now();
         let mut pings = Vec::new();
-        while wire.next().await == Heard::Ping {
+        while socket.next().await == Received::Ping {
             pings.push(opened.elapsed());
         }
         (pings, opened.elapsed())

@@ -1,16 +1,20 @@
-//! The WebSocket at the level of frames: compression as it goes over the wire, what a client may not do, and that nothing that
+//! The WebSocket at the level of frames: compression on the wire, what a client may not do, and that nothing that
 //! a client sends does harm.
 
 use std::time::{Duration, Instant};
 
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{Event, EventFields, EventType};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::support::client::{Api, token};
 use crate::support::events::{event_of, events_of, publish, until_numbered};
-use crate::support::wire::{CLOSE, DEFLATE, PING, TEXT, TEXT_COMPRESSED, deflated, masked};
-use crate::support::{Grid, Heard, Server, Wire, eventually};
+use crate::support::raw_websocket::{
+    CLOSE, DEFLATE, PING, TEXT, TEXT_COMPRESSED, deflated, masked,
+};
+use crate::support::{Grid, RawWebSocket, Received, Server, eventually};
 
 async fn active(api: &Api) -> String {
     let metrics = api.get_text("/metrics").await;
@@ -34,18 +38,18 @@ async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
     let url = grid.api_url();
     let token = token("anna", Role::User);
     let bearer = format!("Bearer {token}");
-    let mut compressed = Wire::compressed(&url, &token).await;
-    let mut plain = Wire::open(&url, "/ws", &[("authorization", &bearer)])
+    let mut compressed = RawWebSocket::compressed(&url, &token).await;
+    let mut plain = RawWebSocket::open(&url, "/ws", &[("authorization", &bearer)])
         .await
         .unwrap();
     assert!(!plain.headers.contains_key("sec-websocket-extensions"));
     assert_eq!(plain.message().await["type"], "hello");
     // A client may compress too, and need not.
     compressed
-        .say_compressed(&json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
+        .send_json_compressed(&json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
         .await;
     plain
-        .say(json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
+        .send_json(json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
         .await;
     let reason = "the wallet's token account is frozen; ".repeat(5);
     publish(
@@ -62,10 +66,10 @@ async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
         .map(|number| event_of("anna", EventType::MintFailed, &format!("{number} {reason}")))
         .collect();
     publish(&grid.pool, &many).await;
-    for wire in [&mut compressed, &mut plain] {
+    for socket in [&mut compressed, &mut plain] {
         let mut next = 2;
         while next <= 301 {
-            let frame: Value = serde_json::from_str(&wire.text().await.0).unwrap();
+            let frame: Value = serde_json::from_str(&socket.text().await.0).unwrap();
             let messages = match frame {
                 Value::Array(messages) => messages,
                 message => vec![message],
@@ -76,7 +80,9 @@ async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
             }
         }
     }
-    compressed.say_compressed(&json!({"type": "ping"})).await;
+    compressed
+        .send_json_compressed(&json!({"type": "ping"}))
+        .await;
     assert_eq!(compressed.message().await["type"], "pong");
 }
 
@@ -99,12 +105,12 @@ async fn an_offer_that_cannot_be_kept_or_is_switched_off_leaves_the_stream_plain
             ("authorization", bearer.as_str()),
             ("sec-websocket-extensions", offer),
         ];
-        let mut wire = Wire::open(&url, "/ws", &headers).await.unwrap();
-        assert!(!wire.headers.contains_key("sec-websocket-extensions"));
-        assert_eq!(wire.message().await["type"], "hello");
+        let mut socket = RawWebSocket::open(&url, "/ws", &headers).await.unwrap();
+        assert!(!socket.headers.contains_key("sec-websocket-extensions"));
+        assert_eq!(socket.message().await["type"], "hello");
         // What was not agreed is not understood either.
-        wire.say_compressed(&json!({"type": "ping"})).await;
-        let (code, reason) = wire.closed().await;
+        socket.send_json_compressed(&json!({"type": "ping"})).await;
+        let (code, reason) = socket.closed().await;
         assert_eq!((code, &reason["reason"]), (1002, &json!("protocol_error")));
     }
 }
@@ -114,11 +120,11 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
     let bomb = deflated(&vec![b' '; 50_000_000]);
     let filter = json!({"type": "subscribe", "meters": vec!["m"; 501]}).to_string();
     let endless_fragments = {
-        let mut wire = masked(0x01, b"x");
+        let mut socket = masked(0x01, b"x");
         for _ in 0..100 {
-            wire.extend(masked(0x00, b""));
+            socket.extend(masked(0x00, b""));
         }
-        wire
+        socket
     };
     let nonsense: Vec<u8> = (0..20).flat_map(|_| masked(TEXT, b"nonsense")).collect();
     vec![
@@ -228,25 +234,27 @@ async fn each_offence_has_its_close_code_and_costs_nobody_else() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
     let url = server.api_url.clone();
-    let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
-    bystander.say(json!({"type": "resume", "after": 0})).await;
+    let mut bystander = RawWebSocket::compressed(&url, &token("ben", Role::User)).await;
+    bystander
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     for (what, bytes, code, reason) in offences() {
-        let mut wire = Wire::compressed(&url, &token("anna", Role::User)).await;
-        wire.raw(&bytes).await;
-        let (was_code, was_reason) = wire.closed().await;
+        let mut socket = RawWebSocket::compressed(&url, &token("anna", Role::User)).await;
+        socket.send_bytes(&bytes).await;
+        let (was_code, was_reason) = socket.closed().await;
         assert_eq!(
             (was_code, was_reason["reason"].as_str().unwrap()),
             (code, reason),
             "{what}"
         );
-        assert_eq!(wire.next().await, Heard::End, "{what}");
+        assert_eq!(socket.next().await, Received::End, "{what}");
     }
     // The same before anybody said who they are: nothing is told but the reason.
     for (what, bytes, code, reason) in offences() {
         let headers = [("sec-websocket-extensions", DEFLATE)];
-        let mut wire = Wire::open(&url, "/ws", &headers).await.unwrap();
-        wire.raw(&bytes).await;
-        let (was_code, was_reason) = wire.closed().await;
+        let mut socket = RawWebSocket::open(&url, "/ws", &headers).await.unwrap();
+        socket.send_bytes(&bytes).await;
+        let (was_code, was_reason) = socket.closed().await;
         let is_message = matches!(reason, "filter_too_long" | "bad_messages");
         let expected = if is_message {
             (4401, "unauthorized")
@@ -271,13 +279,15 @@ async fn a_message_that_begins_and_does_not_go_on_is_ended() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
     let url = server.api_url.clone();
-    let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
-    bystander.say(json!({"type": "resume", "after": 0})).await;
+    let mut bystander = RawWebSocket::compressed(&url, &token("ben", Role::User)).await;
+    bystander
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     let ping = masked(TEXT, br#"{"type":"ping"}"#);
     let fragment = masked(0x01, br#"{"type":"#);
     // All at the same time: each takes its time.
     let started = Instant::now();
-    let mut wires = Vec::new();
+    let mut sockets = Vec::new();
     for (what, bytes) in [
         ("half a header", ping[..1].to_vec()),
         ("half a payload", ping[..10].to_vec()),
@@ -291,21 +301,21 @@ async fn a_message_that_begins_and_does_not_go_on_is_ended() {
             [&ping[..], &ping[..10]].concat(),
         ),
     ] {
-        let mut wire = Wire::compressed(&url, &token("anna", Role::User)).await;
-        wire.raw(&bytes).await;
-        wires.push((what, wire));
+        let mut socket = RawWebSocket::compressed(&url, &token("anna", Role::User)).await;
+        socket.send_bytes(&bytes).await;
+        sockets.push((what, socket));
     }
     publish(&grid.pool, &events_of("ben", 1)).await;
     assert_eq!(bystander.message().await["seq"], 1);
-    for (what, mut wire) in wires {
-        let (code, reason) = wire.closed().await;
+    for (what, mut socket) in sockets {
+        let (code, reason) = socket.closed().await;
         assert_eq!(
             (code, &reason["reason"]),
             (1008, &json!("message_unfinished")),
             "{what}"
         );
         assert!(started.elapsed() >= LIMIT, "{what}");
-        assert_eq!(wire.next().await, Heard::End, "{what}");
+        assert_eq!(socket.next().await, Received::End, "{what}");
     }
     drop(bystander);
     until_empty(&server).await;
@@ -317,13 +327,13 @@ async fn a_flood_of_messages_is_ended() {
     let server = grid.spawn(&[]).await;
     let url = server.api_url.clone();
     // Whoever reads the answers gets further than who does not, and both are ended.
-    let mut reads = Wire::compressed(&url, &token("anna", Role::User)).await;
+    let mut reads = RawWebSocket::compressed(&url, &token("anna", Role::User)).await;
     let mut answers = 0;
     let (code, reason) = loop {
-        reads.say(json!({"type": "ping"})).await;
+        reads.send_json(json!({"type": "ping"})).await;
         match reads.next().await {
-            Heard::Text(..) => answers += 1,
-            Heard::Close(code, reason) => break (code, reason),
+            Received::Text(..) => answers += 1,
+            Received::Close(code, reason) => break (code, reason),
             other => panic!("{other:?}"),
         }
     };
@@ -335,8 +345,8 @@ async fn a_flood_of_messages_is_ended() {
         )
     );
     assert!(answers >= 239, "{answers}");
-    let mut floods = Wire::compressed(&url, &token("anna", Role::User)).await;
-    floods.raw(&masked(PING, b"x").repeat(5_000)).await;
+    let mut floods = RawWebSocket::compressed(&url, &token("anna", Role::User)).await;
+    floods.send_bytes(&masked(PING, b"x").repeat(5_000)).await;
     let (code, reason) = floods.closed().await;
     let reason = reason["reason"].as_str().unwrap();
     assert!(
@@ -357,10 +367,10 @@ async fn who_closes_is_answered_with_its_own_code() {
         (b"\x03\xe9", 1001),
         (b"\x0f\xa0own", 4000),
     ] {
-        let mut wire = Wire::compressed(&server.api_url, &token).await;
-        wire.frame(CLOSE, payload).await;
-        assert_eq!(wire.closed().await, (code, json!({})));
-        assert_eq!(wire.next().await, Heard::End);
+        let mut socket = RawWebSocket::compressed(&server.api_url, &token).await;
+        socket.send_frame(CLOSE, payload).await;
+        assert_eq!(socket.closed().await, (code, json!({})));
+        assert_eq!(socket.next().await, Received::End);
     }
     until_empty(&server).await;
     let metrics = server.admin().get_text("/metrics").await;
@@ -372,52 +382,39 @@ async fn who_closes_is_answered_with_its_own_code() {
     }
 }
 
-/// A small generator: a run is told by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-
-    fn bytes(&mut self, length: u64) -> Vec<u8> {
-        (0..length).map(|_| self.roll(256) as u8).collect()
-    }
+fn random_bytes(rng: &mut StdRng, length: usize) -> Vec<u8> {
+    (0..length).map(|_| rng.random()).collect()
 }
 
 /// Something that a client might send.
-fn anything(dice: &mut Dice) -> Vec<u8> {
+fn anything(rng: &mut StdRng) -> Vec<u8> {
     let deep = |open: &str, depth: usize| {
         format!(r#"{{"type":"subscribe","meters":{}"#, open.repeat(depth)).into_bytes()
     };
-    let long = 60_000 + dice.roll(10_000);
-    let message = match dice.roll(9) {
+    let long: usize = rng.random_range(60_000..70_000);
+    let message = match rng.random_range(0..9) {
         0 => deep("[", 20_000),
         1 => deep("{\"a\":", 9_000),
         2 => br#"{"type":"resume","after":99999999999999999999999999999}"#.to_vec(),
         3 => br#"{"type":"auth","token":"eyJ.eyJ.x"}"#.to_vec(),
         4 => br#"{"type":"subscribe","min_amount":{"$serde_json::private::Number":"1"}}"#.to_vec(),
-        5 => dice.bytes(200),
-        6 => vec![b'x'; long as usize],
+        5 => random_bytes(rng, 200),
+        6 => vec![b'x'; long],
         7 => vec![0xc3; 30],
         _ => br#"{"type":"unsubscribe"}"#.to_vec(),
     };
-    match dice.roll(6) {
-        0 => dice.bytes(100),
-        1 => masked(dice.roll(256) as u8, &message),
+    match rng.random_range(0..6) {
+        0 => random_bytes(rng, 100),
+        1 => masked(rng.random(), &message),
         2 => masked(TEXT_COMPRESSED, &deflated(&message)),
         3 => {
-            let noise = dice.bytes(300);
+            let noise = random_bytes(rng, 300);
             masked(TEXT_COMPRESSED, &noise)
         }
         4 => {
             // Cut off in the middle.
             let mut frame = masked(TEXT, &message);
-            frame.truncate(dice.roll(frame.len() as u64) as usize);
+            frame.truncate(rng.random_range(0..frame.len()));
             frame
         }
         _ => masked(TEXT, &message),
@@ -431,28 +428,33 @@ async fn whatever_clients_send_the_service_lives_and_every_seat_is_free_again() 
     let url = server.api_url.clone();
     let seed: u64 = rand::random();
     println!("seed {seed}");
-    let mut bystander = Wire::compressed(&url, &token("ben", Role::User)).await;
-    bystander.say(json!({"type": "resume", "after": 0})).await;
+    let mut bystander = RawWebSocket::compressed(&url, &token("ben", Role::User)).await;
+    bystander
+        .send_json(json!({"type": "resume", "after": 0}))
+        .await;
     let clients: Vec<_> = (0..8)
         .map(|client| {
-            let (url, mut dice) = (url.clone(), Dice(seed.wrapping_add(client)));
+            let (url, mut rng) = (
+                url.clone(),
+                StdRng::seed_from_u64(seed.wrapping_add(client)),
+            );
             tokio::spawn(async move {
                 for _ in 0..25 {
-                    let mut wire = if dice.roll(3) == 0 {
+                    let mut socket = if rng.random_ratio(1, 3) {
                         let headers = [("sec-websocket-extensions", DEFLATE)];
-                        Wire::open(&url, "/ws", &headers).await.unwrap()
+                        RawWebSocket::open(&url, "/ws", &headers).await.unwrap()
                     } else {
-                        Wire::compressed(&url, &token("anna", Role::User)).await
+                        RawWebSocket::compressed(&url, &token("anna", Role::User)).await
                     };
-                    for _ in 0..1 + dice.roll(6) {
-                        let bytes = anything(&mut dice);
-                        wire.raw(&bytes).await;
+                    for _ in 0..rng.random_range(1..=6) {
+                        let bytes = anything(&mut rng);
+                        socket.send_bytes(&bytes).await;
                     }
                     // Most go without a word; some wait for theirs.
-                    match dice.roll(3) {
-                        0 => wire.hang_up().await,
-                        1 => wire.frame(CLOSE, b"").await,
-                        _ => drop(wire),
+                    match rng.random_range(0..3) {
+                        0 => socket.hang_up().await,
+                        1 => socket.send_frame(CLOSE, b"").await,
+                        _ => drop(socket),
                     }
                 }
             })
@@ -481,21 +483,23 @@ async fn under_load_each_hears_its_own_events_and_no_others() {
         for is_compressed in [true, false] {
             let subject = format!("user-{user}");
             let token = token(&subject, Role::User);
-            let mut wire = if is_compressed {
-                Wire::compressed(&url, &token).await
+            let mut socket = if is_compressed {
+                RawWebSocket::compressed(&url, &token).await
             } else {
                 let bearer = format!("Bearer {token}");
-                let mut wire = Wire::open(&url, "/ws", &[("authorization", &bearer)])
+                let mut socket = RawWebSocket::open(&url, "/ws", &[("authorization", &bearer)])
                     .await
                     .unwrap();
-                assert_eq!(wire.message().await["type"], "hello");
-                wire
+                assert_eq!(socket.message().await["type"], "hello");
+                socket
             };
-            wire.say(json!({"type": "resume", "after": 0})).await;
+            socket
+                .send_json(json!({"type": "resume", "after": 0}))
+                .await;
             listeners.push(tokio::spawn(async move {
                 let mut heard = Vec::new();
                 while heard.len() < ROUNDS {
-                    let frame: Value = serde_json::from_str(&wire.text().await.0).unwrap();
+                    let frame: Value = serde_json::from_str(&socket.text().await.0).unwrap();
                     let messages = match frame {
                         Value::Array(messages) => messages,
                         message => vec![message],
