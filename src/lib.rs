@@ -20,13 +20,14 @@
 //! | [`meters`] | meters and their owners |
 //! | [`chain`] | RPC endpoints and their health, signer, fee payer |
 //! | [`outbox`] | puts an event and a job into the caller's transaction |
-//! | [`coalesce`] | many callers, one batch |
-//! | [`holder`] | a loop that every process offers to run and one process runs |
-//! | [`schema`] | the migrations |
+//! | [`coalesce`] | gathers the items of concurrent callers into batches |
+//! | [`embedded`] | the private Postgres and the local chain of `gridtokenx run` |
+//! | [`db`] | the pool and its limits, migrations, leader locks, what errors of SQL mean, the domain's types in SQL |
+//! | [`telemetry`] | logs, metrics, traces, and the health of each part |
+//! | [`config`] | the settings |
 //! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
-//!
-//! [`config`], [`telemetry`] and [`embedded`] (the private Postgres and local chain of `make run`) serve all of them.
-//! `failpoint` and `fault_proxy` are for tests.
+//! | [`failpoint`] | named points where a test stops or fails the process |
+//! | [`fault_proxy`] | a proxy that breaks the RPC of the chain on purpose, for tests |
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -38,19 +39,18 @@ pub mod chain;
 pub mod coalesce;
 pub mod commands;
 pub mod config;
+pub mod db;
 pub mod domain;
 pub mod embedded;
 pub mod failpoint;
 #[cfg(feature = "failpoints")]
 pub mod fault_proxy;
 pub mod feed;
-pub mod holder;
 pub mod ledger;
 pub mod meters;
 pub mod mint;
 pub mod outbox;
 pub mod queue;
 pub mod readings;
-pub mod schema;
 pub mod telemetry;
 pub mod websocket;

@@ -11,7 +11,7 @@ from .system import wait_for
 
 # In a close frame (RFC 6455, section 5.5.1).
 CLOSE_UNAUTHORIZED = (4401).to_bytes(2, "big")
-RESOLVER_LOCK = "classid = 1735680885 AND objid = 1"  # src/holder.rs
+RESOLVER_LOCK = "classid = 1735680885 AND objid = 1"  # src/db/leader_lock.rs
 
 
 def register_meter(system, name, wallet):

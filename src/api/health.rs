@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::operations::Operations;
-use crate::schema;
+use crate::db::{self, SqlCondition};
 use crate::telemetry::{Health, Readiness};
 
 /// Probes of load balancers expect an answer within seconds, and an answer after two is worth no more than none.
@@ -72,9 +72,6 @@ const LOCKS_LIMIT: Duration = Duration::from_millis(500);
 
 /// A table that is tried when that is used up still says whether it is free: a moment's queue is no outage.
 const LOCK_WAIT_MIN: Duration = Duration::from_millis(20);
-
-/// SQLSTATE of a lock that was not free in time.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 pub fn routes<S>() -> OpenApiRouter<S>
 where
@@ -253,7 +250,7 @@ async fn examine(pool: &PgPool) -> sqlx::Result<Findings> {
     let missing = if standing.has_migrations {
         missing_migrations(&mut transaction).await?
     } else {
-        schema::versions()
+        db::migration_versions()
     };
     let migrations = match missing.first() {
         None => Ok(()),
@@ -305,7 +302,7 @@ async fn missing_migrations(transaction: &mut PgConnection) -> sqlx::Result<Vec<
          )
          ORDER BY version",
     )
-    .bind(schema::versions())
+    .bind(db::migration_versions())
     .fetch_all(transaction)
     .await
 }
@@ -370,15 +367,10 @@ async fn is_free(
     );
     match transaction.execute(AssertSqlSafe(trial)).await {
         Ok(_) => Ok(true),
-        Err(error) if is_locked(&error) => {
+        Err(error) if SqlCondition::of(&error) == SqlCondition::LockTimeout => {
             transaction.execute("ROLLBACK TO SAVEPOINT trial").await?;
             Ok(false)
         }
         Err(error) => Err(error),
     }
-}
-
-fn is_locked(error: &sqlx::Error) -> bool {
-    let refusal = error.as_database_error();
-    refusal.and_then(|refusal| refusal.code()).as_deref() == Some(LOCK_NOT_AVAILABLE)
 }

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::authenticator::AuthError;
 use crate::admin::AdminError;
+use crate::db::SqlCondition;
 use crate::ledger::{LedgerError, ResolveError, RetryError};
 use crate::meters::MeterError;
 use crate::readings::ReadingError;
@@ -187,32 +188,29 @@ impl Problem {
 
     /// For an error of the database: 503 when it does not answer, 500 otherwise.
     pub fn database(error: &sqlx::Error) -> Problem {
-        match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => {
+        match SqlCondition::of(error) {
+            SqlCondition::NoAnswer => {
                 tracing::warn!(%error, "a request was refused: the database does not answer");
                 Problem::unavailable("the database does not answer at the moment; try again later")
             }
-            // 08: connection lost, 53: out of resources, 57: shut down or cancelled, 25006: a read-only standby,
-            // 40: serialisation failures and deadlocks, 55P03: a lock was not free in time.
-            sqlx::Error::Database(refusal)
-                if refusal.code().is_some_and(|code| {
-                    ["08", "40", "53", "57"]
-                        .iter()
-                        .any(|class| code.starts_with(class))
-                        || code == "25006"
-                        || code == "55P03"
-                }) =>
-            {
+            SqlCondition::SerializationConflict
+            | SqlCondition::RolledBack
+            | SqlCondition::LockTimeout
+            | SqlCondition::ReadOnly
+            | SqlCondition::RefusesConnections
+            | SqlCondition::CannotServe => {
                 tracing::warn!(%error, "a request was refused: the database cannot serve it now");
                 Problem::unavailable(
                     "the database cannot serve the request at the moment; try again later",
                 )
             }
-            _ => Problem::internal(error),
+            SqlCondition::ClientFailure
+            | SqlCondition::BadValue
+            | SqlCondition::IdleInTransactionTimeout
+            | SqlCondition::SystemError
+            | SqlCondition::SchemaMismatch
+            | SqlCondition::UniqueViolation
+            | SqlCondition::BadRow => Problem::internal(error),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::Span;
@@ -17,7 +17,7 @@ use super::extract::{JsonEnvelope, Path, Query};
 use super::page;
 use super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::state::AppState;
-use crate::domain::{BaseUnits, Kwh, MeterSerial, ReadingState};
+use crate::domain::{BaseUnits, Kwh, MeterSerial, ReadingState, rfc3339_micros};
 use crate::readings::{
     self, Accepted, READINGS_PER_PAGE_DEFAULT, READINGS_PER_PAGE_MAX, ReadingError, ReadingFilter,
     ReadingView, Submission,
@@ -301,21 +301,17 @@ impl From<ReadingView> for ReadingDocument {
             reading_id: view.id,
             meter_id: view.serial.as_str().to_owned(),
             kwh_amount: view.kwh,
-            interval_start: rfc3339(view.interval.start()),
-            reading_timestamp: rfc3339(view.interval.end()),
+            interval_start: rfc3339_micros(view.interval.start()),
+            reading_timestamp: rfc3339_micros(view.interval.end()),
             wallet_address: view.wallet.to_string(),
             state: view.state,
             base_units: view.base_units,
             transaction_signature: view.transaction_signature,
             attempts: view.attempts,
-            next_attempt_at: view.next_attempt_at.map(rfc3339),
+            next_attempt_at: view.next_attempt_at.map(rfc3339_micros),
             last_error: view.last_error,
         }
     }
-}
-
-fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 /// One reading.

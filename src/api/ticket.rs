@@ -4,13 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::auth::Authenticated;
 use super::problem::{Problem, ProblemKind};
 use super::state::AppState;
+use crate::domain::serialize_rfc3339_micros;
 use crate::feed::tickets::{self, LIFETIME, TicketError};
 
 /// A ticket for one stream.
@@ -19,12 +20,8 @@ pub(super) struct TicketDocument {
     /// For `?ticket=`, as it is.
     ticket: String,
     /// RFC 3339, UTC.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "serialize_rfc3339_micros")]
     expires_at: DateTime<Utc>,
-}
-
-fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
 /// A ticket that opens one stream.

@@ -1,12 +1,12 @@
 //! The report of an audit.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::admin_log_check::AdminLogReport;
 use super::difference::Difference;
 use super::total::Total;
-use crate::domain::BaseUnits;
+use crate::domain::{BaseUnits, serialize_rfc3339_micros};
 
 /// The document of `gridtokenx audit --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +35,7 @@ pub struct AuditReport {
     pub differences: Vec<Difference>,
     /// Differences that were found and are not listed.
     pub differences_beyond: u64,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "serialize_rfc3339_micros")]
     pub finished_at: DateTime<Utc>,
     /// Supply and history are compared as of this slot.
     pub slot: u64,
@@ -82,10 +82,6 @@ pub(crate) fn with_sentences<S: Serializer>(
         message: difference.to_string(),
         difference,
     }))
-}
-
-fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
 #[cfg(test)]

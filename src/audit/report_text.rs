@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use chrono::SecondsFormat;
-
 use super::report::AuditReport;
+use crate::domain::rfc3339_secs;
 
 impl fmt::Display for AuditReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let finished = self.finished_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let finished = rfc3339_secs(self.finished_at);
         writeln!(
             formatter,
             "Audit of the mint {} at slot {}, {finished}",

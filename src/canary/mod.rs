@@ -3,7 +3,7 @@
 //!
 //! It is a real meter of the owner [`OWNER`], with a wallet of its own; its readings are real readings of the smallest amount
 //! that pays one base unit or more, one for each minute, and the audit counts them like any others. One process sends them
-//! ([`HolderLock::Canary`](crate::holder::HolderLock)); every process tells how fresh they are, from the database, so that
+//! ([`LeaderLock::Canary`](crate::db::LeaderLock)); every process tells how fresh they are, from the database, so that
 //! all say the same. While auto-mint is off no reading of it is minted, none is sent, and none is missed.
 //!
 //! | file | what it does |

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, DurationRound, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -13,8 +13,8 @@ use super::meter::{INTERVAL_MINUTES, OWNER, serial_for, smallest_amount};
 use crate::admin::StoredSettings;
 use crate::chain::Endpoints;
 use crate::config::TokenizationConfig;
-use crate::domain::{Kwh, MeterSerial, Wallet};
-use crate::holder::within;
+use crate::db::within;
+use crate::domain::{Kwh, MeterSerial, Wallet, rfc3339_secs};
 use crate::meters::{self, Caller, MeterError, NewMeter, Role};
 use crate::readings::{Intake, Member, ReadingError, Submission};
 use crate::telemetry::names;
@@ -143,7 +143,7 @@ impl Singer {
         Submission {
             meter_id: Member::Text(self.serial.as_str().to_owned()),
             kwh_amount: Member::Text(self.kwh.to_string()),
-            reading_timestamp: Member::Text(end.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            reading_timestamp: Member::Text(rfc3339_secs(end)),
             ..Submission::default()
         }
     }

@@ -7,10 +7,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use super::atomic_file::{self, Readers};
+use crate::domain::rfc3339_micros;
 
 /// Raised when a newer program can no longer serve what an older one left.
 const FORMAT: &str = "1";
@@ -81,10 +82,7 @@ impl DataDir {
             }
             None => {
                 // The format comes last: where it stands, the rest stands too.
-                self.write(
-                    "first-start",
-                    &now.to_rfc3339_opts(SecondsFormat::Micros, true),
-                )?;
+                self.write("first-start", &rfc3339_micros(now))?;
                 self.write("format", FORMAT)?;
             }
         }

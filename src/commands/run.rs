@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ use super::signals::stop_on_signal;
 use super::tokens::{TokenError, TokenSource, with_development_secret};
 use crate::chain::Endpoints;
 use crate::config::{Config, ConfigError, ProcessRole};
-use crate::domain::{Backoff, Jitter, Retries};
+use crate::domain::{Backoff, Jitter, Retries, rfc3339_secs};
 use crate::embedded::EmbeddedError;
 use crate::meters::Role;
 use crate::telemetry::{self, LogError};
@@ -229,7 +229,7 @@ async fn perform(
             Some(since) => {
                 eprintln!(
                     "Nothing is played: since {} the readings are older than TOKENIZATION_READING_MAX_AGE_DAYS; --fresh plays them anew.",
-                    since.to_rfc3339_opts(SecondsFormat::Secs, true)
+                    rfc3339_secs(since)
                 );
                 Ok(false)
             }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use thiserror::Error;
+
+use super::rfc3339::rfc3339_shortest;
 
 /// The time `[start, end)` in whole microseconds, 1 minute to 24 hours long. Intervals that touch do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,24 +17,24 @@ pub struct Interval {
 /// Why two moments are no interval of a reading.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IntervalError {
-    #[error("the interval from {0} to {0} is empty: its start must be before its end", shown(*.at))]
+    #[error("the interval from {0} to {0} is empty: its start must be before its end", rfc3339_shortest(*.at))]
     Empty { at: DateTime<Utc> },
-    #[error("the interval from {} to {} ends before it starts", shown(*.start), shown(*.end))]
+    #[error("the interval from {} to {} ends before it starts", rfc3339_shortest(*.start), rfc3339_shortest(*.end))]
     Reversed {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
     },
-    #[error("the interval from {} to {} is shorter than 1 minute", shown(*.start), shown(*.end))]
+    #[error("the interval from {} to {} is shorter than 1 minute", rfc3339_shortest(*.start), rfc3339_shortest(*.end))]
     TooShort {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
     },
-    #[error("the interval from {} to {} is longer than 24 hours; split it", shown(*.start), shown(*.end))]
+    #[error("the interval from {} to {} is longer than 24 hours; split it", rfc3339_shortest(*.start), rfc3339_shortest(*.end))]
     TooLong {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
     },
-    #[error("{} is not a whole number of microseconds, or lies in a leap second", shown(*.at))]
+    #[error("{} is not a whole number of microseconds, or lies in a leap second", rfc3339_shortest(*.at))]
     SubMicrosecond { at: DateTime<Utc> },
 }
 
@@ -96,12 +98,13 @@ impl Interval {
 /// ISO 8601: `start/end`.
 impl fmt::Display for Interval {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", shown(self.start), shown(self.end))
+        write!(
+            formatter,
+            "{}/{}",
+            rfc3339_shortest(self.start),
+            rfc3339_shortest(self.end)
+        )
     }
-}
-
-fn shown(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 #[cfg(test)]

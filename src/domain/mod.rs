@@ -17,8 +17,9 @@
 //! |---|---|
 //! | `energy` | [`Kwh`] |
 //! | `tokens` | [`BaseUnits`], [`TokenRate`], and the way from one to the other |
-//! | `timestamp`, `interval` | RFC 3339 to the microsecond, and the half-open span that a reading pays |
+//! | `timestamp`, `rfc3339`, `interval` | RFC 3339 read and written, and the half-open span that a reading pays |
 //! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
+//! | `mint_number`, `tx_signature` | [`MintNumber`], [`TxSignature`]: how ledger and chain name a mint transaction |
 //! | `reading_state`, `mint_transaction_state` | the two state machines |
 //! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
 //! | `adoption` | which readings a mint transaction has paid, told by its sums and root |
@@ -35,15 +36,18 @@ mod excerpt;
 mod interval;
 mod memo;
 mod merkle;
+mod mint_number;
 mod mint_transaction_state;
 mod packing;
 mod priority_fee;
 mod reading_state;
+mod rfc3339;
 mod serial;
 mod timestamp;
 mod tokens;
 mod transaction;
 mod transition;
+mod tx_signature;
 mod wallet;
 
 pub use adoption::{Adoption, PaidWallet, UnpaidReading, adoption};
@@ -55,10 +59,15 @@ pub use energy::{Kwh, KwhError};
 pub use interval::{Interval, IntervalError};
 pub use memo::{MEMO_BYTES, Memo, NUMBER_LIMIT};
 pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};
+pub use mint_number::{MintNumber, MintNumberError};
 pub use mint_transaction_state::{MintTransactionEvent, MintTransactionState};
 pub use packing::{PackItem, PackLimits, Packed, pack};
 pub use priority_fee::{ComputeUnitPrice, Percentile, PriorityFeePolicy, market_price};
 pub use reading_state::{ReadingEvent, ReadingState};
+pub use rfc3339::{
+    rfc3339_micros, rfc3339_secs, rfc3339_shortest, serialize_rfc3339_micros,
+    serialize_rfc3339_millis,
+};
 pub use serial::{MeterSerial, SerialError};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
@@ -66,4 +75,5 @@ pub use transaction::{
     Instructions, Payment, TRANSACTION_BYTES_MAX, instructions, set_compute_unit_limit,
 };
 pub use transition::{IllegalTransition, UnknownState};
+pub use tx_signature::{TxSignature, TxSignatureError};
 pub use wallet::{Wallet, WalletError};

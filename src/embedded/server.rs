@@ -19,6 +19,7 @@ use super::data_location::Home;
 use super::log_file::{LogFile, reason};
 use super::postgres::{PostgresOptions, SUPERUSER};
 use crate::config::Secret;
+use crate::db::SqlCondition;
 
 const PROGRAM: &str = "postgres";
 /// Beside the cluster: the port that it had last, so that it has it again.
@@ -296,10 +297,7 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Starting up, recovering, shutting down (57P03), or full (53300): alive in any case.
+/// Starting up, recovering, shutting down, or full: alive in any case.
 fn is_starting(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| code == "57P03" || code == "53300")
+    SqlCondition::of(error) == SqlCondition::RefusesConnections
 }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::event::{FeedEvent, Seq};
 use super::log::{self, EventsPage};
 use super::viewer::{self, Viewer};
-use crate::holder::within;
+use crate::db::within;
 use crate::outbox::{EventType, Wake};
 use crate::telemetry::{Stage, names, observe_stage};
 

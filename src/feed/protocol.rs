@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::event::Seq;
 use super::filter::Filter;
 use super::log::Gap;
-use crate::domain::{Kwh, MeterSerial};
+use crate::domain::{Kwh, MeterSerial, rfc3339_micros};
 use crate::outbox::EventType;
 
 /// Items that one list of a filter may have.
@@ -199,13 +199,13 @@ impl ServerMessage {
         ServerMessage::Hello {
             connection_id,
             seq,
-            server_time: rfc3339(now),
+            server_time: rfc3339_micros(now),
         }
     }
 
     pub fn pong(now: DateTime<Utc>) -> ServerMessage {
         ServerMessage::Pong {
-            server_time: rfc3339(now),
+            server_time: rfc3339_micros(now),
         }
     }
 
@@ -215,10 +215,6 @@ impl ServerMessage {
             unreachable!("a server message is always JSON: {error}")
         })
     }
-}
-
-fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 impl From<ProtocolError> for ServerMessage {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
 use super::partitions::{self, Partition};
-use crate::holder::within;
+use crate::db::within;
 use crate::telemetry::names;
 
 /// How often partitions are looked at. A random part is not needed: one process does it.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: numbers are given in one order, each once, and become readable together with everything before them. Kept by
 //! the row lock on `feed_head` that begins each of its transactions: a second sequencer, or one that wakes up late, waits
-//! there and then reads the newest number. That there is one sequencer at a time ([`crate::holder`]) only saves work.
+//! there and then reads the newest number. That there is one sequencer at a time ([`crate::db::run_as_leader`]) only saves work.
 //!
 //! Writers are never waited for: rows of a transaction that has not committed, whatever its age, are not visible, and get
 //! their numbers once they are.
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::Seq;
 use super::partitions;
 use super::retention::Retention;
-use crate::holder::within;
+use crate::db::within;
 use crate::outbox::{self, Topic, Wake};
 
 /// Events numbered in one transaction: bounds how long its readers wait for the first of them.

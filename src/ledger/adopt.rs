@@ -20,6 +20,7 @@ use super::foreign::{self, ForeignError};
 use super::record::{self, NewMintTransaction, PackedReading};
 use super::settle::{self, Confirmed, Landed};
 use crate::chain::{ChainMint, Endpoints, RecentBlockhash};
+use crate::db::SqlCondition;
 use crate::domain::{
     Adoption, BaseUnits, Interval, Kwh, Leaf, Memo, MeterSerial, MintTransactionEvent, PaidWallet,
     ReadingState, UnpaidReading, Wallet, adoption,
@@ -151,11 +152,9 @@ pub async fn adopt(
     let submitted =
         record::store(transaction, new)
             .await
-            .map_err(|error| match error.as_database_error() {
+            .map_err(|error| match SqlCondition::of(&error) {
                 // A reading that something else pays by now, or a number that was taken meanwhile.
-                Some(database) if database.is_unique_violation() => {
-                    AdoptError::Changed { signature }
-                }
+                SqlCondition::UniqueViolation => AdoptError::Changed { signature },
                 _ => error.into(),
             })?;
     if submitted != new.readings.len() as u64 {

@@ -20,7 +20,7 @@ use super::LedgerError;
 use super::identity::DatabaseIdentity;
 use super::{walk, watched};
 use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints};
-use crate::holder::within;
+use crate::db::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// Whether new mint transactions may be signed.

@@ -12,8 +12,8 @@ use super::open::{self, OpenTransaction};
 use super::resolver::ResolverLimits;
 use super::{LedgerError, settle};
 use crate::chain::{Endpoint, Endpoints, NoProof, scan_blocks};
+use crate::db::within;
 use crate::domain::MintTransactionState;
-use crate::holder::within;
 
 /// Block heights that one scan may span beyond the oldest transaction's life.
 const HEIGHTS_PER_SCAN: u64 = 600;

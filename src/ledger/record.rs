@@ -14,8 +14,8 @@ use super::breaker::{self, SigningRefused};
 use super::guard::reading_guard;
 use super::tally;
 use crate::chain::RecentBlockhash;
+use crate::db::{GuardedConnection, timed_out, within};
 use crate::domain::{BaseUnits, ReadingEvent};
-use crate::holder::{no_answer, within};
 
 /// A signed transaction that is not known to anybody yet.
 #[derive(Clone, Debug)]
@@ -106,22 +106,25 @@ pub async fn record(
     limit: Duration,
     new: &NewMintTransaction,
 ) -> Result<(), RecordError> {
-    let mut connection = pool.acquire().await.map_err(RecordError::NotRecorded)?;
+    let mut connection = GuardedConnection::acquire(pool)
+        .await
+        .map_err(RecordError::NotRecorded)?;
     let recorded = record_on(&mut connection, limit, new).await;
     match recorded {
         Ok(()) => {
+            connection.reuse();
             tally::transactions("recorded", 1);
             crate::failpoint!("ledger.recorded");
             Ok(())
         }
         Err(RecordError::Refused(refused)) => {
-            drop(connection);
+            connection.reuse();
             Err(refusal(pool, refused).await)
         }
         Err(error) => {
-            if let RecordError::NotRecorded(_) | RecordError::Unknown(_) = error {
-                // It may hang for ever: nobody else shall get it.
-                connection.close_on_drop();
+            // A session that did not answer may be hung: it is closed.
+            if !matches!(error, RecordError::NotRecorded(_) | RecordError::Unknown(_)) {
+                connection.reuse();
             }
             Err(error)
         }
@@ -135,7 +138,7 @@ async fn record_on(
 ) -> Result<(), RecordError> {
     let transaction = tokio::time::timeout(limit, write(connection, new))
         .await
-        .unwrap_or_else(|_| Err(RecordError::NotRecorded(no_answer(limit))))?;
+        .unwrap_or_else(|_| Err(RecordError::NotRecorded(timed_out(limit))))?;
     crate::failpoint!("ledger.before_record_commit");
     within(limit, transaction.commit())
         .await

@@ -24,8 +24,8 @@ use super::proof::Undertaker;
 use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
 use super::{LedgerError, RetrySchedule, counts, refuse, send, settle};
 use crate::chain::Endpoints;
+use crate::db::within;
 use crate::domain::MintTransactionState;
-use crate::holder::within;
 
 /// Settings of the Resolver.
 #[derive(Clone, Debug)]

@@ -25,8 +25,8 @@ use crate::chain::{
     ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, shows_creation,
     walk_history,
 };
+use crate::db::within;
 use crate::domain::BaseUnits;
-use crate::holder::within;
 
 /// Transactions read from the chain at once.
 const READS_AT_ONCE: usize = 16;

@@ -15,7 +15,7 @@ use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
 use super::walk::known_among;
 use super::{LedgerError, breaker, foreign};
 use crate::chain::{ChainMint, Endpoints, find_mint};
-use crate::holder::within;
+use crate::db::within;
 
 /// Looks for all of them, on every endpoint with history. Returns how many were found landed for the first time. `limit` is
 /// that of one transaction of the database.

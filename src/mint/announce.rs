@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Cause, CircuitBreaker, CircuitBreakerView};
-use crate::holder::within;
+use crate::db::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);

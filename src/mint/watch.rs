@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chain_side::ChainSide;
 use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, TOKEN_ACCOUNT_RENT_LAMPORTS};
-use crate::holder::within;
+use crate::db::within;
 use crate::ledger::{self, Outlook};
 use crate::outbox;
 use crate::telemetry::{Health, names};

@@ -1,11 +1,11 @@
 //! The events that users and admins can follow.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::Utc;
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::{BaseUnits, Kwh, MeterSerial, Wallet};
+use crate::domain::{BaseUnits, Kwh, MeterSerial, Wallet, rfc3339_micros};
 
 /// Version of the event documents; raised when a field changes its meaning.
 const EVENT_VERSION: u32 = 1;
@@ -129,7 +129,7 @@ impl Event {
             id,
             r#type: event_type,
             version: EVENT_VERSION,
-            timestamp: rfc3339(Utc::now()),
+            timestamp: rfc3339_micros(Utc::now()),
             fields,
         };
         let body = serde_json::to_string(&document).unwrap_or_else(|error| {
@@ -152,10 +152,6 @@ impl Event {
     pub fn body(&self) -> &str {
         &self.body
     }
-}
-
-fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 /// Writes events into the caller's transaction, without a number. The caller ends the transaction with

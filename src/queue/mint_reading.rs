@@ -15,7 +15,7 @@ use super::job_end::JobRun;
 use super::payload::Payload;
 use super::workers::QueueContext;
 use crate::admin;
-use crate::holder::within;
+use crate::db::within;
 use crate::mint::{MintOutcome, MintPermission};
 use crate::outbox::JobKind;
 use crate::telemetry::traces::{self, Step, StepKind, attributes};

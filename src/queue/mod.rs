@@ -14,22 +14,22 @@
 //! | `guarded` | time-out and panic of a handler, caught inside it |
 //! | `job_end` | the one line that a job leaves in the log |
 //! | `dead` | jobs that can never be run |
-//! | `process` | this process' advisory lock; jobs of dead processes are handed back |
-//! | `pulse` | whether the workers of this process still do anything |
-//! | `census` | which processes there are |
+//! | `registration` | registers this process under an advisory lock; hands back the jobs of dead processes |
+//! | `heartbeat` | detects a worker that is stuck |
+//! | `processes` | lists the processes of the deployment |
 //! | `tally` | how many jobs this process has finished |
 //! | `prune` | finished jobs are dropped |
 
 mod batch_run;
-mod census;
 mod dead;
 mod guarded;
+mod heartbeat;
 mod job_end;
 mod mint_reading;
 mod payload;
-mod process;
+mod processes;
 mod prune;
-mod pulse;
+mod registration;
 mod source;
 mod sweep;
 mod tally;
@@ -37,7 +37,7 @@ mod trigger_batch;
 mod wake_up;
 mod workers;
 
-pub use census::{ProcessView, processes, watch_workers};
-pub use process::{ProcessError, ProcessLock};
+pub use processes::{ProcessView, processes, watch_workers};
+pub use registration::{ProcessRegistration, RegistrationError};
 pub use tally::JobTally;
 pub use workers::{QueueContext, Workers};

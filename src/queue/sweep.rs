@@ -27,7 +27,7 @@ use super::payload::Payload;
 use super::prune::prune_finished_jobs;
 use super::workers::QueueContext;
 use crate::admin::batches;
-use crate::holder::{HolderLock, hold_once, within};
+use crate::db::{LeaderLock, run_exclusive, within};
 use crate::outbox::{self, Job, JobKind, Topic};
 use crate::readings;
 use crate::telemetry::{names, traces};
@@ -157,9 +157,9 @@ async fn sweep(context: &QueueContext, tick: &str) -> Result<Swept, JobError> {
     let tidy_until = started + context.sweep_limit.saturating_sub(HAND_ON_RESERVE);
     let due = tick.parse::<i64>().ok();
     let patience = due.map_or(PATIENCE, |_| Duration::ZERO);
-    let swept = hold_once(
+    let swept = run_exclusive(
         &context.connect,
-        HolderLock::Sweep,
+        LeaderLock::Sweep,
         patience,
         &context.stop,
         |held| async move {

@@ -19,7 +19,7 @@ use super::mint_reading::postpone;
 use super::payload::Payload;
 use super::workers::QueueContext;
 use crate::admin::batches;
-use crate::holder::{HolderLock, hold_once};
+use crate::db::{LeaderLock, run_exclusive};
 use crate::outbox::{Job, JobKind};
 
 /// The whole payload; the batch's row knows the rest.
@@ -64,9 +64,9 @@ pub async fn trigger_batch(
 /// What the job ended with, in a word.
 async fn run(context: &QueueContext, id: Uuid) -> Result<&'static str, JobError> {
     let until = Instant::now() + SLICE;
-    let ran = hold_once(
+    let ran = run_exclusive(
         &context.connect,
-        HolderLock::Trigger,
+        LeaderLock::Trigger,
         LOCK_PATIENCE,
         &context.stop,
         |held| async move {

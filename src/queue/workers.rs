@@ -9,9 +9,9 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
+use super::heartbeat::Heartbeats;
 use super::mint_reading::{MintReading, mint_reading};
-use super::process::ProcessLock;
-use super::pulse::Pulse;
+use super::registration::ProcessRegistration;
 use super::source::{HEARTBEAT_EVERY, RESTART_DELAY, source};
 use super::sweep::{EverySecs, SweepUnminted, enqueue_sweep, sweep_unminted};
 use super::tally::JobTally;
@@ -69,23 +69,23 @@ impl QueueContext {
 /// The queue's workers in this process.
 pub struct Workers {
     context: Arc<QueueContext>,
-    process: ProcessLock,
+    process: ProcessRegistration,
     wake: Wake,
-    pulse: Pulse,
+    heartbeats: Heartbeats,
 }
 
 impl Workers {
-    pub fn new(context: QueueContext, process: ProcessLock, wake: Wake) -> Workers {
+    pub fn new(context: QueueContext, process: ProcessRegistration, wake: Wake) -> Workers {
         Workers {
             context: Arc::new(context),
             process,
             wake,
-            pulse: Pulse::default(),
+            heartbeats: Heartbeats::default(),
         }
     }
 
     /// Runs until told to stop, then lets running handlers finish within `drain_limit`. Jobs that are still claimed then are
-    /// handed back by [`ProcessLock::leave`].
+    /// handed back by [`ProcessRegistration::deregister`].
     pub async fn run(self, stop: CancellationToken, drain_limit: Duration) {
         while !stop.is_cancelled() {
             let told = stop.clone();
@@ -116,7 +116,7 @@ impl Workers {
         // put off; and a beat is a transaction.
         let healthy =
             HOLD + context.job_limit.max(context.sweep_limit) + 2 * context.transaction_limit;
-        let stuck = self.pulse.until_silent_for(HEARTBEAT_EVERY + healthy);
+        let stuck = self.heartbeats.until_silent_for(HEARTBEAT_EVERY + healthy);
         match stop.run_until_cancelled(stuck).await {
             Some(worker) => worker,
             None => std::future::pending().await,
@@ -126,7 +126,7 @@ impl Workers {
     fn monitor(&self, drain_limit: Duration) -> Monitor {
         let minting = {
             let (context, process, wake) = self.parts();
-            let pulse = self.pulse.clone();
+            let heartbeats = self.heartbeats.clone();
             move |restart: usize| {
                 let (kind, jobs) = (JobKind::MintReading, context.concurrency);
                 WorkerBuilder::new(process.worker_name("mint"))
@@ -139,13 +139,13 @@ impl Workers {
                     ))
                     .data(Arc::clone(&context))
                     .concurrency(jobs)
-                    .on_event(pulse.listen("mint"))
+                    .on_event(heartbeats.listener("mint"))
                     .build(mint_reading)
             }
         };
         let sweeping = {
             let (context, process, wake) = self.parts();
-            let pulse = self.pulse.clone();
+            let heartbeats = self.heartbeats.clone();
             move |restart: usize| {
                 let kind = JobKind::SweepUnminted;
                 WorkerBuilder::new(process.worker_name("sweep"))
@@ -158,13 +158,13 @@ impl Workers {
                     ))
                     .data(Arc::clone(&context))
                     .concurrency(1)
-                    .on_event(pulse.listen("sweep"))
+                    .on_event(heartbeats.listener("sweep"))
                     .build(sweep_unminted)
             }
         };
         let triggering = {
             let (context, process, wake) = self.parts();
-            let pulse = self.pulse.clone();
+            let heartbeats = self.heartbeats.clone();
             move |restart: usize| {
                 let kind = JobKind::TriggerBatch;
                 WorkerBuilder::new(process.worker_name("trigger"))
@@ -177,7 +177,7 @@ impl Workers {
                     ))
                     .data(Arc::clone(&context))
                     .concurrency(1)
-                    .on_event(pulse.listen("trigger"))
+                    .on_event(heartbeats.listener("trigger"))
                     .build(trigger_batch)
             }
         };
@@ -203,7 +203,7 @@ impl Workers {
             })
     }
 
-    fn parts(&self) -> (Arc<QueueContext>, ProcessLock, Wake) {
+    fn parts(&self) -> (Arc<QueueContext>, ProcessRegistration, Wake) {
         (
             Arc::clone(&self.context),
             self.process.clone(),

@@ -20,6 +20,7 @@ use super::intake::Accepted;
 use super::rules::ReadingRules;
 use super::store;
 use super::verdict::{Judge, NewReading, Placed};
+use crate::db::{ErrorClass, GuardedConnection};
 use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
@@ -130,11 +131,13 @@ impl Desk {
     }
 
     async fn attempt(&self, batch: &[Request]) -> Result<Vec<Answer>, Fault> {
-        let mut connection = self.pool.acquire().await.map_err(classify)?;
+        let mut connection = GuardedConnection::acquire(&self.pool)
+            .await
+            .map_err(classify)?;
         let outcome = self.transact(&mut connection, batch).await;
-        if let Err(Fault::Away(_) | Fault::Unknown(_)) = outcome {
-            // It may hang for ever: nobody else shall get it.
-            connection.close_on_drop();
+        // Where the database is away or the outcome is unknown, the session may be hung: it is closed.
+        if !matches!(outcome, Err(Fault::Away(_) | Fault::Unknown(_))) {
+            connection.reuse();
         }
         let answers = outcome?;
         observe(batch, &answers);
@@ -327,25 +330,11 @@ fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
 
 /// What an error before COMMIT means: nothing is stored.
 fn classify(error: sqlx::Error) -> Fault {
-    let code = match &error {
-        sqlx::Error::Database(refusal) => refusal.code().unwrap_or_default().into_owned(),
-        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
-            return Fault::Spoiled(error);
-        }
-        _ => return Fault::Away(error.to_string()),
-    };
-    match code.as_str() {
-        // Serialisation failure, deadlock, a lock that was not free in time.
-        "40001" | "40P01" | "55P03" => Fault::Raced,
-        // A standby that only reads; our transaction idled for too long.
-        "25006" | "25P03" => Fault::Away(error.to_string()),
-        _ => match code.get(..2) {
-            // Connection, resources, shut-down or cancellation, input or output.
-            Some("08" | "53" | "57" | "58") => Fault::Away(error.to_string()),
-            // Unknown names and missing rights, invalid authorisation, internal errors.
-            Some("28" | "42" | "XX") => Fault::Broken(error),
-            _ => Fault::Spoiled(error),
-        },
+    match ErrorClass::of(&error) {
+        ErrorClass::Retryable => Fault::Raced,
+        ErrorClass::Unavailable => Fault::Away(error.to_string()),
+        ErrorClass::SchemaMismatch => Fault::Broken(error),
+        ErrorClass::BadRow => Fault::Spoiled(error),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use thiserror::Error;
 use uuid::Uuid;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::coalesce::CoalesceError;
 use crate::domain::{
     BaseUnits, Interval, IntervalError, Kwh, KwhError, MeterSerial, SerialError, TimestampError,
+    rfc3339_shortest,
 };
 
 /// What is wrong with a reading itself: the value, and what to do. Sending it again changes nothing.
@@ -70,7 +71,7 @@ pub enum Invalid {
     },
     #[error(
         "the interval starts at {}, more than {} days ago; this service takes no readings that old: ask the operator",
-        shown(*.start), days(*.limit)
+        rfc3339_shortest(*.start), days(*.limit)
     )]
     TooOld {
         start: DateTime<Utc>,
@@ -79,7 +80,7 @@ pub enum Invalid {
     #[error(
         "reading_timestamp {} is more than 5 minutes in the future; check the meter's clock and send the reading \
          once its interval is over",
-        shown(*.end)
+        rfc3339_shortest(*.end)
     )]
     InFuture { end: DateTime<Utc> },
 }
@@ -160,10 +161,6 @@ impl From<CoalesceError> for ReadingError {
             CoalesceError::Failed => ReadingError::OutcomeUnknown,
         }
     }
-}
-
-fn shown(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Whole ones: the limit is configured in days.

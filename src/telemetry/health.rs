@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::domain::serialize_rfc3339_millis;
 
 /// How a part of the service is, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
@@ -27,7 +29,7 @@ pub struct Check {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When the part took on this status.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "serialize_rfc3339_millis")]
     pub since: DateTime<Utc>,
 }
 
@@ -111,10 +113,6 @@ impl Health {
             .unwrap_or(Status::Ok);
         Readiness { status, checks }
     }
-}
-
-fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use futures_util::future::join_all;
-use gridtokenx::holder::{HolderLock, hold};
+use gridtokenx::db::{LeaderLock, run_as_leader};
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_sdk::pubkey::Pubkey;
@@ -479,7 +479,7 @@ async fn a_quarantined_transaction_that_the_chain_shows_is_called_landed() {
     let held = CancellationToken::new();
     let holder = tokio::spawn({
         let held = held.clone();
-        hold(options, HolderLock::Resolver, stop.clone(), move |lock| {
+        run_as_leader(options, LeaderLock::Resolver, stop.clone(), move |lock| {
             held.cancel();
             async move { lock.cancelled().await }
         })

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
@@ -18,6 +18,7 @@ use super::super::state::AppState;
 use crate::admin::batches::{
     self, BatchKind, BatchResult, BatchState, BatchView, RESULTS_PER_PAGE_MAX, ResultsPage,
 };
+use crate::domain::rfc3339_micros;
 
 /// Batches in one list, unless the caller says otherwise, and at most.
 const BATCHES_PER_LIST_DEFAULT: u16 = 20;
@@ -66,9 +67,9 @@ impl From<&BatchView> for BatchStats {
             kind: batch.kind.as_str(),
             state: batch.state.as_str(),
             requested_by: batch.requested_by.clone(),
-            requested_at: rfc3339(batch.requested_at),
-            started_at: batch.started_at.map(rfc3339),
-            finished_at: batch.finished_at.map(rfc3339),
+            requested_at: rfc3339_micros(batch.requested_at),
+            started_at: batch.started_at.map(rfc3339_micros),
+            finished_at: batch.finished_at.map(rfc3339_micros),
             duration_ms: batch
                 .started_at
                 .map(|started_at| (until - started_at).num_milliseconds().max(0)),
@@ -134,7 +135,7 @@ impl BatchDocument {
             filters: Filters {
                 meter_id: batch.meter_id,
                 user_id: batch.owner,
-                before: batch.ending_before.map(rfc3339),
+                before: batch.ending_before.map(rfc3339_micros),
                 include_failed: batch.kind == BatchKind::Trigger && batch.include_failed,
             },
             results: page.results.into_iter().map(ResultDocument::from).collect(),
@@ -159,10 +160,6 @@ impl BatchDocument {
         let page = batches::results(pool, batch, view.state.is_ended(), after, limit).await?;
         Ok(Some(BatchDocument::new(view, page)))
     }
-}
-
-pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -4,9 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::state::AppState;
-use super::batches::rfc3339;
 use crate::admin::Runway;
 use crate::chain::Cause;
+use crate::domain::rfc3339_micros;
 
 /// The chain breaker of the process that answers: while it is open that process does not mint, and no reading uses an attempt.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,7 +70,7 @@ impl Chain {
             },
             trouble: view.open.as_ref().map(Cause::label),
             reason: view.open.map(|cause| cause.to_string()),
-            since: rfc3339(view.since),
+            since: rfc3339_micros(view.since),
             endpoints: endpoints
                 .map(|view| RpcEndpoint {
                     name: view.name,

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +14,7 @@ use super::super::page;
 use super::super::problem::Problem;
 use super::super::state::AppState;
 use crate::admin_log::{self, LogEntry, LogNumber};
+use crate::domain::rfc3339_micros;
 
 /// Entries in one page unless the caller says otherwise.
 const ENTRIES_PER_PAGE_DEFAULT: u16 = 100;
@@ -73,7 +73,7 @@ impl TryFrom<LogEntry> for LogEntryDocument {
     fn try_from(entry: LogEntry) -> Result<LogEntryDocument, Problem> {
         Ok(LogEntryDocument {
             number: entry.number,
-            at: entry.at.to_rfc3339_opts(SecondsFormat::Micros, true),
+            at: rfc3339_micros(entry.at),
             actor: entry.actor,
             action: entry.action,
             details: raw_details(entry.details)?,

@@ -11,8 +11,8 @@ use super::super::auth::AdminOnly;
 use super::super::extract::JsonBody;
 use super::super::problem::{Problem, ProblemKind};
 use super::super::state::AppState;
-use super::batches::rfc3339;
 use crate::admin::{self, LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LogLevel, is_log_level};
+use crate::domain::rfc3339_micros;
 
 /// Long enough to look at something.
 const MINUTES_DEFAULT: i64 = 60;
@@ -43,7 +43,9 @@ struct LogLevelView {
 
 impl From<Option<LogLevel>> for LogLevelView {
     fn from(level: Option<LogLevel>) -> LogLevelView {
-        let until = level.as_ref().map(|level| rfc3339(level.log_level_until));
+        let until = level
+            .as_ref()
+            .map(|level| rfc3339_micros(level.log_level_until));
         LogLevelView {
             level: level.map(|level| level.log_level),
             until,

@@ -12,11 +12,12 @@ use utoipa_axum::routes;
 use super::super::auth::AdminOnly;
 use super::super::problem::Problem;
 use super::super::state::AppState;
-use super::batches::{BatchStats, rfc3339};
+use super::batches::BatchStats;
 use super::chain::{Chain, RunwayView};
 use crate::admin::batches::{self, BatchView};
 use crate::admin::{Backlog, Runway};
 use crate::config::EffectiveConfig;
+use crate::domain::rfc3339_micros;
 use crate::ledger::ReadingCounts;
 use crate::queue::{self, ProcessView};
 
@@ -80,7 +81,7 @@ struct LastSweep {
 impl From<&BatchView> for LastSweep {
     fn from(sweep: &BatchView) -> LastSweep {
         LastSweep {
-            at: sweep.finished_at.map(rfc3339),
+            at: sweep.finished_at.map(rfc3339_micros),
             found: sweep.figures.total,
             stats: BatchStats::from(sweep),
         }
@@ -145,7 +146,7 @@ impl From<ProcessView> for Process {
             worker_prefix: view.worker_prefix,
             role: view.role,
             pid: view.pid,
-            started_at: rfc3339(view.started_at),
+            started_at: rfc3339_micros(view.started_at),
             alive: view.alive,
         }
     }
@@ -236,7 +237,7 @@ async fn status(
         Some(breaker) => Breaker {
             state: breaker.state,
             reason: breaker.reason,
-            opened_at: breaker.opened_at.map(rfc3339),
+            opened_at: breaker.opened_at.map(rfc3339_micros),
         },
         None => Breaker {
             state: "closed".to_owned(),
@@ -248,12 +249,12 @@ async fn status(
         auto_mint_enabled: settings.auto_mint_enabled,
         auto_mint_percentage: settings.auto_mint_percentage,
         auto_mint_changed_by: stored.changed_by,
-        auto_mint_changed_at: rfc3339(stored.changed_at),
+        auto_mint_changed_at: rfc3339_micros(stored.changed_at),
         polling_interval_secs: state.polling_interval_secs,
         batch_size: state.batch_size,
         unminted_readings_count: backlog.readings.unminted(),
         held_readings_count: waiting.held,
-        oldest_waiting_at: waiting.oldest_waiting_at.map(rfc3339),
+        oldest_waiting_at: waiting.oldest_waiting_at.map(rfc3339_micros),
         accepted_readings_count: backlog.readings.accepted(),
         readings_by_state: backlog.readings.into(),
         queue: Queue {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use rand::Rng;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::schedule::INTERVAL_MINUTES;
 use super::tally::Acceptance;
 use crate::commands::tokens::TokenSource;
-use crate::domain::{Backoff, BaseUnits, Jitter, ReadingState, Retries};
+use crate::domain::{Backoff, BaseUnits, Jitter, ReadingState, Retries, rfc3339_secs};
 
 /// Above the service's own limit for one request, so that its answer comes first.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
@@ -126,8 +126,8 @@ impl Service {
         let body = json!({
             "meter_id": reading.meter,
             "kwh_amount": reading.kwh,
-            "interval_start": rfc3339(reading.start),
-            "reading_timestamp": rfc3339(reading.end),
+            "interval_start": rfc3339_secs(reading.start),
+            "reading_timestamp": rfc3339_secs(reading.end),
         });
         let url = format!("{}/api/meters/submit-reading", self.api_url);
         let (answer, tries): (SubmitAnswer, u32) =
@@ -210,10 +210,6 @@ async fn refusal(answer: Response) -> ServiceError {
     let text = answer.text().await.unwrap_or_default();
     let reason = serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.error);
     ServiceError::Refused { status, reason }
-}
-
-fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Doorkeeper, Farewell};
 use crate::ledger;
 use crate::mint::Minter;
-use crate::queue::{JobTally, ProcessLock};
+use crate::queue::{JobTally, ProcessRegistration};
 use crate::readings::Intake;
 use crate::telemetry::traces::Traces;
 
@@ -59,7 +59,7 @@ pub struct RunningService {
     pub(super) stops: Stops,
     pub(super) door: TaskTracker,
     pub(super) keeper: Doorkeeper,
-    pub(super) process: ProcessLock,
+    pub(super) process: ProcessRegistration,
     pub(super) minting: Option<Minting>,
     pub(super) intake: Option<Intake>,
     pub(super) work: TaskTracker,
@@ -189,7 +189,7 @@ impl RunningService {
     /// Jobs that this process still held. `None`: the database did not answer, and other processes hand them back as soon as
     /// this one's lock is free.
     async fn hand_back(&self, limit: Duration) -> Option<u64> {
-        match tokio::time::timeout(limit, self.process.leave(&self.pool)).await {
+        match tokio::time::timeout(limit, self.process.deregister(&self.pool)).await {
             Ok(Ok(jobs)) => Some(jobs),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "claimed jobs could not be handed back; other processes do it within seconds");

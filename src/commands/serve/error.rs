@@ -6,28 +6,20 @@ use thiserror::Error;
 
 use crate::chain::{ChainError, KeyFileError};
 use crate::config::ConfigError;
+use crate::db::OpenError;
 use crate::domain::WalletError;
 use crate::ledger::BindingError;
-use crate::queue::ProcessError;
+use crate::queue::RegistrationError;
 use crate::telemetry::traces::TracesError;
 
 #[derive(Debug, Error)]
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error(
-        "DATABASE_URL is not a Postgres URL: write postgres://user:password@host:port/database"
-    )]
-    DatabaseUrl,
+    #[error(transparent)]
+    OpenDatabase(#[from] OpenError),
     #[error("the database does not answer: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("the database's schema could not be brought up to date: {0}")]
-    Migration(String),
-    #[error(
-        "DATABASE_URL leads through a pooler in transaction mode, where advisory locks, LISTEN and prepared statements \
-         break silently: use session mode, or connect to Postgres directly"
-    )]
-    TransactionPooling,
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -59,7 +51,7 @@ pub enum StartError {
     #[error(transparent)]
     Binding(#[from] BindingError),
     #[error(transparent)]
-    Process(#[from] ProcessError),
+    Process(#[from] RegistrationError),
     #[error(transparent)]
     Traces(#[from] TracesError),
     #[error(

@@ -3,14 +3,12 @@
 //! | file | what it does |
 //! |---|---|
 //! | `command` | the subcommand: serves until a signal |
-//! | `database` | opens the pool, refuses a pooler that would break the service silently, runs the migrations |
 //! | `solana` | endpoints, keys and mint; makes mint and funding once on a local chain |
 //! | `open_files` | room for as many connections as are configured |
 //! | `start` | starts every room |
 //! | `drain` | the order in which they end |
 
 mod command;
-mod database;
 mod drain;
 mod error;
 mod open_files;

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::{Minting, RunningService, Stops};
 use super::solana::{self, Solana};
-use super::{StartError, database, open_files};
+use super::{StartError, open_files};
 use crate::admin::{self, Settings};
 use crate::api::{
     self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
@@ -24,13 +24,13 @@ use crate::canary::{self, Singer};
 use crate::chain::{MintSigner, PriorityFees};
 use crate::commands::tokens;
 use crate::config::Config;
+use crate::db::{self, Database, LeaderLock};
 use crate::domain::{BaseUnits, Wallet};
 use crate::feed::{self, retention::Retention};
-use crate::holder::{self, HolderLock};
 use crate::ledger::{self, BindingError, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Payer, Watch};
 use crate::outbox::Wake;
-use crate::queue::{self, JobTally, ProcessLock, QueueContext, Workers};
+use crate::queue::{self, JobTally, ProcessRegistration, QueueContext, Workers};
 use crate::readings::Intake;
 use crate::telemetry::{self, Health, Metrics, traces};
 
@@ -62,7 +62,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         source,
     })?;
     let transaction_limit = config.tokenization.transaction_timeout;
-    let database = database::open(&config.database, transaction_limit).await?;
+    let database = db::open(&config.database, transaction_limit).await?;
     let pool = database.pool.clone();
     let (solana, is_chain_checked) = match open_chain(&config, &pool).await {
         Err(StartError::Chain(error)) => {
@@ -124,9 +124,9 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     // Before the first job: what the fee payer can spend is known then.
     watch.look().await;
     background.spawn(watch.run(stops.last.clone()));
-    let process = ProcessLock::enter(&pool, role).await?;
+    let process = ProcessRegistration::register(&pool, role).await?;
     let traces = traces::start(&config.log, &pool, process.name())?;
-    background.spawn(process.clone().keep(
+    background.spawn(process.clone().run(
         database.options.clone(),
         pool.clone(),
         transaction_limit,
@@ -264,7 +264,7 @@ struct Ground<'a> {
 
 impl Ground<'_> {
     /// Minter and queue workers: the part that signs.
-    fn start_minting(&self, process: ProcessLock) -> Result<Minting, StartError> {
+    fn start_minting(&self, process: ProcessRegistration) -> Result<Minting, StartError> {
         let config = self.config;
         let tools = MintTools {
             chain: self.chain.clone(),
@@ -323,9 +323,9 @@ impl Ground<'_> {
             &self.config.tokenization,
         );
         let singer = Arc::new(singer.ok_or(StartError::NoCanaryAmount)?);
-        self.background.spawn(holder::hold(
+        self.background.spawn(db::run_as_leader(
             self.connect.clone(),
-            HolderLock::Canary,
+            LeaderLock::Canary,
             self.stops.work.clone(),
             move |held| {
                 let singer = Arc::clone(&singer);
@@ -441,7 +441,7 @@ async fn payer(pool: &sqlx::PgPool, minting: Option<&MintSigner>) -> Result<Paye
 
 fn hold_sequencer(
     config: &Config,
-    database: &database::Database,
+    database: &Database,
     wake: &Wake,
     background: &TaskTracker,
     stop: &CancellationToken,
@@ -449,9 +449,9 @@ fn hold_sequencer(
     let (pool, wake) = (database.pool.clone(), wake.clone());
     let retention = Retention::new(config.feed.retention);
     let limit = config.tokenization.transaction_timeout;
-    background.spawn(holder::hold(
+    background.spawn(db::run_as_leader(
         database.options.clone(),
-        HolderLock::Sequencer,
+        LeaderLock::Sequencer,
         stop.clone(),
         move |held| {
             let numbering =
@@ -467,7 +467,7 @@ fn hold_sequencer(
 
 fn hold_resolver(
     config: &Config,
-    database: &database::Database,
+    database: &Database,
     chain: &ChainSide,
     stop: &CancellationToken,
 ) -> BoxFuture<'static, ()> {
@@ -484,9 +484,9 @@ fn hold_resolver(
         },
     ));
     let (pool, circuit_breaker) = (database.pool.clone(), chain.circuit_breaker.clone());
-    let resolving = holder::hold(
+    let resolving = db::run_as_leader(
         database.options.clone(),
-        HolderLock::Resolver,
+        LeaderLock::Resolver,
         stop.clone(),
         move |held| {
             let resolver = Arc::clone(&resolver);

@@ -1,4 +1,4 @@
-//! Which processes there are, for the status page, and whether any of them runs jobs, for health.
+//! Lists the processes of the deployment, for the status page, and reports to health whether any of them runs jobs.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::process::LOCK_CLASS;
+use super::registration::LOCK_CLASS;
 use crate::telemetry::Health;
 
-/// A process that entered itself and has not been found dead yet.
+/// A process that registered itself and has not been found dead yet.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct ProcessView {
     /// Names of its queue workers begin with this.
@@ -20,7 +20,7 @@ pub struct ProcessView {
     /// On its own host.
     pub pid: i32,
     pub started_at: DateTime<Utc>,
-    /// Whether it holds its lock: one that does not is dead or stands still.
+    /// Whether it holds its lock: a process without its lock is dead or stopped.
     pub alive: bool,
 }
 
@@ -31,7 +31,7 @@ impl ProcessView {
     }
 }
 
-/// All of them, the oldest first.
+/// All registered processes, the oldest first.
 pub async fn processes(pool: &PgPool) -> sqlx::Result<Vec<ProcessView>> {
     sqlx::query_as(
         "SELECT process.worker_prefix,
@@ -60,32 +60,33 @@ pub async fn processes(pool: &PgPool) -> sqlx::Result<Vec<ProcessView>> {
 }
 
 const HEALTH_PART: &str = "workers";
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// So often in a row nobody was there: a process that starts takes its lock a moment after it entered itself.
-const LOOKS_WITHOUT: u32 = 3;
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Checks in a row that must find no worker before health degrades: a process that starts acquires its lock a moment after it
+/// registered itself.
+const CHECKS_WITHOUT_WORKER: u32 = 3;
 
-/// Tells health whether any process runs jobs, until told to stop. While the database does not answer the last word stays.
+/// Reports to health whether any process runs jobs, until `stop`. While the database does not answer, the last report stands.
 pub async fn watch_workers(pool: PgPool, health: Health, stop: CancellationToken) {
     health.ok(HEALTH_PART);
-    let mut without = 0;
-    let mut ticks = interval(LOOK_EVERY);
+    let mut checks_without_worker = 0;
+    let mut ticks = interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let looking = timeout(LOOK_EVERY, processes(&pool));
-        let Some(Ok(Ok(found))) = stop.run_until_cancelled(looking).await else {
+        let listing = timeout(CHECK_EVERY, processes(&pool));
+        let Some(Ok(Ok(found))) = stop.run_until_cancelled(listing).await else {
             continue;
         };
         if found.iter().any(ProcessView::is_worker_alive) {
-            without = 0;
+            checks_without_worker = 0;
             health.ok(HEALTH_PART);
             continue;
         }
-        without += 1;
-        if without >= LOOKS_WITHOUT {
+        checks_without_worker += 1;
+        if checks_without_worker >= CHECKS_WITHOUT_WORKER {
             health.degraded(
                 HEALTH_PART,
                 "no process runs jobs: readings are accepted and wait; start `gridtokenx serve` or `serve --role worker`",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gridtokenx::holder::{HolderLock, hold};
+use gridtokenx::db::{LeaderLock, run_as_leader};
 use gridtokenx::meters::Role;
 use nix::sys::signal::Signal;
 use sqlx::postgres::PgConnectOptions;
@@ -41,7 +41,12 @@ impl Contender {
         };
         Contender {
             working,
-            task: tokio::spawn(hold(options, HolderLock::Resolver, stop.clone(), work)),
+            task: tokio::spawn(run_as_leader(
+                options,
+                LeaderLock::Resolver,
+                stop.clone(),
+                work,
+            )),
             stop,
         }
     }
@@ -119,9 +124,9 @@ async fn work_that_does_not_end_with_its_lock_is_cut_off_and_begun_anew() {
         .unwrap()
         .application_name("contender");
     let count = Arc::clone(&begun);
-    let task = tokio::spawn(hold(
+    let task = tokio::spawn(run_as_leader(
         options,
-        HolderLock::Resolver,
+        LeaderLock::Resolver,
         stop.clone(),
         move |_| {
             let turn = count.fetch_add(1, Ordering::SeqCst);

@@ -1,32 +1,49 @@
-//! Opens the database.
+//! Opens the pool: session settings, limits, and the checks before the first query.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use apalis_postgres::PostgresStorage;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgPool};
+use thiserror::Error;
 
-use super::StartError;
+use super::migrations::{MigrationError, migrate};
+use super::timeout::within;
 use crate::config::DatabaseConfig;
-use crate::holder::within;
-use crate::schema;
 
-/// The pool, and the options for connections that a room keeps for itself.
-pub(super) struct Database {
+/// The pool, and the options for connections outside it: those that hold an advisory lock.
+pub struct Database {
     pub pool: PgPool,
     pub options: PgConnectOptions,
 }
 
-/// A caller that gets no connection within this time is told so.
+/// Why the database could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error(
+        "DATABASE_URL is not a Postgres URL: write postgres://user:password@host:port/database"
+    )]
+    Url,
+    #[error("the database does not answer: {0}")]
+    Unreachable(#[from] sqlx::Error),
+    #[error("the database's schema could not be brought up to date: {0}")]
+    Migration(#[from] MigrationError),
+    #[error(
+        "DATABASE_URL leads through a pooler in transaction mode, where advisory locks, LISTEN and prepared statements \
+         break silently: use session mode, or connect to Postgres directly"
+    )]
+    TransactionPooling,
+}
+
+/// A caller that gets no connection within this time gets an error.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A connection that comes back while it waits for an answer (its caller gave up) is given so long to get it; then it is
-/// closed. Without that it would wait, and keep its place in the pool, for as long as the database is silent.
+/// How long a connection that is returned while it waits for an answer (its caller gave up) may take to get it; then it is
+/// closed. Without this limit it would wait, and keep its place in the pool, for as long as the database is silent.
 const RETURN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Session settings: whatever waits for a lock, or sleeps inside a transaction, ends by itself, and the server notices a
-/// process whose host is gone. Its probes also keep a firewall between the two from forgetting a quiet connection.
+/// Session settings: a session that waits for a lock, or idles inside a transaction, ends by itself, and the server notices a
+/// process whose host is gone. The keepalive probes also keep a firewall in between from dropping a quiet connection.
 const SESSION: &str = "SET lock_timeout = '10s';
 SET idle_in_transaction_session_timeout = '30s';
 SET tcp_keepalives_idle = '30s';
@@ -35,14 +52,15 @@ SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '30s';
 SET TIME ZONE 'UTC'";
 
-/// No statement runs for longer than `statement_limit`, but those of the migrations, which may rewrite a table.
-pub(super) async fn open(
+/// Opens the database and brings its schema up to date. No statement runs for longer than `statement_limit`, except those of
+/// the migrations, which may rewrite a table.
+pub async fn open(
     config: &DatabaseConfig,
     statement_limit: Duration,
-) -> Result<Database, StartError> {
-    let url = config.url.as_ref().ok_or(StartError::DatabaseUrl)?;
+) -> Result<Database, OpenError> {
+    let url = config.url.as_ref().ok_or(OpenError::Url)?;
     let options = PgConnectOptions::from_str(url.expose())
-        .map_err(|_| StartError::DatabaseUrl)?
+        .map_err(|_| OpenError::Url)?
         .application_name("gridtokenx")
         // Statements are logged by their room when they matter, never with their values.
         .disable_statement_logging();
@@ -83,7 +101,7 @@ fn pool_options(max_connections: u32, session: String) -> PgPoolOptions {
 }
 
 /// Two connections, the second inside a transaction, must be two sessions.
-async fn refuse_transaction_pooling(options: &PgConnectOptions) -> Result<(), StartError> {
+async fn refuse_transaction_pooling(options: &PgConnectOptions) -> Result<(), OpenError> {
     let mut first = options.connect().await?;
     let mut second = options.connect().await?;
     let first_pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
@@ -97,18 +115,7 @@ async fn refuse_transaction_pooling(options: &PgConnectOptions) -> Result<(), St
     first.close().await?;
     second.close().await?;
     if first_pid == second_pid {
-        return Err(StartError::TransactionPooling);
+        return Err(OpenError::TransactionPooling);
     }
     Ok(())
-}
-
-async fn migrate(pool: &PgPool) -> Result<(), StartError> {
-    let failed = |error: String| StartError::Migration(error);
-    PostgresStorage::setup(pool)
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    schema::migrator()
-        .run(pool)
-        .await
-        .map_err(|error| failed(error.to_string()))
 }

@@ -1,9 +1,9 @@
-//! Which processes are alive, told by Postgres itself.
+//! Registers this process in the database, and hands back the jobs of processes that are dead.
 //!
-//! Each process holds a session advisory lock named after its number. A lock that anybody can take belongs to a process
-//! that is gone, and its jobs are handed back within seconds, whatever clocks and heartbeats say. The server ends a session
-//! that says nothing for [`IDLE_LIMIT`], so a process that stands still loses its lock too. When it wakes up it enters
-//! itself again: its jobs may run twice then, which the ledger bears.
+//! Invariant: a registered process that is alive holds the session advisory lock whose second key is the process' number
+//! ([`LockSession`]). So a lock that another process can acquire belongs to a process that is gone, and its jobs are handed back
+//! within seconds, whatever clocks and heartbeats report. A process that is stopped loses its lock too; when it resumes, it
+//! registers again. Its jobs may run twice then, which the ledger bears.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,34 +12,32 @@ use std::time::Duration;
 
 use rand::Rng;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ProcessRole;
-use crate::holder::within;
+use crate::db::{AdvisoryKey, LockSession, within};
 
 /// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
 pub(super) const LOCK_CLASS: i32 = 1_735_680_884;
-/// How often the lock's connection is tried, and dead processes are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The server ends a session that says nothing for so long.
-const IDLE_LIMIT: Duration = Duration::from_secs(10);
-/// With the pause before it, still below [`IDLE_LIMIT`].
-const PING_LIMIT: Duration = Duration::from_secs(5);
-/// Opening the lock's connection and taking the lock.
-const ENTER_LIMIT: Duration = Duration::from_secs(5);
+/// Pause after the lock was lost, and between two searches for dead processes.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// For the statement that registers this process again once it has the lock.
+const REGISTER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why this process could not enter itself.
+/// Why this process could not be registered.
 #[derive(Debug, Error)]
-pub enum ProcessError {
+pub enum RegistrationError {
     #[error("this process could not be registered in the database: {0}")]
     Database(#[from] sqlx::Error),
+    #[error("this process could not be registered in the database: number {number} is used up")]
+    NumbersUsedUp { number: i64 },
 }
 
-/// This process' entry and its lock.
+/// This process' row and its lock.
 #[derive(Clone, Debug)]
-pub struct ProcessLock {
+pub struct ProcessRegistration {
     number: i32,
     worker_prefix: String,
     role: ProcessRole,
@@ -49,9 +47,12 @@ pub struct ProcessLock {
     workers_started: Arc<AtomicUsize>,
 }
 
-impl ProcessLock {
-    /// Enters this process under a name that was never used before.
-    pub async fn enter(pool: &PgPool, role: ProcessRole) -> Result<ProcessLock, ProcessError> {
+impl ProcessRegistration {
+    /// Registers this process under a name that was never used before.
+    pub async fn register(
+        pool: &PgPool,
+        role: ProcessRole,
+    ) -> Result<ProcessRegistration, RegistrationError> {
         let worker_prefix = format!("gridtokenx-{:016x}", rand::rng().random::<u64>());
         let number: i64 = sqlx::query_scalar(
             "INSERT INTO processes (worker_prefix, pid, role)
@@ -59,12 +60,13 @@ impl ProcessLock {
              RETURNING number",
         )
         .bind(&worker_prefix)
-        .bind(std::process::id() as i32)
+        .bind(pid())
         .bind(role.as_str())
         .fetch_one(pool)
         .await?;
-        Ok(ProcessLock {
-            number: number as i32,
+        Ok(ProcessRegistration {
+            number: i32::try_from(number)
+                .map_err(|_| RegistrationError::NumbersUsedUp { number })?,
             worker_prefix,
             role,
             workers: Arc::default(),
@@ -72,13 +74,13 @@ impl ProcessLock {
         })
     }
 
-    /// What tells this process from all others.
+    /// The name that distinguishes this process from all others.
     pub fn name(&self) -> &str {
         &self.worker_prefix
     }
 
-    /// The name of a worker that starts: never used before, in this process or another. What an earlier worker of its kind
-    /// had claimed is handed back from now on.
+    /// The name of a worker that starts: never used before, in this process or another. Jobs that an earlier worker of its kind
+    /// had claimed are handed back from now on.
     pub fn worker_name(&self, kind: &'static str) -> String {
         let start = self.workers_started.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{kind}-{start}", self.worker_prefix);
@@ -87,98 +89,68 @@ impl ProcessLock {
     }
 
     fn workers(&self) -> MutexGuard<'_, HashMap<&'static str, String>> {
-        // Only whole names are put in: a panic elsewhere leaves nothing half done.
+        // Each insertion is complete in itself, so a panic elsewhere leaves the map valid.
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds the lock on a connection of its own, opened again when it breaks, and hands back the jobs of dead processes, in
+    /// Holds the lock until `stop`, acquires it again when its session breaks, and hands back the jobs of dead processes, in
     /// transactions of `limit` each.
-    pub async fn keep(
+    pub async fn run(
         self,
         options: PgConnectOptions,
         pool: PgPool,
         limit: Duration,
         stop: CancellationToken,
     ) {
-        // Side by side: a pool that is used up for a while must not cost the lock.
-        let kept =
-            async { tokio::join!(self.keep_lock(&options), self.keep_looking(&pool, limit)) };
-        stop.run_until_cancelled(kept).await;
+        // Side by side: a pool that is exhausted for a while must not cost the lock.
+        let running =
+            async { tokio::join!(self.keep_lock(&options), self.hand_back_jobs(&pool, limit)) };
+        stop.run_until_cancelled(running).await;
     }
 
     async fn keep_lock(&self, options: &PgConnectOptions) {
-        let mut connection: Option<PgConnection> = None;
         loop {
-            connection = match self.hold(connection.take(), options).await {
-                Ok(held) => Some(held),
-                Err(error) => {
-                    tracing::warn!(%error, "the connection that marks this process alive broke; opening it again");
-                    None
-                }
+            let error = match self.lock(options).await {
+                Ok(mut session) => session.wait_until_lost().await,
+                Err(error) => error,
             };
-            tokio::time::sleep(LOOK_EVERY).await;
+            tracing::warn!(%error, "the session that marks this process alive broke; opening it again");
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 
-    async fn keep_looking(&self, pool: &PgPool, limit: Duration) {
-        loop {
-            let handed_back = self.hand_back_jobs_of_earlier_workers(pool);
-            if let Err(error) = within(limit, handed_back).await {
-                tracing::debug!(%error, "could not look for jobs of earlier workers");
-            }
-            // A process at a time: those that were done stay done.
-            if let Err(error) = within(limit, self.hand_back_jobs_of_the_dead(pool)).await {
-                tracing::debug!(%error, "could not look for dead processes");
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    async fn hold(
-        &self,
-        connection: Option<PgConnection>,
-        options: &PgConnectOptions,
-    ) -> sqlx::Result<PgConnection> {
-        if let Some(mut connection) = connection {
-            tokio::time::timeout(PING_LIMIT, connection.ping())
-                .await
-                .map_err(|_| sqlx::Error::PoolTimedOut)??;
-            return Ok(connection);
-        }
-        tokio::time::timeout(ENTER_LIMIT, self.lock(options))
-            .await
-            .map_err(|_| sqlx::Error::PoolTimedOut)?
-    }
-
-    async fn lock(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
-        let mut connection = options.connect().await?;
-        connection
-            .execute(sqlx::AssertSqlSafe(format!(
-                "SET idle_session_timeout = {}",
-                IDLE_LIMIT.as_millis()
-            )))
-            .await?;
-        sqlx::query("SELECT pg_advisory_lock($1, $2)")
-            .bind(LOCK_CLASS)
-            .bind(self.number)
-            .execute(&mut connection)
-            .await?;
-        // Whoever took this process for dead has forgotten it; with the lock, nobody does so from here on.
-        sqlx::query(
+    async fn lock(&self, options: &PgConnectOptions) -> sqlx::Result<LockSession> {
+        let mut session = LockSession::acquire(options, lock_key(self.number)).await?;
+        // Another process that took this one for dead has deleted its row; none does so while this session has the lock.
+        let inserted = sqlx::query(
             "INSERT INTO processes (number, worker_prefix, pid, role)
              VALUES ($1, $2, $3, $4)
              ON CONFLICT (number) DO NOTHING",
         )
         .bind(i64::from(self.number))
         .bind(&self.worker_prefix)
-        .bind(std::process::id() as i32)
+        .bind(pid())
         .bind(self.role.as_str())
-        .execute(&mut connection)
-        .await?;
-        Ok(connection)
+        .execute(session.connection());
+        within(REGISTER_LIMIT, inserted).await?;
+        Ok(session)
     }
 
-    /// A worker that ended with an error (the database went away) left its jobs claimed under its name. Its handlers ended
+    async fn hand_back_jobs(&self, pool: &PgPool, limit: Duration) {
+        loop {
+            let handed_back = self.hand_back_jobs_of_earlier_workers(pool);
+            if let Err(error) = within(limit, handed_back).await {
+                tracing::debug!(%error, "handing back jobs of earlier workers failed");
+            }
+            // One transaction per process, so that those which are handed back stay so when a later one fails.
+            if let Err(error) = within(limit, self.hand_back_jobs_of_the_dead(pool)).await {
+                tracing::debug!(%error, "handing back jobs of dead processes failed");
+            }
+            tokio::time::sleep(CHECK_EVERY).await;
+        }
+    }
+
+    /// A worker that ended with an error (the database was unavailable) left its jobs claimed under its name. Its handlers ended
     /// with it.
     async fn hand_back_jobs_of_earlier_workers(&self, pool: &PgPool) -> sqlx::Result<()> {
         let current: Vec<String> = self.workers().values().cloned().collect();
@@ -206,7 +178,7 @@ impl ProcessLock {
         Ok(())
     }
 
-    /// Hands back what processes without a lock had claimed, and forgets them.
+    /// Hands back the jobs that processes without a lock had claimed, and deletes their rows.
     async fn hand_back_jobs_of_the_dead(&self, pool: &PgPool) -> sqlx::Result<()> {
         let others: Vec<(i64, String)> = sqlx::query_as(
             "SELECT number, worker_prefix
@@ -219,10 +191,12 @@ impl ProcessLock {
         .fetch_all(pool)
         .await?;
         for (number, worker_prefix) in others {
+            let key =
+                lock_key(i32::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))?);
             let mut transaction = pool.begin().await?;
             let is_dead: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
-                .bind(LOCK_CLASS)
-                .bind(number as i32)
+                .bind(key.class)
+                .bind(key.object)
                 .fetch_one(&mut *transaction)
                 .await?;
             if !is_dead {
@@ -243,8 +217,9 @@ impl ProcessLock {
         Ok(())
     }
 
-    /// Hands back what this process' workers still hold, at the end of a drain. Returns the number of jobs.
-    pub async fn leave(&self, pool: &PgPool) -> sqlx::Result<u64> {
+    /// Hands back the jobs that this process' workers still hold, at the end of a drain, and deletes its row. Returns the number
+    /// of jobs.
+    pub async fn deregister(&self, pool: &PgPool) -> sqlx::Result<u64> {
         let mut transaction = pool.begin().await?;
         let jobs = release_jobs(&mut transaction, &self.worker_prefix).await?;
         sqlx::query("DELETE FROM processes WHERE number = $1")
@@ -254,6 +229,18 @@ impl ProcessLock {
         transaction.commit().await?;
         Ok(jobs)
     }
+}
+
+fn lock_key(number: i32) -> AdvisoryKey {
+    AdvisoryKey {
+        class: LOCK_CLASS,
+        object: number,
+    }
+}
+
+/// Process ids of Linux are at most 2^22, so they fit the column's INTEGER.
+fn pid() -> i32 {
+    std::process::id().cast_signed()
 }
 
 async fn release_jobs(transaction: &mut PgConnection, worker_prefix: &str) -> sqlx::Result<u64> {
