@@ -44,7 +44,7 @@ where
 )]
 async fn scrape(State(state): State<Operations>) -> Response {
     state.figures.refresh(&state).await;
-    telemetry::show_process();
+    telemetry::update_process_metrics();
     show_pool(&state.pool);
     (
         [(header::CONTENT_TYPE, TEXT_FORMAT)],

@@ -90,10 +90,10 @@ fn trace(
     for reading in readings {
         let begun = begun(reading).unwrap_or_else(Utc::now);
         let signature = signature_text(&reading.signature).unwrap_or_default();
-        Step::over(kind, reading.id, begun)
+        Step::ended_now(kind, reading.id, begun)
             .with(attributes::SIGNATURE, signature)
             .with(attributes::SLOT, reading.slot.unwrap_or_default())
-            .tell();
+            .export();
     }
 }
 

@@ -69,10 +69,10 @@ pub async fn mint_reading(
 /// Why a run was put off is in the log and in the reading's `last_error`.
 fn trace(reading: Uuid, begun: SystemTime, id: &str, ended: &Result<&'static str, BoxDynError>) {
     if traces::is_on() {
-        Step::over(StepKind::JobRun, reading, begun)
+        Step::ended_now(StepKind::JobRun, reading, begun)
             .with(attributes::JOB_ID, id.to_owned())
             .with(attributes::OUTCOME, *ended.as_ref().unwrap_or(&"put off"))
-            .tell();
+            .export();
     }
 }
 

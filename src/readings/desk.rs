@@ -206,7 +206,7 @@ impl Desk {
             .into_iter()
             .map(|place| verdicts[place?].take().ok_or(ReadingError::NotStored)?)
             .collect();
-        traces::keep(&mut transaction, &traced(batch, &answers))
+        traces::store_contexts(&mut transaction, &traced(batch, &answers))
             .await
             .map_err(classify)?;
         self.write(&mut transaction, &judge.into_new_readings())

@@ -1,4 +1,4 @@
-//! Dashboards, rules and their tests name the metrics of [`names`], and none that does not exist.
+//! Tests that dashboards, rules and rule tests use every metric of [`names`], and none that does not exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::names::{self, Kind};
 
-/// What the exporter makes of a histogram.
+/// Suffixes of the series that the exporter derives from a histogram.
 const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -21,7 +21,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Everything in the file that looks like a metric of ours. Recording rules begin with `gridtokenx:`, so they are none.
+/// All words of the file that look like one of our metrics. Recording rules begin with `gridtokenx:`, so they are left out.
 fn metrics_named_in(file: &Path) -> BTreeSet<String> {
     fs::read_to_string(file)
         .unwrap()
@@ -31,7 +31,7 @@ fn metrics_named_in(file: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names under which a metric is found in Prometheus.
+/// The names of all series in Prometheus.
 fn series_names() -> BTreeSet<String> {
     names::ALL
         .iter()
@@ -75,7 +75,7 @@ fn dashboards_and_rules_name_no_metric_that_does_not_exist() {
         for name in metrics_named_in(&file) {
             assert!(
                 exist.contains(&name),
-                "{} names {name}, which src/telemetry/names.rs does not",
+                "{} names {name}, which is not in src/telemetry/names.rs",
                 file.display()
             );
         }

@@ -1,4 +1,4 @@
-//! Whether the disk of the data directory fills: the local database and chain are on it, and often the logs.
+//! Monitors the free space on the disk of the data directory, which holds the local database and chain and often the logs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,21 +7,22 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
+use super::metrics::gauge_value;
 use super::names;
 
 const HEALTH_PART: &str = "disk";
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MEGABYTE: u64 = 1_000_000;
 
-/// Tells health and metrics how much is free, until told to stop. A disk that nearly fills degrades: while readings are
-/// stored they are accepted, and once they are not the database says so.
+/// Reports the free space to health and metrics until `stop` is cancelled. A disk that is nearly full only degrades the service:
+/// readings are accepted as long as the database can store them, and the database's own check reports when it cannot.
 pub async fn watch_disk(
     data_dir: PathBuf,
     free_min_mb: u64,
     health: Health,
     stop: CancellationToken,
 ) {
-    let mut ticks = interval(LOOK_EVERY);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -29,25 +30,25 @@ pub async fn watch_disk(
             _ = ticks.tick() => {}
         }
         let folder = data_dir.clone();
-        // A network file system may hang; then the last word stays.
-        let looking = tokio::task::spawn_blocking(move || free_bytes(&folder));
-        let Some(Ok(found)) = stop.run_until_cancelled(looking).await else {
+        // A network file system may hang; the last reported state then stays.
+        let measurement = tokio::task::spawn_blocking(move || free_bytes(&folder));
+        let Some(Ok(found)) = stop.run_until_cancelled(measurement).await else {
             continue;
         };
         match found {
             Ok(bytes) => {
-                metrics::gauge!(names::DISK_FREE_BYTES).set(bytes as f64);
-                judge(&health, bytes, free_min_mb);
+                metrics::gauge!(names::DISK_FREE_BYTES).set(gauge_value(bytes));
+                report(&health, bytes, free_min_mb);
             }
             Err(error) => health.degraded(
                 HEALTH_PART,
-                format!("the disk of GRIDTOKENX_DATA_DIR cannot be looked at: {error}"),
+                format!("the free space of GRIDTOKENX_DATA_DIR cannot be determined: {error}"),
             ),
         }
     }
 }
 
-fn judge(health: &Health, free: u64, free_min_mb: u64) {
+fn report(health: &Health, free: u64, free_min_mb: u64) {
     if free >= free_min_mb.saturating_mul(MEGABYTE) {
         health.ok(HEALTH_PART);
     } else {
@@ -61,14 +62,14 @@ fn judge(health: &Health, free: u64, free_min_mb: u64) {
     }
 }
 
-/// What is left for unprivileged users where the directory is, or would be.
+/// Bytes free for unprivileged users on the disk on which the directory is, or would be created.
 fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
     let folder = std::path::absolute(data_dir)?;
-    let there = folder
+    let existing = folder
         .ancestors()
         .find(|folder| folder.exists())
         .unwrap_or(Path::new("/"));
-    let figures = nix::sys::statvfs::statvfs(there)?;
+    let figures = nix::sys::statvfs::statvfs(existing)?;
     Ok(figures
         .blocks_available()
         .saturating_mul(figures.fragment_size()))
@@ -80,11 +81,11 @@ mod tests {
     use crate::telemetry::Status;
 
     #[test]
-    fn a_disk_is_judged_by_what_is_left_on_it() {
+    fn a_disk_below_its_limit_degrades_health() {
         let health = Health::default();
-        judge(&health, 500 * MEGABYTE, 500);
+        report(&health, 500 * MEGABYTE, 500);
         assert_eq!(health.readiness().status, Status::Ok);
-        judge(&health, 500 * MEGABYTE - 1, 500);
+        report(&health, 500 * MEGABYTE - 1, 500);
         let readiness = health.readiness();
         assert_eq!(readiness.status, Status::Degraded);
         let reason = readiness.checks["disk"].reason.clone().unwrap();
@@ -92,12 +93,12 @@ mod tests {
             reason.contains("499 MB left") && reason.contains("DISK_FREE_MIN_MB=500"),
             "{reason}"
         );
-        judge(&health, 0, 0);
+        report(&health, 0, 0);
         assert_eq!(health.readiness().status, Status::Ok);
     }
 
     #[test]
-    fn a_directory_that_is_not_there_yet_is_on_the_disk_of_its_parent() {
+    fn a_missing_directory_counts_to_the_disk_of_its_parent() {
         let here = free_bytes(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let there = free_bytes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("not/there")).unwrap();
         assert!(here > 0 && there > 0);

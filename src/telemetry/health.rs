@@ -1,4 +1,4 @@
-//! What each room says about itself, for `GET /health/ready`.
+//! The health that each part of the service reports, for `GET /health/ready`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,25 +10,25 @@ use utoipa::ToSchema;
 
 use crate::domain::serialize_rfc3339_millis;
 
-/// How a part of the service is, from best to worst.
+/// The status of a part of the service, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Ok,
-    /// Something is slower or paused; readings are accepted all the same.
+    /// Something is slower or paused; readings are still accepted.
     Degraded,
     /// Readings cannot be accepted.
     Unavailable,
 }
 
-/// One part: how it is, why, and since when.
+/// The status of one part, its reason, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Check {
     pub status: Status,
     /// A sentence for the operator; only when the status is not `ok`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When the part took on this status.
+    /// When the part entered this status.
     #[serde(serialize_with = "serialize_rfc3339_millis")]
     pub since: DateTime<Utc>,
 }
@@ -41,7 +41,7 @@ pub struct Readiness {
     pub checks: BTreeMap<&'static str, Check>,
 }
 
-/// The registry that rooms report into. A clone is the same registry.
+/// The registry to which all parts report. Clones share it.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Inner>);
 
@@ -57,7 +57,7 @@ impl Health {
         self.set(part, Status::Ok, None);
     }
 
-    /// The part is slower or paused, for this reason; readings are accepted all the same.
+    /// The part is slower or paused, for this reason; readings are still accepted.
     pub fn degraded(&self, part: &'static str, reason: impl Into<String>) {
         self.set(part, Status::Degraded, Some(reason.into()));
     }
@@ -68,7 +68,7 @@ impl Health {
     }
 
     fn set(&self, part: &'static str, status: Status, reason: Option<String>) {
-        // A panic while the lock was held leaves a map that is whole: each entry is replaced at once.
+        // A panic under the lock leaves the map consistent, because each entry is replaced as a whole.
         let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
         match checks.get_mut(part) {
             Some(check) if check.status == status => check.reason = reason,
@@ -89,7 +89,7 @@ impl Health {
         }
     }
 
-    /// Says from now on that this process takes no more work.
+    /// Reports from now on that this process accepts no more work.
     pub fn start_draining(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
         self.unavailable("shutdown", "this process is draining");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_says_reason_only_when_there_is_one() {
+    fn the_document_has_a_reason_only_when_there_is_one() {
         let health = Health::default();
         health.ok("database");
         health.degraded("workers", "none has reported for 60 s");

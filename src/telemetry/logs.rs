@@ -1,7 +1,7 @@
-//! Logs: one line per thing that a person can act upon, as text or as JSON.
+//! Logs: one line per event that a person can act upon, as text or as JSON.
 //!
-//! Invariant: no secret is ever logged. Our own lines show none; the libraries' lines below `info`, whose text nobody here
-//! has read (it may hold headers and URLs), never pass, whatever the filter says.
+//! Invariant: no secret is ever logged. Our own lines contain none. Lines of libraries below `info`, which we have not reviewed
+//! and which may contain headers and URLs, never pass, regardless of the filter.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -27,7 +27,7 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// What the process logs now, and the way to change it. There is one set of logs in a process.
+/// The filter of this process, and the handle to change it. A process has one set of logs.
 struct Switch {
     /// LOG_LEVEL.
     configured: String,
@@ -36,7 +36,7 @@ struct Switch {
 
 static SWITCH: OnceLock<Switch> = OnceLock::new();
 
-/// Writes this process's logs to standard error: standard output belongs to what a command prints. To be called once.
+/// Writes this process's logs to standard error, because standard output is for the output of commands. Must be called once.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = parse(&config.level).map_err(|source| LogError::Filter {
         value: config.level.clone(),
@@ -64,7 +64,7 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
         filter: handle,
     };
     tracing_subscriber::registry().with(lines).try_init()?;
-    // A second set of logs was refused before.
+    // `try_init` has already refused a second set of logs.
     let _ = SWITCH.set(switch);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
@@ -82,17 +82,18 @@ fn is_ours(target: &str) -> bool {
     target == "gridtokenx" || target.starts_with("gridtokenx::")
 }
 
-/// A panic is a line like others, and told here alone: who catches it tells only what becomes of it.
+/// Logs a panic like any other event. This is the only place that logs its cause: code that catches the panic logs only the
+/// consequences.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let cause = panic.payload_as_str().unwrap_or("without a text");
+    let cause = panic.payload_as_str().unwrap_or("no message");
     match panic.location() {
         Some(location) => tracing::error!(%location, cause, "panic"),
         None => tracing::error!(cause, "panic"),
     }
 }
 
-/// Logs by this filter from now on; `None`: by LOG_LEVEL again. A filter that cannot be read changes nothing, and neither
-/// does a process that never set up its logs.
+/// Changes the filter; `None` restores LOG_LEVEL. An invalid filter changes nothing. Without effect in a process that never
+/// set up its logs.
 pub fn set_log_level(filter: Option<&str>) {
     let Some(switch) = SWITCH.get() else {
         return;
@@ -107,8 +108,8 @@ pub fn set_log_level(filter: Option<&str>) {
                 .map_err(|error| error.to_string())
         });
     match changed {
-        Ok(()) => tracing::warn!(log_level = text, "the log level was changed"),
-        Err(error) => tracing::error!(log_level = text, error, "the log level stays as it was"),
+        Ok(()) => tracing::warn!(log_level = text, "log level changed"),
+        Err(error) => tracing::error!(log_level = text, error, "log level could not be changed"),
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_cannot_be_parsed_is_told_with_its_value() {
+    fn an_invalid_filter_is_reported_with_its_value() {
         let mut config = crate::config::Config::defaults().log;
         config.level = "gridtokenx=loud".to_owned();
         let error = init(&config).unwrap_err();

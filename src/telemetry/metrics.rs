@@ -14,18 +14,18 @@ const STAGE_BUCKETS: &[f64] = &[
     60.0, 120.0, 300.0, 900.0, 3600.0,
 ];
 
-/// An answer takes milliseconds; past the request limit there is none.
+/// An answer takes milliseconds, and never longer than the request limit, seconds.
 const HTTP_BUCKETS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 ];
 
-/// A batch holds one item to a thousand.
+/// A batch contains one to a thousand items.
 const ITEM_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
-/// The first, and `TOKENIZATION_MAX_RETRY_ATTEMPTS` more: 10 at most.
+/// The first attempt, and up to `TOKENIZATION_MAX_RETRY_ATTEMPTS` retries: 10 at most.
 const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 11.0];
 
-/// A mint transaction holds one packet at most: 1,232 bytes.
+/// A mint transaction fills one packet at most: 1,232 bytes.
 const PACKET_BUCKETS: &[f64] = &[
     300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1100.0, 1150.0, 1200.0, 1232.0,
 ];
@@ -35,11 +35,11 @@ const PACKET_BUCKETS: &[f64] = &[
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Installs the recorder at the first call, and gives the same one at every later call.
+    /// Installs the recorder at the first call; later calls return the same one.
     pub fn install() -> Result<Metrics, BuildError> {
         static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
         static INSTALLING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        // A poisoned lock only tells that another caller panicked here; the cell says what was done.
+        // If another caller panicked under the lock, the cell still shows whether the recorder is installed.
         let _one_at_a_time = INSTALLING
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -70,7 +70,7 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
             .set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), ITEM_BUCKETS)?
             .install_recorder()?;
-        make_all_exist();
+        register_all();
         Ok(Metrics(RECORDER.get_or_init(|| handle).clone()))
     }
 
@@ -79,15 +79,15 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Moves samples into their buckets. To be called every few seconds: a process that nobody scrapes would
-    /// otherwise keep every sample.
+    /// Moves samples into their buckets. Must be called every few seconds: a process that is not scraped would otherwise keep
+    /// every sample.
     pub fn drain_samples(&self) {
         self.0.run_upkeep();
     }
 }
 
-/// Gives every metric its help text and its first value.
-fn make_all_exist() {
+/// Registers every metric with its help text and its first value.
+fn register_all() {
     for metric in names::ALL {
         match metric.kind {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
@@ -113,11 +113,17 @@ fn make_all_exist() {
             }
         }
     }
-    metrics::gauge!(names::PROCESS_START_TIME_SECONDS).set(Utc::now().timestamp() as f64);
+    metrics::gauge!(names::PROCESS_START_TIME_SECONDS).set(gauge_value(Utc::now().timestamp()));
     metrics::gauge!(names::BUILD_INFO, "version" => names::VERSION).set(1.0);
 }
 
-/// A station on a reading's way.
+/// A count as the value of a gauge.
+pub fn gauge_value(count: impl TryInto<i128>) -> f64 {
+    // There is no lossless conversion: a count above 2^53 is rounded, which no reader of a gauge notices.
+    count.try_into().unwrap_or(i128::MAX) as f64
+}
+
+/// A stage in the life of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Stored,
@@ -133,11 +139,20 @@ pub enum Stage {
 impl Stage {
     /// Value of the label `stage`, one of [`names::STAGES`].
     pub const fn label(self) -> &'static str {
-        names::STAGES[self as usize]
+        match self {
+            Stage::Stored => "stored",
+            Stage::Queued => "queued",
+            Stage::Picked => "picked",
+            Stage::Signed => "signed",
+            Stage::Sent => "sent",
+            Stage::Confirmed => "confirmed",
+            Stage::Finalized => "finalized",
+            Stage::Delivered => "delivered",
+        }
     }
 }
 
-/// Books that a reading reached the stage this long after it was accepted.
+/// Records that a reading reached the stage this long after it was accepted.
 pub fn observe_stage(stage: Stage, since_acceptance: Duration) {
     metrics::histogram!(names::READING_STAGE_SECONDS, "stage" => stage.label())
         .record(since_acceptance);
@@ -161,7 +176,7 @@ mod tests {
                 Kind::Histogram => "histogram",
             };
             let of_type = format!("# TYPE {} {kind}", metric.name);
-            assert!(text.contains(&of_type), "{} is no {kind}", metric.name);
+            assert!(text.contains(&of_type), "{} is not a {kind}", metric.name);
             let suffix = if metric.kind == Kind::Histogram {
                 "_count"
             } else {
@@ -179,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_seen_yet_is_not_zero() {
+    fn a_value_that_was_not_measured_yet_is_not_zero() {
         let text = Metrics::install().unwrap().render();
         for name in [
             names::FEE_PAYER_BALANCE_LAMPORTS,
@@ -201,6 +216,20 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with(bucket)).unwrap();
         let count: u64 = line[bucket.len()..].parse().unwrap();
         assert!(count >= 1);
-        assert_eq!(Stage::Stored.label(), "stored");
+    }
+
+    #[test]
+    fn every_stage_is_a_value_of_its_label() {
+        let stages = [
+            Stage::Stored,
+            Stage::Queued,
+            Stage::Picked,
+            Stage::Signed,
+            Stage::Sent,
+            Stage::Confirmed,
+            Stage::Finalized,
+            Stage::Delivered,
+        ];
+        assert_eq!(stages.map(Stage::label), names::STAGES);
     }
 }

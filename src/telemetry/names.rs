@@ -1,9 +1,9 @@
-//! Every metric of the service, once: its name and what it tells.
+//! All metrics of the service: their names, labels and help texts.
 //!
-//! Figures read from the database (marked so in their help) are the same on each replica: boards and rules take their
-//! maximum and never add them up.
+//! Figures that are read from the database (their help says so) are the same on each replica: dashboards and rules take
+//! their maximum and never their sum.
 
-/// Kind, and so the way to combine values of several replicas.
+/// The kind of a metric, which determines how values of several replicas are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
@@ -15,11 +15,11 @@ pub enum Kind {
 pub struct Metric {
     pub name: &'static str,
     pub kind: Kind,
-    /// Label name and its values; empty for a metric without label.
+    /// Label name and its values; `None` for a metric without a label.
     pub label: Option<(&'static str, &'static [&'static str])>,
-    /// It has a label `endpoint` whose values are the configured endpoints' names: it exists from the first look at them.
+    /// It has a label `endpoint` with the names of the configured endpoints: its series exist from the first probe on.
     pub by_endpoint: bool,
-    /// A gauge's value before anything was told.
+    /// A gauge's value before the first measurement.
     pub first: f64,
     pub help: &'static str,
 }
@@ -113,7 +113,7 @@ pub const DATABASE_ANSWERS: &str = "gridtokenx_database_answers";
 pub const DATABASE_FIGURES_STALE: &str = "gridtokenx_database_figures_stale";
 pub const BUILD_INFO: &str = "gridtokenx_build_info";
 
-/// Values of the label `stage`, in the order of a reading's way.
+/// Values of the label `stage`, in the order in which a reading passes them.
 pub const STAGES: &[&str] = &[
     "stored",
     "queued",
@@ -125,7 +125,7 @@ pub const STAGES: &[&str] = &[
     "delivered",
 ];
 
-/// Values of the label `method` of calls to RPC endpoints: what this service calls, and one for the rest.
+/// Values of the label `method` of calls to RPC endpoints: the methods that this service calls, and one for all others.
 pub const RPC_METHODS: &[&str] = &[
     "getAccountInfo",
     "getBlock",
@@ -145,7 +145,7 @@ pub const RPC_METHODS: &[&str] = &[
     "other",
 ];
 
-/// Values of the label `reason` of WebSocket connections that ended.
+/// Values of the label `reason` of closed WebSocket connections.
 pub const CLOSE_REASONS: &[&str] = &[
     "gone",
     "left",
@@ -170,7 +170,7 @@ pub const CLOSE_REASONS: &[&str] = &[
 /// Values of the label `coalescer`.
 pub const COALESCERS: &[&str] = &["intake", "refusals", "mint"];
 
-/// What runs: the version, and the commit as build metadata (Semantic Versioning, section 10).
+/// The running version, with the commit as build metadata (Semantic Versioning, section 10).
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("GRIDTOKENX_COMMIT"));
 
 /// Values of the label `status` of HTTP answers.
@@ -187,9 +187,9 @@ const fn plain(name: &'static str, kind: Kind, help: &'static str) -> Metric {
     }
 }
 
-/// A gauge that is not a number until what it tells was seen, where zero is the worst that can be seen: comparisons with it are
-/// false then, and `min` and `max` pass over it.
-const fn once_seen(name: &'static str, help: &'static str) -> Metric {
+/// A gauge for which zero is the worst value, so it is NaN until its first measurement: comparisons with NaN are false, and
+/// `min` and `max` ignore it.
+const fn nan_until_measured(name: &'static str, help: &'static str) -> Metric {
     Metric {
         first: f64::NAN,
         ..plain(name, Gauge, help)
@@ -226,7 +226,7 @@ const fn labelled(
 
 use Kind::{Counter, Gauge, Histogram};
 
-/// All of them; [`Metrics::install`](super::Metrics::install) makes them exist.
+/// All metrics; [`Metrics::install`](super::Metrics::install) registers them.
 #[rustfmt::skip]
 pub const ALL: &[Metric] = &[
     plain(READINGS_RECEIVED, Counter, "Readings that arrived over the API, accepted or not."),
@@ -237,72 +237,72 @@ pub const ALL: &[Metric] = &[
     plain(OVERDUE_READINGS, Gauge, "Readings that wait to be minted for longer than 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; held and failed ones wait for a person and are left out (from the database)."),
     plain(OLDEST_UNMINTED_AGE_SECONDS, Gauge, "Age of the oldest reading that waits to be minted; held and failed ones wait for a person and are left out (from the database)."),
     labelled(READING_STAGE_SECONDS, Histogram, "stage", STAGES, "Seconds from a reading's acceptance until it reached the stage."),
-    labelled(COALESCER_BATCH_ITEMS, Histogram, "coalescer", COALESCERS, "Items that left together in one batch."),
-    labelled(COALESCER_WAIT_SECONDS, Histogram, "coalescer", COALESCERS, "Seconds from a call until its batch left."),
+    labelled(COALESCER_BATCH_ITEMS, Histogram, "coalescer", COALESCERS, "Items in one batch."),
+    labelled(COALESCER_WAIT_SECONDS, Histogram, "coalescer", COALESCERS, "Seconds from a call until its batch started."),
     plain(MINTING_SUCCESSES, Counter, "Readings whose mint was confirmed on chain."),
     plain(MINTING_FAILURES, Counter, "Attempts to mint a reading that preflight, simulation or the chain refused."),
-    plain(MINT_ATTEMPTS, Histogram, "Attempts that a reading had needed when its mint was confirmed: 1, and those that were refused since an admin last asked for it again."),
-    labelled(MINT_PROMISES, Counter, "outcome", &["kept", "late"], "Confirmed readings by whether that took at most 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; without those that only a trigger mints."),
+    plain(MINT_ATTEMPTS, Histogram, "Attempts that a reading had needed when its mint was confirmed: 1, and those that were refused since an admin last retried it."),
+    labelled(MINT_PROMISES, Counter, "outcome", &["kept", "late"], "Confirmed readings by whether that took at most 5 minutes since they were accepted, or since an admin last changed the auto-mint setting; readings that only a trigger mints are left out."),
     plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
-    labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by what happened to them."),
+    labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by outcome."),
     plain(MINT_TRANSACTION_READINGS, Histogram, "Readings in one recorded mint transaction."),
-    plain(MINT_TRANSACTION_SIZE_BYTES, Histogram, "Size of one recorded mint transaction, bytes of the 1,232 that a packet holds."),
-    plain(TOKEN_ACCOUNT_CREATIONS, Counter, "Token accounts that recorded mint transactions make where the wallet has none."),
+    plain(MINT_TRANSACTION_SIZE_BYTES, Histogram, "Size of one recorded mint transaction, bytes; a packet has 1,232 at most."),
+    plain(TOKEN_ACCOUNT_CREATIONS, Counter, "Token accounts that recorded mint transactions create for wallets that have none."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
     plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),
-    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "running", "dead"], "Jobs of the queue: due now, waiting for a later moment, to be run again after an error, taken by a worker; and those that can never be run, kept for a week (from the database)."),
-    labelled(QUEUE_DEAD_JOBS, Counter, "cause", &["unreadable_row", "unreadable_payload", "unknown_reading"], "Jobs that this process found it can never run."),
+    labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "running", "dead"], "Jobs of the queue: due now, scheduled for later, to be retried after an error, taken by a worker, or dead-lettered and kept for a week (from the database)."),
+    labelled(QUEUE_DEAD_JOBS, Counter, "cause", &["unreadable_row", "unreadable_payload", "unknown_reading"], "Jobs that this process dead-lettered because they can never run."),
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
-    plain(QUEUE_OLDEST_RUNNING_AGE_SECONDS, Gauge, "How long ago a worker took the job that has been with one for longest (from the database)."),
+    plain(QUEUE_OLDEST_RUNNING_AGE_SECONDS, Gauge, "How long ago the job was taken that a worker has held for longest (from the database)."),
     plain(LISTENER_CONNECTED, Gauge, "1 while notifications of the database reach this process; without them work is found by polling."),
-    labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open and heard nothing."),
+    labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open but delivered nothing."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
-    plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and nobody has dealt with (from the database)."),
-    once_seen(AUDIT_DIFFERENCES, "Differences between ledger and chain that the last recorded audit found; NaN before the first (from the database)."),
-    plain(AUDIT_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last recorded audit came to its verdict; 0 before the first (from the database)."),
-    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no endpoint of use, an empty fee payer, an unknown mint."),
-    once_seen(FEE_PAYER_BALANCE_LAMPORTS, "Balance of the fee payer as this process saw it last; NaN before it has."),
-    once_seen(FEE_PAYER_RUNWAY_SECONDS, "How long the fee payer's balance lasts at the rate of spending of the last hours, a year at most; 0 when it cannot pay another fee, NaN before this process has seen it (from the database)."),
-    by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an answer that is one), unreachable, rate_limited (429), held (not made, the endpoint had asked for a pause)."),
-    by_endpoint(RPC_CALL_SECONDS, Histogram, "Seconds from a request to an RPC endpoint until its answer, or until it failed, by method."),
+    plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and no admin has adopted or booked (from the database)."),
+    nan_until_measured(AUDIT_DIFFERENCES, "Differences between ledger and chain that the last recorded audit found; NaN before the first (from the database)."),
+    plain(AUDIT_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last recorded audit finished; 0 before the first (from the database)."),
+    plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no usable endpoint, an empty fee payer, an unknown mint."),
+    nan_until_measured(FEE_PAYER_BALANCE_LAMPORTS, "Balance of the fee payer as this process last read it; NaN before the first read."),
+    nan_until_measured(FEE_PAYER_RUNWAY_SECONDS, "How long the fee payer's balance lasts at the spending rate of the last hours, a year at most; 0 when it cannot pay another fee, NaN before this process has read it (from the database)."),
+    by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an error as the answer), unreachable, rate_limited (429), held (not made because the endpoint had requested a pause)."),
+    by_endpoint(RPC_CALL_SECONDS, Histogram, "Seconds from a request to an RPC endpoint until its answer or failure, by method."),
     by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
-    by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks that the endpoint is below the highest height that any endpoint told."),
-    by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not asked for a pause."),
+    by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks by which the endpoint is below the highest height that any endpoint reported."),
+    by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not requested a pause."),
     labelled(FEES_PAID_LAMPORTS, Counter, "kind", &["fee", "priority", "rent"], "Cost of confirmed mint transactions: signatures, priority fee, rent of new token accounts."),
     plain(PRIORITY_FEE_MICROLAMPORTS, Gauge, "Price that this process offers for a compute unit, millionths of a lamport; 0 while it offers none."),
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),
-    plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended by an error or a client's fault."),
-    labelled(WEBSOCKET_CLOSES, Counter, "reason", CLOSE_REASONS, "WebSocket connections that ended, by the reason that docs/feed.md gives; gone: the client's connection broke, left: it said goodbye, silent: nothing was heard of it."),
+    plain(WEBSOCKET_ERRORS, Counter, "WebSocket connections that ended because of an error or a violation by the client."),
+    labelled(WEBSOCKET_CLOSES, Counter, "reason", CLOSE_REASONS, "WebSocket connections that ended, by the reason in docs/feed.md; gone: the client's connection broke, left: the client closed it, silent: the client stopped answering."),
     plain(SSE_ACTIVE, Gauge, "Streams of server-sent events that are open in this process."),
     plain(SSE_STREAMS, Counter, "Streams of server-sent events that were opened."),
     plain(STREAMS_REFUSED, Counter, "Streams of either kind that were refused because WEBSOCKET_MAX_CONNECTIONS were open."),
-    plain(FEED_OVERFLOWS, Counter, "Times that WEBSOCKET_EVENT_BUFFER_SIZE events waited for one listener, which is served from the log from there on, or closed when its connection is blocked."),
-    plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that has no number yet (from the database)."),
+    plain(FEED_OVERFLOWS, Counter, "Times that WEBSOCKET_EVENT_BUFFER_SIZE events waited for one subscriber, which is then served from the log, or closed if its connection is blocked."),
+    plain(OUTBOX_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event without a sequence number (from the database)."),
     plain(FEED_LAST_SEQ, Gauge, "Highest event number (from the database)."),
     plain(FEED_OLDEST_SEQ, Gauge, "Lowest event number that is still kept (from the database)."),
     plain(FEED_OLDEST_AGE_SECONDS, Gauge, "Age of the oldest event that is still kept; 0 when none is (from the database)."),
-    plain(FEED_PARTITIONS, Gauge, "Partitions of the event log, those that stand ready included (from the database)."),
-    plain(FEED_PARTITIONS_DROPPED, Counter, "Partitions of the event log that this process dropped, all their events being older than FEED_RETENTION_DAYS."),
-    plain(FEED_DELIVERY_SECONDS, Histogram, "Seconds from the writing of an event until this process handed it to its listeners."),
+    plain(FEED_PARTITIONS, Gauge, "Partitions of the event log, including those prepared for future events (from the database)."),
+    plain(FEED_PARTITIONS_DROPPED, Counter, "Partitions of the event log that this process dropped because all their events were older than FEED_RETENTION_DAYS."),
+    plain(FEED_DELIVERY_SECONDS, Histogram, "Seconds from the writing of an event until this process passed it to its subscribers."),
     labelled(HTTP_REQUESTS, Counter, "status", STATUS_CLASSES, "HTTP answers by class of status; probes and scrapes are left out."),
     plain(HTTP_REQUEST_SECONDS, Histogram, "Seconds from a request's head to its answer's head; probes and scrapes are left out."),
-    plain(PROCESS_START_TIME_SECONDS, Gauge, "Unix time at which this process began to count."),
+    plain(PROCESS_START_TIME_SECONDS, Gauge, "Unix time at which this process started its metrics."),
     plain(PROCESS_CPU_MILLISECONDS, Counter, "Processor time of this process, user and system, milliseconds."),
     plain(PROCESS_RESIDENT_MEMORY_BYTES, Gauge, "Resident memory of this process, bytes."),
     plain(PROCESS_OPEN_FDS, Gauge, "File descriptors that this process has open, sockets included."),
     plain(PROCESS_MAX_FDS, Gauge, "File descriptors that this process may have open."),
     plain(RUNTIME_WORKERS, Gauge, "Threads that run this process' tasks."),
     plain(RUNTIME_ALIVE_TASKS, Gauge, "Tasks of this process that have not ended."),
-    plain(RUNTIME_GLOBAL_QUEUE_TASKS, Gauge, "Tasks that could run and wait for any of the threads."),
-    plain(RUNTIME_BUSY_MILLISECONDS, Counter, "Time in which threads of the runtime were not idle, all together, milliseconds."),
+    plain(RUNTIME_GLOBAL_QUEUE_TASKS, Gauge, "Tasks that are ready to run and wait for a thread."),
+    plain(RUNTIME_BUSY_MILLISECONDS, Counter, "Busy time of all runtime threads together, milliseconds."),
     plain(DISK_FREE_BYTES, Gauge, "Bytes that are free on the disk of the data directory."),
-    labelled(TRACE_SPANS, Counter, "outcome", &["exported", "failed", "dropped"], "Spans of this process by what became of them: taken by the collector, not taken, or dropped because too many waited."),
-    plain(CANARY_ENABLED, Gauge, "1 when this process watches the canary."),
+    labelled(TRACE_SPANS, Counter, "outcome", &["exported", "failed", "dropped"], "Spans of this process by outcome: accepted by the collector, not accepted, or dropped because too many waited."),
+    plain(CANARY_ENABLED, Gauge, "1 when this process monitors the canary."),
     plain(CANARY_AGE_SECONDS, Gauge, "How long ago the newest reading of the canary that was minted was accepted; 0 while none is expected because auto-mint is off (from the database)."),
-    plain(CANARY_SECONDS, Histogram, "Seconds from the canary's look for its meter until its reading was minted; of the process that sends its readings."),
-    labelled(DATABASE_CONNECTIONS, Gauge, "state", &["in_use", "idle", "limit"], "Connections of this process' pool to the database, and how many there may be."),
+    plain(CANARY_SECONDS, Histogram, "Seconds from the canary's query for its meter until its reading was minted; only in the process that sends its readings."),
+    labelled(DATABASE_CONNECTIONS, Gauge, "state", &["in_use", "idle", "limit"], "Connections in this process' database pool, and their limit."),
     plain(DATABASE_ANSWERS, Gauge, "1 when the database answered this process within 2 s at this scrape."),
-    plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier one."),
-    labelled(BUILD_INFO, Gauge, "version", &[VERSION], "Always 1; the label tells the version, and after + the commit that it was built from."),
+    plain(DATABASE_FIGURES_STALE, Gauge, "1 when the figures from the database could not be read at this scrape and are those of an earlier scrape."),
+    labelled(BUILD_INFO, Gauge, "version", &[VERSION], "Always 1; the label contains the version, and after + the commit of the build."),
 ];

@@ -1,28 +1,30 @@
-//! This process and its runtime, looked at when somebody scrapes: nothing is kept up to date that nobody reads.
+//! Metrics of this process and its runtime, measured at each scrape.
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
+use super::metrics::gauge_value;
 use super::names;
 
-/// Sets the figures. To be called within the runtime. What this system does not tell keeps its last value.
-pub fn show_process() {
+/// Measures and sets the metrics. Must be called within the runtime. A value that this system does not provide keeps its last
+/// value.
+pub fn update_process_metrics() {
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
         let millis = usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds();
         metrics::counter!(names::PROCESS_CPU_MILLISECONDS)
             .absolute(u64::try_from(millis).unwrap_or_default());
     }
     if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        metrics::gauge!(names::PROCESS_MAX_FDS).set(limit as f64);
+        metrics::gauge!(names::PROCESS_MAX_FDS).set(gauge_value(limit));
     }
     if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
-        metrics::gauge!(names::PROCESS_OPEN_FDS).set(descriptors.count() as f64);
+        metrics::gauge!(names::PROCESS_OPEN_FDS).set(gauge_value(descriptors.count()));
     }
     if let Some(bytes) = resident_bytes() {
-        metrics::gauge!(names::PROCESS_RESIDENT_MEMORY_BYTES).set(bytes as f64);
+        metrics::gauge!(names::PROCESS_RESIDENT_MEMORY_BYTES).set(gauge_value(bytes));
     }
-    show_runtime(&Handle::current().metrics());
+    update_runtime_metrics(&Handle::current().metrics());
 }
 
 fn resident_bytes() -> Option<u64> {
@@ -38,11 +40,11 @@ fn resident_in(status: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-fn show_runtime(runtime: &RuntimeMetrics) {
+fn update_runtime_metrics(runtime: &RuntimeMetrics) {
     let workers = runtime.num_workers();
-    metrics::gauge!(names::RUNTIME_WORKERS).set(workers as f64);
-    metrics::gauge!(names::RUNTIME_ALIVE_TASKS).set(runtime.num_alive_tasks() as f64);
-    metrics::gauge!(names::RUNTIME_GLOBAL_QUEUE_TASKS).set(runtime.global_queue_depth() as f64);
+    metrics::gauge!(names::RUNTIME_WORKERS).set(gauge_value(workers));
+    metrics::gauge!(names::RUNTIME_ALIVE_TASKS).set(gauge_value(runtime.num_alive_tasks()));
+    metrics::gauge!(names::RUNTIME_GLOBAL_QUEUE_TASKS).set(gauge_value(runtime.global_queue_depth()));
     let busy: u128 = (0..workers)
         .map(|worker| runtime.worker_total_busy_duration(worker).as_millis())
         .sum();
@@ -63,9 +65,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_shows_what_it_uses() {
+    async fn a_process_reports_its_resources() {
         let metrics = Metrics::install().unwrap();
-        show_process();
+        update_process_metrics();
         let text = metrics.render();
         let figure = |name: &str| -> f64 {
             let line = text

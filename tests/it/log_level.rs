@@ -25,7 +25,7 @@ fn lines(server: &Server) -> Vec<Value> {
 fn changes(server: &Server) -> Vec<String> {
     lines(server)
         .iter()
-        .filter(|line| line["message"] == "the log level was changed")
+        .filter(|line| line["message"] == "log level changed")
         .map(|line| line["log_level"].as_str().unwrap().to_owned())
         .collect()
 }

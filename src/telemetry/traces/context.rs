@@ -1,4 +1,4 @@
-//! The name of a span, as it travels: W3C Trace Context, `traceparent`.
+//! Identifies a span across processes: W3C Trace Context, `traceparent`.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-/// Who calls, in a request.
+/// Request header that names the caller's span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static(NAME);
 const NAME: &str = "traceparent";
-/// Which span answered, in an answer (Trace Context, level 2).
+/// Answer header that names the span of the answer (Trace Context, level 2).
 pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// A version that is later than ours may be longer, never shorter.
+/// A version later than ours may be longer, never shorter.
 const LENGTH_MIN: usize = 55;
 
-/// A span of a trace that is kept, for whoever goes on with it.
+/// A span of a sampled trace, which later spans continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext(SpanContext);
 
 impl TraceContext {
-    /// `None`: it names no span, or one that is not sampled.
+    /// `None`: the text names no span, or one that is not sampled.
     pub fn parse(text: &str) -> Option<TraceContext> {
         TraceContext::of(&read(text)?)
     }
@@ -35,13 +35,13 @@ impl TraceContext {
         &self.0
     }
 
-    /// For a span under this one.
+    /// The parent context for a span under this one.
     pub(super) fn as_parent(&self) -> Context {
         Context::new().with_remote_span_context(self.0.clone())
     }
 }
 
-/// As `traceparent` is written.
+/// In the format of `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = &self.0;
@@ -55,7 +55,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// What a request is part of; more than one is none.
+/// The span to which a request belongs. Several headers count as none.
 pub(super) fn caller(headers: &HeaderMap) -> Option<SpanContext> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let (value, None) = (values.next()?, values.next()) else {
@@ -77,7 +77,7 @@ fn read(text: &str) -> Option<SpanContext> {
             span.span_id(),
             span.trace_flags(),
             true,
-            // Of the caller's vendor: read by nobody here, and not handed on to the operators of endpoints.
+            // Vendor data of the caller: not used here, and not forwarded to the operators of endpoints.
             TraceState::NONE,
         )
     })
@@ -104,12 +104,12 @@ mod tests {
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_context_can_be_parsed() {
         assert_eq!(TraceContext::parse(SAMPLED).unwrap().to_string(), SAMPLED);
     }
 
     #[test]
-    fn what_names_no_sampled_span_is_none() {
+    fn a_text_that_names_no_sampled_span_is_none() {
         for text in [
             "",
             "00-1-1-01",
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_known_by_one_header_sampled_or_not() {
+    fn a_caller_is_identified_by_one_header_sampled_or_not() {
         let mut headers = HeaderMap::new();
         assert_eq!(caller(&headers), None);
         let unsampled = SAMPLED.replace("-01", "-00");

@@ -1,11 +1,11 @@
 //! Traces: one for each reading, from its request to its finalized transaction, whatever processes it passes through.
 //!
-//! Invariant: being traced costs a reading nothing. Nobody waits for a collector: spans wait in a bounded queue, and what does
-//! not fit is counted and dropped. Without a collector nothing is made, stored or sent.
+//! Invariant: tracing never delays a reading. No step waits for a collector: spans wait in a bounded queue, and those that do
+//! not fit are counted and dropped. Without a collector no span is created, stored or sent.
 //!
-//! Spans are made by OpenTelemetry's own interface and not out of the spans of the log. So LOG_LEVEL has no say in what is
-//! traced, and no line of the log changes; a step that began in one process and ends in another can be told; and what a
-//! library calls a span, whose fields nobody here has read, never leaves the process.
+//! Spans are created through OpenTelemetry's own interface and not from the spans of the log. So LOG_LEVEL does not affect
+//! traces, and tracing changes no line of the log; a step may begin in one process and end in another; and spans of libraries,
+//! whose fields we have not reviewed, never leave the process.
 //!
 //! | span | where | under |
 //! |---|---|---|
@@ -13,12 +13,12 @@
 //! | `submit reading` | the request, until its transaction is committed | the request; its context is stored with the job |
 //! | `mint reading` | the job's run | `submit reading` |
 //! | `send transaction` | from the signature to the first send; links to `mint transaction` | `submit reading` |
-//! | `confirm transaction`, `finalize transaction` | the Resolver | `submit reading` |
-//! | `mint batch` | the Minter | nothing: a trace of its own |
-//! | `mint transaction` | the Minter; links to each `submit reading` that it pays | `mint batch` |
-//! | `getLatestBlockhash` and other calls | an RPC endpoint, which gets `traceparent` | whatever asks |
+//! | `confirm transaction`, `finalize transaction` | the resolver | `submit reading` |
+//! | `mint batch` | the minter | nothing: a trace of its own |
+//! | `mint transaction` | the minter; links to each `submit reading` that it pays | `mint batch` |
+//! | `getLatestBlockhash` and other calls | an RPC endpoint, which receives `traceparent` | the calling span |
 //!
-//! What is told of a reading is about a sampled trace only: an unsampled one is not stored, so nobody begins it anew.
+//! Only the context of a sampled trace is stored with a reading, so no later step starts a trace that lacks its beginning.
 
 mod context;
 mod otlp_client;
@@ -32,4 +32,4 @@ pub use context::{TRACEPARENT, TRACERESPONSE, TraceContext};
 pub use provider::{Traces, TracesError, is_on, start};
 pub use span::{Span, TransactionSpan, attributes};
 pub use steps::{Step, StepKind};
-pub use store::{keep, of_readings, prune};
+pub use store::{of_readings, prune, store_contexts};

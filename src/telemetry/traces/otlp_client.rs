@@ -1,4 +1,4 @@
-//! Carries spans to the collector with the HTTP client that the service has anyway.
+//! Sends spans to the collector with `reqwest`, the HTTP client that the service uses everywhere.
 
 use std::pin::Pin;
 
@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use opentelemetry_http::{HttpClient, HttpError};
 use tokio::runtime::Handle;
 
-/// A collector answers with a few words; what is beyond them is not read.
+/// A collector answers briefly; a longer answer is not read to its end.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The exporter waits on a thread of its own, which has no runtime: requests run on this one.
+/// The exporter calls from its own thread, which has no runtime, so requests run on `runtime`.
 #[derive(Debug)]
 pub(super) struct OtlpClient {
     pub http: reqwest::Client,
@@ -18,7 +18,7 @@ pub(super) struct OtlpClient {
 }
 
 impl HttpClient for OtlpClient {
-    // The trait is written with `async_trait`; this is what it stands for.
+    // The trait uses `async_trait`; this is its expanded signature.
     fn send_bytes<'life, 'future>(
         &'life self,
         request: Request<Bytes>,
@@ -36,7 +36,7 @@ impl HttpClient for OtlpClient {
 async fn send(http: reqwest::Client, request: Request<Bytes>) -> reqwest::Result<Response<Bytes>> {
     let (head, body) = request.into_parts();
     let mut answer = http
-        // Also turns a user and password of the URL into a header.
+        // This also turns a user and password in the URL into a header.
         .request(head.method, head.uri.to_string())
         .headers(head.headers)
         .body(body)

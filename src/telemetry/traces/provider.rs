@@ -1,4 +1,4 @@
-//! Begins and ends the export of traces.
+//! Starts and ends the export of traces.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -23,10 +23,10 @@ use tokio_util::task::TaskTracker;
 
 use super::otlp_client::OtlpClient;
 use super::queue::Queue;
-use super::steps::{STEPS_WAITING_MAX, Step, tell_all};
+use super::steps::{STEPS_WAITING_MAX, Step, export_all};
 use crate::config::LogConfig;
 
-/// Limit of one export, its repetitions included. A collector that hangs costs the spans that wait, and nobody anything else.
+/// Limit of one export, its repetitions included. A collector that hangs loses the waiting spans and affects nothing else.
 const EXPORT_LIMIT: Duration = Duration::from_secs(5);
 /// A mint transaction pays this many readings at most.
 const LINKS_MAX: u32 = 1_000;
@@ -34,16 +34,16 @@ const LINKS_MAX: u32 = 1_000;
 /// Why traces cannot be exported.
 #[derive(Debug, Error)]
 pub enum TracesError {
-    // Not with the URL, which may hold a password.
-    #[error("OTEL_EXPORTER_OTLP_ENDPOINT is no URL that traces can be sent to")]
+    // Without the URL, which may contain a password.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT is not a URL to which traces can be sent")]
     Endpoint(#[from] InvalidUri),
-    #[error("traces cannot be exported as the OTEL_EXPORTER_OTLP_* variables ask for: {0}")]
+    #[error("traces cannot be exported with these OTEL_EXPORTER_OTLP_* variables: {0}")]
     Exporter(ExporterBuildError),
-    #[error("no HTTP client for traces could be made: {0}")]
+    #[error("the HTTP client for traces could not be created: {0}")]
     Client(reqwest::Error),
 }
 
-/// What is begun anywhere in this process goes here.
+/// The exporter of this process, which all its spans use.
 struct Installed {
     tracer: SdkTracer,
     steps: mpsc::Sender<Step>,
@@ -64,15 +64,15 @@ pub(super) fn steps() -> Option<&'static mpsc::Sender<Step>> {
     INSTALLED.get().map(|installed| &installed.steps)
 }
 
-/// The export of this process' traces, to be ended in order.
+/// The running export of this process. [`Traces::end`] flushes it.
 pub struct Traces {
     provider: SdkTracerProvider,
-    telling: TaskTracker,
+    step_export: TaskTracker,
     stop: CancellationToken,
 }
 
-/// Begins to export, if a collector is configured. `instance` tells this process from others. A process exports to one
-/// collector: a second service in it shares the first one's.
+/// Starts the export if a collector is configured. `instance` identifies this process. A process exports to one collector:
+/// a second service in the same process shares the exporter of the first.
 pub fn start(
     config: &LogConfig,
     pool: &PgPool,
@@ -94,19 +94,19 @@ pub fn start(
     if INSTALLED.set(installed).is_err() {
         return Ok(None);
     }
-    let (telling, stop) = (TaskTracker::new(), CancellationToken::new());
-    telling.spawn(tell_all(pool.clone(), steps, stop.clone()));
-    telling.close();
+    let (step_export, stop) = (TaskTracker::new(), CancellationToken::new());
+    step_export.spawn(export_all(pool.clone(), steps, stop.clone()));
+    step_export.close();
     Ok(Some(Traces {
         provider,
-        telling,
+        step_export,
         stop,
     }))
 }
 
 fn exporter(endpoint: &Url) -> Result<SpanExporter, TracesError> {
     let url = traces_url(endpoint);
-    // Here, since the exporter would tell the whole URL.
+    // Checked here, because the error of the exporter would contain the whole URL.
     let _: Uri = url.parse()?;
     let http = reqwest::Client::builder()
         .timeout(EXPORT_LIMIT)
@@ -126,7 +126,7 @@ fn exporter(endpoint: &Url) -> Result<SpanExporter, TracesError> {
         .map_err(TracesError::Exporter)
 }
 
-/// The variable names the collector; where it takes traces is of the protocol.
+/// The variable names the collector; the protocol defines the path for traces.
 fn traces_url(endpoint: &Url) -> String {
     let mut url = endpoint.clone();
     url.set_path(&format!(
@@ -147,18 +147,18 @@ fn resource(instance: &str) -> Resource {
 }
 
 impl Traces {
-    /// Hands over what waits. What the collector does not take within the limit is lost.
+    /// Exports the waiting spans. Those that the collector does not accept within the limit are lost.
     pub async fn end(self, limit: Duration) {
         let until = Instant::now() + limit;
         self.stop.cancel();
-        // A database that is away leaves time for what it is not needed for.
-        let _ = timeout(limit / 2, self.telling.wait()).await;
+        // If the database is unavailable, half of the time remains for spans that do not need it.
+        let _ = timeout(limit / 2, self.step_export.wait()).await;
         let left = until.saturating_duration_since(Instant::now());
-        // It waits on a thread for the exporter's, and comes back in time by itself.
+        // It blocks until the exporter's thread has ended, and returns within the limit.
         let provider = self.provider;
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(left));
         if !matches!(timeout(left, ended).await, Ok(Ok(Ok(())))) {
-            tracing::info!("the collector did not take the last traces in time");
+            tracing::info!("the collector did not accept the last traces in time");
         }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traces_have_a_path_below_the_collectors() {
+    fn traces_are_sent_to_a_path_below_the_collectors_url() {
         for (endpoint, expected) in [
             ("http://collector:4318", "http://collector:4318/v1/traces"),
             ("http://collector:4318/", "http://collector:4318/v1/traces"),

@@ -1,4 +1,4 @@
-//! Spans on their way to the collector: how many may wait, and what became of them.
+//! The bounded queue of spans for the collector, and the count of their outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,14 +13,14 @@ use opentelemetry_sdk::trace::{
 
 use crate::telemetry::names::TRACE_SPANS;
 
-/// Spans that may wait: some seconds of a busy service, about ten megabytes. One more is dropped.
+/// Spans that may wait: a few seconds of a busy service, about ten megabytes. Further ones are dropped.
 const WAITING_MAX: usize = 16_384;
 
 pub(super) fn count(outcome: &'static str, spans: usize) {
-    metrics::counter!(TRACE_SPANS, "outcome" => outcome).increment(spans as u64);
+    metrics::counter!(TRACE_SPANS, "outcome" => outcome).increment(u64::try_from(spans).unwrap_or(u64::MAX));
 }
 
-/// The SDK's batches, behind a bound of our own: the SDK does not tell how many spans it drops.
+/// The SDK's batch processor behind a bound of our own, because the SDK does not report how many spans it drops.
 #[derive(Debug)]
 pub(super) struct Queue {
     batches: BatchSpanProcessor,
@@ -72,7 +72,7 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// An exporter that counts, and logs a failure when it begins and when it is over.
+/// An exporter that counts its spans, and logs when exports begin to fail and when they recover.
 #[derive(Debug)]
 struct Counted<E> {
     exporter: E,
@@ -96,9 +96,9 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
         let was_failing = self.failing.swap(exported.is_err(), Ordering::Relaxed);
         match &exported {
             Err(error) if !was_failing => {
-                tracing::warn!(%error, "the collector takes no traces; they are dropped until it does");
+                tracing::warn!(%error, "export of traces failed; traces are dropped until the collector recovers");
             }
-            Ok(()) if was_failing => tracing::info!("the collector takes traces again"),
+            Ok(()) if was_failing => tracing::info!("export of traces recovered"),
             _ => {}
         }
         exported

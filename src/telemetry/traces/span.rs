@@ -1,4 +1,4 @@
-//! Spans that are under way.
+//! Open spans.
 
 use std::fmt::Display;
 use std::time::SystemTime;
@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::context::{TraceContext, caller};
 use super::provider::tracer;
 
-/// Names of attributes. Their values are ids, counts, and words of ours: never a header, an address, or a text that a client
-/// or an endpoint wrote.
+/// Names of attributes. Their values are ids, counts and our own words, never a header, an address, or a text from a client or
+/// an endpoint.
 pub mod attributes {
     pub const ENDPOINT: &str = "gridtokenx.endpoint";
     pub const JOB_ID: &str = "gridtokenx.job_id";
@@ -27,7 +27,7 @@ pub mod attributes {
     pub const SIGNATURE: &str = "gridtokenx.signature";
     pub const SLOT: &str = "gridtokenx.slot";
     pub const TRANSACTION_NUMBER: &str = "gridtokenx.transaction_number";
-    // Of OpenTelemetry's conventions.
+    // From OpenTelemetry's semantic conventions.
     pub const HTTP_METHOD: &str = "http.request.method";
     pub const HTTP_ROUTE: &str = "http.route";
     pub const HTTP_STATUS: &str = "http.response.status_code";
@@ -37,8 +37,8 @@ pub mod attributes {
 
 use attributes::*;
 
-/// A span under way, or nothing while no traces are exported. It ends with the last of its clones and of the futures that
-/// it was put around.
+/// An open span, or nothing while no traces are exported. It ends when its last clone and the last future that it surrounds
+/// are dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Span(Option<Context>);
 
@@ -47,7 +47,7 @@ impl Span {
         Span(None)
     }
 
-    /// Answers a request. `route` is the template, never the path.
+    /// The handling of a request. `route` is the template, never the path.
     pub fn of_request(method: &Method, route: Option<&str>, headers: &HeaderMap) -> Span {
         let Some(tracer) = tracer() else {
             return Span::none();
@@ -70,7 +70,7 @@ impl Span {
         Span::begin(tracer, builder, &parent)
     }
 
-    /// Takes a reading in, under what is under way. Whoever goes on with the reading goes on from here.
+    /// The submission of a reading, under the current span. Later steps of the reading continue from this span.
     pub fn of_submission() -> Span {
         let Some(tracer) = tracer() else {
             return Span::none();
@@ -79,23 +79,23 @@ impl Span {
         Span::begin(tracer, builder, &Context::current())
     }
 
-    /// Packs and sends so many readings: a trace of its own, since it is for all of them.
+    /// The packing and sending of a batch: a trace of its own, since it serves many readings.
     pub fn of_batch(readings: usize) -> Span {
         let Some(tracer) = tracer() else {
             return Span::none();
         };
         let builder = SpanBuilder::from_name("mint batch")
-            .with_attributes([KeyValue::new(READINGS, readings as i64)]);
+            .with_attributes([KeyValue::new(READINGS, attribute_value(readings))]);
         Span::begin(tracer, builder, &Context::new())
     }
 
-    /// One call of an RPC endpoint, if what asks for it is traced.
+    /// One call of an RPC endpoint, if the caller is traced.
     pub fn of_call(method: &'static str, endpoint: &str) -> Span {
         let Some(tracer) = tracer() else {
             return Span::none();
         };
-        let asking = Context::current();
-        if !asking.span().span_context().is_sampled() {
+        let caller = Context::current();
+        if !caller.span().span_context().is_sampled() {
             return Span::none();
         }
         let builder = SpanBuilder::from_name(method)
@@ -105,7 +105,7 @@ impl Span {
                 KeyValue::new(RPC_METHOD, method),
                 KeyValue::new(ENDPOINT, endpoint.to_owned()),
             ]);
-        Span::begin(tracer, builder, &asking)
+        Span::begin(tracer, builder, &caller)
     }
 
     fn begin(tracer: &SdkTracer, builder: SpanBuilder, parent: &Context) -> Span {
@@ -113,7 +113,7 @@ impl Span {
         Span(Some(parent.with_span(span)))
     }
 
-    /// What goes on under it. `None` when it is not sampled: nobody is to begin a trace that lacks its beginning.
+    /// The context for spans under this one. `None` when it is not sampled: a trace must not start without its beginning.
     pub fn context(&self) -> Option<TraceContext> {
         TraceContext::of(self.0.as_ref()?.span().span_context())
     }
@@ -124,14 +124,14 @@ impl Span {
         }
     }
 
-    /// It did not do what it was for.
+    /// Marks the span as failed.
     pub fn fail(&self, outcome: &'static str) {
         if let Some(context) = &self.0 {
             context.span().set_status(Status::error(outcome));
         }
     }
 
-    /// The request was answered. Only a fault of the service is a failure.
+    /// Records the status of the answer. Only a server error marks the span as failed.
     pub fn answered(&self, status: StatusCode) {
         self.set(HTTP_STATUS, i64::from(status.as_u16()));
         if status.is_server_error() {
@@ -139,7 +139,7 @@ impl Span {
         }
     }
 
-    /// What is begun while this future runs is under the span.
+    /// Runs the future with this span as the current one.
     pub fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         match &self.0 {
             Some(context) => Either::Left(future.with_context(context.clone())),
@@ -148,7 +148,7 @@ impl Span {
     }
 }
 
-/// Any word can be a method, and a client's words are not for attributes.
+/// A client may send any word as the method, and attributes never contain a client's words.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -164,8 +164,8 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// A mint transaction until it was sent: in its batch's trace, with links to the readings that it pays, and in the trace of
-/// each of them.
+/// A mint transaction until it is sent: one span in its batch's trace, with links to the readings that it pays, and one in
+/// the trace of each of those readings.
 #[derive(Debug)]
 pub struct TransactionSpan {
     span: Span,
@@ -176,7 +176,7 @@ pub struct TransactionSpan {
 }
 
 impl TransactionSpan {
-    /// Nothing unless one of the readings is traced.
+    /// Begins a span if at least one of the readings is traced.
     pub fn begin(number: u64, readings: Vec<(Uuid, TraceContext)>) -> TransactionSpan {
         let span = match tracer() {
             Some(tracer) if !readings.is_empty() => {
@@ -185,7 +185,7 @@ impl TransactionSpan {
                     .map(|(_, reading)| Link::with_context(reading.span_context().clone()))
                     .collect();
                 let builder = SpanBuilder::from_name("mint transaction")
-                    .with_attributes([KeyValue::new(TRANSACTION_NUMBER, number as i64)])
+                    .with_attributes([KeyValue::new(TRANSACTION_NUMBER, attribute_value(number))])
                     .with_links(links);
                 Span::begin(tracer, builder, &Context::current())
             }
@@ -215,7 +215,7 @@ impl TransactionSpan {
         self.span.around(future)
     }
 
-    /// It was sent for the first time; `Err` tells in a word why that came to nothing, and the same bytes are sent again.
+    /// Records the first send. `Err` names in a word why it failed; the same bytes will be sent again.
     pub fn sent(self, outcome: Result<(), &'static str>) {
         let word = outcome.err().unwrap_or("sent");
         self.span.set(OUTCOME, word);
@@ -230,18 +230,23 @@ impl TransactionSpan {
                 .with_start_time(self.begun)
                 .with_attributes([
                     KeyValue::new(READING_ID, reading.to_string()),
-                    KeyValue::new(TRANSACTION_NUMBER, self.number as i64),
+                    KeyValue::new(TRANSACTION_NUMBER, attribute_value(self.number)),
                     KeyValue::new(SIGNATURE, self.signature.clone()),
                     KeyValue::new(OUTCOME, word),
                 ])
                 .with_links(vec![Link::with_context(transaction.span_context().clone())]);
-            tell(builder, context, SystemTime::now());
+            export_ended(builder, context, SystemTime::now());
         }
     }
 }
 
-/// A span that is over, in the trace of a reading.
-pub(super) fn tell(builder: SpanBuilder, reading: &TraceContext, end: SystemTime) {
+/// Attributes are signed 64-bit integers; larger counts do not occur.
+fn attribute_value(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+/// Exports a span that has ended, in the trace of a reading.
+pub(super) fn export_ended(builder: SpanBuilder, reading: &TraceContext, end: SystemTime) {
     if let Some(tracer) = tracer() {
         let mut span = tracer.build_with_context(builder, &reading.as_parent());
         span.end_with_timestamp(end);

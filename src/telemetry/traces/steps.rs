@@ -1,5 +1,5 @@
-//! Steps on a reading's way that are told when they are over: which trace a reading has is in the database, and no step
-//! waits to learn it.
+//! Steps of a reading that become spans after they have ended: the trace of a reading is stored in the database, and no step
+//! waits for that query.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,14 +16,14 @@ use super::queue::count;
 use super::span::attributes::READING_ID;
 use super::{span, store};
 
-/// Steps that may wait to be told; one more is dropped.
+/// Steps that may wait for their export; further ones are dropped.
 pub(super) const STEPS_WAITING_MAX: usize = 16_384;
-/// Steps told after one look into the database.
+/// Steps exported after one query of the database.
 const STEPS_AT_ONCE: usize = 1_000;
-/// Of one look; what it does not answer is not told.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// Limit of one query. Steps whose trace it does not return in time are dropped.
+const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
-/// What was done about a reading.
+/// What was done with a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
     JobRun,
@@ -49,7 +49,7 @@ impl StepKind {
     }
 }
 
-/// A step that is over.
+/// A step that has ended.
 #[derive(Debug)]
 pub struct Step {
     kind: StepKind,
@@ -60,8 +60,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// It is over now. It may have begun by another host's clock: it never ends before it began.
-    pub fn over(kind: StepKind, reading: Uuid, begun: impl Into<SystemTime>) -> Step {
+    /// A step that ends now. Its beginning may come from another host's clock, so the end is never before the beginning.
+    pub fn ended_now(kind: StepKind, reading: Uuid, begun: impl Into<SystemTime>) -> Step {
         let begun = begun.into();
         Step {
             kind,
@@ -77,8 +77,8 @@ impl Step {
         self
     }
 
-    /// Waits for nobody, and does nothing while no traces are exported.
-    pub fn tell(self) {
+    /// Queues the step for export without waiting. Does nothing while no traces are exported.
+    pub fn export(self) {
         if let Some(steps) = steps()
             && steps.try_send(self).is_err()
         {
@@ -87,8 +87,8 @@ impl Step {
     }
 }
 
-/// Tells steps until told to stop, and then those that wait.
-pub(super) async fn tell_all(
+/// Exports steps until `stop` is cancelled, and then those that still wait.
+pub(super) async fn export_all(
     pool: PgPool,
     mut steps: mpsc::Receiver<Step>,
     stop: CancellationToken,
@@ -102,15 +102,15 @@ pub(super) async fn tell_all(
                 if taken == 0 {
                     return;
                 }
-                tell_batch(&pool, std::mem::take(&mut batch)).await;
+                export_batch(&pool, std::mem::take(&mut batch)).await;
             }
         }
     }
 }
 
-async fn tell_batch(pool: &PgPool, batch: Vec<Step>) {
+async fn export_batch(pool: &PgPool, batch: Vec<Step>) {
     let readings: Vec<Uuid> = batch.iter().map(|step| step.reading).collect();
-    let Ok(Ok(traces)) = timeout(LOOK_LIMIT, store::find(pool, &readings)).await else {
+    let Ok(Ok(traces)) = timeout(QUERY_LIMIT, store::find(pool, &readings)).await else {
         count("dropped", batch.len());
         return;
     };
@@ -126,13 +126,13 @@ async fn tell_batch(pool: &PgPool, batch: Vec<Step>) {
             .with_kind(step.kind.span_kind())
             .with_start_time(step.begun)
             .with_attributes(step.attributes);
-        span::tell(builder, context, step.ended);
+        span::export_ended(builder, context, step.ended);
     }
     if complete.is_empty() {
         return;
     }
-    // What stays behind is pruned.
-    if let Ok(Err(error)) = timeout(LOOK_LIMIT, store::forget(pool, &complete)).await {
-        tracing::debug!(%error, "traces that are complete stay stored for now");
+    // Rows that stay behind are pruned later.
+    if let Ok(Err(error)) = timeout(QUERY_LIMIT, store::delete(pool, &complete)).await {
+        tracing::debug!(%error, "contexts of complete traces could not be deleted; they are pruned later");
     }
 }

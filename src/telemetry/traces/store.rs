@@ -1,4 +1,4 @@
-//! The table `reading_traces`: how a trace crosses the border of a process.
+//! The table `reading_traces`, which carries a trace from one process to another.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::context::TraceContext;
 use super::provider::is_on;
 
-/// A batch waits no longer to learn who is traced.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// A batch waits at most this long for the traces of its readings.
+const QUERY_LIMIT: Duration = Duration::from_secs(1);
 /// Rows of one DELETE.
-const PRUNE_ROWS: i64 = 2_000;
-/// Statements of one call at most; the next sweep goes on.
+const PRUNE_ROWS: u32 = 2_000;
+/// Statements of one call at most; the next sweep continues.
 const PRUNE_STEPS: usize = 50;
 
-/// Stores where the traces of new readings go on, in the transaction that stores the readings and their jobs.
-pub async fn keep(
+/// Stores the trace contexts of new readings in the transaction that stores the readings and their jobs.
+pub async fn store_contexts(
     transaction: &mut PgConnection,
     readings: &[(Uuid, &TraceContext)],
 ) -> sqlx::Result<()> {
@@ -42,7 +42,7 @@ pub async fn keep(
     Ok(())
 }
 
-/// Those of the readings that are traced. Nobody is kept from minting by a question that has no answer.
+/// The contexts of those readings that are traced. Empty if the query fails: minting must not depend on it.
 pub async fn of_readings(
     pool: &PgPool,
     readings: impl Iterator<Item = Uuid>,
@@ -51,10 +51,10 @@ pub async fn of_readings(
         return HashMap::new();
     }
     let ids: Vec<Uuid> = readings.collect();
-    match timeout(LOOK_LIMIT, find(pool, &ids)).await {
+    match timeout(QUERY_LIMIT, find(pool, &ids)).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a batch is not traced");
+            tracing::debug!(%error, "batch is not traced");
             HashMap::new()
         }
         Err(_) => HashMap::new(),
@@ -79,8 +79,8 @@ pub(super) async fn find(
         .collect())
 }
 
-/// Nothing more will be told of these readings.
-pub(super) async fn forget(pool: &PgPool, readings: &[Uuid]) -> sqlx::Result<()> {
+/// Deletes the contexts of readings whose traces are complete.
+pub(super) async fn delete(pool: &PgPool, readings: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM reading_traces
          WHERE reading = ANY($1)",
@@ -91,7 +91,7 @@ pub(super) async fn forget(pool: &PgPool, readings: &[Uuid]) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Drops what was left behind: rows of readings whose id is below `before`. Returns how many.
+/// Deletes rows that were left behind, of readings whose id is below `before`. Returns the number of rows.
 pub async fn prune(pool: &PgPool, before: Uuid) -> sqlx::Result<u64> {
     let mut pruned = 0;
     for _ in 0..PRUNE_STEPS {
@@ -106,12 +106,12 @@ pub async fn prune(pool: &PgPool, before: Uuid) -> sqlx::Result<u64> {
              )",
         )
         .bind(before)
-        .bind(PRUNE_ROWS)
+        .bind(i64::from(PRUNE_ROWS))
         .execute(pool)
         .await?
         .rows_affected();
         pruned += step;
-        if step < PRUNE_ROWS as u64 {
+        if step < u64::from(PRUNE_ROWS) {
             break;
         }
     }
