@@ -44,7 +44,8 @@ fn update_runtime_metrics(runtime: &RuntimeMetrics) {
     let workers = runtime.num_workers();
     metrics::gauge!(names::RUNTIME_WORKERS).set(gauge_value(workers));
     metrics::gauge!(names::RUNTIME_ALIVE_TASKS).set(gauge_value(runtime.num_alive_tasks()));
-    metrics::gauge!(names::RUNTIME_GLOBAL_QUEUE_TASKS).set(gauge_value(runtime.global_queue_depth()));
+    metrics::gauge!(names::RUNTIME_GLOBAL_QUEUE_TASKS)
+        .set(gauge_value(runtime.global_queue_depth()));
     let busy: u128 = (0..workers)
         .map(|worker| runtime.worker_total_busy_duration(worker).as_millis())
         .sum();

@@ -17,7 +17,8 @@ use crate::telemetry::names::TRACE_SPANS;
 const WAITING_MAX: usize = 16_384;
 
 pub(super) fn count(outcome: &'static str, spans: usize) {
-    metrics::counter!(TRACE_SPANS, "outcome" => outcome).increment(u64::try_from(spans).unwrap_or(u64::MAX));
+    metrics::counter!(TRACE_SPANS, "outcome" => outcome)
+        .increment(u64::try_from(spans).unwrap_or(u64::MAX));
 }
 
 /// The SDK's batch processor behind a bound of our own, because the SDK does not report how many spans it drops.
