@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
-use crate::ledger::{self, AdoptError, BindingError, ForeignError};
+use crate::ledger::{self, AdoptError, BindingError, UnknownMintError};
 
 /// Why the mint stays unknown. Nothing was changed and nothing was logged.
 #[derive(Debug, Error)]
@@ -20,7 +20,7 @@ pub enum AdoptionError {
     #[error(transparent)]
     Adopt(#[from] AdoptError),
     #[error(transparent)]
-    Foreign(#[from] ForeignError),
+    Foreign(#[from] UnknownMintError),
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -64,7 +64,7 @@ pub async fn book_foreign_mint(
 ) -> Result<(), AdoptionError> {
     let reason = parse_reason(reason)?;
     let binding = ledger::binding(pool).await?;
-    let landed = ledger::landed_mint(
+    let landed = ledger::fetch_unknown_mint(
         pool,
         endpoints,
         &binding.mint,

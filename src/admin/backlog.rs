@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use super::settings::StoredSettings;
-use crate::ledger::{MINT_PROMISE, ReadingCounts};
+use crate::ledger::{MINT_TIME_TARGET, ReadingCounts};
 
 /// The unminted readings, and what they wait for.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub struct Backlog {
 pub struct WaitingReadings {
     /// Pending readings that the toggle or the roll-out holds back.
     pub held: i64,
-    /// Readings that have waited for the service for longer than [`MINT_PROMISE`].
+    /// Readings that have waited for the service for longer than [`MINT_TIME_TARGET`].
     pub overdue: i64,
     /// When the oldest reading was accepted that waits for the service and not for a person: neither held nor failed.
     pub oldest_waiting_at: Option<DateTime<Utc>>,
@@ -45,7 +45,7 @@ impl WaitingReadings {
     ) -> sqlx::Result<WaitingReadings> {
         let query = |statement: &'static str| {
             sqlx::query_as::<_, WaitingReadings>(statement)
-                .bind(MINT_PROMISE)
+                .bind(MINT_TIME_TARGET)
                 .bind(stored.changed_at)
         };
         match stored.settings.buckets_minted() {

@@ -7,7 +7,7 @@ use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
 use crate::domain::MintTransactionState;
-use crate::ledger::{self, Outcome};
+use crate::ledger::{self, QuarantineOutcome};
 
 /// The transaction afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub async fn resolve_transaction(
     endpoints: &Endpoints,
     actor: &str,
     signature: Signature,
-    outcome: Outcome,
+    outcome: QuarantineOutcome,
     reason: &str,
 ) -> Result<Resolution, AdminError> {
     let reason = parse_reason(reason)?;

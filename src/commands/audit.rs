@@ -200,7 +200,7 @@ async fn breaker_after_walk(pool: &PgPool, endpoints: &Endpoints) -> String {
             .await
             .map_err(|error| error.to_string())?;
         let (mint, authority) = (&binding.mint, &binding.authority);
-        ledger::walk(pool, endpoints, mint, authority, CALL_LIMIT)
+        ledger::scan_history(pool, endpoints, mint, authority, CALL_LIMIT)
             .await
             .map_err(|error| error.to_string())
     };

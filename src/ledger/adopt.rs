@@ -16,9 +16,9 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::LedgerError;
-use super::foreign::{self, ForeignError};
 use super::record::{self, NewMintTransaction, PackedReading};
-use super::settle::{self, Confirmed, Landed};
+use super::transitions::{self, Confirmed, Landed};
+use super::unknown_mints::{self, UnknownMintError};
 use crate::chain::{ChainMint, Endpoints, RecentBlockhash};
 use crate::db::SqlCondition;
 use crate::domain::{
@@ -36,7 +36,7 @@ const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
 pub enum AdoptError {
     /// The chain does not show it as a landed mint of ours, or the ledger has it.
     #[error(transparent)]
-    Foreign(#[from] ForeignError),
+    Foreign(#[from] UnknownMintError),
     #[error(
         "the ledger holds transaction {signature} as dead (number {number}); if its readings were paid by another one since, \
          book it with --foreign"
@@ -105,7 +105,7 @@ pub struct Adopted {
 impl Adopted {
     /// Counts it; after the commit.
     pub fn committed(&self) {
-        self.confirmed.tally();
+        self.confirmed.report();
     }
 }
 
@@ -117,7 +117,8 @@ pub async fn check_adoptable(
     authority: &Pubkey,
     signature: Signature,
 ) -> Result<Adoptable, AdoptError> {
-    let landed = foreign::landed_mint(pool, endpoints, mint, authority, signature).await?;
+    let landed =
+        unknown_mints::fetch_unknown_mint(pool, endpoints, mint, authority, signature).await?;
     if let Some(number) = landed.held_as_dead {
         return Err(AdoptError::HeldAsDead { signature, number });
     }
@@ -160,13 +161,13 @@ pub async fn adopt(
     if submitted != new.readings.len() as u64 {
         return Err(AdoptError::Changed { signature });
     }
-    foreign::raise_next_number(transaction, new.number).await?;
+    unknown_mints::raise_next_number(transaction, new.number).await?;
     let landed = [Landed {
         number: new.number as i64,
         slot: adoptable.slot,
     }];
     let event = MintTransactionEvent::Confirmed;
-    let confirmed = settle::confirm_in(transaction, &landed, event).await?;
+    let confirmed = transitions::confirm_in(transaction, &landed, event).await?;
     Ok(Adopted {
         readings: confirmed.readings.len() as u64,
         confirmed,
@@ -175,7 +176,7 @@ pub async fn adopt(
 
 /// As it would have been recorded. What only serves to send it again or to prove it dead is of no use any more.
 fn booked(
-    landed: &foreign::LandedMint,
+    landed: &unknown_mints::UnknownMint,
     memo: &Memo,
     readings: Vec<PackedReading>,
 ) -> Result<NewMintTransaction, AdoptError> {
@@ -185,7 +186,7 @@ fn booked(
         value: signature.to_string(),
     };
     let transaction = &landed.transaction;
-    let wire = bincode::serialize(transaction)
+    let signed_bytes = bincode::serialize(transaction)
         .map_err(|_| unreadable("a transaction that cannot be serialised"))?;
     let base_units = landed
         .mint
@@ -195,7 +196,7 @@ fn booked(
     Ok(NewMintTransaction {
         number: memo.number(),
         signature,
-        wire,
+        signed_bytes,
         merkle_root: memo.root(),
         base_units,
         blockhash: RecentBlockhash {
@@ -315,7 +316,7 @@ async fn accounts_of_pending(
     stored
         .iter()
         .map(|bytes| {
-            let wallet = settle::wallet_of(bytes)?;
+            let wallet = transitions::wallet_of(bytes)?;
             Ok((wallet, get_associated_token_address(&wallet.pubkey(), mint)))
         })
         .collect()
@@ -352,8 +353,8 @@ impl Row {
             what,
             value: self.id.to_string(),
         };
-        let wallet = settle::wallet_of(&self.wallet)?;
-        let base_units = settle::base_units_of(&self.base_units)?;
+        let wallet = transitions::wallet_of(&self.wallet)?;
+        let base_units = transitions::base_units_of(&self.base_units)?;
         let salt = self.salt.as_slice().try_into();
         let interval = Interval::new(self.interval_start, self.interval_end);
         let leaf = Leaf {

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use super::LedgerError;
 use super::identity::DatabaseIdentity;
-use super::{walk, watched};
+use super::{history_scan, unproven_dead};
 use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints};
 use crate::db::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
@@ -210,8 +210,8 @@ pub async fn tend(
             return Ok(BreakerState::Open);
         }
     }
-    let watched = watched::look_for(pool, endpoints, mint, authority, limit).await;
-    let walked = walk::walk(pool, endpoints, mint, authority, limit).await?;
+    let watched = unproven_dead::find_landed(pool, endpoints, mint, authority, limit).await;
+    let walked = history_scan::scan_history(pool, endpoints, mint, authority, limit).await?;
     watched?;
     Ok(walked.breaker)
 }

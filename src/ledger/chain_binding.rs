@@ -6,7 +6,7 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 use thiserror::Error;
 
-use super::{breaker, walk};
+use super::{breaker, history_scan};
 use crate::chain::Endpoints;
 
 /// What the ledger is bound to.
@@ -94,7 +94,7 @@ pub async fn bind(
     one_chain(endpoints, &stored.genesis_hash).await?;
     breaker::open_if_identity_changed(pool).await?;
     let (mint, authority) = (&expected.mint, &expected.authority);
-    if let Err(error) = walk::walk(pool, endpoints, mint, authority, limit).await {
+    if let Err(error) = history_scan::scan_history(pool, endpoints, mint, authority, limit).await {
         tracing::warn!(%error, "the authority's history was not walked at the start; the Resolver walks it later");
     }
     Ok(())
@@ -102,7 +102,7 @@ pub async fn bind(
 
 /// What a ledger that was bound before is bound to, for a process that signs nothing and starts while no endpoint answers. It
 /// calls [`bind`] once one does.
-pub async fn recall(
+pub async fn bind_offline(
     pool: &PgPool,
     mint: Pubkey,
     decimals: u8,

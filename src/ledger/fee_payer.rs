@@ -5,7 +5,7 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
 /// Tells the others. To be called by a process that mints, once the ledger is bound.
-pub async fn tell_fee_payer(pool: &PgPool, fee_payer: &Pubkey) -> sqlx::Result<()> {
+pub async fn store_fee_payer(pool: &PgPool, fee_payer: &Pubkey) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE ledger
          SET fee_payer = $1

@@ -6,7 +6,7 @@ use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
 use super::LedgerError;
-use super::settle::{signature_text, wallet_of};
+use super::transitions::{signature_text, wallet_of};
 use crate::domain::{MintTransactionState, Wallet};
 
 /// A recorded, confirmed or quarantined mint transaction.
@@ -94,7 +94,7 @@ impl TryFrom<Row> for OpenTransaction {
 }
 
 /// The signed bytes of these transactions, by number.
-pub async fn wire_bytes(pool: &PgPool, numbers: &[i64]) -> sqlx::Result<Vec<(i64, Vec<u8>)>> {
+pub async fn signed_bytes(pool: &PgPool, numbers: &[i64]) -> sqlx::Result<Vec<(i64, Vec<u8>)>> {
     sqlx::query_as(
         "SELECT number, wire
          FROM mint_transactions

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::breaker::{self, SigningRefused};
 use super::guard::reading_guard;
-use super::tally;
+use super::transition_metrics;
 use crate::chain::RecentBlockhash;
 use crate::db::{GuardedConnection, timed_out, within};
 use crate::domain::{BaseUnits, ReadingEvent};
@@ -24,7 +24,7 @@ pub struct NewMintTransaction {
     pub number: u64,
     pub signature: Signature,
     /// The signed bytes.
-    pub wire: Vec<u8>,
+    pub signed_bytes: Vec<u8>,
     pub merkle_root: [u8; 32],
     pub base_units: BaseUnits,
     pub blockhash: RecentBlockhash,
@@ -113,7 +113,7 @@ pub async fn record(
     match recorded {
         Ok(()) => {
             connection.reuse();
-            tally::transactions("recorded", 1);
+            transition_metrics::count_transactions("recorded", 1);
             crate::failpoint!("ledger.recorded");
             Ok(())
         }
@@ -192,7 +192,7 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     )
     .bind(new.number as i64)
     .bind(new.signature.as_ref())
-    .bind(&new.wire)
+    .bind(&new.signed_bytes)
     .bind(new.merkle_root.as_slice())
     .bind(new.base_units.to_decimal())
     .bind(new.blockhash.hash.to_string())

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::blame::Blame;
 use super::guard::{mint_transaction_guard, reading_guard};
-use super::settle::{self, ChangedReading, event_fields};
-use super::{LedgerError, RetrySchedule, tally};
+use super::transitions::{self, ChangedReading, event_fields};
+use super::{LedgerError, RetrySchedule, transition_metrics};
 use crate::domain::{MintTransactionEvent, ReadingEvent};
 use crate::outbox::{self, Event, EventType, Job, Topic};
 
@@ -34,7 +34,7 @@ pub enum AfterRefusal {
     /// `failed`: an admin can retry it.
     Failed,
     /// It is not `pending` any more, or was changed since it was looked at: somebody else had it.
-    Elsewhere,
+    Superseded,
 }
 
 /// A pending reading was refused before it was recorded (its token account, or simulation). `revision` is the one that was
@@ -48,11 +48,11 @@ pub async fn refuse_pending(
 ) -> Result<AfterRefusal, LedgerError> {
     let mut transaction = pool.begin().await?;
     let after = refuse(&mut transaction, schedule, refusal, Some(revision)).await?;
-    if after != AfterRefusal::Elsewhere {
+    if after != AfterRefusal::Superseded {
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     }
     transaction.commit().await?;
-    tally::refused(1);
+    transition_metrics::count_refused(1);
     Ok(after)
 }
 
@@ -63,7 +63,7 @@ const NO_READINGS_FAULT_PAUSE_SECS: f64 = 10.0;
 /// Landed with an error, at finality: not paid. The readings to blame use up an attempt and are packed alone next time; their
 /// neighbours are due at once. Where nobody can tell all are packed alone, and one that was alone already is to blame. What
 /// was no reading's fault uses no attempt: it is tried again after a pause.
-pub async fn bury_failed(
+pub async fn mark_dead_failed(
     pool: &PgPool,
     schedule: &RetrySchedule,
     number: i64,
@@ -73,11 +73,12 @@ pub async fn bury_failed(
     let guard = mint_transaction_guard(MintTransactionEvent::Dead);
     let mut transaction = pool.begin().await?;
     let reason = format!("failed on chain: {error}");
-    if !settle::bury(&mut transaction, number, &guard, &reason).await? {
+    if !transitions::mark_dead(&mut transaction, number, &guard, &reason).await? {
         return Ok(0);
     }
-    let readings = settle::move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
-    settle::release_links(&mut transaction, number).await?;
+    let readings =
+        transitions::move_readings(&mut transaction, &[number], ReadingEvent::Dead).await?;
+    transitions::release_links(&mut transaction, number).await?;
     let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
     let to_blame: &[Uuid] = match blame {
         Blame::Readings(to_blame) => to_blame,
@@ -111,8 +112,8 @@ pub async fn bury_failed(
     outbox::enqueue(&mut transaction, &jobs).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;
-    tally::transactions("dead", 1);
-    tally::refused(refused.len());
+    transition_metrics::count_transactions("dead", 1);
+    transition_metrics::count_refused(refused.len());
     Ok(readings.len() as u64)
 }
 
@@ -172,7 +173,7 @@ async fn refuse(
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else {
-        return Ok(AfterRefusal::Elsewhere);
+        return Ok(AfterRefusal::Superseded);
     };
     let attempts = row.attempts + 1;
     let delay = if refusal.permanent {
@@ -200,13 +201,13 @@ async fn refuse(
             Ok(AfterRefusal::RetryAt(next_attempt_at))
         }
         None => {
-            give_up(transaction, refusal, attempts).await?;
+            mark_failed(transaction, refusal, attempts).await?;
             Ok(AfterRefusal::Failed)
         }
     }
 }
 
-async fn give_up(
+async fn mark_failed(
     transaction: &mut PgConnection,
     refusal: &Refusal,
     attempts: i32,

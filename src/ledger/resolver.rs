@@ -2,7 +2,7 @@
 //!
 //! One loop, about once a slot, in the one process that holds its lock. It depends on nothing but ledger and chain: not on
 //! the queue, the sweep or the auto-mint switch. It re-sends the same bytes, confirms in bulk, finalizes, notices forks,
-//! and beside that looks for proofs of death. Everything it writes is compare-and-set ([`settle`]), so a Resolver that
+//! and beside that looks for proofs of death. Everything it writes is compare-and-set ([`transitions`]), so a Resolver that
 //! wakes up late does no harm.
 
 use std::collections::{HashMap, HashSet};
@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::blame::{self, Blame};
 use super::breaker::{self, BreakerState};
+use super::expiry::ExpiryProver;
 use super::open::{self, OpenTransaction};
-use super::proof::Undertaker;
-use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
-use super::{LedgerError, RetrySchedule, counts, refuse, send, settle};
+use super::signature_status::{self, SIGNATURES_PER_CALL, SignatureStatus};
+use super::{LedgerError, RetrySchedule, counts, refuse, send, transitions};
 use crate::chain::Endpoints;
 use crate::db::within;
 use crate::domain::MintTransactionState;
@@ -118,7 +118,7 @@ impl Resolver {
         let mut memory = Memory::default();
         let mut ticks = tokio::time::interval(ROUND_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut log = Quiet::default();
+        let mut log = LogOnChange::default();
         loop {
             ticks.tick().await;
             log.report(self.settle_round(&mut memory, &to_send).await);
@@ -127,25 +127,25 @@ impl Resolver {
 
     /// Beside the rounds: an endpoint that hangs when it is sent to must not keep the others' transactions from being settled.
     async fn send_forever(&self, mut handed_over: mpsc::Receiver<Vec<OpenTransaction>>) {
-        let mut log = Quiet::default();
+        let mut log = LogOnChange::default();
         while let Some(due) = handed_over.recv().await {
             log.report(self.send_again(&due).await);
         }
     }
 
     async fn prove_forever(&self) {
-        let mut undertaker = Undertaker::new(&self.pool, &self.endpoints, &self.limits);
+        let mut prover = ExpiryProver::new(&self.pool, &self.endpoints, &self.limits);
         let mut ticks = tokio::time::interval(PROOF_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut log = Quiet::default();
+        let mut log = LogOnChange::default();
         loop {
             ticks.tick().await;
-            log.report(undertaker.round().await);
+            log.report(prover.round().await);
         }
     }
 
     async fn tend_breaker_forever(&self) {
-        let mut log = Quiet::default();
+        let mut log = LogOnChange::default();
         loop {
             let (mint, authority) = (&self.mint, &self.authority);
             let limit = self.limits.transaction_limit;
@@ -177,7 +177,7 @@ impl Resolver {
     }
 
     async fn fold_counts_forever(&self) {
-        let mut log = Quiet::default();
+        let mut log = LogOnChange::default();
         loop {
             // What was folded when the time is up stays so.
             let folded = self.in_time(counts::fold(&self.pool)).await;
@@ -202,12 +202,12 @@ impl Resolver {
         memory.forget_all_but(&open);
         let mut unseen = Vec::new();
         for chunk in open.chunks(SIGNATURES_PER_CALL) {
-            let mut news = News::default();
-            for (open, sighting) in self.sightings(chunk, memory).await? {
-                news.sort_in(open, sighting, memory);
+            let mut changes = StatusChanges::default();
+            for (open, status) in self.statuses(chunk, memory).await? {
+                changes.classify(open, status, memory);
             }
-            self.write_down(&news).await?;
-            unseen.extend(news.to_send);
+            self.write_down(&changes).await?;
+            unseen.extend(changes.to_send);
         }
         let due: Vec<OpenTransaction> = unseen
             .into_iter()
@@ -229,12 +229,12 @@ impl Resolver {
     }
 
     /// Recent ones are asked of one endpoint's cache; older ones, and confirmed ones that are missed, with history.
-    async fn sightings<'a>(
+    async fn statuses<'a>(
         &self,
         chunk: &'a [OpenTransaction],
         memory: &Memory,
-    ) -> Result<Vec<(&'a OpenTransaction, Sighting)>, LedgerError> {
-        let mut answers: Vec<(&OpenTransaction, Sighting)> = Vec::with_capacity(chunk.len());
+    ) -> Result<Vec<(&'a OpenTransaction, SignatureStatus)>, LedgerError> {
+        let mut answers: Vec<(&OpenTransaction, SignatureStatus)> = Vec::with_capacity(chunk.len());
         let (recent, old): (Vec<_>, Vec<_>) = chunk
             .iter()
             .partition(|open| open.age_ms < HISTORY_AFTER_MS && !memory.misses(open));
@@ -243,41 +243,44 @@ impl Resolver {
                 continue;
             }
             let signatures = signatures_of(&group)?;
-            let found = sighting::look(&self.endpoints, &signatures, with_history).await?;
+            let found = signature_status::fetch(&self.endpoints, &signatures, with_history).await?;
             answers.extend(group.into_iter().zip(found));
         }
         Ok(answers)
     }
 
-    async fn write_down(&self, news: &News) -> Result<(), LedgerError> {
-        for landed in news.confirmed.chunks(CONFIRMED_AT_ONCE) {
-            self.in_time(settle::confirm(&self.pool, landed)).await?;
+    async fn write_down(&self, changes: &StatusChanges) -> Result<(), LedgerError> {
+        for landed in changes.confirmed.chunks(CONFIRMED_AT_ONCE) {
+            self.in_time(transitions::confirm(&self.pool, landed))
+                .await?;
         }
-        if !news.finalized.is_empty() {
-            let slots: Vec<u64> = news.finalized.iter().map(|landed| landed.slot).collect();
+        if !changes.finalized.is_empty() {
+            let slots: Vec<u64> = changes.finalized.iter().map(|landed| landed.slot).collect();
             let times = self.block_times(&slots).await;
-            for landed in news.finalized.chunks(CONFIRMED_AT_ONCE) {
+            for landed in changes.finalized.chunks(CONFIRMED_AT_ONCE) {
                 let block_times: Vec<Option<i64>> = landed
                     .iter()
                     .map(|landed| times.get(&landed.slot).copied().flatten())
                     .collect();
-                self.in_time(settle::finalize(&self.pool, landed, &block_times))
+                self.in_time(transitions::finalize(&self.pool, landed, &block_times))
                     .await?;
             }
         }
-        if !news.forked.is_empty() {
-            let readings = self.in_time(settle::fork(&self.pool, &news.forked)).await?;
+        if !changes.forked.is_empty() {
+            let readings = self
+                .in_time(transitions::fork(&self.pool, &changes.forked))
+                .await?;
             tracing::warn!(
-                transactions = news.forked.len(),
+                transactions = changes.forked.len(),
                 readings,
                 "confirmed mint transactions vanished in a fork; sending the same bytes again"
             );
         }
-        for (number, error) in &news.failed {
+        for (number, error) in &changes.failed {
             let blame = self.blame(*number, error).await?;
             let schedule = &self.limits.schedule;
-            let buried = refuse::bury_failed(&self.pool, schedule, *number, error, &blame);
-            let readings = self.in_time(buried).await?;
+            let marked = refuse::mark_dead_failed(&self.pool, schedule, *number, error, &blame);
+            let readings = self.in_time(marked).await?;
             tracing::warn!(number, %error, readings, "mint transaction failed on chain");
         }
         Ok(())
@@ -298,11 +301,11 @@ impl Resolver {
     }
 
     async fn blame(&self, number: i64, error: &TransactionError) -> Result<Blame, LedgerError> {
-        let wire = self
-            .in_time(open::wire_bytes(&self.pool, &[number]))
+        let signed_bytes = self
+            .in_time(open::signed_bytes(&self.pool, &[number]))
             .await?;
         let readings = self.in_time(open::readings_of(&self.pool, number)).await?;
-        Ok(wire
+        Ok(signed_bytes
             .first()
             .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
             .map_or(Blame::Unknown, |transaction| {
@@ -312,18 +315,18 @@ impl Resolver {
 
     async fn send_again(&self, due: &[OpenTransaction]) -> Result<(), LedgerError> {
         let numbers: Vec<i64> = due.iter().map(|open| open.number).collect();
-        let wires: HashMap<i64, Vec<u8>> = self
-            .in_time(open::wire_bytes(&self.pool, &numbers))
+        let signed_bytes: HashMap<i64, Vec<u8>> = self
+            .in_time(open::signed_bytes(&self.pool, &numbers))
             .await?
             .into_iter()
             .collect();
         futures_util::stream::iter(due.iter().filter_map(|open| {
-            let wire = wires.get(&open.number)?;
+            let bytes = signed_bytes.get(&open.number)?;
             Some(send::send_to_all(
                 &self.endpoints,
                 &open.endpoint,
                 &open.signature,
-                wire,
+                bytes,
             ))
         }))
         .for_each_concurrent(RESENDS_AT_ONCE, |sent| sent)
@@ -355,49 +358,49 @@ impl Memory {
     }
 }
 
-/// One round's sightings, by what is to be done about them.
+/// One round's statuses, by what is to be done about them.
 #[derive(Default)]
-struct News {
-    confirmed: Vec<settle::Landed>,
-    finalized: Vec<settle::Landed>,
+struct StatusChanges {
+    confirmed: Vec<transitions::Landed>,
+    finalized: Vec<transitions::Landed>,
     failed: Vec<(i64, TransactionError)>,
     forked: Vec<i64>,
     to_send: Vec<OpenTransaction>,
 }
 
-impl News {
-    fn sort_in(&mut self, open: &OpenTransaction, sighting: Sighting, memory: &mut Memory) {
+impl StatusChanges {
+    fn classify(&mut self, open: &OpenTransaction, status: SignatureStatus, memory: &mut Memory) {
         let confirmed = open.state == MintTransactionState::Confirmed;
         let number = open.number;
-        if sighting != Sighting::NotSeen {
+        if status != SignatureStatus::NotSeen {
             memory.missed.remove(&number);
         }
-        match sighting {
-            Sighting::Confirmed { slot } if !confirmed => {
-                self.confirmed.push(settle::Landed { number, slot });
+        match status {
+            SignatureStatus::Confirmed { slot } if !confirmed => {
+                self.confirmed.push(transitions::Landed { number, slot });
             }
-            Sighting::Finalized { slot } => {
+            SignatureStatus::Finalized { slot } => {
                 if !confirmed {
-                    self.confirmed.push(settle::Landed { number, slot });
+                    self.confirmed.push(transitions::Landed { number, slot });
                 }
-                self.finalized.push(settle::Landed { number, slot });
+                self.finalized.push(transitions::Landed { number, slot });
             }
-            Sighting::FailedForGood { error } => {
+            SignatureStatus::FailedForGood { error } => {
                 // Confirmed without an error on a fork that died, finalized with one on the fork that lived.
                 if confirmed {
                     self.forked.push(number);
                 }
                 self.failed.push((number, error));
             }
-            Sighting::NotSeen if confirmed => {
+            SignatureStatus::NotSeen if confirmed => {
                 let missed = memory.missed.entry(number).or_default();
                 *missed += 1;
                 if *missed >= ROUNDS_TO_FORK {
                     self.forked.push(number);
                 }
             }
-            Sighting::NotSeen => self.to_send.push(open.clone()),
-            Sighting::Confirmed { .. } | Sighting::Unsettled => {}
+            SignatureStatus::NotSeen => self.to_send.push(open.clone()),
+            SignatureStatus::Confirmed { .. } | SignatureStatus::Unsettled => {}
         }
     }
 }
@@ -415,11 +418,11 @@ fn signatures_of(open: &[&OpenTransaction]) -> Result<Vec<Signature>, LedgerErro
 
 /// Logs a failure when it begins and when it is over, not at every round.
 #[derive(Default)]
-struct Quiet {
+struct LogOnChange {
     failing: bool,
 }
 
-impl Quiet {
+impl LogOnChange {
     fn report(&mut self, outcome: Result<(), LedgerError>) {
         match outcome {
             Err(error) if !self.failing => {

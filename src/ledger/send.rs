@@ -15,9 +15,9 @@ const RESEND_LIMIT: Duration = Duration::from_secs(5);
 /// Sends to one endpoint. "Already processed" is no failure: this signature landed.
 ///
 /// Preflight is skipped: the transaction was simulated before it was signed, and a refusal now would prove nothing.
-pub async fn send(endpoint: &Endpoint, wire: &[u8]) -> Result<(), ChainError> {
+pub async fn send(endpoint: &Endpoint, signed_bytes: &[u8]) -> Result<(), ChainError> {
     let parameters = json!([
-        STANDARD.encode(wire),
+        STANDARD.encode(signed_bytes),
         { "encoding": "base64", "skipPreflight": true, "preflightCommitment": "confirmed" }
     ]);
     let answer: Result<String, _> = endpoint
@@ -33,22 +33,27 @@ pub async fn send(endpoint: &Endpoint, wire: &[u8]) -> Result<(), ChainError> {
 
 /// Sends to the endpoint that gave the blockhash, then to the others; an endpoint that wants no calls gets none. A failure is
 /// only noted: the Resolver asks the chain whether it landed, and comes again.
-pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, wire: &[u8]) {
+pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, signed_bytes: &[u8]) {
     if let Some(endpoint) = endpoints.by_name(first) {
-        send_again(endpoint, signature, wire).await;
+        send_again(endpoint, signature, signed_bytes).await;
     }
-    send_to_others(endpoints, first, signature, wire).await;
+    send_to_others(endpoints, first, signature, signed_bytes).await;
 }
 
 /// Sends to all endpoints but the one that was tried.
-pub async fn send_to_others(endpoints: &Endpoints, tried: &str, signature: &str, wire: &[u8]) {
+pub async fn send_to_others(
+    endpoints: &Endpoints,
+    tried: &str,
+    signature: &str,
+    signed_bytes: &[u8],
+) {
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.name() != tried) {
-        send_again(endpoint, signature, wire).await;
+        send_again(endpoint, signature, signed_bytes).await;
     }
 }
 
-async fn send_again(endpoint: &Endpoint, signature: &str, wire: &[u8]) {
-    match tokio::time::timeout(RESEND_LIMIT, send(endpoint, wire)).await {
+async fn send_again(endpoint: &Endpoint, signature: &str, signed_bytes: &[u8]) {
+    match tokio::time::timeout(RESEND_LIMIT, send(endpoint, signed_bytes)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(signature, %error, "a re-send was not taken"),
         Err(_) => tracing::debug!(

@@ -11,18 +11,21 @@ use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 
 /// What the ledger says to somebody who is about to mint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outlook {
+pub struct MintingConditions {
     /// Fees and rent of transactions of all processes that may still land, lamports. Two that create the same account count
     /// both: too much rather than too little.
     pub in_flight_lamports: u64,
     /// Nothing may be signed, for this reason: the ledger breaker is open, or the history was never walked.
-    pub refuses_to_sign: Option<String>,
+    pub signing_refused: Option<String>,
     /// Who pays, if a process that mints has told it.
     pub fee_payer: Option<Pubkey>,
 }
 
 /// Transactions that a balance read at `slot` does not show yet: those that have not landed, or landed later.
-pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
+pub async fn minting_conditions(
+    pool: &PgPool,
+    slot: u64,
+) -> Result<MintingConditions, LedgerError> {
     type Row = (i64, String, Option<String>, bool, Option<String>);
     let (in_flight, state, reason, walked, payer): Row = sqlx::query_as(
         "SELECT (
@@ -46,10 +49,10 @@ pub async fn outlook(pool: &PgPool, slot: u64) -> Result<Outlook, LedgerError> {
     } else {
         (!walked).then(|| breaker::never_walked(reason))
     };
-    let refuses_to_sign = refused.map(|refused| refused.to_string());
-    Ok(Outlook {
+    let signing_refused = refused.map(|refused| refused.to_string());
+    Ok(MintingConditions {
         in_flight_lamports: in_flight.max(0) as u64,
-        refuses_to_sign,
+        signing_refused,
         fee_payer: payer.and_then(fee_payer::known),
     })
 }

@@ -392,7 +392,7 @@ impl Batch<'_> {
                 self.answer(refusal.reading, MintOutcome::RetryAt(at));
             }
             // Changed meanwhile: the next packing reads what it is now.
-            Ok(AfterRefusal::Elsewhere) => {}
+            Ok(AfterRefusal::Superseded) => {}
             Err(reason) => self.answer(
                 refusal.reading,
                 MintOutcome::NotNow(format!("the refusal could not be stored: {reason}")),

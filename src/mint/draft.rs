@@ -156,14 +156,14 @@ impl Draft {
         permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), DraftError> {
         let mut span = self.span();
-        let (signature, wire) =
+        let (signature, signed_bytes) =
             transaction::sign(self.message, blockhash.hash, &workshop.tools.signer)?;
         span.signed(&signature);
         crate::failpoint!("mint.signed");
         let new = NewMintTransaction {
             number: self.number,
             signature,
-            wire,
+            signed_bytes,
             merkle_root: self.merkle_root,
             base_units: self.packed.base_units,
             blockhash,
@@ -231,7 +231,7 @@ fn send_in_background(
         let Some(endpoint) = endpoints.by_name(&new.endpoint) else {
             return;
         };
-        let sending = span.around(ledger::send(endpoint, &new.wire));
+        let sending = span.around(ledger::send(endpoint, &new.signed_bytes));
         match tokio::time::timeout(limit, sending).await {
             Ok(Ok(())) => {
                 observe(Stage::Sent, &accepted);
@@ -244,8 +244,12 @@ fn send_in_background(
                 );
                 // Now, if there is anybody else to send to, rather than by the Resolver in two seconds.
                 let signature = new.signature.to_string();
-                let others =
-                    ledger::send_to_others(&endpoints, &new.endpoint, &signature, &new.wire);
+                let others = ledger::send_to_others(
+                    &endpoints,
+                    &new.endpoint,
+                    &signature,
+                    &new.signed_bytes,
+                );
                 let _ = tokio::time::timeout(limit, span.around(others)).await;
                 span.sent(Err("not taken"));
             }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::chain_side::ChainSide;
 use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::db::within;
-use crate::ledger::{self, Outlook};
+use crate::ledger::{self, MintingConditions};
 use crate::outbox;
 use crate::telemetry::{Health, names};
 
@@ -24,7 +24,7 @@ pub struct Watch {
 }
 
 /// A silent database is not to keep what the chain says from being seen.
-const OUTLOOK_LIMIT: Duration = Duration::from_secs(5);
+const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
 
 impl Watch {
     pub fn new(
@@ -94,17 +94,18 @@ impl Watch {
         if let Some(fee_payer) = snapshot.fee_payer {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
         }
-        let outlook = ledger::outlook(&self.pool, snapshot.slot);
-        let outlook = match within(self.transaction_limit.min(OUTLOOK_LIMIT), outlook).await {
-            Ok(outlook) => outlook,
-            // No word about the chain: minting fails by itself while the database is away, and uses no attempt. What the
-            // ledger said last goes on counting.
-            Err(error) => {
-                tracing::debug!(%error, "the ledger's outlook could not be read");
-                return (before.map_or(Ok(()), of_the_ledger), false);
-            }
-        };
-        let seen = if self.somebody_else_pays(&outlook) {
+        let conditions = ledger::minting_conditions(&self.pool, snapshot.slot);
+        let conditions =
+            match within(self.transaction_limit.min(CONDITIONS_LIMIT), conditions).await {
+                Ok(conditions) => conditions,
+                // No word about the chain: minting fails by itself while the database is away, and uses no attempt. What the
+                // ledger said last goes on counting.
+                Err(error) => {
+                    tracing::debug!(%error, "the ledger's conditions could not be read");
+                    return (before.map_or(Ok(()), of_the_ledger), false);
+                }
+            };
+        let seen = if self.somebody_else_pays(&conditions) {
             None
         } else {
             snapshot.fee_payer
@@ -112,11 +113,11 @@ impl Watch {
         let funds = seen.map(|fee_payer| Funds {
             balance: fee_payer.balance,
             minimum: fee_payer.minimum,
-            in_flight: outlook.in_flight_lamports,
+            in_flight: conditions.in_flight_lamports,
             least_fee: self.chain.least_fee_lamports(),
         });
         let relieved = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
-        if let Some(reason) = outlook.refuses_to_sign {
+        if let Some(reason) = conditions.signing_refused {
             return (Err(Cause::LedgerBreaker(reason)), false);
         }
         // Without what this process only promises: that comes and goes with each batch.
@@ -128,11 +129,11 @@ impl Watch {
 
     /// Whether another fee payer than the one that was looked at is named to a process that has none of its own. Then the next
     /// look, which is due now, is at that one.
-    fn somebody_else_pays(&self, outlook: &Outlook) -> bool {
+    fn somebody_else_pays(&self, conditions: &MintingConditions) -> bool {
         if !self.chain.follows_ledger {
             return false;
         }
-        let Some(named) = outlook.fee_payer else {
+        let Some(named) = conditions.fee_payer else {
             return false;
         };
         let is_another = self.chain.fee_budget.set_payer(named);

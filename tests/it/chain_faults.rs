@@ -232,7 +232,7 @@ async fn an_outage_of_the_chain_uses_no_attempt_and_heals_by_itself() {
 }
 
 /// The first transaction never lands; the process that proves it dead is killed at `point`, and its successor goes on.
-async fn survives_a_kill_while_burying(point: &str) {
+async fn survives_a_kill_while_marking_dead(point: &str) {
     let proxy = Proxy::start(&world().rpc_url).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;
     let failpoints = format!("{point}=return(kill)");
@@ -256,12 +256,12 @@ async fn survives_a_kill_while_burying(point: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_before_a_proven_death_commits() {
-    survives_a_kill_while_burying("ledger.before_dead_commit").await;
+    survives_a_kill_while_marking_dead("ledger.before_dead_commit").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_after_a_proven_death_committed() {
-    survives_a_kill_while_burying("ledger.dead").await;
+    survives_a_kill_while_marking_dead("ledger.dead").await;
 }
 
 /// Sends are dropped and the node's history has holes, so that the transaction is quarantined; the process that does it

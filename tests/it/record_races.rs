@@ -25,7 +25,7 @@ async fn transaction_of(grid: &Grid, readings: &[Uuid]) -> NewMintTransaction {
     NewMintTransaction {
         number,
         signature: Signature::from(signature),
-        wire: vec![1],
+        signed_bytes: vec![1],
         merkle_root: [0; 32],
         base_units: BaseUnits::new(1),
         blockhash: RecentBlockhash {
@@ -122,7 +122,7 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
         let after = refuse_pending(&grid.pool, &schedule, &refusal(permanent), 0)
             .await
             .unwrap();
-        assert_eq!(after, AfterRefusal::Elsewhere);
+        assert_eq!(after, AfterRefusal::Superseded);
     }
     assert_eq!(attempts(&grid).await, 0);
     assert_eq!(grid.count("pending").await, 1);
@@ -135,8 +135,8 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
     );
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_ne!(
-        one == AfterRefusal::Elsewhere,
-        other == AfterRefusal::Elsewhere
+        one == AfterRefusal::Superseded,
+        other == AfterRefusal::Superseded
     );
     assert_eq!(attempts(&grid).await, 1);
 }

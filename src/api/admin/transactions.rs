@@ -14,7 +14,7 @@ use super::super::problem::{Problem, ProblemDocument, ProblemKind};
 use super::super::state::AppState;
 use crate::admin;
 use crate::domain::MintTransactionState;
-use crate::ledger::Outcome;
+use crate::ledger::QuarantineOutcome;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(resolve))
@@ -30,8 +30,8 @@ struct ResolveTransaction {
 }
 
 impl ResolveTransaction {
-    fn outcome(&self) -> Result<Outcome, Problem> {
-        [Outcome::Landed, Outcome::Dead]
+    fn outcome(&self) -> Result<QuarantineOutcome, Problem> {
+        [QuarantineOutcome::Landed, QuarantineOutcome::Dead]
             .into_iter()
             .find(|outcome| outcome.as_str() == self.outcome)
             .ok_or_else(|| {
@@ -116,8 +116,10 @@ async fn resolve(
         state: resolution.state,
         readings: resolution.readings,
         message: match outcome {
-            Outcome::Landed => "its readings are minted; they are finalized with it",
-            Outcome::Dead => "its readings are paid by another transaction; it stays watched",
+            QuarantineOutcome::Landed => "its readings are minted; they are finalized with it",
+            QuarantineOutcome::Dead => {
+                "its readings are paid by another transaction; it stays watched"
+            }
         },
     }))
 }

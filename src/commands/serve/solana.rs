@@ -117,7 +117,7 @@ pub(super) async fn recall(config: &Config, pool: &PgPool) -> Result<Option<Sola
     if !needs_no_key(config) || canary_asks_chain {
         return Ok(None);
     }
-    let bound = match ledger::recall(pool, mint, config.tokenization.decimals).await {
+    let bound = match ledger::bind_offline(pool, mint, config.tokenization.decimals).await {
         Err(BindingError::Unbound) => return Ok(None),
         recalled => recalled?,
     };

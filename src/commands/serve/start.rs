@@ -435,7 +435,7 @@ async fn payer(pool: &sqlx::PgPool, minting: Option<&MintSigner>) -> Result<Paye
         return Ok(Payer::Theirs(ledger::fee_payer(pool).await?));
     };
     let fee_payer = signer.fee_payer();
-    ledger::tell_fee_payer(pool, &fee_payer).await?;
+    ledger::store_fee_payer(pool, &fee_payer).await?;
     Ok(Payer::Ours(fee_payer))
 }
 

@@ -15,7 +15,7 @@ use crate::chain::{ChainMint, Endpoints, find_transaction};
 
 /// Stores these mints, opens the breaker for them, and keeps our numbers above theirs. What the ledger has come to know
 /// meanwhile is left out. `last_possible_height`: up to there may land what was signed before now. Returns how many are new.
-pub(super) async fn book_foreign(
+pub(super) async fn store_unknown_mints(
     pool: &PgPool,
     found: &[ChainMint],
     last_possible_height: u64,
@@ -157,7 +157,7 @@ async fn open_breaker(
 
 /// Why a mint is not booked.
 #[derive(Debug, Error)]
-pub enum ForeignError {
+pub enum UnknownMintError {
     #[error(
         "no RPC endpoint shows transaction {signature} as finalized; check the signature, or wait, or add an endpoint with \
          full history"
@@ -178,15 +178,15 @@ pub enum ForeignError {
     Ledger(#[from] LedgerError),
 }
 
-impl From<sqlx::Error> for ForeignError {
-    fn from(error: sqlx::Error) -> ForeignError {
-        ForeignError::Ledger(error.into())
+impl From<sqlx::Error> for UnknownMintError {
+    fn from(error: sqlx::Error) -> UnknownMintError {
+        UnknownMintError::Ledger(error.into())
     }
 }
 
 /// A landed mint that the ledger lacks, or holds as dead, as an endpoint shows it at finalized commitment.
 #[derive(Debug)]
-pub struct LandedMint {
+pub struct UnknownMint {
     pub mint: ChainMint,
     pub(super) transaction: VersionedTransaction,
     /// The endpoint's name.
@@ -198,26 +198,26 @@ pub struct LandedMint {
 }
 
 /// Reads the chain, and demands that the ledger lacks the mint.
-pub async fn landed_mint(
+pub async fn fetch_unknown_mint(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
     authority: &Pubkey,
     signature: Signature,
-) -> Result<LandedMint, ForeignError> {
+) -> Result<UnknownMint, UnknownMintError> {
     let mut failure = None;
     for endpoint in endpoints.iter() {
         let commitment = CommitmentConfig::finalized();
         match find_transaction(endpoint, &signature, mint, authority, commitment).await {
             Ok(Some((mint, transaction))) => {
                 if mint.payments.is_empty() {
-                    return Err(ForeignError::MintedNothing { signature });
+                    return Err(UnknownMintError::MintedNothing { signature });
                 }
                 let finalized_height = endpoint
                     .finalized_height()
                     .await
                     .map_err(LedgerError::from)?;
-                return Ok(LandedMint {
+                return Ok(UnknownMint {
                     mint,
                     transaction,
                     endpoint: endpoint.name().to_owned(),
@@ -230,13 +230,16 @@ pub async fn landed_mint(
         }
     }
     Err(
-        failure.map_or(ForeignError::NotFinalized { signature }, |error| {
+        failure.map_or(UnknownMintError::NotFinalized { signature }, |error| {
             LedgerError::from(error).into()
         }),
     )
 }
 
-async fn held_as_dead(pool: &PgPool, signature: Signature) -> Result<Option<u64>, ForeignError> {
+async fn held_as_dead(
+    pool: &PgPool,
+    signature: Signature,
+) -> Result<Option<u64>, UnknownMintError> {
     let known: Option<(i64, bool)> = sqlx::query_as(
         "SELECT number, state = 'dead'
          FROM mint_transactions
@@ -248,7 +251,7 @@ async fn held_as_dead(pool: &PgPool, signature: Signature) -> Result<Option<u64>
     match known {
         None => Ok(None),
         Some((number, true)) => Ok(Some(number as u64)),
-        Some((number, false)) => Err(ForeignError::InLedger {
+        Some((number, false)) => Err(UnknownMintError::InLedger {
             signature,
             number: number as u64,
         }),
@@ -258,9 +261,9 @@ async fn held_as_dead(pool: &PgPool, signature: Signature) -> Result<Option<u64>
 /// Books it without a reading, in the caller's transaction: it holds the breaker open no longer. `reason` is the person's.
 pub async fn book_without_reading(
     transaction: &mut PgConnection,
-    landed: &LandedMint,
+    landed: &UnknownMint,
     reason: &str,
-) -> Result<(), ForeignError> {
+) -> Result<(), UnknownMintError> {
     let signature = landed.mint.signature;
     // Those that the walk has not come to are stored first.
     insert(transaction, std::slice::from_ref(&landed.mint)).await?;
@@ -282,7 +285,7 @@ pub async fn book_without_reading(
             .bind(signature.to_string())
             .fetch_optional(transaction)
             .await?;
-    Err(ForeignError::Booked {
+    Err(UnknownMintError::Booked {
         signature,
         reason: reason.unwrap_or_else(|| "it was adopted meanwhile".to_owned()),
     })

@@ -20,7 +20,7 @@ use sqlx::PgPool;
 
 use super::LedgerError;
 use super::breaker::{self, BreakerState, LedgerRow};
-use super::foreign;
+use super::unknown_mints;
 use crate::chain::{
     ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, shows_creation,
     walk_history,
@@ -40,7 +40,7 @@ const FIRST_WATERMARK_SLOT: u64 = 1;
 
 /// What a walk found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WalkOutcome {
+pub struct ScanOutcome {
     /// Transactions that mention the authority, from the head to the watermark.
     pub listed: u64,
     /// Landed mints that the ledger lacks or holds as dead, found now for the first time.
@@ -52,16 +52,16 @@ pub struct WalkOutcome {
 
 /// Walks on the first endpoint that can: opens the breaker for what is not known, closes it if nothing holds it open any
 /// more, and moves the watermark up. `limit` is that of one transaction of the database; the walk itself may be long.
-pub async fn walk(
+pub async fn scan_history(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
     authority: &Pubkey,
     limit: Duration,
-) -> Result<WalkOutcome, LedgerError> {
+) -> Result<ScanOutcome, LedgerError> {
     let before = within(limit, LedgerRow::read(pool)).await?;
     let last_possible_height = breaker::last_possible_height(endpoints).await?;
-    let walk = Walk {
+    let walk = HistoryScan {
         pool,
         mint,
         authority,
@@ -84,7 +84,7 @@ pub async fn walk(
     Err(LedgerError::Chain(failure))
 }
 
-struct Walk<'a> {
+struct HistoryScan<'a> {
     pool: &'a PgPool,
     mint: &'a Pubkey,
     authority: &'a Pubkey,
@@ -95,8 +95,8 @@ struct Walk<'a> {
     limit: Duration,
 }
 
-impl Walk<'_> {
-    async fn on(&self, endpoint: &Endpoint) -> Result<WalkOutcome, LedgerError> {
+impl HistoryScan<'_> {
+    async fn on(&self, endpoint: &Endpoint) -> Result<ScanOutcome, LedgerError> {
         endpoint.check_chain(&self.before.genesis_hash).await?;
         // Before the list: only a walk that began above the breaker's height may close it.
         let finalized_height = endpoint.finalized_height().await?;
@@ -124,11 +124,11 @@ impl Walk<'_> {
             let unknown = self.unknown_mints(endpoint, &page).await?;
             if !unknown.is_empty() {
                 let height = self.last_possible_height;
-                let booked = foreign::book_foreign(self.pool, &unknown, height);
+                let booked = unknown_mints::store_unknown_mints(self.pool, &unknown, height);
                 foreign += within(self.limit, booked).await?;
             }
         }
-        let opened = foreign::open_for_unresolved(self.pool, self.last_possible_height);
+        let opened = unknown_mints::open_for_unresolved(self.pool, self.last_possible_height);
         within(self.limit, opened).await?;
         if let Some(supply) = to_account_for {
             within(self.limit, self.check_supply(endpoint, supply)).await?;
@@ -136,7 +136,7 @@ impl Walk<'_> {
         let watermark_slot = within(self.limit, self.raise_watermark(finalized_slot)).await?;
         let closed = breaker::close_after_walk(self.pool, &self.before, finalized_height);
         let breaker = within(self.limit, closed).await?;
-        Ok(WalkOutcome {
+        Ok(ScanOutcome {
             listed,
             foreign,
             watermark_slot,

@@ -11,15 +11,15 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
 use sqlx::PgPool;
 
-use super::sighting::{self, SIGNATURES_PER_CALL, Sighting};
-use super::walk::known_among;
-use super::{LedgerError, breaker, foreign};
+use super::history_scan::known_among;
+use super::signature_status::{self, SIGNATURES_PER_CALL, SignatureStatus};
+use super::{LedgerError, breaker, unknown_mints};
 use crate::chain::{ChainMint, Endpoints, find_mint};
 use crate::db::within;
 
 /// Looks for all of them, on every endpoint with history. Returns how many were found landed for the first time. `limit` is
 /// that of one transaction of the database.
-pub(super) async fn look_for(
+pub(super) async fn find_landed(
     pool: &PgPool,
     endpoints: &Endpoints,
     mint: &Pubkey,
@@ -42,7 +42,7 @@ pub(super) async fn look_for(
         }
         if !mints.is_empty() {
             let last_possible_height = breaker::last_possible_height(endpoints).await?;
-            let booked = foreign::book_foreign(pool, &mints, last_possible_height);
+            let booked = unknown_mints::store_unknown_mints(pool, &mints, last_possible_height);
             found += within(limit, booked).await?;
         }
     }
@@ -88,14 +88,14 @@ async fn landed_among(
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    let sightings = sighting::look(endpoints, &missing, true).await?;
+    let statuses = signature_status::fetch(endpoints, &missing, true).await?;
     Ok(missing
         .into_iter()
-        .zip(sightings)
-        .filter(|(_, sighting)| {
+        .zip(statuses)
+        .filter(|(_, status)| {
             matches!(
-                sighting,
-                Sighting::Confirmed { .. } | Sighting::Finalized { .. }
+                status,
+                SignatureStatus::Confirmed { .. } | SignatureStatus::Finalized { .. }
             )
         })
         .map(|(signature, _)| signature)

@@ -11,8 +11,8 @@ use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::guard::{mint_transaction_guard, reading_guard};
-use super::tally::Paid;
-use super::{LedgerError, tally};
+use super::transition_metrics::Paid;
+use super::{LedgerError, transition_metrics};
 use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
@@ -30,7 +30,7 @@ pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> Result<u64, LedgerErro
     let confirmed = confirm_in(&mut transaction, landed, MintTransactionEvent::Confirmed).await?;
     crate::failpoint!("ledger.before_confirm_commit");
     transaction.commit().await?;
-    confirmed.tally();
+    confirmed.report();
     crate::failpoint!("ledger.confirmed");
     Ok(confirmed.readings.len() as u64)
 }
@@ -44,8 +44,8 @@ pub(super) struct Confirmed {
 }
 
 impl Confirmed {
-    pub fn tally(&self) {
-        tally::confirmed(self.transactions, self.paid, &self.readings);
+    pub fn report(&self) {
+        transition_metrics::report_confirmed(self.transactions, self.paid, &self.readings);
     }
 }
 
@@ -136,7 +136,7 @@ pub async fn finalize(
     publish_for(&mut transaction, EventType::MintFinalized, &readings).await?;
     crate::failpoint!("ledger.before_finalize_commit");
     transaction.commit().await?;
-    tally::finalized(changed.len(), &readings);
+    transition_metrics::report_finalized(changed.len(), &readings);
     crate::failpoint!("ledger.finalized");
     Ok(readings.len() as u64)
 }
@@ -172,14 +172,14 @@ pub async fn fork(pool: &PgPool, numbers: &[i64]) -> Result<u64, LedgerError> {
     .await?;
     let readings = move_readings(&mut transaction, &changed, ReadingEvent::Forked).await?;
     transaction.commit().await?;
-    tally::transactions("forked", changed.len());
+    transition_metrics::count_transactions("forked", changed.len());
     Ok(readings.len() as u64)
 }
 
 /// Proven absent from every block that could hold it: its readings may be paid by another transaction, at once.
-pub async fn bury_expired(pool: &PgPool, number: i64) -> Result<u64, LedgerError> {
+pub async fn mark_dead_expired(pool: &PgPool, number: i64) -> Result<u64, LedgerError> {
     let mut transaction = pool.begin().await?;
-    let readings = bury_in(
+    let readings = mark_dead_in(
         &mut transaction,
         number,
         MintTransactionEvent::Dead,
@@ -191,21 +191,21 @@ pub async fn bury_expired(pool: &PgPool, number: i64) -> Result<u64, LedgerError
     };
     crate::failpoint!("ledger.before_dead_commit");
     transaction.commit().await?;
-    tally::transactions("dead", 1);
+    transition_metrics::count_transactions("dead", 1);
     crate::failpoint!("ledger.dead");
     Ok(readings)
 }
 
 /// Marks the transaction dead and lets its readings go, which are due at once, in the caller's transaction. Returns how
 /// many those are; `None` when somebody else has ended it.
-pub(super) async fn bury_in(
+pub(super) async fn mark_dead_in(
     transaction: &mut PgConnection,
     number: i64,
     event: MintTransactionEvent,
     reason: &str,
 ) -> Result<Option<u64>, LedgerError> {
     let guard = mint_transaction_guard(event);
-    if !bury(transaction, number, &guard, reason).await? {
+    if !mark_dead(transaction, number, &guard, reason).await? {
         return Ok(None);
     }
     let readings = move_readings(transaction, &[number], event.for_readings()).await?;
@@ -240,13 +240,13 @@ pub async fn quarantine(pool: &PgPool, number: i64) -> Result<u64, LedgerError> 
     let readings = move_readings(&mut transaction, &[number], ReadingEvent::Quarantined).await?;
     crate::failpoint!("ledger.before_quarantine_commit");
     transaction.commit().await?;
-    tally::transactions("quarantined", 1);
+    transition_metrics::count_transactions("quarantined", 1);
     crate::failpoint!("ledger.quarantined");
     Ok(readings.len() as u64)
 }
 
 /// Marks the transaction dead; false when somebody else has ended it.
-pub(super) async fn bury(
+pub(super) async fn mark_dead(
     transaction: &mut PgConnection,
     number: i64,
     guard: &super::guard::Guard,
@@ -298,7 +298,7 @@ pub(super) struct ChangedReading {
     /// have released it.
     /// `None`: the toggle or the roll-out holds its meter back, so only a trigger minted it; or the statement did not ask.
     #[sqlx(default)]
-    pub promised_at: Option<DateTime<Utc>>,
+    pub waiting_since: Option<DateTime<Utc>>,
     /// Of the transaction that pays it, as it is now; of no use to a statement that did not ask.
     #[sqlx(default)]
     pub recorded_at: Option<DateTime<Utc>>,
@@ -336,7 +336,7 @@ pub(super) async fn move_readings(
                        FROM settings
                        WHERE auto_mint_enabled
                          AND meter.rollout_bucket < auto_mint_percentage
-                   ) AS promised_at",
+                   ) AS waiting_since",
     )
     .bind(numbers)
     .bind(guard.to)

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::settle::{ChangedReading, signature_text};
+use super::transitions::{ChangedReading, signature_text};
 use crate::telemetry::traces::{self, Step, StepKind, attributes};
 use crate::telemetry::{Stage, names, observe_stage};
 
 /// Mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
-pub(super) fn transactions(outcome: &'static str, count: usize) {
+pub(super) fn count_transactions(outcome: &'static str, count: usize) {
     metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(count as u64);
 }
 
 /// Within this time after its acceptance a reading is to be minted: the service level that boards and alerts measure. Longer
 /// than a blockhash lives, so that one transaction may be lost and proven dead; shorter than a meter's interval.
-pub const MINT_PROMISE: Duration = Duration::from_secs(300);
+pub const MINT_TIME_TARGET: Duration = Duration::from_secs(300);
 
 /// What confirmed transactions cost, lamports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,8 +27,8 @@ pub(super) struct Paid {
     pub rent: u64,
 }
 
-pub(super) fn confirmed(transactions: usize, paid: Paid, readings: &[ChangedReading]) {
-    self::transactions("confirmed", transactions);
+pub(super) fn report_confirmed(transactions: usize, paid: Paid, readings: &[ChangedReading]) {
+    count_transactions("confirmed", transactions);
     for (kind, lamports) in [
         ("fee", paid.base_fee),
         ("priority", paid.priority_fee),
@@ -46,8 +46,8 @@ pub(super) fn confirmed(transactions: usize, paid: Paid, readings: &[ChangedRead
     for reading in readings {
         metrics::histogram!(names::MINT_ATTEMPTS).record(f64::from(reading.attempts) + 1.0);
     }
-    for promised_at in readings.iter().filter_map(|reading| reading.promised_at) {
-        let outcome = if since(promised_at) <= MINT_PROMISE {
+    for waiting_since in readings.iter().filter_map(|reading| reading.waiting_since) {
+        let outcome = if since(waiting_since) <= MINT_TIME_TARGET {
             "kept"
         } else {
             "late"
@@ -60,15 +60,15 @@ pub(super) fn confirmed(transactions: usize, paid: Paid, readings: &[ChangedRead
     });
 }
 
-pub(super) fn finalized(transactions: usize, readings: &[ChangedReading]) {
-    self::transactions("finalized", transactions);
+pub(super) fn report_finalized(transactions: usize, readings: &[ChangedReading]) {
+    count_transactions("finalized", transactions);
     observe(Stage::Finalized, readings);
     trace(StepKind::Finalization, readings, |reading| {
         reading.confirmed_at
     });
 }
 
-pub(super) fn refused(readings: usize) {
+pub(super) fn count_refused(readings: usize) {
     metrics::counter!(names::MINTING_FAILURES).increment(readings as u64);
 }
 

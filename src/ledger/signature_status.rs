@@ -12,7 +12,7 @@ pub const SIGNATURES_PER_CALL: usize = 256;
 
 /// What an endpoint knows about a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sighting {
+pub enum SignatureStatus {
     /// Says nothing about whether it landed.
     NotSeen,
     /// On chain, may still vanish, commitment below confirmed or an error that is not final yet.
@@ -26,11 +26,11 @@ pub enum Sighting {
 }
 
 /// Asks one endpoint. `with_history` also finds what the recent cache has forgotten.
-pub async fn look_at(
+pub async fn fetch_from(
     endpoint: &Endpoint,
     signatures: &[Signature],
     with_history: bool,
-) -> Result<Vec<Sighting>, ChainError> {
+) -> Result<Vec<SignatureStatus>, ChainError> {
     let rpc = endpoint.rpc();
     let answer = if with_history {
         rpc.get_signature_statuses_with_history(signatures).await
@@ -49,32 +49,32 @@ pub async fn look_at(
             ),
         });
     }
-    Ok(value.into_iter().map(sighting_of).collect())
+    Ok(value.into_iter().map(status_of).collect())
 }
 
 /// Asks the endpoints in order until one answers. With history, what one has not seen is asked of the others too: a
 /// signature found anywhere wins. `Err` only when none answered.
-pub async fn look(
+pub async fn fetch(
     endpoints: &Endpoints,
     signatures: &[Signature],
     with_history: bool,
-) -> Result<Vec<Sighting>, ChainError> {
-    let mut sightings = vec![Sighting::NotSeen; signatures.len()];
+) -> Result<Vec<SignatureStatus>, ChainError> {
+    let mut statuses = vec![SignatureStatus::NotSeen; signatures.len()];
     let mut answered = false;
     let mut failure = None;
     for endpoint in endpoints.iter() {
         let missing: Vec<usize> = (0..signatures.len())
-            .filter(|index| sightings[*index] == Sighting::NotSeen)
+            .filter(|index| statuses[*index] == SignatureStatus::NotSeen)
             .collect();
         if missing.is_empty() || (answered && !with_history) {
             break;
         }
         let asked: Vec<Signature> = missing.iter().map(|index| signatures[*index]).collect();
-        match look_at(endpoint, &asked, with_history).await {
+        match fetch_from(endpoint, &asked, with_history).await {
             Ok(found) => {
                 answered = true;
-                for (index, sighting) in missing.into_iter().zip(found) {
-                    sightings[index] = sighting;
+                for (index, status) in missing.into_iter().zip(found) {
+                    statuses[index] = status;
                 }
             }
             Err(error) => {
@@ -85,13 +85,13 @@ pub async fn look(
     }
     match failure {
         Some(error) if !answered => Err(error),
-        _ => Ok(sightings),
+        _ => Ok(statuses),
     }
 }
 
-fn sighting_of(status: Option<TransactionStatus>) -> Sighting {
+fn status_of(status: Option<TransactionStatus>) -> SignatureStatus {
     let Some(status) = status else {
-        return Sighting::NotSeen;
+        return SignatureStatus::NotSeen;
     };
     let commitment = status.confirmation_status();
     if let Some(TransactionError::BlockhashNotFound | TransactionError::AlreadyProcessed) =
@@ -99,21 +99,21 @@ fn sighting_of(status: Option<TransactionStatus>) -> Sighting {
     {
         // No block holds a transaction for these: the endpoint tells how it refused a send. The local chain does, and on it
         // the same bytes may land later, when a height comes again after a fork.
-        return Sighting::NotSeen;
+        return SignatureStatus::NotSeen;
     }
     // `err` is read before anything is called minted.
     match (status.err, commitment) {
         (Some(error), TransactionConfirmationStatus::Finalized) => {
-            Sighting::FailedForGood { error }
+            SignatureStatus::FailedForGood { error }
         }
-        (Some(_), _) => Sighting::Unsettled,
+        (Some(_), _) => SignatureStatus::Unsettled,
         (None, TransactionConfirmationStatus::Finalized) => {
-            Sighting::Finalized { slot: status.slot }
+            SignatureStatus::Finalized { slot: status.slot }
         }
         (None, TransactionConfirmationStatus::Confirmed) => {
-            Sighting::Confirmed { slot: status.slot }
+            SignatureStatus::Confirmed { slot: status.slot }
         }
-        (None, TransactionConfirmationStatus::Processed) => Sighting::Unsettled,
+        (None, TransactionConfirmationStatus::Processed) => SignatureStatus::Unsettled,
     }
 }
 
@@ -139,27 +139,39 @@ mod tests {
         use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
         let error = TransactionError::AccountNotFound;
         let cases = [
-            (None, Sighting::NotSeen),
-            (status(None, Processed), Sighting::Unsettled),
-            (status(None, Confirmed), Sighting::Confirmed { slot: 7 }),
-            (status(None, Finalized), Sighting::Finalized { slot: 7 }),
-            (status(Some(error.clone()), Processed), Sighting::Unsettled),
-            (status(Some(error.clone()), Confirmed), Sighting::Unsettled),
+            (None, SignatureStatus::NotSeen),
+            (status(None, Processed), SignatureStatus::Unsettled),
+            (
+                status(None, Confirmed),
+                SignatureStatus::Confirmed { slot: 7 },
+            ),
+            (
+                status(None, Finalized),
+                SignatureStatus::Finalized { slot: 7 },
+            ),
+            (
+                status(Some(error.clone()), Processed),
+                SignatureStatus::Unsettled,
+            ),
+            (
+                status(Some(error.clone()), Confirmed),
+                SignatureStatus::Unsettled,
+            ),
             (
                 status(Some(error.clone()), Finalized),
-                Sighting::FailedForGood { error },
+                SignatureStatus::FailedForGood { error },
             ),
             (
                 status(Some(TransactionError::BlockhashNotFound), Finalized),
-                Sighting::NotSeen,
+                SignatureStatus::NotSeen,
             ),
             (
                 status(Some(TransactionError::AlreadyProcessed), Finalized),
-                Sighting::NotSeen,
+                SignatureStatus::NotSeen,
             ),
         ];
         for (given, expected) in cases {
-            assert_eq!(sighting_of(given), expected);
+            assert_eq!(status_of(given), expected);
         }
     }
 }

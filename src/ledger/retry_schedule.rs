@@ -15,13 +15,13 @@ impl RetrySchedule {
         RetrySchedule { config }
     }
 
-    /// The delay after the `attempts`-th refusal (1 = the first), or `None`: used up. `luck` is uniform in `0.0..1.0` and
+    /// The delay after the `attempts`-th refusal (1 = the first), or `None`: used up. `jitter` is uniform in `0.0..1.0` and
     /// spreads readings that were refused together by a fifth to both sides.
-    pub fn delay_after(&self, attempts: u32, luck: f64) -> Option<Duration> {
+    pub fn delay_after(&self, attempts: u32, jitter: f64) -> Option<Duration> {
         if attempts == 0 || attempts > u32::from(self.config.max_retry_attempts) {
             return None;
         }
-        Some(self.config.retry_backoff().delay(attempts, luck))
+        Some(self.config.retry_backoff().delay(attempts, jitter))
     }
 }
 
@@ -58,10 +58,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_stays_within_a_fifth(attempts in 1_u32..=3, luck in 0.0..1.0_f64) {
+        fn jitter_stays_within_a_fifth(attempts in 1_u32..=3, jitter in 0.0..1.0_f64) {
             let schedule = schedule(&[]);
             let exact = schedule.delay_after(attempts, 0.5).expect("within the schedule").as_secs_f64();
-            let jittered = schedule.delay_after(attempts, luck).expect("within the schedule").as_secs_f64();
+            let jittered = schedule.delay_after(attempts, jitter).expect("within the schedule").as_secs_f64();
             prop_assert!((jittered - exact).abs() <= exact * 0.2 + 1e-6);
         }
     }

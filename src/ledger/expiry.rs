@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use super::breaker::LedgerRow;
 use super::open::{self, OpenTransaction};
 use super::resolver::ResolverLimits;
-use super::{LedgerError, settle};
+use super::{LedgerError, transitions};
 use crate::chain::{Endpoint, Endpoints, NoProof, scan_blocks};
 use crate::db::within;
 use crate::domain::MintTransactionState;
@@ -24,7 +24,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(4);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// Looks for proofs, and counts the time without one.
-pub(super) struct Undertaker<'a> {
+pub(super) struct ExpiryProver<'a> {
     pool: &'a PgPool,
     endpoints: &'a Endpoints,
     limits: &'a ResolverLimits,
@@ -36,13 +36,13 @@ pub(super) struct Undertaker<'a> {
     scans_failed: bool,
 }
 
-impl<'a> Undertaker<'a> {
+impl<'a> ExpiryProver<'a> {
     pub(super) fn new(
         pool: &'a PgPool,
         endpoints: &'a Endpoints,
         limits: &'a ResolverLimits,
-    ) -> Undertaker<'a> {
-        Undertaker {
+    ) -> ExpiryProver<'a> {
+        ExpiryProver {
             pool,
             endpoints,
             limits,
@@ -93,7 +93,7 @@ impl<'a> Undertaker<'a> {
             }
         }
         if may_scan {
-            self.rest();
+            self.back_off();
         }
         if answered {
             self.count_unproven(&remaining, elapsed_secs).await?;
@@ -137,18 +137,18 @@ impl<'a> Undertaker<'a> {
             let scan = match scan_blocks(endpoint, from_slot, lowest, highest).await {
                 Ok(scan) => scan,
                 Err(no_proof) => {
-                    self.fruitless(&no_proof, group.len());
+                    self.note_failure(&no_proof, group.len());
                     remaining.extend(group);
                     continue;
                 }
             };
             if let Some(no_proof) = scan.broken() {
-                self.fruitless(no_proof, group.len());
+                self.note_failure(no_proof, group.len());
             }
             for open in group {
                 if scan.proves_absent(&open.signature, open.last_valid_block_height) {
-                    let buried = settle::bury_expired(self.pool, open.number);
-                    let readings = self.in_time(buried).await?;
+                    let marked = transitions::mark_dead_expired(self.pool, open.number);
+                    let readings = self.in_time(marked).await?;
                     tracing::warn!(
                         signature = %open.signature,
                         number = open.number,
@@ -164,7 +164,7 @@ impl<'a> Undertaker<'a> {
     }
 
     /// Told once for each stretch of scans that came to nothing, which get rarer: a scan reads hundreds of blocks.
-    fn fruitless(&mut self, no_proof: &NoProof, transactions: usize) {
+    fn note_failure(&mut self, no_proof: &NoProof, transactions: usize) {
         if self.pause.is_zero() {
             tracing::warn!(
                 %no_proof,
@@ -178,7 +178,7 @@ impl<'a> Undertaker<'a> {
     }
 
     /// After a round with scans: the pause before the next ones.
-    fn rest(&mut self) {
+    fn back_off(&mut self) {
         self.pause = if self.scans_failed {
             (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX)
         } else {
@@ -216,7 +216,7 @@ impl<'a> Undertaker<'a> {
             if open.state == MintTransactionState::Recorded
                 && open.unproven_secs + elapsed_secs >= limit
             {
-                let quarantined = settle::quarantine(self.pool, open.number);
+                let quarantined = transitions::quarantine(self.pool, open.number);
                 let readings = self.in_time(quarantined).await?;
                 tracing::error!(
                     signature = %open.signature,

@@ -1,7 +1,7 @@
 //! A person ends a quarantined mint transaction, of which no endpoint can prove what became.
 //!
 //! Invariant: nobody calls landed what the chain does not show, nor dead what may still land or is seen on chain. What a
-//! person calls dead without a proof stays watched ([`watched`](super::watched)).
+//! person calls dead without a proof stays watched ([`unproven_dead`](super::unproven_dead)).
 
 use std::str::FromStr;
 
@@ -11,26 +11,26 @@ use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 
 use super::breaker;
-use super::settle::{self, Confirmed, Landed};
-use super::sighting::{self, Sighting};
-use super::{LedgerError, tally};
+use super::signature_status::{self, SignatureStatus};
+use super::transitions::{self, Confirmed, Landed};
+use super::{LedgerError, transition_metrics};
 use crate::chain::Endpoints;
 use crate::domain::{MintTransactionEvent, MintTransactionState};
 
 /// What a person says that became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum QuarantineOutcome {
     /// The chain must show it.
     Landed,
     /// Its readings are paid by another one; the person answers for it.
     Dead,
 }
 
-impl Outcome {
+impl QuarantineOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Landed => "landed",
-            Outcome::Dead => "dead",
+            QuarantineOutcome::Landed => "landed",
+            QuarantineOutcome::Dead => "dead",
         }
     }
 }
@@ -107,8 +107,8 @@ impl Resolved {
     /// Counts it; after the commit.
     pub fn committed(&self) {
         match &self.confirmed {
-            Some(confirmed) => confirmed.tally(),
-            None => tally::transactions("dead", 1),
+            Some(confirmed) => confirmed.report(),
+            None => transition_metrics::count_transactions("dead", 1),
         }
     }
 }
@@ -118,7 +118,7 @@ pub async fn check_resolvable(
     pool: &PgPool,
     endpoints: &Endpoints,
     signature: Signature,
-    outcome: Outcome,
+    outcome: QuarantineOutcome,
 ) -> Result<Resolvable, ResolveError> {
     let row: Option<(i64, String, i64)> = sqlx::query_as(
         "SELECT number, state, last_valid_block_height
@@ -142,36 +142,46 @@ pub async fn check_resolvable(
             last_valid_block_height,
         });
     }
-    let sightings = sighting::look(endpoints, &[signature], true)
+    let statuses = signature_status::fetch(endpoints, &[signature], true)
         .await
         .map_err(LedgerError::from)?;
-    let sighting = sightings.into_iter().next().unwrap_or(Sighting::NotSeen);
+    let status = statuses
+        .into_iter()
+        .next()
+        .unwrap_or(SignatureStatus::NotSeen);
     Ok(Resolvable {
         number,
         signature,
-        landed_in: compare(signature, outcome, sighting)?,
+        landed_in: compare(signature, outcome, status)?,
     })
 }
 
 /// The slot, for one that landed.
 fn compare(
     signature: Signature,
-    outcome: Outcome,
-    sighting: Sighting,
+    outcome: QuarantineOutcome,
+    status: SignatureStatus,
 ) -> Result<Option<u64>, ResolveError> {
-    match (outcome, sighting) {
-        (Outcome::Landed, Sighting::Confirmed { slot } | Sighting::Finalized { slot }) => {
-            Ok(Some(slot))
+    match (outcome, status) {
+        (
+            QuarantineOutcome::Landed,
+            SignatureStatus::Confirmed { slot } | SignatureStatus::Finalized { slot },
+        ) => Ok(Some(slot)),
+        (
+            QuarantineOutcome::Dead,
+            SignatureStatus::NotSeen | SignatureStatus::FailedForGood { .. },
+        ) => Ok(None),
+        (QuarantineOutcome::Landed, SignatureStatus::NotSeen) => {
+            Err(ResolveError::NotOnChain { signature })
         }
-        (Outcome::Dead, Sighting::NotSeen | Sighting::FailedForGood { .. }) => Ok(None),
-        (Outcome::Landed, Sighting::NotSeen) => Err(ResolveError::NotOnChain { signature }),
-        (Outcome::Landed, Sighting::FailedForGood { error }) => {
+        (QuarantineOutcome::Landed, SignatureStatus::FailedForGood { error }) => {
             Err(ResolveError::FailedOnChain { signature, error })
         }
-        (Outcome::Dead, Sighting::Confirmed { slot } | Sighting::Finalized { slot }) => {
-            Err(ResolveError::HasLanded { signature, slot })
-        }
-        (_, Sighting::Unsettled) => Err(ResolveError::NotSettled { signature }),
+        (
+            QuarantineOutcome::Dead,
+            SignatureStatus::Confirmed { slot } | SignatureStatus::Finalized { slot },
+        ) => Err(ResolveError::HasLanded { signature, slot }),
+        (_, SignatureStatus::Unsettled) => Err(ResolveError::NotSettled { signature }),
     }
 }
 
@@ -201,7 +211,7 @@ pub async fn resolve(
         Some(slot) => {
             let landed = [Landed { number, slot }];
             let event = MintTransactionEvent::ResolvedLanded;
-            let confirmed = settle::confirm_in(transaction, &landed, event).await?;
+            let confirmed = transitions::confirm_in(transaction, &landed, event).await?;
             Ok(Resolved {
                 state: MintTransactionState::Confirmed,
                 readings: confirmed.readings.len() as u64,
@@ -211,7 +221,7 @@ pub async fn resolve(
         None => {
             let event = MintTransactionEvent::ResolvedDead;
             let error = format!("an admin answers for it that it is dead: {reason}");
-            let readings = settle::bury_in(transaction, number, event, &error).await?;
+            let readings = transitions::mark_dead_in(transaction, number, event, &error).await?;
             watch(transaction, number).await?;
             Ok(Resolved {
                 state: MintTransactionState::Dead,
@@ -253,32 +263,44 @@ mod tests {
     #[test]
     fn what_the_chain_shows_is_not_contradicted() {
         let error = TransactionError::AccountNotFound;
-        let failed = || Sighting::FailedForGood {
+        let failed = || SignatureStatus::FailedForGood {
             error: error.clone(),
         };
         let cases = [
             (
-                Outcome::Landed,
-                Sighting::Finalized { slot: 7 },
+                QuarantineOutcome::Landed,
+                SignatureStatus::Finalized { slot: 7 },
                 Some(Some(7)),
             ),
             (
-                Outcome::Landed,
-                Sighting::Confirmed { slot: 7 },
+                QuarantineOutcome::Landed,
+                SignatureStatus::Confirmed { slot: 7 },
                 Some(Some(7)),
             ),
-            (Outcome::Landed, Sighting::NotSeen, None),
-            (Outcome::Landed, Sighting::Unsettled, None),
-            (Outcome::Landed, failed(), None),
-            (Outcome::Dead, Sighting::NotSeen, Some(None)),
-            (Outcome::Dead, failed(), Some(None)),
-            (Outcome::Dead, Sighting::Unsettled, None),
-            (Outcome::Dead, Sighting::Confirmed { slot: 7 }, None),
-            (Outcome::Dead, Sighting::Finalized { slot: 7 }, None),
+            (QuarantineOutcome::Landed, SignatureStatus::NotSeen, None),
+            (QuarantineOutcome::Landed, SignatureStatus::Unsettled, None),
+            (QuarantineOutcome::Landed, failed(), None),
+            (
+                QuarantineOutcome::Dead,
+                SignatureStatus::NotSeen,
+                Some(None),
+            ),
+            (QuarantineOutcome::Dead, failed(), Some(None)),
+            (QuarantineOutcome::Dead, SignatureStatus::Unsettled, None),
+            (
+                QuarantineOutcome::Dead,
+                SignatureStatus::Confirmed { slot: 7 },
+                None,
+            ),
+            (
+                QuarantineOutcome::Dead,
+                SignatureStatus::Finalized { slot: 7 },
+                None,
+            ),
         ];
-        for (outcome, sighting, expected) in cases {
-            let shown = format!("{outcome:?} {sighting:?}");
-            let compared = compare(Signature::default(), outcome, sighting).ok();
+        for (outcome, status, expected) in cases {
+            let shown = format!("{outcome:?} {status:?}");
+            let compared = compare(Signature::default(), outcome, status).ok();
             assert_eq!(compared, expected, "{shown}");
         }
     }
