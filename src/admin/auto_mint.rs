@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::settings::Settings;
 use crate::admin_log::{self, AdminAction, LogNumber};
-use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+use crate::outbox::{self, Event, EventFields, EventType, SweepUnminted, Topic};
 
 /// The settings before and after an admin's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ async fn publish(
     }
     if change.releases_readings() {
         // The entry's number makes the job unique.
-        let sweep = Job::sweep(&format!("admin-log-{number}"));
+        let sweep = SweepUnminted::because(&format!("admin-log-{number}"));
         outbox::enqueue(transaction, &[sweep]).await?;
     }
     outbox::notify(transaction, Topic::OutboxAndJobs).await

@@ -14,7 +14,7 @@ use super::guard::{mint_transaction_guard, reading_guard};
 use super::transitions::{self, ChangedReading, event_fields};
 use super::{LedgerError, RetrySchedule, transition_metrics};
 use crate::domain::{MintTransactionEvent, ReadingEvent};
-use crate::outbox::{self, Event, EventType, Job, Topic};
+use crate::outbox::{self, Event, EventType, MintReading, NewJob, Topic};
 
 /// A reading that cannot be paid as it is.
 #[derive(Clone, Debug)]
@@ -105,9 +105,9 @@ pub async fn mark_dead_failed(
         Blame::NoReading | Blame::ComputeLimit => put_off(&mut transaction, &others).await?,
         Blame::Readings(_) | Blame::Unknown => None,
     };
-    let jobs: Vec<Job> = others
+    let jobs: Vec<NewJob> = others
         .iter()
-        .map(|reading| Job::mint_reading(*reading, due_at))
+        .map(|reading| MintReading::due(*reading, due_at))
         .collect();
     outbox::enqueue(&mut transaction, &jobs).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
@@ -196,7 +196,7 @@ async fn refuse(
             .bind(&refusal.reason)
             .fetch_one(&mut *transaction)
             .await?;
-            let job = Job::mint_reading(refusal.reading, Some(next_attempt_at));
+            let job = MintReading::due(refusal.reading, Some(next_attempt_at));
             outbox::enqueue(transaction, &[job]).await?;
             Ok(AfterRefusal::RetryAt(next_attempt_at))
         }

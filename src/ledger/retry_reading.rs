@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::LedgerError;
 use crate::domain::{ReadingEvent, ReadingState, Wallet};
-use crate::outbox::{self, Job, Topic};
+use crate::outbox::{self, MintReading, Topic};
 
 /// Why a reading is not tried again.
 #[derive(Debug, Error)]
@@ -72,7 +72,7 @@ pub async fn retry_reading(
     .bind(wallet.map(|wallet| wallet.bytes().to_vec()))
     .fetch_one(&mut *transaction)
     .await?;
-    let job = Job::mint_reading_because(reading, &format!("retry-{revision}"));
+    let job = MintReading::because(reading, &format!("retry-{revision}"));
     outbox::enqueue(transaction, &[job]).await?;
     outbox::notify(transaction, Topic::OutboxAndJobs).await?;
     Ok(next)

@@ -15,7 +15,7 @@ use super::transition_metrics::Paid;
 use super::{LedgerError, transition_metrics};
 use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::domain::{BaseUnits, Kwh, MeterSerial, MintTransactionEvent, ReadingEvent, Wallet};
-use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+use crate::outbox::{self, Event, EventFields, EventType, MintReading, NewJob, Topic};
 
 /// A transaction that was seen on chain without an error.
 #[derive(Clone, Copy, Debug)]
@@ -210,9 +210,9 @@ pub(super) async fn mark_dead_in(
     }
     let readings = move_readings(transaction, &[number], event.for_readings()).await?;
     release_links(transaction, number).await?;
-    let jobs: Vec<Job> = readings
+    let jobs: Vec<NewJob> = readings
         .iter()
-        .map(|reading| Job::mint_reading(reading.id, None))
+        .map(|reading| MintReading::now(reading.id))
         .collect();
     outbox::enqueue(transaction, &jobs).await?;
     outbox::notify(transaction, Topic::OutboxAndJobs).await?;

@@ -80,7 +80,7 @@ impl Watch {
             self.chain.circuit_breaker.check_now();
         }
         if goes_on {
-            self.wake_postponed().await;
+            self.wake_deferred_jobs().await;
         }
     }
 
@@ -177,12 +177,12 @@ impl Watch {
     }
 
     /// Jobs that were put off meanwhile need not sleep out their pause.
-    async fn wake_postponed(&self) {
-        match within(self.transaction_limit, outbox::wake_postponed(&self.pool)).await {
+    async fn wake_deferred_jobs(&self) {
+        match within(self.transaction_limit, outbox::wake_deferred(&self.pool)).await {
             Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "minting goes on: postponed jobs are due now"),
+            Ok(jobs) => tracing::info!(jobs, "minting goes on: deferred jobs are due now"),
             Err(error) => {
-                tracing::warn!(%error, "postponed jobs could not be woken; each wakes by itself within a minute");
+                tracing::warn!(%error, "deferred jobs could not be made due; each becomes due by itself within a minute");
             }
         }
     }

@@ -7,9 +7,11 @@
 
 mod event;
 mod job;
+mod jobs;
 mod listener;
 mod wake;
 
 pub use event::{Event, EventFields, EventType, publish};
-pub use job::{Job, JobKind, enqueue, wake_postponed};
+pub use job::{Job, NewJob, enqueue, wake_deferred};
+pub use jobs::{MintReading, SweepUnminted, TriggerBatch};
 pub use wake::{NOTIFY_CHANNEL, Topic, Wake, notify};

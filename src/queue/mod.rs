@@ -1,43 +1,61 @@
-//! The queue: apalis on Postgres, and the jobs that it runs.
+//! The queue: apalis on Postgres, and what its workers do with each kind of job.
 //!
-//! A job only says "look at this reading", "look for stragglers", or "go on with this batch": it may run twice, late, or never, and the ledger still
-//! pays every reading once. What a job leaves undone the sweep finds.
+//! A job is a request to act on one reading, to sweep, or to run the next slice of a batch. It may run twice, late, or never,
+//! and the ledger still pays every reading once; readings whose job is lost are found by the sweep.
+//!
+//! What a job carries is defined beside its enqueuers, in `outbox/jobs/`. Here is the other side: one handler for each kind,
+//! and everything that all kinds share.
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `kinds` | the list of the kinds of job |
+//! | `handle` | runs a job's handler, and logs, defers or ends the job by what the handler returns |
+//! | `mint_reading`, `sweep_unminted`, `trigger_batch` | the handlers |
+//! | `batch_slice` | what sweeps and triggers share: runs one slice of a batch |
+//! | `deferral` | how long a job is deferred, and why |
+//! | `dead_letter` | jobs that can never run |
+//! | `job_log` | the one line that a job leaves in the log |
+//! | `sweep_clock` | enqueues a sweep on each tick |
+//! | `tidy` | what each sweep cleans up |
+//! | `prune` | deletes finished jobs |
+//! | `context` | what handlers work with, and how long they wait for the circuit breaker |
+//! | `run_limited` | time-out and panic of a handler, caught inside it |
+//! | `payload` | decodes payloads so that none can stop a worker |
+//! | `source`, `wake_up` | where a worker's jobs come from, and when it polls for them |
+//! | `worker` | builds the worker of one kind |
 //! | `workers` | builds the workers, restarts them, drains them |
-//! | `source` | where a worker's jobs come from |
-//! | `wake_up` | when a worker looks for jobs: on NOTIFY, and by a slow poll |
-//! | `payload` | what a job carries; nothing in it stops a worker |
-//! | `mint_reading`, `sweep`, `trigger_batch` | the jobs |
-//! | `batch_run` | what the sweep and an admin's batch have in common |
-//! | `guarded` | time-out and panic of a handler, caught inside it |
-//! | `job_end` | the one line that a job leaves in the log |
-//! | `dead` | jobs that can never be run |
 //! | `registration` | registers this process under an advisory lock; hands back the jobs of dead processes |
 //! | `heartbeat` | detects a worker that is stuck |
 //! | `processes` | lists the processes of the deployment |
-//! | `tally` | how many jobs this process has finished |
-//! | `prune` | finished jobs are dropped |
+//! | `finished_jobs` | counts the jobs that this process has finished |
 
-mod batch_run;
-mod dead;
-mod guarded;
+mod batch_slice;
+mod context;
+mod dead_letter;
+mod deferral;
+mod finished_jobs;
+mod handle;
 mod heartbeat;
-mod job_end;
+mod job_log;
+mod kinds;
 mod mint_reading;
 mod payload;
 mod processes;
 mod prune;
 mod registration;
+mod run_limited;
 mod source;
-mod sweep;
-mod tally;
+mod sweep_clock;
+mod sweep_unminted;
+mod tidy;
 mod trigger_batch;
 mod wake_up;
+mod worker;
 mod workers;
 
+pub use context::QueueContext;
+pub use finished_jobs::FinishedJobs;
+pub use kinds::job_names;
 pub use processes::{ProcessView, processes, watch_workers};
 pub use registration::{ProcessRegistration, RegistrationError};
-pub use tally::JobTally;
-pub use workers::{QueueContext, Workers};
+pub use workers::Workers;

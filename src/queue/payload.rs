@@ -1,7 +1,7 @@
-//! What a job carries, read so that nothing in it can stop a worker.
+//! Decodes what a job carries so that no payload can stop a worker.
 //!
-//! apalis ends a worker whose fetch meets a payload that it cannot decode, hands the whole batch back, and meets it again.
-//! Here such a payload decodes all the same, to the reason why it makes no sense, and its job ends as dead like any other.
+//! When apalis fetches a payload that it cannot decode, it ends the worker, releases all fetched jobs, and fetches the same
+//! payload again. Here every payload decodes, an unreadable one to the reason, and its job becomes a dead letter.
 
 use std::convert::Infallible;
 
@@ -19,17 +19,17 @@ pub enum Payload<T> {
     Unreadable(String),
 }
 
-/// JSON that is taken as it comes.
+/// JSON that never fails to decode.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PatientJson;
+pub struct LenientJson;
 
-impl<T: Serialize + DeserializeOwned> Codec<Payload<T>> for PatientJson {
+impl<T: Serialize + DeserializeOwned> Codec<Payload<T>> for LenientJson {
     type Error = Infallible;
     type Compact = Vec<u8>;
 
     fn encode(&self, payload: &Payload<T>) -> Result<Vec<u8>, Infallible> {
         Ok(match payload {
-            // Ids and ticks: serde_json has no way to refuse them.
+            // Payloads are flat structs of ids and texts, which serde_json always writes.
             Payload::Readable(arguments) => serde_json::to_vec(arguments).unwrap_or_default(),
             Payload::Unreadable(reason) => reason.clone().into_bytes(),
         })
@@ -40,13 +40,13 @@ impl<T: Serialize + DeserializeOwned> Codec<Payload<T>> for PatientJson {
             Ok(arguments) => Payload::Readable(arguments),
             Err(error) => Payload::Unreadable(format!(
                 "its payload {:?} cannot be read: {error}",
-                beginning(bytes)
+                excerpt(bytes)
             )),
         })
     }
 }
 
-fn beginning(bytes: &[u8]) -> String {
+fn excerpt(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN_CHARS_MAX)]);
     let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     if shown.len() < bytes.len() {
@@ -57,19 +57,19 @@ fn beginning(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mint_reading::MintReading;
     use super::*;
+    use crate::outbox::MintReading;
 
     fn decoded(bytes: &[u8]) -> Payload<MintReading> {
-        let Ok(payload) = PatientJson.decode(&bytes.to_vec());
+        let Ok(payload) = LenientJson.decode(&bytes.to_vec());
         payload
     }
 
     #[test]
-    fn what_is_written_is_read_and_anything_else_is_a_reason() {
+    fn an_encoded_payload_decodes_and_anything_else_decodes_to_a_reason() {
         let reading_id = uuid::Uuid::now_v7();
         let payload = Payload::Readable(MintReading { reading_id });
-        let Ok(bytes) = PatientJson.encode(&payload);
+        let Ok(bytes) = LenientJson.encode(&payload);
         assert_eq!(decoded(&bytes), payload);
         for odd in [
             &b""[..],
@@ -80,7 +80,7 @@ mod tests {
             &[b'7'; 5_000],
         ] {
             let Payload::Unreadable(reason) = decoded(odd) else {
-                panic!("{odd:?} was read");
+                panic!("{odd:?} was decoded");
             };
             assert!(reason.len() < 600, "{reason}");
         }

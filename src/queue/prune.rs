@@ -1,13 +1,14 @@
-//! Finished jobs are dropped, in bounded steps: the reading itself keeps what was done.
+//! Deletes finished jobs, in bounded steps. What they did is recorded with their readings.
 
 use sqlx::PgPool;
 
-/// Jobs dropped in one statement.
-const JOBS_PER_STEP: i64 = 2_000;
-/// Statements in one call at most; the next one goes on.
+/// Jobs deleted in one statement.
+const JOBS_PER_STEP: u32 = 2_000;
+/// Statements in one call at most; the next call continues.
 const STEPS: usize = 50;
 
-/// Drops jobs that ended more than ten minutes ago, dead ones after a week (a person is to see them), and workers that nothing points to any more. Returns the jobs.
+/// Deletes jobs that ended more than ten minutes ago, dead ones after a week (an operator needs to see them), and workers
+/// that no job refers to any more. Returns the number of jobs.
 pub async fn prune_finished_jobs(pool: &PgPool) -> sqlx::Result<u64> {
     let mut pruned = 0;
     for _ in 0..STEPS {
@@ -23,12 +24,12 @@ pub async fn prune_finished_jobs(pool: &PgPool) -> sqlx::Result<u64> {
                  FOR UPDATE SKIP LOCKED
              )",
         )
-        .bind(JOBS_PER_STEP)
+        .bind(i64::from(JOBS_PER_STEP))
         .execute(pool)
         .await?
         .rows_affected();
         pruned += step;
-        if step < JOBS_PER_STEP as u64 {
+        if step < u64::from(JOBS_PER_STEP) {
             break;
         }
     }

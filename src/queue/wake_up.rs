@@ -1,4 +1,4 @@
-//! When an idle worker looks for jobs.
+//! When an idle worker polls for jobs.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// Looks when a commit said that there are jobs, and every `poll_every` for what nobody announces: retries that became
-/// due, jobs handed back, notifications that were missed.
+/// Polls when a commit enqueued jobs, and every `poll_every` for what sends no notification: retries that became due, jobs
+/// handed back, notifications that were missed.
 ///
 /// Both sources are drained until they are pending, so that each has registered its wake-up: a strategy that stops at the
-/// first ready source sleeps through the next one. One for each worker, since a clone would share its state.
+/// first ready source misses the next wake-up. Each worker has its own, because clones would share state.
 pub struct WakeUp {
     committed: BoxStream<'static, ()>,
     poll: Interval,

@@ -23,7 +23,7 @@ use super::verdict::{Judge, NewReading, Placed};
 use crate::db::{ErrorClass, GuardedConnection};
 use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
-use crate::outbox::{self, Event, EventFields, EventType, Job, Topic};
+use crate::outbox::{self, Event, EventFields, EventType, MintReading, NewJob, Topic};
 use crate::telemetry::names::READINGS_PROCESSED;
 use crate::telemetry::traces::{self, TraceContext};
 use crate::telemetry::{Stage, observe_stage};
@@ -230,9 +230,9 @@ impl Desk {
             return Err(Fault::Raced);
         }
         let events: Vec<Event> = readings.iter().map(received).collect();
-        let jobs: Vec<Job> = readings
+        let jobs: Vec<NewJob> = readings
             .iter()
-            .map(|reading| Job::mint_reading(reading.id, None))
+            .map(|reading| MintReading::now(reading.id))
             .collect();
         let written = async {
             outbox::publish(transaction, &events).await?;

@@ -167,7 +167,7 @@ async fn while_it_is_open_the_backlog_is_not_touched_and_goes_on_at_once() {
     let took = closed.elapsed();
     assert!(
         took < Duration::from_secs(30),
-        "postponed jobs slept on: {took:?}"
+        "deferred jobs waited on: {took:?}"
     );
     grid.until_count("finalized", 400).await;
     no_attempt_is_used(&grid).await;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::lifecycle::{begin_trigger, finish, stop_claiming};
 use super::outcomes::{OpenRows, close_open};
-use crate::outbox::{self, Job, JobKind, Topic};
+use crate::outbox::{self, Job, Topic, TriggerBatch};
 
 /// Batches enqueued again in one call.
 const REQUEUED_AT_ONCE: i64 = 100;
@@ -31,7 +31,7 @@ pub async fn requeue_stranded(pool: &PgPool) -> sqlx::Result<u64> {
          ORDER BY batch.id
          LIMIT $2",
     )
-    .bind(JobKind::TriggerBatch.as_str())
+    .bind(TriggerBatch::NAME)
     .bind(REQUEUED_AT_ONCE)
     .fetch_all(pool)
     .await?;
@@ -41,7 +41,7 @@ pub async fn requeue_stranded(pool: &PgPool) -> sqlx::Result<u64> {
         if is_dead {
             end(pool, batch).await?;
         } else {
-            jobs.push(Job::trigger_batch(batch, slice));
+            jobs.push(TriggerBatch::slice(batch, slice));
             requeued += 1;
         }
     }

@@ -14,7 +14,7 @@ use crate::domain::{
     BaseUnits, BaseUnitsError, MeterSerial, SerialError, TimestampError, Wallet, parse_timestamp,
 };
 use crate::meters;
-use crate::outbox::{self, Job, Topic};
+use crate::outbox::{self, Topic, TriggerBatch};
 
 /// Longest `sub` of a token, characters.
 const USER_CHARACTERS_MAX: usize = 128;
@@ -120,7 +120,7 @@ impl BatchTarget {
         .bind(self.filter.include_failed)
         .execute(&mut *transaction)
         .await?;
-        outbox::enqueue(&mut transaction, &[Job::trigger_batch(batch, 0)]).await?;
+        outbox::enqueue(&mut transaction, &[TriggerBatch::slice(batch, 0)]).await?;
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
         // Last, because no other action can be logged until the commit.
         let action = AdminAction::TriggerBatch {

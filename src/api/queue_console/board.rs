@@ -20,7 +20,7 @@ use super::super::entrance::take_stream_permit;
 use super::super::problem::Problem;
 use super::super::state::AppState;
 use crate::feed::{StreamKind, end_of_token};
-use crate::outbox::JobKind;
+use crate::queue;
 
 /// The board's figures count the whole table several times: however many look at it, the service has its own connections.
 const CONNECTIONS_MAX: u32 = 2;
@@ -37,12 +37,11 @@ SET TIME ZONE 'UTC'";
 pub(super) fn routes(pool: &PgPool) -> Router {
     let pool = reading_pool(pool);
     let mut board = ApiBuilder::new(Router::new());
-    for kind in JobKind::ALL {
-        let queue = kind.as_str();
+    for job_name in queue::job_names() {
         let storage = PostgresStorage::<Value>::new(&pool)
-            .with_config(Config::default().queue(queue))
+            .with_config(Config::default().queue(job_name))
             .with_codec(AnyPayload);
-        board = RegisterRoute::<_, Value>::register(board, queue, storage);
+        board = RegisterRoute::<_, Value>::register(board, job_name, storage);
     }
     board.build()
 }

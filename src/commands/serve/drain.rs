@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Doorkeeper, Farewell};
 use crate::ledger;
 use crate::mint::Minter;
-use crate::queue::{JobTally, ProcessRegistration};
+use crate::queue::{FinishedJobs, ProcessRegistration};
 use crate::readings::Intake;
 use crate::telemetry::traces::Traces;
 
@@ -46,7 +46,7 @@ impl Stops {
 pub(super) struct Minting {
     pub minter: Minter,
     pub jobs: TaskTracker,
-    pub tally: JobTally,
+    pub finished: FinishedJobs,
 }
 
 /// A service that serves. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
@@ -165,7 +165,7 @@ impl RunningService {
         let Some(Minting {
             minter,
             jobs,
-            tally,
+            finished,
         }) = &self.minting
         else {
             return JobsEnded {
@@ -173,7 +173,7 @@ impl RunningService {
                 finished: 0,
             };
         };
-        let before = tally.finished();
+        let before = finished.count();
         let ended = ended_within(limit, jobs).await;
         if !ended {
             self.stops.cut.cancel();
@@ -182,7 +182,7 @@ impl RunningService {
         minter.close();
         JobsEnded {
             ended,
-            finished: tally.finished() - before,
+            finished: finished.count() - before,
         }
     }
 

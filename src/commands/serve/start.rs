@@ -30,7 +30,7 @@ use crate::feed::{self, retention::Retention};
 use crate::ledger::{self, BindingError, Resolver, ResolverLimits, RetrySchedule};
 use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Payer, Watch};
 use crate::outbox::Wake;
-use crate::queue::{self, JobTally, ProcessRegistration, QueueContext, Workers};
+use crate::queue::{self, FinishedJobs, ProcessRegistration, QueueContext, Workers};
 use crate::readings::Intake;
 use crate::telemetry::{self, Health, Metrics, traces};
 
@@ -272,7 +272,7 @@ impl Ground<'_> {
         };
         let minter = Minter::start(self.pool.clone(), tools, mint_limits(config), self.work);
         let context = self.queue_context(&minter);
-        let tally = context.tally.clone();
+        let finished = context.finished_jobs.clone();
         let workers = Workers::new(context, process, self.wake.clone());
         let jobs = TaskTracker::new();
         let (stop, cut) = (self.stops.work.clone(), self.stops.cut.clone());
@@ -285,7 +285,7 @@ impl Ground<'_> {
         Ok(Minting {
             minter,
             jobs,
-            tally,
+            finished,
         })
     }
 
@@ -414,7 +414,7 @@ impl Ground<'_> {
             reading_max_age: config.tokenization.reading_max_age,
             concurrency: usize::from(config.blockchain.max_batch_size)
                 * usize::from(config.blockchain.concurrent_batches),
-            tally: JobTally::default(),
+            finished_jobs: FinishedJobs::default(),
         }
     }
 }

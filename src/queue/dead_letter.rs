@@ -1,30 +1,30 @@
-//! Jobs that can never be run end visibly dead: status `Killed`, the reason in `last_result`, counted by their cause.
+//! Dead letters: jobs that can never run end visibly, with status `Killed`, the reason in `last_result`, and a count by reason.
 //!
-//! Most of them reach a handler, which gives up on them ([`give_up`]). A row that apalis cannot even read (an id that is no
-//! ULID, a moment before 1970, a key without a value in its metadata) ends every worker that fetches it, together with its
-//! batch; [`bury_unreadable_rows`] takes such rows out of the queue before a worker starts, so also after it ended so.
+//! Most of them reach a handler, which ends them ([`dead_letter`]). A row that apalis cannot even read (an id that is no
+//! ULID, a time before 1970, a metadata key without a value) ends every worker that fetches it, together with the jobs
+//! fetched beside it. [`reject_unreadable_rows`] takes such rows out of the queue before a worker starts, so also before a
+//! worker that ended because of one starts again.
 
 use apalis::prelude::BoxDynError;
 use apalis_core::error::AbortError;
 use sqlx::PgPool;
 
-use crate::outbox::JobKind;
 use crate::telemetry::names;
 
-/// Why a job can never be run: the values of the metric's label.
+/// Why a job can never run: the values of the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CauseOfDeath {
+pub(super) enum DeadLetterReason {
     UnreadableRow,
     UnreadablePayload,
     UnknownReading,
 }
 
-impl CauseOfDeath {
+impl DeadLetterReason {
     fn label(self) -> &'static str {
         match self {
-            CauseOfDeath::UnreadableRow => "unreadable_row",
-            CauseOfDeath::UnreadablePayload => "unreadable_payload",
-            CauseOfDeath::UnknownReading => "unknown_reading",
+            DeadLetterReason::UnreadableRow => "unreadable_row",
+            DeadLetterReason::UnreadablePayload => "unreadable_payload",
+            DeadLetterReason::UnknownReading => "unknown_reading",
         }
     }
 
@@ -33,21 +33,29 @@ impl CauseOfDeath {
     }
 }
 
-/// Ends a job for good: apalis stores it as `Killed`, with this reason.
-pub(super) fn give_up(kind: JobKind, job: &str, cause: CauseOfDeath, reason: &str) -> BoxDynError {
+/// Ends a job for good: apalis stores it as `Killed` with this detail.
+pub(super) fn dead_letter(
+    job_type: &'static str,
+    job: &str,
+    reason: DeadLetterReason,
+    detail: &str,
+) -> BoxDynError {
     tracing::error!(
-        kind = kind.as_str(),
+        kind = job_type,
         job,
-        reason,
-        "a job is dead: it can never be run"
+        reason = detail,
+        "a job is dead: it can never run"
     );
-    cause.count(1);
-    Box::new(AbortError::new(reason))
+    reason.count(1);
+    Box::new(AbortError::new(detail))
 }
 
-/// Ends the rows of one queue that apalis cannot read, and puts right what is odd in them, so that they can be shown: the
-/// reason tells what it was. Returns their number.
-pub(super) async fn bury_unreadable_rows(pool: &PgPool, kind: JobKind) -> sqlx::Result<u64> {
+/// Ends the rows of one queue that apalis cannot read, and replaces their unreadable values so that the rows can be shown;
+/// the stored reason says what was wrong. Returns their number.
+pub(super) async fn reject_unreadable_rows(
+    pool: &PgPool,
+    job_type: &'static str,
+) -> sqlx::Result<u64> {
     let reasons: Vec<String> = sqlx::query_scalar(
         "UPDATE apalis.jobs AS job
          SET status = 'Killed',
@@ -83,16 +91,17 @@ pub(super) async fn bury_unreadable_rows(pool: &PgPool, kind: JobKind) -> sqlx::
            AND job.status IN ('Pending', 'Failed')
          RETURNING odd.reason",
     )
-    .bind(kind.as_str())
+    .bind(job_type)
     .fetch_all(pool)
     .await?;
     for reason in &reasons {
         tracing::error!(
-            kind = kind.as_str(),
+            kind = job_type,
             reason,
             "a job is dead: the queue cannot read its row"
         );
     }
-    CauseOfDeath::UnreadableRow.count(reasons.len() as u64);
-    Ok(reasons.len() as u64)
+    let rejected = u64::try_from(reasons.len()).unwrap_or(u64::MAX);
+    DeadLetterReason::UnreadableRow.count(rejected);
+    Ok(rejected)
 }

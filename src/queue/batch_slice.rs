@@ -1,10 +1,10 @@
-//! Runs a batch, a slice at a time.
+//! Runs one slice of a batch, for sweeps and for triggers.
 //!
-//! A run claims a page, hands it to the Minter, and claims the next while that one is under way, so that at most as many
-//! readings wait in the Minter as fill its batches: memory does not grow with the backlog. What became of the readings is
-//! read from their own state. A slice is short, since a job that runs for minutes keeps its worker's heartbeats waiting, and
-//! a process that shuts down; where it ends a new job goes on, here or elsewhere. What a run that died has claimed is handed
-//! in again by the next one, which the ledger bears.
+//! A slice claims a page of readings, hands it to the Minter, and claims the next page while that one is under way, so that
+//! at most as many readings wait in the Minter as fill its batches: memory does not grow with the backlog. Outcomes are read
+//! from the readings' own states. A slice is short, because a job that runs for minutes delays its worker's heartbeats and a
+//! shutdown of its process; a new job continues with the next slice, here or in another process. The next slice hands in
+//! again what a crashed one had claimed; the ledger accepts each reading once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,45 +16,48 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::guarded::JobError;
-use super::workers::QueueContext;
+use super::context::QueueContext;
+use super::run_limited::JobError;
 use crate::admin::batches::{
     self, Batch, BatchKind, ClaimSource, ClaimStep, Cursor, OpenRows, ReadingOutcome, SuccessAt,
 };
+use crate::domain::{Backoff, Retries};
 use crate::mint::{MintOutcome, MintPermission};
-use crate::outbox::{self, Job, Topic};
+use crate::outbox::{self, NewJob, Topic};
 
-/// How long a slice claims, its wait for the lock included. With what is under way then ([`HAND_IN_LIMIT`]) it stays below
-/// the limit of a job, which is a third of the time after which its worker is taken for dead.
+/// How long a slice claims, its wait for the lock included. Together with what is under way then ([`HAND_IN_LIMIT`]) it stays
+/// below the limit of a job, which is a third of the time after which apalis considers its worker dead.
 pub(super) const SLICE: Duration = Duration::from_secs(30);
-/// How long the Minter may take for one reading; then it is looked at again.
+/// How long the Minter may take for one reading; then the reading is handed in again.
 const HAND_IN_LIMIT: Duration = Duration::from_secs(20);
-/// How long an admin's batch bears that nothing can be minted (chain, database or breaker do not let it) before it claims no
-/// more and says why: enough to fail over to another endpoint. A sweep does not wait, since the next tick comes.
-const OUTAGE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long an admin's batch tolerates that nothing can be minted (because of chain, database or breaker) before it claims no
+/// more and reports why: enough to fail over to another endpoint. A sweep does not wait, because the next tick comes.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a batch waits for confirmations that do not come: longer than a transaction takes to expire (150 blocks) and to
-/// be proven dead after it.
+/// be proven dead afterwards.
 const STALLED_AFTER: Duration = Duration::from_secs(180);
-/// How often confirmations are looked for, and, doubled up to the second, whether the Minter can mint again.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
-const OUTAGE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often a batch polls for confirmations.
+const POLL_EVERY: Duration = Duration::from_millis(300);
+/// How often a batch tries during an outage whether the Minter can mint again. One batch runs at a time, so without jitter.
+const OUTAGE_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(600), Duration::from_secs(5));
 
 /// How a slice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SliceEnd {
-    /// The batch is ended.
+    /// The batch has ended.
     Ended,
-    /// There is more to do. `idle`: how long it has not got any further, in a row.
-    GoesOn { idle: Duration },
+    /// There is more to do. `idle`: how long the batch has made no progress.
+    Continues { idle: Duration },
 }
 
-/// What sweeps and triggers do differently.
+/// What differs between sweeps and triggers.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
     permission: MintPermission,
     sources: &'static [ClaimSource],
     success_at: SuccessAt,
-    outage_patience: Duration,
+    outage_limit: Duration,
 }
 
 fn policy_of(batch: &Batch) -> Policy {
@@ -63,7 +66,7 @@ fn policy_of(batch: &Batch) -> Policy {
             permission: MintPermission::WhenDue,
             sources: &[ClaimSource::Stragglers],
             success_at: SuccessAt::Submitted,
-            outage_patience: Duration::ZERO,
+            outage_limit: Duration::ZERO,
         },
         (BatchKind::Trigger, include_failed) => Policy {
             permission: MintPermission::Now,
@@ -73,12 +76,13 @@ fn policy_of(batch: &Batch) -> Policy {
                 &[ClaimSource::Pending]
             },
             success_at: SuccessAt::Confirmed,
-            outage_patience: OUTAGE_PATIENCE,
+            outage_limit: OUTAGE_LIMIT,
         },
     }
 }
 
-/// Runs the batch until it is ended, or `until` has come, or `stop`: what was begun then is finished, no more is claimed.
+/// Runs the batch until it ends, until `until`, or until `stop`. Then no more readings are claimed, and those that were handed
+/// in are finished.
 pub(super) async fn run_slice(
     context: &QueueContext,
     batch: Batch,
@@ -99,13 +103,13 @@ pub(super) async fn run_slice(
     slice.run().await
 }
 
-/// A batch that is not ended gets another job. Does nothing when another job has handed it on, or it is ended.
-pub(super) async fn go_on(
+/// Enqueues the job of a batch's next slice. Does nothing when another job has done so, or the batch has ended.
+pub(super) async fn enqueue_next_slice(
     context: &QueueContext,
     batch: Uuid,
     slice: i32,
     idle: Option<Duration>,
-    job: impl FnOnce(i32) -> Job,
+    job: impl FnOnce(i32) -> NewJob,
 ) -> Result<(), JobError> {
     let mut transaction = context.pool.begin().await?;
     if let Some(next) = batches::start_next_slice(&mut transaction, batch, slice, idle).await? {
@@ -122,65 +126,68 @@ struct Slice<'a> {
     policy: Policy,
     until: Instant,
     stop: CancellationToken,
-    /// Since when it has not got any further.
+    /// Since when it has made no progress.
     idle_since: Instant,
     settled_at: Instant,
 }
 
-/// What one pass over the unminted came to.
+/// The result of one pass over the unminted readings.
 #[derive(Debug, Default)]
 struct Pass {
     claimed: usize,
-    /// It saw everything that there is to claim.
-    through: bool,
-    /// The batch was ended by somebody else.
+    /// The pass reached the end of what can be claimed.
+    complete: bool,
+    /// Another process ended the batch.
     ended: bool,
-    /// Nothing is wrong with the readings, but they could not be minted now.
-    not_now: Option<String>,
+    /// Nothing is wrong with the readings, but they cannot be minted now.
+    outage: Option<String>,
 }
 
 impl Slice<'_> {
     async fn run(mut self) -> Result<SliceEnd, JobError> {
         let mut claims_left = self.batch.error.is_none();
-        let mut outage_pause = LOOK_EVERY;
+        let mut retries = Retries::new(OUTAGE_BACKOFF);
         loop {
             let pass = self.pass(claims_left).await?;
             if pass.ended {
                 return Ok(SliceEnd::Ended);
             }
             self.settle().await?;
-            if let Some(reason) = &pass.not_now
-                && self.idle() >= self.policy.outage_patience
+            if let Some(reason) = &pass.outage
+                && self.idle() >= self.policy.outage_limit
             {
-                self.give_up(reason).await?;
+                self.stop_claiming(reason).await?;
             }
-            self.close_what_is_given_up().await?;
-            // Rows that somebody was changing were passed over: only a pass that finds nothing new is the last.
-            claims_left &= self.batch.error.is_none() && !(pass.through && pass.claimed == 0);
+            self.close_unsubmitted().await?;
+            // A pass skips rows that are locked: only a pass that finds nothing new is the last.
+            claims_left &= self.batch.error.is_none() && !(pass.complete && pass.claimed == 0);
             if !claims_left && self.finish().await? {
                 return Ok(SliceEnd::Ended);
             }
             if self.must_end() {
-                return Ok(SliceEnd::GoesOn { idle: self.idle() });
+                return Ok(SliceEnd::Continues { idle: self.idle() });
             }
-            if pass.not_now.is_some() {
-                outage_pause = (outage_pause * 2).min(OUTAGE_PAUSE_MAX);
-                self.pause(outage_pause).await;
+            if pass.outage.is_some() {
+                self.pause(retries.next_delay(rand::random())).await;
             } else if !claims_left {
-                outage_pause = LOOK_EVERY;
-                self.pause(LOOK_EVERY).await;
+                retries.reset();
+                self.pause(POLL_EVERY).await;
             }
         }
     }
 
-    /// Hands in what is open and pending, and then, if `claims` are left, everything that can be claimed.
-    async fn pass(&mut self, claims: bool) -> Result<Pass, JobError> {
-        let mut pages = Pages::new(if claims { self.policy.sources } else { &[] });
+    /// Hands in what is open and pending, and then, while `claims_left`, everything that can be claimed.
+    async fn pass(&mut self, claims_left: bool) -> Result<Pass, JobError> {
+        let mut pages = Pages::new(if claims_left {
+            self.policy.sources
+        } else {
+            &[]
+        });
         let mut under_way = FuturesUnordered::new();
-        let mut not_now = None;
+        let mut outage = None;
         loop {
             while under_way.len() < self.context.pages_at_once()
-                && not_now.is_none()
+                && outage.is_none()
                 && !pages.is_empty()
                 && !self.must_end()
             {
@@ -196,20 +203,20 @@ impl Slice<'_> {
             if handed.progressed {
                 self.idle_since = Instant::now();
             }
-            not_now = not_now.or(handed.not_now);
-            if self.settled_at.elapsed() >= LOOK_EVERY {
+            outage = outage.or(handed.outage);
+            if self.settled_at.elapsed() >= POLL_EVERY {
                 self.settle().await?;
             }
         }
         Ok(Pass {
             claimed: pages.claimed,
-            through: pages.is_empty() && not_now.is_none(),
+            complete: pages.is_empty() && outage.is_none(),
             ended: pages.ended,
-            not_now,
+            outage,
         })
     }
 
-    /// Writes down what became of readings.
+    /// Records the outcomes of readings.
     async fn settle(&mut self) -> Result<(), JobError> {
         let (pool, success_at) = (&self.context.pool, self.policy.success_at);
         while batches::close_settled(pool, self.batch.id, success_at).await? > 0 {
@@ -219,15 +226,15 @@ impl Slice<'_> {
         Ok(())
     }
 
-    async fn give_up(&mut self, reason: &str) -> Result<(), JobError> {
-        tracing::warn!(batch_id = %self.batch.id, reason, "the batch ends early");
+    async fn stop_claiming(&mut self, reason: &str) -> Result<(), JobError> {
+        tracing::warn!(batch_id = %self.batch.id, reason, "batch ends early");
         batches::stop_claiming(&self.context.pool, self.batch.id, reason).await?;
         self.batch.error.get_or_insert_with(|| reason.to_owned());
         Ok(())
     }
 
-    /// Once it has given up, readings that were not submitted are not waited for.
-    async fn close_what_is_given_up(&self) -> Result<(), JobError> {
+    /// A batch that has stopped claiming does not wait for readings that were not submitted.
+    async fn close_unsubmitted(&self) -> Result<(), JobError> {
         let Some(reason) = &self.batch.error else {
             return Ok(());
         };
@@ -236,7 +243,7 @@ impl Slice<'_> {
         Ok(())
     }
 
-    /// Ends it when nothing is open, or when what is open does not get any further.
+    /// Ends the batch when nothing is open, or when what is open makes no progress.
     async fn finish(&self) -> Result<bool, JobError> {
         let pool = &self.context.pool;
         if self.idle() >= STALLED_AFTER {
@@ -253,7 +260,7 @@ impl Slice<'_> {
                 total = figures.total,
                 successful = figures.successful,
                 failed = figures.failed,
-                "the batch is ended"
+                "batch ended"
             );
         }
         Ok(true)
@@ -277,17 +284,17 @@ impl Slice<'_> {
 
 /// The pages of one pass.
 struct Pages {
-    /// What is open and pending comes first: behind this reading. `None` when that is through.
+    /// Readings that are open and pending come first: the page begins behind this reading. `None` when all were returned.
     open_after: Option<Uuid>,
     sources: VecDeque<(ClaimSource, Cursor)>,
-    /// Entries that the next step looks at: the more, the longer none of them was meant.
+    /// Index entries that the next step reads: doubled while none of them can be claimed.
     window: u16,
     claimed: usize,
     ended: bool,
 }
 
-/// Entries of the index that one step looks at, at least (and twice a page) and at most: a few milliseconds, or some tens
-/// while it walks past readings that are held back or looked after by their jobs.
+/// Index entries that one step reads, at least (and twice a page) and at most: a few milliseconds, or some tens while it
+/// passes readings that are held back or have a live job.
 const WINDOW_MIN: u16 = 200;
 const WINDOW_MAX: u16 = 5_000;
 
@@ -309,7 +316,7 @@ impl Pages {
         self.open_after.is_none() && self.sources.is_empty()
     }
 
-    /// The next page; an empty one where a step found nothing.
+    /// The next page, empty where a step found nothing.
     async fn next(&mut self, context: &QueueContext, batch: &Batch) -> Result<Vec<Uuid>, JobError> {
         let page = context.sweep_batch_size;
         if let Some(after) = self.open_after {
@@ -347,10 +354,10 @@ impl Pages {
     }
 }
 
-/// What handing in a page came to.
+/// The result of handing in a page.
 struct Handed {
     progressed: bool,
-    not_now: Option<String>,
+    outage: Option<String>,
 }
 
 async fn hand_in(
@@ -367,18 +374,18 @@ async fn hand_in(
     .await;
     let mut handed = Handed {
         progressed: false,
-        not_now: None,
+        outage: None,
     };
     let mut known = Vec::new();
     for (reading, outcome) in page.into_iter().zip(outcomes) {
         let failure = match outcome {
-            // The reading's own state tells the rest.
+            // The reading's own state has the rest.
             MintOutcome::Submitted | MintOutcome::Already(_) | MintOutcome::Failed => {
                 handed.progressed = true;
                 continue;
             }
             MintOutcome::NotNow(reason) => {
-                handed.not_now = Some(reason);
+                handed.outage = Some(reason);
                 continue;
             }
             MintOutcome::RetryAt(_) => None,
@@ -386,7 +393,7 @@ async fn hand_in(
                 Some("auto-mint was switched off, or rolled back, before it was minted".to_owned())
             }
             MintOutcome::NotDue(at) => Some(format!("its backoff is not over before {at}")),
-            // Others can be paid: it waits for the fee payer alone.
+            // Other readings can be paid: this one waits for the fee payer to be funded.
             MintOutcome::AwaitsFunds(reason) => Some(reason),
             MintOutcome::Unknown => Some("there is no such reading".to_owned()),
         };
@@ -399,7 +406,7 @@ async fn hand_in(
     Ok(handed)
 }
 
-/// A Minter that does not answer in time has not refused: the reading is looked at again.
+/// A Minter that does not answer in time has not refused: the reading is handed in again.
 async fn mint(context: &QueueContext, reading: Uuid, permission: MintPermission) -> MintOutcome {
     let minted = tokio::time::timeout(HAND_IN_LIMIT, context.minter.mint(reading, permission));
     minted.await.unwrap_or_else(|_| {

@@ -1,4 +1,4 @@
-//! Limits a handler from the inside. apalis' own time-out and panic layers leave the job `Running` for ever.
+//! Limits a handler from the inside, because apalis' own time-out and panic layers leave the job `Running` indefinitely.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use thiserror::Error;
 
 /// Why a job's run did not do its work.
 #[derive(Debug, Error)]
-pub enum JobError {
+pub(super) enum JobError {
     #[error("the job took longer than {0:?}")]
     TimedOut(Duration),
     #[error("the job panicked")]
     Panicked,
     #[error("the job waits: {0}")]
-    Later(String),
+    Deferred(String),
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
 }
 
 /// Runs the work within the limit; a panic becomes an error.
-pub async fn guarded<T>(
+pub(super) async fn run_limited<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, JobError>>,
 ) -> Result<T, JobError> {
@@ -38,9 +38,9 @@ mod tests {
     #[tokio::test]
     async fn a_handler_that_hangs_or_panics_ends_with_an_error() {
         let limit = Duration::from_millis(20);
-        let hung = guarded::<()>(limit, std::future::pending()).await;
+        let hung = run_limited::<()>(limit, std::future::pending()).await;
         assert!(matches!(hung, Err(JobError::TimedOut(_))));
-        let panicked = guarded::<()>(limit, async { panic!("a defect") }).await;
+        let panicked = run_limited::<()>(limit, async { panic!("a defect") }).await;
         assert!(matches!(panicked, Err(JobError::Panicked)));
     }
 }

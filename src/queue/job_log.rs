@@ -1,35 +1,34 @@
-//! The one line that a job leaves in the log: when it ends. A run that only puts its job off is worth a line to those who
-//! look closely; one that found its job dead, or met a defect, was told where that happened.
+//! The one line that a job leaves in the log, when it ends. A deferred run leaves a line at level `debug`; a dead job or a
+//! failed run is logged where that is found.
 
 use std::fmt::Display;
 use std::time::Instant;
 
-use crate::outbox::JobKind;
-
-/// A run of a job.
-pub(super) struct JobRun<'a> {
-    kind: JobKind,
+/// One run of a job.
+pub(super) struct JobLog<'a> {
+    job_type: &'static str,
     id: &'a str,
     started: Instant,
 }
 
-impl<'a> JobRun<'a> {
-    pub fn begin(kind: JobKind, id: &'a str) -> JobRun<'a> {
-        JobRun {
-            kind,
+impl<'a> JobLog<'a> {
+    pub fn begin(job_type: &'static str, id: &'a str) -> JobLog<'a> {
+        JobLog {
+            job_type,
             id,
             started: Instant::now(),
         }
     }
 
     fn duration_ms(&self) -> f64 {
-        self.started.elapsed().as_micros() as f64 / 1000.0
+        // To the microsecond.
+        (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3
     }
 
     /// A job about one reading ended.
     pub fn ended_reading(&self, reading_id: &dyn Display, outcome: &'static str) {
         tracing::info!(
-            job = self.kind.as_str(),
+            job = self.job_type,
             job_id = self.id,
             %reading_id,
             outcome,
@@ -38,10 +37,10 @@ impl<'a> JobRun<'a> {
         );
     }
 
-    /// A job about a batch ended; a sweep that was not needed has none.
+    /// A job about a batch ended. A sweep that was not needed has no batch.
     pub fn ended_batch(&self, batch_id: Option<&dyn Display>, outcome: &'static str) {
         tracing::info!(
-            job = self.kind.as_str(),
+            job = self.job_type,
             job_id = self.id,
             batch_id = batch_id.map(tracing::field::display),
             outcome,
@@ -50,13 +49,13 @@ impl<'a> JobRun<'a> {
         );
     }
 
-    pub fn put_off(&self, reason: &dyn Display) {
+    pub fn deferred(&self, reason: &str) {
         tracing::debug!(
-            job = self.kind.as_str(),
+            job = self.job_type,
             job_id = self.id,
-            reason = %reason,
+            reason,
             duration_ms = self.duration_ms(),
-            "job put off"
+            "job deferred"
         );
     }
 }

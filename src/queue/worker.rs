@@ -1,0 +1,40 @@
+//! Builds the worker of one kind of job.
+
+use std::sync::Arc;
+
+use apalis::prelude::{EventListenerExt, Monitor, WorkerBuilder, WorkerBuilderExt};
+
+use super::context::QueueContext;
+use super::handle::{Handle, handle};
+use super::heartbeat::Heartbeats;
+use super::registration::ProcessRegistration;
+use super::source::source;
+use crate::outbox::Wake;
+
+/// What all workers of a process share.
+#[derive(Clone)]
+pub(super) struct WorkerParts {
+    pub context: Arc<QueueContext>,
+    pub process: ProcessRegistration,
+    pub wake: Wake,
+    pub heartbeats: Heartbeats,
+}
+
+/// Registers the worker of a kind of job. The monitor builds it anew, under a new name, after each error.
+pub(super) fn register_worker<J: Handle>(parts: &WorkerParts, monitor: Monitor) -> Monitor {
+    let parts = parts.clone();
+    monitor.register(move |restart: usize| {
+        let concurrency = J::concurrency(&parts.context);
+        WorkerBuilder::new(parts.process.worker_name(J::WORKER))
+            .backend(source::<J>(
+                &parts.context.pool,
+                &parts.wake,
+                concurrency,
+                restart,
+            ))
+            .data(Arc::clone(&parts.context))
+            .concurrency(concurrency)
+            .on_event(parts.heartbeats.listener(J::WORKER))
+            .build(handle::<J>)
+    })
+}
