@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::state::AppState;
+use crate::api::state::AppState;
 
 const PAGE: &str = include_str!("console.html");
 

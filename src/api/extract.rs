@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-use super::problem::{Problem, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 
 /// Largest request body, bytes: a bulk of 1,000 readings with the longest names and amounts has about 600 kB.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;

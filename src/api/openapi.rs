@@ -13,8 +13,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr, ResponseBuilder, SecurityRequirement};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::problem::{ProblemDocument, ProblemKind};
-use super::state::AppState;
+use crate::api::problem::{ProblemDocument, ProblemKind};
+use crate::api::state::AppState;
 
 const DOCUMENT_PATH: &str = "/api/openapi.json";
 
@@ -90,8 +90,7 @@ async fn docs_policy(request: Request, next: Next) -> Response {
     response
 }
 
-/// Completes what handlers leave out: a name that is single in the whole document, and the refusals that extractors and
-/// the edge can give, so that a handler only declares its own.
+/// Completes what handlers leave out: a name that is single in the whole document, and the refusals that /// the middleware can give, so that a handler only declares its own.
 fn complete(document: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in [

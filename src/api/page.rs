@@ -1,6 +1,6 @@
 //! Parameters of lists: each that does not fit is refused by its name.
 
-use super::problem::{Problem, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 
 /// Items of one page, from the text of the parameter `limit`.
 pub(super) fn limit(given: Option<&str>, default: u16, max: u16) -> Result<u16, Problem> {

@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::authenticator::AuthError;
 use crate::admin::AdminError;
+use crate::api::auth::authenticator::AuthError;
 use crate::db::SqlCondition;
 use crate::ledger::{LedgerError, ResolveError, RetryError};
 use crate::meters::MeterError;

@@ -7,10 +7,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::state::AppState;
-use super::{
-    admin, console, edge, events, meters, openapi, operations, queue_console, readings, websocket,
-};
+use super::operations::state as operations;
+use super::resources::{events, meters, readings, websocket};
+use super::server::middleware as request;
+use super::{admin, console, openapi, queue_console};
+use crate::api::state::AppState;
 use crate::telemetry::traces::{TRACEPARENT, TRACERESPONSE};
 
 /// The whole service over HTTP.
@@ -20,24 +21,24 @@ pub fn router(state: AppState) -> Router {
         .merge(openapi::routes(document))
         .merge(console::routes())
         .merge(queue_console::routes(&state));
-    inside_the_edge(routes, state)
+    with_middleware(routes, state)
 }
 
 /// Puts around routes what every request passes.
-pub(super) fn inside_the_edge(routes: Router<AppState>, state: AppState) -> Router {
+pub(super) fn with_middleware(routes: Router<AppState>, state: AppState) -> Router {
     let cors = cors(&state.cors_origins);
     routes
         .with_state(state)
-        .layer(CatchPanicLayer::custom(edge::answer_to_panic))
+        .layer(CatchPanicLayer::custom(request::answer_to_panic))
         .layer(cors)
-        .layer(middleware::from_fn(edge::edge))
+        .layer(middleware::from_fn(request::request_context))
 }
 
 /// The same around a door that no page of another origin calls.
-pub(super) fn around(routes: Router) -> Router {
+pub(super) fn with_operations_middleware(routes: Router) -> Router {
     routes
-        .layer(CatchPanicLayer::custom(edge::answer_to_panic))
-        .layer(middleware::from_fn(edge::edge))
+        .layer(CatchPanicLayer::custom(request::answer_to_panic))
+        .layer(middleware::from_fn(request::request_context))
 }
 
 /// Everything that OpenAPI tells about.
@@ -61,11 +62,11 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("last-event-id"),
-            edge::REQUEST_ID,
+            request::REQUEST_ID,
             TRACEPARENT,
         ])
         .expose_headers([
-            edge::REQUEST_ID,
+            request::REQUEST_ID,
             TRACERESPONSE,
             header::RETRY_AFTER,
             header::LOCATION,

@@ -9,9 +9,9 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::authenticator::Authenticator;
-use super::operations::Operations;
-use super::rate_limit::RateLimiter;
+use crate::api::auth::authenticator::Authenticator;
+use crate::api::auth::rate_limit::RateLimiter;
+use crate::api::operations::state::Operations;
 use crate::chain::{CircuitBreaker, Endpoints, FeeBudget};
 use crate::config::{EffectiveConfig, WebsocketConfig};
 use crate::feed::{DrainSchedule, Hub};
@@ -98,7 +98,7 @@ impl Deref for AppState {
 /// State for tests of the door: its database is at `database`, where usually nothing listens.
 #[cfg(test)]
 pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
-    use super::authenticator::TokenKeys;
+    use crate::api::auth::authenticator::TokenKeys;
     use crate::chain::{MintAccounts, PriorityFees};
     use crate::mint::{ChainSide, Payer};
 

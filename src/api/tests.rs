@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::router::{documented_routes, inside_the_edge};
+use super::router::{documented_routes, with_middleware};
 use super::state::test_state;
 use super::{AdminOnly, AppState, Authenticated, JsonBody, Problem, router};
 use crate::meters::Role;
@@ -102,7 +102,7 @@ struct Sample {
     name: String,
 }
 
-/// A few routes that show what extractors and edge do.
+/// A few routes that show what extractors and middleware do.
 fn sample_routes(state: AppState) -> Router {
     let routes = Router::new()
         .route(
@@ -126,7 +126,7 @@ fn sample_routes(state: AppState) -> Router {
             "/busy",
             get(|| async { Problem::unavailable("come back later") }),
         );
-    inside_the_edge(routes, state)
+    with_middleware(routes, state)
 }
 
 #[tokio::test]

@@ -378,7 +378,7 @@ async fn without_workers_and_with_a_full_disk_readings_are_accepted_all_the_same
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_once_how_the_database_refuses() {
-    const TARGET: &str = "gridtokenx::api::health";
+    const TARGET: &str = "gridtokenx::api::operations::health";
     let grid = Grid::without_service(&[]).await;
     let level = format!("info,{TARGET}=debug");
     let logged = [("LOG_LEVEL", level.as_str()), ("LOG_FORMAT", "json")];

@@ -10,14 +10,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::{Path, Query};
-use super::super::page;
-use super::super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::super::state::AppState;
 use crate::admin::batches::{
     self, BatchKind, BatchResult, BatchState, BatchView, RESULTS_PER_PAGE_MAX, ResultsPage,
 };
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::{Path, Query};
+use crate::api::page;
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::state::AppState;
 use crate::domain::rfc3339_micros;
 
 /// Batches in one list, unless the caller says otherwise, and at most.

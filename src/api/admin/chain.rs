@@ -3,8 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::state::AppState;
 use crate::admin::Runway;
+use crate::api::state::AppState;
 use crate::chain::Cause;
 use crate::domain::rfc3339_micros;
 

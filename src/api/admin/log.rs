@@ -8,12 +8,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::Query;
-use super::super::page;
-use super::super::problem::Problem;
-use super::super::state::AppState;
 use crate::admin_log::{self, LogEntry, LogNumber};
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::Query;
+use crate::api::page;
+use crate::api::problem::Problem;
+use crate::api::state::AppState;
 use crate::domain::rfc3339_micros;
 
 /// Entries in one page unless the caller says otherwise.

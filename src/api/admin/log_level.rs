@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::JsonBody;
-use super::super::problem::{Problem, ProblemKind};
-use super::super::state::AppState;
 use crate::admin::{self, LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LogLevel, is_log_level};
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::JsonBody;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::AppState;
 use crate::domain::rfc3339_micros;
 
 /// Long enough to look at something.

@@ -12,7 +12,7 @@ mod trigger;
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::state::AppState;
+use crate::api::state::AppState;
 
 pub(super) use trigger::{TRIGGER_PATH, WAIT_SECS_MAX};
 

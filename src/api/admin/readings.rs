@@ -8,12 +8,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::{JsonBody, Path};
-use super::super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::super::readings::ReadingDocument;
-use super::super::state::AppState;
 use crate::admin::{self, RetryRequest, StoredSettings};
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::{JsonBody, Path};
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::resources::readings::ReadingDocument;
+use crate::api::state::AppState;
 use crate::readings;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

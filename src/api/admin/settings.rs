@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::JsonBody;
-use super::super::problem::{Problem, ProblemKind};
-use super::super::state::AppState;
 use crate::admin;
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::JsonBody;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::AppState;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()

@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::auth::AdminOnly;
-use super::super::problem::Problem;
-use super::super::state::AppState;
 use super::batches::BatchStats;
 use super::chain::{Chain, RunwayView};
 use crate::admin::batches::{self, BatchView};
 use crate::admin::{Backlog, Runway};
+use crate::api::auth::caller::AdminOnly;
+use crate::api::problem::Problem;
+use crate::api::state::AppState;
 use crate::config::EffectiveConfig;
 use crate::domain::rfc3339_micros;
 use crate::ledger::ReadingCounts;

@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::{JsonBody, Path};
-use super::super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::super::state::AppState;
 use crate::admin;
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::{JsonBody, Path};
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::state::AppState;
 use crate::domain::MintTransactionState;
 use crate::ledger::QuarantineOutcome;
 

@@ -14,15 +14,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::super::auth::AdminOnly;
-use super::super::extract::JsonBody;
-use super::super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::super::state::AppState;
 use super::batches::{BatchDocument, example};
 use crate::admin::batches::{
     self, BatchFilter, BatchRequest, BatchRequestError, ClaimSource, Cursor, RESULTS_PER_PAGE_MAX,
     UnmintedReading,
 };
+use crate::api::auth::caller::AdminOnly;
+use crate::api::extract::JsonBody;
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::state::AppState;
 use crate::chain::ChainError;
 use crate::mint::{Estimate, Unminted};
 

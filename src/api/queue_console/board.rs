@@ -15,10 +15,10 @@ use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
-use super::super::authenticator::Principal;
-use super::super::entrance::take_stream_permit;
-use super::super::problem::Problem;
-use super::super::state::AppState;
+use crate::api::auth::authenticator::Principal;
+use crate::api::auth::stream_auth::take_stream_permit;
+use crate::api::problem::Problem;
+use crate::api::state::AppState;
 use crate::feed::{StreamKind, end_of_token};
 use crate::queue;
 

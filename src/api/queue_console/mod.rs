@@ -24,7 +24,7 @@ use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::{get, post};
 
-use super::state::AppState;
+use crate::api::state::AppState;
 use ui::Pages;
 
 /// Where it lives. The cookie is sent nowhere else.

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::super::problem::{Problem, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 
 /// Browsers set it, and no page can (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -12,10 +12,10 @@ use axum::response::{Html, IntoResponse, Response};
 use chrono::Utc;
 use serde::Deserialize;
 
-use super::super::authenticator::{AuthError, Principal};
-use super::super::problem::{Problem, ProblemKind};
-use super::super::state::AppState;
 use super::{PREFIX, origin, ui};
+use crate::api::auth::authenticator::{AuthError, Principal};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::AppState;
 
 const COOKIE: &str = "gridtokenx_queue";
 

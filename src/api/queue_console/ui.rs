@@ -14,8 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::super::problem::{Problem, ProblemKind};
 use super::PREFIX;
+use crate::api::problem::{Problem, ProblemKind};
 
 const INDEX: &str = "index.html";
 

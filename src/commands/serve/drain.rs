@@ -16,14 +16,14 @@ use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Doorkeeper, Farewell};
+use crate::api::{ConnectionDrain, DrainReport};
 use crate::ledger;
 use crate::mint::Minter;
 use crate::queue::{FinishedJobs, ProcessRegistration};
 use crate::readings::Intake;
 use crate::telemetry::traces::Traces;
 
-/// One token for each step of the way down, beside the door's own.
+/// One token for each step of the way down, besides those of the HTTP server.
 pub(super) struct Stops {
     /// No new job is begun.
     pub work: CancellationToken,
@@ -57,8 +57,8 @@ pub struct RunningService {
     pub(super) refusal: Arc<SetOnce<String>>,
     pub(super) limit: Duration,
     pub(super) stops: Stops,
-    pub(super) door: TaskTracker,
-    pub(super) keeper: Doorkeeper,
+    pub(super) http_server: TaskTracker,
+    pub(super) connection_drain: ConnectionDrain,
     pub(super) process: ProcessRegistration,
     pub(super) minting: Option<Minting>,
     pub(super) intake: Option<Intake>,
@@ -102,7 +102,7 @@ impl RunningService {
         };
         tokio::select! {
             refusal = self.refusal.wait() => refusal.clone(),
-            () = self.door.wait() => ENDED_BY_ITSELF.to_owned(),
+            () = self.http_server.wait() => ENDED_BY_ITSELF.to_owned(),
             () = jobs => ENDED_BY_ITSELF.to_owned(),
         }
     }
@@ -124,11 +124,11 @@ impl RunningService {
         crate::failpoint!("drain.handed_back");
         let transactions_left = self.transactions_left(last_step(end)).await;
         self.stops.last.cancel();
-        self.keeper.close();
+        self.connection_drain.close();
         let step = last_step(end);
         let _ = tokio::join!(
             ended_within(step, &self.background),
-            ended_within(step, &self.door),
+            ended_within(step, &self.http_server),
         );
         if let Some(traces) = self.traces {
             traces.end(TRACES_LIMIT.min(last_step(end))).await;
@@ -152,12 +152,12 @@ impl RunningService {
     }
 
     /// Nothing more reaches Intake afterwards.
-    async fn let_callers_go(&self, limit: Duration) -> Farewell {
-        let farewell = self.keeper.drain(limit).await;
+    async fn let_callers_go(&self, limit: Duration) -> DrainReport {
+        let report = self.connection_drain.drain(limit).await;
         if let Some(intake) = &self.intake {
             intake.close();
         }
-        farewell
+        report
     }
 
     /// Nothing more reaches the Minter afterwards.

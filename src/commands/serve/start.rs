@@ -18,7 +18,7 @@ use super::solana::{self, Solana};
 use super::{StartError, open_files};
 use crate::admin::{self, Settings};
 use crate::api::{
-    self, AppState, Authenticator, Door, Doorkeeper, Operations, RateLimiter, Services,
+    self, AppState, Authenticator, ConnectionDrain, HttpServer, Operations, RateLimiter, Services,
 };
 use crate::canary::{self, Singer};
 use crate::chain::{MintSigner, PriorityFees};
@@ -149,7 +149,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     } else {
         None
     };
-    let keeper = Doorkeeper::new();
+    let connection_drain = ConnectionDrain::new();
     let operations = Operations::new(
         pool.clone(),
         health.clone(),
@@ -157,7 +157,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         chain.fee_budget.clone(),
     );
     let (router, api) = if role.serves_api() {
-        let state = ground.open_api(health, metrics, &keeper).await?;
+        let state = ground.open_api(health, metrics, &connection_drain).await?;
         if config.service.canary_enabled {
             let wallet = solana.canary_wallet(&config)?;
             ground.start_canary(state.intake.clone(), wallet)?;
@@ -171,17 +171,17 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     let address = listener
         .local_addr()
         .map_err(|error| StartError::Other(error.to_string()))?;
-    let door = TaskTracker::new();
-    door.spawn(api::serve(
+    let http_server = TaskTracker::new();
+    http_server.spawn(api::serve(
         listener,
-        Door {
+        HttpServer {
             router,
             operations,
             api,
-            keeper: keeper.clone(),
+            drain: connection_drain.clone(),
         },
     ));
-    door.close();
+    http_server.close();
     tracing::info!(%address, role = role.as_str(), mint = %solana.mint, "serving");
     Ok(RunningService {
         address,
@@ -189,8 +189,8 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         refusal,
         limit: config.service.shutdown_timeout,
         stops,
-        door,
-        keeper,
+        http_server,
+        connection_drain,
         process,
         minting,
         intake,
@@ -340,7 +340,7 @@ impl Ground<'_> {
         &self,
         health: Health,
         metrics: Metrics,
-        keeper: &Doorkeeper,
+        connection_drain: &ConnectionDrain,
     ) -> Result<AppState, StartError> {
         let (config, pool) = (self.config, self.pool);
         let authenticator = authenticator(config)?;
@@ -377,9 +377,9 @@ impl Ground<'_> {
             polling_interval_secs: config.tokenization.polling_interval.as_secs(),
             batch_size: u32::from(config.tokenization.batch_size),
             configuration: config.effective.clone(),
-            draining: keeper.draining.clone(),
+            draining: connection_drain.draining.clone(),
             drain_schedule: feed::DrainSchedule::within(
-                keeper.draining.clone(),
+                connection_drain.draining.clone(),
                 config.service.shutdown_timeout,
             ),
             intake,
@@ -394,7 +394,7 @@ impl Ground<'_> {
             ),
             feed,
             websocket: config.websocket.clone(),
-            connections: keeper.streams.clone(),
+            connections: connection_drain.streams.clone(),
         }))
     }
 

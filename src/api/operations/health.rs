@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::operations::Operations;
+use crate::api::operations::state::Operations;
 use crate::db::{self, SqlCondition};
 use crate::telemetry::{Health, Readiness};
 

@@ -8,11 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Authenticated;
-use super::event_stream;
-use super::extract::Query;
-use super::problem::{Problem, ProblemKind};
-use super::state::AppState;
+use crate::api::auth::caller::Authenticated;
+use crate::api::extract::Query;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::resources::event_stream;
+use crate::api::state::AppState;
 use crate::feed::{self, EventsPage, Gap, Seq, Viewer};
 
 pub fn routes() -> OpenApiRouter<AppState> {

@@ -8,11 +8,11 @@ use axum::extract::FromRef;
 use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::health::{self, DatabaseProbe};
-use super::metrics::{self, Figures};
-use super::problem::{Problem, ProblemKind};
-use super::router::around;
-use super::state::AppState;
+use crate::api::operations::health::{self, DatabaseProbe};
+use crate::api::operations::metrics::{self, Figures};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::router::with_operations_middleware;
+use crate::api::state::AppState;
 use crate::chain::FeeBudget;
 use crate::telemetry::{Health, Metrics};
 
@@ -62,7 +62,7 @@ impl FromRef<AppState> for Operations {
 }
 
 /// `/health/*` and `/metrics`.
-pub(super) fn routes<S>() -> OpenApiRouter<S>
+pub fn routes<S>() -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
     Operations: FromRef<S>,
@@ -75,7 +75,7 @@ where
 /// The door of a process that serves no API.
 pub fn operations_router(operations: Operations) -> Router {
     let (routes, _) = routes::<Operations>().split_for_parts();
-    around(routes.fallback(elsewhere).with_state(operations))
+    with_operations_middleware(routes.fallback(elsewhere).with_state(operations))
 }
 
 async fn elsewhere() -> Problem {

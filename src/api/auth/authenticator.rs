@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::jwks::KeySet;
+use crate::api::auth::jwks::KeySet;
 use crate::meters::{Caller, Role};
 
 /// How far the clocks of issuer and service may differ, seconds.

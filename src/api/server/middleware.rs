@@ -14,8 +14,8 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use super::admin;
-use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::api::admin;
+use crate::api::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACERESPONSE};
 
@@ -41,7 +41,7 @@ fn limit_of(route: &str) -> Duration {
 const NO_ROUTE: &str = "(none)";
 
 /// Middleware around the whole router.
-pub async fn edge(request: Request, next: Next) -> Response {
+pub async fn request_context(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let method = request.method().clone();
@@ -60,8 +60,8 @@ pub async fn edge(request: Request, next: Next) -> Response {
     );
     let trace = begin_trace(&request, &route);
     let answered = async {
-        let answer = answer(request, next, limit_of(&route)).await;
-        let mut response = dress(&method, answer).await;
+        let answer = with_timeout(request, next, limit_of(&route)).await;
+        let mut response = into_problem_document(&method, answer).await;
         let duration = started.elapsed();
         if !is_watcher(&route) {
             count(response.status(), duration);
@@ -73,7 +73,7 @@ pub async fn edge(request: Request, next: Next) -> Response {
             duration_ms = duration.as_micros() as f64 / 1000.0,
             "request"
         );
-        guard(response.headers_mut());
+        security_headers(response.headers_mut());
         response
     };
     let mut response = trace.around(answered.instrument(span)).await;
@@ -116,7 +116,7 @@ pub enum ProbesOnly {
     /// It came after the drain began.
     Draining,
     /// All places for callers were taken.
-    Crowded,
+    Overloaded,
 }
 
 impl ProbesOnly {
@@ -126,7 +126,7 @@ impl ProbesOnly {
             ProbesOnly::Draining => {
                 "this process ends; send the request again, and another one answers"
             }
-            ProbesOnly::Crowded => {
+            ProbesOnly::Overloaded => {
                 "this process has as many connections as it serves; send the request again, to another one if there is"
             }
         }
@@ -141,7 +141,7 @@ fn turned_away(request: &Request) -> Option<ProbesOnly> {
     only.filter(|_| !is_probe)
 }
 
-async fn answer(request: Request, next: Next, limit: Duration) -> Response {
+async fn with_timeout(request: Request, next: Next, limit: Duration) -> Response {
     if let Some(only) = turned_away(&request) {
         return Problem::unavailable(only.sentence()).into_response();
     }
@@ -166,7 +166,7 @@ async fn answer(request: Request, next: Next, limit: Duration) -> Response {
 }
 
 /// Turns an error that no room of ours wrote (the router's, an extractor's, a library's) into a problem document.
-async fn dress(method: &Method, response: Response) -> Response {
+async fn into_problem_document(method: &Method, response: Response) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
         return response;
@@ -185,14 +185,14 @@ async fn dress(method: &Method, response: Response) -> Response {
             format!("{status}: {reason}")
         }),
     };
-    let mut dressed = Problem::new(ProblemKind::of_status(status), sentence).into_response();
-    *dressed.status_mut() = status;
+    let mut document = Problem::new(ProblemKind::of_status(status), sentence).into_response();
+    *document.status_mut() = status;
     for (name, value) in &parts.headers {
         if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
-            dressed.headers_mut().insert(name, value.clone());
+            document.headers_mut().insert(name, value.clone());
         }
     }
-    dressed
+    document
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -223,7 +223,7 @@ fn count(status: StatusCode, duration: Duration) {
 }
 
 /// Headers that keep browsers from guessing and telling.
-fn guard(headers: &mut HeaderMap) {
+fn security_headers(headers: &mut HeaderMap) {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

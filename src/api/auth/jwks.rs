@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::authenticator::AuthError;
+use crate::api::auth::authenticator::AuthError;
 use crate::telemetry::Health;
 
 /// Limit of one fetch; the start waits for it.
@@ -315,8 +315,8 @@ mod tests {
     use p256::pkcs8::EncodePrivateKey;
     use serde_json::{Value, json};
 
-    use super::super::authenticator::{Authenticator, TokenKeys};
     use super::*;
+    use crate::api::auth::authenticator::{Authenticator, TokenKeys};
     use crate::telemetry::Status;
 
     struct Signer(EncodingKey);

@@ -8,11 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Authenticated;
-use super::extract::{JsonBody, Query};
-use super::page;
-use super::problem::{Problem, ProblemDocument};
-use super::state::AppState;
+use crate::api::auth::caller::Authenticated;
+use crate::api::extract::{JsonBody, Query};
+use crate::api::page;
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::state::AppState;
 use crate::domain::MeterSerial;
 use crate::meters::{
     self, METERS_PER_PAGE_DEFAULT, METERS_PER_PAGE_MAX, Meter, MeterSummary, NewMeter,

@@ -7,41 +7,41 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use chrono::Utc;
 use url::form_urlencoded;
 
-use super::auth::bearer_token;
-use super::authenticator::{AuthError, Principal};
-use super::problem::{Problem, ProblemKind};
-use super::state::AppState;
+use crate::api::auth::authenticator::{AuthError, Principal};
+use crate::api::auth::caller::bearer_token;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::AppState;
 use crate::feed::{Listener, StreamKind, StreamPermit, Viewer, tickets};
 use crate::telemetry::names;
 
 /// The WebSocket protocol that we speak, for clients that name one.
-pub(super) const PROTOCOL: &str = "gridtokenx";
+pub const PROTOCOL: &str = "gridtokenx";
 /// Beside it, the token of a page: `gridtokenx, bearer.TOKEN`.
 const BEARER_PREFIX: &str = "bearer.";
 
 /// What a request shows.
 #[derive(Debug, PartialEq, Eq)]
-enum Shown<'a> {
+enum Credential<'a> {
     Token(&'a str),
     Ticket(String),
     Nothing,
 }
 
 /// Checks what a request shows; `None` when it shows nothing.
-pub(super) async fn listener(
+pub async fn authenticate(
     state: &AppState,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Option<Listener>, Problem> {
     check_origin(headers, &state.cors_origins)?;
-    match shown(uri, headers)? {
-        Shown::Token(token) => admit_token(state, token).await.map(Some),
-        Shown::Ticket(ticket) => admit_ticket(state, &ticket).await.map(Some),
-        Shown::Nothing => Ok(None),
+    match credential(uri, headers)? {
+        Credential::Token(token) => authenticate_token(state, token).await.map(Some),
+        Credential::Ticket(ticket) => redeem_ticket(state, &ticket).await.map(Some),
+        Credential::Nothing => Ok(None),
     }
 }
 
-fn shown<'a>(uri: &Uri, headers: &'a HeaderMap) -> Result<Shown<'a>, Problem> {
+fn credential<'a>(uri: &Uri, headers: &'a HeaderMap) -> Result<Credential<'a>, Problem> {
     let in_header = match bearer_token(headers) {
         Ok(token) => Some(token),
         Err(AuthError::Missing) => None,
@@ -50,9 +50,9 @@ fn shown<'a>(uri: &Uri, headers: &'a HeaderMap) -> Result<Shown<'a>, Problem> {
     let in_protocol = token_in_protocols(headers)?;
     let ticket = ticket(uri)?;
     match (in_header, in_protocol, ticket) {
-        (Some(token), None, None) | (None, Some(token), None) => Ok(Shown::Token(token)),
-        (None, None, Some(ticket)) => Ok(Shown::Ticket(ticket)),
-        (None, None, None) => Ok(Shown::Nothing),
+        (Some(token), None, None) | (None, Some(token), None) => Ok(Credential::Token(token)),
+        (None, None, Some(ticket)) => Ok(Credential::Ticket(ticket)),
+        (None, None, None) => Ok(Credential::Nothing),
         _ => Err(malformed(
             "the request says twice who asks; send either a token, in `Authorization` or in `Sec-WebSocket-Protocol`, or a ticket",
         )),
@@ -114,7 +114,7 @@ fn token_in_protocols(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 /// Names in `Sec-WebSocket-Protocol`.
-pub(super) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -124,7 +124,7 @@ pub(super) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// A connection counts as a request of its subject: a client that reconnects in a circle is slowed down.
-pub(super) async fn admit_token(state: &AppState, token: &str) -> Result<Listener, Problem> {
+pub async fn authenticate_token(state: &AppState, token: &str) -> Result<Listener, Problem> {
     let Principal { caller, expires_at } = state.authenticator.verify(token).await?;
     // A request may be late by the skew of two clocks; a stream would end before it began.
     if expires_at <= Utc::now() {
@@ -137,7 +137,7 @@ pub(super) async fn admit_token(state: &AppState, token: &str) -> Result<Listene
     })
 }
 
-async fn admit_ticket(state: &AppState, ticket: &str) -> Result<Listener, Problem> {
+async fn redeem_ticket(state: &AppState, ticket: &str) -> Result<Listener, Problem> {
     // Before it is used up.
     if state.feed.open_streams() >= state.websocket.max_connections {
         return Err(no_permit_left(state));
@@ -158,10 +158,7 @@ async fn admit_ticket(state: &AppState, ticket: &str) -> Result<Listener, Proble
 }
 
 /// A place for a stream of this process.
-pub(super) fn take_stream_permit(
-    state: &AppState,
-    kind: StreamKind,
-) -> Result<StreamPermit, Problem> {
+pub fn take_stream_permit(state: &AppState, kind: StreamKind) -> Result<StreamPermit, Problem> {
     if state.draining.is_cancelled() {
         return Err(Problem::unavailable(
             "this process ends; connect again, and another one answers",
@@ -251,7 +248,9 @@ mod tests {
         let ticket: Uri = "/ws?after=3&ticket=x_-7".parse().unwrap();
         let says = |uri: &Uri, of: &[(HeaderName, &str)]| {
             let headers = headers(of);
-            shown(uri, &headers).map(|shown| format!("{shown:?}")).ok()
+            credential(uri, &headers)
+                .map(|credential| format!("{credential:?}"))
+                .ok()
         };
         let token = |token: &str| Some(format!("Token({token:?})"));
         assert_eq!(says(&plain, std::slice::from_ref(&bearer)), token("a.b.c"));
@@ -294,7 +293,7 @@ mod tests {
             "ticket=a&ticket=b",
         ] {
             let uri: Uri = format!("/ws?{query}").parse().unwrap();
-            let problem = shown(&uri, &HeaderMap::new()).unwrap_err();
+            let problem = credential(&uri, &HeaderMap::new()).unwrap_err();
             assert_eq!(problem.kind(), ProblemKind::MalformedRequest);
             for secret in ["abc", "eyJ"] {
                 assert!(!problem.sentence().contains(secret), "{query}");

@@ -12,13 +12,13 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
-use super::authenticator::AuthError;
-use super::entrance::{self, take_stream_permit};
-use super::events::cursor;
-use super::extract::Query;
-use super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::server::{InHandler, Streaming};
-use super::state::AppState;
+use crate::api::auth::authenticator::AuthError;
+use crate::api::auth::stream_auth::{self, take_stream_permit};
+use crate::api::extract::Query;
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::resources::events::cursor;
+use crate::api::server::http_server::{InHandler, Streaming};
+use crate::api::state::AppState;
 use crate::feed::{Follower, Gap, Seq, Step, StreamKind, StreamPermit, end_of_token};
 
 /// Keeps proxies from taking a quiet stream for a dead one, and tells us of clients that are gone.
@@ -81,7 +81,7 @@ pub(super) async fn stream(
         Some(id) => Some(id),
         None => query.after.map(cursor).transpose()?,
     };
-    let listener = entrance::listener(&state, &uri, &headers)
+    let listener = stream_auth::authenticate(&state, &uri, &headers)
         .await?
         .ok_or(AuthError::Missing)?;
     let permit = take_stream_permit(&state, StreamKind::ServerSentEvents)?;

@@ -4,9 +4,9 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{self, HeaderMap};
 use axum::http::request::Parts;
 
-use super::authenticator::{AuthError, Principal};
-use super::problem::{Problem, ProblemKind};
-use super::state::AppState;
+use crate::api::auth::authenticator::{AuthError, Principal};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::AppState;
 
 /// The caller of a request, its token checked and its share of requests not used up.
 #[derive(Clone, Debug)]

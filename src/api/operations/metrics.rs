@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::operations::{Operations, Parts};
 use crate::admin::{Backlog, Runway};
+use crate::api::operations::state::{Operations, Parts};
 use crate::audit::RecordedAudit;
 use crate::feed::LogSize;
 use crate::telemetry::{self, names};

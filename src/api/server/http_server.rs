@@ -29,11 +29,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::doorkeeper::Doorkeeper;
-use super::edge::ProbesOnly;
-use super::operations::Operations;
-use super::rate_limit::FORGET_INTERVAL;
-use super::state::AppState;
+use crate::api::auth::rate_limit::FORGET_INTERVAL;
+use crate::api::operations::state::Operations;
+use crate::api::server::drain::ConnectionDrain;
+use crate::api::server::middleware::ProbesOnly;
+use crate::api::state::AppState;
 
 /// How long a client may take to send a request's head, and an idle connection is kept. A slow reader of headers
 /// (slowloris) costs one task and one file for that time.
@@ -67,7 +67,7 @@ const PROBE_HEAD_LIMIT: Duration = Duration::from_secs(2);
 
 /// In a crowd others take these places, too, and are told to go away: who says nothing must not keep a probe waiting for longer
 /// than an orchestrator has patience. A probe that was waited for has sent its head before it is accepted.
-const CROWD_HEAD_LIMIT: Duration = Duration::from_millis(500);
+const OVERLOAD_HEAD_LIMIT: Duration = Duration::from_millis(500);
 
 /// Readiness answers within two seconds, a scrape within one. Who reads no answer gives its place back.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
@@ -77,46 +77,46 @@ const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is behind the door.
 #[derive(Clone)]
-pub struct Door {
+pub struct HttpServer {
     pub router: Router,
     pub operations: Operations,
     /// `None` in a process that serves no API.
     pub api: Option<AppState>,
-    pub keeper: Doorkeeper,
+    pub drain: ConnectionDrain,
 }
 
 /// Who may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Visitors {
-    Anyone,
+enum ConnectionClass {
+    Any,
     Probes(ProbesOnly),
 }
 
 /// Serves until the drain begins, and answers probes until it ends.
-pub async fn serve(listener: TcpListener, door: Door) {
-    let streams = door
+pub async fn serve(listener: TcpListener, server: HttpServer) {
+    let streams = server
         .api
         .as_ref()
         .map_or(0, |api| api.websocket.max_connections as usize);
-    serve_callers(listener, door, streams + CALLERS_MAX).await;
+    serve_callers(listener, server, streams + CALLERS_MAX).await;
 }
 
 /// The same with this many places for callers.
-async fn serve_callers(listener: TcpListener, door: Door, callers_max: usize) {
-    let keeper = &door.keeper;
+async fn serve_callers(listener: TcpListener, server: HttpServer, callers_max: usize) {
+    let drain = &server.drain;
     let probes = TaskTracker::new();
-    let accepting = keeper.accepting.token();
+    let accepting = drain.accepting.token();
     tokio::select! {
-        () = accept(&listener, &door, callers_max, ProbesOnly::Crowded, &probes) => {}
-        () = keep_house(&door) => {}
-        () = keeper.draining.cancelled() => {}
+        () = accept(&listener, &server, callers_max, ProbesOnly::Overloaded, &probes) => {}
+        () = maintain(&server) => {}
+        () = drain.draining.cancelled() => {}
     }
-    door.operations.health.start_draining();
+    server.operations.health.start_draining();
     drop(accepting);
     tokio::select! {
-        () = accept(&listener, &door, 0, ProbesOnly::Draining, &probes) => {}
-        () = keep_house(&door) => {}
-        () = keeper.closed.cancelled() => {}
+        () = accept(&listener, &server, 0, ProbesOnly::Draining, &probes) => {}
+        () = maintain(&server) => {}
+        () = drain.closed.cancelled() => {}
     }
     drop(listener);
     probes.close();
@@ -126,7 +126,7 @@ async fn serve_callers(listener: TcpListener, door: Door, callers_max: usize) {
 /// Accepts for ever: `callers_max` callers at a time, and past them, because of `otherwise`, some for probes alone.
 async fn accept(
     listener: &TcpListener,
-    door: &Door,
+    server: &HttpServer,
     callers_max: usize,
     otherwise: ProbesOnly,
     probes: &TaskTracker,
@@ -134,10 +134,10 @@ async fn accept(
     let caller_places = Arc::new(Semaphore::new(callers_max));
     let probe_places = Arc::new(Semaphore::new(PROBES_MAX));
     loop {
-        let (place, mut visitors) = tokio::select! {
+        let (place, mut class) = tokio::select! {
             biased;
-            place = Arc::clone(&caller_places).acquire_owned() => (place, Visitors::Anyone),
-            place = Arc::clone(&probe_places).acquire_owned() => (place, Visitors::Probes(otherwise)),
+            place = Arc::clone(&caller_places).acquire_owned() => (place, ConnectionClass::Any),
+            place = Arc::clone(&probe_places).acquire_owned() => (place, ConnectionClass::Probes(otherwise)),
         };
         // The semaphores are never closed, so without a place this waits.
         let Ok(mut place) = place else {
@@ -146,17 +146,17 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // A caller may have left while nobody came.
-                if visitors != Visitors::Anyone
+                if class != ConnectionClass::Any
                     && let Ok(free) = Arc::clone(&caller_places).try_acquire_owned()
                 {
-                    (place, visitors) = (free, Visitors::Anyone);
+                    (place, class) = (free, ConnectionClass::Any);
                 }
-                let (connections, cut) = match visitors {
-                    Visitors::Anyone => (&door.keeper.connections, &door.keeper.cut),
-                    Visitors::Probes(_) => (probes, &door.keeper.closed),
+                let (connections, cut) = match class {
+                    ConnectionClass::Any => (&server.drain.connections, &server.drain.cut),
+                    ConnectionClass::Probes(_) => (probes, &server.drain.closed),
                 };
                 let place = Place(Arc::new(place));
-                let served = serve_connection(stream, peer, door.clone(), visitors, place);
+                let served = serve_connection(stream, peer, server.clone(), class, place);
                 let cut = cut.clone();
                 connections.spawn(async move {
                     // `None`: cut off. Nothing is left to be told to the client.
@@ -184,8 +184,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    door: Door,
-    visitors: Visitors,
+    server: HttpServer,
+    class: ConnectionClass,
     place: Place,
 ) {
     // Answers are small and written at once: waiting to fill a packet would only delay them.
@@ -195,10 +195,10 @@ async fn serve_connection(
     if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNHEARD_LIMIT)) {
         tracing::debug!(%error, %peer, "TCP_USER_TIMEOUT could not be set");
     }
-    let (router, keeper) = (&door.router, &door.keeper);
+    let (router, drain) = (&server.router, &server.drain);
     let in_handlers = Arc::new(AtomicUsize::new(0));
     let streaming = Streaming::default();
-    let farewells_within = door
+    let farewells_within = server
         .api
         .as_ref()
         .map_or(Duration::ZERO, |api| api.drain_schedule.spread_max());
@@ -206,14 +206,14 @@ async fn serve_connection(
     let service = service_fn(|request: Request<Incoming>| {
         let in_handler = InHandler::enter(&in_handlers);
         requests_begun.fetch_add(1, Ordering::SeqCst);
-        let (router, keeper) = (router.clone(), keeper.clone());
+        let (router, drain) = (router.clone(), drain.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(streaming.clone());
         request.extensions_mut().insert(place.clone());
-        let only = match visitors {
-            Visitors::Probes(only) => Some(only),
-            Visitors::Anyone => {
-                let is_draining = door.operations.health.is_draining();
+        let only = match class {
+            ConnectionClass::Probes(only) => Some(only),
+            ConnectionClass::Any => {
+                let is_draining = server.operations.health.is_draining();
                 is_draining.then_some(ProbesOnly::Draining)
             }
         };
@@ -222,8 +222,8 @@ async fn serve_connection(
         }
         async move {
             let answer = router.oneshot(request).await;
-            if visitors == Visitors::Anyone {
-                keeper.answered_one();
+            if class == ConnectionClass::Any {
+                drain.answered_one();
             }
             drop(in_handler);
             answer
@@ -231,26 +231,26 @@ async fn serve_connection(
     });
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new());
-    match visitors {
-        Visitors::Anyone => protocol.header_read_timeout(HEAD_LIMIT),
-        Visitors::Probes(ProbesOnly::Draining) => protocol
+    match class {
+        ConnectionClass::Any => protocol.header_read_timeout(HEAD_LIMIT),
+        ConnectionClass::Probes(ProbesOnly::Draining) => protocol
             .header_read_timeout(PROBE_HEAD_LIMIT)
             .keep_alive(false),
-        Visitors::Probes(ProbesOnly::Crowded) => protocol
-            .header_read_timeout(CROWD_HEAD_LIMIT)
+        ConnectionClass::Probes(ProbesOnly::Overloaded) => protocol
+            .header_read_timeout(OVERLOAD_HEAD_LIMIT)
             .keep_alive(false),
     };
     let connection = protocol
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let ended = match visitors {
-        Visitors::Probes(_) => tokio::time::timeout(PROBE_LIMIT, connection)
+    let ended = match class {
+        ConnectionClass::Probes(_) => tokio::time::timeout(PROBE_LIMIT, connection)
             .await
             .unwrap_or(Ok(())),
-        Visitors::Anyone => tokio::select! {
+        ConnectionClass::Any => tokio::select! {
             ended = connection.as_mut() => ended,
-            () = keeper.draining.cancelled() => 'left: {
+            () = drain.draining.cancelled() => 'left: {
                 let is_fresh = requests_begun.load(Ordering::SeqCst) == 0;
                 if is_fresh
                     && let Ok(ended) =
@@ -335,13 +335,13 @@ async fn nothing_in_handlers(in_handlers: &AtomicUsize) {
 }
 
 /// Small regular chores of the door, for ever.
-async fn keep_house(door: &Door) {
+async fn maintain(server: &HttpServer) {
     let mut drain_samples = tokio::time::interval(DRAIN_SAMPLES_INTERVAL);
     let mut forget = tokio::time::interval(FORGET_INTERVAL);
     loop {
         tokio::select! {
-            _ = drain_samples.tick() => door.operations.metrics.drain_samples(),
-            _ = forget.tick() => if let Some(api) = &door.api {
+            _ = drain_samples.tick() => server.operations.metrics.drain_samples(),
+            _ = forget.tick() => if let Some(api) = &server.api {
                 api.rate_limiter.forget_idle();
             },
         }
@@ -356,16 +356,16 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
-    use super::super::doorkeeper::Farewell;
-    use super::super::operations;
-    use super::super::router::inside_the_edge;
-    use super::super::state::test_state;
-    use super::super::websocket;
     use super::*;
+    use crate::api::operations::state as operations;
+    use crate::api::resources::websocket;
+    use crate::api::router::with_middleware;
+    use crate::api::server::drain::DrainReport;
+    use crate::api::state::test_state;
     use crate::telemetry::Health;
 
     struct Served {
-        keeper: Doorkeeper,
+        drain: ConnectionDrain,
         health: Health,
         address: SocketAddr,
         server: JoinHandle<()>,
@@ -391,19 +391,19 @@ mod tests {
             .route("/never", get(std::future::pending::<StatusCode>))
             .merge(Router::from(operations::routes::<AppState>()))
             .merge(Router::from(websocket::routes()));
-        let keeper = Doorkeeper::new();
+        let drain = ConnectionDrain::new();
         let health = state.health.clone();
-        let door = Door {
-            router: inside_the_edge(routes, state.clone()),
+        let server = HttpServer {
+            router: with_middleware(routes, state.clone()),
             operations: state.operations().clone(),
             api: Some(state),
-            keeper: keeper.clone(),
+            drain: drain.clone(),
         };
         Served {
-            keeper,
+            drain,
             health,
             address,
-            server: tokio::spawn(serve_callers(listener, door, callers_max)),
+            server: tokio::spawn(serve_callers(listener, server, callers_max)),
         }
     }
 
@@ -417,15 +417,15 @@ mod tests {
         }
 
         /// How long letting the callers go took, and what became of them.
-        async fn drain(self, limit: Duration) -> (Duration, Farewell) {
+        async fn drain(self, limit: Duration) -> (Duration, DrainReport) {
             let started = Instant::now();
-            let farewell = self.keeper.drain(limit).await;
+            let report = self.drain.drain(limit).await;
             let took = started.elapsed();
             assert!(self.health.is_draining());
-            self.keeper.close();
+            self.drain.close();
             self.server.await.unwrap();
             assert!(TcpStream::connect(self.address).await.is_err());
-            (took, farewell)
+            (took, report)
         }
     }
 
@@ -440,18 +440,18 @@ mod tests {
         let served = serve_for_test().await;
         let idle = served.send("").await;
         let slow = served.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let (took, farewell) = served.drain(Duration::from_secs(10)).await;
+        let (took, report) = served.drain(Duration::from_secs(10)).await;
         assert!(took < Duration::from_secs(2), "{took:?}");
         let answer = rest_of(slow).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.ends_with("done"), "{answer}");
         assert_eq!(rest_of(idle).await, "");
-        let expected = Farewell {
+        let expected = DrainReport {
             requests_answered: 1,
             connections_closed: 2,
             connections_cut: 0,
         };
-        assert_eq!(farewell, expected);
+        assert_eq!(report, expected);
     }
 
     #[tokio::test]
@@ -467,10 +467,10 @@ mod tests {
     async fn at_the_limit_what_is_left_is_cut() {
         let served = serve_for_test().await;
         let never = served.send("GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let (took, farewell) = served.drain(Duration::from_secs(1)).await;
+        let (took, report) = served.drain(Duration::from_secs(1)).await;
         assert!(took >= Duration::from_secs(1), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
-        assert_eq!(farewell.connections_cut, 1);
+        assert_eq!(report.connections_cut, 1);
         assert_eq!(rest_of(never).await, "");
     }
 
@@ -478,7 +478,7 @@ mod tests {
     async fn while_draining_probes_are_answered_and_others_sent_away() {
         let served = serve_for_test().await;
         let slow = served.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        served.keeper.draining.cancel();
+        served.drain.draining.cancel();
         for (path, status) in [
             ("/health/ready", "503"),
             ("/health/live", "200"),
@@ -540,8 +540,8 @@ mod tests {
         assert!(slow.ends_with("done"), "{slow}");
 
         // Nobody of the crowd counts among those who are let go.
-        let (_, farewell) = served.drain(Duration::from_secs(1)).await;
-        assert_eq!(farewell.connections_cut, 1);
+        let (_, report) = served.drain(Duration::from_secs(1)).await;
+        assert_eq!(report.connections_cut, 1);
         assert_eq!(rest_of(never).await, "");
     }
 

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 /// What the drain holds of the door. A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Doorkeeper {
+pub struct ConnectionDrain {
     /// Cancelled when the drain begins: open streams end, and of new connections only probes are answered.
     pub draining: CancellationToken,
     /// Cancelled at the limit: connections that are left are cut.
@@ -27,7 +27,7 @@ pub struct Doorkeeper {
 
 /// What became of the callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Farewell {
+pub struct DrainReport {
     /// Requests that were answered after the drain had begun.
     pub requests_answered: u64,
     /// Connections, streams included, that were open when it began and ended in time.
@@ -39,9 +39,9 @@ pub struct Farewell {
 /// A connection that is cut ends with the next poll of its task.
 const CUT_LIMIT: Duration = Duration::from_secs(1);
 
-impl Doorkeeper {
-    pub fn new() -> Doorkeeper {
-        Doorkeeper::default()
+impl ConnectionDrain {
+    pub fn new() -> ConnectionDrain {
+        ConnectionDrain::default()
     }
 
     pub(super) fn answered_one(&self) {
@@ -50,7 +50,7 @@ impl Doorkeeper {
 
     /// Ends streams and idle connections now, the others as soon as their request is answered, and cuts what is left at the
     /// limit.
-    pub async fn drain(&self, limit: Duration) -> Farewell {
+    pub async fn drain(&self, limit: Duration) -> DrainReport {
         let answered_before = self.answered.load(Ordering::Relaxed);
         let open = self.open();
         self.draining.cancel();
@@ -70,7 +70,7 @@ impl Doorkeeper {
                 left
             }
         };
-        Farewell {
+        DrainReport {
             requests_answered: self.answered.load(Ordering::Relaxed) - answered_before,
             connections_closed: open.saturating_sub(connections_cut),
             connections_cut,

@@ -10,11 +10,11 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::entrance::{self, PROTOCOL, admit_token, take_stream_permit};
-use super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::server::Place;
-use super::state::AppState;
-use super::ticket;
+use crate::api::auth::stream_auth::{self, PROTOCOL, authenticate_token, take_stream_permit};
+use crate::api::auth::ticket;
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::server::http_server::Place;
+use crate::api::state::AppState;
 use crate::feed::{self, ClientMessage, CloseReason, Listener, StreamKind, StreamLimits, Viewer};
 use crate::websocket::{HandshakeError, Incoming, Socket, Upgrade};
 
@@ -66,7 +66,7 @@ pub async fn handler(
     place: Option<Extension<Place>>,
     upgrade: Upgrade,
 ) -> Result<Response<Body>, Problem> {
-    let entrance = match entrance::listener(&state, &uri, &headers).await? {
+    let entrance = match stream_auth::authenticate(&state, &uri, &headers).await? {
         Some(listener) => Entrance::Known(listener),
         None if state.websocket.auth_required => Entrance::ByFirstMessage,
         None => Entrance::Known(Listener {
@@ -75,7 +75,7 @@ pub async fn handler(
         }),
     };
     let permit = take_stream_permit(&state, StreamKind::WebSocket)?;
-    let protocol = entrance::protocols(&headers)
+    let protocol = stream_auth::protocols(&headers)
         .any(|name| name == PROTOCOL)
         .then(|| HeaderValue::from_static(PROTOCOL));
     let (answer, opening) = upgrade.grant(state.websocket.compression_enabled, protocol);
@@ -150,7 +150,7 @@ async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
 }
 
 async fn admitted(state: &AppState, token: &str) -> Result<Listener, CloseReason> {
-    admit_token(state, token).await.map_err(|problem| {
+    authenticate_token(state, token).await.map_err(|problem| {
         if problem.kind() == ProblemKind::RateLimited {
             CloseReason::TooManyRequests
         } else {

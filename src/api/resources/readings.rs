@@ -12,11 +12,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::auth::Authenticated;
-use super::extract::{JsonEnvelope, Path, Query};
-use super::page;
-use super::problem::{Problem, ProblemDocument, ProblemKind};
-use super::state::AppState;
+use crate::api::auth::caller::Authenticated;
+use crate::api::extract::{JsonEnvelope, Path, Query};
+use crate::api::page;
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::state::AppState;
 use crate::domain::{BaseUnits, Kwh, MeterSerial, ReadingState, rfc3339_micros};
 use crate::readings::{
     self, Accepted, READINGS_PER_PAGE_DEFAULT, READINGS_PER_PAGE_MAX, ReadingError, ReadingFilter,
@@ -270,7 +270,7 @@ impl BulkResult {
 
 /// A reading and what became of it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ReadingDocument {
+pub struct ReadingDocument {
     reading_id: Uuid,
     meter_id: String,
     /// Energy, kWh.

@@ -8,15 +8,15 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Authenticated;
-use super::problem::{Problem, ProblemKind};
-use super::state::AppState;
+use crate::api::auth::caller::Authenticated;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::AppState;
 use crate::domain::serialize_rfc3339_micros;
 use crate::feed::tickets::{self, LIFETIME, TicketError};
 
 /// A ticket for one stream.
 #[derive(Serialize, ToSchema)]
-pub(super) struct TicketDocument {
+pub struct TicketDocument {
     /// For `?ticket=`, as it is.
     ticket: String,
     /// RFC 3339, UTC.
@@ -39,7 +39,7 @@ pub(super) struct TicketDocument {
         example = json!({"ticket": "q3J0…", "expires_at": "2026-11-25T04:00:30.000001Z"}),
     )),
 )]
-pub(super) async fn issue(
+pub async fn issue(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
 ) -> Result<impl IntoResponse, Problem> {

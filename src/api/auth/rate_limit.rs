@@ -7,7 +7,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter as Governor};
 
-use super::problem::{Problem, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 
 /// How often subjects that have their whole share again are forgotten.
 pub const FORGET_INTERVAL: Duration = Duration::from_secs(60);
