@@ -100,7 +100,7 @@ impl Deref for AppState {
 pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
     use crate::api::auth::authenticator::TokenKeys;
     use crate::chain::{MintAccounts, PriorityFees};
-    use crate::mint::{ChainSide, Payer};
+    use crate::mint::{ChainHandle, FeePayerSource};
 
     let config = crate::config::Config::defaults();
     let pool = sqlx::postgres::PgPoolOptions::new()
@@ -128,7 +128,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
         pool,
         intake,
         estimator: Estimator::new(
-            ChainSide::new(
+            ChainHandle::new(
                 endpoints.clone(),
                 MintAccounts {
                     genesis_hash: Default::default(),
@@ -136,7 +136,7 @@ pub(super) fn test_state(database: &str, requests_per_minute: u32) -> AppState {
                     authority: Pubkey::default(),
                     decimals: config.tokenization.decimals,
                 },
-                Payer::Theirs(None),
+                FeePayerSource::Ledger(None),
                 PriorityFees::new(
                     config.blockchain.priority_fee,
                     config.blockchain.priority_fee_max,

@@ -8,14 +8,14 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `singer` | sends a reading and waits until it is minted |
+//! | `sender` | sends a reading and waits until it is minted |
 //! | `meter` | which meter, and how much energy |
 //! | `freshness` | how long ago a reading made it |
 
 mod freshness;
 mod meter;
-mod singer;
+mod sender;
 
 pub use freshness::{Freshness, watch_freshness};
 pub use meter::OWNER;
-pub use singer::Singer;
+pub use sender::CanarySender;

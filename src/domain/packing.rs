@@ -59,11 +59,11 @@ pub struct Packed {
 }
 
 impl Packed {
-    pub fn account_creations(&self) -> usize {
+    pub fn account_creations(&self) -> u32 {
         self.payments
             .iter()
-            .filter(|payment| payment.create_account)
-            .count()
+            .map(|payment| u32::from(payment.create_account))
+            .sum()
     }
 }
 
@@ -494,7 +494,7 @@ mod tests {
                     prop_assert!(packed.base_units <= limits.max_base_units);
                     prop_assert!(packed.bytes <= limits.max_bytes);
                     prop_assert!(packed.compute_units <= limits.max_compute_units);
-                    let trace = 2 + usize::from(limits.priced) + packed.payments.len() + 7 * packed.account_creations();
+                    let trace = 2 + usize::from(limits.priced) + packed.payments.len() + 7 * packed.payments.iter().filter(|payment| payment.create_account).count();
                     prop_assert!(trace <= 64);
                 }
             }

@@ -1,19 +1,20 @@
-//! What minting readings would take, without minting any: the same look at the accounts, the same packing.
+//! Estimates what minting readings would take, without minting any: the same account query and the same packing.
 
 use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::chain_side::ChainSide;
-use super::transaction::LAMPORTS_PER_SIGNATURE;
-use crate::chain::{AsOf, ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS, inspect_token_accounts};
+use super::chain_handle::ChainHandle;
+use super::costs::TransactionCosts;
+use super::pack::pack;
+use super::token_accounts;
+use crate::chain::{AsOf, ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::domain::{
-    BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, PackItem, PackLimits, TRANSACTION_BYTES_MAX,
-    Wallet, pack,
+    BaseUnits, COMPUTE_UNITS_MAX, PackItem, PackLimits, TRANSACTION_BYTES_MAX, Wallet,
 };
 
-/// Wallets that were found to need an account and are remembered, so that each is counted once: 32 bytes each. Past it a
-/// forgotten one that comes again counts again, so that the figure is a ceiling.
+/// Wallets remembered as needing an account, so that each is counted once: 32 bytes each. Past this number all are forgotten,
+/// and one that comes again counts again, so the figure is a ceiling.
 const NEW_WALLETS_MAX: usize = 200_000;
 
 /// An unminted reading.
@@ -30,32 +31,32 @@ pub struct Unminted {
 /// What it would take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
-    /// All that were looked at.
+    /// All that were counted.
     pub readings: u64,
-    /// Of those, how many would be refused before anything is signed: their token account is closed, frozen or given away, or
-    /// their amount is above the limit of a transaction.
+    /// Of those, the readings that would be refused before anything is signed: their token account is closed, frozen or given
+    /// away, or their amount is above the limit of a transaction.
     pub refused: u64,
     pub transactions: u64,
     /// Token accounts that would be created.
     pub account_creations: u64,
     /// Fees of the transactions, with the priority fee.
     pub fee_lamports: u64,
-    /// Of these, the priority fee at most: what a transaction asks for is known once it was simulated.
+    /// The priority fee's part of it, at most: the compute units that a transaction asks for are known once it was simulated.
     pub priority_fee_lamports: u64,
     /// Rent of the token accounts, beside the fees.
     pub rent_lamports: u64,
 }
 
-/// Estimates with the Minter's settings. A clone shares the chain's side.
+/// Estimates with the Minter's settings. Clones share the chain handle.
 #[derive(Clone)]
 pub struct Estimator {
-    chain: ChainSide,
+    chain: ChainHandle,
     limits: PackLimits,
 }
 
 impl Estimator {
     /// `max_readings` and `max_base_units` as the Minter has them.
-    pub fn new(chain: ChainSide, max_readings: usize, max_base_units: BaseUnits) -> Estimator {
+    pub fn new(chain: ChainHandle, max_readings: usize, max_base_units: BaseUnits) -> Estimator {
         Estimator {
             chain,
             limits: PackLimits {
@@ -70,7 +71,7 @@ impl Estimator {
         }
     }
 
-    /// Begins with nothing.
+    /// Begins an empty estimate.
     pub fn begin(&self) -> Estimating<'_> {
         let price = self.chain.priority_fees.price();
         Estimating {
@@ -80,7 +81,7 @@ impl Estimator {
                 priced: !price.is_zero(),
                 ..self.limits
             },
-            price,
+            costs: self.chain.costs_at(price),
             estimate: Estimate::default(),
             remainder: Vec::new(),
             new_wallets: HashSet::new(),
@@ -92,29 +93,26 @@ impl Estimator {
 pub struct Estimating<'a> {
     estimator: &'a Estimator,
     limits: PackLimits,
-    /// Of a compute unit when it began.
-    price: ComputeUnitPrice,
+    /// At the prices of when it began.
+    costs: TransactionCosts,
     estimate: Estimate,
-    /// Did not fill a transaction: as in the Minter it waits for the next ones, once.
+    /// Readings that did not fill a transaction. As in the Minter they wait for the next ones, once.
     remainder: Vec<PackItem>,
     new_wallets: HashSet<Wallet>,
 }
 
 impl Estimating<'_> {
-    /// Takes some more readings, in the order in which they would be minted.
+    /// Adds readings, in the order in which they would be minted.
     pub async fn add(&mut self, readings: &[Unminted]) -> Result<(), ChainError> {
-        let mut wallets: Vec<Wallet> = readings.iter().map(|reading| reading.wallet).collect();
-        wallets.sort_unstable();
-        wallets.dedup();
         let chain = &self.estimator.chain;
         let endpoint = chain.endpoints.preferred();
-        let mint = &chain.accounts.mint;
-        let looked = inspect_token_accounts(endpoint, mint, &wallets, AsOf::Confirmed).await;
-        if let Err(ChainError::Unreachable { .. }) = &looked {
+        let wallets = readings.iter().map(|reading| reading.wallet);
+        let inspected = token_accounts::inspect(chain, endpoint, wallets, AsOf::Confirmed).await;
+        if let Err(ChainError::Unreachable { .. }) = &inspected {
             chain.endpoints.turn_away_from(endpoint);
         }
-        let accounts = looked?;
-        self.estimate.readings += readings.len() as u64;
+        let accounts = inspected?;
+        self.estimate.readings += count(readings.iter());
         let mut payable = Vec::with_capacity(readings.len());
         for reading in readings {
             let state = accounts.state_of(reading.wallet);
@@ -135,7 +133,7 @@ impl Estimating<'_> {
         Ok(())
     }
 
-    /// One batch of the Minter.
+    /// Packs like one batch of the Minter.
     fn pack(&mut self, batch: &[PackItem]) {
         let carried: HashSet<Uuid> = self.remainder.iter().map(|item| item.reading_id).collect();
         let mut items = std::mem::take(&mut self.remainder);
@@ -143,27 +141,18 @@ impl Estimating<'_> {
         for item in &mut items {
             item.needs_account &= !self.new_wallets.contains(&item.wallet);
         }
-        let packed = pack(items.clone(), &self.limits);
-        let under_load = packed.iter().any(|transaction| transaction.full);
-        for transaction in packed {
-            if transaction.oversized {
-                self.estimate.refused += transaction.readings.len() as u64;
-                continue;
-            }
-            let is_fresh = transaction.readings.iter().all(|id| !carried.contains(id));
-            if under_load && is_fresh && !transaction.full {
-                self.remainder = items
-                    .iter()
-                    .filter(|item| transaction.readings.contains(&item.reading_id))
-                    .copied()
-                    .collect();
-                continue;
-            }
+        let packing = pack(items.clone(), &self.limits, |reading| {
+            !carried.contains(&reading)
+        });
+        let waits: HashSet<Uuid> = packing.carried.into_iter().collect();
+        items.retain(|item| waits.contains(&item.reading_id));
+        self.remainder = items;
+        self.estimate.refused +=
+            count(packing.oversized.iter().flat_map(|packed| &packed.readings));
+        for packed in packing.leaving {
             self.estimate.transactions += 1;
-            self.estimate.priority_fee_lamports += self
-                .price
-                .lamports_for(transaction.compute_units.min(COMPUTE_UNITS_MAX));
-            for payment in transaction.payments {
+            self.estimate.priority_fee_lamports += self.costs.priority_fee(&packed);
+            for payment in packed.payments {
                 if payment.create_account && self.new_wallets.insert(payment.wallet) {
                     self.estimate.account_creations += 1;
                 }
@@ -179,14 +168,17 @@ impl Estimating<'_> {
         if !self.remainder.is_empty() {
             self.pack(&[]);
         }
-        let signatures = 1 + u64::from(self.limits.separate_fee_payer);
-        let base_fees = self.estimate.transactions * signatures * LAMPORTS_PER_SIGNATURE;
+        let base_fees = self.estimate.transactions * self.costs.base_fee;
         Estimate {
             fee_lamports: base_fees + self.estimate.priority_fee_lamports,
             rent_lamports: self.estimate.account_creations * TOKEN_ACCOUNT_RENT_LAMPORTS,
             ..self.estimate
         }
     }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u64 {
+    items.map(|_| 1).sum()
 }
 
 #[cfg(test)]
@@ -197,8 +189,8 @@ mod tests {
 
     use super::*;
     use crate::chain::{Endpoints, MintAccounts, PriorityFees};
-    use crate::domain::PriorityFeePolicy;
-    use crate::mint::Payer;
+    use crate::domain::{self, ComputeUnitPrice, PriorityFeePolicy};
+    use crate::mint::FeePayerSource;
 
     fn estimator(max_base_units: u64) -> Estimator {
         priced_estimator(max_base_units, 0)
@@ -207,7 +199,7 @@ mod tests {
     fn priced_estimator(max_base_units: u64, micro_lamports: u64) -> Estimator {
         let authority = Pubkey::new_unique();
         estimator_paid_by(
-            Payer::Ours(authority),
+            FeePayerSource::OwnKey(authority),
             authority,
             max_base_units,
             micro_lamports,
@@ -215,7 +207,7 @@ mod tests {
     }
 
     fn estimator_paid_by(
-        payer: Payer,
+        payer: FeePayerSource,
         authority: Pubkey,
         max_base_units: u64,
         micro_lamports: u64,
@@ -229,7 +221,7 @@ mod tests {
         };
         let price = ComputeUnitPrice::from_micro_lamports(micro_lamports);
         let fees = PriorityFees::new(PriorityFeePolicy::Fixed(price), ComputeUnitPrice::MAX);
-        let chain = ChainSide::new(nowhere, accounts, payer, fees);
+        let chain = ChainHandle::new(nowhere, accounts, payer, fees);
         Estimator::new(chain, 50, BaseUnits::new(max_base_units))
     }
 
@@ -265,19 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fee_payer_of_its_own_signs_too_and_one_that_is_not_known_is_taken_for_such() {
+    fn a_separate_fee_payer_signs_too_and_an_unknown_one_counts_as_separate() {
         let (authority, other) = (Pubkey::new_unique(), Pubkey::new_unique());
         let fee = |payer| {
             let estimator = estimator_paid_by(payer, authority, u64::MAX, 0);
             estimate(&estimator, &items(1, 1, 1)).fee_lamports
         };
-        assert_eq!(fee(Payer::Ours(authority)), 5_000);
-        assert_eq!(fee(Payer::Ours(other)), 10_000);
-        assert_eq!(fee(Payer::Theirs(Some(authority))), 5_000);
-        assert_eq!(fee(Payer::Theirs(Some(other))), 10_000);
-        assert_eq!(fee(Payer::Theirs(None)), 10_000);
-        // It is told while the process runs.
-        let estimator = estimator_paid_by(Payer::Theirs(None), authority, u64::MAX, 0);
+        assert_eq!(fee(FeePayerSource::OwnKey(authority)), 5_000);
+        assert_eq!(fee(FeePayerSource::OwnKey(other)), 10_000);
+        assert_eq!(fee(FeePayerSource::Ledger(Some(authority))), 5_000);
+        assert_eq!(fee(FeePayerSource::Ledger(Some(other))), 10_000);
+        assert_eq!(fee(FeePayerSource::Ledger(None)), 10_000);
+        // It becomes known while the process runs.
+        let estimator = estimator_paid_by(FeePayerSource::Ledger(None), authority, u64::MAX, 0);
         estimator.chain.fee_budget.set_payer(authority);
         assert_eq!(estimate(&estimator, &items(1, 1, 1)).fee_lamports, 5_000);
     }
@@ -296,7 +288,9 @@ mod tests {
         let estimator = estimator(u64::MAX);
         let with_creations = estimate(&estimator, &items(100, 1, 1));
         assert_eq!(with_creations.account_creations, 100);
-        let full = pack(items(50, 1, 1), &estimator.limits)[0].readings.len() as u64;
+        let full = domain::pack(items(50, 1, 1), &estimator.limits)[0]
+            .readings
+            .len() as u64;
         assert_eq!(with_creations.transactions, 100_u64.div_ceil(full));
     }
 

@@ -1,36 +1,57 @@
 //! The Minter: many readings, one Solana transaction.
 //!
-//! Callers hand in one reading each and wait; readings that arrive together are packed together, signed, recorded in the
-//! ledger, and only then sent. The answer comes once the ledger holds the reading as `submitted` (or it cannot be minted
-//! now); what follows is the Resolver's.
+//! A caller hands in one reading and waits. Readings that arrive together are packed together, signed, recorded in the ledger,
+//! and only then sent. The caller gets its answer once the ledger holds the reading as `submitted`, or it cannot be minted
+//! now. What follows is the Resolver's part (see [`ledger`](crate::ledger)).
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `minter` | collects callers into batches, and keeps the sends within their bound |
-//! | `candidate` | loads what a reading needs to be paid, and sorts out what cannot be paid now |
-//! | `batch` | one batch: packing, and what to answer each caller |
-//! | `accounts` | which wallets can be paid, and what it takes to refuse one |
-//! | `chain_side` | the chain as a process sees it, whether it signs or not |
-//! | `draft` | one packed transaction: simulated, signed, recorded, sent |
+//! | `minter` | collects requests into batches |
+//! | `pipeline` | one batch from top to bottom: the order of the steps |
+//! | `load`, `candidate` | step 1: loads what is needed to pay a reading, and answers those that are not to be minted |
+//! | `resolve_accounts`, `token_accounts` | step 2: which wallets can be paid, and what it takes to refuse one |
+//! | `pack` | step 3: which readings share a transaction, by the rules of [`domain::pack`](crate::domain::pack) |
+//! | `affordability`, `costs` | step 4: trims a batch to what the fee payer can afford |
+//! | `left_out`, `refuse` | answers the readings that steps 2 to 5 leave out |
+//! | `draft`, `simulate` | step 5: unsigned transactions, simulated |
+//! | `sign_and_record`, `transaction` | step 6: signed, and recorded in the ledger |
+//! | `first_send` | step 7: sent, after the record's commit |
+//! | `request`, `answers`, `defer_reason` | what goes into a batch and what comes out |
+//! | `context`, `chain_handle`, `stage_times` | what all steps share |
 //! | `estimate` | what minting would take, without minting |
-//! | `transaction` | builds and signs one transaction: pure |
-//! | `means` | what of a batch the fee payer can pay |
-//! | `watch`, `announce` | opens and closes the circuit breaker of the chain; admins are told |
+//! | `chain_monitor`, `announce` | opens and closes the circuit breaker of the chain, and notifies admins |
 
-mod accounts;
+mod affordability;
 mod announce;
-mod batch;
+mod answers;
 mod candidate;
-mod chain_side;
+mod chain_handle;
+mod chain_monitor;
+mod context;
+mod costs;
+mod defer_reason;
 mod draft;
 mod estimate;
-mod means;
+mod first_send;
+mod left_out;
+mod load;
 mod minter;
+mod pack;
+mod pipeline;
+mod refuse;
+mod request;
+mod resolve_accounts;
+mod sign_and_record;
+mod simulate;
+mod stage_times;
+mod token_accounts;
 mod transaction;
-mod watch;
 
 pub use announce::announce;
-pub use chain_side::{ChainSide, Payer};
+pub use chain_handle::{ChainHandle, FeePayerSource};
+pub use chain_monitor::ChainMonitor;
+pub use context::MintLimits;
+pub use defer_reason::DeferReason;
 pub use estimate::{Estimate, Estimating, Estimator, Unminted};
-pub use minter::{MintLimits, MintOutcome, MintPermission, MintTools, Minter};
-pub use watch::Watch;
+pub use minter::Minter;
+pub use request::{MintOutcome, MintPermission};

@@ -10,9 +10,6 @@ use uuid::Uuid;
 use crate::chain::MintSigner;
 use crate::domain::{ComputePlan, ComputeUnitPrice, Hash32, Memo, Packed, instructions, root_of};
 
-/// Lamports per signature: the base fee of the cluster.
-pub(super) const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
-
 /// A packed transaction as it is simulated.
 pub(super) struct Planned {
     pub message: Message,
@@ -46,7 +43,7 @@ pub(super) fn message_of(
     })
 }
 
-/// Signs; gives the signature and the wire bytes.
+/// Signs; gives the signature and the signed_bytes bytes.
 pub(super) fn sign(
     message: Message,
     blockhash: Hash,
@@ -55,13 +52,13 @@ pub(super) fn sign(
     let mut transaction = Transaction::new_unsigned(message);
     transaction.try_sign(&signer.keypairs(), blockhash)?;
     let signature = transaction.signatures[0];
-    let wire = bincode::serialize(&transaction)?;
-    Ok((signature, wire))
+    let signed_bytes = bincode::serialize(&transaction)?;
+    Ok((signature, signed_bytes))
 }
 
 /// None of these happens with keys that were loaded and numbers from the ledger; all leave nothing behind.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SignError {
+pub enum SignError {
     #[error("the number {0} of the mint transaction does not fit its memo's 48 bits")]
     NumberTooLarge(u64),
     #[error("the transaction could not be signed: {0}")]

@@ -22,7 +22,7 @@ use crate::admin::batches::{
     self, Batch, BatchKind, ClaimSource, ClaimStep, Cursor, OpenRows, ReadingOutcome, SuccessAt,
 };
 use crate::domain::{Backoff, Retries};
-use crate::mint::{MintOutcome, MintPermission};
+use crate::mint::{DeferReason, MintOutcome, MintPermission};
 use crate::outbox::{self, NewJob, Topic};
 
 /// How long a slice claims, its wait for the lock included. Together with what is under way then ([`HAND_IN_LIMIT`]) it stays
@@ -380,21 +380,21 @@ async fn hand_in(
     for (reading, outcome) in page.into_iter().zip(outcomes) {
         let failure = match outcome {
             // The reading's own state has the rest.
-            MintOutcome::Submitted | MintOutcome::Already(_) | MintOutcome::Failed => {
+            MintOutcome::Submitted | MintOutcome::AlreadyHandled(_) | MintOutcome::Failed => {
                 handed.progressed = true;
                 continue;
             }
-            MintOutcome::NotNow(reason) => {
-                handed.outage = Some(reason);
+            MintOutcome::Deferred(reason) => {
+                handed.outage = Some(reason.to_string());
                 continue;
             }
             MintOutcome::RetryAt(_) => None,
-            MintOutcome::Held => {
+            MintOutcome::OnHold => {
                 Some("auto-mint was switched off, or rolled back, before it was minted".to_owned())
             }
             MintOutcome::NotDue(at) => Some(format!("its backoff is not over before {at}")),
             // Other readings can be paid: this one waits for the fee payer to be funded.
-            MintOutcome::AwaitsFunds(reason) => Some(reason),
+            MintOutcome::InsufficientFunds(reason) => Some(reason.to_string()),
             MintOutcome::Unknown => Some("there is no such reading".to_owned()),
         };
         known.push((reading, ReadingOutcome::Failure(failure)));
@@ -409,10 +409,7 @@ async fn hand_in(
 /// A Minter that does not answer in time has not refused: the reading is handed in again.
 async fn mint(context: &QueueContext, reading: Uuid, permission: MintPermission) -> MintOutcome {
     let minted = tokio::time::timeout(HAND_IN_LIMIT, context.minter.mint(reading, permission));
-    minted.await.unwrap_or_else(|_| {
-        MintOutcome::NotNow(format!(
-            "the Minter did not answer within {} s",
-            HAND_IN_LIMIT.as_secs()
-        ))
-    })
+    minted
+        .await
+        .unwrap_or_else(|_| MintOutcome::Deferred(DeferReason::MinterTimeout(HAND_IN_LIMIT)))
 }

@@ -67,16 +67,16 @@ async fn run(reading: Uuid, context: &QueueContext, job_id: &str) -> JobEnd {
     };
     match outcome {
         MintOutcome::Submitted => done("submitted"),
-        MintOutcome::Already(_) => done("already submitted"),
+        MintOutcome::AlreadyHandled(_) => done("already submitted"),
         MintOutcome::Failed => done("failed"),
         // The sweep after auto-mint is switched on, or a trigger, mints what is held.
-        MintOutcome::Held => done("held"),
+        MintOutcome::OnHold => done("held"),
         MintOutcome::NotDue(at) | MintOutcome::RetryAt(at) => JobEnd::Deferred {
             reason: "its backoff".to_owned(),
             deferral: Deferral::Until(at),
         },
-        MintOutcome::NotNow(reason) | MintOutcome::AwaitsFunds(reason) => JobEnd::Deferred {
-            reason,
+        MintOutcome::Deferred(reason) | MintOutcome::InsufficientFunds(reason) => JobEnd::Deferred {
+            reason: reason.to_string(),
             deferral: Deferral::BackOff,
         },
         MintOutcome::Unknown => JobEnd::Dead {
@@ -89,7 +89,7 @@ async fn run(reading: Uuid, context: &QueueContext, job_id: &str) -> JobEnd {
 async fn mint(context: &QueueContext, reading: Uuid) -> Result<MintOutcome, JobError> {
     crate::failpoint!("queue.picked");
     let outcome = context.minter.mint(reading, MintPermission::WhenDue).await;
-    if outcome == MintOutcome::Held {
+    if matches!(outcome, MintOutcome::OnHold) {
         admin::announce_hold(&context.pool).await?;
     }
     Ok(outcome)

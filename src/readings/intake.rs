@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::claim::Claim;
-use super::desk::{Answer, Desk, Request};
+use super::admission::Stored;
+use super::batch_commit::{Answer, BatchCommitter, Request};
 use super::error::ReadingError;
-use super::refusals::Refusals;
+use super::parsed::ParsedReading;
+use super::rejection_events::RejectionEvents;
 use super::rules::ReadingRules;
 use super::submission::Submission;
-use super::verdict::Stored;
 use crate::coalesce::{CoalesceLimits, Coalescer};
 use crate::config::{BlockchainConfig, IntakeConfig, TokenizationConfig};
 use crate::domain::{BaseUnits, ReadingState};
@@ -53,7 +53,7 @@ impl Accepted {
 #[derive(Clone)]
 pub struct Intake {
     readings: Coalescer<Request, Answer>,
-    refusals: Refusals,
+    refusals: RejectionEvents,
 }
 
 impl Intake {
@@ -72,12 +72,16 @@ impl Intake {
             queue: max_items * BATCHES_WAITING_MAX,
             concurrency: CONCURRENT_BATCHES,
         };
-        let refusals = Refusals::start(pool.clone(), tracker);
+        let refusals = RejectionEvents::start(pool.clone(), tracker);
         let rules = ReadingRules::new(tokenization, blockchain);
-        let desk = Arc::new(Desk::new(pool, rules, tokenization.transaction_timeout));
+        let committer = Arc::new(BatchCommitter::new(
+            pool,
+            rules,
+            tokenization.transaction_timeout,
+        ));
         let readings = Coalescer::start("intake", limits, tracker, move |batch| {
-            let desk = Arc::clone(&desk);
-            async move { desk.run(batch).await }
+            let committer = Arc::clone(&committer);
+            async move { committer.run(batch).await }
         });
         Intake { readings, refusals }
     }
@@ -122,7 +126,7 @@ impl Intake {
         caller: &Caller,
         submission: &Submission,
     ) -> Result<Accepted, ReadingError> {
-        let claim = Claim::read(submission)?;
+        let claim = ParsedReading::read(submission)?;
         let span = Span::of_submission();
         let request = Request {
             arrived: Instant::now(),

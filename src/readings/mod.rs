@@ -12,24 +12,24 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `submission`, `claim` | a reading as it was sent, and once its members are understood |
+//! | `submission`, `parsed` | a reading as it was sent, and once its members are understood |
 //! | `rules` | what an acceptable reading is, and what it is worth |
-//! | `verdict` | accepted, duplicate, or in conflict, for a whole batch: pure |
+//! | `admission` | accepted, duplicate, or in conflict, for a whole batch: pure |
 //! | `store` | the statements of the intake's transaction, and the pruning of guarded intervals |
-//! | `desk` | one batch: transaction, races, and finding the one row that spoils it |
+//! | `batch_commit` | one batch: transaction, races, and finding the one row that spoils it |
 //! | `intake` | the door: group commit for all callers |
-//! | `refusals` | tells owners why a reading of their meter was refused |
+//! | `rejection_events` | tells owners why a reading of their meter was refused |
 //! | `view` | readings as they are shown |
 
-mod claim;
-mod desk;
+mod admission;
+mod batch_commit;
 mod error;
 mod intake;
-mod refusals;
+mod parsed;
+mod rejection_events;
 mod rules;
 mod store;
 mod submission;
-mod verdict;
 mod view;
 
 pub use error::{Invalid, ReadingError};

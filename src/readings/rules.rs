@@ -12,7 +12,7 @@ use crate::domain::{BaseUnits, Interval, Kwh, TokenRate};
 /// How far a meter's clock may run ahead of ours.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
-/// The operator's limits. They judge new readings only: what is stored is found again whatever they say now.
+/// The operator's limits. They admission new readings only: what is stored is found again whatever they say now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadingRules {
     pub(super) rate: TokenRate,
@@ -166,27 +166,29 @@ mod tests {
 
     #[test]
     fn the_age_limit_holds_for_the_start_and_the_future_for_the_end() {
-        let judge = |end, length| rules(9).check_time(until(end, length), NOON);
+        let admission = |end, length| rules(9).check_time(until(end, length), NOON);
         let quarter = TimeDelta::minutes(15);
         let micro = TimeDelta::microseconds(1);
         let oldest_end = NOON - TimeDelta::days(7) + quarter;
-        assert_eq!(judge(oldest_end, quarter), Ok(()));
+        assert_eq!(admission(oldest_end, quarter), Ok(()));
         assert_eq!(
-            judge(oldest_end - micro, quarter).unwrap_err().to_string(),
+            admission(oldest_end - micro, quarter)
+                .unwrap_err()
+                .to_string(),
             "the interval starts at 2026-02-22T11:59:59.999999Z, more than 7 days ago; \
              this service takes no readings that old: ask the operator"
         );
         // The end alone would be young enough.
         assert!(
-            judge(
+            admission(
                 NOON - TimeDelta::days(7) + TimeDelta::hours(23),
                 TimeDelta::hours(24)
             )
             .is_err()
         );
-        assert_eq!(judge(NOON + CLOCK_SKEW, quarter), Ok(()));
+        assert_eq!(admission(NOON + CLOCK_SKEW, quarter), Ok(()));
         assert_eq!(
-            judge(NOON + CLOCK_SKEW + micro, quarter)
+            admission(NOON + CLOCK_SKEW + micro, quarter)
                 .unwrap_err()
                 .to_string(),
             "reading_timestamp 2026-03-01T12:05:00.000001Z is more than 5 minutes in the future; \

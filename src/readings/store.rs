@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::verdict::{NewReading, Placed, Stored};
+use super::admission::{ForMeter, NewReading, Stored};
 use crate::domain::{BaseUnits, Interval, Kwh, ReadingState};
 
 #[derive(FromRow)]
@@ -41,10 +41,10 @@ pub(super) fn undecodable(error: impl std::error::Error + Send + Sync + 'static)
 }
 
 /// For each claim the stored reading of its meter that begins last before the claim's end: see
-/// [`verdict`](super::verdict) for why one is enough. Reads one entry of the index `readings_once` a claim.
+/// [`admission`](super::admission) for why one is enough. Reads one entry of the index `readings_once` a claim.
 pub(super) async fn last_before_ends(
     connection: &mut PgConnection,
-    claims: &[Placed<'_>],
+    claims: &[ForMeter<'_>],
 ) -> sqlx::Result<Vec<Option<Stored>>> {
     let meters: Vec<i64> = claims.iter().map(|claim| claim.meter.id).collect();
     let ends: Vec<DateTime<Utc>> = claims.iter().map(|claim| claim.interval.end()).collect();

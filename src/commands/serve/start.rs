@@ -20,7 +20,7 @@ use crate::admin::{self, Settings};
 use crate::api::{
     self, AppState, Authenticator, ConnectionDrain, HttpServer, Operations, RateLimiter, Services,
 };
-use crate::canary::{self, Singer};
+use crate::canary::{self, CanarySender};
 use crate::chain::{MintSigner, PriorityFees};
 use crate::commands::tokens;
 use crate::config::Config;
@@ -28,7 +28,7 @@ use crate::db::{self, Database, LeaderLock};
 use crate::domain::{BaseUnits, Wallet};
 use crate::feed::{self, retention::Retention};
 use crate::ledger::{self, BindingError, Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{self, ChainSide, Estimator, MintLimits, MintTools, Minter, Payer, Watch};
+use crate::mint::{self, ChainHandle, ChainMonitor, Estimator, FeePayerSource, MintLimits, Minter};
 use crate::outbox::Wake;
 use crate::queue::{self, FinishedJobs, ProcessRegistration, QueueContext, Workers};
 use crate::readings::Intake;
@@ -93,7 +93,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
 
     hold_sequencer(&config, &database, &wake, &background, &stops.last);
     let payer = payer(&pool, solana.signer.as_ref().filter(|_| role.runs_jobs())).await?;
-    let chain = ChainSide::new(
+    let chain = ChainHandle::new(
         solana.endpoints.clone(),
         solana.accounts(config.tokenization.decimals),
         payer,
@@ -115,15 +115,15 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
             }
         });
     }
-    let watch = Watch::new(
+    let monitor = ChainMonitor::new(
         pool.clone(),
         chain.clone(),
         health.clone(),
         transaction_limit,
     );
     // Before the first job: what the fee payer can spend is known then.
-    watch.look().await;
-    background.spawn(watch.run(stops.last.clone()));
+    monitor.probe().await;
+    background.spawn(monitor.run(stops.last.clone()));
     let process = ProcessRegistration::register(&pool, role).await?;
     let traces = traces::start(&config.log, &pool, process.name())?;
     background.spawn(process.clone().run(
@@ -253,7 +253,7 @@ struct Ground<'a> {
     pool: &'a sqlx::PgPool,
     /// For connections that a room keeps for itself.
     connect: &'a sqlx::postgres::PgConnectOptions,
-    chain: &'a ChainSide,
+    chain: &'a ChainHandle,
     /// `None` in a process that signs nothing.
     signer: Option<&'a MintSigner>,
     wake: &'a Wake,
@@ -266,11 +266,13 @@ impl Ground<'_> {
     /// Minter and queue workers: the part that signs.
     fn start_minting(&self, process: ProcessRegistration) -> Result<Minting, StartError> {
         let config = self.config;
-        let tools = MintTools {
-            chain: self.chain.clone(),
-            signer: self.signer.cloned().ok_or(StartError::NoKeypair)?,
-        };
-        let minter = Minter::start(self.pool.clone(), tools, mint_limits(config), self.work);
+        let minter = Minter::start(
+            self.pool.clone(),
+            self.chain.clone(),
+            self.signer.cloned().ok_or(StartError::NoKeypair)?,
+            mint_limits(config),
+            self.work,
+        );
         let context = self.queue_context(&minter);
         let finished = context.finished_jobs.clone();
         let workers = Workers::new(context, process, self.wake.clone());
@@ -314,7 +316,7 @@ impl Ground<'_> {
 
     /// Offers to send the canary's readings.
     fn start_canary(&self, intake: Intake, wallet: Wallet) -> Result<(), StartError> {
-        let singer = Singer::new(
+        let sender = CanarySender::new(
             self.pool.clone(),
             self.chain.endpoints.clone(),
             self.chain.accounts.mint,
@@ -322,14 +324,14 @@ impl Ground<'_> {
             wallet,
             &self.config.tokenization,
         );
-        let singer = Arc::new(singer.ok_or(StartError::NoCanaryAmount)?);
+        let sender = Arc::new(sender.ok_or(StartError::NoCanaryAmount)?);
         self.background.spawn(db::run_as_leader(
             self.connect.clone(),
             LeaderLock::Canary,
             self.stops.work.clone(),
             move |held| {
-                let singer = Arc::clone(&singer);
-                async move { singer.run(held).await }
+                let sender = Arc::clone(&sender);
+                async move { sender.run(held).await }
             },
         ));
         Ok(())
@@ -430,13 +432,16 @@ async fn init_settings(config: &Config, pool: &sqlx::PgPool) -> Result<(), Start
 }
 
 /// Who pays. A process that mints knows it by its key and tells the others, whose own keys, if they have any, pay nothing.
-async fn payer(pool: &sqlx::PgPool, minting: Option<&MintSigner>) -> Result<Payer, StartError> {
+async fn payer(
+    pool: &sqlx::PgPool,
+    minting: Option<&MintSigner>,
+) -> Result<FeePayerSource, StartError> {
     let Some(signer) = minting else {
-        return Ok(Payer::Theirs(ledger::fee_payer(pool).await?));
+        return Ok(FeePayerSource::Ledger(ledger::fee_payer(pool).await?));
     };
     let fee_payer = signer.fee_payer();
     ledger::store_fee_payer(pool, &fee_payer).await?;
-    Ok(Payer::Ours(fee_payer))
+    Ok(FeePayerSource::OwnKey(fee_payer))
 }
 
 fn hold_sequencer(
@@ -468,7 +473,7 @@ fn hold_sequencer(
 fn hold_resolver(
     config: &Config,
     database: &Database,
-    chain: &ChainSide,
+    chain: &ChainHandle,
     stop: &CancellationToken,
 ) -> BoxFuture<'static, ()> {
     let limit = config.tokenization.transaction_timeout;

@@ -12,8 +12,8 @@ use sqlx::PgPool;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::claim::{kwh_of, serial_of};
 use super::error::{Invalid, ReadingError};
+use super::parsed::{kwh_of, serial_of};
 use super::submission::Submission;
 use crate::coalesce::{CoalesceLimits, Coalescer};
 use crate::domain::{Kwh, MeterSerial};
@@ -35,7 +35,7 @@ const LIMITS: CoalesceLimits = CoalesceLimits {
     concurrency: 1,
 };
 
-struct Refusal {
+struct RejectedReading {
     subject: String,
     serial: MeterSerial,
     kwh: Option<Kwh>,
@@ -44,18 +44,18 @@ struct Refusal {
 
 /// Publishes refusals in small transactions of their own.
 #[derive(Clone)]
-pub(super) struct Refusals {
-    events: Coalescer<Refusal, ()>,
+pub(super) struct RejectionEvents {
+    events: Coalescer<RejectedReading, ()>,
     allowance: Arc<Mutex<Allowance>>,
 }
 
-impl Refusals {
-    pub(super) fn start(pool: PgPool, tracker: &TaskTracker) -> Refusals {
+impl RejectionEvents {
+    pub(super) fn start(pool: PgPool, tracker: &TaskTracker) -> RejectionEvents {
         let events = Coalescer::start(
             "refusals",
             LIMITS,
             tracker,
-            move |refusals: Vec<Refusal>| {
+            move |refusals: Vec<RejectedReading>| {
                 let pool = pool.clone();
                 async move {
                     if let Err(error) = publish(&pool, &refusals).await {
@@ -65,7 +65,7 @@ impl Refusals {
                 }
             },
         );
-        Refusals {
+        RejectionEvents {
             events,
             allowance: Arc::default(),
         }
@@ -84,7 +84,7 @@ impl Refusals {
         if !is_admitted {
             return;
         }
-        let refusal = Refusal {
+        let refusal = RejectedReading {
             subject: caller.subject.clone(),
             serial,
             kwh: kwh_of(submission).ok(),
@@ -99,7 +99,7 @@ impl Refusals {
     }
 }
 
-async fn publish(pool: &PgPool, refusals: &[Refusal]) -> sqlx::Result<()> {
+async fn publish(pool: &PgPool, refusals: &[RejectedReading]) -> sqlx::Result<()> {
     let serials: Vec<&str> = refusals
         .iter()
         .map(|refusal| refusal.serial.as_str())

@@ -14,12 +14,12 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Trans
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::claim::Claim;
+use super::admission::{Admission, ForMeter, NewReading};
 use super::error::ReadingError;
 use super::intake::Accepted;
+use super::parsed::ParsedReading;
 use super::rules::ReadingRules;
 use super::store;
-use super::verdict::{Judge, NewReading, Placed};
 use crate::db::{ErrorClass, GuardedConnection};
 use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
@@ -33,7 +33,7 @@ use crate::telemetry::{Stage, observe_stage};
 pub(super) struct Request {
     pub(super) arrived: Instant,
     pub(super) caller: Caller,
-    pub(super) claim: Claim,
+    pub(super) claim: ParsedReading,
     /// Where its trace goes on, if it has one.
     pub(super) trace: Option<TraceContext>,
 }
@@ -51,7 +51,7 @@ const RACES_MAX: u32 = 8;
 const RACE_PAUSE_STEP: Duration = Duration::from_millis(10);
 
 /// Where batches are stored.
-pub(super) struct Desk {
+pub(super) struct BatchCommitter {
     pool: PgPool,
     rules: ReadingRules,
     begin: String,
@@ -60,21 +60,25 @@ pub(super) struct Desk {
 
 /// Why a transaction came to nothing.
 #[derive(Debug)]
-enum Fault {
+enum BatchError {
     /// A rival was faster, or the database untied a deadlock: try again.
-    Raced,
+    LostRace,
     /// The database refuses something in this batch.
-    Spoiled(sqlx::Error),
+    BadRow(sqlx::Error),
     /// The database cannot be reached, or cannot write.
-    Away(String),
+    Unavailable(String),
     /// The schema is not what this program expects: no row is to blame.
-    Broken(sqlx::Error),
+    SchemaMismatch(sqlx::Error),
     /// The answer to COMMIT was lost.
-    Unknown(String),
+    OutcomeUnknown(String),
 }
 
-impl Desk {
-    pub(super) fn new(pool: PgPool, rules: ReadingRules, transaction_limit: Duration) -> Desk {
+impl BatchCommitter {
+    pub(super) fn new(
+        pool: PgPool,
+        rules: ReadingRules,
+        transaction_limit: Duration,
+    ) -> BatchCommitter {
         let begin = format!(
             "BEGIN; \
              SET LOCAL statement_timeout = {}; \
@@ -84,7 +88,7 @@ impl Desk {
             LOCK_TIMEOUT.min(transaction_limit).as_millis(),
             IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
         );
-        Desk {
+        BatchCommitter {
             pool,
             rules,
             begin,
@@ -102,7 +106,7 @@ impl Desk {
         while let Some(part) = parts.pop() {
             match self.store(&batch[part.clone()]).await {
                 Ok(stored) => answers.extend(stored),
-                Err(Fault::Spoiled(_) | Fault::Raced) if part.len() > 1 => {
+                Err(BatchError::BadRow(_) | BatchError::LostRace) if part.len() > 1 => {
                     let middle = part.start + part.len() / 2;
                     parts.push(middle..part.end);
                     parts.push(part.start..middle);
@@ -117,26 +121,26 @@ impl Desk {
     }
 
     /// Tries until it is stored, or lost too many races.
-    async fn store(&self, batch: &[Request]) -> Result<Vec<Answer>, Fault> {
+    async fn store(&self, batch: &[Request]) -> Result<Vec<Answer>, BatchError> {
         for races_lost in 1..=RACES_MAX {
             match self.attempt(batch).await {
-                Err(Fault::Raced) => {
+                Err(BatchError::LostRace) => {
                     // Rivals that met once shall not meet again in step.
                     sleep((RACE_PAUSE_STEP * races_lost).mul_f64(rand::random())).await;
                 }
                 outcome => return outcome,
             }
         }
-        Err(Fault::Raced)
+        Err(BatchError::LostRace)
     }
 
-    async fn attempt(&self, batch: &[Request]) -> Result<Vec<Answer>, Fault> {
+    async fn attempt(&self, batch: &[Request]) -> Result<Vec<Answer>, BatchError> {
         let mut connection = GuardedConnection::acquire(&self.pool)
             .await
             .map_err(classify)?;
         let outcome = self.transact(&mut connection, batch).await;
         // Where the database is away or the outcome is unknown, the session may be hung: it is closed.
-        if !matches!(outcome, Err(Fault::Away(_) | Fault::Unknown(_))) {
+        if !matches!(outcome, Err(BatchError::Unavailable(_) | BatchError::OutcomeUnknown(_))) {
             connection.reuse();
         }
         let answers = outcome?;
@@ -148,22 +152,22 @@ impl Desk {
         &self,
         connection: &mut PgConnection,
         batch: &[Request],
-    ) -> Result<Vec<Answer>, Fault> {
+    ) -> Result<Vec<Answer>, BatchError> {
         let limit = self.transaction_limit;
         let (transaction, answers) = timeout(limit, self.fill(connection, batch))
             .await
-            .map_err(|_| Fault::Away("the transaction took too long".to_owned()))??;
+            .map_err(|_| BatchError::Unavailable("the transaction took too long".to_owned()))??;
         crate::failpoint!(
             "intake.before_commit",
-            Fault::Away("injected before COMMIT".to_owned())
+            BatchError::Unavailable("injected before COMMIT".to_owned())
         );
         timeout(limit, transaction.commit())
             .await
-            .map_err(|_| Fault::Unknown("COMMIT took too long".to_owned()))?
+            .map_err(|_| BatchError::OutcomeUnknown("COMMIT took too long".to_owned()))?
             .map_err(classify_commit)?;
         crate::failpoint!(
             "intake.committed",
-            Fault::Unknown("injected after COMMIT".to_owned())
+            BatchError::OutcomeUnknown("injected after COMMIT".to_owned())
         );
         Ok(answers)
     }
@@ -173,7 +177,7 @@ impl Desk {
         &self,
         connection: &'c mut PgConnection,
         batch: &[Request],
-    ) -> Result<(Transaction<'c, Postgres>, Vec<Answer>), Fault> {
+    ) -> Result<(Transaction<'c, Postgres>, Vec<Answer>), BatchError> {
         let mut transaction = connection
             .begin_with(AssertSqlSafe(self.begin.clone()))
             .await
@@ -188,19 +192,19 @@ impl Desk {
         let mut places = Vec::with_capacity(batch.len());
         let mut claims = Vec::with_capacity(batch.len());
         for request in batch {
-            places.push(place(request, &meters).map(|placed| {
-                claims.push(placed);
+            places.push(place(request, &meters).map(|for_meter| {
+                claims.push(for_meter);
                 claims.len() - 1
             }));
         }
         let stored = store::last_before_ends(&mut transaction, &claims)
             .await
             .map_err(classify)?;
-        let mut judge = Judge::new(&self.rules, Utc::now());
+        let mut admission = Admission::new(&self.rules, Utc::now());
         let mut verdicts: Vec<Option<Answer>> = claims
             .into_iter()
             .zip(&stored)
-            .map(|(placed, stored)| Some(judge.decide(placed, stored.as_ref())))
+            .map(|(for_meter, stored)| Some(admission.decide(for_meter, stored.as_ref())))
             .collect();
         let answers: Vec<Answer> = places
             .into_iter()
@@ -209,7 +213,7 @@ impl Desk {
         traces::store_contexts(&mut transaction, &traced(batch, &answers))
             .await
             .map_err(classify)?;
-        self.write(&mut transaction, &judge.into_new_readings())
+        self.write(&mut transaction, &admission.into_new_readings())
             .await?;
         Ok((transaction, answers))
     }
@@ -219,7 +223,7 @@ impl Desk {
         &self,
         transaction: &mut PgConnection,
         readings: &[NewReading<'_>],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), BatchError> {
         if readings.is_empty() {
             return Ok(());
         }
@@ -227,7 +231,7 @@ impl Desk {
             .await
             .map_err(classify)?
         {
-            return Err(Fault::Raced);
+            return Err(BatchError::LostRace);
         }
         let events: Vec<Event> = readings.iter().map(received).collect();
         let jobs: Vec<NewJob> = readings
@@ -247,7 +251,7 @@ impl Desk {
 fn place<'a>(
     request: &'a Request,
     meters: &'a HashMap<MeterSerial, Meter>,
-) -> Result<Placed<'a>, ReadingError> {
+) -> Result<ForMeter<'a>, ReadingError> {
     let claim = &request.claim;
     let meter = meters
         .get(&claim.serial)
@@ -255,7 +259,7 @@ fn place<'a>(
         .ok_or_else(|| ReadingError::UnknownMeter {
             serial: claim.serial.clone(),
         })?;
-    Ok(Placed {
+    Ok(ForMeter {
         claim,
         meter,
         interval: claim.interval_for(meter)?,
@@ -299,13 +303,13 @@ fn received(reading: &NewReading<'_>) -> Event {
 }
 
 /// Logs, once for all of them, why readings were not stored, and gives what each caller is told.
-fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
+fn refusal(fault: &BatchError, readings: usize) -> fn() -> ReadingError {
     match fault {
-        Fault::Raced => {
+        BatchError::LostRace => {
             tracing::warn!(readings, "readings were not stored: they lost every race");
             || ReadingError::Unavailable
         }
-        Fault::Away(reason) => {
+        BatchError::Unavailable(reason) => {
             tracing::warn!(
                 readings,
                 reason,
@@ -313,7 +317,7 @@ fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
             );
             || ReadingError::Unavailable
         }
-        Fault::Unknown(reason) => {
+        BatchError::OutcomeUnknown(reason) => {
             tracing::warn!(
                 readings,
                 reason,
@@ -321,7 +325,7 @@ fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
             );
             || ReadingError::OutcomeUnknown
         }
-        Fault::Spoiled(error) | Fault::Broken(error) => {
+        BatchError::BadRow(error) | BatchError::SchemaMismatch(error) => {
             tracing::error!(readings, %error, "readings were not stored: the database refuses them");
             || ReadingError::NotStored
         }
@@ -329,20 +333,22 @@ fn refusal(fault: &Fault, readings: usize) -> fn() -> ReadingError {
 }
 
 /// What an error before COMMIT means: nothing is stored.
-fn classify(error: sqlx::Error) -> Fault {
+fn classify(error: sqlx::Error) -> BatchError {
     match ErrorClass::of(&error) {
-        ErrorClass::Retryable => Fault::Raced,
-        ErrorClass::Unavailable => Fault::Away(error.to_string()),
-        ErrorClass::SchemaMismatch => Fault::Broken(error),
-        ErrorClass::BadRow => Fault::Spoiled(error),
+        ErrorClass::Retryable => BatchError::LostRace,
+        ErrorClass::Unavailable => BatchError::Unavailable(error.to_string()),
+        ErrorClass::SchemaMismatch => BatchError::SchemaMismatch(error),
+        ErrorClass::BadRow => BatchError::BadRow(error),
     }
 }
 
 /// At COMMIT only an answer that says "rolled back" is one.
-fn classify_commit(error: sqlx::Error) -> Fault {
+fn classify_commit(error: sqlx::Error) -> BatchError {
     match classify(error) {
-        fault @ (Fault::Raced | Fault::Spoiled(_)) => fault,
-        Fault::Away(reason) | Fault::Unknown(reason) => Fault::Unknown(reason),
-        Fault::Broken(error) => Fault::Unknown(error.to_string()),
+        fault @ (BatchError::LostRace | BatchError::BadRow(_)) => fault,
+        BatchError::Unavailable(reason) | BatchError::OutcomeUnknown(reason) => {
+            BatchError::OutcomeUnknown(reason)
+        }
+        BatchError::SchemaMismatch(error) => BatchError::OutcomeUnknown(error.to_string()),
     }
 }

@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What sends the readings.
-pub struct Singer {
+pub struct CanarySender {
     pool: PgPool,
     endpoints: Endpoints,
     mint: Pubkey,
@@ -39,7 +39,7 @@ pub struct Singer {
 
 /// Why a reading of it did not make it.
 #[derive(Debug, thiserror::Error)]
-enum Silent {
+enum SendError {
     #[error("its meter cannot be registered: {0}")]
     Meter(#[from] MeterError),
     #[error("its reading was not accepted: {0}")]
@@ -52,7 +52,7 @@ enum Silent {
     NotMinted(Uuid),
 }
 
-impl Singer {
+impl CanarySender {
     /// `None` when no reading is small enough to be allowed and large enough to pay anything.
     pub fn new(
         pool: PgPool,
@@ -61,8 +61,8 @@ impl Singer {
         intake: Intake,
         wallet: Wallet,
         tokenization: &TokenizationConfig,
-    ) -> Option<Singer> {
-        Some(Singer {
+    ) -> Option<CanarySender> {
+        Some(CanarySender {
             serial: serial_for(wallet)?,
             kwh: smallest_amount(tokenization)?,
             pool,
@@ -83,10 +83,10 @@ impl Singer {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let Some(sung) = stop.run_until_cancelled(self.sing()).await else {
+            let Some(sent) = stop.run_until_cancelled(self.send()).await else {
                 return;
             };
-            match &sung {
+            match &sent {
                 // Told at the first of a row: health and metrics go on telling.
                 Err(error) if !failed_before => {
                     tracing::warn!(meter_id = self.serial.as_str(), %error, "the canary is silent");
@@ -94,12 +94,12 @@ impl Singer {
                 Ok(()) if failed_before => tracing::info!("the canary sings again"),
                 Ok(()) | Err(_) => {}
             }
-            failed_before = sung.is_err();
+            failed_before = sent.is_err();
         }
     }
 
     /// One reading, the whole way. Nothing is sent while it would be held back.
-    async fn sing(&self) -> Result<(), Silent> {
+    async fn send(&self) -> Result<(), SendError> {
         let settings = within(ANSWER_LIMIT, StoredSettings::read(&self.pool))
             .await?
             .settings;
@@ -113,11 +113,11 @@ impl Singer {
         };
         timeout(ANSWER_LIMIT, self.register(&caller))
             .await
-            .map_err(|_| Silent::NoAnswer)??;
+            .map_err(|_| SendError::NoAnswer)??;
         let submission = self.submission(Utc::now());
         let accepted = timeout(ANSWER_LIMIT, self.intake.submit(&caller, submission))
             .await
-            .map_err(|_| Silent::NoAnswer)??;
+            .map_err(|_| SendError::NoAnswer)??;
         self.until_minted(accepted.reading_id).await?;
         metrics::histogram!(names::CANARY_SECONDS).record(started.elapsed());
         Ok(())
@@ -148,7 +148,7 @@ impl Singer {
         }
     }
 
-    async fn until_minted(&self, reading: Uuid) -> Result<(), Silent> {
+    async fn until_minted(&self, reading: Uuid) -> Result<(), SendError> {
         let looking = async {
             while !self.is_minted(reading).await? {
                 sleep(LOOK_EVERY).await;
@@ -157,10 +157,10 @@ impl Singer {
         };
         timeout(MINTED_WITHIN, looking)
             .await
-            .unwrap_or(Err(Silent::NotMinted(reading)))
+            .unwrap_or(Err(SendError::NotMinted(reading)))
     }
 
-    async fn is_minted(&self, reading: Uuid) -> Result<bool, Silent> {
+    async fn is_minted(&self, reading: Uuid) -> Result<bool, SendError> {
         let is_minted: bool = sqlx::query_scalar(
             "SELECT state IN ('minted', 'finalized')
              FROM readings

@@ -6,7 +6,7 @@ use rand::Rng;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::chain_side::ChainSide;
+use super::chain_handle::ChainHandle;
 use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::db::within;
 use crate::ledger::{self, MintingConditions};
@@ -14,10 +14,10 @@ use crate::outbox;
 use crate::telemetry::{Health, names};
 
 /// The loop that opens and closes this process' circuit breaker.
-pub struct Watch {
+pub struct ChainMonitor {
     pool: PgPool,
     probe: ChainProbe,
-    chain: ChainSide,
+    chain: ChainHandle,
     health: Health,
     /// Of one transaction of the database: what is behind it must not keep the circuit breaker from being closed again.
     transaction_limit: Duration,
@@ -26,14 +26,14 @@ pub struct Watch {
 /// A silent database is not to keep what the chain says from being seen.
 const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
 
-impl Watch {
+impl ChainMonitor {
     pub fn new(
         pool: PgPool,
-        chain: ChainSide,
+        chain: ChainHandle,
         health: Health,
         transaction_limit: Duration,
-    ) -> Watch {
-        Watch {
+    ) -> ChainMonitor {
+        ChainMonitor {
             pool,
             probe: ChainProbe::new(chain.endpoints.clone(), chain.accounts),
             chain,
@@ -52,13 +52,13 @@ impl Watch {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.look() => {}
+                () = self.probe() => {}
             }
         }
     }
 
     /// One look. Before it the circuit breaker is closed and the fee budget empty.
-    pub async fn look(&self) {
+    pub async fn probe(&self) {
         let before = self.chain.circuit_breaker.view().open;
         let was_open = before.is_some();
         self.chain.fee_budget.begin_refresh();

@@ -9,16 +9,16 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::claim::Claim;
 use super::error::{Invalid, ReadingError};
 use super::intake::Accepted;
+use super::parsed::ParsedReading;
 use super::rules::ReadingRules;
 use crate::domain::{BaseUnits, Interval, Kwh, ReadingState};
 use crate::meters::Meter;
 
 /// A claim for a meter that its caller may report for.
-pub(super) struct Placed<'a> {
-    pub(super) claim: &'a Claim,
+pub(super) struct ForMeter<'a> {
+    pub(super) claim: &'a ParsedReading,
     pub(super) meter: &'a Meter,
     pub(super) interval: Interval,
 }
@@ -36,7 +36,7 @@ pub(super) struct Stored {
 /// A reading to be stored.
 pub(super) struct NewReading<'a> {
     pub(super) id: Uuid,
-    pub(super) claim: &'a Claim,
+    pub(super) claim: &'a ParsedReading,
     pub(super) meter: &'a Meter,
     pub(super) interval: Interval,
     pub(super) base_units: BaseUnits,
@@ -45,7 +45,7 @@ pub(super) struct NewReading<'a> {
 }
 
 /// Decides one reading after the other: among equals of one batch the first wins.
-pub(super) struct Judge<'a> {
+pub(super) struct Admission<'a> {
     rules: &'a ReadingRules,
     now: DateTime<Utc>,
     /// What this batch accepted, by meter and start.
@@ -53,9 +53,9 @@ pub(super) struct Judge<'a> {
     new: Vec<NewReading<'a>>,
 }
 
-impl<'a> Judge<'a> {
-    pub(super) fn new(rules: &'a ReadingRules, now: DateTime<Utc>) -> Judge<'a> {
-        Judge {
+impl<'a> Admission<'a> {
+    pub(super) fn new(rules: &'a ReadingRules, now: DateTime<Utc>) -> Admission<'a> {
+        Admission {
             rules,
             now,
             accepted: HashMap::new(),
@@ -67,13 +67,13 @@ impl<'a> Judge<'a> {
     /// once the batch has committed.
     pub(super) fn decide(
         &mut self,
-        placed: Placed<'a>,
+        for_meter: ForMeter<'a>,
         last_before_end: Option<&Stored>,
     ) -> Result<Accepted, ReadingError> {
-        let interval = placed.interval;
+        let interval = for_meter.interval;
         let in_batch = self
             .accepted
-            .get(&placed.meter.id)
+            .get(&for_meter.meter.id)
             .and_then(|of_meter| of_meter.range(..interval.end()).next_back())
             .map(|(_, stored)| stored);
         let rival = [last_before_end, in_batch]
@@ -82,8 +82,8 @@ impl<'a> Judge<'a> {
             .find(|stored| stored.interval.overlaps(&interval));
         match rival {
             // Before its age is judged: the same reading is found again for ever.
-            Some(stored) => compare(&placed, stored),
-            None => Ok(self.accept(placed)?),
+            Some(stored) => compare(&for_meter, stored),
+            None => Ok(self.accept(for_meter)?),
         }
     }
 
@@ -94,12 +94,12 @@ impl<'a> Judge<'a> {
         self.new
     }
 
-    fn accept(&mut self, placed: Placed<'a>) -> Result<Accepted, Invalid> {
-        let Placed {
+    fn accept(&mut self, for_meter: ForMeter<'a>) -> Result<Accepted, Invalid> {
+        let ForMeter {
             claim,
             meter,
             interval,
-        } = placed;
+        } = for_meter;
         let base_units = self.rules.worth(claim.kwh, interval, self.now)?;
         let stored = Stored {
             id: Uuid::now_v7(),
@@ -125,9 +125,9 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn compare(placed: &Placed<'_>, stored: &Stored) -> Result<Accepted, ReadingError> {
-    let serial = placed.meter.serial.clone();
-    let interval = placed.interval;
+fn compare(for_meter: &ForMeter<'_>, stored: &Stored) -> Result<Accepted, ReadingError> {
+    let serial = for_meter.meter.serial.clone();
+    let interval = for_meter.interval;
     if stored.interval != interval {
         return Err(ReadingError::Overlap {
             serial,
@@ -136,13 +136,13 @@ fn compare(placed: &Placed<'_>, stored: &Stored) -> Result<Accepted, ReadingErro
             stored: stored.interval,
         });
     }
-    if stored.kwh != placed.claim.kwh {
+    if stored.kwh != for_meter.claim.kwh {
         return Err(ReadingError::OtherValue {
             serial,
             interval,
             reading_id: stored.id,
             stored: stored.kwh,
-            sent: placed.claim.kwh,
+            sent: for_meter.claim.kwh,
         });
     }
     Ok(Accepted::of(stored, true))
@@ -180,8 +180,8 @@ mod tests {
         }
     }
 
-    fn claim(meter: &Meter, kwh: &str) -> Claim {
-        Claim {
+    fn claim(meter: &Meter, kwh: &str) -> ParsedReading {
+        ParsedReading {
             serial: meter.serial.clone(),
             kwh: Kwh::parse(kwh).unwrap(),
             start: None,
@@ -215,13 +215,13 @@ mod tests {
         let long_ago = interval(60 * 24 * 400, 60 * 24 * 400 - 15);
         let before = stored(long_ago, "250");
         let claim = claim(&meter, "250.000");
-        let placed = Placed {
+        let for_meter = ForMeter {
             claim: &claim,
             meter: &meter,
             interval: long_ago,
         };
-        let mut judge = Judge::new(&rules, NOON);
-        let answer = judge.decide(placed, Some(&before)).unwrap();
+        let mut admission = Admission::new(&rules, NOON);
+        let answer = admission.decide(for_meter, Some(&before)).unwrap();
         assert_eq!(
             answer,
             Accepted {
@@ -231,7 +231,7 @@ mod tests {
                 base_units: BaseUnits::new(7),
             }
         );
-        assert!(judge.into_new_readings().is_empty());
+        assert!(admission.into_new_readings().is_empty());
     }
 
     #[test]
@@ -239,14 +239,14 @@ mod tests {
         let (meter, rules) = (meter(1), rules());
         let before = stored(interval(30, 15), "1.5");
         let claim = claim(&meter, "1.6");
-        let mut judge = Judge::new(&rules, NOON);
+        let mut admission = Admission::new(&rules, NOON);
         let mut decide = |interval| {
-            let placed = Placed {
+            let for_meter = ForMeter {
                 claim: &claim,
                 meter: &meter,
                 interval,
             };
-            judge.decide(placed, Some(&before))
+            admission.decide(for_meter, Some(&before))
         };
         let other_value = decide(interval(30, 15)).unwrap_err();
         assert_eq!(other_value.stored_reading(), Some(before.id));
@@ -277,15 +277,19 @@ mod tests {
     fn within_a_batch_the_first_wins() {
         let (meter, rules) = (meter(1), rules());
         let (first, other) = (claim(&meter, "1.5"), claim(&meter, "2.5"));
-        let mut judge = Judge::new(&rules, NOON);
-        let placed = |claim, interval| Placed {
+        let mut admission = Admission::new(&rules, NOON);
+        let for_meter = |claim, interval| ForMeter {
             claim,
             meter: &meter,
             interval,
         };
-        let winner = judge.decide(placed(&first, interval(15, 0)), None).unwrap();
+        let winner = admission
+            .decide(for_meter(&first, interval(15, 0)), None)
+            .unwrap();
         assert!(!winner.duplicate);
-        let again = judge.decide(placed(&first, interval(15, 0)), None).unwrap();
+        let again = admission
+            .decide(for_meter(&first, interval(15, 0)), None)
+            .unwrap();
         assert_eq!(
             again,
             Accepted {
@@ -293,17 +297,17 @@ mod tests {
                 ..winner.clone()
             }
         );
-        let other_value = judge.decide(placed(&other, interval(15, 0)), None);
+        let other_value = admission.decide(for_meter(&other, interval(15, 0)), None);
         assert_eq!(
             other_value.unwrap_err().stored_reading(),
             Some(winner.reading_id)
         );
-        let overlap = judge.decide(placed(&first, interval(30, 14)), None);
+        let overlap = admission.decide(for_meter(&first, interval(30, 14)), None);
         assert_eq!(
             overlap.unwrap_err().stored_reading(),
             Some(winner.reading_id)
         );
-        assert_eq!(judge.into_new_readings().len(), 1);
+        assert_eq!(admission.into_new_readings().len(), 1);
     }
 
     proptest! {
@@ -314,26 +318,26 @@ mod tests {
             sent in prop::collection::vec((1_i64..3, 0_i64..300, 1_i64..60, 1_u32..3), 1..80)
         ) {
             let (meters, rules) = ([meter(0), meter(1), meter(2)], rules());
-            let claims: Vec<Claim> = sent
+            let claims: Vec<ParsedReading> = sent
                 .iter()
                 .map(|(of, _, _, kwh)| claim(&meters[*of as usize], &kwh.to_string()))
                 .collect();
-            let mut judge = Judge::new(&rules, NOON);
+            let mut admission = Admission::new(&rules, NOON);
             let mut accepted: Vec<(i64, Interval)> = Vec::new();
             for ((of, to, length, _), claim) in sent.iter().zip(&claims) {
                 let interval = interval(to + length, *to);
                 let is_free = !accepted
                     .iter()
                     .any(|(meter, other)| meter == of && other.overlaps(&interval));
-                let placed = Placed { claim, meter: &meters[*of as usize], interval };
-                let answer = judge.decide(placed, None);
+                let for_meter = ForMeter { claim, meter: &meters[*of as usize], interval };
+                let answer = admission.decide(for_meter, None);
                 let is_new = answer.is_ok_and(|accepted| !accepted.duplicate);
                 prop_assert_eq!(is_new, is_free);
                 if is_new {
                     accepted.push((*of, interval));
                 }
             }
-            let new: Vec<(i64, Interval)> = judge
+            let new: Vec<(i64, Interval)> = admission
                 .into_new_readings()
                 .iter()
                 .map(|reading| (reading.meter.id, reading.interval))

@@ -20,7 +20,7 @@ const SIGNATURE_WANTED: &str = "a string";
 
 /// What can be understood without the meter's row: form, not yet worth or age.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(super) struct ParsedReading {
     pub(super) serial: MeterSerial,
     pub(super) kwh: Kwh,
     pub(super) start: Option<DateTime<Utc>>,
@@ -28,9 +28,9 @@ pub(super) struct Claim {
     pub(super) meter_signature: Option<String>,
 }
 
-impl Claim {
-    pub(super) fn read(submission: &Submission) -> Result<Claim, Invalid> {
-        let claim = Claim {
+impl ParsedReading {
+    pub(super) fn read(submission: &Submission) -> Result<ParsedReading, Invalid> {
+        let claim = ParsedReading {
             serial: serial_of(submission)?,
             kwh: kwh_of(submission)?,
             start: timestamp("interval_start", &submission.interval_start)?,
@@ -136,12 +136,12 @@ fn text<'a>(
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Claim, String> {
+    fn read(json: &str) -> Result<ParsedReading, String> {
         let submission = serde_json::from_str(json).unwrap();
-        Claim::read(&submission).map_err(|invalid| invalid.to_string())
+        ParsedReading::read(&submission).map_err(|invalid| invalid.to_string())
     }
 
-    fn with(member: &str, value: &str) -> Result<Claim, String> {
+    fn with(member: &str, value: &str) -> Result<ParsedReading, String> {
         let mut members = serde_json::json!({
             "meter_id": "m-1",
             "kwh_amount": "1.25",

@@ -1,0 +1,217 @@
+//! Step 4 of the pipeline: trims a batch to what the fee payer can afford, and reserves its cost.
+//!
+//! When the balance does not cover every new token account, readings for wallets that have one go on, and the newest of the
+//! others wait; when it does not cover every fee, what is left waits.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::candidate::{Candidate, Payable};
+use super::costs::TransactionCosts;
+use super::pack::Packing;
+use crate::chain::{FeeBudget, Reservation};
+use crate::domain::{BaseUnits, PackItem, Packed, Wallet};
+
+/// A packed transaction with its readings, and its cost reserved.
+pub(super) struct Funded {
+    pub packed: Packed,
+    pub readings: Vec<Candidate>,
+    pub reservation: Reservation,
+}
+
+/// The transactions that leave now, and the readings that do not.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub funded: Vec<Funded>,
+    pub left_out: LeftOut,
+}
+
+/// Why readings of a batch do not leave with it.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    /// Past the limits of a transaction by themselves, with their amounts.
+    pub oversized: Vec<(Candidate, BaseUnits)>,
+    /// They wait for the next batch.
+    pub carried: Vec<Uuid>,
+    /// The balance does not cover the rent of their wallets' new token accounts.
+    pub without_rent: Vec<Uuid>,
+    /// The balance does not cover the fee of their transaction.
+    pub without_fee: Vec<Uuid>,
+}
+
+/// Packs with `pack`, and packs again without the readings that have to wait for funds, until the rest is funded.
+pub(super) fn fit_to_budget(
+    mut payable: Vec<Payable>,
+    budget: &FeeBudget,
+    costs: &TransactionCosts,
+    pack: impl Fn(Vec<PackItem>) -> Packing,
+) -> Plan {
+    // Ids are in the order of acceptance: readings that were accepted first are paid first.
+    payable.sort_unstable_by_key(|payable| payable.candidate.id);
+    let mut left_out = LeftOut::default();
+    let reserved = loop {
+        let packing = pack(payable.iter().map(Payable::pack_item).collect());
+        left_out.take_oversized(&mut payable, &packing.oversized);
+        left_out.carried.extend(packing.carried);
+        let transactions = match reserve_all(budget, costs, packing.leaving) {
+            Ok(reserved) => break reserved,
+            Err(transactions) => transactions,
+        };
+        let waiting = cannot_create(budget, costs, &payable, &transactions);
+        if waiting.is_empty() {
+            break reserve_some(budget, costs, transactions, &mut left_out.without_fee);
+        }
+        budget.note_shortfall(costs.of_new_wallet());
+        left_out
+            .carried
+            .retain(|reading| !waiting.contains(reading));
+        left_out.without_rent.extend(waiting);
+        payable.retain(|payable| !left_out.includes(payable.candidate.id));
+    };
+    let mut by_id: HashMap<Uuid, Candidate> = payable
+        .into_iter()
+        .map(|payable| (payable.candidate.id, payable.candidate))
+        .collect();
+    let funded = reserved.into_iter().map(|(packed, reservation)| Funded {
+        readings: packed
+            .readings
+            .iter()
+            .filter_map(|id| by_id.remove(id))
+            .collect(),
+        packed,
+        reservation,
+    });
+    Plan {
+        funded: funded.collect(),
+        left_out,
+    }
+}
+
+impl LeftOut {
+    fn take_oversized(&mut self, payable: &mut Vec<Payable>, oversized: &[Packed]) {
+        for packed in oversized {
+            let readings = payable.extract_if(.., |payable| {
+                packed.readings.contains(&payable.candidate.id)
+            });
+            self.oversized
+                .extend(readings.map(|payable| (payable.candidate, packed.base_units)));
+        }
+    }
+
+    fn includes(&self, reading: Uuid) -> bool {
+        self.carried.contains(&reading) || self.without_rent.contains(&reading)
+    }
+}
+
+type Reserved = Vec<(Packed, Reservation)>;
+
+/// Reserves the cost of all of them, or of none: then it returns them.
+fn reserve_all(
+    budget: &FeeBudget,
+    costs: &TransactionCosts,
+    transactions: Vec<Packed>,
+) -> Result<Reserved, Vec<Packed>> {
+    let reservations: Vec<Reservation> = transactions
+        .iter()
+        .map_while(|packed| budget.reserve(costs.ceiling(packed)))
+        .collect();
+    if reservations.len() < transactions.len() {
+        return Err(transactions);
+    }
+    Ok(transactions.into_iter().zip(reservations).collect())
+}
+
+/// Reserves the cost of each transaction that the balance still covers; the readings of the others go to `without_fee`.
+fn reserve_some(
+    budget: &FeeBudget,
+    costs: &TransactionCosts,
+    transactions: Vec<Packed>,
+    without_fee: &mut Vec<Uuid>,
+) -> Reserved {
+    let mut reserved = Vec::with_capacity(transactions.len());
+    for packed in transactions {
+        let cost = costs.ceiling(&packed);
+        match budget.reserve(cost) {
+            Some(reservation) => reserved.push((packed, reservation)),
+            None => {
+                budget.note_shortfall(cost);
+                without_fee.extend(packed.readings);
+            }
+        }
+    }
+    reserved
+}
+
+/// The readings whose wallets' token accounts cannot be created beside the fees of these transactions. It returns at least one
+/// while any account is to be created, so that packing again with the rest comes to an end. `payable` is in the order in
+/// which wallets are served.
+fn cannot_create(
+    budget: &FeeBudget,
+    costs: &TransactionCosts,
+    payable: &[Payable],
+    transactions: &[Packed],
+) -> HashSet<Uuid> {
+    let mut new_wallets: Vec<Wallet> = Vec::new();
+    let mut seen = HashSet::new();
+    for payable in payable.iter().filter(|payable| payable.needs_account) {
+        if seen.insert(payable.candidate.wallet) {
+            new_wallets.push(payable.candidate.wallet);
+        }
+    }
+    let spendable = budget.spendable();
+    let fees = transactions
+        .iter()
+        .map(|packed| costs.fee_without_creations(packed))
+        .sum();
+    let affordable = affordable_creations(spendable, fees, costs.of_creation(), new_wallets.len());
+    let unaffordable: HashSet<Wallet> = new_wallets.drain(affordable..).collect();
+    let mut waiting = payable
+        .iter()
+        .filter(|payable| unaffordable.contains(&payable.candidate.wallet))
+        .map(|payable| payable.candidate.id);
+    // A wallet whose readings fill several transactions is to be created by each of them. Its first reading alone costs one
+    // account, and the rest needs none once that reading has landed.
+    let first_is_affordable = affordable == 0 && spendable >= costs.of_new_wallet();
+    let first = waiting.next();
+    let rest: HashSet<Uuid> = waiting.collect();
+    match first {
+        Some(first) if !first_is_affordable || rest.is_empty() => {
+            rest.into_iter().chain([first]).collect()
+        }
+        _ => rest,
+    }
+}
+
+/// How many of `wanted` accounts to create beside `fees`, at `each`: fewer than wanted, since the budget did not cover all.
+fn affordable_creations(spendable: u64, fees: u64, each: u64, wanted: usize) -> usize {
+    let affordable = spendable.saturating_sub(fees) / each;
+    usize::try_from(affordable)
+        .unwrap_or(usize::MAX)
+        .min(wanted.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS as RENT;
+
+    #[test]
+    fn accounts_are_created_as_far_as_the_money_goes_and_always_fewer_than_were_too_many() {
+        for (spendable, wanted, expected) in [
+            (0, 5, 0),
+            (RENT, 5, 0),
+            (RENT + 10_000, 5, 1),
+            (3 * RENT + 10_000, 5, 3),
+            // The budget has changed since: still one fewer.
+            (u64::MAX, 5, 4),
+            (u64::MAX, 1, 0),
+            (u64::MAX, 0, 0),
+        ] {
+            assert_eq!(
+                affordable_creations(spendable, 10_000, RENT, wanted),
+                expected
+            );
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The chain as a process uses it, whether it signs or not.
+
+use solana_sdk::pubkey::Pubkey;
+
+use super::costs::TransactionCosts;
+use crate::chain::{CircuitBreaker, Endpoints, MintAccounts, PriorityFees, FeeBudget};
+use crate::domain::ComputeUnitPrice;
+
+/// The cluster's base fee for one signature.
+const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
+
+/// Who pays the fees of mint transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeePayerSource {
+    /// This process mints and pays with this key.
+    OwnKey(Pubkey),
+    /// Another process pays, with the key that the ledger names now and later; `None` until it names one.
+    Ledger(Option<Pubkey>),
+}
+
+/// Shared by everything in a process that uses the chain. Clones share the circuit breaker and the fee budget.
+#[derive(Clone)]
+pub struct ChainHandle {
+    pub endpoints: Endpoints,
+    pub accounts: MintAccounts,
+    /// Checked before each batch.
+    pub circuit_breaker: CircuitBreaker,
+    /// What can still be spent, and by which fee payer.
+    pub fee_budget: FeeBudget,
+    pub priority_fees: PriorityFees,
+    /// The fee payer is the one that the ledger names.
+    pub(super) follows_ledger: bool,
+}
+
+impl ChainHandle {
+    pub fn new(
+        endpoints: Endpoints,
+        accounts: MintAccounts,
+        fee_payer: FeePayerSource,
+        priority_fees: PriorityFees,
+    ) -> ChainHandle {
+        let (fee_payer, follows_ledger) = match fee_payer {
+            FeePayerSource::OwnKey(fee_payer) => (Some(fee_payer), false),
+            FeePayerSource::Ledger(fee_payer) => (fee_payer, true),
+        };
+        ChainHandle {
+            endpoints,
+            accounts,
+            circuit_breaker: CircuitBreaker::default(),
+            fee_budget: FeeBudget::of(fee_payer),
+            priority_fees,
+            follows_ledger,
+        }
+    }
+
+    /// Fee payer and mint authority are two keys. Assumed while the fee payer is not known, so that an estimate is a ceiling.
+    pub(super) fn has_separate_fee_payer(&self) -> bool {
+        self.fee_budget.fee_payer() != Some(self.accounts.authority)
+    }
+
+    /// For the signatures of one mint transaction, lamports; the priority fee comes on top.
+    pub(super) fn base_fee_lamports(&self) -> u64 {
+        let signatures = 1 + u64::from(self.has_separate_fee_payer());
+        signatures * LAMPORTS_PER_SIGNATURE
+    }
+
+    /// What transactions cost while compute units cost `price`.
+    pub(super) fn costs_at(&self, price: ComputeUnitPrice) -> TransactionCosts {
+        TransactionCosts {
+            base_fee: self.base_fee_lamports(),
+            price,
+        }
+    }
+
+    /// What every mint transaction writes to: other transactions that write to it compete with ours.
+    pub(super) fn writable_accounts(&self) -> Vec<Pubkey> {
+        let mut accounts = vec![self.accounts.mint];
+        accounts.extend(self.fee_budget.fee_payer());
+        accounts
+    }
+
+    /// What the cheapest transaction costs at most.
+    pub(super) fn least_fee_lamports(&self) -> u64 {
+        self.costs_at(self.priority_fees.price()).of_cheapest()
+    }
+}

@@ -1,0 +1,68 @@
+//! Step 7 of the pipeline: the first send of a recorded transaction.
+//!
+//! It runs in the background, and its result decides nothing: the Resolver sends the same bytes again until the transaction
+//! has landed or is proven dead.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::context::MintContext;
+use super::sign_and_record::Recorded;
+use super::stage_times::observe;
+use crate::ledger;
+use crate::telemetry::Stage;
+
+/// The send holds the batch's permit, so that no more batches are under way than allowed.
+pub(super) fn send_in_background(
+    context: &MintContext,
+    recorded: Recorded,
+    permit: &Arc<OwnedSemaphorePermit>,
+) {
+    let Recorded {
+        transaction,
+        accepted,
+        span,
+    } = recorded;
+    let permit = Arc::clone(permit);
+    let endpoints = context.chain.endpoints.clone();
+    let limit = context.limits.transaction_limit;
+    context.tracker.spawn(async move {
+        let _permit = permit;
+        crate::failpoint!("mint.before_send");
+        let Some(endpoint) = endpoints.by_name(&transaction.endpoint) else {
+            return;
+        };
+        let sending = span.around(ledger::send(endpoint, &transaction.signed_bytes));
+        match tokio::time::timeout(limit, sending).await {
+            Ok(Ok(())) => {
+                observe(Stage::Sent, &accepted);
+                span.sent(Ok(()));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    signature = %transaction.signature, %error,
+                    "first send failed; the same bytes are sent again"
+                );
+                // At once, if there is another endpoint, rather than by the Resolver in two seconds.
+                let signature = transaction.signature.to_string();
+                let others = ledger::send_to_others(
+                    &endpoints,
+                    &transaction.endpoint,
+                    &signature,
+                    &transaction.signed_bytes,
+                );
+                let _ = tokio::time::timeout(limit, span.around(others)).await;
+                span.sent(Err("not taken"));
+            }
+            Err(_) => {
+                tracing::warn!(
+                    signature = %transaction.signature,
+                    "first send timed out; the same bytes are sent again"
+                );
+                span.sent(Err("not answered"));
+            }
+        }
+        crate::failpoint!("mint.sent");
+    });
+}

@@ -1,0 +1,54 @@
+//! Answers the readings that a plan leaves out: refused, handed to the next batch, or waiting for funds.
+
+use uuid::Uuid;
+
+use super::affordability::LeftOut;
+use super::answers::Answers;
+use super::context::MintContext;
+use super::defer_reason::DeferReason;
+use super::refuse::{Retry, refuse};
+use super::request::MintOutcome;
+use crate::ledger;
+
+pub(super) async fn answer_left_out(
+    context: &MintContext,
+    left_out: LeftOut,
+    answers: &mut Answers,
+) {
+    for (reading, base_units) in &left_out.oversized {
+        // The limits were lowered after it was accepted.
+        let reason = format!(
+            "its {base_units} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
+            context.limits.max_base_units_per_transaction
+        );
+        refuse(context, reading, reason, Retry::ByAdmin, answers).await;
+    }
+    for reading in left_out.carried {
+        answers.carry(reading);
+    }
+    if !left_out.without_fee.is_empty() {
+        context.chain.circuit_breaker.check_now();
+        answers.defer(&left_out.without_fee, &DeferReason::NoFee);
+    }
+    if !left_out.without_rent.is_empty() {
+        await_funds(context, &left_out.without_rent, answers).await;
+    }
+}
+
+/// These alone wait: readings for wallets that have a token account are paid meanwhile.
+async fn await_funds(context: &MintContext, readings: &[Uuid], answers: &mut Answers) {
+    let reason = DeferReason::NoRent;
+    tracing::warn!(
+        readings = readings.len(),
+        %reason,
+        "readings for new wallets wait"
+    );
+    let text = reason.to_string();
+    let noted = ledger::note_waiting(&context.pool, readings, &text);
+    if let Err(error) = context.in_time(noted).await {
+        tracing::debug!(%error, "the reason for waiting was not stored on the readings");
+    }
+    for reading in readings {
+        answers.give(*reading, MintOutcome::InsufficientFunds(reason.clone()));
+    }
+}

@@ -1,0 +1,107 @@
+//! Step 2 of the pipeline: which wallets can be paid, and which of them need a token account.
+//!
+//! Invariant: a reading is refused for its token account only if the account is closed, frozen or given away as of a
+//! *finalized* slot that is not before anything the ledger knows to be final. The wallet's last payment, which found the
+//! account usable, is in such an answer. One answer alone proves less: an endpoint that is behind has not seen the account
+//! created yet, and what is merely confirmed may vanish in a fork. To pay, one answer is enough, because simulation follows.
+
+use uuid::Uuid;
+
+use super::answers::Answers;
+use super::candidate::{Candidate, Payable};
+use super::context::MintContext;
+use super::defer_reason::DeferReason;
+use super::refuse::{Retry, refuse};
+use super::token_accounts;
+use crate::chain::{AsOf, ChainError, Endpoint};
+use crate::ledger;
+
+/// Returns the readings whose wallets can be paid. Those whose token account is unusable in this answer are checked against
+/// finalized state before they are refused.
+pub(super) async fn resolve_accounts(
+    context: &MintContext,
+    endpoint: &Endpoint,
+    candidates: Vec<Candidate>,
+    answers: &mut Answers,
+) -> Result<Vec<Payable>, ChainError> {
+    let wallets = candidates.iter().map(|candidate| candidate.wallet);
+    let accounts =
+        token_accounts::inspect(&context.chain, endpoint, wallets, AsOf::Confirmed).await?;
+    let mut payable = Vec::with_capacity(candidates.len());
+    let mut doubtful = Vec::new();
+    for candidate in candidates {
+        let state = accounts.state_of(candidate.wallet);
+        match state.needs_account(candidate.account_was_there) {
+            Ok(needs_account) => payable.push(Payable {
+                candidate,
+                needs_account,
+            }),
+            Err(_) => doubtful.push(candidate),
+        }
+    }
+    if !doubtful.is_empty() {
+        check_finalized(context, endpoint, accounts.slot, doubtful, answers).await?;
+    }
+    Ok(payable)
+}
+
+/// Refuses each reading whose token account is unusable at finality too. The others wait and use no attempt.
+async fn check_finalized(
+    context: &MintContext,
+    endpoint: &Endpoint,
+    confirmed_slot: u64,
+    doubtful: Vec<Candidate>,
+    answers: &mut Answers,
+) -> Result<(), ChainError> {
+    let ids: Vec<Uuid> = doubtful.iter().map(|candidate| candidate.id).collect();
+    let newest = ledger::newest_finalized_slot(&context.pool);
+    let known_slot = match context.in_time(newest).await {
+        Ok(slot) => slot,
+        Err(reason) => {
+            answers.defer(&ids, &reason);
+            return Ok(());
+        }
+    };
+    // Its confirmed state is older than what is final, so its answer is of no use for the other readings either.
+    if confirmed_slot < known_slot {
+        return Err(ChainError::Behind {
+            endpoint: endpoint.name().to_owned(),
+            slots: Some(known_slot - confirmed_slot),
+            reason: format!(
+                "it shows accounts as of slot {confirmed_slot}, and slot {known_slot} is final"
+            ),
+        });
+    }
+    let wallets = doubtful.iter().map(|candidate| candidate.wallet);
+    let as_of = AsOf::FinalSince(known_slot);
+    let accounts = match token_accounts::inspect(&context.chain, endpoint, wallets, as_of).await {
+        // The nodes behind one endpoint reach finality of a slot one after the other.
+        Err(error @ ChainError::Behind { .. }) => {
+            answers.defer(&ids, &error.into());
+            return Ok(());
+        }
+        accounts => accounts?,
+    };
+    for candidate in doubtful {
+        let wallet = candidate.wallet;
+        let account = wallet.token_account(&context.chain.accounts.mint);
+        let state = accounts.state_of(wallet);
+        match state.needs_account(candidate.account_was_there) {
+            Err(defect) => {
+                let reason = format!(
+                    "the token account {account} of wallet {wallet} {defect}; recreate the account, then retry"
+                );
+                refuse(context, &candidate, reason, Retry::ByAdmin, answers).await;
+            }
+            Ok(_) => {
+                let reason = DeferReason::AccountNotFinal {
+                    account,
+                    wallet,
+                    endpoint: endpoint.name().to_owned(),
+                };
+                answers.defer(&[candidate.id], &reason);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Step 6 of the pipeline: signs a draft outside any database transaction, and records it in the ledger.
+//!
+//! Invariant: signed bytes leave this process only after the commit that records them is known. So only a [`Recorded`]
+//! transaction can be sent.
+
+use chrono::{DateTime, Utc};
+
+use super::context::MintContext;
+use super::defer_reason::DeferReason;
+use super::draft::Draft;
+use super::stage_times::observe;
+use super::transaction;
+use crate::chain::{Endpoint, RecentBlockhash};
+use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError};
+use crate::telemetry::traces::TransactionSpan;
+use crate::telemetry::{Stage, names};
+
+/// A signed mint transaction whose record was committed.
+pub(super) struct Recorded {
+    pub transaction: NewMintTransaction,
+    /// When its readings were accepted.
+    pub accepted: Vec<DateTime<Utc>>,
+    pub span: TransactionSpan,
+}
+
+/// Why a draft was not recorded. None of its bytes has left this process.
+pub(super) enum NotRecorded {
+    /// A reading changed since it was loaded: it is packed again.
+    Stale,
+    Deferred(DeferReason),
+}
+
+pub(super) async fn sign_and_record(
+    context: &MintContext,
+    endpoint: &Endpoint,
+    blockhash: RecentBlockhash,
+    draft: Draft,
+) -> Result<Recorded, NotRecorded> {
+    let traced = draft.readings.iter();
+    let traced = traced.filter_map(|reading| Some((reading.id, reading.trace.clone()?)));
+    let mut span = TransactionSpan::begin(draft.number, traced.collect());
+    let accepted: Vec<DateTime<Utc>> = draft
+        .readings
+        .iter()
+        .map(|reading| reading.accepted_at)
+        .collect();
+    let readings = draft.readings.iter().map(|reading| PackedReading {
+        id: reading.id,
+        revision: reading.revision,
+    });
+    let readings = readings.collect();
+    let (signature, signed_bytes) = transaction::sign(draft.message, blockhash.hash, &context.signer)
+        .map_err(|error| NotRecorded::Deferred(error.into()))?;
+    span.signed(&signature);
+    crate::failpoint!("mint.signed");
+    let transaction = NewMintTransaction {
+        number: draft.number,
+        signature,
+        signed_bytes,
+        merkle_root: draft.merkle_root,
+        base_units: draft.packed.base_units,
+        blockhash,
+        endpoint: endpoint.name().to_owned(),
+        account_creations: draft.packed.account_creations(),
+        fee_lamports: context.chain.base_fee_lamports() + draft.priority_fee_lamports,
+        priority_fee_lamports: draft.priority_fee_lamports,
+        readings,
+    };
+    let limit = context.limits.transaction_limit;
+    let recorded = ledger::record(&context.pool, limit, &transaction).await;
+    // Unknown: the record may be there, so its cost stays reserved.
+    if matches!(recorded, Ok(()) | Err(RecordError::Unknown(_))) {
+        draft.reservation.recorded();
+    }
+    if let Err(error) = recorded {
+        span.not_recorded();
+        return Err(match error {
+            RecordError::Stale => NotRecorded::Stale,
+            error => NotRecorded::Deferred(error.into()),
+        });
+    }
+    observe(Stage::Signed, &accepted);
+    // Both are far below 2^53, so the conversions are exact.
+    metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(accepted.len() as f64);
+    metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES).record(draft.packed.bytes as f64);
+    metrics::counter!(names::TOKEN_ACCOUNT_CREATIONS)
+        .increment(u64::from(transaction.account_creations));
+    tracing::debug!(
+        %signature,
+        number = draft.number,
+        readings = accepted.len(),
+        bytes = draft.packed.bytes,
+        "recorded"
+    );
+    Ok(Recorded {
+        transaction,
+        accepted,
+        span,
+    })
+}
