@@ -3,7 +3,7 @@
 use solana_sdk::pubkey::Pubkey;
 
 use super::costs::TransactionCosts;
-use crate::chain::{CircuitBreaker, Endpoints, MintAccounts, PriorityFees, FeeBudget};
+use crate::chain::{CircuitBreaker, Endpoints, FeeBudget, MintAccounts, PriorityFees};
 use crate::domain::ComputeUnitPrice;
 
 /// The cluster's base fee for one signature.

@@ -140,7 +140,10 @@ impl BatchCommitter {
             .map_err(classify)?;
         let outcome = self.transact(&mut connection, batch).await;
         // Where the database is away or the outcome is unknown, the session may be hung: it is closed.
-        if !matches!(outcome, Err(BatchError::Unavailable(_) | BatchError::OutcomeUnknown(_))) {
+        if !matches!(
+            outcome,
+            Err(BatchError::Unavailable(_) | BatchError::OutcomeUnknown(_))
+        ) {
             connection.reuse();
         }
         let answers = outcome?;
