@@ -49,8 +49,9 @@ pub(super) async fn sign_and_record(
         revision: reading.revision,
     });
     let readings = readings.collect();
-    let (signature, signed_bytes) = transaction::sign(draft.message, blockhash.hash, &context.signer)
-        .map_err(|error| NotRecorded::Deferred(error.into()))?;
+    let (signature, signed_bytes) =
+        transaction::sign(draft.message, blockhash.hash, &context.signer)
+            .map_err(|error| NotRecorded::Deferred(error.into()))?;
     span.signed(&signature);
     crate::failpoint!("mint.signed");
     let transaction = NewMintTransaction {

@@ -75,10 +75,12 @@ async fn run(reading: Uuid, context: &QueueContext, job_id: &str) -> JobEnd {
             reason: "its backoff".to_owned(),
             deferral: Deferral::Until(at),
         },
-        MintOutcome::Deferred(reason) | MintOutcome::InsufficientFunds(reason) => JobEnd::Deferred {
-            reason: reason.to_string(),
-            deferral: Deferral::BackOff,
-        },
+        MintOutcome::Deferred(reason) | MintOutcome::InsufficientFunds(reason) => {
+            JobEnd::Deferred {
+                reason: reason.to_string(),
+                deferral: Deferral::BackOff,
+            }
+        }
         MintOutcome::Unknown => JobEnd::Dead {
             reason: DeadLetterReason::UnknownReading,
             detail: format!("there is no reading {reading}"),
