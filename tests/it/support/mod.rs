@@ -1,7 +1,11 @@
 //! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
 
+pub mod admin_log;
+pub mod audit;
+pub mod authority;
 pub mod backlog;
 pub mod backup;
+pub mod chain_breaker;
 pub mod client;
 pub mod collector;
 pub mod database_proxy;
@@ -9,14 +13,17 @@ pub mod events;
 pub mod feed_client;
 pub mod grid;
 pub mod identity_provider;
+pub mod ledger;
 pub mod listener_proxy;
 pub mod localnet;
+pub mod metrics;
 pub mod proxy;
 pub mod raw_websocket;
 pub mod readings;
 pub mod schema;
 pub mod secrets;
 pub mod server;
+pub mod stored_events;
 pub mod wait;
 pub mod world;
 

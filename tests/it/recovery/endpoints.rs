@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::circuit::{chain_of, no_attempt_is_used, until_closed, until_open};
+use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed, until_open};
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, ProxyProgram, Verdict, eventually};
 

@@ -10,8 +10,8 @@ use spl_associated_token_account_interface::address::get_associated_token_addres
 use spl_associated_token_account_interface::instruction::create_associated_token_account_idempotent;
 use spl_token_interface::instruction::{AuthorityType, burn, close_account, set_authority};
 
-use crate::audit::Authority;
-use crate::circuit::{chain_of, no_attempt_is_used, until_closed};
+use crate::support::authority::Authority;
+use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed};
 use crate::support::world::world;
 use crate::support::{Grid, Meter, Proxy, Verdict};
 

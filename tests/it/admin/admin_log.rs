@@ -5,27 +5,12 @@ use gridtokenx::meters::Role;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::audit::difference;
+use crate::support::admin_log::entries;
+use crate::support::audit::difference;
 use crate::support::{Api, Grid};
 
 const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
 const PERCENTAGE: &str = "/api/admin/tokenization/auto-mint-percentage";
-
-/// All entries, page by page.
-pub async fn entries(admin: &Api) -> Vec<Value> {
-    let (mut entries, mut after) = (Vec::new(), 0);
-    loop {
-        let page = admin
-            .get(&format!("/api/admin/log?after={after}&limit=3"))
-            .await
-            .ok();
-        entries.extend(page["entries"].as_array().unwrap().clone());
-        match page["next"].as_i64() {
-            Some(next) => after = next,
-            None => return entries,
-        }
-    }
-}
 
 /// As an outsider computes it, from the API's answer and `docs/admin-log.md` alone.
 fn hash_of(entry: &Value) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::localnet::{Localnet, State, TempDir};
+use crate::support::proxy::drop_send;
 use crate::support::server::program;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict, eventually};
@@ -18,16 +19,6 @@ async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
         .fetch_all(&grid.pool)
         .await
         .unwrap()
-}
-
-/// Takes sends and forgets them: the answer is the transaction's own signature, as an RPC node would give.
-pub fn drop_send(parameters: &Value) -> Verdict {
-    use base64::Engine;
-    let wire = base64::engine::general_purpose::STANDARD
-        .decode(parameters[0].as_str().unwrap())
-        .unwrap();
-    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&wire).unwrap();
-    Verdict::Answer(json!(transaction.signatures[0].to_string()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -164,8 +164,9 @@ fn the_schema_and_the_page_know_each_message_event_and_reason() {
         let name = kind.as_str();
         assert!(definitions.iter().any(|known| known == name), "{name}");
     }
-    let page = include_str!("../../docs/feed.md");
-    let schema: Value = serde_json::from_str(include_str!("../../docs/feed.schema.json")).unwrap();
+    let page = include_str!("../../../docs/feed.md");
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../docs/feed.schema.json")).unwrap();
     let words: BTreeSet<&str> = schema["$defs"]["closeReason"]["oneOf"]
         .as_array()
         .unwrap()

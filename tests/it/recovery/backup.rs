@@ -20,11 +20,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::adopt::{audit_with, refused, until_breaker};
-use crate::audit::{Authority, breaker};
-use crate::auto_mint::events;
+use crate::support::audit::{audit_with, refused};
+use crate::support::authority::Authority;
+use crate::support::ledger::{breaker, until_breaker};
 use crate::support::localnet::TempDir;
 use crate::support::readings::count;
+use crate::support::stored_events::events;
 use crate::support::world::world;
 use crate::support::{Api, Grid, Meter, backup, eventually};
 

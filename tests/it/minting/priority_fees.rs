@@ -9,8 +9,8 @@ use solana_client::rpc_request::RpcRequest;
 use solana_sdk::signature::Signature;
 use solana_sdk::transaction::Transaction;
 
-use crate::chain_faults::drop_send;
-use crate::service_level::value;
+use crate::support::metrics::value;
+use crate::support::proxy::drop_send;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict};
 

@@ -1,63 +1,10 @@
 //! A person deals with a landed mint that the ledger lacks, and the ledger breaker closes.
 
-use std::process::Output;
-
-use serde_json::Value;
-
-use crate::audit::{Authority, breaker};
-use crate::support::server::program;
-use crate::support::{Grid, eventually};
-
-/// `gridtokenx audit --json` and these arguments.
-pub async fn audit_with(grid: &Grid, arguments: &[&str]) -> Output {
-    program()
-        .args(["audit", "--json"])
-        .args(arguments)
-        .envs(grid.environment())
-        .env("USER", "ann")
-        .output()
-        .await
-        .unwrap()
-}
-
-/// The one sentence with which it is refused; there is no verdict.
-pub async fn refused(grid: &Grid, arguments: &[&str]) -> String {
-    let output = audit_with(grid, arguments).await;
-    let sentence = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{sentence}");
-    assert_eq!(sentence.lines().count(), 1, "{sentence}");
-    assert!(output.stdout.is_empty());
-    sentence
-}
-
-/// The report of the audit that follows, which holds.
-pub async fn done(grid: &Grid, arguments: &[&str]) -> Value {
-    let output = audit_with(grid, arguments).await;
-    let said = String::from_utf8(output.stderr).unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
-    assert_eq!(output.status.code(), Some(0), "{said} {report:#}");
-    assert_eq!(report["ok"], true);
-    report
-}
-
-pub async fn until_breaker(grid: &Grid, state: &str) {
-    eventually(&format!("the breaker is {state}"), async || {
-        (breaker(grid).await.0 == state).then_some(())
-    })
-    .await;
-}
-
-/// Actor, action and details of each entry.
-pub async fn admin_log(grid: &Grid) -> Vec<(String, String, Value)> {
-    let rows: Vec<(String, String, String)> =
-        sqlx::query_as("SELECT actor, action, details FROM admin_log ORDER BY number")
-            .fetch_all(&grid.pool)
-            .await
-            .unwrap();
-    rows.into_iter()
-        .map(|(actor, action, details)| (actor, action, serde_json::from_str(&details).unwrap()))
-        .collect()
-}
+use crate::support::Grid;
+use crate::support::admin_log::admin_log;
+use crate::support::audit::{done, refused};
+use crate::support::authority::Authority;
+use crate::support::ledger::{breaker, until_breaker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mint_by_hand_is_booked_as_foreign_and_minting_goes_on() {

@@ -17,8 +17,8 @@ use spl_associated_token_account_interface::address::get_associated_token_addres
 use spl_token_interface::instruction::{burn, close_account};
 use spl_token_interface::state::{Account, AccountState};
 
-use crate::audit::Authority;
-use crate::chain_faults::drop_send;
+use crate::support::authority::Authority;
+use crate::support::proxy::drop_send;
 use crate::support::proxy::{Proxy, Verdict};
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};

@@ -1,109 +1,19 @@
 //! The audit finds and names every difference between ledger and chain, and nothing else.
 
-use std::str::FromStr;
-
 use chrono::{DateTime, Utc};
-use gridtokenx::chain::read_keypair;
 use serde_json::{Value, json};
-use solana_client::nonblocking::rpc_client::RpcClient;
-use solana_client::rpc_config::RpcSendTransactionConfig;
-use solana_commitment_config::CommitmentConfig;
-use solana_sdk::instruction::Instruction;
-use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::{Keypair, Signature, Signer};
-use solana_sdk::transaction::Transaction;
+use solana_sdk::signature::{Signature, Signer};
 use spl_associated_token_account_interface::address::get_associated_token_address;
-use spl_token_interface::instruction::{batch, burn, mint_to};
+use spl_token_interface::instruction::{batch, burn};
 
-use crate::adopt::{audit_with, done, refused};
-use crate::service_level::value;
+use crate::support::audit::{audit_with, difference, done, refused};
+use crate::support::authority::Authority;
+use crate::support::ledger::{breaker, next_number};
 use crate::support::localnet::TempDir;
+use crate::support::metrics::value;
 use crate::support::server::program;
+use crate::support::stored_events::notifications;
 use crate::support::{Api, Grid, Meter, Proxy, Verdict, eventually};
-
-/// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
-pub struct Authority {
-    pub mint: Pubkey,
-    keypair: Keypair,
-    rpc: RpcClient,
-}
-
-impl Authority {
-    pub async fn of(grid: &Grid) -> Authority {
-        let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
-            .fetch_one(&grid.pool)
-            .await
-            .unwrap();
-        Authority {
-            mint: Pubkey::from_str(&mint).unwrap(),
-            keypair: read_keypair(&grid.data_dir.path().join("mint-authority.json")).unwrap(),
-            rpc: RpcClient::new_with_commitment(
-                grid.rpc_url.clone(),
-                CommitmentConfig::confirmed(),
-            ),
-        }
-    }
-
-    /// Who pays for what [`send`](Self::send) sends.
-    pub fn payer(&self) -> Pubkey {
-        self.keypair.pubkey()
-    }
-
-    /// Mints to the meter's wallet, whose account is there, without any service.
-    pub fn mint_to(&self, meter: &Meter, base_units: u64) -> Instruction {
-        let account = get_associated_token_address(&meter.wallet.pubkey(), &self.mint);
-        let authority = self.keypair.pubkey();
-        let token = spl_token_interface::ID;
-        mint_to(&token, &self.mint, &account, &authority, &[], base_units).unwrap()
-    }
-
-    /// Sends it, paid by the authority, and waits until it is finalized.
-    pub async fn send(&self, instruction: Instruction, more: &[&Keypair]) -> Signature {
-        let mut signers = vec![&self.keypair];
-        signers.extend(more);
-        let transaction = Transaction::new_signed_with_payer(
-            &[instruction],
-            Some(&self.keypair.pubkey()),
-            &signers,
-            self.rpc.get_latest_blockhash().await.unwrap(),
-        );
-        let signature = self.rpc.send_transaction(&transaction).await.unwrap();
-        self.until_finalized(&signature).await;
-        signature
-    }
-
-    /// Sends bytes that were signed before.
-    pub async fn send_late(&self, transaction: &Transaction) -> Signature {
-        // Their blockhash is younger than the newest finalized block, which preflight would look at.
-        let config = RpcSendTransactionConfig {
-            skip_preflight: true,
-            ..RpcSendTransactionConfig::default()
-        };
-        let sent = self.rpc.send_transaction_with_config(transaction, config);
-        sent.await.unwrap()
-    }
-
-    pub async fn until_finalized(&self, signature: &Signature) {
-        eventually(&format!("{signature} is finalized"), async || {
-            let status = self
-                .rpc
-                .get_signature_statuses(&[*signature])
-                .await
-                .unwrap();
-            let status = status.value.into_iter().next().flatten()?;
-            assert_eq!(status.err, None);
-            status
-                .satisfies_commitment(CommitmentConfig::finalized())
-                .then_some(())
-        })
-        .await;
-    }
-
-    pub async fn supply(&self) -> u64 {
-        let supply = self.rpc.get_token_supply(&self.mint).await.unwrap();
-        supply.amount.parse().unwrap()
-    }
-}
 
 /// A service that has finalized `readings` readings of 1 kWh, and was stopped.
 async fn settled(readings: i64) -> (Grid, Meter, Vec<String>) {
@@ -125,18 +35,6 @@ fn kinds(report: &Value) -> Vec<&str> {
         .iter()
         .map(|difference| difference["kind"].as_str().unwrap())
         .collect()
-}
-
-/// The one difference of this kind.
-pub fn difference<'a>(report: &'a Value, kind: &str) -> &'a Value {
-    let differences = report["differences"].as_array().unwrap();
-    let mut of_kind = differences
-        .iter()
-        .filter(|difference| difference["kind"] == kind);
-    match (of_kind.next(), of_kind.next()) {
-        (Some(one), None) => one,
-        _ => panic!("not one {kind} in {report:#}"),
-    }
 }
 
 async fn execute(grid: &Grid, statement: &'static str) {
@@ -416,33 +314,4 @@ async fn an_audit_that_cannot_run_says_why_and_is_no_verdict() {
     let sentence = String::from_utf8(output.stderr).unwrap();
     assert_eq!(sentence.lines().count(), 1, "{sentence}");
     assert!(sentence.contains("make run"), "{sentence}");
-}
-
-/// State and reason of the ledger breaker.
-pub async fn breaker(grid: &Grid) -> (String, Option<String>) {
-    sqlx::query_as("SELECT breaker, breaker_reason FROM ledger")
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap()
-}
-
-/// Rises with every transaction that the Minter wants to sign.
-pub async fn next_number(grid: &Grid) -> i64 {
-    sqlx::query_scalar("SELECT next_number FROM ledger")
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap()
-}
-
-/// Events that told admins of the breaker.
-pub async fn notifications(grid: &Grid) -> i64 {
-    sqlx::query_scalar(
-        "SELECT count(*)
-         FROM (SELECT event_id FROM outbox WHERE event_type = 'AdminNotification'
-               UNION
-               SELECT event_id FROM events WHERE event_type = 'AdminNotification') AS told",
-    )
-    .fetch_one(&grid.pool)
-    .await
-    .unwrap()
 }

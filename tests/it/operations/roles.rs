@@ -10,8 +10,8 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signer};
 use solana_sdk::transaction::Transaction;
 
-use crate::circuit::{chain_of, until_closed, until_open};
-use crate::service_level::value;
+use crate::support::chain_breaker::{chain_of, until_closed, until_open};
+use crate::support::metrics::value;
 use crate::support::server::program;
 use crate::support::world::world;
 use crate::support::{Api, Grid, Proxy, Server, Verdict, eventually};

@@ -6,10 +6,10 @@ use gridtokenx::meters::Role;
 use gridtokenx::outbox::{Event, EventFields, EventType};
 use serde_json::json;
 
-use crate::service_level::value;
 use crate::support::client::{brief_token, token};
 use crate::support::events::{event_of, events_of, last_seq, publish};
 use crate::support::feed_client::reason_of;
+use crate::support::metrics::value;
 use crate::support::{Api, FeedClient, Grid, Next, eventually};
 
 const SILENCE: Duration = Duration::from_millis(300);

@@ -3,7 +3,7 @@
 use gridtokenx::domain::MeterSerial;
 use serde_json::{Value, json};
 
-use crate::audit::notifications;
+use crate::support::stored_events::{events, notifications};
 use crate::support::{Api, Grid, eventually};
 
 const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
@@ -17,25 +17,6 @@ async fn toggle(admin: &Api, enabled: bool) -> Value {
     assert_eq!(answer["success"], true);
     assert_eq!(answer["auto_mint_enabled"], enabled);
     answer
-}
-
-/// Those of one type, in the order in which they were told.
-pub async fn events(grid: &Grid, event_type: &str) -> Vec<Value> {
-    let bodies: Vec<String> = sqlx::query_scalar(
-        "SELECT body
-         FROM (SELECT event_id, body FROM outbox WHERE event_type = $1
-               UNION
-               SELECT event_id, body FROM events WHERE event_type = $1) AS told
-         ORDER BY event_id",
-    )
-    .bind(event_type)
-    .fetch_all(&grid.pool)
-    .await
-    .unwrap();
-    bodies
-        .iter()
-        .map(|body| serde_json::from_str(body).unwrap())
-        .collect()
 }
 
 /// Waits until that many jobs of readings have ended well, and no other is left.

@@ -15,9 +15,12 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
 
-use crate::adopt::{admin_log, done, refused, until_breaker};
-use crate::audit::{Authority, breaker, difference, next_number, notifications};
+use crate::support::admin_log::admin_log;
+use crate::support::audit::{difference, done, refused};
+use crate::support::authority::Authority;
+use crate::support::ledger::{breaker, next_number, until_breaker};
 use crate::support::localnet::TempDir;
+use crate::support::stored_events::notifications;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Verdict, eventually};
 
@@ -365,7 +368,7 @@ const FILES_WERE_PUT_BACK: &str = "UPDATE ledger SET server_start = -1;";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_says_that_the_database_went_backwards() {
-    let manual = include_str!("../../docs/operations.md");
+    let manual = include_str!("../../../docs/operations.md");
     assert!(manual.contains(FILES_WERE_PUT_BACK));
     let mut grid = Grid::start().await;
     grid.stop().await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::admin_log::entries;
+use crate::support::admin_log::entries;
 use crate::support::secrets::assert_untold;
 use crate::support::world::world;
 use crate::support::{Grid, Proxy, Server, Verdict, eventually};

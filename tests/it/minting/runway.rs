@@ -7,8 +7,8 @@ use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 
-use crate::audit::Authority;
-use crate::circuit::{no_attempt_is_used, until_open};
+use crate::support::authority::Authority;
+use crate::support::chain_breaker::{no_attempt_is_used, until_open};
 use crate::support::{Api, Grid, Meter, eventually};
 
 /// Rent of an account without data: what the fee payer itself must keep.

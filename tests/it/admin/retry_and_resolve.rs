@@ -17,10 +17,13 @@ use spl_token_interface::instruction::{burn, close_account};
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_log::entries;
-use crate::audit::{Authority, breaker, difference, notifications};
-use crate::chain_faults::drop_send;
+use crate::support::admin_log::entries;
+use crate::support::audit::difference;
+use crate::support::authority::Authority;
 use crate::support::client::Answer;
+use crate::support::ledger::breaker;
+use crate::support::proxy::drop_send;
+use crate::support::stored_events::notifications;
 use crate::support::world::world;
 use crate::support::{Grid, Meter, Proxy, Verdict, eventually};
 

@@ -8,7 +8,7 @@ use gridtokenx::meters::Role;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::chain_faults::drop_send;
+use crate::support::proxy::drop_send;
 use crate::support::world::world;
 use crate::support::{Api, FeedClient, Grid, Proxy, Server, Verdict, eventually};
 

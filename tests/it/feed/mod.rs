@@ -1,0 +1,14 @@
+//! Every event arrives once and in order, at those who may see it.
+
+mod authentication;
+mod close_reasons;
+mod connections;
+mod delivery;
+mod drain;
+mod listen;
+mod numbers;
+mod oracle;
+mod protocol;
+mod replicas;
+mod retention;
+mod websocket;

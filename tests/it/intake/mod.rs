@@ -1,0 +1,9 @@
+//! Readings and meters are taken in once, by the rules, whatever fails meanwhile.
+
+mod bulk;
+mod commit_answers;
+mod faults;
+mod meters;
+mod readings;
+mod rules;
+mod submission;

@@ -1,0 +1,12 @@
+//! Each accepted reading is paid exactly once, as soon as possible and as cheaply as promised.
+
+mod accounts;
+mod canary;
+mod exactly_once;
+mod poison;
+mod priority_fees;
+mod queue;
+mod record_races;
+mod retry;
+mod runway;
+mod sweep;

@@ -1,0 +1,16 @@
+//! What operators rely on: starts, drains, health, metrics, traces, upgrades, documents, the structure of the code.
+
+mod api;
+mod deploy;
+mod documents;
+mod drain;
+mod health;
+mod open_files;
+mod pruning;
+mod roles;
+mod run;
+mod scans;
+mod scrape;
+mod service_level;
+mod traces;
+mod versions;

@@ -1,0 +1,17 @@
+//! Whatever fails, comes back, or goes backwards: nothing is lost and nothing is paid twice.
+
+mod adopt;
+mod audit;
+mod audit_corruptions;
+mod backup;
+mod chain_faults;
+mod circuit_breaker;
+mod database_faults;
+mod embedded;
+mod endpoints;
+mod frozen;
+mod leader_lock;
+mod localnet;
+mod panics;
+mod restore;
+mod silent_sessions;

@@ -1,0 +1,100 @@
+//! The mint authority's key in a test's hands.
+
+use std::str::FromStr;
+
+use gridtokenx::chain::read_keypair;
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_config::RpcSendTransactionConfig;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::instruction::Instruction;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::{Keypair, Signature, Signer};
+use solana_sdk::transaction::Transaction;
+use spl_associated_token_account_interface::address::get_associated_token_address;
+use spl_token_interface::instruction::mint_to;
+
+use super::{Grid, Meter, eventually};
+
+/// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
+pub struct Authority {
+    pub mint: Pubkey,
+    keypair: Keypair,
+    pub rpc: RpcClient,
+}
+
+impl Authority {
+    pub async fn of(grid: &Grid) -> Authority {
+        let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        Authority {
+            mint: Pubkey::from_str(&mint).unwrap(),
+            keypair: read_keypair(&grid.data_dir.path().join("mint-authority.json")).unwrap(),
+            rpc: RpcClient::new_with_commitment(
+                grid.rpc_url.clone(),
+                CommitmentConfig::confirmed(),
+            ),
+        }
+    }
+
+    /// Who pays for what [`send`](Self::send) sends.
+    pub fn payer(&self) -> Pubkey {
+        self.keypair.pubkey()
+    }
+
+    /// Mints to the meter's wallet, whose account is there, without any service.
+    pub fn mint_to(&self, meter: &Meter, base_units: u64) -> Instruction {
+        let account = get_associated_token_address(&meter.wallet.pubkey(), &self.mint);
+        let authority = self.keypair.pubkey();
+        let token = spl_token_interface::ID;
+        mint_to(&token, &self.mint, &account, &authority, &[], base_units).unwrap()
+    }
+
+    /// Sends it, paid by the authority, and waits until it is finalized.
+    pub async fn send(&self, instruction: Instruction, more: &[&Keypair]) -> Signature {
+        let mut signers = vec![&self.keypair];
+        signers.extend(more);
+        let transaction = Transaction::new_signed_with_payer(
+            &[instruction],
+            Some(&self.keypair.pubkey()),
+            &signers,
+            self.rpc.get_latest_blockhash().await.unwrap(),
+        );
+        let signature = self.rpc.send_transaction(&transaction).await.unwrap();
+        self.until_finalized(&signature).await;
+        signature
+    }
+
+    /// Sends bytes that were signed before.
+    pub async fn send_late(&self, transaction: &Transaction) -> Signature {
+        // Their blockhash is younger than the newest finalized block, which preflight would look at.
+        let config = RpcSendTransactionConfig {
+            skip_preflight: true,
+            ..RpcSendTransactionConfig::default()
+        };
+        let sent = self.rpc.send_transaction_with_config(transaction, config);
+        sent.await.unwrap()
+    }
+
+    pub async fn until_finalized(&self, signature: &Signature) {
+        eventually(&format!("{signature} is finalized"), async || {
+            let status = self
+                .rpc
+                .get_signature_statuses(&[*signature])
+                .await
+                .unwrap();
+            let status = status.value.into_iter().next().flatten()?;
+            assert_eq!(status.err, None);
+            status
+                .satisfies_commitment(CommitmentConfig::finalized())
+                .then_some(())
+        })
+        .await;
+    }
+
+    pub async fn supply(&self) -> u64 {
+        let supply = self.rpc.get_token_supply(&self.mint).await.unwrap();
+        supply.amount.parse().unwrap()
+    }
+}
