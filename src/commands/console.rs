@@ -1,44 +1,45 @@
-//! What `gridtokenx run` says to the person in front of it.
+//! What `gridtokenx run` prints for its operator.
 
 use std::io::{self, Write};
 
 use rust_decimal::Decimal;
 
-use super::play::{Outcome, PLAYER};
+use super::public_url::public_url;
+use super::replay::{METER_OWNER, Outcome};
 use super::report::Report;
 use super::running::Running;
 
-/// A reader that went away is no reason to stop serving.
-fn say(text: &str) {
+/// A closed standard output is no reason to stop serving.
+fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
-/// Where everything is, once it runs.
-pub fn say_where(running: &Running) {
-    say(&format!(
+/// Prints the addresses of the running system.
+pub fn print_addresses(running: &Running) {
+    print(&format!(
         "\
 GridTokenX is running.
   Console   {api}/
   API docs  {api}/docs
   Chain     {rpc} (mint {mint})
-  Try       curl -s -H \"Authorization: Bearer $(make -s token ROLE=user SUB={PLAYER})\" '{api}/api/readings?limit=3'
+  Try       curl -s -H \"Authorization: Bearer $(make -s token ROLE=user SUB={METER_OWNER})\" '{api}/api/readings?limit=3'
   Events    make -s listen
   Stop      Ctrl-C
 ",
         api = running.api_url,
-        rpc = shown_url(&running.rpc_url),
+        rpc = public_url(&running.rpc_url),
         mint = running.mint_address,
     ));
 }
 
-/// The report for people.
-pub fn say_report(report: &Report, outcome: &Outcome, decimals: u8) {
-    say(&report_text(report, outcome, decimals));
+/// Prints the report in words.
+pub fn print_report(report: &Report, outcome: &Outcome, decimals: u8) {
+    print(&report_text(report, outcome, decimals));
 }
 
-pub fn say_serving() {
-    say("Serving until Ctrl-C.");
+pub fn print_serving() {
+    print("Serving until Ctrl-C.");
 }
 
 fn report_text(report: &Report, outcome: &Outcome, decimals: u8) -> String {
@@ -89,21 +90,6 @@ fn tokens_of(base_units: Decimal, decimals: u8) -> String {
     }
 }
 
-/// A URL without what may be an access key: on other hosts than this one only scheme, host and port are shown.
-pub fn shown_url(urls: &str) -> String {
-    let shown = |url: &str| match reqwest::Url::parse(url) {
-        Ok(parsed) if matches!(parsed.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")) => {
-            url.to_owned()
-        }
-        Ok(parsed) => parsed.origin().ascii_serialization(),
-        Err(_) => "…".to_owned(),
-    };
-    urls.split(',')
-        .map(|url| shown(url.trim()))
-        .collect::<Vec<_>>()
-        .join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,15 +103,6 @@ mod tests {
         assert_eq!(
             tokens_of(Decimal::from(u64::MAX), 0),
             "18446744073709551615 tokens"
-        );
-    }
-
-    #[test]
-    fn an_access_key_is_not_shown() {
-        assert_eq!(shown_url("http://127.0.0.1:8899"), "http://127.0.0.1:8899");
-        assert_eq!(
-            shown_url("https://rpc.example/secret?key=secret, https://u:secret@two.example:8443"),
-            "https://rpc.example,https://two.example:8443"
         );
     }
 }

@@ -2,23 +2,24 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `run` | database, chain, service and play from one command; `foundation`, `console`, `report` are its parts |
-//! | `play` | a year of real meter data, reported over REST and followed over the feed |
+//! | `run` | database, chain, service and play from one command; `local_stack`, `console`, `report` are its parts |
+//! | `replay` | the play: a year of real meter data, reported over REST and followed over the feed |
 //! | `serve` | the service alone |
 //! | `token` | prints a development token |
 //! | `audit` | proves that ledger and chain agree |
-//! | `listen` | prints the feed; `follow` is the client under it and under the play |
+//! | `listen` | prints the feed; `follow` is its client, and the play's |
 //! | `data_dir`, `running`, `tokens` | what a local system keeps, where it runs, who may use it |
-//! | `signals`, `atomic_file` | small tools of all of them |
+//! | `signals`, `atomic_file`, `public_url` | used by several of them |
 
 mod atomic_file;
 pub mod audit;
 mod console;
 mod data_dir;
 mod follow;
-mod foundation;
 pub mod listen;
-pub mod play;
+mod local_stack;
+mod public_url;
+pub mod replay;
 mod report;
 pub mod run;
 pub mod running;

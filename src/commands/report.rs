@@ -1,4 +1,4 @@
-//! The report of a play: what was submitted, what was paid for it, what it cost, and whether the books hold.
+//! The report of a play: what was submitted, what was paid for it, what it cost, and whether the audit holds.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use sqlx::PgPool;
 use thiserror::Error;
 
 use super::atomic_file::{self, Readers};
-use super::console::shown_url;
-use super::play::{Day, LatencyMs, Outcome};
+use super::public_url::public_url;
+use super::replay::{Day, LatencyMs, Outcome};
 use super::running::Running;
 use crate::audit::{self, AuditError, AuditReport, Difference, ForeignMint, Outstanding, Total};
 use crate::chain::{ChainError, Endpoints};
@@ -46,7 +46,7 @@ pub struct Report {
     pub readings_finalized: u64,
     /// Sum of the play's minted readings.
     pub base_units_minted: String,
-    /// The mint's supply at the end, as the chain tells (`getTokenSupply`).
+    /// The mint's supply at the end, as the chain reports it (`getTokenSupply`).
     pub token_supply: String,
     /// Of the whole ledger: mint transactions that landed.
     pub transactions: u64,
@@ -86,11 +86,11 @@ impl From<AuditReport> for AuditSummary {
 pub enum ReportError {
     #[error("the report {} cannot be written: {source}", .path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("the token's supply cannot be asked for: {0}")]
+    #[error("the token's supply cannot be queried: {0}")]
     Supply(#[from] ChainError),
     #[error("the costs cannot be added up: {0}")]
     Costs(#[from] LedgerError),
-    #[error("the audit did not come to its end: {0}")]
+    #[error("the audit did not finish: {0}")]
     Audit(#[from] AuditError),
 }
 
@@ -105,7 +105,7 @@ pub struct Subject<'a> {
 }
 
 impl Report {
-    /// Puts together what the play, the audit, the ledger and the chain say.
+    /// Combines the results of the play, the audit, the ledger and the chain.
     pub async fn make(
         subject: Subject<'_>,
         day: Day,
@@ -124,7 +124,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("GRIDTOKENX_COMMIT"),
             api_url: running.api_url.clone(),
-            rpc_url: shown_url(&running.rpc_url),
+            rpc_url: public_url(&running.rpc_url),
             ws_url: running.ws_url.clone(),
             mint_address: running.mint_address.clone(),
             day: day.to_string(),
@@ -143,7 +143,7 @@ impl Report {
         })
     }
 
-    /// Whether every accepted reading is finalized and the audit holds. A play of which nothing was accepted did not succeed.
+    /// Whether every accepted reading is finalized and the audit holds. A play without any accepted reading did not succeed.
     pub fn holds(&self) -> bool {
         let was_played = self.readings_accepted > 0 || self.readings_submitted == 0;
         was_played && self.readings_finalized == self.readings_accepted && self.audit.ok
@@ -180,11 +180,12 @@ fn number(decimal: Decimal) -> Number {
         .unwrap_or_else(|_| Number::from(0))
 }
 
-/// With three digits after the point; 0 of nothing.
+/// With three digits after the point; 0 when `count` is 0.
 fn per(amount: u64, count: u64) -> f64 {
     if count == 0 {
         return 0.0;
     }
+    // Rounded to three digits, so that what an f64 cannot hold does not show.
     (amount as f64 / count as f64 * 1000.0).round() / 1000.0
 }
 

@@ -1,7 +1,7 @@
 //! `gridtokenx run`: database, chain and service from one command, a play of real meter data, and its report.
 //!
-//! Invariant: whatever this starts it also ends, in order, unless it is killed; and what a killed one left running never
-//! keeps the next one from starting. Order of the end: the play, the service (it drains), the chain, the database.
+//! Invariant: this process ends whatever it started, in order, unless it is killed; and what a killed one left running never
+//! keeps the next one from starting. Order of the shutdown: the play, the service (it drains), the chain, the database.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::atomic_file::folder_of;
 use super::console;
 use super::data_dir::{DataDir, DataDirError};
-use super::foundation::Foundation;
-use super::play::{
-    Calendar, Day, Outcome, PLAYER, Play, PlayError, STALL_LIMIT, Service, Speed, Stage,
+use super::local_stack::LocalStack;
+use super::replay::{
+    ApiClient, Calendar, Day, METER_OWNER, Outcome, Replay, ReplayError, STALL_LIMIT, Speed, Target,
 };
 use super::report::{Report, ReportError, Subject};
 use super::running::Running;
@@ -36,12 +36,13 @@ use crate::meters::Role;
 use crate::telemetry::{self, LogError};
 
 const LOG_LEVEL_DEFAULT: &str = "info";
-/// A line for each of the play's requests and jobs would bury what a person wants to see. Any LOG_LEVEL but the default is kept.
-const LOG_LEVEL_BESIDE_A_PLAY: &str =
+/// Without a line for each of the play's requests and jobs, which would hide everything else. Any LOG_LEVEL but the default is
+/// kept.
+const LOG_LEVEL_DURING_A_PLAY: &str =
     "warn,gridtokenx=info,gridtokenx::api=warn,gridtokenx::queue=warn";
 const REPORT_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(10))
     .with_jitter(Jitter::HALF_TO_FULL);
-/// As long as a chain or a database may be away until the report is given up.
+/// How long a chain or a database may be unavailable before the report is given up.
 const REPORT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What to play, and what to do afterwards.
@@ -87,11 +88,11 @@ pub enum RunError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(transparent)]
-    Foundation(#[from] EmbeddedError),
+    LocalStack(#[from] EmbeddedError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
-    Play(#[from] PlayError),
+    Replay(#[from] ReplayError),
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error(
@@ -123,7 +124,7 @@ pub async fn run(mut args: RunArgs) -> Result<ExitCode, RunError> {
         return Err(RunError::Role(args.config.service.role));
     }
     if args.config.log.level == LOG_LEVEL_DEFAULT {
-        args.config.log.level = LOG_LEVEL_BESIDE_A_PLAY.to_owned();
+        args.config.log.level = LOG_LEVEL_DURING_A_PLAY.to_owned();
     }
     telemetry::init_logs(&args.config.log)?;
     if let Some(folder) = args
@@ -135,15 +136,15 @@ pub async fn run(mut args: RunArgs) -> Result<ExitCode, RunError> {
         return Err(RunError::NoReportFolder { folder });
     }
     let data_dir = open_data_dir(&args).await?;
-    let play = plan(&args, &data_dir)?;
-    // Before anything is started: a port in use is the commonest reason to fail.
+    let replay = plan(&args, &data_dir)?;
+    // Before anything is started: a port in use is the most common reason to fail.
     check_free(args.config.http.addr).await?;
     args.config.data_dir.path = data_dir.path().to_owned();
     args.config.auth = with_development_secret(args.config.auth, data_dir.path())?;
 
-    let foundation = Foundation::start(&mut args.config).await?;
-    let ended = serve_and_play(&args, &data_dir, play, &stop).await;
-    foundation.stop().await;
+    let stack = LocalStack::start(&mut args.config).await?;
+    let ended = serve_and_play(&args, &data_dir, replay, &stop).await;
+    stack.stop().await;
     ended
 }
 
@@ -152,28 +153,28 @@ async fn open_data_dir(args: &RunArgs) -> Result<DataDir, RunError> {
     if !args.fresh {
         return Ok(data_dir);
     }
-    Foundation::stop_leftovers(data_dir.path()).await;
+    LocalStack::stop_leftovers(data_dir.path()).await;
     let (fresh, aside) = data_dir.set_aside(Utc::now())?;
     eprintln!("The old data is kept in {}.", aside.display());
     Ok(fresh)
 }
 
-/// The play, unless there is none to be given.
-fn plan(args: &RunArgs, data_dir: &DataDir) -> Result<Option<Play>, RunError> {
+/// Plans the replay, unless `--no-play` is set.
+fn plan(args: &RunArgs, data_dir: &DataDir) -> Result<Option<Replay>, RunError> {
     let now = Utc::now();
     let first_start = data_dir.first_start(now)?;
     if args.no_play {
         return Ok(None);
     }
     let seed = data_dir.seed("meter-seed")?;
-    let play = Play::plan(args.day, args.speed, Calendar::before(first_start), &seed)?;
-    Ok(Some(play))
+    let calendar = Calendar::before(first_start);
+    Ok(Some(Replay::plan(args.day, args.speed, calendar, &seed)?))
 }
 
 /// When the oldest interval passed the age limit, if it did.
-fn outdated_since(play: &Play, config: &Config, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+fn outdated_since(replay: &Replay, config: &Config, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let age_limit = TimeDelta::from_std(config.tokenization.reading_max_age).ok()?;
-    let too_old_at = play.oldest_start()? + age_limit;
+    let too_old_at = replay.oldest_start()? + age_limit;
     (too_old_at <= now).then_some(too_old_at)
 }
 
@@ -187,7 +188,7 @@ async fn check_free(addr: SocketAddr) -> Result<(), RunError> {
 async fn serve_and_play(
     args: &RunArgs,
     data_dir: &DataDir,
-    play: Option<Play>,
+    replay: Option<Replay>,
     stop: &CancellationToken,
 ) -> Result<ExitCode, RunError> {
     let service = tokio::select! {
@@ -198,34 +199,34 @@ async fn serve_and_play(
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(ExitCode::SUCCESS),
         _ = service.wait() => Err(RunError::ServiceEnded),
-        ended = perform(args, data_dir, play, &service, &running) => ended,
+        ended = play_then_serve(args, data_dir, replay, &service, &running) => ended,
     };
-    // Nobody is sent to a service that is about to end.
+    // Other commands must not find a service that is about to end.
     if let Err(error) = Running::remove(data_dir.path()) {
-        tracing::warn!(%error, "running.json stays behind");
+        tracing::warn!(%error, "running.json could not be removed");
     }
     if !service.shutdown().await {
         tracing::warn!(
-            "the service did not finish in time; the next start goes on where it stands"
+            "the service did not finish in time; the next start continues from the database"
         );
     }
     ended
 }
 
 /// The play and its report; without `--exit` it never ends by itself.
-async fn perform(
+async fn play_then_serve(
     args: &RunArgs,
     data_dir: &DataDir,
-    play: Option<Play>,
+    replay: Option<Replay>,
     service: &RunningService,
     running: &Running,
 ) -> Result<ExitCode, RunError> {
     running.write(data_dir.path()).map_err(RunError::Running)?;
-    console::say_where(running);
+    console::print_addresses(running);
 
-    let played = match play {
+    let played = match replay {
         None => Ok(true),
-        Some(play) => match outdated_since(&play, &args.config, Utc::now()) {
+        Some(replay) => match outdated_since(&replay, &args.config, Utc::now()) {
             Some(since) => {
                 eprintln!(
                     "Nothing is played: since {} the readings are older than TOKENIZATION_READING_MAX_AGE_DAYS; --fresh plays them anew.",
@@ -233,7 +234,7 @@ async fn perform(
                 );
                 Ok(false)
             }
-            None => play_and_report(args, play, service, running).await,
+            None => play_and_report(args, replay, service, running).await,
         },
     };
     match played {
@@ -245,34 +246,34 @@ async fn perform(
         Err(error) if args.exit => Err(error),
         Err(error) => {
             eprintln!("The play ended early: {error}");
-            serve_on().await
+            serve_until_stopped().await
         }
-        Ok(_) => serve_on().await,
+        Ok(_) => serve_until_stopped().await,
     }
 }
 
-async fn serve_on() -> Result<ExitCode, RunError> {
-    console::say_serving();
+async fn serve_until_stopped() -> Result<ExitCode, RunError> {
+    console::print_serving();
     std::future::pending().await
 }
 
 /// Whether every accepted reading is finalized and the audit holds.
 async fn play_and_report(
     args: &RunArgs,
-    play: Play,
+    replay: Replay,
     service: &RunningService,
     running: &Running,
 ) -> Result<bool, RunError> {
     let config = &args.config;
-    let tokens = Arc::new(TokenSource::new(&config.auth, PLAYER, Role::User)?);
-    let stage = Stage {
-        service: Service::new(&running.api_url, tokens.clone()).map_err(PlayError::from)?,
+    let tokens = Arc::new(TokenSource::new(&config.auth, METER_OWNER, Role::User)?);
+    let target = Target {
+        api: ApiClient::new(&running.api_url, tokens.clone()).map_err(ReplayError::from)?,
         ws_url: running.ws_url.clone(),
         tokens,
         give_up_after: args.exit.then_some(STALL_LIMIT),
     };
-    let day = play.day();
-    let outcome = play.perform(stage).await?;
+    let day = replay.day();
+    let outcome = replay.run(target).await?;
     let rpc_urls: Vec<String> = config
         .solana
         .rpc_urls
@@ -290,11 +291,11 @@ async fn play_and_report(
     if let Some(path) = &args.report {
         report.write(path)?;
     }
-    console::say_report(&report, &outcome, config.tokenization.decimals);
+    console::print_report(&report, &outcome, config.tokenization.decimals);
     Ok(report.holds())
 }
 
-/// Patient: a chain or database that is away for a moment costs no report.
+/// Retries, because the chain or the database may be unavailable for a moment.
 async fn report_on(
     subject: Subject<'_>,
     day: Day,
@@ -344,15 +345,15 @@ mod tests {
         let first_start: DateTime<Utc> = "2026-11-25T04:12:55Z".parse().unwrap();
         let config = Config::from_flags(["--tokenization-reading-max-age-days=7"]).unwrap();
         let calendar = Calendar::before(first_start);
-        let play = Play::plan(Day::Fleet, Speed::Max, calendar, &[1; 32]).unwrap();
+        let replay = Replay::plan(Day::Fleet, Speed::Max, calendar, &[1; 32]).unwrap();
         // Some day of the file has energy in its first half hour.
         let limit: DateTime<Utc> = "2026-12-01T04:00:00Z".parse().unwrap();
 
-        assert_eq!(outdated_since(&play, &config, first_start), None);
+        assert_eq!(outdated_since(&replay, &config, first_start), None);
         assert_eq!(
-            outdated_since(&play, &config, limit - TimeDelta::seconds(1)),
+            outdated_since(&replay, &config, limit - TimeDelta::seconds(1)),
             None
         );
-        assert_eq!(outdated_since(&play, &config, limit), Some(limit));
+        assert_eq!(outdated_since(&replay, &config, limit), Some(limit));
     }
 }

@@ -59,7 +59,7 @@ impl Running {
         atomic_file::write(&data_dir.join(FILE_NAME), &text, Readers::Owner)
     }
 
-    /// At a clean end. After a kill the file stays, and the next start replaces it.
+    /// At a clean shutdown. After a kill the file stays, and the next start replaces it.
     pub fn remove(data_dir: &Path) -> io::Result<()> {
         match fs::remove_file(data_dir.join(FILE_NAME)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_until_it_is_removed() {
+    fn a_written_file_is_read_until_it_is_removed() {
         let data_dir = std::env::temp_dir().join(format!("running-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&data_dir).unwrap();
         let running = Running {

@@ -1,15 +1,15 @@
-//! Ctrl-C and `kill`: the first one ends the program in order, the second one at once.
+//! SIGINT and SIGTERM: the first one ends the program in order, the second one at once.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a shell reports of a program that SIGINT ended.
+/// What a shell reports for a program that SIGINT ended.
 const STATUS_AT_ONCE: i32 = 130;
 
-/// A token that SIGINT or SIGTERM cancels. From then on another one ends the process where it stands; what it leaves
-/// behind is what a kill leaves, and the next start deals with it.
+/// Returns a token that SIGINT or SIGTERM cancels. A second signal ends the process at once, as a kill would; the next start
+/// recovers from that.
 pub fn stop_on_signal() -> io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::replay::METER_OWNER;
 use super::tokens::{self, TokenError};
 use crate::config::{AuthConfig, DataDir};
 use crate::meters::Role;
@@ -38,14 +39,12 @@ pub enum RoleName {
     User,
 }
 
-/// Owner of the meters of the play.
-const DEFAULT_USER: &str = "ausgrid-12";
 const DEFAULT_ADMIN: &str = "admin";
 
 /// Prints the token.
 pub fn run(args: &TokenArgs) -> Result<ExitCode, TokenError> {
     let token = token(args)?;
-    // A reader that went away has no use for it.
+    // A closed standard output needs no token.
     let _ = writeln!(io::stdout(), "{token}");
     Ok(ExitCode::SUCCESS)
 }
@@ -54,13 +53,13 @@ fn token(args: &TokenArgs) -> Result<String, TokenError> {
     let auth = tokens::with_development_secret(args.auth.clone(), &args.data_dir.path)?;
     let (role, default_subject) = match args.role {
         RoleName::Admin => (Role::Admin, DEFAULT_ADMIN),
-        RoleName::User => (Role::User, DEFAULT_USER),
+        RoleName::User => (Role::User, METER_OWNER),
     };
     let subject = args.sub.as_deref().unwrap_or(default_subject);
     Ok(tokens::authenticator(&auth)?.issue(subject, role, args.ttl)?)
 }
 
-/// A longer life makes no development token better, and it cannot be called back.
+/// No development task needs a longer life, and a token cannot be revoked.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// `90s`, `15m`, `24h`, `7d`: 1 second to 365 days.
@@ -134,7 +133,7 @@ mod tests {
             .auth;
         let authenticator = tokens::authenticator(&auth).unwrap();
         for (flags, subject, role) in [
-            (&["--role", "user"][..], DEFAULT_USER, Role::User),
+            (&["--role", "user"][..], METER_OWNER, Role::User),
             (&["--role", "admin"], DEFAULT_ADMIN, Role::Admin),
             (
                 &["--role", "user", "--sub", "me", "--ttl", "5m"],

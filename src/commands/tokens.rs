@@ -1,5 +1,5 @@
-//! Development tokens: the secret that signs them stays with the data directory, and the program's own clients get
-//! theirs renewed before they end.
+//! Development tokens: the secret that signs them stays with the data directory, and the program's own clients renew theirs
+//! before they expire.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use crate::api::{AuthError, Authenticator, TokenKeys};
 use crate::config::{AuthConfig, Secret};
 use crate::meters::Role;
 
-/// A token is good for this long …
+/// A token is valid for this long …
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// … and replaced this long before it ends: a request under way must not outlive it.
+/// … and replaced this long before it expires: a request under way must not outlive it.
 const RENEWAL: Duration = Duration::from_secs(600);
 const SECRET_FILE: &str = "jwt-secret";
 
 /// Why no development token can be made.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    #[error("the secret in {} cannot be read or made: {source}", .path.display())]
+    #[error("the secret in {} cannot be read or created: {source}", .path.display())]
     Secret { path: PathBuf, source: io::Error },
     #[error("the secret in {} is too short; remove the file to get a new one", .path.display())]
     ShortSecret { path: PathBuf },
@@ -32,7 +32,7 @@ pub enum TokenError {
     Keys(#[from] reqwest::Error),
 }
 
-/// What is configured; where neither secret nor key set is, the data directory's own secret, which is drawn once.
+/// The configured secret or key set; without either, the data directory's own secret, which is generated once.
 pub fn with_development_secret(
     mut auth: AuthConfig,
     data_dir: &Path,
@@ -41,16 +41,16 @@ pub fn with_development_secret(
         return Ok(auth);
     }
     let path = data_dir.join(SECRET_FILE);
-    let draw = || {
+    let generate = || {
         let bytes: [u8; 32] = rand::random();
         bytes
             .map(|byte| format!("{byte:02x}"))
             .concat()
             .into_bytes()
     };
-    // A token may be asked for before anything ever ran here.
+    // A token may be requested before anything ever ran here.
     let secret = std::fs::create_dir_all(data_dir)
-        .and_then(|()| atomic_file::read_or_create(&path, draw))
+        .and_then(|()| atomic_file::read_or_create(&path, generate))
         .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
         .map_err(|source| TokenError::Secret {
             path: path.clone(),
@@ -64,7 +64,7 @@ pub fn with_development_secret(
     Ok(auth)
 }
 
-/// Checks tokens, and makes them where a secret is configured.
+/// Checks tokens, and issues them where a secret is configured.
 pub fn authenticator(auth: &AuthConfig) -> Result<Authenticator, TokenError> {
     let keys = match (&auth.jwt_secret, &auth.jwt_jwks_url) {
         (Some(secret), _) => TokenKeys::Secret(secret.expose().to_owned()),
@@ -78,7 +78,7 @@ pub fn authenticator(auth: &AuthConfig) -> Result<Authenticator, TokenError> {
     )?)
 }
 
-/// Hands out a valid token of one subject and role.
+/// Issues valid tokens of one subject and role.
 pub struct TokenSource {
     authenticator: Authenticator,
     subject: String,
@@ -87,7 +87,7 @@ pub struct TokenSource {
 }
 
 impl TokenSource {
-    /// Refused where tokens come from an identity provider.
+    /// Fails where tokens come from an identity provider.
     pub fn new(auth: &AuthConfig, subject: &str, role: Role) -> Result<TokenSource, TokenError> {
         let authenticator = authenticator(auth)?;
         let first = authenticator.issue(subject, role, LIFETIME)?;
@@ -99,12 +99,12 @@ impl TokenSource {
         })
     }
 
-    /// A token that is valid for minutes yet.
+    /// A token that stays valid for minutes.
     pub fn token(&self) -> String {
         // The lock only guards a copy: a panic elsewhere cannot leave it half written.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.1.elapsed() > LIFETIME - RENEWAL {
-            // What could be issued once can be issued again; if not, the service refuses the old one and says why.
+            // What could be issued once can be issued again; if not, the service refuses the old token and reports why.
             if let Ok(token) = self.authenticator.issue(&self.subject, self.role, LIFETIME) {
                 *current = (token, Instant::now());
             }
@@ -126,7 +126,7 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test]
-    async fn the_data_directory_keeps_one_secret_for_all_who_ask() {
+    async fn the_data_directory_keeps_one_secret_for_service_and_client() {
         let data_dir = std::env::temp_dir().join(format!("tokens-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&data_dir).unwrap();
         let unset = Config::defaults().auth;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_secret_goes_first_and_a_key_set_issues_nothing() {
+    fn a_configured_secret_takes_precedence_and_a_key_set_issues_nothing() {
         let nowhere = Path::new("/nonexistent");
         let secret = Config::from_flags([format!("--jwt-secret={}", "s".repeat(32))]).unwrap();
         let kept = with_development_secret(secret.auth, nowhere).unwrap();

@@ -1,9 +1,10 @@
-//! When a reading was metered, and when the play reports it.
+//! When a reading was metered, and when the replay reports it.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeDelta, Utc};
+use thiserror::Error;
 
 /// Every row of the data file is half an hour.
 pub const INTERVAL_MINUTES: u16 = 30;
@@ -20,21 +21,26 @@ pub enum Speed {
 }
 
 impl Speed {
-    /// A day in one minute: the fleet's 8,380 readings come at 140 a second on average, and the whole play, finality
-    /// included, is over well within two minutes.
+    /// A day in one minute: the fleet's 8,380 readings arrive at 140 a second on average, and the whole replay, finality
+    /// included, takes well below two minutes.
     pub const DEFAULT: Speed = Speed::Times(1440.0);
 }
 
-impl FromStr for Speed {
-    type Err = String;
+/// A text that is no speed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is neither a number above 0 nor \"max\"")]
+pub struct NotASpeed(String);
 
-    fn from_str(text: &str) -> Result<Speed, String> {
+impl FromStr for Speed {
+    type Err = NotASpeed;
+
+    fn from_str(text: &str) -> Result<Speed, NotASpeed> {
         if text == "max" {
             return Ok(Speed::Max);
         }
         match text.parse::<f64>() {
             Ok(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
-            _ => Err(format!("{text:?} is neither a number above 0 nor \"max\"")),
+            _ => Err(NotASpeed(text.to_owned())),
         }
     }
 }
@@ -48,10 +54,10 @@ impl std::fmt::Display for Speed {
     }
 }
 
-/// Puts every real day onto the same 24 hours: those that ended before the data directory's first start.
+/// Maps every real day to the same 24 hours: those that ended before the data directory's first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calendar {
-    /// What a real day's midnight is moved to.
+    /// What a real day's midnight is mapped to.
     midnight: DateTime<Utc>,
 }
 
@@ -74,8 +80,8 @@ impl Calendar {
     }
 }
 
-/// How long after the play's begin a reading is reported: at the interval's end, plus this meter's share of the half
-/// hour that follows. Real meters do not report in the same instant either.
+/// How long after the replay's start a reading is reported: at the interval's end, plus this meter's share of the half hour
+/// that follows. Real meters do not report in the same instant either.
 pub fn due_after(
     speed: Speed,
     since_first_end: TimeDelta,
@@ -85,6 +91,7 @@ pub fn due_after(
     let Speed::Times(times) = speed else {
         return Duration::ZERO;
     };
+    // Some hundred meters: exact in an f64.
     let share = meter_index as f64 / meters.max(1) as f64;
     let meter_secs = since_first_end.as_seconds_f64() + share * INTERVAL.as_seconds_f64();
     Duration::try_from_secs_f64(meter_secs / times).unwrap_or(Duration::MAX)

@@ -1,7 +1,7 @@
-//! What the service stands on: the private database and the local chain, as far as the configuration names no others.
+//! The programs that the service needs: the private database and the local chain, unless the configuration names others.
 //!
-//! Invariant: a program that ends while `gridtokenx run` lives is started again on the same port and state; one that only
-//! hangs is left alone, since nothing can tell a hanging program from a busy one. Whether started or adopted, both end when
+//! Invariant: a program that exits while `gridtokenx run` runs is restarted on the same port and state. A program that hangs is
+//! left alone, because a hanging program cannot be distinguished from a busy one. Whether started or adopted, both end when
 //! `gridtokenx run` ends.
 
 use std::future::Future;
@@ -19,17 +19,17 @@ use crate::embedded::{EmbeddedError, Localnet, PostgresCluster, PostgresOptions}
 const RESTART_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(200), Duration::from_secs(10))
         .with_jitter(Jitter::HALF_TO_FULL);
-/// A program that runs is visited this often, to keep its log short.
-const VISIT_PERIOD: Duration = Duration::from_secs(60);
+/// How often a running program is checked, which also truncates its log.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// The programs that this process looks after.
-pub struct Foundation {
-    chain: Option<Watch>,
-    database: Option<Watch>,
+/// The programs that this process supervises.
+pub struct LocalStack {
+    chain: Option<Supervisor>,
+    database: Option<Supervisor>,
 }
 
-/// A program that is kept alive.
-trait Kept: Send + 'static {
+/// A program that is kept running.
+trait Program: Send + 'static {
     const NAME: &'static str;
 
     fn exited(&mut self) -> impl Future<Output = ()> + Send;
@@ -37,7 +37,7 @@ trait Kept: Send + 'static {
     fn stop(self) -> impl Future<Output = ()> + Send;
 }
 
-impl Kept for PostgresCluster {
+impl Program for PostgresCluster {
     const NAME: &'static str = "the private database";
 
     async fn exited(&mut self) {
@@ -53,7 +53,7 @@ impl Kept for PostgresCluster {
     }
 }
 
-impl Kept for Localnet {
+impl Program for Localnet {
     const NAME: &'static str = "the local chain";
 
     async fn exited(&mut self) {
@@ -69,21 +69,22 @@ impl Kept for Localnet {
     }
 }
 
-struct Watch {
+/// The task that keeps one program running.
+struct Supervisor {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Watch {
-    /// Keeps the program alive until it is stopped, and then ends it.
-    fn over<K: Kept>(mut kept: K) -> Watch {
+impl Supervisor {
+    /// Keeps the program running until [`stop`](Self::stop), which ends it.
+    fn start<P: Program>(mut program: P) -> Supervisor {
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let task = tokio::spawn(async move {
-            keep_alive(&mut kept, &stopping).await;
-            kept.stop().await;
+            keep_running(&mut program, &stopping).await;
+            program.stop().await;
         });
-        Watch { stop, task }
+        Supervisor { stop, task }
     }
 
     async fn stop(self) {
@@ -94,17 +95,17 @@ impl Watch {
     }
 }
 
-async fn keep_alive<K: Kept>(kept: &mut K, stopping: &CancellationToken) {
+async fn keep_running<P: Program>(program: &mut P, stopping: &CancellationToken) {
     let mut retries = Retries::new(RESTART_BACKOFF);
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = kept.exited() => {}
-            () = sleep(VISIT_PERIOD) => retries.reset(),
+            () = program.exited() => {}
+            () = sleep(CHECK_EVERY) => retries.reset(),
         }
-        // Never cut short: a program that was just started would be left to nobody.
-        if let Err(error) = kept.ensure_alive().await {
-            tracing::error!(%error, "{} cannot be started again; trying on", K::NAME);
+        // Never cancelled: a program that was just started would be left without a supervisor.
+        if let Err(error) = program.ensure_alive().await {
+            tracing::error!(%error, "{} cannot be restarted; trying again", P::NAME);
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = sleep(retries.next_delay(rand::random())) => {}
@@ -113,19 +114,19 @@ async fn keep_alive<K: Kept>(kept: &mut K, stopping: &CancellationToken) {
     }
 }
 
-impl Foundation {
+impl LocalStack {
     /// Starts or adopts what is needed, and fills in its addresses.
-    pub async fn start(config: &mut Config) -> Result<Foundation, EmbeddedError> {
+    pub async fn start(config: &mut Config) -> Result<LocalStack, EmbeddedError> {
         let data_dir = config.data_dir.path.clone();
-        let mut foundation = Foundation {
+        let mut stack = LocalStack {
             chain: None,
             database: None,
         };
-        let started = foundation.start_missing(&data_dir, config).await;
+        let started = stack.start_missing(&data_dir, config).await;
         match started {
-            Ok(()) => Ok(foundation),
+            Ok(()) => Ok(stack),
             Err(error) => {
-                foundation.stop().await;
+                stack.stop().await;
                 Err(error)
             }
         }
@@ -137,37 +138,37 @@ impl Foundation {
         config: &mut Config,
     ) -> Result<(), EmbeddedError> {
         if config.database.url.is_none() {
-            let options = PostgresOptions::durable(database_home(data_dir));
+            let options = PostgresOptions::durable(database_dir(data_dir));
             let cluster = PostgresCluster::start(options).await?;
             config.database.url = Some(Secret::new(cluster.database_url()));
-            self.database = Some(Watch::over(cluster));
+            self.database = Some(Supervisor::start(cluster));
         }
         if config.solana.rpc_urls.is_empty() {
             let localnet = Localnet::start(config.localnet.rpc_addr, data_dir).await?;
             let rpc_url = localnet.rpc_url().as_str().trim_end_matches('/');
             config.solana.rpc_urls = vec![Secret::new(rpc_url)];
-            self.chain = Some(Watch::over(localnet));
+            self.chain = Some(Supervisor::start(localnet));
         }
         Ok(())
     }
 
-    /// Ends both, the chain first: the database keeps the books.
+    /// Ends both, the chain first: the database has the ledger.
     pub async fn stop(self) {
-        for watch in [self.chain, self.database].into_iter().flatten() {
-            watch.stop().await;
+        for supervisor in [self.chain, self.database].into_iter().flatten() {
+            supervisor.stop().await;
         }
     }
 
-    /// Ends what a killed predecessor left running in this data directory.
+    /// Ends the programs that a killed `gridtokenx run` left in this data directory.
     pub async fn stop_leftovers(data_dir: &Path) {
         Localnet::stop_leftover(data_dir).await;
         // A cluster that cannot be found has no server to stop.
-        if let Err(error) = PostgresCluster::stop_leftover(&database_home(data_dir)).await {
-            tracing::warn!(%error, "nothing is known of a database here");
+        if let Err(error) = PostgresCluster::stop_leftover(&database_dir(data_dir)).await {
+            tracing::warn!(%error, "no database cluster found in the data directory");
         }
     }
 }
 
-fn database_home(data_dir: &Path) -> PathBuf {
+fn database_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("postgres")
 }

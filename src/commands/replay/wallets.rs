@@ -1,4 +1,4 @@
-//! A wallet for each meter, whose owner could sign: keys are derived from a seed that stays with the data directory.
+//! Derives a wallet for each meter from a seed that stays with the data directory. The seed's holder can sign for it.
 
 use sha2::{Digest, Sha256};
 use solana_sdk::signature::Keypair;
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_meter_keeps_its_wallet_and_shares_it_with_nobody() {
+    fn a_meter_keeps_its_wallet_and_shares_it_with_no_other() {
         let seed = [7; 32];
         let wallet = wallet_of(&seed, "ausgrid-12-2011-07-01");
 

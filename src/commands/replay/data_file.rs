@@ -11,10 +11,13 @@ use thiserror::Error;
 /// anywhere.
 const AUSGRID_CUSTOMER_12: &str = include_str!("../../../data/ausgrid_customer_12_2011-2012.csv");
 
+/// Owner of the replay's meters and subject of its tokens.
+pub const METER_OWNER: &str = "ausgrid-12";
+
 /// How the file writes a moment: local time without a zone.
 const MOMENT: &str = "%Y-%m-%d %H:%M:%S";
 
-/// Which real days are played.
+/// Which real days are replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Day {
     /// All of them at once, each as one meter.
@@ -23,16 +26,21 @@ pub enum Day {
     One(NaiveDate),
 }
 
-impl FromStr for Day {
-    type Err = String;
+/// A text that names no day.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is neither a day (YYYY-MM-DD) nor \"fleet\"")]
+pub struct NotADay(String);
 
-    fn from_str(text: &str) -> Result<Day, String> {
+impl FromStr for Day {
+    type Err = NotADay;
+
+    fn from_str(text: &str) -> Result<Day, NotADay> {
         if text == "fleet" {
             return Ok(Day::Fleet);
         }
         NaiveDate::parse_from_str(text, "%Y-%m-%d")
             .map(Day::One)
-            .map_err(|_| format!("{text:?} is neither a day (YYYY-MM-DD) nor \"fleet\""))
+            .map_err(|_| NotADay(text.to_owned()))
     }
 }
 
@@ -56,7 +64,7 @@ pub struct PlannedReading {
     pub kwh: String,
 }
 
-/// What is wrong with the data or with the wish.
+/// Why readings cannot be read from the data.
 #[derive(Debug, Error)]
 pub enum DataFileError {
     #[error("the meter data has no day {day}; it holds {first} to {last}")]
@@ -111,10 +119,10 @@ fn readings_in(file: &str, day: Day) -> Result<Vec<PlannedReading>, DataFileErro
             Day::Fleet => true,
             Day::One(wanted) => wanted == date,
         };
-        // Nothing generated is nothing to pay: the service refuses a reading of zero.
+        // The service refuses a reading of zero.
         if is_wanted && kwh > Decimal::ZERO {
             readings.push(PlannedReading {
-                meter: format!("ausgrid-12-{date}"),
+                meter: format!("{METER_OWNER}-{date}"),
                 local_start,
                 kwh: row.generation_kwh.to_owned(),
             });
@@ -168,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_outside_of_the_file_is_refused_with_what_there_is() {
+    fn a_day_outside_the_file_is_refused_with_the_days_of_the_file() {
         let refused = readings_of("2013-01-01".parse().unwrap()).unwrap_err();
         assert_eq!(
             refused.to_string(),

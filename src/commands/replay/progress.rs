@@ -1,4 +1,4 @@
-//! How far the play is: a bar on a terminal, a line now and then elsewhere.
+//! Shows how far the replay is: a bar on a terminal, a line every few seconds elsewhere.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -6,33 +6,33 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::tally::{Counts, Tally};
+use super::reading_tracker::{Counts, ReadingTracker};
 
 const REDRAW_PERIOD: Duration = Duration::from_millis(200);
-/// Often enough to see that it goes on, seldom enough for a log file.
+/// Often enough to see progress, seldom enough for a log file.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Writes to stderr: stdout is for the report.
-pub struct Screen {
+pub struct Progress {
     bar: Option<ProgressBar>,
 }
 
-impl Screen {
-    /// `readings`: how many the play has.
-    pub fn new(readings: u64) -> Screen {
+impl Progress {
+    /// `readings`: how many the replay has.
+    pub fn new(readings: u64) -> Progress {
         if !std::io::stderr().is_terminal() {
-            return Screen { bar: None };
+            return Progress { bar: None };
         }
         let bar = ProgressBar::with_draw_target(Some(readings), ProgressDrawTarget::stderr());
-        // The bar shows what is final: a reading counts as done when nothing can undo it.
+        // The bar counts finalized readings: nothing can undo those.
         if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Screen { bar: Some(bar) }
+        Progress { bar: Some(bar) }
     }
 
-    /// Shows the tally until the caller drops this.
-    pub async fn show(&self, tally: &Tally, readings: u64) {
+    /// Shows the counts until the caller drops this.
+    pub async fn show(&self, tracker: &ReadingTracker, readings: u64) {
         let period = if self.bar.is_some() {
             REDRAW_PERIOD
         } else {
@@ -42,7 +42,7 @@ impl Screen {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let counts = tally.counts();
+            let counts = tracker.counts();
             match &self.bar {
                 Some(bar) => {
                     bar.set_position(counts.finalized);
@@ -53,15 +53,15 @@ impl Screen {
         }
     }
 
-    /// A line of its own.
-    pub fn say(&self, line: &str) {
+    /// Prints a line of its own.
+    pub fn line(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
         }
     }
 
-    /// Leaves the last figures standing.
+    /// Leaves the last counts on the screen.
     pub fn close(&self, counts: Counts, readings: u64) {
         match &self.bar {
             Some(bar) => {

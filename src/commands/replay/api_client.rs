@@ -1,7 +1,7 @@
-//! The service as its clients see it: REST, a token, and patience.
+//! The service as its clients see it: REST with a token, and retries.
 //!
-//! Every call here may be made any number of times: a meter that is registered again and a reading that is submitted
-//! again get the answer of the first time. So whatever goes wrong on the way is tried again, and only a refusal ends it.
+//! Every call here is idempotent: a meter that is registered again and a reading that is submitted again get the answer of the
+//! first time. So every failure on the way is retried, and only a refusal ends a call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use thiserror::Error;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::reading_tracker::Acceptance;
 use super::schedule::INTERVAL_MINUTES;
-use super::tally::Acceptance;
 use crate::commands::tokens::TokenSource;
 use crate::domain::{Backoff, BaseUnits, Jitter, ReadingState, Retries, rfc3339_secs};
 
@@ -26,17 +26,17 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(5))
     .with_jitter(Jitter::HALF_TO_FULL);
-/// A service that asks for more patience than its rate limit's minute is asked again all the same.
+/// A service that asks for a longer pause than its rate limit's minute is called again after this.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
-/// Clients that were told the same second do not all return in it.
+/// Clients that received the same Retry-After do not all return in the same second.
 const RETRY_AFTER_SCATTER_MS: u64 = 500;
-/// Readings asked for at once when states are re-checked.
+/// Readings per page when states are polled.
 const PAGE_SIZE: usize = 1000;
 
-/// Why a call ended without its answer.
+/// Why a call ended without an answer.
 #[derive(Debug, Error)]
-pub enum ServiceError {
-    /// Trying again would be refused again.
+pub enum ApiError {
+    /// A retry would be refused again.
     #[error("{reason} ({status})")]
     Refused { status: StatusCode, reason: String },
     #[error("the service's answer is not understood: {0}")]
@@ -47,7 +47,7 @@ pub enum ServiceError {
 
 /// A client of the REST API.
 #[derive(Clone)]
-pub struct Service {
+pub struct ApiClient {
     http: Client,
     api_url: String,
     tokens: Arc<TokenSource>,
@@ -70,7 +70,7 @@ struct SubmitAnswer {
     base_units: BaseUnits,
 }
 
-/// A page of readings and what to ask for to get the next one.
+/// A page of readings and the cursor of the next one.
 #[derive(Deserialize)]
 pub struct ReadingPage {
     pub readings: Vec<ReadingLine>,
@@ -88,17 +88,17 @@ struct Problem {
     error: String,
 }
 
-impl Service {
+impl ApiClient {
     /// `api_url` without a slash at the end.
-    pub fn new(api_url: &str, tokens: Arc<TokenSource>) -> Result<Service, ServiceError> {
+    pub fn new(api_url: &str, tokens: Arc<TokenSource>) -> Result<ApiClient, ApiError> {
         let http = Client::builder()
             .connect_timeout(CONNECT_LIMIT)
             .timeout(REQUEST_LIMIT)
             // The service is this machine's: a proxy of the environment is not on the way.
             .no_proxy()
             .build()
-            .map_err(ServiceError::Client)?;
-        Ok(Service {
+            .map_err(ApiError::Client)?;
+        Ok(ApiClient {
             http,
             api_url: api_url.to_owned(),
             tokens,
@@ -106,7 +106,7 @@ impl Service {
     }
 
     /// Registers a meter of the token's subject.
-    pub async fn register(&self, meter: &str, wallet: &str) -> Result<(), ServiceError> {
+    pub async fn register(&self, meter: &str, wallet: &str) -> Result<(), ApiError> {
         let body = json!({
             "meter_id": meter,
             "wallet_address": wallet,
@@ -122,7 +122,7 @@ impl Service {
     }
 
     /// Submits one reading, until it is accepted or refused for good.
-    pub async fn submit(&self, reading: &Submission) -> Result<Acceptance, ServiceError> {
+    pub async fn submit(&self, reading: &Submission) -> Result<Acceptance, ApiError> {
         let body = json!({
             "meter_id": reading.meter,
             "kwh_amount": reading.kwh,
@@ -146,7 +146,7 @@ impl Service {
         &self,
         meter: Option<&str>,
         after: Option<&str>,
-    ) -> Result<ReadingPage, ServiceError> {
+    ) -> Result<ReadingPage, ApiError> {
         let url = format!("{}/api/readings", self.api_url);
         let mut query = vec![("limit", PAGE_SIZE.to_string())];
         query.extend(meter.map(|meter| ("meter_id", meter.to_owned())));
@@ -155,11 +155,11 @@ impl Service {
         Ok(page)
     }
 
-    /// The answer, and the number of tries that it took.
+    /// Returns the answer and the number of tries that it took.
     async fn call<T: DeserializeOwned>(
         &self,
         request: impl Fn(&Client) -> RequestBuilder,
-    ) -> Result<(T, u32), ServiceError> {
+    ) -> Result<(T, u32), ApiError> {
         let mut retries = Retries::new(CALL_BACKOFF);
         let mut tries = 0;
         loop {
@@ -171,14 +171,14 @@ impl Service {
             let wait = match sent {
                 Ok(answer) if answer.status().is_success() => match answer.json().await {
                     Ok(answer) => return Ok((answer, tries)),
-                    Err(error) if error.is_decode() => return Err(ServiceError::Malformed(error)),
+                    Err(error) if error.is_decode() => return Err(ApiError::Malformed(error)),
                     Err(_) => retries.next_delay(rand::random()),
                 },
-                Ok(answer) if is_passing(answer.status()) => {
+                Ok(answer) if is_transient(answer.status()) => {
                     retry_after(&answer).unwrap_or_else(|| retries.next_delay(rand::random()))
                 }
                 Ok(answer) => return Err(refusal(answer).await),
-                Err(error) if error.is_builder() => return Err(ServiceError::Client(error)),
+                Err(error) if error.is_builder() => return Err(ApiError::Client(error)),
                 Err(_) => retries.next_delay(rand::random()),
             };
             sleep(wait).await;
@@ -186,8 +186,8 @@ impl Service {
     }
 }
 
-/// The service cannot answer now; it may a moment later.
-fn is_passing(status: StatusCode) -> bool {
+/// Whether the service may answer a moment later.
+fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
         || status.is_server_error()
@@ -205,11 +205,11 @@ fn retry_after(answer: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_LIMIT) + scatter)
 }
 
-async fn refusal(answer: Response) -> ServiceError {
+async fn refusal(answer: Response) -> ApiError {
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     let reason = serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.error);
-    ServiceError::Refused { status, reason }
+    ApiError::Refused { status, reason }
 }
 
 #[cfg(test)]
@@ -266,7 +266,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api_url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let service = Service::new(&api_url, Arc::new(test_tokens())).unwrap();
+        let service = ApiClient::new(&api_url, Arc::new(test_tokens())).unwrap();
         let reading = Submission {
             meter: "ausgrid-12-2011-07-01".to_owned(),
             kwh: "0.1234".to_owned(),

@@ -1,4 +1,5 @@
-//! What became of the play's readings, as its two sources tell: answers over REST, and events, in whatever order they come.
+//! Tracks the state of each of the replay's readings from two sources, answers over REST and events, in whatever order they
+//! arrive.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,10 +12,10 @@ use uuid::Uuid;
 
 use crate::domain::{BaseUnits, ReadingState};
 
-/// How many reasons of refused submissions are kept to be shown: they are usually all the same.
+/// How many reasons of refused submissions are kept for the report: they are usually all the same.
 const REFUSALS_SHOWN: usize = 3;
 
-/// Figures at one moment.
+/// Counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Readings whose submission was answered, accepted or not.
@@ -26,20 +27,19 @@ pub struct Counts {
     /// Confirmed on chain, finalized ones included.
     pub minted: u64,
     pub finalized: u64,
-    /// Accepted, and given up by the service.
+    /// Accepted, and failed for good.
     pub failed: u64,
 }
 
 impl Counts {
-    /// Accepted readings whose end is not known yet.
+    /// Accepted readings that are neither finalized nor failed.
     pub fn open(&self) -> u64 {
         self.accepted - self.finalized - self.failed
     }
 }
 
 /// Time from the call of `submit-reading` to the moment that its event `TokensMinted` names, milliseconds: the service's
-/// clock is the play's own.
-/// `None` when nothing was measured.
+/// clock is the replay's own. `None` when nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LatencyMs {
     pub p50: Option<u64>,
@@ -56,74 +56,74 @@ pub struct Acceptance {
     pub is_old: bool,
 }
 
-/// Shared by the reporting, the listening and the re-checking side.
+/// Shared by the submissions, the event listener and the poll.
 #[derive(Default)]
-pub struct Tally(Mutex<Books>);
+pub struct ReadingTracker(Mutex<Tracked>);
 
 #[derive(Default)]
-struct Books {
-    accepted: HashMap<Uuid, Track>,
-    /// Events that overtook the answer to their submission.
-    early: HashMap<Uuid, Early>,
+struct Tracked {
+    accepted: HashMap<Uuid, TrackedReading>,
+    /// Events that arrived before the answer to their submission.
+    early: HashMap<Uuid, EarlyEvents>,
     counts: Counts,
     latencies: Vec<Duration>,
     refusals: Vec<String>,
 }
 
-struct Track {
+struct TrackedReading {
     state: ReadingState,
     base_units: BaseUnits,
     /// When `submit-reading` was called; `None` once measured, or when an earlier run had called it.
     called_at: Option<DateTime<Utc>>,
 }
 
-struct Early {
+struct EarlyEvents {
     minted_at: Option<DateTime<Utc>>,
     state: ReadingState,
 }
 
-impl Tally {
+impl ReadingTracker {
     /// A submission was answered; it was first called at `called_at`.
     pub fn accept(&self, acceptance: Acceptance, called_at: DateTime<Utc>) {
-        let mut books = self.books();
-        books.counts.submitted += 1;
-        let mut track = Track {
+        let mut tracked = self.tracked();
+        tracked.counts.submitted += 1;
+        let mut reading = TrackedReading {
             state: ReadingState::Pending,
             base_units: acceptance.base_units,
             called_at: (!acceptance.is_old).then_some(called_at),
         };
-        books.counts.accepted += 1;
-        books.counts.duplicates += u64::from(acceptance.is_old);
-        books.turn(&mut track, acceptance.state);
-        if let Some(early) = books.early.remove(&acceptance.reading_id) {
+        tracked.counts.accepted += 1;
+        tracked.counts.duplicates += u64::from(acceptance.is_old);
+        tracked.set_state(&mut reading, acceptance.state);
+        if let Some(early) = tracked.early.remove(&acceptance.reading_id) {
             if let Some(minted_at) = early.minted_at {
-                books.measure(&mut track, minted_at);
+                tracked.measure(&mut reading, minted_at);
             }
-            books.turn(&mut track, early.state);
+            tracked.set_state(&mut reading, early.state);
         }
-        books.accepted.insert(acceptance.reading_id, track);
+        tracked.accepted.insert(acceptance.reading_id, reading);
     }
 
     /// A submission was refused for good.
     pub fn refuse(&self, reason: String) {
-        let mut books = self.books();
-        books.counts.submitted += 1;
-        if books.refusals.len() < REFUSALS_SHOWN && !books.refusals.contains(&reason) {
-            books.refusals.push(reason);
+        let mut tracked = self.tracked();
+        tracked.counts.submitted += 1;
+        if tracked.refusals.len() < REFUSALS_SHOWN && !tracked.refusals.contains(&reason) {
+            tracked.refusals.push(reason);
         }
     }
 
-    /// The event `TokensMinted` says so, and when. After a fork it arrives again: the first one counts.
+    /// The event `TokensMinted` arrived. After a fork it arrives again: the first one counts.
     pub fn minted(&self, reading_id: Uuid, at: DateTime<Utc>) {
-        let mut books = self.books();
-        match books.accepted.remove(&reading_id) {
-            Some(mut track) => {
-                books.measure(&mut track, at);
-                books.turn(&mut track, ReadingState::Minted);
-                books.accepted.insert(reading_id, track);
+        let mut tracked = self.tracked();
+        match tracked.accepted.remove(&reading_id) {
+            Some(mut reading) => {
+                tracked.measure(&mut reading, at);
+                tracked.set_state(&mut reading, ReadingState::Minted);
+                tracked.accepted.insert(reading_id, reading);
             }
             None => {
-                books.early.entry(reading_id).or_insert(Early {
+                tracked.early.entry(reading_id).or_insert(EarlyEvents {
                     minted_at: Some(at),
                     state: ReadingState::Minted,
                 });
@@ -133,14 +133,14 @@ impl Tally {
 
     /// The event `MintFinalized` arrived.
     pub fn finalized(&self, reading_id: Uuid) {
-        let mut books = self.books();
-        match books.accepted.remove(&reading_id) {
-            Some(mut track) => {
-                books.turn(&mut track, ReadingState::Finalized);
-                books.accepted.insert(reading_id, track);
+        let mut tracked = self.tracked();
+        match tracked.accepted.remove(&reading_id) {
+            Some(mut reading) => {
+                tracked.set_state(&mut reading, ReadingState::Finalized);
+                tracked.accepted.insert(reading_id, reading);
             }
             None => {
-                let early = books.early.entry(reading_id).or_insert(Early {
+                let early = tracked.early.entry(reading_id).or_insert(EarlyEvents {
                     minted_at: None,
                     state: ReadingState::Finalized,
                 });
@@ -149,36 +149,36 @@ impl Tally {
         }
     }
 
-    /// The service was asked and answered with this state. Readings that are not the play's are passed over.
-    pub fn found(&self, reading_id: Uuid, state: ReadingState) {
-        let mut books = self.books();
-        if let Some(mut track) = books.accepted.remove(&reading_id) {
-            books.turn(&mut track, state);
-            books.accepted.insert(reading_id, track);
+    /// A poll returned this state. Readings that are not the replay's are ignored.
+    pub fn polled(&self, reading_id: Uuid, state: ReadingState) {
+        let mut tracked = self.tracked();
+        if let Some(mut reading) = tracked.accepted.remove(&reading_id) {
+            tracked.set_state(&mut reading, state);
+            tracked.accepted.insert(reading_id, reading);
         }
     }
 
     pub fn counts(&self) -> Counts {
-        self.books().counts
+        self.tracked().counts
     }
 
     /// Why submissions were refused, a few of the reasons.
     pub fn refusals(&self) -> Vec<String> {
-        self.books().refusals.clone()
+        self.tracked().refusals.clone()
     }
 
     /// Sum of the minted and finalized readings, base units.
     pub fn base_units_minted(&self) -> Decimal {
-        let books = self.books();
-        let minted = books
+        let tracked = self.tracked();
+        let minted = tracked
             .accepted
             .values()
-            .filter(|track| is_minted(track.state));
-        minted.map(|track| track.base_units.to_decimal()).sum()
+            .filter(|reading| is_minted(reading.state));
+        minted.map(|reading| reading.base_units.to_decimal()).sum()
     }
 
     pub fn latency_ms(&self) -> LatencyMs {
-        let mut latencies = self.books().latencies.clone();
+        let mut latencies = self.tracked().latencies.clone();
         latencies.sort_unstable();
         LatencyMs {
             p50: percentile_ms(&latencies, 50),
@@ -186,25 +186,25 @@ impl Tally {
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn tracked(&self) -> MutexGuard<'_, Tracked> {
         // No code under the lock can panic half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books {
-    /// What is final stays final: an answer that was under way when the event came tells less than the event.
-    fn turn(&mut self, track: &mut Track, state: ReadingState) {
-        if track.state == ReadingState::Finalized || track.state == state {
+impl Tracked {
+    /// What is final stays final: an answer that was under way when the event arrived is older than the event.
+    fn set_state(&mut self, reading: &mut TrackedReading, state: ReadingState) {
+        if reading.state == ReadingState::Finalized || reading.state == state {
             return;
         }
         let minted_after = is_minted(state);
-        match (is_minted(track.state), minted_after) {
+        match (is_minted(reading.state), minted_after) {
             (false, true) => self.counts.minted += 1,
             (true, false) => self.counts.minted -= 1,
             _ => {}
         }
-        if track.state == ReadingState::Failed {
+        if reading.state == ReadingState::Failed {
             self.counts.failed -= 1;
         }
         match state {
@@ -212,11 +212,11 @@ impl Books {
             ReadingState::Failed => self.counts.failed += 1,
             _ => {}
         }
-        track.state = state;
+        reading.state = state;
     }
 
-    fn measure(&mut self, track: &mut Track, minted_at: DateTime<Utc>) {
-        if let Some(called_at) = track.called_at.take() {
+    fn measure(&mut self, reading: &mut TrackedReading, minted_at: DateTime<Utc>) {
+        if let Some(called_at) = reading.called_at.take() {
             self.latencies
                 .push((minted_at - called_at).to_std().unwrap_or_default());
         }
@@ -252,18 +252,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_counted_and_measured_once_whatever_comes_twice() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
+    fn a_reading_is_counted_and_measured_once_whatever_arrives_twice() {
+        let (tracker, id, called_at) = (ReadingTracker::default(), Uuid::new_v4(), Utc::now());
 
-        tally.accept(acceptance(id, ReadingState::Pending, false), called_at);
-        tally.minted(id, called_at + ms(400));
-        tally.minted(id, called_at + ms(900));
-        tally.finalized(id);
-        tally.finalized(id);
-        tally.minted(id, called_at + ms(950));
-        tally.found(id, ReadingState::Minted);
+        tracker.accept(acceptance(id, ReadingState::Pending, false), called_at);
+        tracker.minted(id, called_at + ms(400));
+        tracker.minted(id, called_at + ms(900));
+        tracker.finalized(id);
+        tracker.finalized(id);
+        tracker.minted(id, called_at + ms(950));
+        tracker.polled(id, ReadingState::Minted);
 
-        let counts = tally.counts();
+        let counts = tracker.counts();
         assert_eq!(
             (
                 counts.submitted,
@@ -274,9 +274,9 @@ mod tests {
             (1, 1, 1, 1)
         );
         assert_eq!(counts.open(), 0);
-        assert_eq!(tally.base_units_minted(), Decimal::from(250));
+        assert_eq!(tracker.base_units_minted(), Decimal::from(250));
         assert_eq!(
-            tally.latency_ms(),
+            tracker.latency_ms(),
             LatencyMs {
                 p50: Some(400),
                 p99: Some(400)
@@ -285,44 +285,44 @@ mod tests {
     }
 
     #[test]
-    fn events_may_overtake_the_answer() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
+    fn events_may_arrive_before_the_answer() {
+        let (tracker, id, called_at) = (ReadingTracker::default(), Uuid::new_v4(), Utc::now());
 
-        tally.minted(id, called_at + ms(300));
-        tally.finalized(id);
-        assert_eq!(tally.counts(), Counts::default());
-        tally.accept(acceptance(id, ReadingState::Pending, false), called_at);
+        tracker.minted(id, called_at + ms(300));
+        tracker.finalized(id);
+        assert_eq!(tracker.counts(), Counts::default());
+        tracker.accept(acceptance(id, ReadingState::Pending, false), called_at);
 
-        let counts = tally.counts();
+        let counts = tracker.counts();
         assert_eq!((counts.minted, counts.finalized, counts.open()), (1, 1, 0));
-        assert_eq!(tally.latency_ms().p99, Some(300));
+        assert_eq!(tracker.latency_ms().p99, Some(300));
     }
 
     #[test]
     fn what_an_earlier_run_reported_is_accepted_but_not_measured() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
+        let (tracker, id, called_at) = (ReadingTracker::default(), Uuid::new_v4(), Utc::now());
 
-        tally.accept(acceptance(id, ReadingState::Submitted, true), called_at);
-        assert_eq!(tally.counts().open(), 1);
-        tally.minted(id, called_at + ms(300));
-        tally.finalized(id);
+        tracker.accept(acceptance(id, ReadingState::Submitted, true), called_at);
+        assert_eq!(tracker.counts().open(), 1);
+        tracker.minted(id, called_at + ms(300));
+        tracker.finalized(id);
 
-        let counts = tally.counts();
+        let counts = tracker.counts();
         assert_eq!((counts.duplicates, counts.finalized), (1, 1));
-        assert_eq!(tally.latency_ms(), LatencyMs::default());
+        assert_eq!(tracker.latency_ms(), LatencyMs::default());
     }
 
     #[test]
     fn a_failed_reading_is_settled_until_it_is_retried() {
-        let (tally, id, called_at) = (Tally::default(), Uuid::new_v4(), Utc::now());
-        tally.accept(acceptance(id, ReadingState::Pending, false), called_at);
+        let (tracker, id, called_at) = (ReadingTracker::default(), Uuid::new_v4(), Utc::now());
+        tracker.accept(acceptance(id, ReadingState::Pending, false), called_at);
 
-        tally.found(id, ReadingState::Failed);
-        assert_eq!((tally.counts().failed, tally.counts().open()), (1, 0));
-        tally.found(id, ReadingState::Pending);
-        assert_eq!((tally.counts().failed, tally.counts().open()), (0, 1));
-        tally.found(Uuid::new_v4(), ReadingState::Finalized);
-        assert_eq!(tally.counts().finalized, 0);
+        tracker.polled(id, ReadingState::Failed);
+        assert_eq!((tracker.counts().failed, tracker.counts().open()), (1, 0));
+        tracker.polled(id, ReadingState::Pending);
+        assert_eq!((tracker.counts().failed, tracker.counts().open()), (0, 1));
+        tracker.polled(Uuid::new_v4(), ReadingState::Finalized);
+        assert_eq!(tracker.counts().finalized, 0);
     }
 
     #[test]
