@@ -44,7 +44,7 @@ impl Grid {
     /// On another chain than the shared one, or on one endpoint of it.
     pub async fn on_chain(rpc_url: &str, settings: &[(&'static str, &str)]) -> Grid {
         let name = format!("grid_{}", uuid::Uuid::now_v7().simple());
-        let database_url = world().cluster.create_database(&name).await.unwrap();
+        let database_url = world().create_database(&name).await;
         Grid::on(&database_url, rpc_url, settings).await
     }
 
