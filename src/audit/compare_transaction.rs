@@ -128,7 +128,10 @@ fn compare_amounts(
 /// The memo was signed with the transaction, so it identifies the readings that were meant, regardless of the ledger's rows.
 fn compare_memo(booked: &LedgerTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
     let number = u64::try_from(booked.number).ok();
-    let Some(memo) = landed.memo.filter(|memo| Some(memo.number()) == number) else {
+    let Some(memo) = landed
+        .memo
+        .filter(|memo| Some(memo.number().get()) == number)
+    else {
         differences.push(Difference::WrongMemo {
             signature: booked.signature,
             number: booked.number,
@@ -187,7 +190,7 @@ mod tests {
     use super::*;
     use crate::audit::ledger_transactions::{LedgerReading, ReadingContent};
     use crate::audit::unreadable::{ReadingPart, UnreadableReading};
-    use crate::domain::{BaseUnits, Memo, Wallet};
+    use crate::domain::{BaseUnits, Memo, MintNumber, Wallet};
     use solana_sdk::signature::Signature;
 
     struct Case {
@@ -217,7 +220,7 @@ mod tests {
         ];
         let mut leaves = [1_u8, 2, 3].map(|id| (Uuid::from_u128(id.into()), [id; 32]));
         let root = root_of(&mut leaves);
-        let memo = Memo::new(7, root).unwrap();
+        let memo = Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, 7]), root);
         let signature = Signature::from([9; 64]);
         Case {
             mint,

@@ -191,7 +191,7 @@ mod tests {
     use spl_token_interface::instruction::{batch, burn, mint_to, mint_to_checked};
 
     use super::*;
-    use crate::domain::{ComputeUnitPrice, Payment, Wallet, instructions};
+    use crate::domain::{ComputeUnitPrice, MintNumber, Payment, Wallet, instructions};
 
     const TOKEN: Pubkey = spl_token_interface::ID;
 
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn what_our_own_transactions_pay_is_read_back() {
         let keys = Keys::new();
-        let memo = Memo::new(7, [9; 32]).unwrap();
+        let memo = Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, 7]), [9; 32]);
         let payments: Vec<Payment> = (1..=9)
             .map(|base_units| Payment {
                 wallet: Wallet::from_stored(Pubkey::new_unique().to_bytes()),
@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn two_memos_of_ours_contradict_each_other() {
-        let memo = |number| Memo::new(number, [1; 32]).unwrap().encode();
+        let memo =
+            |number| Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, number]), [1; 32]).encode();
         assert_eq!(
             our_memo(&["hello".to_owned(), memo(1)]),
             Memo::parse(&memo(1))

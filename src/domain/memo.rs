@@ -10,15 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::merkle::Hash32;
+use super::mint_number::MintNumber;
 
 /// Length of every memo: 2 bytes of prefix, and 38 bytes in base64.
 pub const MEMO_BYTES: usize = 53;
-/// Numbers of mint transactions stay below: 48 bits, enough for 8,900 years at a thousand a second.
-pub const NUMBER_LIMIT: u64 = 1 << 48;
 
 /// Also the version of the format.
 const PREFIX: &str = "g1";
-const NUMBER_BYTES: usize = 6;
 const ROOT_BYTES: usize = 32;
 /// How RPC nodes show a memo in `getSignaturesForAddress`: its length in brackets, then the text.
 const RPC_PREFIX: &str = "[53] ";
@@ -26,18 +24,17 @@ const RPC_PREFIX: &str = "[53] ";
 /// The memo of one mint transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Memo {
-    number: u64,
+    number: MintNumber,
     root: Hash32,
 }
 
 impl Memo {
-    /// `None` when the number does not fit its 48 bits.
-    pub fn new(number: u64, root: Hash32) -> Option<Memo> {
-        (number < NUMBER_LIMIT).then_some(Memo { number, root })
+    pub fn new(number: MintNumber, root: Hash32) -> Memo {
+        Memo { number, root }
     }
 
-    /// The mint transaction's number in our books.
-    pub fn number(&self) -> u64 {
+    /// The mint transaction's number in the ledger.
+    pub fn number(&self) -> MintNumber {
         self.number
     }
 
@@ -47,9 +44,9 @@ impl Memo {
     }
 
     pub fn encode(&self) -> String {
-        let mut bytes = [0; NUMBER_BYTES + ROOT_BYTES];
-        let (number, root) = bytes.split_at_mut(NUMBER_BYTES);
-        number.copy_from_slice(&self.number.to_be_bytes()[8 - NUMBER_BYTES..]);
+        let mut bytes = [0; MintNumber::BYTES + ROOT_BYTES];
+        let (number, root) = bytes.split_at_mut(MintNumber::BYTES);
+        number.copy_from_slice(&self.number.to_bytes());
         root.copy_from_slice(&self.root);
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
@@ -59,11 +56,11 @@ impl Memo {
         let encoded = text.strip_prefix(PREFIX)?;
         // This engine refuses padding, foreign characters and stray bits at the end.
         let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-        let (number, root) = bytes.split_first_chunk::<NUMBER_BYTES>()?;
-        let number = number
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte));
-        Memo::new(number, root.try_into().ok()?)
+        let (number, root) = bytes.split_first_chunk()?;
+        Some(Memo::new(
+            MintNumber::from_bytes(*number),
+            root.try_into().ok()?,
+        ))
     }
 
     /// From the `memo` that RPC nodes list with a signature: `[53] g1…`. Several memos in one transaction are not ours.
@@ -85,21 +82,18 @@ mod tests {
 
     use super::*;
 
-    fn memo() -> impl Strategy<Value = Memo> {
-        (0..NUMBER_LIMIT, any::<[u8; 32]>())
-            .prop_map(|(number, root)| Memo::new(number, root).unwrap())
+    fn number(raw: u64) -> MintNumber {
+        MintNumber::try_from(raw).unwrap()
     }
 
-    #[test]
-    fn a_number_past_48_bits_has_no_memo() {
-        assert!(Memo::new(NUMBER_LIMIT - 1, [0; 32]).is_some());
-        assert!(Memo::new(NUMBER_LIMIT, [0; 32]).is_none());
-        assert!(Memo::new(u64::MAX, [0; 32]).is_none());
+    fn memo() -> impl Strategy<Value = Memo> {
+        (any::<[u8; MintNumber::BYTES]>(), any::<Hash32>())
+            .prop_map(|(number, root)| Memo::new(MintNumber::from_bytes(number), root))
     }
 
     #[test]
     fn stray_bits_padding_and_neighbours_are_refused() {
-        let text = Memo::new(258, [7; 32]).unwrap().encode();
+        let text = Memo::new(number(258), [7; 32]).encode();
         assert!(Memo::parse(&text).is_some());
         let (head, _) = text.split_at(text.len() - 1);
         // The last character carries four bits: of 64 possible ones, 16 are canonical.
@@ -127,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_rpc_form_is_ours_only_when_it_stands_alone() {
-        let memo = Memo::new(1, [1; 32]).unwrap();
+        let memo = Memo::new(number(1), [1; 32]);
         assert_eq!(Memo::parse_rpc(&format!("[53] {memo}")), Some(memo));
         assert_eq!(Memo::parse_rpc(&memo.encode()), Some(memo));
         assert_eq!(Memo::parse_rpc(&format!("[53] {memo}; [53] {memo}")), None);

@@ -23,12 +23,14 @@
 //! | `reading_state`, `mint_transaction_state` | the two state machines |
 //! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
 //! | `adoption` | which readings a mint transaction has paid, told by its sums and root |
-//! | `packing`, `transaction` | which readings share a transaction, and its instructions and bytes |
+//! | `packing`, `bin` | which readings share a transaction; one transaction while it is being filled |
+//! | `transaction` | its instructions and its size |
 //! | `compute`, `priority_fee` | its compute units, and what is offered for each |
 //! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
 mod adoption;
 mod backoff;
+mod bin;
 mod compute;
 mod energy;
 mod exact;
@@ -52,16 +54,17 @@ mod wallet;
 
 pub use adoption::{Adoption, PaidWallet, UnpaidReading, adoption};
 pub use backoff::{Backoff, Jitter, Retries};
+pub use bin::{PackItem, PackLimits, Packed};
 pub use compute::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
 };
 pub use energy::{Kwh, KwhError};
 pub use interval::{Interval, IntervalError};
-pub use memo::{MEMO_BYTES, Memo, NUMBER_LIMIT};
+pub use memo::{MEMO_BYTES, Memo};
 pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};
 pub use mint_number::{MintNumber, MintNumberError};
 pub use mint_transaction_state::{MintTransactionEvent, MintTransactionState};
-pub use packing::{PackItem, PackLimits, Packed, pack};
+pub use packing::pack;
 pub use priority_fee::{ComputeUnitPrice, Percentile, PriorityFeePolicy, market_price};
 pub use reading_state::{ReadingEvent, ReadingState};
 pub use rfc3339::{

@@ -1,71 +1,15 @@
 //! Which readings share a Solana transaction.
 //!
 //! Invariant: every item is in exactly one transaction, and each transaction is within all limits, unless a single reading
-//! passes them by itself: that one is marked `oversized` and must not be sent.
+//! exceeds them by itself: that one is marked `oversized` and must not be sent.
 //!
 //! A signature costs the same for one wallet as for nineteen, so transactions should leave full. First fit, costliest first
 //! (wallets whose account must be created), leaves no two transactions that could have been one.
 
 use std::collections::HashMap;
 
-use uuid::Uuid;
-
-use super::tokens::BaseUnits;
-use super::transaction::{Payment, Shape};
+use super::bin::{Bin, PackItem, PackLimits, Packed};
 use super::wallet::Wallet;
-
-/// A reading that waits to be paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackItem {
-    pub reading_id: Uuid,
-    pub wallet: Wallet,
-    pub base_units: BaseUnits,
-    /// The wallet's token account is not there yet.
-    pub needs_account: bool,
-    /// It failed on chain before: it gets a transaction of its own, so that it can hurt nobody.
-    pub alone: bool,
-}
-
-/// What one transaction may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackLimits {
-    pub max_readings: usize,
-    pub max_base_units: BaseUnits,
-    pub max_bytes: usize,
-    pub max_compute_units: u32,
-    /// Fee payer and mint authority are two keys: a second signature and address.
-    pub separate_fee_payer: bool,
-    /// A priority fee is offered: one instruction more.
-    pub priced: bool,
-}
-
-/// The readings of one transaction, and what it pays: a wallet's readings are one payment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
-    pub readings: Vec<Uuid>,
-    pub payments: Vec<Payment>,
-    /// Sum of the payments.
-    pub base_units: BaseUnits,
-    /// A ceiling; the transaction asks for less.
-    pub compute_units: u32,
-    /// Of these, what is for account creations.
-    pub creation_compute_units: u32,
-    /// On the wire, signatures included.
-    pub bytes: usize,
-    /// Waiting for more readings would not make it fuller. At most one of a call's transactions is not full.
-    pub full: bool,
-    /// Past a limit although it holds one reading only: it cannot be paid under these limits.
-    pub oversized: bool,
-}
-
-impl Packed {
-    pub fn account_creations(&self) -> u32 {
-        self.payments
-            .iter()
-            .map(|payment| u32::from(payment.create_account))
-            .sum()
-    }
-}
 
 /// Packs every item into exactly one transaction. Items of one wallet become one payment per transaction; where its account
 /// is missing, each transaction that pays it creates it, since they may land in any order (creating is idempotent, and paid once).
@@ -73,35 +17,35 @@ pub fn pack(items: Vec<PackItem>, limits: &PackLimits) -> Vec<Packed> {
     let (alone, mut shared): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.alone);
     group_by_wallet(&mut shared);
 
-    let mut closed: Vec<Draft> = alone
+    let mut closed: Vec<Bin> = alone
         .into_iter()
-        .map(|item| Draft::of(item, limits))
+        .map(|item| Bin::of(item, limits))
         .collect();
-    let mut open: Vec<Draft> = Vec::new();
+    let mut open: Vec<Bin> = Vec::new();
     for item in shared {
         let with_its_wallet = open
             .iter()
-            .position(|draft| draft.pays(item.wallet) && draft.admits(&item, limits));
-        let first_fit = || open.iter().position(|draft| draft.admits(&item, limits));
+            .position(|bin| bin.pays(item.wallet) && bin.admits(&item, limits));
+        let first_fit = || open.iter().position(|bin| bin.admits(&item, limits));
         match with_its_wallet.or_else(first_fit) {
             Some(index) => open[index].add(item),
             None => {
-                let draft = Draft::of(item, limits);
-                if draft.oversized {
-                    closed.push(draft);
+                let bin = Bin::of(item, limits);
+                if bin.oversized {
+                    closed.push(bin);
                 } else {
-                    open.push(draft);
+                    open.push(bin);
                 }
             }
         }
     }
-    // A draft behind another one was opened for an item that the other turned away: so only the last may wait for more.
+    // A bin behind another one was opened for an item that the other turned away: so only the last may wait for more.
     let last = open.pop();
     closed.append(&mut open);
-    let packed = closed.into_iter().map(|draft| draft.close(true));
-    let last = last.map(|draft| {
-        let full = !draft.admits_another(limits);
-        draft.close(full)
+    let packed = closed.into_iter().map(|bin| bin.close(true));
+    let last = last.map(|bin| {
+        let full = !bin.admits_another(limits);
+        bin.close(full)
     });
     packed.chain(last).collect()
 }
@@ -119,113 +63,6 @@ fn group_by_wallet(items: &mut [PackItem]) {
     items.sort_by_key(|item| wallets[&item.wallet]);
 }
 
-/// A transaction that is being filled.
-struct Draft {
-    readings: Vec<Uuid>,
-    payments: Vec<Payment>,
-    base_units: BaseUnits,
-    shape: Shape,
-    oversized: bool,
-}
-
-impl Draft {
-    fn of(item: PackItem, limits: &PackLimits) -> Draft {
-        let mut draft = Draft {
-            readings: Vec::new(),
-            payments: Vec::new(),
-            base_units: BaseUnits::ZERO,
-            shape: Shape {
-                payments: 0,
-                creations: 0,
-                separate_fee_payer: limits.separate_fee_payer,
-                priced: limits.priced,
-            },
-            oversized: false,
-        };
-        draft.oversized = !draft.admits(&item, limits);
-        draft.add(item);
-        draft
-    }
-
-    /// Items come wallet by wallet, so that a wallet that was paid here lately is the last one.
-    fn pays(&self, wallet: Wallet) -> bool {
-        self.payments
-            .last()
-            .is_some_and(|payment| payment.wallet == wallet)
-    }
-
-    fn admits(&self, item: &PackItem, limits: &PackLimits) -> bool {
-        let shape = self.shape_with(item);
-        let base_units = self.base_units.checked_add(item.base_units);
-        self.readings.len() < limits.max_readings
-            && base_units.is_some_and(|base_units| base_units <= limits.max_base_units)
-            && within(shape, limits)
-    }
-
-    /// Whether one more wallet with an account would fit.
-    fn admits_another(&self, limits: &PackLimits) -> bool {
-        let shape = Shape {
-            payments: self.shape.payments + 1,
-            ..self.shape
-        };
-        self.readings.len() < limits.max_readings
-            && self.base_units < limits.max_base_units
-            && within(shape, limits)
-    }
-
-    fn shape_with(&self, item: &PackItem) -> Shape {
-        if self.pays(item.wallet) {
-            return self.shape;
-        }
-        Shape {
-            payments: self.shape.payments + 1,
-            creations: self.shape.creations + usize::from(item.needs_account),
-            ..self.shape
-        }
-    }
-
-    fn add(&mut self, item: PackItem) {
-        self.shape = self.shape_with(&item);
-        self.readings.push(item.reading_id);
-        self.base_units = plus(self.base_units, item.base_units);
-        match self.payments.last_mut() {
-            Some(payment) if payment.wallet == item.wallet => {
-                payment.base_units = plus(payment.base_units, item.base_units);
-            }
-            _ => self.payments.push(Payment {
-                wallet: item.wallet,
-                base_units: item.base_units,
-                create_account: item.needs_account,
-            }),
-        }
-    }
-
-    fn close(self, full: bool) -> Packed {
-        Packed {
-            base_units: self.base_units,
-            compute_units: self.shape.compute_units(),
-            creation_compute_units: self.shape.creation_compute_units(),
-            bytes: self.shape.bytes(),
-            full,
-            oversized: self.oversized,
-            readings: self.readings,
-            payments: self.payments,
-        }
-    }
-}
-
-fn within(shape: Shape, limits: &PackLimits) -> bool {
-    shape.bytes() <= limits.max_bytes
-        && shape.compute_units() <= limits.max_compute_units
-        && shape.fits_trace()
-}
-
-/// Only called where [`Draft::admits`] has found that the sum fits, or with nothing on the left.
-fn plus(left: BaseUnits, right: BaseUnits) -> BaseUnits {
-    left.checked_add(right)
-        .expect("admitted only if the sum fits")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, HashSet};
@@ -234,10 +71,12 @@ mod tests {
     use solana_sdk::message::Message;
     use solana_sdk::pubkey::Pubkey;
     use solana_sdk::transaction::Transaction;
+    use uuid::Uuid;
 
     use super::*;
     use crate::domain::{
-        COMPUTE_UNITS_MAX, ComputeUnitPrice, Memo, TRANSACTION_BYTES_MAX, instructions,
+        BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, Memo, MintNumber, TRANSACTION_BYTES_MAX,
+        instructions,
     };
 
     const LIMITS: PackLimits = PackLimits {
@@ -510,17 +349,17 @@ mod tests {
         ) {
             let (mint, authority) = (Pubkey::new_unique(), Pubkey::new_unique());
             let fee_payer = if separate_fee_payer { Pubkey::new_unique() } else { authority };
-            let memo = Memo::new(1 << 47, [255; 32]).unwrap();
+            let memo = Memo::new(MintNumber::MAX, [255; 32]);
             let limits = PackLimits { separate_fee_payer, priced: price > 0, ..LIMITS };
             let price = ComputeUnitPrice::from_micro_lamports(price);
             for packed in pack(items, &limits) {
                 let built = instructions(&packed.payments, &mint, &authority, &fee_payer, &memo, price);
                 prop_assert!(built.compute.ceiling() <= packed.compute_units);
                 let transaction = Transaction::new_unsigned(Message::new(&built.list, Some(&fee_payer)));
-                let wire = bincode::serialize(&transaction).unwrap();
-                prop_assert!(wire.len() <= 1232, "{} bytes", wire.len());
+                let signed_bytes = bincode::serialize(&transaction).unwrap();
+                prop_assert!(signed_bytes.len() <= 1232, "{} bytes", signed_bytes.len());
                 // Less when a wallet is an address that is there anyway: wallet 0 is the system program's.
-                prop_assert!(wire.len() == packed.bytes || wire.len() + 32 == packed.bytes);
+                prop_assert!(signed_bytes.len() == packed.bytes || signed_bytes.len() + 32 == packed.bytes);
             }
         }
 

@@ -67,7 +67,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Bytes on the wire, signatures included. Less only if a wallet is one of our own two keys.
+    /// Bytes of the signed transaction, signatures included. Less only if a wallet is one of our own two keys.
     pub fn bytes(self) -> usize {
         let signatures = 1 + usize::from(self.separate_fee_payer);
         let creation_addresses = if self.creations > 0 {
@@ -230,6 +230,7 @@ mod tests {
     use solana_sdk::signature::{Keypair, Signer as _};
 
     use super::*;
+    use crate::domain::MintNumber;
 
     struct Keys {
         authority: Pubkey,
@@ -263,7 +264,7 @@ mod tests {
     }
 
     fn build_at(price: u64, payments: &[Payment], keys: &Keys) -> Vec<Instruction> {
-        let memo = Memo::new(7, [9; 32]).unwrap();
+        let memo = Memo::new(MintNumber::try_from(7_u64).unwrap(), [9; 32]);
         instructions(
             payments,
             &keys.mint,
@@ -279,7 +280,7 @@ mod tests {
         build_at(0, payments, keys)
     }
 
-    fn wire_bytes(message: &Message) -> usize {
+    fn signed_length(message: &Message) -> usize {
         let signatures = usize::from(message.header.num_required_signatures);
         1 + signatures * SIGNATURE_BYTES + message.serialize().len()
     }
@@ -310,14 +311,14 @@ mod tests {
                 separate_fee_payer,
                 priced: price > 0,
             };
-            prop_assert_eq!(shape.bytes(), wire_bytes(&message));
+            prop_assert_eq!(shape.bytes(), signed_length(&message));
             prop_assert!(compute_limit(&instructions[0].data) <= shape.compute_units());
             prop_assert!(shape.creation_compute_units() < shape.compute_units());
 
             // After the simulation only the limit is another one.
             set_compute_unit_limit(&mut message, limit);
             prop_assert_eq!(compute_limit(&message.instructions[0].data), limit);
-            prop_assert_eq!(shape.bytes(), wire_bytes(&message));
+            prop_assert_eq!(shape.bytes(), signed_length(&message));
             let mut as_planned = Message::new(&instructions, Some(&keys.fee_payer));
             as_planned.instructions[0].data = message.instructions[0].data.clone();
             prop_assert_eq!(as_planned, message);
@@ -338,7 +339,7 @@ mod tests {
                 separate_fee_payer,
                 priced: false,
             };
-            assert!(wire_bytes(&message) < shape.bytes());
+            assert!(signed_length(&message) < shape.bytes());
         }
     }
 
@@ -376,7 +377,8 @@ mod tests {
         assert_eq!(
             Memo::parse(std::str::from_utf8(&built[4].data).unwrap())
                 .unwrap()
-                .number(),
+                .number()
+                .get(),
             7
         );
         assert!(built[4].accounts.is_empty());

@@ -123,7 +123,7 @@ pub async fn check_adoptable(
         return Err(AdoptError::HeldAsDead { signature, number });
     }
     let memo = landed.mint.memo.ok_or(AdoptError::NoMemo { signature })?;
-    let number = memo.number();
+    let number = memo.number().get();
     let taken: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM mint_transactions WHERE number = $1)")
             .bind(number as i64)
@@ -194,7 +194,7 @@ fn booked(
         .ok_or_else(|| unreadable("a mint of more than 64 bits"))?;
     let signatures = transaction.signatures.len() as u64;
     Ok(NewMintTransaction {
-        number: memo.number(),
+        number: memo.number().get(),
         signature,
         signed_bytes,
         merkle_root: memo.root(),

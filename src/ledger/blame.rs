@@ -105,7 +105,7 @@ fn is_the_mints_fault(cause: &InstructionError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BaseUnits, ComputeUnitPrice, Memo, Payment, instructions};
+    use crate::domain::{BaseUnits, ComputeUnitPrice, Memo, MintNumber, Payment, instructions};
 
     /// Two readings of two wallets, in a transaction that creates both accounts: compute limit, price if there is one, then
     /// create and pay wallet by wallet, then the memo.
@@ -126,7 +126,7 @@ mod tests {
                 base_units: BaseUnits::new(1),
                 create_account: true,
             });
-            let memo = Memo::new(1, [0; 32]).unwrap();
+            let memo = Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, 1]), [0; 32]);
             let price = ComputeUnitPrice::from_micro_lamports(micro_lamports);
             let built = instructions(&payments, &mint, &payer, &payer, &memo, price);
             Packed {

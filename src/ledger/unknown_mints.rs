@@ -25,7 +25,7 @@ pub(super) async fn store_unknown_mints(
     let new = insert(&mut transaction, found).await?;
     // Only memos of our mint by our authority count: two deployments may share an authority, never a mint.
     let numbers = found.iter().filter_map(|mint| mint.memo);
-    if let Some(highest) = numbers.map(|memo| memo.number()).max() {
+    if let Some(highest) = numbers.map(|memo| memo.number().get()).max() {
         raise_next_number(&mut transaction, highest).await?;
     }
     open_breaker(&mut transaction, &row, new, last_possible_height).await?;

@@ -8,7 +8,10 @@ use solana_sdk::transaction::Transaction;
 use uuid::Uuid;
 
 use crate::chain::MintSigner;
-use crate::domain::{ComputePlan, ComputeUnitPrice, Hash32, Memo, Packed, instructions, root_of};
+use crate::domain::{
+    ComputePlan, ComputeUnitPrice, Hash32, Memo, MintNumber, MintNumberError, Packed, instructions,
+    root_of,
+};
 
 /// A packed transaction as it is simulated.
 pub(super) struct Planned {
@@ -27,7 +30,8 @@ pub(super) fn message_of(
     price: ComputeUnitPrice,
 ) -> Result<Planned, SignError> {
     let root = root_of(leaves);
-    let memo = Memo::new(number, root).ok_or(SignError::NumberTooLarge(number))?;
+    let number = MintNumber::try_from(number)?;
+    let memo = Memo::new(number, root);
     let built = instructions(
         &packed.payments,
         mint,
@@ -43,7 +47,7 @@ pub(super) fn message_of(
     })
 }
 
-/// Signs; gives the signature and the signed_bytes bytes.
+/// Signs; gives the signature and the signed bytes.
 pub(super) fn sign(
     message: Message,
     blockhash: Hash,
@@ -59,8 +63,8 @@ pub(super) fn sign(
 /// None of these happens with keys that were loaded and numbers from the ledger; all leave nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    #[error("the number {0} of the mint transaction does not fit its memo's 48 bits")]
-    NumberTooLarge(u64),
+    #[error(transparent)]
+    Number(#[from] MintNumberError),
     #[error("the transaction could not be signed: {0}")]
     Signer(#[from] SignerError),
     #[error("the transaction could not be encoded: {0}")]

@@ -12,7 +12,7 @@
 //! | [`persist`] | events to blocks, blocks to the store |
 //! | [`history`] | blocks and transactions, as surfpool asks for them |
 //! | [`index`], [`executing`] | accounts by owner and by mint, as surfpool changes them |
-//! | [`store`], [`record`], [`log_line`], [`wire`] | what is on disk |
+//! | [`store`], [`record`], [`log_line`], [`outline`] | what is on disk |
 //! | [`data_dir`], [`ports`], [`flags`], [`error`] | what the operator sees |
 #![forbid(unsafe_code)]
 
@@ -24,13 +24,13 @@ mod flags;
 mod history;
 mod index;
 mod log_line;
+mod outline;
 mod persist;
 mod ports;
 mod record;
 mod restore;
 mod run;
 mod store;
-mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What is kept of a transaction: its wire bytes, and its meta without what repeats.
+//! What is kept of a transaction: its signed bytes, and its meta without what repeats.
 //!
 //! A transaction of 18 mints and a memo takes 2.6 kB here and about 60 kB as JSON. The difference is text: log lines and
 //! token balances name the same few addresses over and over, in base58. Here an address that the message
@@ -19,7 +19,7 @@ use surfpool_core::types::TransactionWithStatusMeta;
 
 use crate::error::StoreError;
 use crate::log_line::LogLine;
-use crate::wire;
+use crate::outline;
 
 /// Small numbers in one byte.
 pub fn encoding() -> impl Options {
@@ -32,7 +32,7 @@ struct Head<'a> {
     slot: u64,
     status: Result<(), TransactionError>,
     loaded_addresses: LoadedAddresses,
-    wire: &'a [u8],
+    signed_bytes: &'a [u8],
 }
 
 /// `None` and an empty list are different answers of JSON-RPC, so both are kept.
@@ -74,12 +74,12 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
     let meta = &transaction.meta;
     let message = &transaction.transaction.message;
     let keys = Keys::new(message.static_account_keys(), &meta.loaded_addresses);
-    let wire = bincode::serialize(&transaction.transaction).map_err(corrupt)?;
+    let signed_bytes = bincode::serialize(&transaction.transaction).map_err(corrupt)?;
     let head = Head {
         slot: transaction.slot,
         status: meta.status.clone(),
         loaded_addresses: meta.loaded_addresses.clone(),
-        wire: &wire,
+        signed_bytes: &signed_bytes,
     };
     let details = Details {
         fee: meta.fee,
@@ -111,7 +111,8 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
 
 pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
     let (head, details): (Head, Details) = encoding().deserialize(bytes).map_err(corrupt)?;
-    let transaction: VersionedTransaction = bincode::deserialize(head.wire).map_err(corrupt)?;
+    let transaction: VersionedTransaction =
+        bincode::deserialize(head.signed_bytes).map_err(corrupt)?;
     let keys = Keys::new(
         transaction.message.static_account_keys(),
         &head.loaded_addresses,
@@ -159,7 +160,7 @@ pub fn decode_listed(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreErr
     let mut reader = bincode::Deserializer::from_slice(bytes, encoding());
     let head = Head::deserialize(&mut reader).map_err(corrupt)?;
     let memo_programs = [spl_memo_interface::v1::ID, spl_memo_interface::v3::ID];
-    let Some(transaction) = wire::outline(head.wire, &memo_programs) else {
+    let Some(transaction) = outline::outline(head.signed_bytes, &memo_programs) else {
         return decode(bytes);
     };
     Ok(TransactionWithStatusMeta {

@@ -265,10 +265,10 @@ async fn retries_that_race_with_the_sweep_and_the_jobs_pay_each_reading_once() {
 }
 
 fn sent(parameters: &Value) -> Transaction {
-    let wire = base64::engine::general_purpose::STANDARD
+    let signed_bytes = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
         .unwrap();
-    bincode::deserialize(&wire).unwrap()
+    bincode::deserialize(&signed_bytes).unwrap()
 }
 
 /// An endpoint that takes transactions, shows nothing of what became of them, and has holes in its history.

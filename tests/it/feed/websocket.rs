@@ -1,4 +1,4 @@
-//! The WebSocket at the level of frames: compression on the wire, what a client may not do, and that nothing that
+//! The WebSocket at the level of frames: compression on the signed_bytes, what a client may not do, and that nothing that
 //! a client sends does harm.
 
 use std::time::{Duration, Instant};

@@ -11,10 +11,11 @@ use crate::support::{Grid, Proxy, Verdict};
 /// Signature of the transaction that `sendTransaction` carries.
 fn signature_of(parameters: &serde_json::Value) -> Vec<u8> {
     use base64::Engine;
-    let wire = base64::engine::general_purpose::STANDARD
+    let signed_bytes = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
         .unwrap();
-    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&wire).unwrap();
+    let transaction: solana_sdk::transaction::Transaction =
+        bincode::deserialize(&signed_bytes).unwrap();
     transaction.signatures[0].as_ref().to_vec()
 }
 

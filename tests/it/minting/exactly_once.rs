@@ -58,11 +58,12 @@ async fn the_same_bytes_sent_twice_pay_once() {
     let meter = grid.meter().await;
     meter.report("2").await;
     grid.until_count("minted", 1).await;
-    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+    let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&wire).unwrap();
+    let transaction: solana_sdk::transaction::Transaction =
+        bincode::deserialize(&signed_bytes).unwrap();
     let rpc = RpcClient::new(grid.rpc_url.clone());
     let again = rpc.send_transaction(&transaction).await;
     assert!(again.is_err(), "the chain takes a signature once");

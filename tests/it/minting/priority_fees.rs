@@ -71,8 +71,8 @@ async fn minted(grid: &Grid) -> Vec<Minted> {
     .await
     .unwrap();
     rows.into_iter()
-        .map(|(wire, fee, priority_fee)| {
-            let transaction: Transaction = bincode::deserialize(&wire).unwrap();
+        .map(|(signed_bytes, fee, priority_fee)| {
+            let transaction: Transaction = bincode::deserialize(&signed_bytes).unwrap();
             Minted {
                 signature: transaction.signatures[0],
                 transaction,
@@ -230,14 +230,14 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let settings = [("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")];
     let mut grid = Grid::on_chain(&proxy.url, &settings).await;
-    let wires = Arc::new(Mutex::new(Vec::<String>::new()));
+    let sent = Arc::new(Mutex::new(Vec::<String>::new()));
     let market = |price: u64, is_lost: bool| {
-        let wires = Arc::clone(&wires);
+        let sent = Arc::clone(&sent);
         move |method: &str, parameters: &Value| match method {
             "getRecentPrioritizationFees" => Verdict::Answer(slots(&[price])),
             "sendTransaction" => {
-                let wire = parameters[0].as_str().unwrap().to_owned();
-                wires.lock().unwrap().push(wire);
+                let signed_bytes = parameters[0].as_str().unwrap().to_owned();
+                sent.lock().unwrap().push(signed_bytes);
                 if is_lost {
                     drop_send(parameters)
                 } else {
@@ -250,11 +250,11 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     // The price is asked for at the start, and the mint is made then.
     proxy.obey(market(1_000, false));
     grid.serve().await;
-    wires.lock().unwrap().clear();
+    sent.lock().unwrap().clear();
     proxy.obey(market(1_000, true));
     let meter = grid.meter().await;
     meter.report("1").await;
-    grid.until("it was sent", async || !wires.lock().unwrap().is_empty())
+    grid.until("it was sent", async || !sent.lock().unwrap().is_empty())
         .await;
     grid.stop().await;
 
@@ -262,7 +262,7 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     proxy.obey(market(900_000, false));
     grid.serve().await;
     grid.until_count("finalized", 1).await;
-    let sent: HashSet<String> = wires.lock().unwrap().iter().cloned().collect();
+    let sent: HashSet<String> = sent.lock().unwrap().iter().cloned().collect();
     assert_eq!(sent.len(), 1, "the same bytes each time");
     let meter = meter.at(&grid.user("prosumer"));
     meter.report("1").await;

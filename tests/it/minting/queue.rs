@@ -203,11 +203,11 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
             return Verdict::Forward;
         }
         use base64::Engine;
-        let wire = base64::engine::general_purpose::STANDARD
+        let signed_bytes = base64::engine::general_purpose::STANDARD
             .decode(parameters[0].as_str().unwrap())
             .unwrap();
         let transaction: solana_sdk::transaction::Transaction =
-            bincode::deserialize(&wire).unwrap();
+            bincode::deserialize(&signed_bytes).unwrap();
         let message = &transaction.message;
         let touched = message.instructions.iter().position(|instruction| {
             instruction

@@ -31,8 +31,8 @@ fn refuse_payments_to(proxy: &Proxy, wallet: Pubkey) -> Arc<AtomicUsize> {
         if method != "simulateTransaction" {
             return Verdict::Forward;
         }
-        let wire = STANDARD.decode(parameters[0].as_str().unwrap()).unwrap();
-        let transaction: Transaction = bincode::deserialize(&wire).unwrap();
+        let signed_bytes = STANDARD.decode(parameters[0].as_str().unwrap()).unwrap();
+        let transaction: Transaction = bincode::deserialize(&signed_bytes).unwrap();
         let message = &transaction.message;
         // The wallet is named by the creation of its account alone; the next instruction pays it.
         let creation = message.instructions.iter().position(|instruction| {

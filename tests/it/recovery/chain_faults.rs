@@ -36,11 +36,11 @@ async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
         let (scanned, dropped) = (Arc::clone(&scanned), Arc::clone(&dropped));
         proxy.obey(move |method, parameters| match method {
             "sendTransaction" => {
-                let wire = parameters[0].as_str().unwrap().to_owned();
+                let signed_bytes = parameters[0].as_str().unwrap().to_owned();
                 let mut dropped = dropped.lock().unwrap();
                 // Only the first transaction is lost, however often it is sent.
-                if dropped.is_empty() || dropped.contains(&wire) {
-                    dropped.insert(wire);
+                if dropped.is_empty() || dropped.contains(&signed_bytes) {
+                    dropped.insert(signed_bytes);
                     return drop_send(parameters);
                 }
                 assert!(
@@ -455,9 +455,9 @@ async fn a_send_that_hangs_holds_up_nobody_else() {
             if method != "sendTransaction" {
                 return Verdict::Forward;
             }
-            let wire = parameters[0].as_str().unwrap();
+            let signed_bytes = parameters[0].as_str().unwrap();
             let mut first = first.lock().unwrap();
-            match first.get_or_insert_with(|| wire.to_owned()) == wire {
+            match first.get_or_insert_with(|| signed_bytes.to_owned()) == signed_bytes {
                 true => Verdict::Hang,
                 false => Verdict::Forward,
             }

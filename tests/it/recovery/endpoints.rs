@@ -216,8 +216,13 @@ async fn blockhash_simulation_and_first_send_of_a_transaction_go_to_one_endpoint
         let sends = Arc::clone(&sends);
         proxy.obey(move |method, parameters| {
             if method == "sendTransaction" {
-                let wire = parameters[0].as_str().unwrap().to_owned();
-                sends.lock().unwrap().entry(wire).or_default().push(index);
+                let signed_bytes = parameters[0].as_str().unwrap().to_owned();
+                sends
+                    .lock()
+                    .unwrap()
+                    .entry(signed_bytes)
+                    .or_default()
+                    .push(index);
             }
             Verdict::Forward
         });
@@ -233,10 +238,10 @@ async fn blockhash_simulation_and_first_send_of_a_transaction_go_to_one_endpoint
             .await
             .unwrap();
     let sends = sends.lock().unwrap();
-    for (wire, endpoint) in given {
+    for (signed_bytes, endpoint) in given {
         use base64::Engine;
-        let wire = base64::engine::general_purpose::STANDARD.encode(wire);
-        let first = sends[&wire][0];
+        let signed_bytes = base64::engine::general_purpose::STANDARD.encode(signed_bytes);
+        let first = sends[&signed_bytes][0];
         assert_eq!(format!("rpc-{}", first + 1), endpoint);
     }
 }

@@ -194,8 +194,8 @@ fn note_sends(proxy: &Proxy) -> Arc<Mutex<Vec<String>>> {
     let noted = Arc::clone(&sent);
     proxy.obey(move |method, parameters| {
         if method == "sendTransaction" {
-            let wire = parameters[0].as_str().unwrap().to_owned();
-            noted.lock().unwrap().push(wire);
+            let signed_bytes = parameters[0].as_str().unwrap().to_owned();
+            noted.lock().unwrap().push(signed_bytes);
         }
         Verdict::Forward
     });
@@ -228,13 +228,13 @@ async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with
     // From here on it would send, if it only could.
     std::fs::write(&release, "").unwrap();
     let sent_by_sleeper = note_sends(&sleepers);
-    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+    let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let old = STANDARD.encode(wire);
+    let old = STANDARD.encode(signed_bytes);
     let kept = old.clone();
-    drop_sends(&others, move |wire| wire == kept);
+    drop_sends(&others, move |signed_bytes| signed_bytes == kept);
     let _other = grid.spawn(&[WORKER]).await;
     grid.until_count("finalized", 1).await;
     let states: Vec<String> =

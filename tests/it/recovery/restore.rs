@@ -105,11 +105,11 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
         .spawn(&[("FAILPOINTS", "ledger.recorded=return(kill)")])
         .await;
     assert!(!server.ended().await.success());
-    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+    let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let in_flight: Transaction = bincode::deserialize(&wire).unwrap();
+    let in_flight: Transaction = bincode::deserialize(&signed_bytes).unwrap();
     let authority = Authority::of(&grid).await;
 
     // The restored one takes its place; then the bytes land.
@@ -430,11 +430,11 @@ async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
     assert!(reason.unwrap().contains("restarted"));
     assert!(!server.ended().await.success());
     assert_eq!(breaker(&grid).await.0, "closed");
-    let wire: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+    let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let in_flight: Transaction = bincode::deserialize(&wire).unwrap();
+    let in_flight: Transaction = bincode::deserialize(&signed_bytes).unwrap();
     let authority = Authority::of(&grid).await;
     grid.pool.close().await;
     cluster.stop().await;

@@ -111,9 +111,9 @@ impl ProxyProgram {
 /// Takes sends and forgets them: the answer is the transaction's own signature, as an RPC node would give.
 pub fn drop_send(parameters: &Value) -> Verdict {
     use base64::Engine;
-    let wire = base64::engine::general_purpose::STANDARD
+    let signed_bytes = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
         .unwrap();
-    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&wire).unwrap();
+    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&signed_bytes).unwrap();
     Verdict::Answer(json!(transaction.signatures[0].to_string()))
 }

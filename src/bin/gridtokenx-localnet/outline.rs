@@ -1,4 +1,4 @@
-//! Reads from a transaction's wire bytes what a list of transactions needs, and skips the rest.
+//! Reads from a transaction's signed bytes what a list of transactions needs, and skips the rest.
 //!
 //! `getSignaturesForAddress` walks every transaction of the chain. Decoding each as a whole takes a hundred times
 //! longer than looking at its addresses.
@@ -111,7 +111,7 @@ mod tests {
         ]
     }
 
-    fn wire(message: VersionedMessage) -> (VersionedTransaction, Vec<u8>) {
+    fn signed_bytes(message: VersionedMessage) -> (VersionedTransaction, Vec<u8>) {
         let transaction = VersionedTransaction {
             signatures: vec![Signature::from([9; 64])],
             message,
@@ -130,7 +130,7 @@ mod tests {
             VersionedMessage::Legacy(legacy),
             VersionedMessage::V0(version_0),
         ] {
-            let (transaction, bytes) = wire(message);
+            let (transaction, bytes) = signed_bytes(message);
             let outline = outline(&bytes, &[MEMO]).unwrap();
             assert_eq!(outline.signatures, transaction.signatures);
             let (outlined, message) = (&outline.message, &transaction.message);
@@ -148,7 +148,7 @@ mod tests {
     fn bytes_that_end_early_are_no_transaction() {
         let payer = Pubkey::new_from_array([1; 32]);
         let message = Message::new(&instructions(), Some(&payer));
-        let (_, bytes) = wire(VersionedMessage::Legacy(message));
+        let (_, bytes) = signed_bytes(VersionedMessage::Legacy(message));
         for end in 0..bytes.len() {
             assert_eq!(outline(&bytes[..end], &[MEMO]), None, "{end} bytes");
         }
