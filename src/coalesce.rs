@@ -1,12 +1,12 @@
-//! Many callers, one batch: group commit for the paths that are hot.
+//! Gathers the items of concurrent callers into batches: group commit for the hot paths.
 //!
-//! Invariant: every item that was taken is run exactly once, in one batch, and its caller gets that batch's answer for it.
-//! Kept by handing items over a bounded channel to one collector, and by running each batch in a task of its own: a
-//! caller that goes away drops only its receiver of the answer, never the item. What would break it: running a batch
-//! in a caller's own future, which is cancelled when that caller hangs up.
+//! Invariant: every item that is accepted runs exactly once, in one batch, and its caller receives that batch's answer for it.
+//! Kept by passing items over a bounded channel to one collector, and by running each batch in a task of its own: a caller that
+//! is dropped drops only its receiver of the answer, never the item. Running a batch in a caller's own future, which is
+//! cancelled when that caller disconnects, would break it.
 //!
-//! A batch leaves when it is full, or when its first item has waited for the linger and a place in flight is free. So a
-//! quiet system waits for the linger at most, and a busy one fills its batches while the earlier ones run.
+//! A batch starts when it is full, or when its first item has waited for the linger and fewer than `concurrency` batches run. So
+//! an idle system waits for the linger at most, and a busy one fills its batches while the earlier ones run.
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -34,29 +34,29 @@ use tokio_util::task::TaskTracker;
 
 use crate::telemetry::names::{COALESCER_BATCH_ITEMS, COALESCER_WAIT_SECONDS};
 
-/// What bounds a [`Coalescer`]. All of them are at least 1; a linger of zero sends what is there at once.
+/// The limits of a [`Coalescer`]. All of them are at least 1; with a linger of zero a batch holds what is queued already.
 #[derive(Clone, Copy, Debug)]
 pub struct CoalesceLimits {
     /// Items in one batch.
     pub max_items: usize,
-    /// How long the first item of a batch waits for company.
+    /// How long the first item of a batch waits for others.
     pub linger: Duration,
-    /// Items that may wait for the collector; one more is refused.
+    /// Items that may wait for the collector; further ones are refused.
     pub queue: usize,
-    /// Batches in flight.
+    /// Batches that run at the same time.
     pub concurrency: usize,
 }
 
-/// Why a call has no answer.
+/// Why a call got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CoalesceError {
-    /// The item was not taken: as many wait already as may.
+    /// The item was not accepted: the queue is full.
     #[error("too many calls are waiting")]
     Full,
-    /// The item was not taken: the coalescer takes no more.
-    #[error("no more calls are taken: shutting down")]
+    /// The item was not accepted: the coalescer is closed.
+    #[error("no more calls are accepted: shutting down")]
     Closed,
-    /// The item was taken and its batch ended without an answer (it panicked): whether it took effect is unknown.
+    /// The item was accepted and its batch ended without an answer (it panicked): whether the item took effect is unknown.
     #[error("the batch ended without an answer")]
     Failed,
 }
@@ -83,8 +83,8 @@ impl<T, R> Clone for Coalescer<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> Coalescer<T, R> {
-    /// Starts the collector on `tracker`; so do the batches run there, and the tracker has waited for all of them after
-    /// [`close`](Coalescer::close). `run` answers each item at its own index. `name` labels the metrics.
+    /// Starts the collector on `tracker`, where the batches run too: waiting for the tracker after [`close`](Coalescer::close)
+    /// waits for all of them. `run` returns the answer to each item at the item's index. `name` labels the metrics.
     pub fn start<F, Fut>(
         name: &'static str,
         limits: CoalesceLimits,
@@ -113,7 +113,7 @@ impl<T: Send + 'static, R: Send + 'static> Coalescer<T, R> {
         }
     }
 
-    /// Hands the item over and waits for its answer. Dropping this future gives up the answer only: the item still runs.
+    /// Queues the item and waits for its answer. Dropping this future drops the answer only: the item still runs.
     pub async fn call(&self, item: T) -> Result<R, CoalesceError> {
         let (answer, answered) = oneshot::channel();
         let call = Call {
@@ -128,7 +128,7 @@ impl<T: Send + 'static, R: Send + 'static> Coalescer<T, R> {
         answered.await.map_err(|_| CoalesceError::Failed)
     }
 
-    /// Takes no more calls. What was taken is still run and answered, without waiting for company.
+    /// Accepts no more calls. Items that were accepted still run and are answered, without the linger.
     pub fn close(&self) {
         self.closing.cancel();
     }
@@ -153,11 +153,11 @@ where
 {
     async fn collect(mut self) {
         while let Some(first) = self.first().await {
-            let Some((batch, place)) = self.gather(first).await else {
+            let Some((batch, slot)) = self.gather(first).await else {
                 // The semaphore is never closed.
                 return;
             };
-            self.depart(batch, place);
+            self.start_batch(batch, slot);
         }
     }
 
@@ -166,14 +166,14 @@ where
         tokio::select! {
             call = self.calls.recv() => call,
             () = self.closing.cancelled() => {
-                // Closed before it is drained: what was taken until now comes out, nothing gets in.
+                // Closed before it is drained: what was queued until now is still received, nothing is added.
                 self.calls.close();
                 self.calls.recv().await
             }
         }
     }
 
-    /// Gathers company until the batch is full, or has lingered and found a place in flight.
+    /// Adds calls until the batch is full, or has lingered and may run.
     async fn gather(
         &mut self,
         first: Call<T, R>,
@@ -182,35 +182,36 @@ where
         let mut batch = Vec::with_capacity(max_items.min(1 + self.calls.len()));
         batch.push(first);
         let in_flight = Arc::clone(&self.in_flight);
-        let departs_at = Instant::now() + self.limits.linger;
+        let lingers_until = Instant::now() + self.limits.linger;
         let closing = self.closing.clone();
-        let departure = async {
+        let may_start = async {
             tokio::select! {
-                () = tokio::time::sleep_until(departs_at) => {}
+                () = tokio::time::sleep_until(lingers_until) => {}
                 () = closing.cancelled() => {}
             }
             Arc::clone(&in_flight).acquire_owned().await
         };
-        tokio::pin!(departure);
+        tokio::pin!(may_start);
         while batch.len() < max_items {
             let room = max_items - batch.len();
             tokio::select! {
-                // Whoever waits already comes along: only an empty queue lets the batch go half full.
+                // Calls that are queued already join: a batch starts half full only when the queue is empty.
                 biased;
                 taken = self.calls.recv_many(&mut batch, room) => {
                     if taken == 0 {
                         break;
                     }
                 }
-                place = &mut departure => return Some((batch, place.ok()?)),
+                slot = &mut may_start => return Some((batch, slot.ok()?)),
             }
         }
-        let place = in_flight.clone().acquire_owned().await.ok()?;
-        Some((batch, place))
+        let slot = in_flight.clone().acquire_owned().await.ok()?;
+        Some((batch, slot))
     }
 
-    fn depart(&self, batch: Vec<Call<T, R>>, place: OwnedSemaphorePermit) {
+    fn start_batch(&self, batch: Vec<Call<T, R>>, slot: OwnedSemaphorePermit) {
         metrics::histogram!(COALESCER_BATCH_ITEMS, "coalescer" => self.name)
+            // Prometheus counts in f64; a batch has far fewer than 2^53 items.
             .record(batch.len() as f64);
         let wait_seconds = metrics::histogram!(COALESCER_WAIT_SECONDS, "coalescer" => self.name);
         let mut items = Vec::with_capacity(batch.len());
@@ -222,20 +223,20 @@ where
         }
         let run = Arc::clone(&self.run);
         let name = self.name;
-        // A task of its own: when the batch panics, its callers see their answers dropped, and nobody else notices.
+        // A task of its own: when the batch panics, only its own callers are affected; their answers are dropped.
         self.tracker.spawn(async move {
-            let _place = place;
+            let _slot = slot;
             let results = run(items).await;
             if results.len() != answers.len() {
                 tracing::error!(
                     coalescer = name,
                     items = answers.len(),
                     answers = results.len(),
-                    "a batch must answer each of its items: those left over get an error"
+                    "a batch returned too few or too many answers; items without one get an error"
                 );
             }
             for (answer, result) in answers.into_iter().zip(results) {
-                // A caller that went away does not need it.
+                // A dropped caller does not need its answer.
                 let _ = answer.send(result);
             }
         });

@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 
 use super::*;
 
-/// Long enough to never end within a test: what leaves before left for another reason.
-const FOR_EVER: Duration = Duration::from_secs(3600);
-/// A test that waits longer than this has failed.
+/// Longer than any test: a batch that starts earlier started for another reason.
+const ENDLESS: Duration = Duration::from_secs(3600);
+/// A test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn limits(max_items: usize, linger: Duration) -> CoalesceLimits {
@@ -22,7 +22,7 @@ fn limits(max_items: usize, linger: Duration) -> CoalesceLimits {
     }
 }
 
-/// Batches that wait at a gate; the test sees what is in flight and lets them go one by one.
+/// Batches that wait at a gate; the test observes which have started and lets them finish one by one.
 #[derive(Clone, Default)]
 struct Gate {
     started: Arc<Mutex<Vec<Vec<u32>>>>,
@@ -77,9 +77,9 @@ fn start_gated(limits: CoalesceLimits, tracker: &TaskTracker, gate: &Gate) -> Co
 }
 
 #[tokio::test]
-async fn a_full_batch_leaves_without_waiting_for_the_linger() {
+async fn a_full_batch_starts_without_waiting_for_the_linger() {
     let gate = Gate::default();
-    let coalescer = start_gated(limits(3, FOR_EVER), &TaskTracker::new(), &gate);
+    let coalescer = start_gated(limits(3, ENDLESS), &TaskTracker::new(), &gate);
     let answers = join_all((0..3).map(|item| coalescer.call(item)));
     let answers = tokio::time::timeout(PATIENCE, answers).await.unwrap();
     assert_eq!(answers, [Ok(0), Ok(1), Ok(2)]);
@@ -87,7 +87,7 @@ async fn a_full_batch_leaves_without_waiting_for_the_linger() {
 }
 
 #[tokio::test]
-async fn a_lonely_call_leaves_after_the_linger() {
+async fn a_single_call_starts_after_the_linger() {
     let gate = Gate::default();
     let linger = Duration::from_millis(30);
     let coalescer = start_gated(limits(1000, linger), &TaskTracker::new(), &gate);
@@ -97,7 +97,7 @@ async fn a_lonely_call_leaves_after_the_linger() {
 }
 
 #[tokio::test]
-async fn what_gathers_while_a_batch_runs_leaves_together() {
+async fn calls_that_arrive_while_a_batch_runs_form_one_batch() {
     let gate = Gate::closed();
     let coalescer = start_gated(limits(1000, Duration::ZERO), &TaskTracker::new(), &gate);
     let first = coalescer.call(0);
@@ -113,7 +113,7 @@ async fn what_gathers_while_a_batch_runs_leaves_together() {
 }
 
 #[tokio::test]
-async fn no_more_batches_are_in_flight_than_allowed() {
+async fn no_more_batches_run_at_once_than_allowed() {
     let running = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
     let limits = CoalesceLimits {
@@ -151,7 +151,7 @@ async fn a_full_queue_refuses_at_once() {
     let mut in_flight = Box::pin(coalescer.call(0));
     assert!(in_flight.as_mut().now_or_never().is_none());
     gate.started(1).await;
-    // One more is with the collector, waiting for a place in flight; two fill the queue; then it is full.
+    // The collector holds one more, which waits to run; two fill the queue; then it is full.
     let mut waiting: Vec<_> = Vec::new();
     let refusal = loop {
         let mut call = Box::pin(coalescer.call(1));
@@ -169,9 +169,9 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_cancels_nobody_and_its_item_still_runs() {
+async fn a_dropped_caller_cancels_no_other_and_its_item_still_runs() {
     let gate = Gate::closed();
-    let coalescer = start_gated(limits(2, FOR_EVER), &TaskTracker::new(), &gate);
+    let coalescer = start_gated(limits(2, ENDLESS), &TaskTracker::new(), &gate);
     let mut gone = Box::pin(coalescer.call(1));
     assert!(gone.as_mut().now_or_never().is_none());
     drop(gone);
@@ -186,7 +186,7 @@ async fn a_caller_that_goes_away_cancels_nobody_and_its_item_still_runs() {
 async fn a_batch_that_panics_answers_its_callers_with_an_error_and_the_next_one_runs() {
     let coalescer = Coalescer::start(
         "test",
-        limits(2, FOR_EVER),
+        limits(2, ENDLESS),
         &TaskTracker::new(),
         |items: Vec<u32>| async move {
             assert!(!items.contains(&13), "this batch is meant to panic");
@@ -203,10 +203,10 @@ async fn a_batch_that_panics_answers_its_callers_with_an_error_and_the_next_one_
 }
 
 #[tokio::test]
-async fn a_batch_that_forgets_an_item_answers_it_with_an_error() {
+async fn an_item_that_its_batch_does_not_answer_gets_an_error() {
     let coalescer = Coalescer::start(
         "test",
-        limits(2, FOR_EVER),
+        limits(2, ENDLESS),
         &TaskTracker::new(),
         |items: Vec<u32>| async move { items.into_iter().take(1).collect() },
     );
@@ -215,18 +215,18 @@ async fn a_batch_that_forgets_an_item_answers_it_with_an_error() {
 }
 
 #[tokio::test]
-async fn closing_runs_what_was_taken_and_takes_no_more() {
+async fn closing_runs_accepted_items_and_accepts_no_more() {
     let gate = Gate::default();
     let tracker = TaskTracker::new();
-    let coalescer = start_gated(limits(4, FOR_EVER), &tracker, &gate);
-    let mut taken = Box::pin(join_all((0..10).map(|item| coalescer.call(item))));
-    assert!(taken.as_mut().now_or_never().is_none());
+    let coalescer = start_gated(limits(4, ENDLESS), &tracker, &gate);
+    let mut accepted = Box::pin(join_all((0..10).map(|item| coalescer.call(item))));
+    assert!(accepted.as_mut().now_or_never().is_none());
     coalescer.close();
     tracker.close();
     tokio::time::timeout(PATIENCE, tracker.wait())
         .await
         .unwrap();
-    let answers = taken.await;
+    let answers = accepted.await;
     assert_eq!(answers, (0..10).map(Ok).collect::<Vec<_>>());
     assert_eq!(coalescer.call(10).await, Err(CoalesceError::Closed));
 }
@@ -234,7 +234,7 @@ async fn closing_runs_what_was_taken_and_takes_no_more() {
 #[tokio::test]
 async fn dropping_every_handle_ends_the_collector() {
     let tracker = TaskTracker::new();
-    let coalescer = start_gated(limits(4, FOR_EVER), &tracker, &Gate::default());
+    let coalescer = start_gated(limits(4, ENDLESS), &tracker, &Gate::default());
     drop(coalescer);
     tracker.close();
     tokio::time::timeout(PATIENCE, tracker.wait())
@@ -245,7 +245,7 @@ async fn dropping_every_handle_ends_the_collector() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the limits and whoever hangs up: each item runs once, in order, in batches within the limit, and each
+    /// Whatever the limits, and whichever callers are dropped: each item runs once, in order, in batches within the limit, and each
     /// caller gets its own answer.
     #[test]
     fn each_item_runs_once_and_each_caller_gets_its_own_answer(

@@ -31,6 +31,15 @@ pub struct PackLimits {
     pub priced: bool,
 }
 
+impl PackLimits {
+    /// Whether a transaction of this shape stays within the limits of bytes, compute units and instructions.
+    pub(super) fn allow(&self, shape: Shape) -> bool {
+        shape.bytes() <= self.max_bytes
+            && shape.compute_units() <= self.max_compute_units
+            && shape.fits_trace()
+    }
+}
+
 /// The readings of one transaction, and what it pays: a wallet's readings are one payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
@@ -100,7 +109,7 @@ impl Bin {
         let base_units = self.base_units.checked_add(item.base_units);
         self.readings.len() < limits.max_readings
             && base_units.is_some_and(|base_units| base_units <= limits.max_base_units)
-            && within(shape, limits)
+            && limits.allow(shape)
     }
 
     /// Whether one more wallet with an account would fit.
@@ -111,7 +120,7 @@ impl Bin {
         };
         self.readings.len() < limits.max_readings
             && self.base_units < limits.max_base_units
-            && within(shape, limits)
+            && limits.allow(shape)
     }
 
     fn shape_with(&self, item: &PackItem) -> Shape {
@@ -153,12 +162,6 @@ impl Bin {
             payments: self.payments,
         }
     }
-}
-
-fn within(shape: Shape, limits: &PackLimits) -> bool {
-    shape.bytes() <= limits.max_bytes
-        && shape.compute_units() <= limits.max_compute_units
-        && shape.fits_trace()
 }
 
 /// Only called where [`Bin::admits`] has found that the sum fits, or with nothing on the left.

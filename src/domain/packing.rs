@@ -74,6 +74,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::domain::transaction::Shape;
     use crate::domain::{
         BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, Memo, MintNumber, TRANSACTION_BYTES_MAX,
         instructions,
@@ -388,7 +389,7 @@ mod tests {
                     let base_units = left.base_units.get() + right.base_units.get();
                     let fits = readings <= limits.max_readings
                         && base_units <= limits.max_base_units.get()
-                        && within(shape, &limits);
+                        && &limits.allow(shape);
                     prop_assert!(!fits, "{left:?} and {right:?}");
                 }
             }

@@ -1,4 +1,4 @@
-//! The events that users and admins can follow.
+//! Builds the events that users and admins follow, and writes them to the outbox.
 
 use chrono::Utc;
 use serde::Serialize;
@@ -85,7 +85,7 @@ pub struct EventFields {
 }
 
 impl EventFields {
-    /// What every event about one reading carries.
+    /// The fields that every event about one reading carries.
     pub fn of_reading(
         reading_id: Uuid,
         owner: &str,
@@ -104,7 +104,7 @@ impl EventFields {
     }
 }
 
-/// One event, its document serialised once: what is stored is what every listener gets, with `seq` put in front.
+/// One event. Its document is serialized once: clients of the feed receive what is stored, with `seq` put in front.
 #[derive(Clone, Debug)]
 pub struct Event {
     id: Uuid,
@@ -154,7 +154,7 @@ impl Event {
     }
 }
 
-/// Writes events into the caller's transaction, without a number. The caller ends the transaction with
+/// Writes events without a number in the caller's transaction. The caller ends the transaction with
 /// [`notify`](super::notify).
 pub async fn publish(transaction: &mut PgConnection, events: &[Event]) -> sqlx::Result<()> {
     if events.is_empty() {

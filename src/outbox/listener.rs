@@ -1,8 +1,8 @@
-//! The listening connection: noticed and replaced when it ends, and when it is open and hears nothing.
+//! Keeps the connection that listens for notifications: replaced when it ends, and when it is open but delivers nothing.
 //!
-//! A connection whose other end is gone without a word (a pulled cable, a firewall that forgot it) or stands still looks
-//! like a quiet one. So after [`QUIET_MAX`] without a notification one is sent over another connection: it must arrive.
-//! All processes hear it, and it counts for all: however many they are, a quiet system sends one in that time.
+//! A connection whose other end disappeared silently (a pulled cable, a firewall that dropped its state) or is frozen looks the
+//! same as a quiet one. So after [`QUIET_MAX`] without a notification, a probe is sent over another connection and must arrive.
+//! Every process receives it, and it counts for each: a quiet system sends one probe in that time, however many processes it has.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,55 +17,56 @@ use tokio_util::sync::CancellationToken;
 use super::wake::{NOTIFY_CHANNEL, Wake};
 use crate::telemetry::{Health, names};
 
-/// A connection that has heard nothing for so long is tried.
+/// A connection that received nothing for this long is probed.
 const QUIET_MAX: Duration = Duration::from_secs(10);
-/// What was sent must be heard within this.
-const HEARD_LIMIT: Duration = Duration::from_secs(5);
-/// Connecting, and beginning to listen.
+/// A probe must arrive within this time.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+/// Connecting and executing LISTEN.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
-/// Closing the connection in order, at the end.
+/// Closing the connection at shutdown.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Payload of the notification that only tries the connection: no topic, so it wakes nobody.
-const TRIAL: &str = "trial";
+/// Payload of a probe. It is no topic, so it wakes no receiver.
+const PROBE: &str = "trial";
 const HEALTH_PART: &str = "listener";
 
+/// Why the connection is replaced.
 #[derive(Debug, Error)]
-enum Broken {
+enum ListenError {
     #[error("it ended")]
     Ended,
     #[error("it ended: {0}")]
     Database(#[from] sqlx::Error),
     #[error("it was not open within {CONNECT_LIMIT:?}")]
     NotOpened,
-    #[error("it is open and heard nothing")]
-    Deaf,
+    #[error("it is open, but a probe did not arrive")]
+    ProbeLost,
 }
 
 impl Wake {
-    /// Listens until told to stop. A broken connection is opened again; whatever may have been missed meanwhile is
-    /// covered by waking everyone once after each connect.
+    /// Listens until `stop`. A broken connection is replaced; every receiver is woken once after each connect, because
+    /// notifications may have been missed in between.
     pub async fn listen(self, pool: PgPool, health: Health, stop: CancellationToken) {
         loop {
             let own = pool_of_one(&pool);
-            let broken = stop.run_until_cancelled(self.listen_once(&own, &pool, &health));
-            let Some(Err(broken)) = broken.await else {
+            let listening = stop.run_until_cancelled(self.listen_once(&own, &pool, &health));
+            let Some(Err(error)) = listening.await else {
                 let _ = timeout(CLOSE_LIMIT, own.close()).await;
                 return;
             };
-            let how = match broken {
-                Broken::Deaf => "deaf",
-                Broken::Ended | Broken::Database(_) | Broken::NotOpened => "ended",
+            let how = match error {
+                ListenError::ProbeLost => "deaf",
+                ListenError::Ended | ListenError::Database(_) | ListenError::NotOpened => "ended",
             };
             metrics::counter!(names::LISTENER_BROKEN, "how" => how).increment(1);
             metrics::gauge!(names::LISTENER_CONNECTED).set(0.0);
             health.degraded(
                 HEALTH_PART,
-                "notifications of the database do not arrive; work is found by polling, later",
+                "notifications of the database do not arrive; work is found by polling, which takes longer",
             );
-            tracing::warn!(error = %broken, "the listening connection broke; opening another");
-            // Never closed in order: a deaf one would not answer. The kernel ends it in time.
+            tracing::warn!(%error, "the listening connection broke; opening another");
+            // Not closed: a frozen connection would not answer. The kernel ends it.
             drop(own);
             if stop
                 .run_until_cancelled(sleep(RECONNECT_DELAY))
@@ -82,34 +83,34 @@ impl Wake {
         own: &PgPool,
         pool: &PgPool,
         health: &Health,
-    ) -> Result<Infallible, Broken> {
+    ) -> Result<Infallible, ListenError> {
         let listener = timeout(CONNECT_LIMIT, open(own))
             .await
-            .map_err(|_| Broken::NotOpened)??;
+            .map_err(|_| ListenError::NotOpened)??;
         self.wake_all();
         metrics::gauge!(names::LISTENER_CONNECTED).set(1.0);
         health.ok(HEALTH_PART);
-        let heard = watch::Sender::new(Instant::now());
+        let received = watch::Sender::new(Instant::now());
         tokio::select! {
-            broken = self.hear(listener, &heard) => broken,
-            broken = try_when_quiet(pool, heard.subscribe()) => broken,
+            ended = self.receive(listener, &received) => ended,
+            ended = probe_when_quiet(pool, received.subscribe()) => ended,
         }
     }
 
-    async fn hear(
+    async fn receive(
         &self,
         mut listener: PgListener,
-        heard: &watch::Sender<Instant>,
-    ) -> Result<Infallible, Broken> {
+        received: &watch::Sender<Instant>,
+    ) -> Result<Infallible, ListenError> {
         while let Some(notification) = listener.try_recv().await? {
-            heard.send_replace(Instant::now());
+            received.send_replace(Instant::now());
             self.wake(notification.payload());
         }
-        Err(Broken::Ended)
+        Err(ListenError::Ended)
     }
 }
 
-/// Apart from the service's pool: a deaf connection would keep its place there.
+/// Outside the service's pool: a frozen connection would keep its place there.
 fn pool_of_one(pool: &PgPool) -> PgPool {
     let options = pool.connect_options();
     let options = options
@@ -128,35 +129,35 @@ async fn open(own: &PgPool) -> sqlx::Result<PgListener> {
     Ok(listener)
 }
 
-async fn try_when_quiet(
+async fn probe_when_quiet(
     pool: &PgPool,
-    mut heard: watch::Receiver<Instant>,
-) -> Result<Infallible, Broken> {
+    mut received: watch::Receiver<Instant>,
+) -> Result<Infallible, ListenError> {
     loop {
-        let quiet_at = *heard.borrow() + QUIET_MAX;
+        let quiet_at = *received.borrow() + QUIET_MAX;
         if Instant::now() < quiet_at {
             sleep_until(quiet_at).await;
             continue;
         }
-        let asked_at = Instant::now();
-        let Ok(Ok(())) = timeout(HEARD_LIMIT, send_trial(pool)).await else {
-            // The database does not answer, which tells nothing of this connection.
-            sleep(HEARD_LIMIT).await;
+        let sent_at = Instant::now();
+        let Ok(Ok(())) = timeout(PROBE_LIMIT, send_probe(pool)).await else {
+            // The database does not answer, which says nothing about the listening connection.
+            sleep(PROBE_LIMIT).await;
             continue;
         };
-        if timeout(HEARD_LIMIT, heard.wait_for(|at| *at >= asked_at))
+        if timeout(PROBE_LIMIT, received.wait_for(|at| *at >= sent_at))
             .await
             .is_err()
         {
-            return Err(Broken::Deaf);
+            return Err(ListenError::ProbeLost);
         }
     }
 }
 
-async fn send_trial(pool: &PgPool) -> sqlx::Result<()> {
+async fn send_probe(pool: &PgPool) -> sqlx::Result<()> {
     sqlx::query("SELECT pg_notify($1, $2)")
         .bind(NOTIFY_CHANNEL)
-        .bind(TRIAL)
+        .bind(PROBE)
         .execute(pool)
         .await?;
     Ok(())

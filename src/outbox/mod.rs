@@ -1,9 +1,9 @@
-//! Puts an event, and a job, into the caller's transaction: nothing else inserts into `outbox` or `apalis.jobs`.
+//! Writes events and jobs in the caller's transaction; no other code inserts into `outbox` or `apalis.jobs`.
 //!
-//! Invariant: what a transaction tells the world (an event) and what it leaves to be done (a job) commit with it or not
-//! at all. Writers never number events, so no writer waits for another; the feed's sequencer numbers what has committed.
+//! Invariant: what a transaction announces (an event) and what it leaves to be done (a job) commit with it or not at all.
+//! Writers never number events, so no writer waits for another; the feed's sequencer numbers what has committed.
 //!
-//! A transaction ends with one [`notify`]: NOTIFY takes a global lock at commit, so it is once per batch, never per row.
+//! A transaction ends with one [`notify`]. NOTIFY takes a global lock at commit, so it is called once per batch, never per row.
 
 mod event;
 mod job;

@@ -1,23 +1,23 @@
-//! Wakes those who wait for committed work, in all processes, by one NOTIFY per transaction.
+//! Wakes the tasks that wait for committed work, in all processes, by one NOTIFY per transaction.
 
 use std::sync::Arc;
 
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
-/// The one channel. Its payload says what to look at.
+/// The only channel. Its payload names what has changed.
 pub const NOTIFY_CHANNEL: &str = "gridtokenx";
 
-/// What a committed transaction left behind.
+/// What a committed transaction has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
-    /// Events in the outbox: the sequencer looks.
+    /// Events in the outbox, for the sequencer.
     Outbox,
-    /// Events in the outbox and jobs in the queue: sequencer and workers look.
+    /// Events in the outbox and jobs in the queue, for the sequencer and the workers.
     OutboxAndJobs,
-    /// Numbered events: the hubs look.
+    /// Numbered events, for the hubs.
     Feed,
-    /// A setting changed that processes keep a copy of: they read it again.
+    /// A setting of which each process keeps a copy: they read it again.
     Settings,
 }
 
@@ -32,7 +32,7 @@ impl Topic {
     }
 }
 
-/// Tells the waiting, once the caller's transaction commits.
+/// Notifies all processes when the caller's transaction commits.
 pub async fn notify(transaction: &mut PgConnection, topic: Topic) -> sqlx::Result<()> {
     sqlx::query("SELECT pg_notify($1, $2)")
         .bind(NOTIFY_CHANNEL)
@@ -42,8 +42,9 @@ pub async fn notify(transaction: &mut PgConnection, topic: Topic) -> sqlx::Resul
     Ok(())
 }
 
-/// Wake-up counters of this process: each rises when its kind of work may be there. A receiver that marks its value as
-/// seen *before* it looks for work misses nothing. Everyone polls as well, so a deaf connection only costs time.
+/// Wake-up counters of this process: each increases when work of its kind may exist. A receiver that marks the value as seen
+/// *before* it queries for work misses none. Every receiver polls as well, so a connection that delivers no notifications only
+/// costs time.
 #[derive(Clone, Debug)]
 pub struct Wake {
     outbox: Arc<watch::Sender<u64>>,
@@ -81,14 +82,14 @@ impl Wake {
         self.settings.subscribe()
     }
 
-    /// Wakes everyone: something may have been missed.
+    /// Wakes every receiver, because notifications may have been missed.
     pub(super) fn wake_all(&self) {
         for counter in [&self.outbox, &self.jobs, &self.feed, &self.settings] {
             counter.send_modify(|count| *count += 1);
         }
     }
 
-    /// Wakes those whom the payload of a notification names.
+    /// Wakes the receivers of the topics in a notification's payload.
     pub(super) fn wake(&self, payload: &str) {
         for (topic, counter) in [
             ("outbox", &self.outbox),
