@@ -389,7 +389,7 @@ mod tests {
                     let base_units = left.base_units.get() + right.base_units.get();
                     let fits = readings <= limits.max_readings
                         && base_units <= limits.max_base_units.get()
-                        && &limits.allow(shape);
+                        && limits.allow(shape);
                     prop_assert!(!fits, "{left:?} and {right:?}");
                 }
             }
