@@ -114,6 +114,7 @@ pub fn drop_send(parameters: &Value) -> Verdict {
     let signed_bytes = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
         .unwrap();
-    let transaction: solana_sdk::transaction::Transaction = bincode::deserialize(&signed_bytes).unwrap();
+    let transaction: solana_sdk::transaction::Transaction =
+        bincode::deserialize(&signed_bytes).unwrap();
     Verdict::Answer(json!(transaction.signatures[0].to_string()))
 }
