@@ -84,20 +84,10 @@ impl LogEntry {
     }
 }
 
-/// Hexadecimal, lower-case: as the API and the reports show hashes.
-pub fn hex(hash: &Hash32) -> String {
-    use fmt::Write;
-    hash.iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::hex;
 
     fn entry() -> LogEntry {
         LogEntry {

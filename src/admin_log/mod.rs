@@ -20,6 +20,6 @@ mod store;
 mod verify;
 
 pub use action::AdminAction;
-pub use entry::{BEFORE_THE_FIRST, LogEntry, LogNumber, hex};
+pub use entry::{BEFORE_THE_FIRST, LogEntry, LogNumber};
 pub use store::{ENTRIES_PER_PAGE_MAX, append, read};
 pub use verify::{BrokenEntry, BrokenEntryReason, ChainCheck, verify};

@@ -5,6 +5,7 @@ use sqlx::PgPool;
 
 use super::difference::Difference;
 use crate::admin_log;
+use crate::domain::hex;
 
 /// Whether the entries of the admin log are unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,7 +24,7 @@ pub(super) async fn check(pool: &PgPool) -> sqlx::Result<(AdminLogReport, Option
     let report = AdminLogReport {
         ok: check.broken.is_none(),
         entries: check.entries,
-        last_hash: admin_log::hex(&check.last_hash),
+        last_hash: hex(&check.last_hash),
     };
     let difference = check.broken.map(|broken| Difference::AdminLogBroken {
         number: broken.number,

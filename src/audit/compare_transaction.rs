@@ -9,7 +9,7 @@ use super::difference::Difference;
 use super::ledger_transactions::LedgerTransaction;
 use super::total::Total;
 use crate::chain::ChainMint;
-use crate::domain::{Hash32, MintTransactionState, ReadingState, root_of};
+use crate::domain::{Hash32, MintTransactionState, ReadingState, hex, root_of};
 
 /// All differences between the two.
 pub(super) fn compare(
@@ -50,11 +50,11 @@ fn compare_readings(booked: &LedgerTransaction, differences: &mut Vec<Difference
                 reason: reason.clone(),
             });
         }
-        if reading.state != expected.as_str() {
+        if reading.state != expected {
             differences.push(Difference::WrongState {
                 reading_id,
                 signature,
-                state: reading.state.clone(),
+                state: reading.state,
                 transaction_state: booked.state,
             });
         }
@@ -127,11 +127,8 @@ fn compare_amounts(
 
 /// The memo was signed with the transaction, so it identifies the readings that were meant, regardless of the ledger's rows.
 fn compare_memo(booked: &LedgerTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
-    let number = u64::try_from(booked.number).ok();
-    let Some(memo) = landed
-        .memo
-        .filter(|memo| Some(memo.number().get()) == number)
-    else {
+    let memo = landed.memo.filter(|memo| memo.number() == booked.number);
+    let Some(memo) = memo else {
         differences.push(Difference::WrongMemo {
             signature: booked.signature,
             number: booked.number,
@@ -152,16 +149,16 @@ fn compare_memo(booked: &LedgerTransaction, landed: &ChainMint, differences: &mu
     let stored_differs = booked.merkle_root != memo.root();
     if recomputed != memo.root() || stored_differs {
         let root_ledger = if recomputed == memo.root() {
-            hexadecimal(&booked.merkle_root)
+            hex(&booked.merkle_root)
         } else {
-            hexadecimal(&recomputed)
+            hex(&recomputed)
         };
         differences.push(Difference::WrongRoot {
             signature: booked.signature,
             number: booked.number,
             readings: booked.readings.iter().map(|reading| reading.id).collect(),
             root_ledger,
-            root_chain: hexadecimal(&memo.root()),
+            root_chain: hex(&memo.root()),
         });
     }
 }
@@ -179,10 +176,6 @@ fn compare_slot(booked: &LedgerTransaction, landed: &ChainMint, differences: &mu
             slot_chain: landed.slot,
         });
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -205,7 +198,7 @@ mod tests {
         let wallets = [1, 2].map(|byte| Wallet::from_stored([byte; 32]));
         let reading = |id: u8, wallet: Wallet, base_units: u64| LedgerReading {
             id: Uuid::from_u128(id.into()),
-            state: "finalized".to_owned(),
+            state: ReadingState::Finalized,
             live: true,
             content: Ok(ReadingContent {
                 wallet,
@@ -220,17 +213,17 @@ mod tests {
         ];
         let mut leaves = [1_u8, 2, 3].map(|id| (Uuid::from_u128(id.into()), [id; 32]));
         let root = root_of(&mut leaves);
-        let memo = Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, 7]), root);
+        let memo = Memo::new(number(7), root);
         let signature = Signature::from([9; 64]);
         Case {
             mint,
             booked: LedgerTransaction {
-                number: 7,
-                signature,
+                number: number(7),
+                signature: signature.into(),
                 state: MintTransactionState::Finalized,
                 slot: Some(40),
                 base_units: BaseUnits::new(123),
-                merkle_root: root.to_vec(),
+                merkle_root: root,
                 readings,
             },
             landed: ChainMint {
@@ -247,6 +240,10 @@ mod tests {
                 fee_lamports: 5_000,
             },
         }
+    }
+
+    fn number(number: u64) -> MintNumber {
+        MintNumber::try_from(number).unwrap()
     }
 
     fn content(case: &mut Case, index: usize) -> &mut ReadingContent {
@@ -279,7 +276,7 @@ mod tests {
         let confirmed = |case: &mut Case| {
             case.booked.state = MintTransactionState::Confirmed;
             for reading in &mut case.booked.readings {
-                reading.state = "minted".to_owned();
+                reading.state = ReadingState::Minted;
             }
         };
         assert_eq!(kinds_after(confirmed), [""; 0]);
@@ -324,10 +321,10 @@ mod tests {
                 &["wrong_sum"],
             ),
             (|case| case.booked.merkle_root[0] ^= 1, &["wrong_root"]),
-            (|case| case.booked.number = 8, &["wrong_memo"]),
+            (|case| case.booked.number = number(8), &["wrong_memo"]),
             (|case| case.landed.memo = None, &["wrong_memo"]),
             (
-                |case| case.booked.readings[2].state = "submitted".to_owned(),
+                |case| case.booked.readings[2].state = ReadingState::Submitted,
                 &["wrong_state"],
             ),
             (|case| case.booked.readings[2].live = false, &["released"]),

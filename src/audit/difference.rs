@@ -4,13 +4,12 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::Signature;
 use uuid::Uuid;
 
 use super::total::Total;
 use super::unreadable::UnreadableReading;
 use crate::admin_log::{BrokenEntryReason, LogNumber};
-use crate::domain::{BaseUnits, MintTransactionState, ReadingState};
+use crate::domain::{BaseUnits, MintNumber, MintTransactionState, ReadingState, TxSignature};
 
 /// A disagreement between ledger and chain. `kind` and the fields are stable; the sentence of `Display` is for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,40 +17,35 @@ use crate::domain::{BaseUnits, MintTransactionState, ReadingState};
 pub enum Difference {
     /// A mint of our token, signed by our authority, that the ledger lacks and no admin has booked.
     UnknownMint {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
+        signature: TxSignature,
         slot: u64,
         base_units: Total,
         memo: Option<String>,
     },
     /// The ledger marked it dead, but it landed: its readings may have been paid again.
     DeadButLanded {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         slot: u64,
         base_units: Total,
     },
     /// The ledger says that it landed, but no endpoint shows it.
     NotOnChain {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         state: MintTransactionState,
         base_units: Total,
     },
     /// The ledger says that it landed, but it failed on chain and paid nothing.
     FailedOnChain {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         slot: u64,
         base_units: Total,
     },
     /// A token account received another amount than its readings are worth.
     WrongAmount {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
+        signature: TxSignature,
         #[serde(serialize_with = "text")]
         token_account: Pubkey,
         /// `None`: no reading of the transaction pays this account.
@@ -63,24 +57,21 @@ pub enum Difference {
     },
     /// The amount stored with the transaction is not the sum of its readings.
     WrongSum {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         base_units_stored: BaseUnits,
         base_units_readings: Total,
     },
     /// The memo is missing, is not ours, or carries another number.
     WrongMemo {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         memo: Option<String>,
     },
     /// The memo's Merkle root is not the root of the ledger's readings.
     WrongRoot {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         readings: Vec<Uuid>,
         /// Hexadecimal.
         root_ledger: String,
@@ -89,24 +80,21 @@ pub enum Difference {
     /// A stored reading with values that it cannot have had when it was paid.
     UnreadableReading {
         reading_id: Uuid,
-        #[serde(serialize_with = "text")]
-        signature: Signature,
+        signature: TxSignature,
         #[serde(serialize_with = "text")]
         reason: UnreadableReading,
     },
     /// A reading's state contradicts the state of the transaction that pays it.
     WrongState {
         reading_id: Uuid,
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        state: String,
+        signature: TxSignature,
+        state: ReadingState,
         transaction_state: MintTransactionState,
     },
     /// It landed in another slot than the ledger says.
     WrongSlot {
-        #[serde(serialize_with = "text")]
-        signature: Signature,
-        number: i64,
+        signature: TxSignature,
+        number: MintNumber,
         slot_ledger: u64,
         slot_chain: u64,
     },
@@ -118,13 +106,12 @@ pub enum Difference {
     /// A transaction that pays it has landed or may still land, but the ledger would let another one pay it again.
     Released {
         reading_id: Uuid,
-        #[serde(serialize_with = "text")]
-        signature: Signature,
+        signature: TxSignature,
     },
     /// A reading with more than one landed mint transaction.
     PaidTwice {
         reading_id: Uuid,
-        signatures: Vec<String>,
+        signatures: Vec<TxSignature>,
     },
     /// A reading that is minted or finalized in the ledger, without a landed mint transaction.
     NotPaid {

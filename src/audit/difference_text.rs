@@ -5,6 +5,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::difference::Difference;
+use crate::domain::TxSignature;
 
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,7 +146,11 @@ impl fmt::Display for Difference {
                 formatter,
                 "reading {reading_id} is paid by {} landed transactions: {}",
                 signatures.len(),
-                signatures.join(", ")
+                signatures
+                    .iter()
+                    .map(TxSignature::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
             Difference::NotPaid {
                 reading_id,
@@ -201,11 +206,10 @@ mod tests {
     use super::*;
     use crate::audit::total::Total;
     use crate::domain::BaseUnits;
-    use solana_sdk::signature::Signature;
 
     #[test]
     fn a_difference_names_its_kind_its_fields_and_a_sentence() {
-        let signature = Signature::from([7; 64]);
+        let signature = TxSignature::from_bytes([7; 64]);
         let unknown = Difference::UnknownMint {
             signature,
             slot: 12,

@@ -11,7 +11,7 @@ pub enum AuditError {
     #[error(transparent)]
     Binding(#[from] BindingError),
     #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(
@@ -31,8 +31,20 @@ pub enum AuditError {
         "no RPC endpoint has history back to slot {slot}, in which transaction {signature} landed: add one that has"
     )]
     NoHistory { signature: String, slot: u64 },
-    #[error("the ledger holds {what} that cannot be read: {value}")]
-    Unreadable { what: &'static str, value: String },
+    #[error("the ledger contains a value that cannot be read, in column {column}: {reason}")]
+    Unreadable { column: String, reason: String },
     #[error("the chain did not go beyond slot {slot} within {limit_secs} s")]
     Standstill { slot: u64, limit_secs: u64 },
+}
+
+impl From<sqlx::Error> for AuditError {
+    fn from(error: sqlx::Error) -> AuditError {
+        match error {
+            sqlx::Error::ColumnDecode { index, source } => AuditError::Unreadable {
+                column: index,
+                reason: source.to_string(),
+            },
+            error => AuditError::Database(error),
+        }
+    }
 }

@@ -28,7 +28,7 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use solana_sdk::signature::Signature;
+    use crate::domain::TxSignature;
     use uuid::Uuid;
 
     #[test]
@@ -36,7 +36,7 @@ mod tests {
         let mut findings = Findings::default();
         let released = |number| Difference::Released {
             reading_id: Uuid::from_u128(number),
-            signature: Signature::default(),
+            signature: TxSignature::from_bytes([0; 64]),
         };
         findings.add((0..LISTED_MAX as u128 + 7).map(released));
         assert_eq!((findings.listed.len(), findings.beyond), (LISTED_MAX, 7));

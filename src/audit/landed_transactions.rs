@@ -13,10 +13,10 @@ use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerTransaction};
 use super::total::Total;
 use crate::chain::{ChainMint, find_mint};
-use crate::domain::MintTransactionState;
+use crate::domain::{MintNumber, MintTransactionState};
 
 /// Transactions in one page, each with a few dozen readings at most: bounds the memory.
-const PAGE: i64 = 200;
+const PAGE: u16 = 200;
 /// How often a transaction is queried before it counts as missing. A confirmed transaction that no endpoint shows may have been
 /// on a fork, which the resolver takes a few rounds to note, or an endpoint may lag behind.
 const QUERIES: u32 = 10;
@@ -51,13 +51,13 @@ pub(super) async fn check_all(
     mut each: impl FnMut(&ChainMint),
 ) -> Result<LandedTotals, AuditError> {
     let mut totals = LandedTotals::default();
-    let mut last = i64::MIN;
+    let mut last = None;
     loop {
         let numbers = ledger_transactions::landed_after(context.pool, last, PAGE).await?;
-        let Some(newest) = numbers.last() else {
+        if numbers.is_empty() {
             return Ok(totals);
-        };
-        last = *newest;
+        }
+        last = numbers.last().copied();
         let booked = ledger_transactions::transactions(context.pool, &numbers).await?;
         let compared: Vec<Compared> = futures_util::stream::iter(booked)
             .map(|booked| compare_one(context, booked))
@@ -145,7 +145,7 @@ async fn compare_one(
 
 async fn reread(
     context: &AuditContext<'_>,
-    number: i64,
+    number: MintNumber,
 ) -> Result<Option<LedgerTransaction>, AuditError> {
     Ok(ledger_transactions::transactions(context.pool, &[number])
         .await?
@@ -163,7 +163,7 @@ async fn query_endpoints(
     for endpoint in context.endpoints.iter() {
         let found = find_mint(
             endpoint,
-            &booked.signature,
+            &booked.signature.signature(),
             &context.mint,
             &context.authority,
             CommitmentConfig::confirmed(),

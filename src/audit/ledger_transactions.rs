@@ -6,28 +6,27 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use solana_sdk::signature::Signature;
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
-use super::decode::{signature, state, unreadable};
-use super::error::AuditError;
 use super::total::Total;
 use super::unreadable::{ReadingPart, UnreadableReading};
+use crate::db::BigInt;
 use crate::domain::{
-    BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, MintTransactionState, Wallet,
+    BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, MintNumber, MintTransactionState,
+    ReadingState, TxSignature, Wallet,
 };
 
 /// A mint transaction with the readings that it pays.
 #[derive(Clone, Debug)]
 pub(super) struct LedgerTransaction {
-    pub number: i64,
-    pub signature: Signature,
+    pub number: MintNumber,
+    pub signature: TxSignature,
     pub state: MintTransactionState,
     /// `None` before it landed.
     pub slot: Option<u64>,
     pub base_units: BaseUnits,
-    pub merkle_root: Vec<u8>,
+    pub merkle_root: Hash32,
     /// Ordered by id.
     pub readings: Vec<LedgerReading>,
 }
@@ -48,6 +47,7 @@ impl LedgerTransaction {
     }
 }
 
+/// Whether a transaction in this state has landed according to the ledger.
 pub(super) fn is_landed(state: MintTransactionState) -> bool {
     match state {
         MintTransactionState::Confirmed | MintTransactionState::Finalized => true,
@@ -57,15 +57,17 @@ pub(super) fn is_landed(state: MintTransactionState) -> bool {
     }
 }
 
+/// A reading that a transaction pays.
 #[derive(Clone, Debug)]
 pub(super) struct LedgerReading {
     pub id: Uuid,
-    pub state: String,
+    pub state: ReadingState,
     /// Whether this transaction reserves the reading, so that no other one may pay it.
     pub live: bool,
     pub content: Result<ReadingContent, UnreadableReading>,
 }
 
+/// The values of a reading that its payment depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadingContent {
     pub wallet: Wallet,
@@ -73,8 +75,12 @@ pub(super) struct ReadingContent {
     pub leaf_hash: Hash32,
 }
 
-/// Numbers of landed transactions after `number`, in order.
-pub(super) async fn landed_after(pool: &PgPool, number: i64, limit: i64) -> sqlx::Result<Vec<i64>> {
+/// Numbers of landed transactions after this one (`None`: from the first one), in order.
+pub(super) async fn landed_after(
+    pool: &PgPool,
+    after: Option<MintNumber>,
+    limit: u16,
+) -> sqlx::Result<Vec<MintNumber>> {
     sqlx::query_scalar(
         "SELECT number
          FROM mint_transactions
@@ -83,20 +89,21 @@ pub(super) async fn landed_after(pool: &PgPool, number: i64, limit: i64) -> sqlx
          ORDER BY number
          LIMIT $2",
     )
-    .bind(number)
-    .bind(limit)
+    // Not zero: a negative number must fail to decode, not be skipped.
+    .bind(after.map_or(i64::MIN, i64::from))
+    .bind(i64::from(limit))
     .fetch_all(pool)
     .await
 }
 
 #[derive(FromRow)]
-struct Row {
-    number: i64,
-    signature: Vec<u8>,
-    state: String,
-    slot: Option<i64>,
-    base_units: Decimal,
-    merkle_root: Vec<u8>,
+struct TransactionRow {
+    number: MintNumber,
+    signature: TxSignature,
+    state: MintTransactionState,
+    slot: Option<BigInt>,
+    base_units: BaseUnits,
+    merkle_root: Hash32,
     live: Option<bool>,
     #[sqlx(flatten)]
     reading: ReadingRow,
@@ -106,22 +113,23 @@ struct Row {
 #[derive(FromRow)]
 struct ReadingRow {
     reading: Option<Uuid>,
-    reading_state: Option<String>,
+    reading_state: Option<ReadingState>,
     interval_start: Option<DateTime<Utc>>,
     interval_end: Option<DateTime<Utc>>,
+    /// Undecoded: an amount with too many digits is a difference of this reading, and no error of the audit.
     kwh: Option<Decimal>,
-    reading_base_units: Option<Decimal>,
-    wallet: Option<Vec<u8>>,
-    salt: Option<Vec<u8>>,
-    serial: Option<String>,
+    reading_base_units: Option<BaseUnits>,
+    wallet: Option<Wallet>,
+    salt: Option<[u8; 16]>,
+    serial: Option<MeterSerial>,
 }
 
 /// The current rows of these transactions, each with all its readings: one statement, so one snapshot.
 pub(super) async fn transactions(
     pool: &PgPool,
-    numbers: &[i64],
-) -> Result<Vec<LedgerTransaction>, AuditError> {
-    let rows: Vec<Row> = sqlx::query_as(
+    numbers: &[MintNumber],
+) -> sqlx::Result<Vec<LedgerTransaction>> {
+    let rows: Vec<TransactionRow> = sqlx::query_as(
         "SELECT mint_transaction.number, mint_transaction.signature, mint_transaction.state,
                 mint_transaction.slot, mint_transaction.base_units, mint_transaction.merkle_root,
                 link.live, reading.id AS reading, reading.state AS reading_state,
@@ -144,11 +152,10 @@ pub(super) async fn transactions(
             Some(last) if last.number == row.number => last.readings.extend(reading),
             _ => transactions.push(LedgerTransaction {
                 number: row.number,
-                signature: signature(&row.signature)?,
-                state: state(&row.state)?,
-                slot: row.slot.map(i64::unsigned_abs),
-                base_units: BaseUnits::from_decimal(row.base_units)
-                    .map_err(|_| unreadable("an amount", &row.base_units))?,
+                signature: row.signature,
+                state: row.state,
+                slot: row.slot.map(BigInt::get),
+                base_units: row.base_units,
                 merkle_root: row.merkle_root,
                 readings: reading.into_iter().collect(),
             }),
@@ -161,7 +168,7 @@ impl ReadingRow {
     fn into_reading(self, live: bool) -> Option<LedgerReading> {
         Some(LedgerReading {
             id: self.reading?,
-            state: self.reading_state.clone().unwrap_or_default(),
+            state: self.reading_state?,
             live,
             content: self.content(),
         })
@@ -179,22 +186,16 @@ impl ReadingRow {
             .ok_or_else(|| missing(ReadingPart::Amount))?;
         let serial = self
             .serial
-            .clone()
+            .as_ref()
             .ok_or_else(|| missing(ReadingPart::Meter))?;
-        let wallet = self
-            .wallet
-            .as_deref()
-            .and_then(|bytes| bytes.try_into().ok());
-        let wallet = Wallet::from_stored(wallet.ok_or_else(|| missing(ReadingPart::Wallet))?);
-        let salt = self.salt.as_deref().and_then(|bytes| bytes.try_into().ok());
-        let base_units = BaseUnits::from_decimal(base_units)?;
+        let wallet = self.wallet.ok_or_else(|| missing(ReadingPart::Wallet))?;
         let leaf = Leaf {
             reading_id: self.reading.unwrap_or_default(),
-            salt: salt.ok_or_else(|| missing(ReadingPart::Salt))?,
+            salt: self.salt.ok_or_else(|| missing(ReadingPart::Salt))?,
             interval: Interval::new(start, end)?,
             base_units,
             wallet,
-            serial: &MeterSerial::from_stored(serial),
+            serial,
             kwh: Kwh::from_decimal(kwh)?,
         };
         Ok(ReadingContent {
@@ -205,27 +206,34 @@ impl ReadingRow {
     }
 }
 
-/// Number and state of each of these signatures that the ledger has.
+/// A transaction of the ledger by its number and state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LedgerEntry {
+    pub number: MintNumber,
+    pub state: MintTransactionState,
+}
+
+/// The transactions among these signatures that the ledger has.
 pub(super) async fn known_among(
     pool: &PgPool,
-    signatures: &[Signature],
-) -> Result<HashMap<Signature, (i64, MintTransactionState)>, AuditError> {
-    let bytes: Vec<&[u8]> = signatures.iter().map(AsRef::as_ref).collect();
-    let rows: Vec<(Vec<u8>, i64, String)> = sqlx::query_as(
+    signatures: &[TxSignature],
+) -> sqlx::Result<HashMap<TxSignature, LedgerEntry>> {
+    let rows: Vec<(TxSignature, MintNumber, MintTransactionState)> = sqlx::query_as(
         "SELECT signature, number, state
          FROM mint_transactions
          WHERE signature = ANY($1)",
     )
-    .bind(bytes)
+    .bind(signatures)
     .fetch_all(pool)
     .await?;
-    rows.iter()
-        .map(|(bytes, number, text)| Ok((signature(bytes)?, (*number, state(text)?))))
-        .collect()
+    Ok(rows
+        .into_iter()
+        .map(|(signature, number, state)| (signature, LedgerEntry { number, state }))
+        .collect())
 }
 
-/// The reasons of landed mints that an admin has booked without a reading, by signature.
-pub(super) async fn booked_foreign(pool: &PgPool) -> Result<HashMap<String, String>, AuditError> {
+/// The reasons of landed mints that an admin has booked without a reading, by signature in base58.
+pub(super) async fn booked_foreign(pool: &PgPool) -> sqlx::Result<HashMap<String, String>> {
     let rows: Vec<(String, String)> = sqlx::query_as(
         "SELECT signature, booked_reason
          FROM foreign_mints

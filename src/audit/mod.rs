@@ -24,7 +24,7 @@
 //! | `landed_transactions` | the ledger's side: each landed transaction against its own bytes on chain |
 //! | `compare_transaction` | compares one transaction: pure |
 //! | `sums` | the sums of both sides, and the supply: pure |
-//! | `ledger_transactions`, `ledger_checks`, `decode` | the ledger's rows, and contradictions within them: SQL |
+//! | `ledger_transactions`, `ledger_checks` | the ledger's rows, and contradictions within them: SQL |
 //! | `admin_log_check` | the chain of the admin log |
 //! | `difference`, `difference_text`, `unreadable`, `findings`, `total` | what was found |
 //! | `report`, `report_text` | the report, for programs and for people |
@@ -33,7 +33,6 @@
 mod admin_log_check;
 mod compare_transaction;
 mod context;
-mod decode;
 mod difference;
 mod difference_text;
 mod error;

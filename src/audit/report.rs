@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use super::admin_log_check::AdminLogReport;
 use super::difference::Difference;
 use super::total::Total;
-use crate::domain::{BaseUnits, serialize_rfc3339_micros};
+use crate::domain::{BaseUnits, TxSignature, serialize_rfc3339_micros};
 
 /// The document of `gridtokenx audit --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -60,7 +60,7 @@ pub struct Outstanding {
 /// A landed mint of our authority that was booked without a reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ForeignMint {
-    pub signature: String,
+    pub signature: TxSignature,
     pub slot: u64,
     pub base_units: Total,
     pub memo: Option<String>,
@@ -87,7 +87,7 @@ pub(crate) fn with_sentences<S: Serializer>(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use solana_sdk::signature::Signature;
+    use crate::domain::TxSignature;
     use uuid::Uuid;
 
     /// A report with these differences.
@@ -123,7 +123,7 @@ pub(super) mod tests {
     fn the_document_contains_amounts_as_strings_and_a_sentence_per_difference() {
         let released = Difference::Released {
             reading_id: Uuid::nil(),
-            signature: Signature::default(),
+            signature: TxSignature::from_bytes([0; 64]),
         };
         let json = serde_json::to_value(report(vec![released.clone()])).unwrap();
         assert_eq!(json["ok"], false);

@@ -76,7 +76,7 @@ impl fmt::Display for AuditReport {
 mod tests {
     use crate::audit::difference::Difference;
     use crate::audit::report::tests::report;
-    use solana_sdk::signature::Signature;
+    use crate::domain::TxSignature;
     use uuid::Uuid;
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
         );
         let text = report(vec![Difference::Released {
             reading_id: Uuid::nil(),
-            signature: Signature::default(),
+            signature: TxSignature::from_bytes([0; 64]),
         }])
         .to_string();
         assert!(text.contains("\n1 difference:\n  - reading "), "{text}");

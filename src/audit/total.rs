@@ -4,7 +4,11 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
+use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres, Type};
 
 use crate::domain::BaseUnits;
 
@@ -55,6 +59,20 @@ impl Sum for Total {
 impl fmt::Display for Total {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+/// From the sum of a NUMERIC(20, 0) column.
+impl Decode<'_, Postgres> for Total {
+    fn decode(value: PgValueRef<'_>) -> Result<Total, BoxDynError> {
+        let sum = <Decimal as Decode<'_, Postgres>>::decode(value)?;
+        Ok(Total(u128::try_from(sum)?))
+    }
+}
+
+impl Type<Postgres> for Total {
+    fn type_info() -> PgTypeInfo {
+        <Decimal as Type<Postgres>>::type_info()
     }
 }
 

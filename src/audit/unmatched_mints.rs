@@ -8,25 +8,24 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt};
 use solana_commitment_config::CommitmentConfig;
-use solana_sdk::signature::Signature;
 
 use super::context::{AuditContext, READS_AT_ONCE};
 use super::difference::Difference;
 use super::error::AuditError;
 use super::findings::Findings;
-use super::ledger_transactions::{self, is_landed};
+use super::ledger_transactions::{self, LedgerEntry, is_landed};
 use super::report::ForeignMint;
 use super::total::Total;
 use crate::chain::{ChainMint, mint_of, walk_history};
-use crate::domain::MintTransactionState;
+use crate::domain::{MintNumber, MintTransactionState, TxSignature};
 
 /// Mints of the history beyond the transactions that have landed according to the ledger.
 #[derive(Default)]
 pub(super) struct UnmatchedMints {
     /// Sent and landed, but not yet confirmed in the ledger when it was read: slot and amount.
-    pub in_flight: HashMap<Signature, (u64, Total)>,
+    pub in_flight: HashMap<TxSignature, (u64, Total)>,
     /// Numbers of those, and of dead ones that landed.
-    pub numbers: Vec<i64>,
+    pub numbers: Vec<MintNumber>,
     /// Mints that an admin has booked.
     pub foreign: Vec<ForeignMint>,
     /// Sum of the foreign ones, the unknown ones and the dead ones that landed.
@@ -51,25 +50,25 @@ pub(super) async fn find(
         CommitmentConfig::confirmed(),
     );
     while let Some(page) = pages.next_page().await? {
-        let landed: Vec<Signature> = page
+        let landed: Vec<TxSignature> = page
             .iter()
             .filter(|transaction| !transaction.failed)
-            .map(|transaction| transaction.signature)
+            .map(|transaction| transaction.signature.into())
             .collect();
         let known = ledger_transactions::known_among(context.pool, &landed).await?;
-        let open: Vec<Signature> = landed
+        let open: Vec<TxSignature> = landed
             .into_iter()
             .filter(|signature| {
                 known
                     .get(signature)
-                    .is_none_or(|(_, state)| !is_landed(*state))
+                    .is_none_or(|entry| !is_landed(entry.state))
             })
             .collect();
         let read: Vec<ChainMint> = futures_util::stream::iter(open)
             .map(|signature| async move {
                 mint_of(
                     context.endpoint,
-                    &signature,
+                    &signature.signature(),
                     &context.mint,
                     &context.authority,
                     CommitmentConfig::confirmed(),
@@ -84,12 +83,13 @@ pub(super) async fn find(
             .into_iter()
             .filter(|transaction| !transaction.payments.is_empty())
             .collect();
-        let signatures: Vec<Signature> = mints.iter().map(|mint| mint.signature).collect();
+        let signatures: Vec<TxSignature> = mints.iter().map(|mint| mint.signature.into()).collect();
         // Queried again, because the ledger may have changed while they were read from the chain.
         let known = ledger_transactions::known_among(context.pool, &signatures).await?;
         for mint in mints {
-            let entry = known.get(&mint.signature).copied();
-            let reason = booked.get(&mint.signature.to_string());
+            let signature = TxSignature::from(mint.signature);
+            let entry = known.get(&signature).copied();
+            let reason = booked.get(&signature.to_string());
             findings.add(unmatched.classify(&mint, entry, reason));
         }
     }
@@ -100,7 +100,7 @@ impl UnmatchedMints {
     fn classify(
         &mut self,
         mint: &ChainMint,
-        entry: Option<(i64, MintTransactionState)>,
+        entry: Option<LedgerEntry>,
         booked_reason: Option<&String>,
     ) -> Option<Difference> {
         let base_units: Total = mint
@@ -108,20 +108,20 @@ impl UnmatchedMints {
             .iter()
             .map(|(_, base_units)| Total::from(*base_units))
             .sum();
-        let slot = mint.slot;
+        let (signature, slot) = (TxSignature::from(mint.signature), mint.slot);
         match (entry, booked_reason) {
-            (Some((number, state)), _) if state != MintTransactionState::Dead => {
+            (Some(LedgerEntry { number, state }), _) if state != MintTransactionState::Dead => {
                 // It is or soon will be landed: `landed_transactions` compares it, or its readings are outstanding.
-                self.in_flight.insert(mint.signature, (slot, base_units));
+                self.in_flight.insert(signature, (slot, base_units));
                 self.numbers.push(number);
                 None
             }
             (entry, Some(reason)) => {
-                self.numbers.extend(entry.map(|(number, _)| number));
+                self.numbers.extend(entry.map(|entry| entry.number));
                 self.count(slot, base_units);
                 self.base_units_foreign += base_units;
                 self.foreign.push(ForeignMint {
-                    signature: mint.signature.to_string(),
+                    signature,
                     slot,
                     base_units,
                     memo: mint.raw_memo.clone(),
@@ -129,11 +129,11 @@ impl UnmatchedMints {
                 });
                 None
             }
-            (Some((number, _)), None) => {
+            (Some(LedgerEntry { number, .. }), None) => {
                 self.numbers.push(number);
                 self.count(slot, base_units);
                 Some(Difference::DeadButLanded {
-                    signature: mint.signature,
+                    signature,
                     number,
                     slot,
                     base_units,
@@ -142,7 +142,7 @@ impl UnmatchedMints {
             (None, None) => {
                 self.count(slot, base_units);
                 Some(Difference::UnknownMint {
-                    signature: mint.signature,
+                    signature,
                     slot,
                     base_units,
                     memo: mint.raw_memo.clone(),
@@ -162,6 +162,7 @@ mod tests {
     use super::*;
     use crate::domain::BaseUnits;
     use solana_sdk::pubkey::Pubkey;
+    use solana_sdk::signature::Signature;
 
     fn minted(base_units: u64) -> ChainMint {
         ChainMint {
@@ -183,14 +184,18 @@ mod tests {
         let cases = [
             (None, None, Some("unknown_mint"), 0, 0, 8),
             (None, Some(&reason), None, 0, 1, 8),
-            (Some((3, Recorded)), None, None, 1, 0, 0),
-            (Some((3, Quarantined)), None, None, 1, 0, 0),
-            (Some((3, Confirmed)), None, None, 1, 0, 0),
-            (Some((3, Dead)), None, Some("dead_but_landed"), 0, 0, 8),
-            (Some((3, Dead)), Some(&reason), None, 0, 1, 8),
+            (Some(Recorded), None, None, 1, 0, 0),
+            (Some(Quarantined), None, None, 1, 0, 0),
+            (Some(Confirmed), None, None, 1, 0, 0),
+            (Some(Dead), None, Some("dead_but_landed"), 0, 0, 8),
+            (Some(Dead), Some(&reason), None, 0, 1, 8),
         ];
         for (entry, booked, kind, in_flight, foreign, counted) in cases {
             let mut unmatched = UnmatchedMints::default();
+            let entry = entry.map(|state| LedgerEntry {
+                number: MintNumber::try_from(3_u64).unwrap(),
+                state,
+            });
             let difference = unmatched.classify(&minted(8), entry, booked);
             let found = difference.map(|difference| {
                 serde_json::to_value(difference).unwrap()["kind"]

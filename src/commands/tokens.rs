@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::atomic_file;
 use crate::api::{AuthError, Authenticator, TokenKeys};
 use crate::config::{AuthConfig, Secret};
+use crate::domain::hex;
 use crate::meters::Role;
 
 /// A token is valid for this long …
@@ -43,10 +44,7 @@ pub fn with_development_secret(
     let path = data_dir.join(SECRET_FILE);
     let generate = || {
         let bytes: [u8; 32] = rand::random();
-        bytes
-            .map(|byte| format!("{byte:02x}"))
-            .concat()
-            .into_bytes()
+        hex(&bytes).into_bytes()
     };
     // A token may be requested before anything ever ran here.
     let secret = std::fs::create_dir_all(data_dir)

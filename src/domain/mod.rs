@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `energy` | [`Kwh`] |
 //! | `tokens` | [`BaseUnits`], [`TokenRate`], and the way from one to the other |
+//! | `hex` | hashes as text |
 //! | `timestamp`, `rfc3339`, `interval` | RFC 3339 read and written, and the half-open span that a reading pays |
 //! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
 //! | `mint_number`, `tx_signature` | [`MintNumber`], [`TxSignature`]: how ledger and chain name a mint transaction |
@@ -35,6 +36,7 @@ mod compute;
 mod energy;
 mod exact;
 mod excerpt;
+mod hex;
 mod interval;
 mod memo;
 mod merkle;
@@ -59,6 +61,7 @@ pub use compute::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
 };
 pub use energy::{Kwh, KwhError};
+pub use hex::hex;
 pub use interval::{Interval, IntervalError};
 pub use memo::{MEMO_BYTES, Memo};
 pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};

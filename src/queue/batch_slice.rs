@@ -89,7 +89,7 @@ pub(super) async fn run_slice(
     until: Instant,
     stop: CancellationToken,
 ) -> Result<SliceEnd, JobError> {
-    let idle = Duration::from_millis(batch.idle_ms.unsigned_abs());
+    let idle = Duration::from_millis(batch.idle_ms);
     let now = Instant::now();
     let slice = Slice {
         context,

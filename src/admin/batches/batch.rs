@@ -1,11 +1,10 @@
 //! A batch, its filter and its figures.
 
-use std::str::FromStr;
-
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, Row};
+use sqlx::FromRow;
 use uuid::Uuid;
+
+use crate::db::BigInt;
 
 /// What starts a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +24,14 @@ impl BatchKind {
     }
 }
 
-impl FromStr for BatchKind {
-    type Err = UnknownWord;
+impl TryFrom<String> for BatchKind {
+    type Error = UnknownWord;
 
-    fn from_str(text: &str) -> Result<BatchKind, UnknownWord> {
-        match text {
+    fn try_from(word: String) -> Result<BatchKind, UnknownWord> {
+        match word.as_str() {
             "sweep" => Ok(BatchKind::Sweep),
             "trigger" => Ok(BatchKind::Trigger),
-            _ => Err(UnknownWord(text.to_owned())),
+            _ => Err(UnknownWord(word)),
         }
     }
 }
@@ -67,16 +66,16 @@ impl BatchState {
     }
 }
 
-impl FromStr for BatchState {
-    type Err = UnknownWord;
+impl TryFrom<String> for BatchState {
+    type Error = UnknownWord;
 
-    fn from_str(text: &str) -> Result<BatchState, UnknownWord> {
-        match text {
+    fn try_from(word: String) -> Result<BatchState, UnknownWord> {
+        match word.as_str() {
             "queued" => Ok(BatchState::Queued),
             "running" => Ok(BatchState::Running),
             "completed" => Ok(BatchState::Completed),
             "failed" => Ok(BatchState::Failed),
-            _ => Err(UnknownWord(text.to_owned())),
+            _ => Err(UnknownWord(word)),
         }
     }
 }
@@ -87,7 +86,7 @@ impl FromStr for BatchState {
 pub struct UnknownWord(String);
 
 /// Which unminted readings a trigger mints; by default all of them, except those that were accepted after it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
 pub struct BatchFilter {
     /// Id of the meter's row.
     pub meter: Option<i64>,
@@ -100,11 +99,14 @@ pub struct BatchFilter {
 }
 
 /// How many readings, by outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
 pub struct Figures {
     /// Claimed so far.
+    #[sqlx(rename = "total_readings", try_from = "BigInt")]
     pub total: u64,
+    #[sqlx(rename = "successful_mints", try_from = "BigInt")]
     pub successful: u64,
+    #[sqlx(rename = "failed_mints", try_from = "BigInt")]
     pub failed: u64,
 }
 
@@ -115,55 +117,21 @@ impl Figures {
     }
 }
 
-impl<'r> FromRow<'r, PgRow> for Figures {
-    fn from_row(row: &'r PgRow) -> sqlx::Result<Figures> {
-        let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
-        Ok(Figures {
-            total: count("total_readings")?,
-            successful: count("successful_mints")?,
-            failed: count("failed_mints")?,
-        })
-    }
-}
-
 /// What a worker needs to run a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct Batch {
     pub id: Uuid,
+    #[sqlx(try_from = "String")]
     pub kind: BatchKind,
+    #[sqlx(flatten)]
     pub filter: BatchFilter,
     /// Readings that were accepted later are left out; otherwise the batch might never end.
     pub requested_at: DateTime<Utc>,
     /// The number of the job that may start the next slice.
     pub slice: i32,
     /// For how many milliseconds its runs have made no progress.
-    pub idle_ms: i64,
+    #[sqlx(try_from = "BigInt")]
+    pub idle_ms: u64,
     /// Why it claims no more readings although it has not ended yet.
     pub error: Option<String>,
-}
-
-impl<'r> FromRow<'r, PgRow> for Batch {
-    fn from_row(row: &'r PgRow) -> sqlx::Result<Batch> {
-        Ok(Batch {
-            id: row.try_get("id")?,
-            kind: word(row, "kind")?,
-            filter: BatchFilter {
-                meter: row.try_get("meter")?,
-                owner: row.try_get("owner")?,
-                ending_before: row.try_get("ending_before")?,
-                include_failed: row.try_get("include_failed")?,
-            },
-            requested_at: row.try_get("requested_at")?,
-            slice: row.try_get("slice")?,
-            idle_ms: row.try_get("idle_ms")?,
-            error: row.try_get("error")?,
-        })
-    }
-}
-
-/// A stored word as a kind or state.
-pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> sqlx::Result<T> {
-    row.try_get::<&str, _>(column)?
-        .parse()
-        .map_err(|error: UnknownWord| sqlx::Error::Decode(Box::new(error)))
 }

@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
 use super::claim_readings::begin_with_index_plans;
+use crate::domain::ReadingState;
 
 /// The outcome of one reading, for the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ pub async fn close(
 #[derive(FromRow)]
 struct OpenRow {
     reading: Uuid,
-    state: String,
+    state: ReadingState,
 }
 
 /// Closes a bounded number of open rows whose reading has reached a state that decides the outcome. Returns how many it closed.
@@ -155,19 +156,21 @@ pub async fn close_settled(pool: &PgPool, batch: Uuid, success_at: SuccessAt) ->
     transaction.commit().await?;
     let outcomes: Vec<(Uuid, ReadingOutcome)> = settled
         .into_iter()
-        .map(|row| (row.reading, outcome_of(&row.state)))
+        .map(|row| (row.reading, outcome_of(row.state)))
         .collect();
     close(pool, batch, &outcomes).await
 }
 
-fn outcome_of(state: &str) -> ReadingOutcome {
+fn outcome_of(state: ReadingState) -> ReadingOutcome {
     match state {
-        "submitted" | "minted" | "finalized" => ReadingOutcome::Success,
-        "quarantined" => ReadingOutcome::Failure(Some(
-            "its transaction is quarantined: no endpoint can prove what became of it".to_owned(),
+        ReadingState::Submitted | ReadingState::Minted | ReadingState::Finalized => {
+            ReadingOutcome::Success
+        }
+        ReadingState::Quarantined => ReadingOutcome::Failure(Some(
+            "its transaction is quarantined: no endpoint can prove whether it landed".to_owned(),
         )),
-        // failed: its last_error says why.
-        _ => ReadingOutcome::Failure(None),
+        // The last error of a failed reading says why.
+        ReadingState::Failed | ReadingState::Pending => ReadingOutcome::Failure(None),
     }
 }
 
@@ -199,12 +202,16 @@ pub async fn close_open(
     let outcomes: Vec<(Uuid, ReadingOutcome)> = open
         .into_iter()
         .map(|row| {
-            let outcome = match row.state.as_str() {
-                "pending" => ReadingOutcome::Failure(Some(reason.to_owned())),
-                "submitted" => ReadingOutcome::Failure(Some(
-                    "submitted, but not confirmed in time: the resolver finishes it without this batch".to_owned(),
+            let outcome = match row.state {
+                ReadingState::Pending => ReadingOutcome::Failure(Some(reason.to_owned())),
+                ReadingState::Submitted => ReadingOutcome::Failure(Some(
+                    "submitted, but not confirmed in time: the resolver finishes it without this batch"
+                        .to_owned(),
                 )),
-                state => outcome_of(state),
+                ReadingState::Minted
+                | ReadingState::Finalized
+                | ReadingState::Failed
+                | ReadingState::Quarantined => outcome_of(row.state),
             };
             (row.reading, outcome)
         })

@@ -1,7 +1,6 @@
 //! An admin's request for a batch, or for a dry run of one.
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use thiserror::Error;
@@ -10,9 +9,7 @@ use uuid::Uuid;
 use super::batch::BatchFilter;
 use super::unminted::{ClaimSource, Cursor, UnmintedQuery};
 use crate::admin_log::{self, AdminAction};
-use crate::domain::{
-    BaseUnits, BaseUnitsError, MeterSerial, SerialError, TimestampError, Wallet, parse_timestamp,
-};
+use crate::domain::{BaseUnits, MeterSerial, SerialError, TimestampError, Wallet, parse_timestamp};
 use crate::meters;
 use crate::outbox::{self, Topic, TriggerBatch};
 
@@ -134,7 +131,7 @@ impl BatchTarget {
 }
 
 /// An unminted reading with the facts that its payment depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct UnmintedReading {
     pub id: Uuid,
     pub wallet: Wallet,
@@ -146,26 +143,9 @@ pub struct UnmintedReading {
 
 #[derive(FromRow)]
 struct Row {
-    id: Uuid,
     next_attempt_at: DateTime<Utc>,
-    wallet: [u8; 32],
-    base_units: Decimal,
-    pack_alone: bool,
-    account_was_there: bool,
-}
-
-impl TryFrom<Row> for UnmintedReading {
-    type Error = BaseUnitsError;
-
-    fn try_from(row: Row) -> Result<UnmintedReading, BaseUnitsError> {
-        Ok(UnmintedReading {
-            id: row.id,
-            wallet: Wallet::from_stored(row.wallet),
-            base_units: BaseUnits::from_decimal(row.base_units)?,
-            pack_alone: row.pack_alone,
-            account_was_there: row.account_was_there,
-        })
-    }
+    #[sqlx(flatten)]
+    reading: UnmintedReading,
 }
 
 /// At most `page` readings that a batch with this filter would claim, in its order, and where to continue. Changes nothing.
@@ -196,13 +176,8 @@ pub async fn preview(
     let next = rows
         .last()
         .filter(|_| rows.len() >= usize::from(page))
-        .map(|last| Cursor::at(last.next_attempt_at, last.id));
-    let readings = rows
-        .into_iter()
-        .map(|row| {
-            UnmintedReading::try_from(row).map_err(|error| sqlx::Error::Decode(Box::new(error)))
-        })
-        .collect::<sqlx::Result<Vec<UnmintedReading>>>()?;
+        .map(|last| Cursor::at(last.next_attempt_at, last.reading.id));
+    let readings = rows.into_iter().map(|row| row.reading).collect();
     Ok((readings, next))
 }
 

@@ -1,24 +1,27 @@
 //! Batches as the API shows them.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgPool, Row};
+use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
-use super::batch::{BatchKind, BatchState, Figures, word};
+use super::batch::{BatchKind, BatchState, Figures};
+use crate::domain::TxSignature;
 
 /// Results in one page at most.
 pub const RESULTS_PER_PAGE_MAX: u16 = 1_000;
 
 /// A batch with its figures.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct BatchView {
     pub id: Uuid,
+    #[sqlx(try_from = "String")]
     pub kind: BatchKind,
+    #[sqlx(try_from = "String")]
     pub state: BatchState,
     /// The admin; `None` for a sweep.
     pub requested_by: Option<String>,
     /// Serial of the meter to which it is limited; `None`: all meters.
+    #[sqlx(rename = "serial")]
     pub meter_id: Option<String>,
     pub owner: Option<String>,
     pub ending_before: Option<DateTime<Utc>>,
@@ -26,28 +29,9 @@ pub struct BatchView {
     pub requested_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
+    #[sqlx(flatten)]
     pub figures: Figures,
     pub error: Option<String>,
-}
-
-impl<'r> FromRow<'r, PgRow> for BatchView {
-    fn from_row(row: &'r PgRow) -> sqlx::Result<BatchView> {
-        Ok(BatchView {
-            id: row.try_get("id")?,
-            kind: word(row, "kind")?,
-            state: word(row, "state")?,
-            requested_by: row.try_get("requested_by")?,
-            meter_id: row.try_get("serial")?,
-            owner: row.try_get("owner")?,
-            ending_before: row.try_get("ending_before")?,
-            include_failed: row.try_get("include_failed")?,
-            requested_at: row.try_get("requested_at")?,
-            started_at: row.try_get("started_at")?,
-            finished_at: row.try_get("finished_at")?,
-            figures: Figures::from_row(row)?,
-            error: row.try_get("error")?,
-        })
-    }
 }
 
 /// The columns of a [`BatchView`].
@@ -103,18 +87,9 @@ pub struct BatchResult {
     pub ordinal: i64,
     pub reading: Uuid,
     pub success: bool,
-    #[sqlx(rename = "signature")]
-    signature_bytes: Option<Vec<u8>>,
+    /// Signature of the mint transaction that pays the reading.
+    pub signature: Option<TxSignature>,
     pub error: Option<String>,
-}
-
-impl BatchResult {
-    /// Signature of the mint transaction that pays the reading, base58.
-    pub fn signature(&self) -> Option<String> {
-        self.signature_bytes
-            .as_ref()
-            .map(|signature| bs58::encode(signature).into_string())
-    }
 }
 
 /// Some results in the order in which they became known.

@@ -107,7 +107,7 @@ impl From<BatchResult> for ResultDocument {
         ResultDocument {
             reading_id: result.reading,
             success: result.success,
-            transaction_signature: result.signature(),
+            transaction_signature: result.signature.map(|signature| signature.to_string()),
             error: result.error,
         }
     }

@@ -14,7 +14,7 @@ use crate::api::extract::Query;
 use crate::api::page;
 use crate::api::problem::Problem;
 use crate::api::state::AppState;
-use crate::domain::rfc3339_micros;
+use crate::domain::{hex, rfc3339_micros};
 
 /// Entries in one page unless the caller says otherwise.
 const ENTRIES_PER_PAGE_DEFAULT: u16 = 100;
@@ -77,8 +77,8 @@ impl TryFrom<LogEntry> for LogEntryDocument {
             actor: entry.actor,
             action: entry.action,
             details: raw_details(entry.details)?,
-            previous_hash: admin_log::hex(&entry.previous_hash),
-            hash: admin_log::hex(&entry.hash),
+            previous_hash: hex(&entry.previous_hash),
+            hash: hex(&entry.hash),
         })
     }
 }
