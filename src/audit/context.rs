@@ -7,7 +7,7 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
 use super::error::AuditError;
-use crate::chain::{ChainError, Endpoint, Endpoints, TokenSupply, shows_creation};
+use crate::chain::{ChainError, Endpoint, Endpoints, TokenSupply, history_includes_creation};
 use crate::domain::BaseUnits;
 use crate::ledger::ChainBinding;
 
@@ -65,9 +65,8 @@ async fn endpoint_with_history<'a>(
     endpoints: &'a Endpoints,
     binding: &ChainBinding,
 ) -> Result<&'a Endpoint, AuditError> {
-    let mut failure = AuditError::from(ChainError::Unreachable {
-        endpoint: "any".to_owned(),
-        reason: "none is configured".to_owned(),
+    let mut failure = AuditError::from(ChainError::NoneUsable {
+        endpoints: Vec::new(),
     });
     let mut without_beginning = Vec::new();
     for endpoint in endpoints.iter() {
@@ -95,7 +94,7 @@ async fn reaches_back(endpoint: &Endpoint, binding: &ChainBinding) -> Result<boo
             endpoint: found,
         });
     }
-    Ok(shows_creation(endpoint, &binding.mint).await?)
+    Ok(history_includes_creation(endpoint, &binding.mint).await?)
 }
 
 async fn supply(endpoint: &Endpoint, mint: &Pubkey) -> Result<Supply, AuditError> {

@@ -12,7 +12,7 @@ use super::error::AuditError;
 use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerTransaction};
 use super::total::Total;
-use crate::chain::{ChainMint, find_mint};
+use crate::chain::{ChainMint, MintLookup};
 use crate::domain::{MintNumber, MintTransactionState};
 
 /// Transactions in one page, each with a few dozen readings at most: bounds the memory.
@@ -161,14 +161,13 @@ async fn query_endpoints(
     let mut failure = None;
     let mut answered = false;
     for endpoint in context.endpoints.iter() {
-        let found = find_mint(
+        let lookup = MintLookup {
             endpoint,
-            &booked.signature.signature(),
-            &context.mint,
-            &context.authority,
-            CommitmentConfig::confirmed(),
-        )
-        .await;
+            mint: &context.mint,
+            authority: &context.authority,
+            commitment: CommitmentConfig::confirmed(),
+        };
+        let found = lookup.find(&booked.signature.signature()).await;
         match found {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => answered = true,

@@ -16,7 +16,7 @@ use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerEntry, is_landed};
 use super::report::ForeignMint;
 use super::total::Total;
-use crate::chain::{ChainMint, mint_of, walk_history};
+use crate::chain::{AddressHistory, ChainMint, HistoryRange, MintLookup};
 use crate::domain::{MintNumber, MintTransactionState, TxSignature};
 
 /// Mints of the history beyond the transactions that have landed according to the ledger.
@@ -42,13 +42,18 @@ pub(super) async fn find(
 ) -> Result<UnmatchedMints, AuditError> {
     let booked = ledger_transactions::booked_foreign(context.pool).await?;
     let mut unmatched = UnmatchedMints::default();
-    let mut pages = walk_history(
-        context.endpoint,
-        context.authority,
-        0,
-        context.supply.slot,
-        CommitmentConfig::confirmed(),
-    );
+    let lookup = MintLookup {
+        endpoint: context.endpoint,
+        mint: &context.mint,
+        authority: &context.authority,
+        commitment: CommitmentConfig::confirmed(),
+    };
+    let range = HistoryRange {
+        floor_slot: 0,
+        head_slot: context.supply.slot,
+        commitment: lookup.commitment,
+    };
+    let mut pages = AddressHistory::new(context.endpoint, context.authority, range);
     while let Some(page) = pages.next_page().await? {
         let landed: Vec<TxSignature> = page
             .iter()
@@ -65,16 +70,7 @@ pub(super) async fn find(
             })
             .collect();
         let read: Vec<ChainMint> = futures_util::stream::iter(open)
-            .map(|signature| async move {
-                mint_of(
-                    context.endpoint,
-                    &signature.signature(),
-                    &context.mint,
-                    &context.authority,
-                    CommitmentConfig::confirmed(),
-                )
-                .await
-            })
+            .map(|signature| async move { lookup.read_listed(&signature.signature()).await })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::cause::Cause;
 use super::error::ChainError;
+use crate::domain::{Backoff, Jitter};
 
 /// Batches in a row that must fail because of the chain.
 const FAILED_BATCHES_TO_OPEN: u32 = 3;
@@ -21,23 +22,23 @@ const FAILED_BATCHES_TO_OPEN: u32 = 3;
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Between two probes at least, however many callers ask for one.
 const PROBE_GAP: Duration = Duration::from_millis(500);
-/// The first pause while the breaker is open; each is twice the one before.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
-/// The longest pause where the chain itself is unreachable or overloaded.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// The longest pause where the chain answers and an operator has to act: a probe costs little, and an operator who has topped
+/// The processes of a deployment must not probe in step.
+const JITTER: Jitter = Jitter::plus_minus(20);
+/// Between two probes while the chain itself is unreachable or overloaded.
+const CHAIN_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30)).with_jitter(JITTER);
+/// Between two probes while the chain answers and an operator has to act: a probe costs little, and an operator who has topped
 /// up the fee payer should not have to wait.
-const PAUSE_MAX_FOR_OPERATOR: Duration = Duration::from_secs(4);
-/// Jitter to both sides, as a share of the pause, so that the processes of a deployment do not probe in step.
-const JITTER_SHARE: f64 = 0.2;
+const OPERATOR_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_secs(1), Duration::from_secs(4)).with_jitter(JITTER);
 
-fn pause_max(cause: &Cause) -> Duration {
+fn backoff(cause: &Cause) -> Backoff {
     match cause {
         Cause::Unreachable(_) | Cause::Lagging(_) | Cause::RateLimited | Cause::Failing(_) => {
-            PAUSE_MAX
+            CHAIN_BACKOFF
         }
         Cause::FeePayerEmpty(_) | Cause::MintUnknown(_) | Cause::LedgerBreaker(_) => {
-            PAUSE_MAX_FOR_OPERATOR
+            OPERATOR_BACKOFF
         }
     }
 }
@@ -84,18 +85,12 @@ impl State {
         }
     }
 
-    /// Until the next probe; `jitter` is uniform in `0.0..1.0`.
-    fn pause(&self, jitter: f64) -> Duration {
-        let Some(cause) = &self.open else {
-            return PROBE_EVERY;
-        };
-        let doublings = self
-            .failed_probes
-            .max(self.reopenings)
-            .saturating_sub(1)
-            .min(16);
-        let exact = (PAUSE_FIRST * 2_u32.pow(doublings)).min(pause_max(cause));
-        exact.mul_f64(1.0 - JITTER_SHARE + 2.0 * JITTER_SHARE * jitter.clamp(0.0, 1.0))
+    /// Until the next probe; `random` is uniform in `0.0..1.0`.
+    fn pause(&self, random: f64) -> Duration {
+        match &self.open {
+            None => PROBE_EVERY,
+            Some(cause) => backoff(cause).delay(self.failed_probes.max(self.reopenings), random),
+        }
     }
 }
 
@@ -178,11 +173,11 @@ impl CircuitBreaker {
     }
 
     /// Returns when the next probe is due: after its pause, or at once when the breaker is closed and a caller has asked for a
-    /// probe. `jitter` is uniform in `0.0..1.0`.
-    pub async fn until_next_probe(&self, jitter: f64) {
+    /// probe. `random` is uniform in `0.0..1.0`.
+    pub async fn until_next_probe(&self, random: f64) {
         let (pause, open) = {
             let state = self.state();
-            (state.pause(jitter), state.open.is_some())
+            (state.pause(random), state.open.is_some())
         };
         tokio::time::sleep(PROBE_GAP).await;
         tokio::select! {
@@ -217,12 +212,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chain::error_reason::NoAnswer;
     use crate::chain::fee_budget::Funds;
 
     fn time_out() -> ChainError {
         ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
-            reason: "time-out".to_owned(),
+            reason: NoAnswer::TimedOut,
         }
     }
 
@@ -290,14 +286,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_stays_within_a_fifth_and_the_cap(probes in 1_usize..40, jitter in 0.0..1.0_f64) {
+        fn jitter_stays_within_a_fifth_and_the_cap(probes in 1_usize..40, random in 0.0..1.0_f64) {
             let mut state = State::default();
             for _ in 0..probes {
                 state.record_probe(Err(unreachable()));
             }
-            let (exact, jittered) = (state.pause(0.5).as_secs_f64(), state.pause(jitter).as_secs_f64());
-            prop_assert!((jittered - exact).abs() <= exact * JITTER_SHARE + 1e-6);
-            prop_assert!(jittered <= PAUSE_MAX.as_secs_f64() * (1.0 + JITTER_SHARE) + 1e-6);
+            let (exact, jittered) = (state.pause(0.5).as_secs_f64(), state.pause(random).as_secs_f64());
+            prop_assert!((jittered - exact).abs() <= exact * 0.2 + 1e-6);
+            prop_assert!(jittered <= 30.0 * 1.2 + 1e-6);
         }
 
         /// After any sequence of events: a good probe closes it, and it never opens without a failed probe or batch.

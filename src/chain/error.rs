@@ -1,164 +1,136 @@
-//! What can go wrong when the chain is asked, in words that never hold an endpoint's URL.
+//! What can go wrong when the chain is queried, in texts that never hold an endpoint's URL.
 
+use std::fmt;
 use std::time::Duration;
 
-use solana_client::client_error::{ClientError, ClientErrorKind};
-use solana_client::rpc_custom_error::{
-    JSON_RPC_SERVER_ERROR_MIN_CONTEXT_SLOT_NOT_REACHED, JSON_RPC_SERVER_ERROR_NODE_UNHEALTHY,
-};
-use solana_client::rpc_request::{RpcError, RpcResponseErrorData};
+use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
 use thiserror::Error;
 
-use super::sender;
+use super::error_reason::{Lag, MintProblem, NoAnswer, UnusableAnswer};
 
-/// An answer that did not come, or was no use.
+/// An answer that did not come, or cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChainError {
-    /// No answer: connection, time-out, overload. Says nothing about what the endpoint did.
+    /// No answer: connection, time-out, overload. Proves nothing about what the endpoint did.
     #[error("RPC endpoint {endpoint} did not answer: {reason}")]
-    Unreachable { endpoint: String, reason: String },
-    /// It answered 429 (now or before), and is left alone for as long as it asked.
-    #[error("RPC endpoint {endpoint} wants no calls for {} s", wait.as_secs() + 1)]
-    TooManyCalls { endpoint: String, wait: Duration },
-    /// It answers, and knows that it lags.
-    #[error("RPC endpoint {endpoint} is behind: {reason}")]
-    Behind {
-        endpoint: String,
-        slots: Option<u64>,
-        reason: String,
-    },
-    /// None of the endpoints is worth asking.
-    #[error("no RPC endpoint answers: {reason}")]
-    Nobody { reason: String },
-    /// The endpoint answered with an error of its own.
-    #[error("RPC endpoint {endpoint} answered: {reason}")]
-    Answered {
+    Unreachable { endpoint: String, reason: NoAnswer },
+    /// It answered 429 (now or before) and gets no calls for as long as it asked.
+    #[error("RPC endpoint {endpoint} accepts no calls for {} s", wait.as_secs() + 1)]
+    RateLimited { endpoint: String, wait: Duration },
+    /// It answers, and lags.
+    #[error("RPC endpoint {endpoint} is behind: {lag}")]
+    Behind { endpoint: String, lag: Lag },
+    /// None of the endpoints is usable, each for its reason; none at all when the list is empty.
+    #[error("{}", describe(endpoints))]
+    NoneUsable { endpoints: Vec<UnusableEndpoint> },
+    /// The endpoint answered with a JSON-RPC error.
+    #[error("RPC endpoint {endpoint} answered: {message}")]
+    ErrorResponse {
         endpoint: String,
         code: i64,
-        reason: String,
+        message: String,
     },
     /// The chain refused a transaction.
     #[error("the chain refused the transaction: {0}")]
     Refused(TransactionError),
-    /// What is at the mint's address is not what readings are paid with: nobody can be paid.
-    #[error("the mint {mint} {reason}")]
-    MintUnknown { mint: String, reason: String },
+    /// The account at the mint's address is not the mint that readings are paid with: no reading can be paid.
+    #[error("the mint {mint} {problem}")]
+    MintUnknown { mint: Pubkey, problem: MintProblem },
     /// The answer contradicts itself or what was asked.
     #[error("RPC endpoint {endpoint} gave an answer that cannot be used: {reason}")]
-    Unusable { endpoint: String, reason: String },
+    Unusable {
+        endpoint: String,
+        reason: UnusableAnswer,
+    },
 }
 
-/// Who is at fault when the chain cannot be used. None of these uses an attempt of a reading.
+/// An endpoint that is not queried, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnusableEndpoint {
+    RateLimited { endpoint: String, wait: Duration },
+    Failed(ProbeFailure),
+    NotProbed { endpoint: String },
+}
+
+/// Why an endpoint counts as failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProbeFailure {
+    /// The last probe failed.
+    #[error(transparent)]
+    NoHeight(Box<ChainError>),
+    /// A call failed after the last probe.
+    #[error("a call to RPC endpoint {endpoint} failed after its last probe")]
+    CallFailed { endpoint: String },
+}
+
+impl fmt::Display for UnusableEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnusableEndpoint::RateLimited { endpoint, wait } => {
+                write!(
+                    f,
+                    "{endpoint} accepts no calls for {} s",
+                    wait.as_secs() + 1
+                )
+            }
+            UnusableEndpoint::Failed(failure) => failure.fmt(f),
+            UnusableEndpoint::NotProbed { endpoint } => {
+                write!(f, "{endpoint} has not been probed")
+            }
+        }
+    }
+}
+
+fn describe(endpoints: &[UnusableEndpoint]) -> String {
+    if endpoints.is_empty() {
+        return "no RPC endpoint is configured".to_owned();
+    }
+    let reasons: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    format!("no RPC endpoint answers: {}", reasons.join("; "))
+}
+
+/// Where a failure to use the chain has its origin. None of these uses an attempt of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// This endpoint: network, overload, lag, an answer that is no use. Another one may do better, or it later.
+pub enum FailureOrigin {
+    /// This endpoint: network, overload, lag, an answer that cannot be used. Another endpoint may succeed, or this one later.
     Endpoint,
-    /// The moment: the blockhash is too old or not known yet, an account is busy. The next try may do.
-    Moment,
-    /// Nobody can be paid until a person has acted: the fee payer is empty.
+    /// The moment: the blockhash is too old or not known yet, an account is busy. The next attempt may succeed.
+    Timing,
+    /// The fee payer is empty: no reading can be paid until an operator acts.
     FeePayer,
-    /// Nobody can be paid until a person has acted: the mint is unknown, or not ours to mint.
+    /// The mint is unknown, or this service may not mint it: no reading can be paid until an operator acts.
     Mint,
-    /// A transaction was refused for none of these.
+    /// The transaction itself: it was refused for none of these.
     Transaction,
 }
 
 impl ChainError {
-    pub fn fault(&self) -> Fault {
+    pub fn origin(&self) -> FailureOrigin {
         match self {
             ChainError::Unreachable { .. }
-            | ChainError::TooManyCalls { .. }
+            | ChainError::RateLimited { .. }
             | ChainError::Behind { .. }
-            | ChainError::Nobody { .. }
-            | ChainError::Answered { .. }
-            | ChainError::Unusable { .. } => Fault::Endpoint,
-            ChainError::MintUnknown { .. } => Fault::Mint,
-            ChainError::Refused(refusal) => match refusal {
+            | ChainError::NoneUsable { .. }
+            | ChainError::ErrorResponse { .. }
+            | ChainError::Unusable { .. } => FailureOrigin::Endpoint,
+            ChainError::MintUnknown { .. } => FailureOrigin::Mint,
+            ChainError::Refused(error) => match error {
                 TransactionError::BlockhashNotFound
                 | TransactionError::AccountInUse
                 | TransactionError::ClusterMaintenance
                 | TransactionError::WouldExceedMaxBlockCostLimit
                 | TransactionError::WouldExceedMaxAccountCostLimit
                 | TransactionError::WouldExceedMaxVoteCostLimit
-                | TransactionError::WouldExceedAccountDataBlockLimit => Fault::Moment,
+                | TransactionError::WouldExceedAccountDataBlockLimit => FailureOrigin::Timing,
                 // The fee payer comes first among a transaction's accounts.
                 TransactionError::InsufficientFundsForFee
                 | TransactionError::AccountNotFound
                 | TransactionError::InvalidAccountForFee
                 | TransactionError::InsufficientFundsForRent { account_index: 0 } => {
-                    Fault::FeePayer
+                    FailureOrigin::FeePayer
                 }
-                _ => Fault::Transaction,
-            },
-        }
-    }
-
-    /// Translates the client's error. reqwest's own text holds the URL, which may hold an access key: it is not used.
-    pub fn from_client(endpoint: &str, error: &ClientError) -> ChainError {
-        let endpoint = endpoint.to_owned();
-        if let Some(wait) = sender::wait_asked(error) {
-            return ChainError::TooManyCalls { endpoint, wait };
-        }
-        match error.kind() {
-            ClientErrorKind::TransactionError(refusal) => ChainError::Refused(refusal.clone()),
-            ClientErrorKind::RpcError(RpcError::RpcResponseError {
-                code: JSON_RPC_SERVER_ERROR_NODE_UNHEALTHY,
-                message,
-                data,
-            }) => ChainError::Behind {
-                endpoint,
-                slots: match data {
-                    RpcResponseErrorData::NodeUnhealthy { num_slots_behind } => *num_slots_behind,
-                    _ => None,
-                },
-                reason: message.clone(),
-            },
-            ClientErrorKind::RpcError(RpcError::RpcResponseError {
-                code: JSON_RPC_SERVER_ERROR_MIN_CONTEXT_SLOT_NOT_REACHED,
-                message,
-                ..
-            }) => ChainError::Behind {
-                endpoint,
-                slots: None,
-                reason: message.clone(),
-            },
-            ClientErrorKind::RpcError(RpcError::RpcResponseError { code, message, .. }) => {
-                match error.get_transaction_error() {
-                    Some(refusal) => ChainError::Refused(refusal),
-                    None => ChainError::Answered {
-                        endpoint,
-                        code: *code,
-                        reason: message.clone(),
-                    },
-                }
-            }
-            ClientErrorKind::Reqwest(http) => ChainError::Unreachable {
-                endpoint,
-                reason: describe_http(http),
-            },
-            ClientErrorKind::Io(io) => ChainError::Unreachable {
-                endpoint,
-                reason: io.kind().to_string(),
-            },
-            ClientErrorKind::RpcError(other) => ChainError::Unusable {
-                endpoint,
-                reason: match other {
-                    RpcError::RpcRequestError(text)
-                    | RpcError::ParseError(text)
-                    | RpcError::ForUser(text) => text.clone(),
-                    RpcError::RpcResponseError { message, .. } => message.clone(),
-                },
-            },
-            ClientErrorKind::SerdeJson(json) => ChainError::Unusable {
-                endpoint,
-                reason: format!("not the JSON that was expected ({})", describe_json(json)),
-            },
-            ClientErrorKind::Middleware(_)
-            | ClientErrorKind::SigningError(_)
-            | ClientErrorKind::Custom(_) => ChainError::Unusable {
-                endpoint,
-                reason: "the client failed".to_owned(),
+                _ => FailureOrigin::Transaction,
             },
         }
     }
@@ -172,81 +144,56 @@ impl ChainError {
     }
 }
 
-fn describe_http(error: &reqwest::Error) -> String {
-    if let Some(status) = error.status() {
-        format!("HTTP status {}", status.as_u16())
-    } else if error.is_timeout() {
-        "time-out".to_owned()
-    } else if error.is_connect() {
-        "connection refused or failed".to_owned()
-    } else {
-        "the connection broke".to_owned()
-    }
-}
-
-fn describe_json(error: &serde_json::Error) -> &'static str {
-    match error.classify() {
-        serde_json::error::Category::Io => "connection",
-        serde_json::error::Category::Syntax => "syntax",
-        serde_json::error::Category::Data => "shape",
-        serde_json::error::Category::Eof => "cut short",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_error_has_somebody_at_fault_and_it_is_never_a_reading() {
+    fn every_error_has_an_origin_and_it_is_never_a_reading() {
         let unreachable = ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
-            reason: "time-out".to_owned(),
+            reason: NoAnswer::TimedOut,
         };
-        assert_eq!(unreachable.fault(), Fault::Endpoint);
-        for (refusal, fault) in [
-            (TransactionError::BlockhashNotFound, Fault::Moment),
-            (TransactionError::AccountInUse, Fault::Moment),
-            (TransactionError::InsufficientFundsForFee, Fault::FeePayer),
-            (TransactionError::AccountNotFound, Fault::FeePayer),
+        assert_eq!(unreachable.origin(), FailureOrigin::Endpoint);
+        for (error, origin) in [
+            (TransactionError::BlockhashNotFound, FailureOrigin::Timing),
+            (TransactionError::AccountInUse, FailureOrigin::Timing),
+            (
+                TransactionError::InsufficientFundsForFee,
+                FailureOrigin::FeePayer,
+            ),
+            (TransactionError::AccountNotFound, FailureOrigin::FeePayer),
             (
                 TransactionError::InsufficientFundsForRent { account_index: 0 },
-                Fault::FeePayer,
+                FailureOrigin::FeePayer,
             ),
             (
                 TransactionError::InsufficientFundsForRent { account_index: 3 },
-                Fault::Transaction,
+                FailureOrigin::Transaction,
             ),
-            (TransactionError::SignatureFailure, Fault::Transaction),
+            (
+                TransactionError::SignatureFailure,
+                FailureOrigin::Transaction,
+            ),
         ] {
-            assert_eq!(ChainError::Refused(refusal).fault(), fault);
+            assert_eq!(ChainError::Refused(error).origin(), origin);
         }
     }
 
     #[test]
-    fn a_node_that_says_it_is_behind_is_told_from_one_that_fails() {
-        let error: ClientError = RpcError::RpcResponseError {
-            code: -32005,
-            message: "Node is behind by 42 slots".to_owned(),
-            data: RpcResponseErrorData::NodeUnhealthy {
-                num_slots_behind: Some(42),
+    fn each_endpoint_that_is_not_usable_is_named_with_its_reason() {
+        let endpoints = vec![
+            UnusableEndpoint::RateLimited {
+                endpoint: "rpc-1".to_owned(),
+                wait: Duration::from_millis(6_500),
             },
-        }
-        .into();
-        let told = ChainError::from_client("rpc-2", &error);
-        assert!(
-            matches!(
-                told,
-                ChainError::Behind {
-                    slots: Some(42),
-                    ..
-                }
-            ),
-            "{told}"
-        );
+            UnusableEndpoint::NotProbed {
+                endpoint: "rpc-2".to_owned(),
+            },
+        ];
         assert_eq!(
-            told.to_string(),
-            "RPC endpoint rpc-2 is behind: Node is behind by 42 slots"
+            ChainError::NoneUsable { endpoints }.to_string(),
+            "no RPC endpoint answers: rpc-1 accepts no calls for 7 s; rpc-2 has not been probed"
         );
     }
 }

@@ -5,47 +5,49 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `endpoint`, `endpoint_health` | the endpoints, and which of them is worth asking |
-//! | `sender`, `rate_limit` | how a call travels; an endpoint that answers 429 is left alone for as long as it asked |
-//! | `chain_probe` | one look at all endpoints, the fee payer and the mint |
-//! | `circuit_breaker` | whether minting is worth trying now |
+//! | `endpoints/endpoint`, `rpc_sender`, `rate_limit` | how a call reaches an endpoint; one that answers 429 gets no calls for as long as it asked |
+//! | `endpoints/endpoint_health`, `selection` | which endpoints are usable, and which one is queried first |
+//! | `endpoints/chain_probe`, `mint_accounts` | one probe of all endpoints, the fee payer and the mint |
+//! | `circuit_breaker`, `cause` | whether minting is worth trying now, and why not |
 //! | `fee_budget` | what the fee payer can still spend |
 //! | `priority_fee` | what is offered for a compute unit |
-//! | `blockhash`, `blocks`, `address_history`, `mint_supply`, `mint_lookup`, `executed_transaction` | what the chain holds |
-//! | `signer`, `token_account`, `local` | keys, wallets' accounts, the chain for development |
+//! | `blockhash` | what a transaction is signed on, and how long that is valid |
+//! | `history/block_scan`, `block_run` | the proof that a transaction did not land |
+//! | `history/address_history`, `mint_lookup`, `mint_supply` | which transactions mention an address, what each of them minted, and the mint's supply |
+//! | `token_account` | the wallets' token accounts |
+//! | `signer`, `local_chain` | keys, and the chain for development |
+//! | `error`, `error_reason`, `client_error` | what can go wrong |
 
-mod address_history;
 mod blockhash;
-mod blocks;
 mod cause;
-mod chain_probe;
 mod circuit_breaker;
-mod endpoint;
-mod endpoint_health;
+mod client_error;
+mod endpoints;
 mod error;
-mod executed_transaction;
+mod error_reason;
 mod fee_budget;
-mod local;
-mod mint_lookup;
-mod mint_supply;
+mod history;
+mod local_chain;
 mod priority_fee;
-mod rate_limit;
-mod sender;
 mod signer;
 mod token_account;
 
-pub use address_history::{HistoryWalk, ListedTransaction, walk_history};
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
-pub use blocks::{BlockScan, NoProof, scan_blocks};
 pub use cause::{Cause, LaggingEndpoint};
-pub use chain_probe::{ChainProbe, ChainSnapshot, FeePayer, MintAccounts};
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerView};
-pub use endpoint::{Endpoint, EndpointView, Endpoints};
-pub use error::{ChainError, Fault};
+pub use endpoints::{
+    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, FeePayer, MintAccounts,
+};
+pub use error::{ChainError, FailureOrigin, ProbeFailure, UnusableEndpoint};
+pub use error_reason::{Lag, MintProblem, NoAnswer, TransactionProblem, UnusableAnswer};
 pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
-pub use local::{is_local_chain, prepare_local_chain};
-pub use mint_lookup::{ChainMint, find_mint, find_transaction, mint_of};
-pub use mint_supply::{TokenSupply, shows_creation};
+pub use history::{
+    AddressHistory, BlockScan, ChainMint, HistoryRange, ListedTransaction, MintLookup, NoProof,
+    TokenSupply, history_includes_creation, scan_blocks,
+};
+pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use priority_fee::PriorityFees;
 pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};
-pub use token_account::{AsOf, TokenAccountState, TokenAccounts, inspect_token_accounts};
+pub use token_account::{
+    AccountProblem, AsOf, TokenAccountState, TokenAccounts, inspect_token_accounts,
+};

@@ -1,7 +1,7 @@
-//! The price that this process offers for a compute unit, kept up with what the chain asks for.
+//! The price that this process offers for a compute unit, adjusted to what others paid recently.
 //!
-//! Invariant: reading it never waits, and a chain that does not tell its prices stops nobody: the last known price counts, or
-//! none. It is never above the cap, also when it is old.
+//! Invariant: reading the price never waits, and minting continues while no endpoint reports prices: the last known price
+//! counts, or zero. The price never exceeds the cap, no matter how old it is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,14 +9,15 @@ use std::time::Duration;
 use solana_sdk::pubkey::Pubkey;
 use tokio::time::Instant;
 
-use super::{ChainError, Endpoint, Endpoints};
+use super::endpoints::{Endpoint, Endpoints};
+use super::error::ChainError;
 use crate::domain::{ComputeUnitPrice, Percentile, PriorityFeePolicy, market_price};
 use crate::telemetry::names;
 
-/// The market is asked so often at most; a price lasts for some slots.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-/// All endpoints together: whoever looks at the chain waits for it.
-const ASK_LIMIT: Duration = Duration::from_secs(4);
+/// Between two queries at least: a price lasts for some slots.
+const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// Of a query, all endpoints together: the probe of the chain waits for it.
+const REFRESH_LIMIT: Duration = Duration::from_secs(4);
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A handle; clones share the price.
@@ -32,14 +33,14 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Market {
-    /// The last one that was told, zero before.
+    /// The last one that an endpoint reported; zero before.
     price: ComputeUnitPrice,
-    asked_at: Option<Instant>,
+    queried_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
 
 impl PriorityFees {
-    /// `cap` holds for every policy.
+    /// `cap` applies to every policy.
     pub fn new(policy: PriorityFeePolicy, cap: ComputeUnitPrice) -> PriorityFees {
         let fees = PriorityFees(Arc::new(Inner {
             policy,
@@ -51,7 +52,7 @@ impl PriorityFees {
     }
 
     fn market(&self) -> MutexGuard<'_, Market> {
-        // Every change is a single assignment: a panic leaves nothing half done.
+        // Every change is a single assignment: a panic leaves no half-made change.
         self.0.market.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -65,17 +66,20 @@ impl PriorityFees {
         price.min(self.0.cap)
     }
 
-    /// Asks the chain, if the policy follows it and the last answer is old. `writable` are the accounts that every
-    /// transaction of ours writes to.
+    /// Queries the chain if the policy follows it and the last query is old. `writable` are the accounts that every transaction
+    /// of ours writes to.
     pub async fn refresh(&self, endpoints: &Endpoints, writable: &[Pubkey]) {
         let PriorityFeePolicy::Percentile(percentile) = self.0.policy else {
             return;
         };
-        if !self.begins_to_ask() {
+        if !self.begins_query() {
             return;
         }
-        let asked = tokio::time::timeout(ASK_LIMIT, self.ask_any(endpoints, writable, percentile));
-        match asked.await {
+        let queried = tokio::time::timeout(
+            REFRESH_LIMIT,
+            self.query_any(endpoints, writable, percentile),
+        );
+        match queried.await {
             Ok(Ok(price)) => self.market().price = price,
             Ok(Err(error)) => self.warn(&error.to_string()),
             Err(_) => self.warn("no RPC endpoint answered in time"),
@@ -83,19 +87,19 @@ impl PriorityFees {
         self.show();
     }
 
-    fn begins_to_ask(&self) -> bool {
+    fn begins_query(&self) -> bool {
         let mut market = self.market();
         let is_due = market
-            .asked_at
-            .is_none_or(|asked_at| asked_at.elapsed() >= ASK_EVERY);
+            .queried_at
+            .is_none_or(|queried_at| queried_at.elapsed() >= REFRESH_EVERY);
         if is_due {
-            market.asked_at = Some(Instant::now());
+            market.queried_at = Some(Instant::now());
         }
         is_due
     }
 
-    /// The first endpoint that tells: the market is the chain's, whoever is asked.
-    async fn ask_any(
+    /// The first endpoint that answers: every endpoint reports the market of the same chain.
+    async fn query_any(
         &self,
         endpoints: &Endpoints,
         writable: &[Pubkey],
@@ -108,7 +112,7 @@ impl PriorityFees {
                 Err(error) => failure = Some(error),
             }
         }
-        Err(failure.unwrap_or_else(|| endpoints.nobody_answers()))
+        Err(failure.unwrap_or_else(|| endpoints.none_usable()))
     }
 
     fn warn(&self, reason: &str) {
@@ -121,28 +125,26 @@ impl PriorityFees {
             tracing::warn!(
                 reason,
                 micro_lamports = market.price.micro_lamports(),
-                "the recent priority fees cannot be read; minting goes on at the last known price"
+                "recent priority fees could not be read; minting continues at the last known price"
             );
         }
     }
 
     fn show(&self) {
+        // A gauge is an f64: exact up to 2^53 micro-lamports.
         metrics::gauge!(names::PRIORITY_FEE_MICROLAMPORTS)
             .set(self.price().micro_lamports() as f64);
     }
 }
 
-/// Slots, and the least price with which a transaction that writes to these accounts got into them.
+/// For each recent slot, the lowest price of a transaction in it that writes to these accounts.
 async fn recent_prices(
     endpoint: &Endpoint,
     writable: &[Pubkey],
 ) -> Result<Vec<(u64, ComputeUnitPrice)>, ChainError> {
-    let paid = endpoint
-        .rpc()
-        .get_recent_prioritization_fees(writable)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
-    Ok(paid
+    let paid = endpoint.rpc().get_recent_prioritization_fees(writable);
+    Ok(endpoint
+        .answer(paid.await)?
         .into_iter()
         .map(|paid| {
             let price = ComputeUnitPrice::from_micro_lamports(paid.prioritization_fee);
@@ -158,21 +160,21 @@ mod tests {
     const CAP: ComputeUnitPrice = ComputeUnitPrice::from_micro_lamports(100);
 
     #[tokio::test]
-    async fn a_chain_that_does_not_tell_leaves_the_last_known_price() {
-        let nowhere = Endpoints::new(&["http://127.0.0.1:9".to_owned()], ASK_LIMIT);
+    async fn an_unreachable_chain_leaves_the_last_known_price() {
+        let nowhere = Endpoints::new(&["http://127.0.0.1:9".to_owned()], REFRESH_LIMIT);
         let percentile = PriorityFeePolicy::Percentile(Percentile::new(50).unwrap());
         let fees = PriorityFees::new(percentile, CAP);
         fees.refresh(&nowhere, &[]).await;
         assert_eq!(fees.price(), ComputeUnitPrice::ZERO);
         fees.market().price = ComputeUnitPrice::from_micro_lamports(70);
-        fees.market().asked_at = None;
+        fees.market().queried_at = None;
         fees.refresh(&nowhere, &[]).await;
         assert_eq!(fees.price().micro_lamports(), 70);
-        assert!(!fees.begins_to_ask(), "it was asked just now");
+        assert!(!fees.begins_query(), "it was queried just now");
     }
 
     #[test]
-    fn the_cap_holds_for_every_policy() {
+    fn the_cap_applies_to_every_policy() {
         for (policy, expected) in [
             (PriorityFeePolicy::None, 0),
             (

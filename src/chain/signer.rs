@@ -89,7 +89,7 @@ pub fn read_keypair(path: &Path) -> Result<Keypair, KeyFileError> {
     Keypair::try_from(bytes.as_slice()).map_err(|_| no_keypair())
 }
 
-/// Reads the keypair, or makes it once: readable by its owner only, complete or not there.
+/// Reads the keypair, or creates it once: readable by its owner only, and never visible half-written.
 pub fn read_or_create_keypair(path: &Path) -> Result<Keypair, KeyFileError> {
     if path.exists() {
         return read_keypair(path);

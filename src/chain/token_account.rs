@@ -1,4 +1,4 @@
-//! The wallets' token accounts, as one question for a whole batch.
+//! The state of the wallets' token accounts, read for a whole batch at once.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,17 @@ use solana_sdk::account::Account as ChainAccount;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use spl_token_interface::state::{Account, AccountState};
+use thiserror::Error;
 
-use super::{ChainError, Endpoint};
+use super::endpoints::Endpoint;
+use super::error::ChainError;
+use super::error_reason::{Lag, UnusableAnswer};
 use crate::domain::Wallet;
 
 /// Whether a wallet can be paid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TokenAccountState {
-    /// Not there: to be created, unless it was there before.
+    /// It does not exist: to be created, unless it existed before.
     #[default]
     Missing,
     /// Initialised, of our mint, owned by the wallet.
@@ -27,31 +30,42 @@ pub enum TokenAccountState {
 }
 
 impl TokenAccountState {
-    /// Whether paying the wallet creates its account; or what is wrong with the account. `was_there`: it existed before.
-    pub fn needs_account(self, was_there: bool) -> Result<bool, &'static str> {
+    /// Whether paying the wallet creates its account; or why the account cannot be paid. `was_there`: it existed before.
+    pub fn needs_account(self, was_there: bool) -> Result<bool, AccountProblem> {
         match self {
             TokenAccountState::Usable => Ok(false),
             TokenAccountState::Missing if !was_there => Ok(true),
-            TokenAccountState::Missing => Err("was closed by its owner"),
-            TokenAccountState::Frozen => Err("is frozen"),
-            TokenAccountState::GivenAway => Err("no longer belongs to the wallet"),
+            TokenAccountState::Missing => Err(AccountProblem::Closed),
+            TokenAccountState::Frozen => Err(AccountProblem::Frozen),
+            TokenAccountState::GivenAway => Err(AccountProblem::GivenAway),
         }
     }
+}
+
+/// Why a token account cannot be paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AccountProblem {
+    #[error("was closed by its owner")]
+    Closed,
+    #[error("is frozen")]
+    Frozen,
+    #[error("no longer belongs to the wallet")]
+    GivenAway,
 }
 
 /// What `getMultipleAccounts` takes at most.
 const ACCOUNTS_PER_CALL: usize = 100;
 
-/// As of when accounts are looked at.
+/// As of when accounts are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
     /// What is confirmed, at whatever slot the endpoint has reached: good enough to pay by, since simulation follows.
     Confirmed,
-    /// What is final, at this slot or after it: an endpoint that has not got there is [`ChainError::Behind`].
+    /// What is final, at this slot or after it: an endpoint that has not reached it is [`ChainError::Behind`].
     FinalSince(u64),
 }
 
-/// What one endpoint said of the wallets' token accounts.
+/// The wallets' token accounts, as one endpoint shows them.
 #[derive(Clone, Debug)]
 pub struct TokenAccounts {
     states: HashMap<Wallet, TokenAccountState>,
@@ -65,14 +79,14 @@ impl TokenAccounts {
     }
 }
 
-/// Looks at the associated token accounts of these wallets, 100 a call.
+/// Reads the associated token accounts of these wallets, 100 a call.
 pub async fn inspect_token_accounts(
     endpoint: &Endpoint,
     mint: &Pubkey,
     wallets: &[Wallet],
     as_of: AsOf,
 ) -> Result<TokenAccounts, ChainError> {
-    let mut looked = TokenAccounts {
+    let mut inspected = TokenAccounts {
         states: HashMap::with_capacity(wallets.len()),
         slot: u64::MAX,
     };
@@ -82,36 +96,33 @@ pub async fn inspect_token_accounts(
             .map(|wallet| wallet.token_account(mint))
             .collect();
         let (accounts, slot) = accounts_at(endpoint, &addresses, as_of).await?;
-        looked.slot = looked.slot.min(slot);
+        inspected.slot = inspected.slot.min(slot);
         if accounts.len() != chunk.len() {
-            return Err(ChainError::Unusable {
-                endpoint: endpoint.name().to_owned(),
-                reason: format!(
-                    "{} accounts asked, {} answered",
-                    chunk.len(),
-                    accounts.len()
-                ),
-            });
+            return Err(endpoint.unusable(UnusableAnswer::WrongCount {
+                items: "accounts",
+                asked: chunk.len(),
+                answered: accounts.len(),
+            }));
         }
         for (wallet, account) in chunk.iter().zip(accounts) {
             let state = match account {
                 None => TokenAccountState::Missing,
-                // Lamports alone do not make a token account: anybody can send some to the address.
+                // Lamports alone do not make a token account: anyone can send some to the address.
                 Some(account) if account.owner == solana_system_interface::program::ID => {
                     TokenAccountState::Missing
                 }
                 Some(account) if account.owner != spl_token_interface::ID => {
                     TokenAccountState::GivenAway
                 }
-                Some(account) => judge(&account.data, mint, *wallet),
+                Some(account) => account_state(&account.data, mint, *wallet),
             };
-            looked.states.insert(*wallet, state);
+            inspected.states.insert(*wallet, state);
         }
     }
-    Ok(looked)
+    Ok(inspected)
 }
 
-/// The accounts in the order asked for, and the slot that they are of.
+/// The accounts in the order asked for, and the slot as of which they are shown.
 async fn accounts_at(
     endpoint: &Endpoint,
     addresses: &[Pubkey],
@@ -122,7 +133,7 @@ async fn accounts_at(
         AsOf::FinalSince(slot) => (CommitmentConfig::finalized(), Some(slot)),
     };
     let config = RpcAccountInfoConfig {
-        // Base64, a node's default for this question: binary, as it must be to be decoded.
+        // Base64, a node's default for this method: binary, as decoding requires.
         encoding: None,
         commitment: Some(commitment),
         data_slice: None,
@@ -130,26 +141,26 @@ async fn accounts_at(
     };
     let answer = endpoint
         .rpc()
-        .get_multiple_ui_accounts_with_config(addresses, config)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
+        .get_multiple_ui_accounts_with_config(addresses, config);
+    let answer = endpoint.answer(answer.await)?;
     let slot = answer.context.slot;
-    // Not every provider heeds `minContextSlot`.
+    // Not every provider respects `minContextSlot`.
     if let Some(since) = since.filter(|since| slot < *since) {
         return Err(ChainError::Behind {
             endpoint: endpoint.name().to_owned(),
-            slots: Some(since - slot),
-            reason: format!("it shows accounts as of slot {slot}, and slot {since} is final"),
+            lag: Lag::OldAccounts {
+                slot,
+                finalized_slot: since,
+            },
         });
     }
     let mut accounts = Vec::with_capacity(answer.value.len());
     for account in answer.value {
         let account = account
             .map(|account| {
-                account.to_account().ok_or_else(|| ChainError::Unusable {
-                    endpoint: endpoint.name().to_owned(),
-                    reason: "an account's data cannot be decoded".to_owned(),
-                })
+                account
+                    .to_account()
+                    .ok_or_else(|| endpoint.unusable(UnusableAnswer::AccountData))
             })
             .transpose()?;
         accounts.push(account);
@@ -157,7 +168,7 @@ async fn accounts_at(
     Ok((accounts, slot))
 }
 
-fn judge(data: &[u8], mint: &Pubkey, wallet: Wallet) -> TokenAccountState {
+fn account_state(data: &[u8], mint: &Pubkey, wallet: Wallet) -> TokenAccountState {
     match Account::unpack(data) {
         Ok(account) if account.mint != *mint || account.owner != wallet.pubkey() => {
             TokenAccountState::GivenAway

@@ -112,7 +112,7 @@ pub async fn run(args: AuditArgs) -> ExitCode {
 async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     let target = Target::of(args)?;
     let pool = connect(&target.database_url, READING_SESSION).await?;
-    let endpoints = Endpoints::patient(&target.rpc_urls, CALL_LIMIT);
+    let endpoints = Endpoints::for_commands(&target.rpc_urls, CALL_LIMIT);
     if let Some(asked) = args.solana.mint_address {
         let binding = ledger::binding(&pool).await.map_err(AuditError::from)?;
         if binding.mint != asked {

@@ -284,7 +284,7 @@ async fn play_and_report(
         running,
         config,
         pool: service.pool(),
-        endpoints: &Endpoints::patient(&rpc_urls, config.tokenization.transaction_timeout),
+        endpoints: &Endpoints::for_commands(&rpc_urls, config.tokenization.transaction_timeout),
         mint: service.mint_address(),
     };
     let report = report_on(subject, day, &outcome).await?;

@@ -304,9 +304,8 @@ pub(super) async fn finalized_height(endpoints: &Endpoints) -> Result<u64, Chain
 }
 
 fn no_endpoint() -> ChainError {
-    ChainError::Unreachable {
-        endpoint: "any".to_owned(),
-        reason: "none is configured".to_owned(),
+    ChainError::NoneUsable {
+        endpoints: Vec::new(),
     }
 }
 

@@ -142,7 +142,7 @@ impl<'a> ExpiryProver<'a> {
                     continue;
                 }
             };
-            if let Some(no_proof) = scan.broken() {
+            if let Some(no_proof) = scan.first_hole() {
                 self.note_failure(no_proof, group.len());
             }
             for open in group {

@@ -22,8 +22,8 @@ use super::LedgerError;
 use super::breaker::{self, BreakerState, LedgerRow};
 use super::unknown_mints;
 use crate::chain::{
-    ChainError, ChainMint, Endpoint, Endpoints, ListedTransaction, mint_of, shows_creation,
-    walk_history,
+    AddressHistory, ChainError, ChainMint, Endpoint, Endpoints, HistoryRange, ListedTransaction,
+    MintLookup, UnusableAnswer, history_includes_creation,
 };
 use crate::db::within;
 use crate::domain::BaseUnits;
@@ -76,9 +76,8 @@ pub async fn scan_history(
             outcome => return outcome,
         }
     }
-    let failure = failure.unwrap_or_else(|| ChainError::Unreachable {
-        endpoint: "any".to_owned(),
-        reason: "none is configured".to_owned(),
+    let failure = failure.unwrap_or_else(|| ChainError::NoneUsable {
+        endpoints: Vec::new(),
     });
     breaker::note_never_walked(pool, &failure.to_string()).await?;
     Err(LedgerError::Chain(failure))
@@ -110,14 +109,12 @@ impl HistoryScan<'_> {
             check_history(endpoint, watermark).await?;
             None
         };
-        let commitment = CommitmentConfig::finalized();
-        let mut pages = walk_history(
-            endpoint,
-            *self.authority,
-            watermark,
-            finalized_slot,
-            commitment,
-        );
+        let range = HistoryRange {
+            floor_slot: watermark,
+            head_slot: finalized_slot,
+            commitment: CommitmentConfig::finalized(),
+        };
+        let mut pages = AddressHistory::new(endpoint, *self.authority, range);
         let (mut listed, mut foreign) = (0, 0);
         while let Some(page) = pages.next_page().await? {
             listed += page.len() as u64;
@@ -160,11 +157,14 @@ impl HistoryScan<'_> {
             .into_iter()
             .filter(|signature| !known.contains(signature.as_ref()))
             .collect();
-        let commitment = CommitmentConfig::finalized();
+        let lookup = MintLookup {
+            endpoint,
+            mint: self.mint,
+            authority: self.authority,
+            commitment: CommitmentConfig::finalized(),
+        };
         let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
-            .map(|signature| async move {
-                mint_of(endpoint, &signature, self.mint, self.authority, commitment).await
-            })
+            .map(|signature| async move { lookup.read_listed(&signature).await })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;
@@ -191,10 +191,7 @@ impl HistoryScan<'_> {
         }
         Err(LedgerError::Chain(ChainError::Unusable {
             endpoint: endpoint.name().to_owned(),
-            reason: format!(
-                "the mint has a supply of {supply} base units, and its finalized history shows mints of {known} by our authority; \
-                 add an RPC endpoint with full history, or name a mint that nobody else has minted from"
-            ),
+            reason: UnusableAnswer::SupplyAboveHistory { supply, known },
         }))
     }
 
@@ -220,15 +217,12 @@ impl HistoryScan<'_> {
 }
 
 async fn check_beginning(endpoint: &Endpoint, mint: &Pubkey) -> Result<(), ChainError> {
-    if shows_creation(endpoint, mint).await? {
+    if history_includes_creation(endpoint, mint).await? {
         return Ok(());
     }
     Err(ChainError::Unusable {
         endpoint: endpoint.name().to_owned(),
-        reason: format!(
-            "it does not show the history of the mint {mint} from its creation on, so what was paid before is not known; \
-             add an RPC endpoint with full history"
-        ),
+        reason: UnusableAnswer::HistoryWithoutCreation { mint: *mint },
     })
 }
 
@@ -240,10 +234,10 @@ async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), C
     }
     Err(ChainError::Unusable {
         endpoint: endpoint.name().to_owned(),
-        reason: format!(
-            "its history begins at slot {oldest}, after slot {watermark_slot} up to which the authority's history was walked; \
-             add an RPC endpoint with full history"
-        ),
+        reason: UnusableAnswer::HistoryBeginsLate {
+            oldest_slot: oldest,
+            watermark_slot,
+        },
     })
 }
 

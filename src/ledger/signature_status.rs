@@ -5,7 +5,7 @@ use solana_sdk::signature::Signature;
 use solana_sdk::transaction::TransactionError;
 use solana_transaction_status::{TransactionConfirmationStatus, TransactionStatus};
 
-use crate::chain::{ChainError, Endpoint, Endpoints};
+use crate::chain::{ChainError, Endpoint, Endpoints, UnusableAnswer};
 
 /// What `getSignatureStatuses` takes at most.
 pub const SIGNATURES_PER_CALL: usize = 256;
@@ -42,11 +42,11 @@ pub async fn fetch_from(
     if value.len() != signatures.len() {
         return Err(ChainError::Unusable {
             endpoint: endpoint.name().to_owned(),
-            reason: format!(
-                "{} signatures asked, {} answered",
-                signatures.len(),
-                value.len()
-            ),
+            reason: UnusableAnswer::WrongCount {
+                items: "signatures",
+                asked: signatures.len(),
+                answered: value.len(),
+            },
         });
     }
     Ok(value.into_iter().map(status_of).collect())
@@ -78,7 +78,7 @@ pub async fn fetch(
                 }
             }
             Err(error) => {
-                endpoints.turn_away_from(endpoint);
+                endpoints.fail_over_from(endpoint);
                 failure = Some(error);
             }
         }

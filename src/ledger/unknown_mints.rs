@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::LedgerError;
 use super::breaker::{self, Breaker, LedgerRow};
-use crate::chain::{ChainMint, Endpoints, find_transaction};
+use crate::chain::{ChainMint, Endpoints, MintLookup};
 
 /// Stores these mints, opens the breaker for them, and keeps our numbers above theirs. What the ledger has come to know
 /// meanwhile is left out. `last_possible_height`: up to there may land what was signed before now. Returns how many are new.
@@ -207,8 +207,13 @@ pub async fn fetch_unknown_mint(
 ) -> Result<UnknownMint, UnknownMintError> {
     let mut failure = None;
     for endpoint in endpoints.iter() {
-        let commitment = CommitmentConfig::finalized();
-        match find_transaction(endpoint, &signature, mint, authority, commitment).await {
+        let lookup = MintLookup {
+            endpoint,
+            mint,
+            authority,
+            commitment: CommitmentConfig::finalized(),
+        };
+        match lookup.find_with_transaction(&signature).await {
             Ok(Some((mint, transaction))) => {
                 if mint.payments.is_empty() {
                     return Err(UnknownMintError::MintedNothing { signature });

@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use super::history_scan::known_among;
 use super::signature_status::{self, SIGNATURES_PER_CALL, SignatureStatus};
 use super::{LedgerError, breaker, unknown_mints};
-use crate::chain::{ChainMint, Endpoints, find_mint};
+use crate::chain::{ChainMint, Endpoints, MintLookup};
 use crate::db::within;
 
 /// Looks for all of them, on every endpoint with history. Returns how many were found landed for the first time. `limit` is
@@ -111,8 +111,13 @@ async fn read(
 ) -> Result<ChainMint, LedgerError> {
     let mut failure = None;
     for endpoint in endpoints.iter() {
-        let commitment = CommitmentConfig::confirmed();
-        match find_mint(endpoint, signature, mint, authority, commitment).await {
+        let lookup = MintLookup {
+            endpoint,
+            mint,
+            authority,
+            commitment: CommitmentConfig::confirmed(),
+        };
+        match lookup.find(signature).await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
             Err(error) => failure = Some(error),

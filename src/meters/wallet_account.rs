@@ -46,7 +46,7 @@ pub(super) async fn check_wallet_account(
                     endpoint = endpoint.name(),
                     "did not answer what lives at a wallet's address"
                 );
-                endpoints.turn_away_from(endpoint);
+                endpoints.fail_over_from(endpoint);
             }
         }
     }

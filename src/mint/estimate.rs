@@ -109,7 +109,7 @@ impl Estimating<'_> {
         let wallets = readings.iter().map(|reading| reading.wallet);
         let inspected = token_accounts::inspect(chain, endpoint, wallets, AsOf::Confirmed).await;
         if let Err(ChainError::Unreachable { .. }) = &inspected {
-            chain.endpoints.turn_away_from(endpoint);
+            chain.endpoints.fail_over_from(endpoint);
         }
         let accounts = inspected?;
         self.estimate.readings += count(readings.iter());

@@ -29,7 +29,7 @@ use super::resolve_accounts::resolve_accounts;
 use super::sign_and_record::{NotRecorded, sign_and_record};
 use super::simulate::simulate_all;
 use super::stage_times::observe;
-use crate::chain::{ChainError, Endpoint, Fault, RecentBlockhash};
+use crate::chain::{ChainError, Endpoint, FailureOrigin, RecentBlockhash};
 use crate::ledger;
 use crate::telemetry::{Stage, names};
 
@@ -104,7 +104,7 @@ impl PackingRound<'_> {
     ) -> Result<(), ChainError> {
         let (context, endpoint) = (self.context, self.endpoint);
         let chain = &context.chain;
-        endpoint.assure_chain(&chain.accounts.genesis_hash).await?;
+        endpoint.ensure_chain(&chain.accounts.genesis_hash).await?;
         // Neither answer needs the other.
         let (payable, blockhash) = tokio::try_join!(
             resolve_accounts(context, endpoint, candidates, answers),
@@ -153,7 +153,7 @@ impl PackingRound<'_> {
     /// Whether to go on with another endpoint, from its own blockhash on.
     fn fails_over(&self, error: &ChainError) -> bool {
         let endpoints = &self.context.chain.endpoints;
-        error.fault() == Fault::Endpoint && endpoints.turn_away_from(self.endpoint)
+        error.origin() == FailureOrigin::Endpoint && endpoints.fail_over_from(self.endpoint)
     }
 }
 

@@ -13,7 +13,7 @@ use super::context::MintContext;
 use super::defer_reason::DeferReason;
 use super::refuse::{Retry, refuse};
 use super::token_accounts;
-use crate::chain::{AsOf, ChainError, Endpoint};
+use crate::chain::{AsOf, ChainError, Endpoint, Lag};
 use crate::ledger;
 
 /// Returns the readings whose wallets can be paid. Those whose token account is unusable in this answer are checked against
@@ -66,10 +66,10 @@ async fn check_finalized(
     if confirmed_slot < known_slot {
         return Err(ChainError::Behind {
             endpoint: endpoint.name().to_owned(),
-            slots: Some(known_slot - confirmed_slot),
-            reason: format!(
-                "it shows accounts as of slot {confirmed_slot}, and slot {known_slot} is final"
-            ),
+            lag: Lag::OldAccounts {
+                slot: confirmed_slot,
+                finalized_slot: known_slot,
+            },
         });
     }
     let wallets = doubtful.iter().map(|candidate| candidate.wallet);

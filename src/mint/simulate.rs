@@ -77,7 +77,7 @@ async fn refuse_blamed(
         return Err(ChainError::Refused(error.clone()));
     }
     // A mint that is no longer ours fails each payment in turn: no reading is to blame, whatever the error says.
-    accounts.look_at_mint(endpoint).await?;
+    accounts.check_mint(endpoint).await?;
     for reading in to_blame {
         let reason = format!("simulation refused its payment: {error}");
         refuse(context, reading, reason, Retry::Later, answers).await;

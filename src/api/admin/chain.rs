@@ -80,7 +80,7 @@ impl Chain {
                     lag_blocks: view.lag_blocks,
                     // A part of a second is still a wait.
                     retry_after_secs: view.retry_after.map(|wait| wait.as_secs() + 1),
-                    error: view.failure,
+                    error: view.failure.map(|failure| failure.to_string()),
                 })
                 .collect(),
         }

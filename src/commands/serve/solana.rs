@@ -75,7 +75,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     let urls = urls(config);
     let call_limit = config.tokenization.transaction_timeout;
     // A start waits for an endpoint that asks for a pause; the service then asks others.
-    let patient = Endpoints::patient(&urls, call_limit);
+    let patient = Endpoints::for_commands(&urls, call_limit);
     let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint
         .rpc()
@@ -149,7 +149,7 @@ async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError>
         match endpoint.rpc().get_version().await {
             Ok(_) => return Ok(endpoint),
             Err(error) => {
-                endpoints.turn_away_from(endpoint);
+                endpoints.fail_over_from(endpoint);
                 failure = Some(ChainError::from_client(endpoint.name(), &error));
             }
         }

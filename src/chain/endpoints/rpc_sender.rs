@@ -1,16 +1,14 @@
-//! How calls travel to an endpoint: one HTTP request each, none while the endpoint's gate is closed.
+//! How a call reaches an endpoint: one HTTP request, none during the endpoint's rate-limit pause.
 //!
-//! solana-client's own sender waits inside a call for up to ten minutes when it is told 429, and nobody outside learns why.
-//! Here a 429 closes the endpoint's gate and is the caller's answer at once, so that another endpoint can be asked.
+//! solana-client's own sender waits inside a call for up to ten minutes after a 429, and the caller does not learn why. Here a
+//! 429 starts the endpoint's pause and is the caller's answer at once, so that another endpoint can be queried.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 use solana_client::client_error::{ClientError, ClientErrorKind, Result as ClientResult};
 use solana_client::rpc_custom_error::{
@@ -19,45 +17,56 @@ use solana_client::rpc_custom_error::{
 };
 use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
-use thiserror::Error;
 
-use super::rate_limit::{RateLimitPause, pause_of};
+use super::rate_limit::{RateLimitPause, pause_asked, pause_of, rate_limited};
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
 
-/// A call that the endpoint did not want to have now. Travels inside [`ClientErrorKind::Middleware`].
-#[derive(Clone, Copy, Debug, Error)]
-#[error("no more calls for {wait:?}")]
-pub(super) struct TooManyCalls {
-    pub wait: Duration,
-}
-
-/// The way to one endpoint.
+/// Sends calls to one endpoint.
 pub(super) struct EndpointSender {
-    pub http: reqwest::Client,
-    pub url: String,
+    http: reqwest::Client,
+    url: String,
     /// The endpoint's name, for metrics.
-    pub endpoint: String,
-    pub rate_limit: Arc<RateLimitPause>,
+    endpoint: String,
+    rate_limit: Arc<RateLimitPause>,
     /// Limit of one request.
-    pub call_limit: Duration,
-    /// How long a call waits for a closed gate before it fails. Zero in a service, which has other endpoints and can wait
-    /// elsewhere; a command that a person started rather waits.
-    pub patience: Duration,
-    pub next_id: AtomicU64,
+    call_limit: Duration,
+    /// How long a call waits for the end of a pause before it fails. Zero in a service, which has other endpoints and can retry
+    /// later; a command that an operator started waits.
+    rate_limit_wait: Duration,
+    next_id: AtomicU64,
 }
 
 impl EndpointSender {
+    pub fn new(
+        http: reqwest::Client,
+        url: String,
+        endpoint: String,
+        rate_limit: Arc<RateLimitPause>,
+        call_limit: Duration,
+        rate_limit_wait: Duration,
+    ) -> EndpointSender {
+        EndpointSender {
+            http,
+            url,
+            endpoint,
+            rate_limit,
+            call_limit,
+            rate_limit_wait,
+            next_id: AtomicU64::new(0),
+        }
+    }
+
     async fn call(&self, request: RpcRequest, params: Value) -> ClientResult<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = request.build_request_json(id, params).to_string();
-        let gives_up_at = Instant::now() + self.patience;
+        let gives_up_at = Instant::now() + self.rate_limit_wait;
         loop {
             let now = Instant::now();
             if let Some(wait) = self.rate_limit.remaining(now) {
                 if now + wait > gives_up_at {
                     count(&self.endpoint, request, "held");
-                    return Err(too_many_calls(wait));
+                    return Err(rate_limited(wait));
                 }
                 tokio::time::sleep(wait).await;
                 continue;
@@ -77,7 +86,7 @@ impl EndpointSender {
             .record(now.elapsed());
             count(&self.endpoint, request, outcome);
             match answer {
-                Err(error) if wait_asked(&error).is_some() && !self.patience.is_zero() => {}
+                Err(error) if pause_of(&error).is_some() && !self.rate_limit_wait.is_zero() => {}
                 answer => return answer,
             }
         }
@@ -96,7 +105,7 @@ impl EndpointSender {
         let response = request.send().await.map_err(without_url)?;
         if let Some(pause) = pause_asked(&response) {
             self.rate_limit.extend(pause, Instant::now());
-            return Err(too_many_calls(pause));
+            return Err(rate_limited(pause));
         }
         let response = response.error_for_status().map_err(without_url)?;
         let answer: Value = response.json().await.map_err(without_url)?;
@@ -105,7 +114,7 @@ impl EndpointSender {
 }
 
 impl RpcSender for EndpointSender {
-    // The trait is written with `async_trait`; this is what it stands for.
+    // The trait is declared with `async_trait`; this is the expansion.
     fn send<'life, 'future>(
         &'life self,
         request: RpcRequest,
@@ -122,21 +131,10 @@ impl RpcSender for EndpointSender {
         RpcTransportStats::default()
     }
 
-    /// Not the URL, which may hold an access key: the client puts it into its logs.
+    /// Not the URL, which may hold an access key: the client writes it into its logs.
     fn url(&self) -> String {
         self.endpoint.clone()
     }
-}
-
-/// 429 always, and 503 with a Retry-After.
-fn pause_asked(response: &Response) -> Option<Duration> {
-    let header = response.headers().get(RETRY_AFTER);
-    let asked = match response.status() {
-        StatusCode::TOO_MANY_REQUESTS => true,
-        StatusCode::SERVICE_UNAVAILABLE => header.is_some(),
-        _ => false,
-    };
-    asked.then(|| pause_of(header.and_then(|text| text.to_str().ok()), Utc::now()))
 }
 
 fn result_of(mut answer: Value) -> ClientResult<Value> {
@@ -176,24 +174,10 @@ fn without_url(error: reqwest::Error) -> ClientError {
     error.without_url().into()
 }
 
-fn too_many_calls(wait: Duration) -> ClientError {
-    ClientErrorKind::Middleware(TooManyCalls { wait }.into()).into()
-}
-
-/// How long the endpoint asked to be left alone, if that is what the error says.
-pub(super) fn wait_asked(error: &ClientError) -> Option<Duration> {
-    match error.kind() {
-        ClientErrorKind::Middleware(error) => {
-            error.downcast_ref::<TooManyCalls>().map(|asked| asked.wait)
-        }
-        _ => None,
-    }
-}
-
 fn outcome_of(answer: &ClientResult<Value>) -> &'static str {
     match answer {
         Ok(_) => "answered",
-        Err(error) if wait_asked(error).is_some() => "rate_limited",
+        Err(error) if pause_of(error).is_some() => "rate_limited",
         Err(error) => match error.kind() {
             ClientErrorKind::RpcError(RpcError::RpcResponseError { .. }) => "error",
             _ => "unreachable",
@@ -249,10 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn what_an_endpoint_asked_for_survives_the_way_through_the_client() {
-        let wait = Duration::from_secs(9);
-        assert_eq!(wait_asked(&too_many_calls(wait)), Some(wait));
-        assert_eq!(outcome_of(&Err(too_many_calls(wait))), "rate_limited");
+    fn a_rate_limited_call_is_counted_as_such() {
+        let error = rate_limited(Duration::from_secs(9));
+        assert_eq!(outcome_of(&Err(error)), "rate_limited");
     }
 
     #[test]

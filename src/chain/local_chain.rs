@@ -1,4 +1,4 @@
-//! A chain for development: mint and funding are made there once, and nowhere else.
+//! Prepares a chain for development: creates the mint and funds the fee payer there, and on no other chain.
 
 use std::time::Duration;
 
@@ -11,27 +11,30 @@ use solana_sdk::signature::{Keypair, Signer as _};
 use solana_sdk::transaction::Transaction;
 use spl_token_interface::state::Mint;
 
-use super::{ChainError, Endpoint, MintSigner};
+use super::endpoints::Endpoint;
+use super::error::ChainError;
+use super::error_reason::UnusableAnswer;
+use super::signer::MintSigner;
 
 /// What the fee payer gets on a local chain, lamports: rent for 40,000 token accounts.
 const LOCAL_FUNDING_LAMPORTS: u64 = 100_000_000_000;
 /// Below this the fee payer of a local chain is funded (again), lamports.
 const LOCAL_FUNDING_FLOOR_LAMPORTS: u64 = 10_000_000_000;
-/// Limit of one wait for the chain to show what was sent.
-const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// Limit of one wait until the chain shows what was sent.
+const APPEAR_LIMIT: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// Whether this endpoint is a surfnet, also through a proxy: its version says so.
+/// Whether this endpoint is a surfnet, by the version that it reports: that works through a proxy too.
 pub async fn is_local_chain(endpoint: &Endpoint) -> Result<bool, ChainError> {
-    let version: serde_json::Value = endpoint
+    let version = endpoint
         .rpc()
-        .send(RpcRequest::GetVersion, serde_json::Value::Null)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
+        .send(RpcRequest::GetVersion, serde_json::Value::Null);
+    let version: serde_json::Value = endpoint.answer(version.await)?;
     Ok(version.get("surfnet-version").is_some())
 }
 
-/// Funds the fee payer and creates the mint, each only if it is not there: a crash between the two is healed by the next
-/// start, since the mint's address follows from the authority's key.
+/// Funds the fee payer and creates the mint, each only if it is missing: the next start completes what a crash interrupted,
+/// since the mint's address is derived from the authority's key.
 pub async fn prepare_local_chain(
     endpoint: &Endpoint,
     signer: &MintSigner,
@@ -69,7 +72,7 @@ async fn fund(endpoint: &Endpoint, fee_payer: &Pubkey) -> Result<(), ChainError>
     rpc.request_airdrop(fee_payer, LOCAL_FUNDING_LAMPORTS)
         .await
         .map_err(client_error)?;
-    settle(endpoint, "the funding of the fee payer", || async {
+    until_shown(endpoint, "the funding of the fee payer", || async {
         Ok(rpc.get_balance(fee_payer).await? > balance)
     })
     .await
@@ -94,14 +97,12 @@ async fn create_mint(
         None,
         decimals,
     )
-    .map_err(|error| ChainError::Unusable {
-        endpoint: endpoint.name().to_owned(),
-        reason: format!("the mint cannot be described: {error}"),
-    })?;
+    .map_err(|error| endpoint.unusable(UnusableAnswer::MintInstruction(error.to_string())))?;
     let create = solana_system_interface::instruction::create_account(
         &signer.fee_payer(),
         &mint.pubkey(),
         rent,
+        // 82 bytes.
         Mint::LEN as u64,
         &spl_token_interface::ID,
     );
@@ -115,7 +116,7 @@ async fn create_mint(
     rpc.send_transaction(&transaction)
         .await
         .map_err(client_error)?;
-    settle(endpoint, "the token mint", || async {
+    until_shown(endpoint, "the token mint", || async {
         let account = rpc
             .get_account_with_commitment(&mint.pubkey(), CommitmentConfig::confirmed())
             .await?;
@@ -124,31 +125,26 @@ async fn create_mint(
     .await
 }
 
-/// An `AsyncFn` would keep a start from being repeated in a task: its future is not `Send` for every lifetime.
-async fn settle<Looked>(
+/// Polls until the chain shows what was sent. Not an `AsyncFn`: its future is not `Send` for every lifetime, and the caller must
+/// be able to spawn a start.
+async fn until_shown<Shown>(
     endpoint: &Endpoint,
-    what: &str,
-    is_there: impl Fn() -> Looked,
+    what: &'static str,
+    is_shown: impl Fn() -> Shown,
 ) -> Result<(), ChainError>
 where
-    Looked: Future<Output = Result<bool, solana_client::client_error::ClientError>>,
+    Shown: Future<Output = Result<bool, solana_client::client_error::ClientError>>,
 {
-    const LOOK_EVERY: Duration = Duration::from_millis(100);
-    let waited = tokio::time::timeout(SETTLE_LIMIT, async {
-        loop {
-            if is_there()
-                .await
-                .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+    let shown = tokio::time::timeout(APPEAR_LIMIT, async {
+        while !endpoint.answer(is_shown().await)? {
+            tokio::time::sleep(POLL_EVERY).await;
         }
+        Ok(())
     });
-    waited.await.unwrap_or_else(|_| {
-        Err(ChainError::Unusable {
-            endpoint: endpoint.name().to_owned(),
-            reason: format!("{what} did not appear within {SETTLE_LIMIT:?}"),
-        })
+    shown.await.unwrap_or_else(|_| {
+        Err(endpoint.unusable(UnusableAnswer::NotAppeared {
+            what,
+            limit: APPEAR_LIMIT,
+        }))
     })
 }

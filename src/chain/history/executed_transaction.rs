@@ -1,7 +1,7 @@
-//! A transaction taken apart: which instructions were run, on which accounts.
+//! Decodes an executed transaction: which instructions ran, on which accounts.
 //!
-//! Invariant: [`ExecutedTransaction::mints`] finds every token that the transaction minted of a mint by an authority's signature, and no
-//! other: by its own instructions, by those that other programs made on the authority's behalf, and by those packed into the
+//! Invariant: [`ExecutedTransaction::mints`] finds every token that the transaction minted of a mint by an authority's signature, and
+//! no other: by its own instructions, by those that other programs called on the authority's behalf, and by those packed into the
 //! token program's batch instruction.
 
 use std::str::FromStr;
@@ -13,14 +13,14 @@ use spl_token_interface::instruction::TokenInstruction;
 
 use crate::domain::{BaseUnits, Memo};
 
-/// Where the accounts stand in `MintTo` and `MintToChecked`.
+/// Positions of the accounts in `MintTo` and `MintToChecked`.
 const MINT: usize = 0;
 const TOKEN_ACCOUNT: usize = 1;
 const AUTHORITY: usize = 2;
 /// In the batch instruction: number of accounts, length of data.
 const BATCH_HEADER_BYTES: usize = 2;
 
-/// Two memos of ours would contradict each other: then none counts.
+/// Our memo among these. Two of ours would contradict each other: then neither counts.
 pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
     let mut ours = memos.iter().filter_map(|text| Memo::parse(text));
     match (ours.next(), ours.next()) {
@@ -29,7 +29,7 @@ pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
     }
 }
 
-/// A transaction with its accounts resolved and all instructions that were run, those called by programs included.
+/// A transaction with its accounts resolved and all instructions that ran, including those that programs called.
 #[derive(Debug)]
 pub(super) struct ExecutedTransaction {
     accounts: Vec<Pubkey>,
@@ -48,7 +48,7 @@ struct Instruction {
 
 impl ExecutedTransaction {
     /// `None` when some part cannot be decoded: then nothing is known about any of it.
-    pub(super) fn read(
+    pub(super) fn decode(
         transaction: &VersionedTransaction,
         meta: &UiTransactionStatusMeta,
     ) -> Option<ExecutedTransaction> {
@@ -87,11 +87,12 @@ impl ExecutedTransaction {
         })
     }
 
-    /// Where the account stands among the transaction's, and so among the balances that a node tells.
+    /// The account's position among the transaction's accounts, and so among the balances that a node reports.
     pub(super) fn position(&self, account: &Pubkey) -> Option<usize> {
         self.accounts.iter().position(|key| key == account)
     }
 
+    /// Token accounts and what each received of the mint by this authority's signature, instruction by instruction.
     pub(super) fn mints(&self, mint: &Pubkey, authority: &Pubkey) -> Vec<(Pubkey, BaseUnits)> {
         let mut payments = Vec::new();
         for instruction in &self.instructions {
@@ -108,6 +109,7 @@ impl ExecutedTransaction {
         payments
     }
 
+    /// A batch instruction holds instructions of the same program, and may hold batches.
     fn collect_mints(
         &self,
         accounts: &[u8],
@@ -140,7 +142,7 @@ impl ExecutedTransaction {
         }
     }
 
-    /// Texts of all memos, without U+0000, which no database column holds.
+    /// Texts of all memos, without U+0000, which no text column can store.
     pub(super) fn memos(&self) -> Vec<String> {
         let programs = [
             spl_memo_interface::v1::ID,
@@ -230,7 +232,7 @@ mod tests {
             signatures: vec![Signature::default(); signatures],
             message,
         };
-        ExecutedTransaction::read(&transaction, &meta).unwrap()
+        ExecutedTransaction::decode(&transaction, &meta).unwrap()
     }
 
     fn amounts(paid: &[(Pubkey, BaseUnits)]) -> Vec<u64> {
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_our_own_transactions_pay_is_read_back() {
+    fn what_our_own_transactions_pay_is_decoded() {
         let keys = Keys::new();
         let memo = Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, 7]), [9; 32]);
         let payments: Vec<Payment> = (1..=9)
@@ -288,7 +290,7 @@ mod tests {
             other_program,
         ];
         assert_eq!(amounts(&keys.paid(&calls)), [1, 2]);
-        // Mentioned, not signed: somebody else pays the fee.
+        // Mentioned, not signed: another key pays the fee.
         let message = Message::new(&[unsigned], Some(&other_authority));
         let executed = executed(VersionedMessage::Legacy(message), outcome());
         assert_eq!(executed.mints(&keys.mint, &authority), []);
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn mints_that_another_program_made_count_also_to_looked_up_accounts() {
+    fn mints_by_another_program_count_also_to_accounts_from_a_lookup_table() {
         let keys = Keys::new();
         let authority = keys.authority.pubkey();
         let (writable, readonly) = (Pubkey::new_unique(), Pubkey::new_unique());
@@ -326,12 +328,13 @@ mod tests {
         let message = v0::Message::try_compile(&authority, &[call], &[], Hash::default()).unwrap();
         let index = |address: &Pubkey| {
             let keys = &message.account_keys;
-            keys.iter().position(|key| key == address).unwrap() as u8
+            let position = keys.iter().position(|key| key == address).unwrap();
+            u8::try_from(position).unwrap()
         };
-        let looked_up = message.account_keys.len() as u8;
+        let loaded = u8::try_from(message.account_keys.len()).unwrap();
         let called = UiCompiledInstruction {
             program_id_index: index(&TOKEN),
-            accounts: vec![index(&keys.mint), looked_up, index(&authority)],
+            accounts: vec![index(&keys.mint), loaded, index(&authority)],
             data: bs58::encode(TokenInstruction::MintTo { amount: 11 }.pack()).into_string(),
             stack_height: Some(2),
         };
@@ -366,7 +369,7 @@ mod tests {
             writable: vec!["no address".to_owned()],
             readonly: Vec::new(),
         });
-        assert!(ExecutedTransaction::read(&transaction, &meta).is_none());
+        assert!(ExecutedTransaction::decode(&transaction, &meta).is_none());
     }
 
     #[test]

@@ -1,0 +1,231 @@
+//! Probes all endpoints, and reads the accounts that minting needs from the best of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::hash::Hash;
+use solana_sdk::pubkey::Pubkey;
+
+use super::endpoint::Endpoint;
+use super::endpoint_health::ProbeResult;
+use super::mint_accounts::MintAccounts;
+use super::selection::Endpoints;
+use crate::chain::cause::{Cause, LaggingEndpoint};
+use crate::chain::error::ChainError;
+use crate::chain::error_reason::{NoAnswer, UnusableAnswer};
+use crate::telemetry::names;
+
+/// An endpoint that has not answered by then counts as failed: the probe waits for all of them.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The accounts, as one endpoint shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainSnapshot {
+    /// They include all that landed up to this slot, at `confirmed`.
+    pub slot: u64,
+    /// The fee payer that was asked for.
+    pub fee_payer: Option<FeePayer>,
+}
+
+/// What a fee payer has, lamports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeePayer {
+    pub balance: u64,
+    /// What must stay of it: rent of an account without data.
+    pub minimum: u64,
+}
+
+/// Probes the chain, and caches what does not change.
+pub struct ChainProbe {
+    endpoints: Endpoints,
+    accounts: MintAccounts,
+    /// Zero: not read yet.
+    minimum_lamports: AtomicU64,
+}
+
+impl ChainProbe {
+    pub fn new(endpoints: Endpoints, accounts: MintAccounts) -> ChainProbe {
+        ChainProbe {
+            endpoints,
+            accounts,
+            minimum_lamports: AtomicU64::new(0),
+        }
+    }
+
+    /// Queries all endpoints for their heights, chooses the preferred one, and reads the accounts there: the mint, and the fee
+    /// payer if it is known.
+    pub async fn run(&self, fee_payer: Option<Pubkey>) -> Result<ChainSnapshot, Cause> {
+        self.probe_endpoints().await;
+        let mut failure = None;
+        for endpoint in self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_usable())
+        {
+            match self.read_accounts(endpoint, fee_payer).await {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(error @ ChainError::MintUnknown { .. }) => {
+                    return Err(Cause::MintUnknown(error));
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    self.endpoints.fail_over_from(endpoint);
+                }
+            }
+        }
+        Err(failure.map_or_else(|| self.none_usable(), Cause::Unreachable))
+    }
+
+    /// Whether another probe will show whether some endpoint is behind.
+    pub fn is_in_doubt(&self) -> bool {
+        let mut configured = self.endpoints.configured().iter();
+        configured.any(|endpoint| endpoint.health().is_in_doubt())
+    }
+
+    async fn probe_endpoints(&self) {
+        let configured = self.endpoints.configured();
+        let probes = join_all(
+            configured
+                .iter()
+                .map(|endpoint| probe(endpoint, &self.accounts.genesis_hash)),
+        )
+        .await;
+        self.endpoints.record(probes, Instant::now());
+        for view in self.endpoints.views() {
+            let name = || view.name.clone();
+            let healthy = f64::from(u8::from(view.healthy));
+            metrics::gauge!(names::RPC_ENDPOINT_HEALTHY, "endpoint" => name()).set(healthy);
+            // A gauge is an f64: exact up to 2^53 blocks.
+            if let Some(height) = view.height {
+                metrics::gauge!(names::RPC_ENDPOINT_HEIGHT, "endpoint" => name())
+                    .set(height as f64);
+            }
+            if let Some(lag) = view.lag_blocks {
+                metrics::gauge!(names::RPC_ENDPOINT_LAG_BLOCKS, "endpoint" => name())
+                    .set(lag as f64);
+            }
+        }
+    }
+
+    /// Why no endpoint is usable.
+    fn none_usable(&self) -> Cause {
+        let views = self.endpoints.views();
+        if views.iter().all(|view| view.retry_after.is_some()) {
+            return Cause::RateLimited;
+        }
+        let lagging: Vec<LaggingEndpoint> = views
+            .into_iter()
+            .filter(|view| view.failure.is_none())
+            .filter_map(|view| {
+                let lag_blocks = view.lag_blocks?;
+                Some(LaggingEndpoint {
+                    name: view.name,
+                    lag_blocks,
+                })
+            })
+            .collect();
+        if lagging.is_empty() {
+            Cause::Unreachable(self.endpoints.none_usable())
+        } else {
+            Cause::Lagging(lagging)
+        }
+    }
+
+    async fn read_accounts(
+        &self,
+        endpoint: &Endpoint,
+        fee_payer: Option<Pubkey>,
+    ) -> Result<ChainSnapshot, ChainError> {
+        let minimum = self.minimum(endpoint).await?;
+        let addresses: Vec<Pubkey> = fee_payer.into_iter().chain([self.accounts.mint]).collect();
+        let accounts = endpoint
+            .rpc()
+            .get_multiple_accounts_with_commitment(&addresses, CommitmentConfig::confirmed());
+        let answer = within_limit(endpoint, accounts).await?;
+        let (payers, mint) = match answer.value.as_slice() {
+            [payers @ .., mint] if answer.value.len() == addresses.len() => (payers, mint),
+            answered => {
+                return Err(endpoint.unusable(UnusableAnswer::WrongCount {
+                    items: "accounts",
+                    asked: addresses.len(),
+                    answered: answered.len(),
+                }));
+            }
+        };
+        self.accounts.check(mint.as_ref())?;
+        Ok(ChainSnapshot {
+            slot: answer.context.slot,
+            fee_payer: payers.first().map(|account| FeePayer {
+                // An account without lamports does not exist.
+                balance: account.as_ref().map_or(0, |account| account.lamports),
+                minimum,
+            }),
+        })
+    }
+
+    async fn minimum(&self, endpoint: &Endpoint) -> Result<u64, ChainError> {
+        let known = self.minimum_lamports.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known);
+        }
+        let rent = endpoint.rpc().get_minimum_balance_for_rent_exemption(0);
+        let minimum = within_limit(endpoint, rent).await?;
+        self.minimum_lamports.store(minimum, Ordering::Relaxed);
+        Ok(minimum)
+    }
+}
+
+async fn probe(endpoint: &Endpoint, genesis_hash: &Hash) -> ProbeResult {
+    if let Some(wait) = endpoint.rate_limited_for() {
+        return ProbeResult::RateLimited(wait);
+    }
+    let height = endpoint
+        .rpc()
+        .get_block_height_with_commitment(CommitmentConfig::confirmed());
+    // The node compares itself with the cluster: the only way to detect that a single endpoint lags from the start.
+    let health = endpoint.rpc().get_health();
+    let (chain, height, health) = tokio::join!(
+        ensure_chain(endpoint, genesis_hash),
+        within_limit(endpoint, height),
+        within_limit(endpoint, health)
+    );
+    let reports_behind = match health {
+        Err(ChainError::Behind { lag, .. }) => Some(lag.slots().unwrap_or_default()),
+        // Not every provider has the method.
+        Ok(()) | Err(_) => None,
+    };
+    // Heights of another chain do not show whether the others lag.
+    match chain.and(height) {
+        Ok(height) => ProbeResult::Height {
+            height,
+            reports_behind,
+        },
+        Err(ChainError::RateLimited { wait, .. }) => ProbeResult::RateLimited(wait),
+        Err(error) => ProbeResult::NoAnswer(error),
+    }
+}
+
+async fn ensure_chain(endpoint: &Endpoint, genesis_hash: &Hash) -> Result<(), ChainError> {
+    tokio::time::timeout(ANSWER_LIMIT, endpoint.ensure_chain(genesis_hash))
+        .await
+        .unwrap_or_else(|_| Err(not_within_limit(endpoint)))
+}
+
+async fn within_limit<T>(
+    endpoint: &Endpoint,
+    answer: impl Future<Output = solana_client::client_error::Result<T>>,
+) -> Result<T, ChainError> {
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        Ok(answer) => endpoint.answer(answer),
+        Err(_) => Err(not_within_limit(endpoint)),
+    }
+}
+
+fn not_within_limit(endpoint: &Endpoint) -> ChainError {
+    ChainError::Unreachable {
+        endpoint: endpoint.name().to_owned(),
+        reason: NoAnswer::NotWithin(ANSWER_LIMIT),
+    }
+}

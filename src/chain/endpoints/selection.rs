@@ -1,0 +1,270 @@
+//! All configured endpoints, and which one is queried first.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use super::endpoint_health::{HighestHeight, ProbeResult};
+use super::endpoint_names::named;
+use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
+
+/// How long a command waits for an endpoint that answers 429.
+const COMMAND_RATE_LIMIT_WAIT: Duration = Duration::from_secs(120);
+/// An endpoint that comes before the preferred one in the configured order is preferred again after so long without a
+/// failure.
+const RETURNS_AFTER: Duration = Duration::from_secs(60);
+
+/// A snapshot of an endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    pub name: String,
+    /// Whether it is the one that is queried first.
+    pub preferred: bool,
+    /// Whether it may be called, answers, and is not behind.
+    pub healthy: bool,
+    /// Block height at `confirmed`, by its last probe.
+    pub height: Option<u64>,
+    /// Blocks below the highest height that any endpoint reported.
+    pub lag_blocks: Option<u64>,
+    /// It answered 429: how long it gets no calls.
+    pub retry_after: Option<Duration>,
+    /// Why it counts as failed.
+    pub failure: Option<ProbeFailure>,
+}
+
+/// All configured endpoints, and the one that is queried first.
+#[derive(Clone)]
+pub struct Endpoints {
+    all: Arc<[Endpoint]>,
+    preferred: Arc<AtomicUsize>,
+    highest: Arc<Mutex<HighestHeight>>,
+}
+
+impl Endpoints {
+    /// For a service: a call to an endpoint in its rate-limit pause fails at once. `call_limit` ends a wait for one answer,
+    /// never a transaction.
+    pub fn new(urls: &[String], call_limit: Duration) -> Endpoints {
+        Endpoints::with_rate_limit_wait(urls, call_limit, Duration::ZERO)
+    }
+
+    /// For a command that an operator waits for: a call to an endpoint that answers 429 waits and is made again.
+    pub fn for_commands(urls: &[String], call_limit: Duration) -> Endpoints {
+        Endpoints::with_rate_limit_wait(urls, call_limit, COMMAND_RATE_LIMIT_WAIT)
+    }
+
+    fn with_rate_limit_wait(urls: &[String], call_limit: Duration, wait: Duration) -> Endpoints {
+        let http = reqwest::Client::new();
+        let all = named(urls)
+            .map(|(name, url)| Endpoint::new(http.clone(), name, url, call_limit, wait))
+            .collect();
+        Endpoints {
+            all,
+            preferred: Arc::new(AtomicUsize::new(0)),
+            highest: Arc::default(),
+        }
+    }
+
+    /// The endpoint that is queried first.
+    pub fn preferred(&self) -> &Endpoint {
+        &self.all[self.preferred_index()]
+    }
+
+    fn preferred_index(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed) % self.all.len()
+    }
+
+    /// Called when an endpoint did not answer: if it was the preferred one, another is preferred from now on. Returns whether
+    /// the preferred one is another now and is usable, so that the caller may retry at once.
+    pub fn fail_over_from(&self, endpoint: &Endpoint) -> bool {
+        if endpoint.rate_limited_for().is_none() {
+            endpoint.health().fail(ProbeFailure::CallFailed {
+                endpoint: endpoint.name().to_owned(),
+            });
+        }
+        let current = self.preferred_index();
+        if self.all[current].name() == endpoint.name() {
+            let others = (1..self.all.len()).map(|step| (current + step) % self.all.len());
+            let next = others.clone().find(|index| self.all[*index].is_usable());
+            if let Some(next) = next.or(others.into_iter().next()) {
+                self.preferred.store(next, Ordering::Relaxed);
+            }
+        }
+        let preferred = self.preferred();
+        preferred.name() != endpoint.name() && preferred.is_usable()
+    }
+
+    /// Every endpoint: the preferred one, then the other usable ones, then the rest.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        let first = self.preferred_index();
+        let mut order: Vec<usize> = (0..self.all.len())
+            .map(|step| (first + step) % self.all.len())
+            .collect();
+        // Stable, and `false` comes before `true`.
+        order[1..].sort_by_key(|index| !self.all[*index].is_usable());
+        order.into_iter().map(|index| &self.all[index])
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&Endpoint> {
+        self.all.iter().find(|endpoint| endpoint.name() == name)
+    }
+
+    /// In the configured order.
+    pub fn views(&self) -> Vec<EndpointView> {
+        let preferred = self.preferred_index();
+        let view = |(index, endpoint): (usize, &Endpoint)| {
+            let retry_after = endpoint.rate_limited_for();
+            let health = endpoint.health();
+            EndpointView {
+                name: endpoint.name().to_owned(),
+                preferred: index == preferred,
+                healthy: retry_after.is_none() && health.is_healthy(),
+                height: health.height,
+                lag_blocks: health.lag_blocks,
+                retry_after,
+                failure: health.failure.clone(),
+            }
+        };
+        self.all.iter().enumerate().map(view).collect()
+    }
+
+    /// In the configured order, for a probe of all of them.
+    pub(super) fn configured(&self) -> &[Endpoint] {
+        &self.all
+    }
+
+    /// Records one probe of each, in the configured order, and chooses the preferred one: the present one while it is usable,
+    /// unless one before it has been healthy for [`RETURNS_AFTER`].
+    pub(super) fn record(&self, probes: Vec<ProbeResult>, now: Instant) {
+        let highest = {
+            let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+            highest.record(&probes, now)
+        };
+        for (endpoint, probe) in self.all.iter().zip(probes) {
+            endpoint.health().record(probe, highest, now);
+        }
+        let current = self.preferred_index();
+        let is_steady = |endpoint: &Endpoint| {
+            let since = endpoint.health().healthy_since;
+            since.is_some_and(|since| now.duration_since(since) >= RETURNS_AFTER)
+        };
+        let chosen = (0..self.all.len())
+            .filter(|index| self.all[*index].is_usable())
+            .find(|index| {
+                *index == current || !self.all[current].is_usable() || is_steady(&self.all[*index])
+            });
+        if let Some(chosen) = chosen.filter(|chosen| *chosen != current) {
+            tracing::info!(
+                endpoint = self.all[chosen].name(),
+                instead_of = self.all[current].name(),
+                "preferred RPC endpoint changed"
+            );
+            self.preferred.store(chosen, Ordering::Relaxed);
+        }
+    }
+
+    /// The error when no endpoint is usable, with the reason of each.
+    pub(in crate::chain) fn none_usable(&self) -> ChainError {
+        let endpoints = self
+            .views()
+            .into_iter()
+            .map(|view| match (view.retry_after, view.failure) {
+                (Some(wait), _) => UnusableEndpoint::RateLimited {
+                    endpoint: view.name,
+                    wait,
+                },
+                (None, Some(failure)) => UnusableEndpoint::Failed(failure),
+                (None, None) => UnusableEndpoint::NotProbed {
+                    endpoint: view.name,
+                },
+            })
+            .collect();
+        ChainError::NoneUsable { endpoints }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::error_reason::NoAnswer;
+
+    fn endpoints(count: usize) -> Endpoints {
+        let urls: Vec<String> = (0..count)
+            .map(|index| format!("http://127.0.0.1:{}", index + 1))
+            .collect();
+        Endpoints::new(&urls, Duration::from_secs(1))
+    }
+
+    fn heights(heights: &[u64]) -> Vec<ProbeResult> {
+        let probe = |height: &u64| ProbeResult::Height {
+            height: *height,
+            reports_behind: None,
+        };
+        heights.iter().map(probe).collect()
+    }
+
+    #[test]
+    fn an_endpoint_that_is_behind_is_left_and_preferred_again_after_a_minute_of_health() {
+        let (endpoints, now) = (endpoints(2), Instant::now());
+        endpoints.record(heights(&[100, 100]), now);
+        assert_eq!(endpoints.preferred().name(), "rpc-1");
+        endpoints.record(heights(&[100, 150]), now);
+        assert_eq!(endpoints.preferred().name(), "rpc-1", "a doubt");
+        endpoints.record(heights(&[100, 150]), now);
+        assert_eq!(endpoints.preferred().name(), "rpc-2");
+        endpoints.record(heights(&[200, 200]), now);
+        assert_eq!(
+            endpoints.preferred().name(),
+            "rpc-2",
+            "healthy, but only just"
+        );
+        endpoints.record(heights(&[300, 300]), now + RETURNS_AFTER);
+        assert_eq!(endpoints.preferred().name(), "rpc-1");
+    }
+
+    #[test]
+    fn a_failed_call_fails_over_to_the_next_usable_endpoint() {
+        let (endpoints, now) = (endpoints(3), Instant::now());
+        let mut probes = heights(&[100, 100, 100]);
+        probes[1] = ProbeResult::NoAnswer(ChainError::Unreachable {
+            endpoint: "rpc-2".to_owned(),
+            reason: NoAnswer::TimedOut,
+        });
+        endpoints.record(probes, now);
+        let first = &endpoints.configured()[0];
+        assert!(endpoints.fail_over_from(first));
+        assert_eq!(endpoints.preferred().name(), "rpc-3");
+        let order: Vec<&str> = endpoints.iter().map(Endpoint::name).collect();
+        assert_eq!(order, ["rpc-3", "rpc-1", "rpc-2"]);
+        let third = &endpoints.configured()[2];
+        assert!(!endpoints.fail_over_from(third), "none is left");
+    }
+
+    #[test]
+    fn an_endpoint_in_its_rate_limit_pause_is_not_usable() {
+        let endpoints = endpoints(2);
+        let first = &endpoints.configured()[0];
+        first
+            .rate_limit()
+            .extend(Duration::from_secs(60), Instant::now());
+        assert!(!first.is_usable());
+        assert!(endpoints.fail_over_from(first));
+        let views = endpoints.views();
+        assert!(views[0].retry_after.is_some() && !views[0].healthy);
+        assert!(views[1].preferred && views[1].healthy);
+    }
+
+    #[test]
+    fn what_is_shown_never_holds_a_url() {
+        let endpoints = Endpoints::new(
+            &["http://user:secret@127.0.0.1:9/key".to_owned()],
+            Duration::from_secs(1),
+        );
+        assert_eq!(endpoints.preferred().rpc().url(), "rpc-1");
+        let shown = format!("{:?} {}", endpoints.views(), endpoints.none_usable());
+        assert!(
+            !shown.contains("secret") && !shown.contains("127"),
+            "{shown}"
+        );
+    }
+}

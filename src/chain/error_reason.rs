@@ -1,0 +1,140 @@
+//! What exactly is wrong with an endpoint or its answer: the details of a [`super::error::ChainError`], each with its text.
+
+use std::io;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use thiserror::Error;
+
+use crate::domain::BaseUnits;
+
+/// Why no answer came. Never reqwest's own text: it holds the URL, which may hold an access key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoAnswer {
+    #[error("HTTP status {0}")]
+    HttpStatus(u16),
+    #[error("time-out")]
+    TimedOut,
+    #[error("no answer within {} s", .0.as_secs())]
+    NotWithin(Duration),
+    #[error("connection refused or failed")]
+    ConnectFailed,
+    #[error("the connection broke")]
+    ConnectionBroke,
+    #[error("{0}")]
+    Io(io::ErrorKind),
+}
+
+/// How it is known that an endpoint is behind.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Lag {
+    /// The endpoint reports it itself.
+    #[error("{message}")]
+    Reported { slots: Option<u64>, message: String },
+    /// It shows accounts of an older slot than the one that is known to be final.
+    #[error("it shows accounts as of slot {slot}, and slot {finalized_slot} is final")]
+    OldAccounts { slot: u64, finalized_slot: u64 },
+}
+
+impl Lag {
+    /// By how many slots, if that is known.
+    pub fn slots(&self) -> Option<u64> {
+        match self {
+            Lag::Reported { slots, .. } => *slots,
+            Lag::OldAccounts {
+                slot,
+                finalized_slot,
+            } => Some(finalized_slot.saturating_sub(*slot)),
+        }
+    }
+}
+
+/// What is wrong with the account at the mint's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MintProblem {
+    #[error("does not exist on this chain")]
+    Missing,
+    #[error("is no mint of the token program")]
+    NotAMint,
+    #[error("has {found} decimals, TOKENIZATION_DECIMALS says {configured}")]
+    Decimals { found: u8, configured: u8 },
+    #[error("can no longer be minted by our authority {authority}")]
+    Authority { authority: Pubkey },
+}
+
+/// Why an answer cannot be used: it contradicts itself, or what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UnusableAnswer {
+    #[error("{asked} {items} asked, {answered} answered")]
+    WrongCount {
+        /// Accounts or signatures.
+        items: &'static str,
+        asked: usize,
+        answered: usize,
+    },
+    /// The answer is JSON-RPC of a kind that the client does not understand; its text holds no URL.
+    #[error("{0}")]
+    NotRpc(String),
+    #[error("not the JSON that was expected ({0})")]
+    NotJson(&'static str),
+    #[error("the client failed")]
+    ClientFailed,
+    #[error("it is on another chain, with genesis hash {found}")]
+    OtherChain { found: String },
+    #[error("the supply {0} is no amount")]
+    Supply(String),
+    #[error("an account's data cannot be decoded")]
+    AccountData,
+    #[error("{0} is listed, no signature")]
+    NoSignature(String),
+    #[error("its list goes from slot {from_slot} up to {to_slot}, newest must come first")]
+    HistoryOrder { from_slot: u64, to_slot: u64 },
+    #[error("its list breaks off after {0}, which it does not know any more")]
+    HistoryBreaksOff(Signature),
+    /// It lacks the oldest transactions of the mint.
+    #[error(
+        "it does not show the history of the mint {mint} from its creation on, so what was paid before is not known; \
+         add an RPC endpoint with full history"
+    )]
+    HistoryWithoutCreation { mint: Pubkey },
+    /// It lacks blocks above the slot up to which the history was read before.
+    #[error(
+        "its history begins at slot {oldest_slot}, after slot {watermark_slot} up to which the authority's history was walked; \
+         add an RPC endpoint with full history"
+    )]
+    HistoryBeginsLate {
+        oldest_slot: u64,
+        watermark_slot: u64,
+    },
+    #[error(
+        "the mint has a supply of {supply} base units, and its finalized history shows mints of {known} by our authority; \
+         add an RPC endpoint with full history, or name a mint that nobody else has minted from"
+    )]
+    SupplyAboveHistory { supply: BaseUnits, known: Decimal },
+    #[error("it lists {0} but does not show that transaction")]
+    TransactionNotShown(Signature),
+    #[error("transaction {signature} {problem}")]
+    Transaction {
+        signature: Signature,
+        problem: TransactionProblem,
+    },
+    #[error("the mint cannot be described: {0}")]
+    MintInstruction(String),
+    #[error("{what} did not appear within {limit:?}")]
+    NotAppeared { what: &'static str, limit: Duration },
+}
+
+/// What is wrong with a transaction as an endpoint shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TransactionProblem {
+    #[error("cannot be decoded")]
+    Undecodable,
+    #[error("was answered with another one")]
+    AnotherOne,
+    #[error("comes without its outcome")]
+    NoOutcome,
+    #[error("has instructions or addresses that cannot be decoded")]
+    UndecodableInstructions,
+}

@@ -1,0 +1,201 @@
+//! Every transaction that mentions an address, newest first, as an endpoint lists them.
+//!
+//! Invariant: a history that was read to its end without an error has listed everything between the head and its floor that the
+//! endpoint knows at the commitment asked for. A list that merely stops is not believed: a page can come back empty because the
+//! signature that it should continue from vanished in a fork, or because another node of a pool answered.
+
+use std::str::FromStr;
+
+use serde_json::json;
+use solana_client::rpc_config::RpcSignaturesForAddressConfig;
+use solana_client::rpc_request::RpcRequest;
+use solana_client::rpc_response::RpcConfirmedTransactionStatusWithSignature;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use solana_transaction_status::TransactionConfirmationStatus;
+
+use super::call_retry::{until_shown, while_unanswered};
+use crate::chain::endpoints::Endpoint;
+use crate::chain::error::ChainError;
+use crate::chain::error_reason::UnusableAnswer;
+
+/// What `getSignaturesForAddress` returns at most.
+const SIGNATURES_PER_PAGE: usize = 1_000;
+
+/// One transaction that mentions the address. Anyone can mention any address: this alone proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedTransaction {
+    pub signature: Signature,
+    pub slot: u64,
+    /// It landed with an error: it changed nothing but its fee.
+    pub failed: bool,
+}
+
+/// The part of a history that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryRange {
+    /// Not listed any more, nor is anything below it.
+    pub floor_slot: u64,
+    /// The endpoint must have reached it at this commitment: one that lags reports it instead of showing a history that ends too
+    /// early.
+    pub head_slot: u64,
+    pub commitment: CommitmentConfig,
+}
+
+/// The history of an address, read page by page from the head down to the floor.
+pub struct AddressHistory<'a> {
+    endpoint: &'a Endpoint,
+    address: Pubkey,
+    range: HistoryRange,
+    before: Option<ListedTransaction>,
+    ended: bool,
+}
+
+impl<'a> AddressHistory<'a> {
+    pub fn new(endpoint: &'a Endpoint, address: Pubkey, range: HistoryRange) -> Self {
+        AddressHistory {
+            endpoint,
+            address,
+            range,
+            before: None,
+            ended: false,
+        }
+    }
+
+    /// The next page, from which transactions below the commitment are left out: it may be empty. `None` when the floor is
+    /// reached.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<ListedTransaction>>, ChainError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let listed = while_unanswered(|| self.list()).await?;
+        let mut page = Vec::with_capacity(listed.len());
+        for entry in &listed {
+            let transaction = self.read(entry)?;
+            self.check_order(&transaction)?;
+            self.before = Some(transaction);
+            if transaction.slot <= self.range.floor_slot {
+                self.ended = true;
+                break;
+            }
+            if reaches(entry.confirmation_status.as_ref(), self.range.commitment) {
+                page.push(transaction);
+            }
+        }
+        if listed.is_empty() {
+            self.check_end().await?;
+            self.ended = true;
+        }
+        Ok(Some(page))
+    }
+
+    async fn list(&self) -> Result<Vec<RpcConfirmedTransactionStatusWithSignature>, ChainError> {
+        let config = RpcSignaturesForAddressConfig {
+            before: self
+                .before
+                .map(|transaction| transaction.signature.to_string()),
+            until: None,
+            limit: Some(SIGNATURES_PER_PAGE),
+            commitment: Some(self.range.commitment),
+            min_context_slot: Some(self.range.head_slot),
+        };
+        let parameters = json!([self.address.to_string(), config]);
+        let listed = self
+            .endpoint
+            .rpc()
+            .send(RpcRequest::GetSignaturesForAddress, parameters);
+        self.endpoint.answer(listed.await)
+    }
+
+    fn read(
+        &self,
+        entry: &RpcConfirmedTransactionStatusWithSignature,
+    ) -> Result<ListedTransaction, ChainError> {
+        let signature = Signature::from_str(&entry.signature).map_err(|_| {
+            self.endpoint
+                .unusable(UnusableAnswer::NoSignature(entry.signature.clone()))
+        })?;
+        Ok(ListedTransaction {
+            signature,
+            slot: entry.slot,
+            failed: entry.err.is_some(),
+        })
+    }
+
+    /// An endpoint that starts from the head again at every page would make the scan endless.
+    fn check_order(&self, next: &ListedTransaction) -> Result<(), ChainError> {
+        match self.before {
+            Some(before) if next.slot > before.slot || next.signature == before.signature => {
+                Err(self.endpoint.unusable(UnusableAnswer::HistoryOrder {
+                    from_slot: before.slot,
+                    to_slot: next.slot,
+                }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing follows `before`: believed only if the endpoint still knows that transaction. A node lists a transaction some
+    /// moments before it shows its status, so it is asked more than once.
+    async fn check_end(&self) -> Result<(), ChainError> {
+        let Some(before) = self.before else {
+            return Ok(());
+        };
+        let known = until_shown(async || {
+            let known = while_unanswered(|| self.knows(before.signature)).await?;
+            Ok(known.then_some(()))
+        });
+        known.await?.ok_or_else(|| {
+            self.endpoint
+                .unusable(UnusableAnswer::HistoryBreaksOff(before.signature))
+        })
+    }
+
+    async fn knows(&self, signature: Signature) -> Result<bool, ChainError> {
+        let statuses = self
+            .endpoint
+            .rpc()
+            .get_signature_statuses_with_history(&[signature])
+            .await;
+        let statuses = self.endpoint.answer(statuses)?.value;
+        Ok(statuses.iter().any(Option::is_some))
+    }
+}
+
+/// Whether an entry has the commitment asked for: some endpoints list everything and leave the check to the caller.
+fn reaches(status: Option<&TransactionConfirmationStatus>, commitment: CommitmentConfig) -> bool {
+    match status {
+        Some(TransactionConfirmationStatus::Processed) => false,
+        Some(TransactionConfirmationStatus::Confirmed) => !commitment.is_finalized(),
+        Some(TransactionConfirmationStatus::Finalized) | None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
+
+    #[test]
+    fn only_what_the_commitment_allows_is_listed() {
+        let (confirmed, finalized) = (CommitmentConfig::confirmed(), CommitmentConfig::finalized());
+        let cases = [
+            (Some(Processed), confirmed, false),
+            (Some(Confirmed), confirmed, true),
+            (Some(Finalized), confirmed, true),
+            (Some(Processed), finalized, false),
+            (Some(Confirmed), finalized, false),
+            (Some(Finalized), finalized, true),
+            // Nodes that give no status list only what they were asked for.
+            (None, finalized, true),
+        ];
+        for (status, commitment, expected) in cases {
+            assert_eq!(
+                reaches(status.as_ref(), commitment),
+                expected,
+                "{status:?} for {commitment:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the chain holds: blocks, the transactions that mention an address, and what each of them minted.
+
+mod address_history;
+mod block_run;
+mod block_scan;
+mod call_retry;
+mod executed_transaction;
+mod finalized_blocks;
+mod mint_lookup;
+mod mint_supply;
+mod no_proof;
+mod shown_transaction;
+
+pub use address_history::{AddressHistory, HistoryRange, ListedTransaction};
+pub use block_run::BlockScan;
+pub use block_scan::scan_blocks;
+pub use mint_lookup::{ChainMint, MintLookup};
+pub use mint_supply::{TokenSupply, history_includes_creation};
+pub use no_proof::NoProof;

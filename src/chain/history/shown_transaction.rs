@@ -1,0 +1,110 @@
+//! A transaction as an endpoint shows it: read from its own bytes, never from the node's interpretation of them.
+
+use serde_json::json;
+use solana_client::client_error::Result as ClientResult;
+use solana_client::rpc_config::RpcTransactionConfig;
+use solana_client::rpc_request::RpcRequest;
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::signature::Signature;
+use solana_sdk::transaction::VersionedTransaction;
+use solana_transaction_status::{
+    EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding, UiTransactionStatusMeta,
+};
+
+use super::call_retry::while_unanswered;
+use super::executed_transaction::ExecutedTransaction;
+use crate::chain::endpoints::Endpoint;
+use crate::chain::error::ChainError;
+use crate::chain::error_reason::{TransactionProblem, UnusableAnswer};
+
+/// Newest transaction format that is understood here: one that nodes know and we do not must be an error, not a gap.
+const NEWEST_VERSION: u8 = 1;
+
+pub(super) struct ShownTransaction {
+    pub slot: u64,
+    pub block_time: Option<i64>,
+    pub transaction: VersionedTransaction,
+    pub meta: UiTransactionStatusMeta,
+}
+
+/// `None` proves only that this endpoint does not show it now.
+pub(super) async fn fetch(
+    endpoint: &Endpoint,
+    signature: &Signature,
+    commitment: CommitmentConfig,
+) -> Result<Option<ShownTransaction>, ChainError> {
+    let config = RpcTransactionConfig {
+        encoding: Some(UiTransactionEncoding::Base64),
+        commitment: Some(commitment),
+        max_supported_transaction_version: Some(NEWEST_VERSION),
+    };
+    let parameters = json!([signature.to_string(), config]);
+    let call = || async {
+        let answer: ClientResult<Option<EncodedConfirmedTransactionWithStatusMeta>> = endpoint
+            .rpc()
+            .send(RpcRequest::GetTransaction, parameters.clone())
+            .await;
+        endpoint.answer(answer)
+    };
+    let Some(found) = while_unanswered(call).await? else {
+        return Ok(None);
+    };
+    let unusable = |problem| unusable(endpoint, signature, problem);
+    let transaction = found
+        .transaction
+        .transaction
+        .decode()
+        .ok_or_else(|| unusable(TransactionProblem::Undecodable))?;
+    if transaction.signatures.first() != Some(signature) {
+        return Err(unusable(TransactionProblem::AnotherOne));
+    }
+    let meta = found
+        .transaction
+        .meta
+        .ok_or_else(|| unusable(TransactionProblem::NoOutcome))?;
+    Ok(Some(ShownTransaction {
+        slot: found.slot,
+        block_time: found.block_time,
+        transaction,
+        meta,
+    }))
+}
+
+/// What an account held before this transaction: nothing when it did not exist yet. `None` when the endpoint does not show the
+/// transaction, or the transaction does not mention the account.
+pub(super) async fn lamports_before(
+    endpoint: &Endpoint,
+    signature: &Signature,
+    account: &Pubkey,
+    commitment: CommitmentConfig,
+) -> Result<Option<u64>, ChainError> {
+    let Some(shown) = fetch(endpoint, signature, commitment).await? else {
+        return Ok(None);
+    };
+    let position = shown.executed(endpoint, signature)?.position(account);
+    Ok(position.and_then(|position| shown.meta.pre_balances.get(position).copied()))
+}
+
+impl ShownTransaction {
+    pub fn executed(
+        &self,
+        endpoint: &Endpoint,
+        signature: &Signature,
+    ) -> Result<ExecutedTransaction, ChainError> {
+        ExecutedTransaction::decode(&self.transaction, &self.meta).ok_or_else(|| {
+            unusable(
+                endpoint,
+                signature,
+                TransactionProblem::UndecodableInstructions,
+            )
+        })
+    }
+}
+
+fn unusable(endpoint: &Endpoint, signature: &Signature, problem: TransactionProblem) -> ChainError {
+    endpoint.unusable(UnusableAnswer::Transaction {
+        signature: *signature,
+        problem,
+    })
+}
