@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
-use gridtokenx::websocket::{Incoming, Opening, Socket, Text, Upgrade};
+use gridtokenx::websocket::{Compression, Incoming, PendingSocket, Socket, Text, Upgrade};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -60,10 +60,10 @@ async fn serve_connection(stream: TcpStream, hall: Hall) {
 fn open(request: Request<hyper::body::Incoming>, hall: &Hall) -> Response<Body> {
     let (mut parts, _) = request.into_parts();
     let name = parts.uri.path().trim_start_matches('/').to_owned();
-    match Upgrade::of(&mut parts) {
+    match Upgrade::from_request(&mut parts) {
         Ok(upgrade) => {
-            let (answer, opening) = upgrade.grant(true, None);
-            tokio::spawn(listen(opening, name, hall.clone()));
+            let (answer, pending) = upgrade.accept(Compression::Deflate, None);
+            tokio::spawn(listen(pending, name, hall.clone()));
             answer
         }
         Err(_) => {
@@ -74,8 +74,8 @@ fn open(request: Request<hyper::body::Incoming>, hall: &Hall) -> Response<Body> 
     }
 }
 
-async fn listen(opening: Opening, name: String, hall: Hall) {
-    if let Ok(socket) = opening.open().await {
+async fn listen(pending: PendingSocket, name: String, hall: Hall) {
+    if let Ok(socket) = pending.open().await {
         let (place, texts) = hall.join(&name);
         pass_on(socket, texts).await;
         hall.leave(&name, place);

@@ -1,93 +1,72 @@
-//! How a stream ends, and what the client is told.
+//! Why a stream ends, and what metrics call it.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use rand::Rng;
-use serde::Serialize;
+use thiserror::Error;
 
+use super::client_message::ProtocolError;
 use super::event::Seq;
 use crate::telemetry::names;
-use crate::websocket::{Closing, FRAGMENTS_MAX, MESSAGE_BYTES_MAX, SocketError};
+use crate::websocket::{CloseCode, ProtocolViolation, SocketError};
 
 /// Why a stream ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The client's connection is gone.
     Gone,
-    /// The client closed it; it is told its own code.
-    Left(Option<Closing>),
-    /// Nothing was heard of the client for too long.
+    /// The client closed the stream, with this code; the server answers with the same one.
+    Left(Option<CloseCode>),
+    /// The client sent nothing for too long.
     Silent,
-    /// The service drains; the client is to come back after this time.
+    /// The service drains; the client should reconnect after this time.
     GoingAway {
         retry_after: Duration,
     },
-    /// No valid token came in time; the sentence says what was wrong.
-    Unauthorized(String),
+    /// The client did not authenticate.
+    Unauthorized(AuthFailure),
     TokenExpired,
-    /// The client did not take its events.
+    /// The client did not read its events.
     TooSlow {
         last: Seq,
     },
-    /// The client sends faster than it is answered.
+    /// The client sends messages faster than it reads the answers.
     Unanswered,
-    /// The client sends more messages than it may.
+    /// The client exceeds the message rate of one stream.
     TooManyMessages,
-    /// Of the subject, over all that it does.
+    /// The client exceeds the request rate of its subject.
     TooManyRequests,
-    /// Too many of the client's messages were not understood; the sentence is about the last one.
-    BadMessages(String),
-    /// A filter that costs more than one may.
+    /// The client sent too many messages that could not be followed; this is wrong with the last one.
+    BadMessages(ProtocolError),
+    /// A list in the client's filter is too long.
     FilterTooLong,
     MessageTooBig,
     TooManyFragments,
     MessageUnfinished,
     NotUtf8,
-    NotWebSocket(&'static str),
+    NotWebSocket(ProtocolViolation),
     /// The event log cannot be read.
     LogUnavailable {
         last: Seq,
     },
 }
 
-/// RFC 6455, section 7.4.1, and 44xx after the HTTP statuses that they resemble.
-mod code {
-    pub const NORMAL: u16 = 1000;
-    pub const GOING_AWAY: u16 = 1001;
-    pub const PROTOCOL_ERROR: u16 = 1002;
-    pub const NOT_UTF8: u16 = 1007;
-    pub const POLICY: u16 = 1008;
-    pub const MESSAGE_TOO_BIG: u16 = 1009;
-    pub const TRY_AGAIN_LATER: u16 = 1013;
-    pub const BAD_MESSAGE: u16 = 4400;
-    pub const UNAUTHORIZED: u16 = 4401;
-    pub const TOO_SLOW: u16 = 4408;
-    pub const TOO_MANY_REQUESTS: u16 = 4429;
+/// Why a stream is not authenticated. The sentences are sent to the client.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum AuthFailure {
+    #[error("no auth message within {} s", limit.as_secs())]
+    NoMessage { limit: Duration },
+    #[error("the first message must be auth, with a token")]
+    NotAuth,
+    #[error("the token could not be checked in time")]
+    CheckTimedOut,
+    /// The token was rejected; the sentence is the one that a request with this token gets.
+    #[error("{0}")]
+    Rejected(String),
 }
-
-/// The reason of a close frame is one JSON object, so that programs need not read sentences.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-struct Told {
-    reason: &'static str,
-    /// Numbers up to here were sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resume_after: Option<Seq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// A client that was refused for what it does too often is to wait this long.
-const REFUSED_RETRY_AFTER_MS: u64 = 60_000;
-/// The event log is away while the database restarts. All listeners are told at once, and are not to come back so.
-const LOG_RETRY_AFTER_MS: RangeInclusive<u64> = 2_000..=10_000;
 
 impl CloseReason {
-    /// Whether somebody should look when this happens often. Clients that leave, tokens that end and drains are daily life.
+    /// Whether an operator should investigate when this happens often. Clients that leave, tokens that expire and drains are
+    /// normal.
     pub fn is_error(&self) -> bool {
         match self {
             CloseReason::Gone
@@ -111,7 +90,7 @@ impl CloseReason {
         }
     }
 
-    /// What close frames, where one is sent, and metrics call it; one of [`names::CLOSE_REASONS`].
+    /// The name in close frames and metrics; one of [`names::CLOSE_REASONS`].
     pub fn name(&self) -> &'static str {
         match self {
             CloseReason::Gone => "gone",
@@ -135,233 +114,24 @@ impl CloseReason {
         }
     }
 
-    /// Counts a connection that ended so.
+    /// Counts a connection that ended for this reason.
     pub(super) fn count(&self) {
         metrics::counter!(names::WEBSOCKET_CLOSES, "reason" => self.name()).increment(1);
         if self.is_error() {
             metrics::counter!(names::WEBSOCKET_ERRORS).increment(1);
         }
     }
-
-    /// Code and reason of the close frame, at most 123 bytes (RFC 6455, section 5.5); `None` when there is nobody to tell.
-    pub fn close_frame(&self) -> Option<(u16, String)> {
-        let told = Told {
-            reason: self.name(),
-            ..Told::default()
-        };
-        let (code, told) = match self {
-            CloseReason::Gone | CloseReason::Silent => return None,
-            CloseReason::Left(closing) => {
-                let code = closing
-                    .as_ref()
-                    .map_or(code::NORMAL, |closing| closing.code);
-                return Some((code, String::new()));
-            }
-            CloseReason::GoingAway { retry_after } => (
-                code::GOING_AWAY,
-                Told {
-                    retry_after_ms: Some(millis(*retry_after)),
-                    ..told
-                },
-            ),
-            CloseReason::Unauthorized(sentence) => (
-                code::UNAUTHORIZED,
-                Told {
-                    error: Some(sentence.clone()),
-                    ..told
-                },
-            ),
-            CloseReason::TokenExpired => (code::UNAUTHORIZED, told),
-            CloseReason::TooSlow { last } => (
-                code::TOO_SLOW,
-                Told {
-                    resume_after: Some(*last),
-                    ..told
-                },
-            ),
-            CloseReason::Unanswered => (code::POLICY, told),
-            CloseReason::TooManyMessages => (
-                code::TOO_MANY_REQUESTS,
-                Told {
-                    retry_after_ms: Some(REFUSED_RETRY_AFTER_MS),
-                    ..told
-                },
-            ),
-            CloseReason::TooManyRequests => (
-                code::TOO_MANY_REQUESTS,
-                Told {
-                    retry_after_ms: Some(REFUSED_RETRY_AFTER_MS),
-                    ..told
-                },
-            ),
-            CloseReason::BadMessages(sentence) => (
-                code::BAD_MESSAGE,
-                Told {
-                    error: Some(sentence.clone()),
-                    ..told
-                },
-            ),
-            CloseReason::FilterTooLong => (
-                code::BAD_MESSAGE,
-                Told {
-                    limit: Some(super::protocol::FILTER_ITEMS_MAX as u64),
-                    ..told
-                },
-            ),
-            CloseReason::MessageTooBig => (
-                code::MESSAGE_TOO_BIG,
-                Told {
-                    limit: Some(MESSAGE_BYTES_MAX as u64),
-                    ..told
-                },
-            ),
-            CloseReason::TooManyFragments => (
-                code::POLICY,
-                Told {
-                    limit: Some(u64::from(FRAGMENTS_MAX)),
-                    ..told
-                },
-            ),
-            CloseReason::MessageUnfinished => (code::POLICY, told),
-            CloseReason::NotUtf8 => (code::NOT_UTF8, told),
-            CloseReason::NotWebSocket(sentence) => (
-                code::PROTOCOL_ERROR,
-                Told {
-                    error: Some((*sentence).to_owned()),
-                    ..told
-                },
-            ),
-            CloseReason::LogUnavailable { last } => (
-                code::TRY_AGAIN_LATER,
-                Told {
-                    resume_after: Some(*last),
-                    retry_after_ms: Some(rand::rng().random_range(LOG_RETRY_AFTER_MS)),
-                    ..told
-                },
-            ),
-        };
-        Some((code, told.into_text()))
-    }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Told {
-    /// The sentence is cut until all of it fits.
-    fn into_text(mut self) -> String {
-        const BYTES_MAX: usize = 123;
-        loop {
-            let text = serde_json::to_string(&self).unwrap_or_default();
-            match &mut self.error {
-                Some(sentence) if text.len() > BYTES_MAX && !sentence.is_empty() => {
-                    sentence.pop();
-                }
-                _ => return text,
-            }
-        }
-    }
-}
-
-/// What ended the reading of a socket.
 impl From<SocketError> for CloseReason {
-    fn from(fault: SocketError) -> CloseReason {
-        match fault {
+    fn from(error: SocketError) -> CloseReason {
+        match error {
             SocketError::Gone => CloseReason::Gone,
-            SocketError::Protocol(sentence) => CloseReason::NotWebSocket(sentence),
+            SocketError::Protocol(violation) => CloseReason::NotWebSocket(violation),
             SocketError::NotUtf8 => CloseReason::NotUtf8,
             SocketError::TooBig => CloseReason::MessageTooBig,
             SocketError::TooManyFragments => CloseReason::TooManyFragments,
             SocketError::Unfinished => CloseReason::MessageUnfinished,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn told(reason: &CloseReason) -> (u16, Value) {
-        let (code, text) = reason.close_frame().unwrap();
-        assert!(text.len() <= 123, "{text}");
-        (code, serde_json::from_str(&text).unwrap())
-    }
-
-    #[test]
-    fn a_long_sentence_is_cut_between_characters() {
-        let (code, told) = told(&CloseReason::Unauthorized("ü\"".repeat(100)));
-        assert_eq!(code, 4401);
-        assert_eq!(told["reason"], "unauthorized");
-        let sentence = told["error"].as_str().unwrap();
-        assert!(sentence.len() > 50 && "ü\"".repeat(100).starts_with(sentence));
-    }
-
-    #[test]
-    fn the_last_number_fits_whatever_it_is() {
-        let last = Seq::new(i64::MAX).unwrap();
-        assert_eq!(
-            told(&CloseReason::TooSlow { last }),
-            (
-                4408,
-                json!({"reason": "too_slow", "resume_after": i64::MAX})
-            )
-        );
-        assert_eq!(
-            told(&CloseReason::LogUnavailable { last }).1["resume_after"],
-            json!(i64::MAX)
-        );
-    }
-
-    #[test]
-    fn each_reason_is_counted_under_a_name_of_its_own() {
-        let last = Seq::from_stored(7);
-        let all = [
-            CloseReason::Gone,
-            CloseReason::Left(None),
-            CloseReason::Silent,
-            CloseReason::GoingAway {
-                retry_after: Duration::from_secs(1),
-            },
-            CloseReason::Unauthorized(String::new()),
-            CloseReason::TokenExpired,
-            CloseReason::TooSlow { last },
-            CloseReason::Unanswered,
-            CloseReason::TooManyMessages,
-            CloseReason::TooManyRequests,
-            CloseReason::BadMessages(String::new()),
-            CloseReason::FilterTooLong,
-            CloseReason::MessageTooBig,
-            CloseReason::TooManyFragments,
-            CloseReason::MessageUnfinished,
-            CloseReason::NotUtf8,
-            CloseReason::NotWebSocket(""),
-            CloseReason::LogUnavailable { last },
-        ];
-        let called: Vec<&str> = all.iter().map(CloseReason::name).collect();
-        assert_eq!(called, names::CLOSE_REASONS);
-        for reason in all {
-            let is_told = reason
-                .close_frame()
-                .is_some_and(|(_, text)| text.contains(reason.name()));
-            let is_silent = matches!(
-                reason,
-                CloseReason::Gone | CloseReason::Silent | CloseReason::Left(_)
-            );
-            assert_eq!(is_told, !is_silent, "{reason:?}");
-        }
-    }
-
-    #[test]
-    fn who_closes_is_told_its_own_code() {
-        let left = |code| CloseReason::Left(Some(Closing { code })).close_frame();
-        assert_eq!(left(1001), Some((1001, String::new())));
-        assert_eq!(
-            CloseReason::Left(None).close_frame(),
-            Some((1000, String::new()))
-        );
-        assert_eq!(CloseReason::Gone.close_frame(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! How streams leave when their process ends: one after the other, so that their clients do not come back all at once.
+//! When each stream ends while its process drains: one after the other, so that the clients do not reconnect all at once.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
 
-/// Ten thousand leave within ten seconds: as many handshakes a second as another process takes beside its work.
+/// Ten thousand streams end within ten seconds: a rate of handshakes that another process can take beside its work.
 const PER_STREAM: Duration = Duration::from_millis(1);
-/// A client that comes back at once finds the process that it left, where there is no other.
-const RETRY_AFTER_LEAST: Duration = Duration::from_millis(200);
-/// Clients that leave within one moment are told times of at least this spread.
-const RETRY_SPREAD_LEAST: Duration = Duration::from_millis(800);
+/// Shortest time until a client should reconnect: one that does so at once reaches the draining process again, if no other runs.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(200);
+/// The times until clients should reconnect differ by at least this much, even if their streams end at the same moment.
+const RETRY_SPREAD_MIN: Duration = Duration::from_millis(800);
 
-/// When a stream has to leave; a clone is the same.
+/// When streams have to end; a clone is another handle.
 #[derive(Clone, Debug)]
 pub struct DrainSchedule {
     draining: CancellationToken,
-    /// All are asked to leave within this, however many they are.
+    /// All streams are asked to end within this time, however many there are.
     spread_max: Duration,
 }
 
 impl DrainSchedule {
-    /// The drain may take `limit`: a third of it goes to the spread, so that farewells have the rest.
+    /// The drain may take `limit`: a third of it is for the spread, the rest for the close frames and their answers.
     pub fn within(draining: CancellationToken, limit: Duration) -> DrainSchedule {
         DrainSchedule {
             draining,
@@ -32,20 +32,20 @@ impl DrainSchedule {
         }
     }
 
-    /// Within which all are asked to leave.
+    /// Time within which all streams are asked to end.
     pub fn spread_max(&self) -> Duration {
         self.spread_max
     }
 
-    /// Returns when it is this stream's turn to leave, with the time after which its client is to come back.
+    /// Returns when it is this stream's turn to end, with the time after which its client should reconnect.
     pub async fn wait_for_turn(&self, hub: &Hub) -> Duration {
         self.draining.cancelled().await;
         let spread = (PER_STREAM * hub.open_streams()).min(self.spread_max);
-        sleep(spread.mul_f64(portion())).await;
-        RETRY_AFTER_LEAST + spread.max(RETRY_SPREAD_LEAST).mul_f64(portion())
+        sleep(spread.mul_f64(random_share())).await;
+        RETRY_AFTER_MIN + spread.max(RETRY_SPREAD_MIN).mul_f64(random_share())
     }
 }
 
-fn portion() -> f64 {
+fn random_share() -> f64 {
     rand::rng().random_range(0.0..1.0)
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::domain::Kwh;
 use crate::websocket::Text;
 
-/// Number of an event: 1, 2, 3 … without gaps. 0 stands before the first one.
+/// Number of an event: 1, 2, 3 … without gaps. 0 is the position before the first event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Seq(i64);
@@ -20,7 +20,7 @@ impl Seq {
         (number >= 0).then_some(Seq(number))
     }
 
-    /// For numbers that our database gave.
+    /// For numbers from the database, which are never negative.
     pub(super) fn from_stored(number: i64) -> Seq {
         Seq(number.max(0))
     }
@@ -44,17 +44,17 @@ impl fmt::Display for Seq {
     }
 }
 
-/// An event as every listener gets it, and what is needed to decide who does.
+/// An event as every listener receives it, with the fields that viewers and filters are matched against.
 #[derive(Clone, Debug)]
 pub struct FeedEvent {
     pub seq: Seq,
     pub event_type: String,
-    /// Who may see it; `None`: admins only.
+    /// The user whom it concerns; `None`: no single user. See [`super::viewer`] for who may see it.
     pub owner: Option<String>,
     pub meter: Option<String>,
-    /// Energy of the reading that it is about.
+    /// Energy of the reading that it reports.
     pub kwh: Option<Kwh>,
-    /// The JSON object with `seq` in front: made, framed and compressed once for all listeners.
+    /// The JSON object with `seq` as its first member: built, framed and compressed once for all listeners.
     pub document: Text,
     reading: Option<Uuid>,
     written_at: DateTime<Utc>,
@@ -93,19 +93,19 @@ impl From<StoredEvent> for FeedEvent {
     }
 }
 
-/// The stored text is the outbox's own and always an object with members, so a splice gives an object.
+/// The outbox wrote the stored text and it is always an object with members, so inserting one gives an object.
 fn with_seq_in_front(seq: i64, body: &str) -> String {
     let members = body.strip_prefix('{').unwrap_or(body);
     format!("{{\"seq\":{seq},{members}")
 }
 
 impl FeedEvent {
-    /// How long ago the event's writer wrote it.
+    /// Time since the event was written to the outbox.
     pub fn age(&self, now: DateTime<Utc>) -> TimeDelta {
         now - self.written_at
     }
 
-    /// How long ago the reading that the event is about was accepted: its id (UUIDv7) holds that millisecond.
+    /// Time since the reading that the event reports was accepted: the reading's id (UUIDv7) contains that millisecond.
     pub fn reading_age(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
         let (secs, nanos) = self.reading?.get_timestamp()?.to_unix();
         let accepted_at = DateTime::from_timestamp(i64::try_from(secs).ok()?, nanos)?;
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_stands_in_front_of_the_stored_text() {
+    fn the_number_is_the_first_member_of_the_document() {
         let event = event(
             42,
             "TokensMinted",
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_readings_age_is_in_its_id() {
+    fn a_readings_age_comes_from_its_id() {
         let body = format!(r#"{{"reading_id":"{}"}}"#, Uuid::now_v7());
         let event = event(1, "TokensMinted", None, &body);
         let age = event.reading_age(Utc::now()).unwrap();

@@ -1,18 +1,18 @@
-//! What a listener asked for, of what it may see.
+//! Selects, of the events that a listener may see, those that it asked for.
 
 use std::collections::HashSet;
 
 use super::event::FeedEvent;
 use crate::domain::Kwh;
 
-/// An empty filter lets everything pass.
+/// An event passes if it meets every condition; an empty filter passes every event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Types to be sent; `None`: all.
+    /// Event types; `None`: all.
     pub event_types: Option<HashSet<String>>,
-    /// Serials of meters; `None`: all. Events that are about no meter do not pass.
+    /// Meter serials; `None`: all. With a list, events without a meter do not pass.
     pub meters: Option<HashSet<String>>,
-    /// Least energy; `None`: any. Events that name no energy do not pass.
+    /// Minimum energy; `None`: any. With a minimum, events without an energy do not pass.
     pub min_amount: Option<Kwh>,
 }
 
@@ -30,7 +30,7 @@ impl Filter {
         });
         let amount_passes = self
             .min_amount
-            .is_none_or(|least| event.kwh.is_some_and(|kwh| kwh >= least));
+            .is_none_or(|min| event.kwh.is_some_and(|kwh| kwh >= min));
         type_passes && meter_passes && amount_passes
     }
 }

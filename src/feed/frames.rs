@@ -1,4 +1,4 @@
-//! Events into frames: one as it is, several as an array.
+//! Packs events into frames: a single event as it is, several as an array.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use axum::body::Bytes;
 
 use super::event::{FeedEvent, Seq};
 use super::follower::STEP_EVENTS_MAX;
-use crate::websocket::{Compression, Packing, Text, array};
+use crate::websocket::{ArrayCompression, Compression, Text, array};
 
-/// Events in one frame: one step of a replay.
-pub(super) const FRAME_EVENTS_MAX: usize = STEP_EVENTS_MAX as usize;
-/// Bytes in one frame of several events: well below what client libraries take by default (a megabyte).
+/// Most events in one frame: one step of a replay.
+pub(super) const FRAME_EVENTS_MAX: usize = STEP_EVENTS_MAX as usize; // u16 fits; `From` is not const
+/// Most bytes in one frame of several events: well below the default limit of client libraries (a megabyte).
 const FRAME_BYTES_MAX: usize = 256 * 1024;
 
-/// One frame as it goes over the wire.
+/// An encoded frame.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub bytes: Bytes,
@@ -21,11 +21,11 @@ pub(super) struct Frame {
     pub last: Seq,
 }
 
-/// The frames for these events, in order. A single event's frame is shared with all who get it alone.
+/// The frames for these events, in order. The frame of a single event is shared by all clients that receive it alone.
 pub(super) fn frames(
     events: &[Arc<FeedEvent>],
     compression: Compression,
-    packing: Packing,
+    array_compression: ArrayCompression,
 ) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut rest = events;
@@ -37,7 +37,7 @@ pub(super) fn frames(
                 several => {
                     let documents: Vec<&Text> =
                         several.iter().map(|event| &event.document).collect();
-                    array(&documents, compression, packing)
+                    array(&documents, compression, array_compression)
                 }
             },
             last: last.seq,
@@ -47,7 +47,7 @@ pub(super) fn frames(
     frames
 }
 
-/// At least one.
+/// How many events the next frame takes: at least one.
 fn events_that_fit(events: &[Arc<FeedEvent>]) -> usize {
     let mut bytes = 0;
     let fitting = events
@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn plain(events: &[Arc<FeedEvent>]) -> Vec<Frame> {
-        frames(events, Compression::None, Packing::Shared)
+        frames(events, Compression::None, ArrayCompression::Concatenated)
     }
 
     fn text(frame: &Frame) -> &str {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_bounded_and_lose_nothing() {
+    fn frames_are_bounded_and_lose_no_event() {
         let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(100_000));
         let longest = format!(r#"{{"id":"{}"}}"#, "x".repeat(300_000));
         for (events, sizes) in [

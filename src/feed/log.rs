@@ -1,37 +1,37 @@
-//! Pages of numbered events.
+//! Pages of numbered events, and how much the log holds.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use super::event::{FeedEvent, Seq, StoredEvent};
-use super::viewer::{PUBLIC_EVENT, Viewer};
+use super::viewer::Viewer;
 
-/// Numbers that cannot be given: dropped for age, or never given by this feed.
+/// Numbers that cannot be delivered: their events were dropped for age, or this feed never gave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
     pub from: Seq,
-    /// Included.
+    /// Inclusive.
     pub to: Seq,
 }
 
 /// Events after a cursor, as a viewer sees them.
 #[derive(Debug)]
 pub struct EventsPage {
-    /// In order; a viewer's numbers have holes where other people's events are.
+    /// In order; the numbers have holes where events are that this viewer may not see.
     pub events: Vec<FeedEvent>,
     /// Highest number given so far, visible to this viewer or not.
     pub last_seq: Seq,
     /// Lowest number that is still kept.
     pub oldest_seq: Seq,
-    /// Set when the cursor is ahead of `last_seq`, or before events that were dropped.
+    /// Set if the cursor is ahead of `last_seq`, or before events that were dropped.
     pub gap: Option<Gap>,
     /// More events may follow right away.
     pub full: bool,
 }
 
 impl EventsPage {
-    /// Where to go on: behind the last event of a full page, else behind everything that there is.
+    /// Where the next page starts: after the last event of a full page, otherwise after `last_seq`.
     pub fn next_cursor(&self) -> Seq {
         match self.events.last() {
             Some(last) if self.full => last.seq,
@@ -45,9 +45,9 @@ impl EventsPage {
 pub struct LogSize {
     /// Lowest number that is still kept.
     pub oldest_seq: i64,
-    /// When that number was given; `None` when no event is kept.
+    /// When that number was given; `None` if no event is kept.
     pub oldest_at: Option<DateTime<Utc>>,
-    /// Those that stand ready included.
+    /// Including empty ones for future numbers.
     pub partitions: i64,
 }
 
@@ -82,7 +82,7 @@ pub async fn page(
     after: Seq,
     limit: u16,
 ) -> sqlx::Result<EventsPage> {
-    // One statement, so that head and events are of one moment: what the head counts is there, or was dropped.
+    // One statement, so that head and events come from one snapshot: an event up to the head is either there or was dropped.
     let mut query: QueryBuilder<Postgres> = QueryBuilder::new(
         "SELECT head.last_seq, head.oldest_seq,
                 event.seq, event.event_type, event.user_id, event.body, event.written_at
@@ -93,17 +93,7 @@ pub async fn page(
              WHERE seq > ",
     );
     query.push_bind(after.get());
-    match viewer {
-        Viewer::Admin => {}
-        Viewer::User(subject) => {
-            query.push(" AND user_id = ").push_bind(subject);
-        }
-        Viewer::Anonymous => {
-            query
-                .push(" AND user_id IS NULL AND event_type = ")
-                .push_bind(PUBLIC_EVENT.as_str());
-        }
-    }
+    viewer.push_condition(&mut query);
     query
         .push(" ORDER BY seq LIMIT ")
         .push_bind(i64::from(limit))
@@ -122,7 +112,7 @@ pub async fn page(
     })
 }
 
-/// `None` for the row that carries the head alone.
+/// `None` for a row that carries only the head.
 fn event_of(row: Row) -> Option<FeedEvent> {
     Some(FeedEvent::from(StoredEvent {
         seq: row.seq?,
@@ -158,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_names_exactly_the_numbers_that_cannot_be_given() {
+    fn a_gap_names_exactly_the_numbers_that_cannot_be_delivered() {
         let gap = |after, last, oldest| {
             gap(seq(after), seq(last), seq(oldest)).map(|gap| (gap.from.get(), gap.to.get()))
         };

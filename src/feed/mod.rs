@@ -1,31 +1,41 @@
-//! The feed: every event once, in order, to whoever may see it.
+//! The feed: delivers every event once and in order to the clients that may see it.
 //!
-//! Invariant: a listener that goes on after the last number it saw gets each of its events once and in order, over any
-//! connection to any process, or is told by an explicit gap that some are gone. Kept in three steps:
+//! Invariant: a client that resumes after the last number it received gets each of its events once and in order, over any
+//! connection to any process, or an explicit gap if some were dropped. Kept in three steps:
 //!
-//! 1. Writers put events into `outbox` in their own transactions. Once committed, the one [`sequencer`] moves them to `events`
-//!    and numbers them without gaps: a number that can be read stands for good, and no lower one appears later.
-//! 2. Each process has one [`Hub`], which reads new numbers once, in order, and hands every event to those of its
-//!    connections that may see it. It also remembers the newest ones, so that a connection that was away for a moment, or
-//!    whose buffer ran over in a burst, costs no query.
-//! 3. A [`Follower`] goes through the feed for one listener: it reads the [`log`] until the hub remembers everything behind its position, and
-//!    joins the hub at exactly that number, under the hub's lock: no hole, no double.
+//! 1. Writers put events into `outbox` in their own transactions. After the commit the [`sequencer`] moves them to `events` and
+//!    numbers them without gaps: a number that can be read is final, and no lower one appears later.
+//! 2. Each process has one [`Hub`], which reads new numbers once, in order, and publishes every event to those of the process's
+//!    subscribers that may see it. It also remembers the newest events, so that a client that reconnects after a moment, or whose
+//!    buffer overflowed in a burst, costs no query.
+//! 3. A [`Follower`] follows the feed for one client: it reads the [`log`] until the hub remembers every event after its
+//!    position, and subscribes to the hub at exactly that number, under the hub's lock: no hole, no duplicate.
 //!
-//! The protocol is described in `docs/feed.md`.
+//! **Who may see an event?** `viewer` decides it, in [`Viewer::may_see`].
+//!
+//! `docs/feed.md` describes the protocol.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `sequencer`, `partitions` | numbers committed events; makes room for the numbers ahead |
-//! | `retention` | drops what is too old |
-//! | `event`, `viewer` | a numbered event, and who may see it |
+//! | `event` | a numbered event |
+//! | `viewer` | who may see an event |
+//! | `filter` | which of those events a client asked for |
+//! | `head`, `sequencer`, `partitions` | the newest number and its lock; numbers committed events; makes partitions for future numbers |
+//! | `retention` | drops events that are too old |
 //! | `log` | pages of numbered events |
-//! | `hub`, `follower` | one reader per process, many listeners; one listener's way through log and hub |
-//! | `protocol`, `filter` | what clients say, what they are told |
-//! | `connection`, `stream_session` | one WebSocket: who ends it, and what it is sent |
-//! | `frames`, `push_pacer` | messages into frames, pushes per minute |
-//! | `close_reason`, `drain_schedule` | close codes; how streams leave a process that ends |
-//! | `tickets` | a stream opened without a header: for pages |
+//! | `hub`, `subscribers` | reads new events once per process; offers them to subscribers |
+//! | `follower` | one client's path through log and hub |
+//! | `connection` | one WebSocket: everything that may end it |
+//! | `client_input`, `client_message` | reads what a client sends, within limits; parses it |
+//! | `stream_session`, `server_message` | sends one client its events; the other messages |
+//! | `frames`, `push_pacer` | packs events into frames; limits pushes per minute |
+//! | `close_reason`, `close_frame` | why a stream ends; what the client receives then |
+//! | `stream_permit`, `drain_schedule` | how many streams are open; when each ends while the process drains |
+//! | `tickets` | single-use secrets that open a stream from a web page |
 
+mod client_input;
+mod client_message;
+mod close_frame;
 mod close_reason;
 mod connection;
 mod drain_schedule;
@@ -33,23 +43,28 @@ mod event;
 mod filter;
 mod follower;
 mod frames;
+mod head;
 mod hub;
 pub mod log;
 mod partitions;
-mod protocol;
 mod push_pacer;
 pub mod retention;
 pub mod sequencer;
+mod server_message;
+mod stream_permit;
 mod stream_session;
+mod subscribers;
 pub mod tickets;
 mod viewer;
 
-pub use close_reason::CloseReason;
-pub use connection::{Listener, StreamLimits, close, end_of_token, serve_socket};
+pub use client_message::{ClientMessage, ProtocolError};
+pub use close_reason::{AuthFailure, CloseReason};
+pub use connection::{Listener, close, end_of_token, serve_socket};
 pub use drain_schedule::DrainSchedule;
 pub use event::{FeedEvent, Seq};
 pub use follower::{Follower, Step};
-pub use hub::{Hub, StreamKind, StreamPermit};
+pub use hub::Hub;
 pub use log::{EventsPage, Gap, LogSize};
-pub use protocol::{ClientMessage, ProtocolError};
+pub use stream_permit::{StreamKind, StreamPermit};
+pub use stream_session::StreamLimits;
 pub use viewer::Viewer;

@@ -1,8 +1,8 @@
-//! The partitions of `events`: ranges of numbers, side by side without a hole, the last ones empty and ready.
+//! The partitions of `events`: adjacent ranges of numbers, the last ones empty for future numbers.
 //!
-//! What is there is read from the catalog, never computed: ranges differ in width. Whoever changes a range or drops one
-//! holds the row lock on `feed_head` first, as the sequencer does, so that nobody numbers meanwhile; making one ahead takes
-//! no lock that readers or writers meet.
+//! They are read from the catalog, never computed, because ranges differ in width. A transaction that changes or drops a range
+//! takes the row lock on `feed_head` first, as the sequencer does, so that no event is numbered meanwhile; making a partition
+//! takes no lock that blocks readers or writers.
 
 use std::time::Duration;
 
@@ -10,17 +10,16 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::event::Seq;
 
-/// Narrowest range that is made: fewer events than this pass by without a partition of their own only on a feed that
-/// [`super::retention`] cuts by time.
+/// Narrowest range: a partition with fewer events exists only where retention cuts a feed by time.
 const SEQS_MIN: i64 = 200_000;
-/// Widest range that is made. At a thousand events a second a partition is full after three hours, and a month of them is
-/// some 260 partitions, which Postgres plans for in a millisecond or two; a dropped one is some five gigabytes.
+/// Widest range. At a thousand events per second a partition is full after three hours, and a month takes some 260 partitions,
+/// which Postgres plans for in a millisecond or two; dropping one frees some five gigabytes.
 const SEQS_MAX: i64 = 10_000_000;
-/// Numbers that stand ready beyond the newest: at ten thousand events a second, a minute and a half to notice that no
-/// partition can be made.
+/// Numbers beyond the newest one that always have a partition: at ten thousand events per second, operators have a minute and a
+/// half to notice that no partition can be made.
 const SEQS_AHEAD: i64 = 1_000_000;
 
-/// One partition: it holds the numbers from `from` to just below `to`.
+/// One partition, for the numbers from `from` to just below `to`.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub(super) struct Partition {
     pub name: String,
@@ -36,7 +35,7 @@ impl Partition {
     }
 }
 
-/// All that are attached, in the order of their numbers.
+/// All attached partitions, in the order of their numbers.
 pub(super) async fn attached(connection: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
     sqlx::query_as(
         r"SELECT name, (bounds[1])::BIGINT AS from_seq, (bounds[2])::BIGINT AS to_seq
@@ -50,7 +49,7 @@ pub(super) async fn attached(connection: &mut PgConnection) -> sqlx::Result<Vec<
               JOIN pg_class AS child ON child.oid = inhrelid
               WHERE inhparent = 'events'::REGCLASS
           ) AS partitions
-          -- One that was dropped since this statement began has no bounds.
+          -- A partition that was dropped since this statement started has no bounds.
           WHERE bounds IS NOT NULL
           ORDER BY from_seq",
     )
@@ -58,7 +57,7 @@ pub(super) async fn attached(connection: &mut PgConnection) -> sqlx::Result<Vec<
     .await
 }
 
-/// How many numbers the feed gives in this time, from what it gave in the last such time.
+/// How many numbers the feed gave in the last such time.
 pub(super) async fn pace(
     connection: &mut PgConnection,
     last_seq: Seq,
@@ -67,8 +66,8 @@ pub(super) async fn pace(
     let oldest_seq: i64 = sqlx::query_scalar("SELECT oldest_seq FROM feed_head")
         .fetch_one(&mut *connection)
         .await?;
-    // The number that was the newest one that long ago, by halving: moments rise with the numbers. What is no longer kept
-    // is taken for older.
+    // Binary search for the number that was the newest one that long ago: times rise with the numbers. Events that were dropped
+    // count as older.
     let (mut older, mut newer): (i64, i64) = (oldest_seq - 1, last_seq.get() + 1);
     while newer - older > 1 {
         let middle = older + (newer - older) / 2;
@@ -92,25 +91,25 @@ pub(super) async fn pace(
     Ok(last_seq.get() + 1 - newer)
 }
 
-/// The width for a feed that gives so many numbers until it would be cut by time.
+/// The width of a partition for a feed that gives this many numbers in the time that one partition should cover.
 pub(super) fn width(pace: i64) -> i64 {
     pace.clamp(SEQS_MIN, SEQS_MAX)
 }
 
-/// Makes partitions until enough numbers stand ready after `last_seq`. Gives the first number for which there is no room.
-/// `span` is the time that one partition is meant for.
+/// Makes partitions until [`SEQS_AHEAD`] numbers after `last_seq` have one. Returns the first number without a partition. `span`
+/// is the time that one partition should cover.
 pub(super) async fn make_ahead(pool: &PgPool, last_seq: Seq, span: Duration) -> sqlx::Result<Seq> {
     let mut connection = pool.acquire().await?;
     let mut end = attached(&mut connection)
         .await?
         .last()
         .map_or(0, |last| last.to);
-    if !needs_room(last_seq, end) {
+    if !is_running_out(last_seq, end) {
         return Ok(Seq::from_stored(end));
     }
     let width = width(pace(&mut connection, last_seq, span).await?);
     drop(connection);
-    while needs_room(last_seq, end) {
+    while is_running_out(last_seq, end) {
         make(pool, end, end + width).await?;
         tracing::info!(from = end, to = end + width, "made a partition of events");
         end += width;
@@ -118,19 +117,19 @@ pub(super) async fn make_ahead(pool: &PgPool, last_seq: Seq, span: Duration) -> 
     Ok(Seq::from_stored(end))
 }
 
-fn needs_room(last_seq: Seq, end: i64) -> bool {
+fn is_running_out(last_seq: Seq, end: i64) -> bool {
     end - last_seq.get() <= SEQS_AHEAD
 }
 
-/// True once [`make_ahead`] is to be called again.
-pub(super) fn is_short_of_room(last_seq: Seq, room_until: Seq) -> bool {
-    needs_room(last_seq, room_until.get())
+/// Whether [`make_ahead`] must be called again; `until` is what it returned.
+pub(super) fn are_running_out(last_seq: Seq, until: Seq) -> bool {
+    is_running_out(last_seq, until.get())
 }
 
 async fn make(pool: &PgPool, from: i64, to: i64) -> sqlx::Result<()> {
     let name = name(from);
     let mut transaction = pool.begin().await?;
-    // Made beside and then attached: CREATE … PARTITION OF would lock out the readers of `events`.
+    // Created as a table and then attached: CREATE … PARTITION OF would lock `events` against its readers.
     execute(
         &mut transaction,
         format!("CREATE TABLE {name} (LIKE events INCLUDING ALL)"),
@@ -140,8 +139,8 @@ async fn make(pool: &PgPool, from: i64, to: i64) -> sqlx::Result<()> {
     transaction.commit().await
 }
 
-/// Ends `partition` at `at` and makes the rest of its range, which must be empty, another one; where that is much wider than
-/// `width`, two. Locks `events`, reads the whole partition to prove that nothing lies behind `at`.
+/// Ends `partition` at `at` and makes the rest of its range, which must be empty, into another one; into two if the rest is much
+/// wider than `width`. Locks `events`; Postgres reads the whole partition to prove that no event lies beyond `at`.
 pub(super) async fn cut(
     transaction: &mut PgConnection,
     partition: &Partition,
@@ -171,7 +170,7 @@ pub(super) async fn cut(
     Ok(())
 }
 
-/// Drops a partition with all that it holds. Locks `events`.
+/// Drops a partition with all its events. Locks `events`.
 pub(super) async fn remove(
     transaction: &mut PgConnection,
     partition: &Partition,
@@ -191,7 +190,7 @@ async fn attach(connection: &mut PgConnection, name: &str, from: i64, to: i64) -
     .await
 }
 
-/// Table names and bounds cannot be bound. These are our own, and numbers.
+/// Table names and bounds cannot be bound as parameters. These names come from this file, and the bounds are numbers.
 async fn execute(connection: &mut PgConnection, statement: String) -> sqlx::Result<()> {
     sqlx::query(AssertSqlSafe(statement))
         .execute(connection)
@@ -204,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_is_as_wide_as_the_feed_is_quick_within_bounds() {
+    fn a_partitions_width_follows_the_pace_within_bounds() {
         assert_eq!(width(0), SEQS_MIN);
         assert_eq!(width(1_000_000), 1_000_000);
         // A thousand events a second, a day.

@@ -1,17 +1,20 @@
-//! How many pushes a minute one client gets.
+//! Limits how many pushes of live events one client gets in a minute.
+//!
+//! Not `governor`: its cells cannot be read without taking one, and a push that exceeds the quota, which a full frame does,
+//! cannot be charged.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A full minute's pushes may go out one upon the other; from then on they come evenly. What waits meanwhile travels
-/// together, so a client is told late by one interval at most.
+/// The pushes of a full minute may go out in a burst; from then on they are spaced evenly. Events that wait meanwhile travel
+/// together in the next push, so an event is late by at most one interval.
 #[derive(Debug)]
 pub(super) struct PushPacer {
     interval: Duration,
-    /// How far ahead of the even rhythm a client may be.
+    /// How far pushes may be ahead of even spacing.
     burst: Duration,
-    /// When the pushes so far would have ended, had they come evenly.
+    /// When the next push would be due if all so far had been spaced evenly.
     even_until: Instant,
 }
 
@@ -26,16 +29,16 @@ impl PushPacer {
         }
     }
 
-    /// Whether a push may go out now, else when.
+    /// `None` if a push may go out now, otherwise the time at which it may.
     pub fn next_push_at(&self, now: Instant) -> Option<Instant> {
         let ahead = self.even_until.saturating_duration_since(now);
         (ahead > self.burst).then(|| now + (ahead - self.burst))
     }
 
-    /// A push that was not due, since its frame was full, is forgiven: the next one waits for one interval all the same.
+    /// Charges a push. One that was not due, because its frame was full, delays the next one by no more than one interval.
     pub fn record_push(&mut self, now: Instant) {
-        let most = now + self.burst + self.interval;
-        self.even_until = (self.even_until.max(now) + self.interval).min(most);
+        let latest = now + self.burst + self.interval;
+        self.even_until = (self.even_until.max(now) + self.interval).min(latest);
     }
 }
 
@@ -44,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_minutes_pushes_go_at_once_and_then_evenly() {
+    fn the_pushes_of_a_minute_go_at_once_and_then_evenly() {
         let start = Instant::now();
         let mut pacer = PushPacer::per_minute(60, start);
         for push in 0..60 {
@@ -57,7 +60,7 @@ mod tests {
         assert_eq!(pacer.next_push_at(later), None);
         pacer.record_push(later);
         assert_eq!(pacer.next_push_at(later), Some(later + second));
-        // A quiet minute fills it up again.
+        // A quiet minute restores the burst.
         let rested = later + Duration::from_secs(60);
         for _ in 0..60 {
             assert_eq!(pacer.next_push_at(rested), None);
@@ -67,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn full_frames_that_go_out_all_the_same_delay_the_next_push_by_one_interval() {
+    fn full_frames_that_exceed_the_pace_delay_the_next_push_by_one_interval() {
         let start = Instant::now();
         let mut pacer = PushPacer::per_minute(60, start);
         for _ in 0..1_000 {

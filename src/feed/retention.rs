@@ -1,17 +1,17 @@
-//! How long events are kept: partitions that nobody needs any more are dropped whole.
+//! Drops events that are older than the retention limit, a whole partition at a time.
 //!
-//! Invariant: an event that is younger than the limit is never dropped, and what is dropped is told: `feed_head.oldest_seq`
-//! rises in the same transaction, so a reader sees either the events or the gap. The partition that takes the next number
-//! is never dropped.
+//! Invariant: an event that is younger than the limit is never dropped, and readers learn what was dropped:
+//! `feed_head.oldest_seq` rises in the same transaction, so a reader sees either the events or the gap. The partition that takes
+//! the next number is never dropped.
 //!
-//! A partition goes once its newest event is too old. So that this comes to pass on a quiet feed too, where a partition
-//! would take years to fill, the newest one is cut after a [`Retention::span`]: it ends at the newest number, and the empty
-//! rest of its range becomes the next partition. Events are kept for the limit and one span at most.
+//! A partition is dropped once its newest event is too old. On a quiet feed a partition would take years to fill, so the newest
+//! one is cut after a [`Retention::span`]: it ends at the newest number, and the empty rest of its range becomes the next
+//! partition. Events are kept for at most the limit and one span.
 //!
-//! Both lock `events` for a moment, since that is how Postgres takes a partition away (`DETACH … CONCURRENTLY` waits for
-//! every reader in two transactions, and cannot be one with the new `oldest_seq`). The wait for that lock is bounded, and
-//! what is held up meanwhile is bounded by it: readers of the log and the sequencer wait for [`LOCK_LIMIT`] at most, then
-//! the attempt is given up until the next round. The files themselves are removed after the lock is released.
+//! Dropping and cutting lock `events` for a moment, because Postgres requires it (`DETACH … CONCURRENTLY` waits for every reader
+//! in two transactions, and the new `oldest_seq` cannot be part of them). The wait for that lock is bounded, and so is the delay
+//! of others: readers of the log and the sequencer wait for at most [`LOCK_LIMIT`], then the attempt is abandoned until the next
+//! round. The files themselves are removed after the lock is released.
 
 use std::time::Duration;
 
@@ -20,26 +20,27 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
+use super::head;
 use super::partitions::{self, Partition};
 use crate::db::within;
 use crate::telemetry::names;
 
-/// How often partitions are looked at. A random part is not needed: one process does it.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How long an attempt waits for the lock on `events`, and makes others wait. A page of the log takes a few milliseconds.
+/// How often partitions are checked. It needs no jitter, since one process does it.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+/// How long an attempt waits for the lock on `events` and blocks others meanwhile. A page of the log takes a few milliseconds.
 const LOCK_LIMIT: &str = "200ms";
-/// Partitions dropped in one round: after a long pause the backlog goes in several.
-const DROPS_AT_ONCE: usize = 100;
-/// A cut reads the partition while it is locked, a tenth of a second for so many events. One that has more is left to fill
-/// up: a feed that gives so many in a span fills a partition of its width in little more.
+/// Most partitions dropped in one round: after a long pause the backlog takes several rounds.
+const DROPS_PER_ROUND_MAX: usize = 100;
+/// Most events in a partition that is cut: the cut reads them while `events` is locked, which takes a tenth of a second. A
+/// partition with more fills up instead: a feed that gives this many events in a span fills a partition in little more time.
 const CUT_EVENTS_MAX: i64 = 200_000;
 
-/// Begins a change of the partitions.
+/// Begins a transaction that changes the partitions.
 const BEGIN: &str = "BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL statement_timeout = '5s'";
 
-/// FEED_RETENTION_DAYS and what follows from it.
+/// FEED_RETENTION_DAYS, and what is derived from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     limit: Duration,
@@ -50,8 +51,8 @@ impl Retention {
         Retention { limit }
     }
 
-    /// The time that one partition covers: a thirty-second part of the limit, so that events are kept three per cent longer
-    /// than they must be and a quiet feed has some thirty partitions; an hour at least.
+    /// The time that one partition covers: a thirty-second part of the limit, so that events are kept at most three per cent
+    /// longer than required and a quiet feed has some thirty partitions; at least an hour.
     pub fn span(self) -> Duration {
         (self.limit / 32).max(Duration::from_secs(60 * 60))
     }
@@ -59,38 +60,38 @@ impl Retention {
 
 /// What one round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tended {
+pub struct RoundOutcome {
     pub dropped: usize,
     pub cut: bool,
 }
 
-/// Looks at the partitions from time to time, until `held` is cancelled. What a round does not get done within `limit` the
-/// next one goes on with.
-pub async fn run(pool: PgPool, retention: Retention, limit: Duration, held: CancellationToken) {
+/// Runs a round every [`CHECK_EVERY`] until `stop` is cancelled. The next round continues what a round does not finish within
+/// `limit`.
+pub async fn run(pool: PgPool, retention: Retention, limit: Duration, stop: CancellationToken) {
     loop {
-        let round = within(limit, tend(&pool, retention));
-        if let Some(Err(error)) = held.run_until_cancelled(round).await {
+        let round = within(limit, run_round(&pool, retention));
+        if let Some(Err(error)) = stop.run_until_cancelled(round).await {
             tracing::warn!(%error, "old events could not be dropped; trying again in a minute");
         }
         tokio::select! {
-            () = held.cancelled() => return,
-            () = sleep(LOOK_EVERY) => {}
+            () = stop.cancelled() => return,
+            () = sleep(CHECK_EVERY) => {}
         }
     }
 }
 
-/// One round: drops what is too old, oldest first, and cuts the newest partition when it is time. Safe beside other rounds
-/// in other processes, and beside sequencers.
-pub async fn tend(pool: &PgPool, retention: Retention) -> sqlx::Result<Tended> {
-    let mut tended = Tended::default();
-    while tended.dropped < DROPS_AT_ONCE && drop_oldest(pool, retention).await? {
-        tended.dropped += 1;
+/// Drops partitions that are too old, oldest first, and cuts the newest one if it is due. Safe while rounds and sequencers run in
+/// other processes.
+pub async fn run_round(pool: &PgPool, retention: Retention) -> sqlx::Result<RoundOutcome> {
+    let mut outcome = RoundOutcome::default();
+    while outcome.dropped < DROPS_PER_ROUND_MAX && drop_oldest(pool, retention).await? {
+        outcome.dropped += 1;
     }
-    tended.cut = cut_newest(pool, retention).await?;
-    Ok(tended)
+    outcome.cut = cut_newest(pool, retention).await?;
+    Ok(outcome)
 }
 
-/// The oldest partition and the newest number, when that partition is not the one that takes the next number.
+/// The oldest partition, unless it is the one that takes the next number.
 async fn oldest(connection: &mut PgConnection, last_seq: Seq) -> sqlx::Result<Option<Partition>> {
     let partitions = partitions::attached(connection).await?;
     Ok(partitions
@@ -100,9 +101,9 @@ async fn oldest(connection: &mut PgConnection, last_seq: Seq) -> sqlx::Result<Op
 }
 
 async fn drop_oldest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
-    // Looked at without a lock first: most rounds have nothing to do.
+    // Checked without a lock first: most rounds have nothing to do.
     let mut connection = pool.acquire().await?;
-    let last_seq = head(&mut connection).await?;
+    let last_seq = head::last_seq(&mut *connection).await?;
     let Some(candidate) = oldest(&mut connection, last_seq).await? else {
         return Ok(false);
     };
@@ -111,12 +112,12 @@ async fn drop_oldest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> 
     }
     drop(connection);
     let mut transaction = pool.begin_with(BEGIN).await?;
-    let last_seq = fence(&mut transaction).await?;
-    // Another process may have been quicker.
+    let last_seq = head::lock(&mut transaction).await?;
+    // Another process may have dropped it meanwhile.
     if oldest(&mut transaction, last_seq).await?.as_ref() != Some(&candidate) {
         return Ok(false);
     }
-    bound_waiting(&mut transaction).await?;
+    limit_lock_wait(&mut transaction).await?;
     sqlx::query("UPDATE feed_head SET oldest_seq = GREATEST(oldest_seq, $1)")
         .bind(candidate.to)
         .execute(&mut *transaction)
@@ -133,7 +134,7 @@ async fn drop_oldest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> 
     Ok(true)
 }
 
-/// Whether its newest event is older than the limit; an empty one is, once its numbers have been given.
+/// Whether the partition's newest event is older than the limit. An empty one counts as too old.
 async fn is_too_old(
     connection: &mut PgConnection,
     partition: &Partition,
@@ -154,7 +155,7 @@ async fn is_too_old(
 
 async fn cut_newest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
     let mut connection = pool.acquire().await?;
-    let last_seq = head(&mut connection).await?;
+    let last_seq = head::last_seq(&mut *connection).await?;
     if newest_to_cut(&mut connection, last_seq, retention)
         .await?
         .is_none()
@@ -165,11 +166,11 @@ async fn cut_newest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
         partitions::width(partitions::pace(&mut connection, last_seq, retention.span()).await?);
     drop(connection);
     let mut transaction = pool.begin_with(BEGIN).await?;
-    let last_seq = fence(&mut transaction).await?;
+    let last_seq = head::lock(&mut transaction).await?;
     let Some(newest) = newest_to_cut(&mut transaction, last_seq, retention).await? else {
         return Ok(false);
     };
-    bound_waiting(&mut transaction).await?;
+    limit_lock_wait(&mut transaction).await?;
     let at = last_seq.get() + 1;
     partitions::cut(&mut transaction, &newest, at, width).await?;
     crate::failpoint!("feed.cut");
@@ -177,12 +178,13 @@ async fn cut_newest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
     tracing::info!(
         from = newest.from,
         to = at,
-        "a partition of events ends with its time"
+        "cut a partition of events at the end of its span"
     );
     Ok(true)
 }
 
-/// The partition of the newest number, when it began more than a span ago, can be read in a moment, and is not full.
+/// The partition of the newest number, if it started more than a span ago, has few enough events to read quickly, and is not
+/// full.
 async fn newest_to_cut(
     connection: &mut PgConnection,
     last_seq: Seq,
@@ -199,7 +201,7 @@ async fn newest_to_cut(
     if at == newest.to || at - newest.from > CUT_EVENTS_MAX {
         return Ok(None);
     }
-    let began_long_ago: Option<bool> = sqlx::query_scalar(
+    let is_due: Option<bool> = sqlx::query_scalar(
         "SELECT sequenced_at < clock_timestamp() - $2
          FROM events
          WHERE seq >= $1
@@ -210,26 +212,10 @@ async fn newest_to_cut(
     .bind(retention.span())
     .fetch_optional(connection)
     .await?;
-    Ok(began_long_ago.unwrap_or(false).then_some(newest))
+    Ok(is_due.unwrap_or(false).then_some(newest))
 }
 
-async fn head(connection: &mut PgConnection) -> sqlx::Result<Seq> {
-    let last_seq = sqlx::query_scalar("SELECT last_seq FROM feed_head")
-        .fetch_one(connection)
-        .await?;
-    Ok(Seq::from_stored(last_seq))
-}
-
-/// Nobody numbers from here on, until this transaction ends.
-async fn fence(transaction: &mut Transaction<'_, Postgres>) -> sqlx::Result<Seq> {
-    let last_seq =
-        sqlx::query_scalar("UPDATE feed_head SET last_seq = last_seq RETURNING last_seq")
-            .fetch_one(&mut **transaction)
-            .await?;
-    Ok(Seq::from_stored(last_seq))
-}
-
-async fn bound_waiting(transaction: &mut Transaction<'_, Postgres>) -> sqlx::Result<()> {
+async fn limit_lock_wait(transaction: &mut Transaction<'_, Postgres>) -> sqlx::Result<()> {
     sqlx::query("SELECT set_config('lock_timeout', $1, TRUE)")
         .bind(LOCK_LIMIT)
         .execute(&mut **transaction)
@@ -242,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_short_beside_the_limit() {
+    fn a_span_is_short_compared_with_the_limit() {
         let hours = |hours| Duration::from_secs(hours * 3_600);
         let span = |days: u64| Retention::new(hours(24 * days)).span();
         assert_eq!(span(1), hours(1));

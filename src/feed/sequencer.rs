@@ -1,11 +1,12 @@
 //! The sequencer: numbers committed events without gaps.
 //!
-//! Invariant: numbers are given in one order, each once, and become readable together with everything before them. Kept by
-//! the row lock on `feed_head` that begins each of its transactions: a second sequencer, or one that wakes up late, waits
-//! there and then reads the newest number. That there is one sequencer at a time ([`crate::db::run_as_leader`]) only saves work.
+//! Invariant: numbers are given in one order, each once, and a number becomes readable together with all lower ones. Kept by the
+//! row lock on `feed_head` ([`head::lock`]) with which each of its transactions starts: a second sequencer, or one that was
+//! suspended, waits there and then reads the newest number. That only one sequencer runs at a time ([`crate::db::run_as_leader`]) saves
+//! work, nothing more.
 //!
-//! Writers are never waited for: rows of a transaction that has not committed, whatever its age, are not visible, and get
-//! their numbers once they are.
+//! The sequencer never waits for writers: rows of an uncommitted transaction are invisible, however old it is, and get their
+//! numbers after it commits.
 
 use std::time::Duration;
 
@@ -14,69 +15,70 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
+use super::head;
 use super::partitions;
 use super::retention::Retention;
 use crate::db::within;
 use crate::outbox::{self, Topic, Wake};
 
-/// Events numbered in one transaction: bounds how long its readers wait for the first of them.
-const EVENTS_AT_ONCE: i64 = 1_000;
-/// For events whose wake-up was lost.
+/// Most events in one transaction: bounds how long readers wait for the first of them.
+const BATCH_EVENTS_MAX: i64 = 1_000;
+/// Poll interval, for events whose wake-up was lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
-/// After an error, most often a database that restarts.
+/// Pause after an error, most often a database that restarts.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
-/// A sequencer that is frozen inside its transaction holds the lock on `feed_head`: the server ends it after this time.
+/// A sequencer that is frozen inside its transaction holds the lock on `feed_head`: the database server ends its session after
+/// this time.
 const BEGIN: &str = "BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '10s'";
 
-/// Numbers events until `held` is cancelled. `limit` is that of one transaction: a session that falls silent must not stop
-/// the feed.
+/// Numbers events until `stop` is cancelled. `limit` is that of one transaction: a session that hangs must not stop the feed.
 pub async fn run(
     pool: PgPool,
     wake: Wake,
     retention: Retention,
     limit: Duration,
-    held: CancellationToken,
+    stop: CancellationToken,
 ) {
     let mut woken = wake.outbox();
-    let mut room = Room {
+    let mut headroom = Headroom {
         until: None,
         span: retention.span(),
         limit,
     };
     loop {
-        // Seen before looking: whatever commits from here on wakes us again.
+        // Marked as seen before reading: a commit from here on wakes the sequencer again.
         woken.borrow_and_update();
-        if let Err(error) = drain(&pool, &held, &mut room).await {
+        if let Err(error) = drain(&pool, &stop, &mut headroom).await {
             tracing::warn!(%error, "events could not be numbered; trying again");
             tokio::select! {
-                () = held.cancelled() => return,
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE_AFTER_ERROR) => continue,
             }
         }
-        if !wait_for_work(&pool, limit, &mut woken, &held).await {
+        if !wait_for_work(&pool, limit, &mut woken, &stop).await {
             return;
         }
     }
 }
 
-/// Waits until there may be something to number; false when `held` ended.
+/// Waits until there may be events to number; false once `stop` is cancelled.
 async fn wait_for_work(
     pool: &PgPool,
     limit: Duration,
     woken: &mut watch::Receiver<u64>,
-    held: &CancellationToken,
+    stop: &CancellationToken,
 ) -> bool {
     loop {
         tokio::select! {
-            () = held.cancelled() => return false,
+            () = stop.cancelled() => return false,
             // The caller keeps the sender alive.
             _ = woken.changed() => return true,
             () = tokio::time::sleep(POLL_EVERY) => {}
         }
-        // An idle service writes nothing: the fence is an update.
+        // Checked first, because the lock on `feed_head` is an update and an idle service should write nothing.
         if within(limit, has_committed_events(pool))
             .await
             .unwrap_or(true)
@@ -86,40 +88,44 @@ async fn wait_for_work(
     }
 }
 
-/// Moves batches until nothing is left.
-async fn drain(pool: &PgPool, held: &CancellationToken, room: &mut Room) -> sqlx::Result<()> {
-    if room.until.is_none() {
-        let head = sqlx::query_scalar("SELECT last_seq FROM feed_head").fetch_one(pool);
-        let last_seq: i64 = within(room.limit, head).await?;
-        room.make(pool, Seq::from_stored(last_seq)).await?;
+/// Numbers batches until none is left.
+async fn drain(
+    pool: &PgPool,
+    stop: &CancellationToken,
+    headroom: &mut Headroom,
+) -> sqlx::Result<()> {
+    if headroom.until.is_none() {
+        let last_seq = within(headroom.limit, head::last_seq(pool)).await?;
+        headroom.ensure(pool, last_seq).await?;
     }
-    while !held.is_cancelled() {
-        let Some(moved) = within(room.limit, move_committed(pool)).await? else {
+    while !stop.is_cancelled() {
+        let Some(moved) = within(headroom.limit, move_committed(pool)).await? else {
             return Ok(());
         };
-        room.make(pool, moved.last_seq).await?;
-        if moved.events < EVENTS_AT_ONCE {
+        headroom.ensure(pool, moved.last_seq).await?;
+        if moved.events < BATCH_EVENTS_MAX {
             return Ok(());
         }
     }
     Ok(())
 }
 
-/// Partitions for the numbers ahead.
-struct Room {
-    /// The first number without a partition; `None` before it was looked for.
+/// Empty partitions for future numbers.
+struct Headroom {
+    /// The first number without a partition; `None` until it was read.
     until: Option<Seq>,
-    /// What one partition is meant for.
+    /// The time that one partition should cover.
     span: Duration,
-    /// Of one transaction.
+    /// Time limit of one transaction.
     limit: Duration,
 }
 
-impl Room {
-    async fn make(&mut self, pool: &PgPool, last_seq: Seq) -> sqlx::Result<()> {
+impl Headroom {
+    /// Makes partitions if they are about to run out.
+    async fn ensure(&mut self, pool: &PgPool, last_seq: Seq) -> sqlx::Result<()> {
         if self
             .until
-            .is_none_or(|until| partitions::is_short_of_room(last_seq, until))
+            .is_none_or(|until| partitions::are_running_out(last_seq, until))
         {
             let made = partitions::make_ahead(pool, last_seq, self.span);
             self.until = Some(within(self.limit, made).await?);
@@ -139,20 +145,15 @@ struct Moved {
     last_seq: Seq,
 }
 
-/// One batch from `outbox` to `events`; `None` when there was nothing.
+/// Moves one batch from `outbox` to `events`; `None` if there was nothing to move.
 async fn move_committed(pool: &PgPool) -> sqlx::Result<Option<Moved>> {
     let mut transaction = pool.begin_with(BEGIN).await?;
-    // The fence. Later statements see what was committed before the lock was won.
-    let last_seq: i64 =
-        sqlx::query_scalar("UPDATE feed_head SET last_seq = last_seq RETURNING last_seq")
-            .fetch_one(&mut *transaction)
-            .await?;
+    let last_seq = head::lock(&mut transaction).await?.get();
     crate::failpoint!("feed.fenced");
     let events: i64 = sqlx::query_scalar(
         "WITH moved AS (
              DELETE FROM outbox
-             -- An array, so that the rows are found by the index whatever the statistics say of a table that is
-             -- mostly empty.
+             -- An array, so that Postgres uses the index whatever its statistics are for a table that is mostly empty.
              WHERE id = ANY (ARRAY(SELECT id FROM outbox ORDER BY id LIMIT $2))
              RETURNING id, event_id, event_type, user_id, body, written_at
          ), numbered AS (
@@ -164,7 +165,7 @@ async fn move_committed(pool: &PgPool) -> sqlx::Result<Option<Moved>> {
          SELECT count(*) FROM numbered",
     )
     .bind(last_seq)
-    .bind(EVENTS_AT_ONCE)
+    .bind(BATCH_EVENTS_MAX)
     .fetch_one(&mut *transaction)
     .await?;
     if events == 0 {

@@ -1,7 +1,7 @@
-//! What one client is sent: hello, then silence until it says where to go on, then everything from there.
+//! What one client is sent: hello, nothing until the client says where to start, then every event from there.
 //!
-//! Invariant: `cursor` is the number up to which everything was sent, or was not for this client: what waits for the
-//! client's pace is behind it. A client that goes on after it misses nothing.
+//! Invariant: every event up to `cursor` was sent, or was not for this client; events that wait for the client's pace are after
+//! it. A client that resumes after `cursor` misses nothing.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,45 +10,54 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use chrono::Utc;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
+use super::client_input::{ClientInput, ClientInputs};
+use super::client_message::{ClientMessage, ProtocolError};
 use super::close_reason::CloseReason;
-use super::connection::{ClientInput, StreamLimits};
 use super::event::{FeedEvent, Seq};
 use super::filter::Filter;
 use super::follower::{Follower, Step};
 use super::frames::{FRAME_EVENTS_MAX, frames};
 use super::hub::Hub;
-use super::protocol::{ClientMessage, ProtocolError, ServerMessage};
 use super::push_pacer::PushPacer;
+use super::server_message::ServerMessage;
 use super::viewer::Viewer;
-use crate::websocket::{Packing, Text, Writer};
+use crate::websocket::{ArrayCompression, Text, Writer};
 
-/// A client that says nothing after hello is live after this time.
-const SILENT_START: Duration = Duration::from_secs(5);
+/// A client that sends nothing after hello is live after this time.
+const START_LIMIT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(25);
-/// A client whose buffer ran over while a frame waited to be taken has this time to take it. Without it a burst, which says
-/// nothing about the client, would close connections that are quick enough.
+/// A client whose buffer overflowed while a frame was being written has this time to read the frame. Without it a burst, which
+/// says nothing about the client, would close connections that are fast enough.
 const SLOW_GRACE: Duration = Duration::from_secs(2);
-/// Whatever the reason is that a frame is not taken, a client that goes on so is too slow.
+/// Longest time to write one frame: a client that blocks longer is too slow, whatever the reason.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
-/// Messages that were not understood; a client with so many is not going to be.
+/// Messages that could not be followed: a client that sent this many will not send a correct one.
 const BAD_MESSAGES_MAX: u32 = 20;
 
-/// Why nothing more is said.
-pub(super) enum Stop {
+/// Limits of one stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE
+    pub pushes_per_minute: u32,
+    /// WEBSOCKET_EVENT_BUFFER_SIZE
+    pub buffer_events: usize,
+}
+
+/// Why a session ends.
+pub(super) enum SessionEnd {
     Close(CloseReason),
-    /// A listener without a token shows one, before it asked for anything.
+    /// A client without a token sends one before it requests anything.
     Authenticate {
         token: String,
     },
 }
 
-impl From<CloseReason> for Stop {
-    fn from(reason: CloseReason) -> Stop {
-        Stop::Close(reason)
+impl From<CloseReason> for SessionEnd {
+    fn from(reason: CloseReason) -> SessionEnd {
+        SessionEnd::Close(reason)
     }
 }
 
@@ -56,7 +65,7 @@ pub(super) struct StreamSession<'a> {
     writer: &'a mut Writer,
     is_anonymous: bool,
     follower: Follower,
-    /// `None`: no events are wanted.
+    /// `None`: the client wants no events.
     filter: Option<Filter>,
     cursor: Seq,
     pacer: PushPacer,
@@ -86,41 +95,34 @@ impl<'a> StreamSession<'a> {
         }
     }
 
-    /// Runs until the client cannot be spoken to any more.
-    pub async fn run(
-        mut self,
-        connection_id: Uuid,
-        mut heard: mpsc::Receiver<Box<ClientInput>>,
-    ) -> Stop {
-        match self.try_run(connection_id, &mut heard).await {
+    /// Serves the client until its session ends.
+    pub async fn run(mut self, connection_id: Uuid, mut inputs: ClientInputs) -> SessionEnd {
+        match self.serve(connection_id, &mut inputs).await {
             Ok(never) => match never {},
-            Err(stop) => stop,
+            Err(end) => end,
         }
     }
 
-    async fn try_run(
+    async fn serve(
         &mut self,
         connection_id: Uuid,
-        heard: &mut mpsc::Receiver<Box<ClientInput>>,
-    ) -> Result<Infallible, Stop> {
-        self.send_message(ServerMessage::hello(connection_id, self.cursor, Utc::now()))
-            .await?;
-        self.await_start(heard).await?;
-        Ok(self.forward(heard).await?)
+        inputs: &mut ClientInputs,
+    ) -> Result<Infallible, SessionEnd> {
+        let hello = ServerMessage::hello(connection_id, self.cursor, Utc::now());
+        self.send_message(hello).await?;
+        self.await_start(inputs).await?;
+        Ok(self.forward(inputs).await?)
     }
 
-    /// Waits until the client says where to go on; from hello's number if it does not.
-    async fn await_start(
-        &mut self,
-        heard: &mut mpsc::Receiver<Box<ClientInput>>,
-    ) -> Result<(), Stop> {
-        let silent_until = Instant::now() + SILENT_START;
+    /// Waits until the client says where to start; after [`START_LIMIT`] the stream starts at hello's number.
+    async fn await_start(&mut self, inputs: &mut ClientInputs) -> Result<(), SessionEnd> {
+        let starts_at = Instant::now() + START_LIMIT;
         loop {
-            let heard = tokio::select! {
-                () = sleep_until(silent_until) => return Ok(()),
-                heard = heard.recv() => heard.ok_or(CloseReason::Gone)?,
+            let input = tokio::select! {
+                () = sleep_until(starts_at) => return Ok(()),
+                input = inputs.recv() => input.ok_or(CloseReason::Gone)?,
             };
-            match *heard {
+            match *input {
                 ClientInput::Message(Ok(ClientMessage::Resume { after, filter })) => {
                     self.follower.start_after(after);
                     self.cursor = after;
@@ -132,55 +134,38 @@ impl<'a> StreamSession<'a> {
                     return Ok(());
                 }
                 ClientInput::Message(Ok(ClientMessage::Auth { token })) if self.is_anonymous => {
-                    return Err(Stop::Authenticate { token });
+                    return Err(SessionEnd::Authenticate { token });
                 }
                 other => self.handle(other).await?,
             }
         }
     }
 
-    /// Passes on what there was and what happens. Live events wait for the client's pace, replayed ones do not: it asked.
-    async fn forward(
-        &mut self,
-        heard: &mut mpsc::Receiver<Box<ClientInput>>,
-    ) -> Result<Infallible, CloseReason> {
+    /// Forwards past and new events. Live events wait for the client's pace; replayed ones do not, because the client requested
+    /// them.
+    async fn forward(&mut self, inputs: &mut ClientInputs) -> Result<Infallible, CloseReason> {
         let mut waiting: Vec<Arc<FeedEvent>> = Vec::new();
         loop {
             let now = Instant::now();
             let push_at = self.pacer.next_push_at(now);
-            // A frame that is full goes out in any case: holding it back would only make the buffer run over.
+            // A full frame is sent in any case: holding it back would only overflow the buffer.
             if !waiting.is_empty() && (push_at.is_none() || waiting.len() >= FRAME_EVENTS_MAX) {
                 self.pacer.record_push(now);
-                self.send(std::mem::take(&mut waiting), Packing::Shared)
+                self.send_events(&mut waiting, ArrayCompression::Concatenated)
                     .await?;
                 continue;
             }
             tokio::select! {
-                step = self.follower.next() => match step {
-                    Ok(Step::Live(events)) => waiting.extend(self.chosen(events)),
-                    Ok(Step::Replayed(events)) => {
-                        waiting.extend(self.chosen(events));
-                        // Few others ask for the same.
-                        self.send(std::mem::take(&mut waiting), Packing::Together).await?;
-                    }
-                    Ok(Step::Gap(gap)) => {
-                        self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
-                        self.send_message(ServerMessage::Gap(gap)).await?;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a stream ends: the event log could not be read");
-                        return Err(CloseReason::LogUnavailable { last: self.cursor });
-                    }
-                },
+                step = self.follower.next() => self.take_step(step, &mut waiting).await?,
                 () = sleep_until(push_at.unwrap_or(now)), if !waiting.is_empty() => {}
-                heard = heard.recv() => {
-                    let heard = heard.ok_or(CloseReason::Gone)?;
-                    if heard.changes_filter() && !waiting.is_empty() {
-                        // Chosen by the filter that was there, and nothing of it comes behind the new one.
+                input = inputs.recv() => {
+                    let input = input.ok_or(CloseReason::Gone)?;
+                    if input.changes_filter() && !waiting.is_empty() {
+                        // These events passed the current filter, so they precede the new one.
                         self.pacer.record_push(now);
-                        self.send(std::mem::take(&mut waiting), Packing::Shared).await?;
+                        self.send_events(&mut waiting, ArrayCompression::Concatenated).await?;
                     }
-                    self.handle(*heard).await?;
+                    self.handle(*input).await?;
                 }
                 () = sleep_until(self.next_ping) => self.ping().await?,
             }
@@ -190,8 +175,36 @@ impl<'a> StreamSession<'a> {
         }
     }
 
-    /// Those that the client asked for.
-    fn chosen(&self, mut events: Vec<Arc<FeedEvent>>) -> Vec<Arc<FeedEvent>> {
+    /// Adds the step's events that pass the filter to those that wait, and sends them at once unless they are live.
+    async fn take_step(
+        &mut self,
+        step: sqlx::Result<Step>,
+        waiting: &mut Vec<Arc<FeedEvent>>,
+    ) -> Result<(), CloseReason> {
+        match step {
+            Ok(Step::Live(events)) => {
+                waiting.extend(self.filtered(events));
+                Ok(())
+            }
+            Ok(Step::Replayed(events)) => {
+                waiting.extend(self.filtered(events));
+                // Few other clients request the same events.
+                self.send_events(waiting, ArrayCompression::Recompressed)
+                    .await
+            }
+            Ok(Step::Gap(gap)) => {
+                self.send_events(waiting, ArrayCompression::Concatenated)
+                    .await?;
+                self.send_message(ServerMessage::Gap(gap)).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "stream ended: the event log could not be read");
+                Err(CloseReason::LogUnavailable { last: self.cursor })
+            }
+        }
+    }
+
+    fn filtered(&self, mut events: Vec<Arc<FeedEvent>>) -> Vec<Arc<FeedEvent>> {
         match &self.filter {
             Some(filter) => events.retain(|event| filter.passes(event)),
             None => events.clear(),
@@ -199,9 +212,9 @@ impl<'a> StreamSession<'a> {
         events
     }
 
-    /// Does what can be done at any time.
-    async fn handle(&mut self, heard: ClientInput) -> Result<(), CloseReason> {
-        let refused = match heard {
+    /// Handles input that is allowed at any time; answers anything else with an error.
+    async fn handle(&mut self, input: ClientInput) -> Result<(), CloseReason> {
+        let error = match input {
             ClientInput::Ping(payload) => return self.pong(payload).await,
             ClientInput::Message(Ok(ClientMessage::Ping)) => {
                 return self.send_message(ServerMessage::pong(Utc::now())).await;
@@ -225,47 +238,49 @@ impl<'a> StreamSession<'a> {
         };
         self.bad_messages += 1;
         if self.bad_messages >= BAD_MESSAGES_MAX {
-            return Err(CloseReason::BadMessages(refused.to_string()));
+            return Err(CloseReason::BadMessages(error));
         }
-        self.send_message(refused.into()).await
+        self.send_message(error.into()).await
     }
 
     async fn send_message(&mut self, message: ServerMessage) -> Result<(), CloseReason> {
         let frame = Text::new(&message.to_text()).frame(self.writer.compression());
-        self.put(async |writer| writer.send(frame).await).await
+        self.write(async |writer| writer.send(frame).await).await
     }
 
     async fn ping(&mut self) -> Result<(), CloseReason> {
         self.next_ping = Instant::now() + PING_EVERY;
-        self.put(Writer::ping).await
+        self.write(Writer::ping).await
     }
 
     async fn pong(&mut self, payload: Bytes) -> Result<(), CloseReason> {
-        self.put(async |writer| writer.pong(&payload).await).await
+        self.write(async |writer| writer.pong(&payload).await).await
     }
 
-    /// Events in as few frames as they fit into; the cursor moves with each.
-    async fn send(
+    /// Sends all waiting events in as few frames as possible; the cursor moves with each frame.
+    async fn send_events(
         &mut self,
-        events: Vec<Arc<FeedEvent>>,
-        packing: Packing,
+        waiting: &mut Vec<Arc<FeedEvent>>,
+        array_compression: ArrayCompression,
     ) -> Result<(), CloseReason> {
-        for frame in frames(&events, self.writer.compression(), packing) {
+        let events = std::mem::take(waiting);
+        for frame in frames(&events, self.writer.compression(), array_compression) {
             if self.next_ping <= Instant::now() {
                 self.ping().await?;
             }
             crate::failpoint!("feed.before_frame");
-            // Moved first: what is put comes before the farewell, and a client that reads the farewell has read it.
+            // Moved first: this frame precedes the close frame, and a client that reads the close frame has read this one.
             self.cursor = frame.last;
-            self.put(async |writer| writer.send(frame.bytes).await)
+            self.write(async |writer| writer.send(frame.bytes).await)
                 .await?;
         }
         Ok(())
     }
 
-    async fn put(
+    /// Writes a frame, unless the client is too slow to take it.
+    async fn write(
         &mut self,
-        put: impl AsyncFnOnce(&mut Writer) -> io::Result<()>,
+        write: impl AsyncFnOnce(&mut Writer) -> io::Result<()>,
     ) -> Result<(), CloseReason> {
         let detached = self.follower.detached();
         let too_slow = async {
@@ -276,7 +291,7 @@ impl<'a> StreamSession<'a> {
             sleep(SLOW_GRACE).await;
         };
         tokio::select! {
-            put = put(self.writer) => put.map_err(|_| CloseReason::Gone),
+            written = write(self.writer) => written.map_err(|_| CloseReason::Gone),
             () = too_slow => Err(CloseReason::TooSlow { last: self.cursor }),
             () = sleep(WRITE_LIMIT) => Err(CloseReason::TooSlow { last: self.cursor }),
         }

@@ -1,8 +1,8 @@
-//! Tickets: each opens one stream, for pages, which cannot set a header.
+//! Tickets: each opens one stream, for web pages, which cannot set a header.
 //!
-//! Invariant: a ticket opens at most one stream, on whichever process, within [`LIFETIME`], as the caller whom it was given,
-//! and the stream ends when that caller's token does. Kept by the row that using it deletes. It is the only secret that may
-//! stand in a URL, since it is worth nothing by the time that somebody reads a log.
+//! Invariant: a ticket opens at most one stream, on any process, within [`LIFETIME`], as the caller that it was issued to,
+//! and the stream ends when that caller's token does. Kept by a row, which redeeming deletes. A ticket is the only secret that may
+//! appear in a URL, since it is worthless by the time that a log with the URL is read.
 
 use std::time::Duration;
 
@@ -15,33 +15,33 @@ use thiserror::Error;
 
 use crate::meters::{Caller, Role};
 
-/// From the answer to the request that uses it: a page opens its stream at once.
+/// From issuing to redeeming: a page opens its stream at once.
 pub const LIFETIME: Duration = Duration::from_secs(30);
-/// Tickets of one subject that are not used yet: more tabs than anybody opens in half a minute.
+/// Unused tickets of one subject: more tabs than a user opens in half a minute.
 pub const UNUSED_MAX: i64 = 20;
-/// A ticket's bytes; none can be guessed.
+/// Random bytes of a ticket: enough that none can be guessed.
 const TICKET_BYTES: usize = 32;
-/// Rows that were never used, dropped at a time: more than are made at a time.
+/// Expired rows deleted with each new ticket: more than one, so that they cannot accumulate.
 const PRUNED_MAX: i64 = 100;
 
 /// A new ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// Fits into a URL as it is.
+    /// Needs no escaping in a URL.
     pub ticket: String,
     pub expires_at: DateTime<Utc>,
 }
 
-/// Why there is none.
+/// Why no ticket is issued.
 #[derive(Debug, Error)]
 pub enum TicketError {
-    #[error("{UNUSED_MAX} tickets of this subject are not used yet; use them, or wait {} s", LIFETIME.as_secs())]
+    #[error("{UNUSED_MAX} tickets of this subject are unused; use them, or wait {} s", LIFETIME.as_secs())]
     TooMany,
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// A ticket for this caller, whose token ends at `token_expires_at`.
+/// Issues a ticket to this caller, whose token ends at `token_expires_at`.
 pub async fn issue(
     pool: &PgPool,
     caller: &Caller,
@@ -49,7 +49,7 @@ pub async fn issue(
 ) -> Result<Ticket, TicketError> {
     let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; TICKET_BYTES]>());
     let mut transaction = pool.begin().await?;
-    // Counted by one at a time, so that the limit is one. Other subjects with the same number wait a moment too.
+    // One request of a subject counts at a time, otherwise several could pass the limit. Subjects with the same hash wait too.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('feed_tickets'), hashtext($1))")
         .bind(&caller.subject)
         .execute(&mut *transaction)
@@ -61,7 +61,7 @@ pub async fn issue(
              FROM feed_tickets
              WHERE expires_at < now()
              LIMIT $1
-             -- Two that prune at once take different rows.
+             -- Two requests that prune at the same time take different rows.
              FOR UPDATE SKIP LOCKED
          )",
     )
@@ -88,7 +88,7 @@ pub async fn issue(
         .ok_or(TicketError::TooMany)
 }
 
-/// Uses a ticket up: whose it is, and when that caller's token ends. `None` when it was used, is too old, or is none.
+/// Redeems a ticket: returns its caller, and when that caller's token ends. `None` if it was redeemed, is too old, or is invalid.
 pub async fn redeem(pool: &PgPool, ticket: &str) -> sqlx::Result<Option<(Caller, DateTime<Utc>)>> {
     let found: Option<(String, String, DateTime<Utc>)> = sqlx::query_as(
         "DELETE FROM feed_tickets

@@ -1,22 +1,22 @@
-//! One message compressed, one inflated: each begins with an empty window (RFC 7692, section 7.2).
+//! Compresses one message, inflates one: each starts with an empty window (RFC 7692, section 7.2).
 
 use std::cell::RefCell;
 
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 
-/// Our window: 4 KiB reach over several events, and cost a client's decompressor an eighth of the largest one.
+/// Window for compression: 4 KiB span several events, and cost a client's decompressor an eighth of the largest window.
 pub(super) const WINDOW_BITS: u8 = 12;
-/// A client may use the largest window.
+/// Window for inflation: a client may use the largest one.
 const CLIENT_WINDOW_BITS: u8 = 15;
-/// Most of what higher levels gain, for half of their time.
+/// Saves nearly as many bytes as higher levels in half of their time.
 const LEVEL: i32 = 4;
-/// What a sync flush ends with: taken off by the sender, put back by the receiver (section 7.2.1).
+/// The end of every sync flush: the sender removes it, the receiver appends it (section 7.2.1).
 pub(super) const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// Output is made room for in steps, so that a small message takes little.
+/// Output buffers grow by this step, so that a small message takes little memory.
 const STEP_BYTES: usize = 2 * 1024;
 
 thread_local! {
-    // States of some 100 and 40 kB that no message needs after it: one of each per thread, none per connection.
+    // The states take some 100 kB and 40 kB and no message needs its predecessor's: one of each per thread, none per connection.
     static DEFLATER: RefCell<Deflate> = RefCell::new(Deflate::new(LEVEL, false, WINDOW_BITS));
     static INFLATER: RefCell<Inflate> = RefCell::new(Inflate::new(false, CLIENT_WINDOW_BITS));
 }
@@ -28,8 +28,8 @@ pub(super) enum InflateError {
     Corrupt,
 }
 
-/// A message's compressed payload behind what `out` holds, without the tail. False, and `out` as it was, when that would not
-/// be shorter.
+/// Appends a message's compressed payload, without the tail, to `out`. Returns false and leaves `out` unchanged if the payload
+/// would not be shorter than the message.
 pub(super) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
     DEFLATER.with_borrow_mut(|deflater| {
         let before = out.len();
@@ -61,7 +61,7 @@ pub(super) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
     })
 }
 
-/// The message of a compressed payload; at most `bytes_max` of it are ever made.
+/// Inflates a compressed payload; never produces more than one byte beyond `bytes_max`.
 pub(super) fn inflate(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
     INFLATER.with_borrow_mut(|inflater| {
         inflater.reset(false);
@@ -81,7 +81,7 @@ fn inflate_part(
 ) -> Result<(), InflateError> {
     loop {
         let end = message.len();
-        // One byte of room past the limit tells a message that is too big from one that just fits.
+        // One byte beyond the limit distinguishes a message that is too big from one that just fits.
         let room = STEP_BYTES.max(end).min(bytes_max + 1 - end);
         message.resize(end + room, 0);
         let (consumed, produced) = (inflater.total_in(), inflater.total_out());
@@ -95,7 +95,7 @@ fn inflate_part(
         }
         match status {
             Err(_) => return Err(InflateError::Corrupt),
-            // A block that is marked as the last one is allowed, and others may follow (section 7.2.3.5).
+            // A block may be marked as the last one, and others may follow it (section 7.2.3.5).
             Ok(Status::StreamEnd) => inflater.reset(false),
             Ok(Status::Ok | Status::BufError) => {
                 let is_stuck = consumed == 0 && produced == 0;
@@ -113,7 +113,7 @@ fn inflate_part(
     }
 }
 
-/// Of two totals of one call, which moves no more than our buffers hold.
+/// Progress of one call, which is bounded by the size of its buffers.
 fn difference(after: u64, before: u64) -> usize {
     usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX)
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_back_as_it_was() {
+    fn a_message_survives_the_round_trip() {
         let event = r#"{"seq":42,"type":"TokensMinted","user_id":"anna","meter_id":"anna-1"}"#;
         for message in [
             event.to_owned(),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_get_shorter_is_left_alone() {
+    fn a_message_that_does_not_get_shorter_is_not_compressed() {
         let mut state = 1_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_standard_are_understood() {
+    fn the_examples_of_the_standard_are_inflated() {
         // RFC 7692, section 7.2.3: one block, a stored block, a last block, two blocks.
         for payload in [
             &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
@@ -188,18 +188,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_makes_no_more_than_the_limit() {
+    fn a_decompression_bomb_produces_no_more_than_the_limit() {
         let bomb = deflated(&vec![0; 10_000_000]).unwrap();
         assert!(bomb.len() < 20_000);
         assert_eq!(inflate(&bomb, 65_536), Err(InflateError::TooBig));
-        // And the next message is not disturbed by what was left over.
+        // What was left over does not affect the next message.
         let next = deflated(&b"next".repeat(20)).unwrap();
         assert_eq!(inflate(&next, 80).unwrap(), b"next".repeat(20));
     }
 
     proptest! {
         #[test]
-        fn noise_is_refused_or_inflated_within_the_limit(payload: Vec<u8>, bytes_max in 0_usize..5_000) {
+        fn noise_is_rejected_or_inflated_within_the_limit(payload: Vec<u8>, bytes_max in 0_usize..5_000) {
             if let Ok(message) = inflate(&payload, bytes_max) {
                 prop_assert!(message.len() <= bytes_max);
             }

@@ -1,4 +1,4 @@
-//! `Sec-WebSocket-Extensions`: which compression a client offers, and what is agreed.
+//! `Sec-WebSocket-Extensions`: negotiates compression.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
@@ -8,32 +8,33 @@ use super::deflate::WINDOW_BITS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     None,
-    /// permessage-deflate, without context in either direction, with a window of [`WINDOW_BITS`] bits from us.
+    /// permessage-deflate, without context in either direction; the server compresses with a window of [`WINDOW_BITS`] bits.
     Deflate,
 }
 
-/// What a client is told of the offer that was accepted.
+/// The offer that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Agreed {
-    /// The client asked for a bound of our window.
-    window_is_bounded: bool,
+pub(super) struct NegotiatedDeflate {
+    /// The client requested a limit on the server's window, so the response has to confirm one.
+    server_window_is_limited: bool,
 }
 
-impl Agreed {
-    /// The first offer that can be kept (RFC 7692, section 5).
-    pub fn from_offers(headers: &HeaderMap) -> Option<Agreed> {
+impl NegotiatedDeflate {
+    /// The first offer that the server can satisfy (RFC 7692, section 5).
+    pub fn from_offers(headers: &HeaderMap) -> Option<NegotiatedDeflate> {
         headers
             .get_all(header::SEC_WEBSOCKET_EXTENSIONS)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .find_map(agree)
+            .find_map(negotiate)
     }
 
-    pub fn answer(self) -> HeaderValue {
-        // `client_no_context_takeover` may be demanded whether it was offered or not (section 7.1.1.2): no window is kept for
-        // a client that says nothing for hours.
-        HeaderValue::from_static(if self.window_is_bounded {
+    /// The response header.
+    pub fn header_value(self) -> HeaderValue {
+        // The server may require `client_no_context_takeover` whether it was offered or not (section 7.1.1.2). It does, so that
+        // it keeps no window for a client that is silent for hours.
+        HeaderValue::from_static(if self.server_window_is_limited {
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12"
         } else {
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -41,22 +42,22 @@ impl Agreed {
     }
 }
 
-/// `None` for an offer that is another extension, is malformed, or asks for a smaller window than ours.
-fn agree(offer: &str) -> Option<Agreed> {
+/// `None` for an offer of another extension, a malformed one, or one with a smaller window than [`WINDOW_BITS`].
+fn negotiate(offer: &str) -> Option<NegotiatedDeflate> {
     let mut parts = offer.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case("permessage-deflate") {
         return None;
     }
     let mut seen: Vec<&str> = Vec::new();
-    let mut agreed = Agreed {
-        window_is_bounded: false,
+    let mut deflate = NegotiatedDeflate {
+        server_window_is_limited: false,
     };
     for parameter in parts {
         let (name, value) = match parameter.split_once('=') {
             Some((name, value)) => (name.trim(), Some(unquoted(value.trim()))),
             None => (parameter, None),
         };
-        // Section 7.1: an offer with a parameter twice, unknown, or with a value that does not fit must be declined.
+        // Section 7.1: an offer with a repeated or unknown parameter, or with an invalid value, must be declined.
         if seen.contains(&name) {
             return None;
         }
@@ -68,12 +69,12 @@ fn agree(offer: &str) -> Option<Agreed> {
                 window_bits(bits)?;
             }
             ("server_max_window_bits", Some(bits)) if window_bits(bits)? >= WINDOW_BITS => {
-                agreed.window_is_bounded = true;
+                deflate.server_window_is_limited = true;
             }
             _ => return None,
         }
     }
-    Some(agreed)
+    Some(deflate)
 }
 
 fn unquoted(value: &str) -> &str {
@@ -95,7 +96,7 @@ fn window_bits(text: &str) -> Option<u8> {
 mod tests {
     use super::*;
 
-    fn answer(offers: &[&'static str]) -> Option<HeaderValue> {
+    fn negotiated(offers: &[&'static str]) -> Option<HeaderValue> {
         let mut headers = HeaderMap::new();
         for offer in offers {
             headers.append(
@@ -103,7 +104,7 @@ mod tests {
                 HeaderValue::from_static(offer),
             );
         }
-        Agreed::from_offers(&headers).map(Agreed::answer)
+        NegotiatedDeflate::from_offers(&headers).map(NegotiatedDeflate::header_value)
     }
 
     const PLAIN: &str =
@@ -120,9 +121,9 @@ mod tests {
             "Permessage-Deflate ; client_no_context_takeover;server_no_context_takeover",
             "permessage-deflate; server_max_window_bits=\"15\"",
         ] {
-            let answer = answer(&[offer]).unwrap();
-            let bounded = offer.contains("server_max_window_bits");
-            let expected = if bounded {
+            let answer = negotiated(&[offer]).unwrap();
+            let limited = offer.contains("server_max_window_bits");
+            let expected = if limited {
                 format!("{PLAIN}; server_max_window_bits={WINDOW_BITS}")
             } else {
                 PLAIN.to_owned()
@@ -132,19 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn the_first_offer_that_can_be_kept_counts() {
+    fn the_first_offer_that_can_be_satisfied_is_accepted() {
         assert_eq!(
-            answer(&["permessage-deflate; server_max_window_bits=9, permessage-deflate"]).unwrap(),
+            negotiated(&["permessage-deflate; server_max_window_bits=9, permessage-deflate"])
+                .unwrap(),
             PLAIN
         );
         assert_eq!(
-            answer(&["x-webkit-deflate-frame", "permessage-deflate"]).unwrap(),
+            negotiated(&["x-webkit-deflate-frame", "permessage-deflate"]).unwrap(),
             PLAIN
         );
     }
 
     #[test]
-    fn what_cannot_be_kept_is_declined() {
+    fn offers_that_cannot_be_satisfied_are_declined() {
         for offer in [
             "",
             ";",
@@ -163,7 +165,7 @@ mod tests {
             "permessage-deflate; unknown",
             "permessage-deflate;",
         ] {
-            assert_eq!(answer(&[offer]), None, "{offer}");
+            assert_eq!(negotiated(&[offer]), None, "{offer}");
         }
     }
 }

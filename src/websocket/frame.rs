@@ -1,4 +1,4 @@
-//! Frames out of what has arrived, and into bytes (RFC 6455, section 5).
+//! Parses frames from received bytes and encodes frames to send (RFC 6455, section 5).
 
 use std::io::Cursor;
 
@@ -7,9 +7,10 @@ use bytes::{Buf, BytesMut};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::message::SocketError;
+use super::error::{ProtocolViolation, SocketError};
+use super::extension::Compression;
 
-/// Of a control frame (section 5.5).
+/// Longest payload of a control frame (section 5.5).
 pub(super) const CONTROL_BYTES_MAX: usize = 125;
 
 /// A client's frame, unmasked.
@@ -17,27 +18,27 @@ pub(super) const CONTROL_BYTES_MAX: usize = 125;
 pub(super) struct Frame {
     pub opcode: OpCode,
     pub is_final: bool,
-    /// RSV1: the message that begins here is compressed.
+    /// RSV1: the message that starts with this frame is compressed.
     pub is_compressed: bool,
     pub payload: Bytes,
 }
 
-/// The next whole frame; `None` until more has arrived. A frame is refused by its header, before its payload is waited for.
+/// Takes the next complete frame from `arrived`; `None` if more bytes are needed. A frame is rejected by its header, before its
+/// payload has arrived.
 pub(super) fn next_frame(
     arrived: &mut BytesMut,
     payload_bytes_max: usize,
 ) -> Result<Option<Frame>, SocketError> {
     let mut cursor = Cursor::new(&arrived[..]);
-    let parsed = FrameHeader::parse(&mut cursor)
-        .map_err(|_| SocketError::Protocol("a frame has an opcode that is not defined"))?;
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| ProtocolViolation::UndefinedOpcode)?;
     let Some((header, payload_bytes)) = parsed else {
         return Ok(None);
     };
-    // Within what has arrived.
-    let header_bytes = cursor.position() as usize;
-    let payload_bytes = check(&header, payload_bytes, payload_bytes_max)?;
+    // A position in `arrived`.
+    let header_bytes = usize::try_from(cursor.position()).unwrap_or(arrived.len());
+    let payload_bytes = validate(&header, payload_bytes, payload_bytes_max)?;
     let Some(mask) = header.mask else {
-        return Err(SocketError::Protocol("a client's frames are masked"));
+        return Err(ProtocolViolation::Unmasked.into());
     };
     if arrived.len() < header_bytes + payload_bytes {
         return Ok(None);
@@ -55,45 +56,45 @@ pub(super) fn next_frame(
     }))
 }
 
-fn check(header: &FrameHeader, payload_bytes: u64, bytes_max: usize) -> Result<usize, SocketError> {
+fn validate(
+    header: &FrameHeader,
+    payload_bytes: u64,
+    bytes_max: usize,
+) -> Result<usize, SocketError> {
     if header.rsv2 || header.rsv3 {
-        return Err(SocketError::Protocol("a frame has reserved bits"));
+        return Err(ProtocolViolation::ReservedBits.into());
     }
     let payload_bytes = usize::try_from(payload_bytes).map_err(|_| SocketError::TooBig)?;
     match header.opcode {
         OpCode::Data(_) if payload_bytes > bytes_max => Err(SocketError::TooBig),
         OpCode::Data(_) => Ok(payload_bytes),
-        OpCode::Control(_) if !header.is_final => {
-            Err(SocketError::Protocol("a control frame is in fragments"))
+        OpCode::Control(_) if !header.is_final => Err(ProtocolViolation::FragmentedControl.into()),
+        OpCode::Control(_) if payload_bytes > CONTROL_BYTES_MAX => {
+            Err(ProtocolViolation::LongControl.into())
         }
-        OpCode::Control(_) if payload_bytes > CONTROL_BYTES_MAX => Err(SocketError::Protocol(
-            "a control frame has 125 bytes at most",
-        )),
-        OpCode::Control(_) if header.rsv1 => {
-            Err(SocketError::Protocol("a control frame is never compressed"))
-        }
+        OpCode::Control(_) if header.rsv1 => Err(ProtocolViolation::CompressedControl.into()),
         OpCode::Control(_) => Ok(payload_bytes),
     }
 }
 
-/// The header of a frame of ours: whole, and unmasked.
-pub(super) fn header_of(opcode: OpCode, is_compressed: bool, payload_bytes: usize) -> Vec<u8> {
+/// The header of a server's frame: final and unmasked.
+pub(super) fn header_of(opcode: OpCode, compression: Compression, payload_bytes: usize) -> Vec<u8> {
     let header = FrameHeader {
-        rsv1: is_compressed,
+        rsv1: compression == Compression::Deflate,
         opcode,
         ..FrameHeader::default()
     };
-    let length = payload_bytes as u64;
+    let length = payload_bytes as u64; // usize has at most 64 bits
     let mut bytes = Vec::with_capacity(header.len(length) + payload_bytes);
     if header.format(length, &mut bytes).is_err() {
-        unreachable!("bytes can always be written to memory");
+        unreachable!("writing to memory cannot fail");
     }
     bytes
 }
 
-/// A frame of ours as it goes over the wire.
+/// A server's frame, encoded.
 pub(super) fn framed(opcode: OpCode, payload: &[u8]) -> Bytes {
-    let mut bytes = header_of(opcode, false, payload.len());
+    let mut bytes = header_of(opcode, Compression::None, payload.len());
     bytes.extend_from_slice(payload);
     bytes.into()
 }
@@ -109,7 +110,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A client's frame: its first byte, and a payload that is masked here.
+    /// Encodes a client's frame with this first byte, and masks the payload.
     pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![first];
         match payload.len() {
@@ -134,13 +135,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn frames_are_read_however_they_arrive() {
-        let mut wire = masked(0x81, b"Hello");
-        wire.extend(masked(0x89, b""));
-        wire.extend(masked(0x02, &[7; 300]));
+    fn frames_are_parsed_however_they_are_split() {
+        let mut bytes = masked(0x81, b"Hello");
+        bytes.extend(masked(0x89, b""));
+        bytes.extend(masked(0x02, &[7; 300]));
         let mut arrived = BytesMut::new();
         let mut frames = Vec::new();
-        for byte in wire {
+        for byte in bytes {
             arrived.extend_from_slice(&[byte]);
             frames.extend(next_frame(&mut arrived, 1_000).unwrap());
         }
@@ -163,8 +164,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_frame_is_refused_by_its_header() {
-        // Headers alone: no payload has come yet.
+    fn a_frame_is_rejected_by_its_header() {
+        // Headers alone: no payload has arrived yet.
         let too_big = [0x81, 0x80 | 126, 0x03, 0xe9, 0, 0, 0, 0];
         assert_eq!(frame(&too_big), Err(SocketError::TooBig));
         let endless = [
@@ -189,7 +190,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn our_frames_are_as_the_standard_writes_them() {
+    fn frames_are_encoded_as_in_the_standards_examples() {
         // RFC 6455, section 5.7.
         assert_eq!(
             framed(TEXT, b"Hello")[..],
@@ -198,14 +199,14 @@ pub(super) mod tests {
         assert_eq!(framed(PING, b"")[..], [0x89, 0x00]);
         assert_eq!(framed(TEXT, &[b'x'; 256])[..4], [0x81, 0x7e, 0x01, 0x00]);
         assert_eq!(
-            header_of(TEXT, true, 65_536),
+            header_of(TEXT, Compression::Deflate, 65_536),
             [0xc1, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]
         );
     }
 
     proptest! {
         #[test]
-        fn whatever_arrives_is_a_frame_a_fault_or_waited_for(bytes: Vec<u8>) {
+        fn any_bytes_are_a_frame_an_error_or_incomplete(bytes: Vec<u8>) {
             let mut arrived = BytesMut::from(&bytes[..]);
             while let Ok(Some(frame)) = next_frame(&mut arrived, 1_000) {
                 prop_assert!(frame.payload.len() <= 1_000);

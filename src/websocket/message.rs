@@ -1,4 +1,4 @@
-//! A client's frames into messages.
+//! Assembles a client's frames into messages.
 
 use axum::body::Bytes;
 use bytes::BytesMut;
@@ -6,55 +6,40 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::deflate::{InflateError, inflate};
+use super::error::{ProtocolViolation, SocketError};
 use super::extension::Compression;
 use super::frame::Frame;
 
-/// Longest message of a client, bytes, as it comes and after inflation.
+/// Longest message of a client in bytes, as received and after inflation.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Frames that one message may come in: empty ones would otherwise go on for ever.
+/// Most fragments of one message: empty ones would otherwise continue indefinitely.
 pub const FRAGMENTS_MAX: u32 = 64;
 
-/// What a client said.
+/// What a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
     Text(Utf8Bytes),
     Binary,
-    /// To be answered with the same bytes.
+    /// The pong must carry the same payload.
     Ping(Bytes),
     Pong,
-    Close(Option<Closing>),
+    Close(Option<CloseCode>),
 }
 
-/// What a client closes with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closing {
-    pub code: u16,
-}
+/// Status code of a close frame (RFC 6455, section 7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseCode(pub u16);
 
-/// Why a connection cannot be read on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SocketError {
-    /// It ended without a farewell, as most do.
-    Gone,
-    /// Against RFC 6455 or 7692, in this way.
-    Protocol(&'static str),
-    NotUtf8,
-    TooBig,
-    TooManyFragments,
-    /// A message began and did not go on.
-    Unfinished,
-}
-
-/// Puts a connection's frames together.
+/// Assembles one connection's frames.
 #[derive(Debug)]
 pub(super) struct Assembler {
     compression: Compression,
-    begun: Option<Box<Begun>>,
+    partial: Option<Box<PartialMessage>>,
 }
 
-/// A message that is not complete.
+/// A message whose last fragment has not arrived.
 #[derive(Debug)]
-struct Begun {
+struct PartialMessage {
     is_text: bool,
     is_compressed: bool,
     payload: BytesMut,
@@ -65,46 +50,49 @@ impl Assembler {
     pub fn new(compression: Compression) -> Assembler {
         Assembler {
             compression,
-            begun: None,
+            partial: None,
         }
     }
 
-    pub fn is_amid_message(&self) -> bool {
-        self.begun.is_some()
+    pub fn is_mid_message(&self) -> bool {
+        self.partial.is_some()
     }
 
-    /// Bytes that the next data frame may have.
+    /// Largest payload that the next data frame may have.
     pub fn frame_bytes_max(&self) -> usize {
-        let kept = self.begun.as_ref().map_or(0, |begun| begun.payload.len());
-        MESSAGE_BYTES_MAX.saturating_sub(kept)
+        let received = self
+            .partial
+            .as_ref()
+            .map_or(0, |partial| partial.payload.len());
+        MESSAGE_BYTES_MAX.saturating_sub(received)
     }
 
-    /// What the frame completes; `None` when more belongs to it.
-    pub fn take(&mut self, frame: Frame) -> Result<Option<Incoming>, SocketError> {
+    /// Adds a frame; returns the message that it completes, if it does.
+    pub fn push(&mut self, frame: Frame) -> Result<Option<Incoming>, SocketError> {
         if frame.is_compressed && self.compression == Compression::None {
-            return Err(SocketError::Protocol(
-                "a message is compressed, which was not agreed",
-            ));
+            return Err(ProtocolViolation::CompressionNotNegotiated.into());
         }
         match frame.opcode {
             OpCode::Control(Control::Ping) => Ok(Some(Incoming::Ping(frame.payload))),
             OpCode::Control(Control::Pong) => Ok(Some(Incoming::Pong)),
-            OpCode::Control(_) => closing(&frame.payload).map(Incoming::Close).map(Some),
-            OpCode::Data(Data::Continue) => self.go_on(frame),
-            OpCode::Data(kind) => self.begin(frame, kind == Data::Text),
+            OpCode::Control(_) => close_code(&frame.payload).map(Incoming::Close).map(Some),
+            OpCode::Data(Data::Continue) => self.continue_message(frame),
+            OpCode::Data(kind) => self.start_message(frame, kind == Data::Text),
         }
     }
 
-    fn begin(&mut self, frame: Frame, is_text: bool) -> Result<Option<Incoming>, SocketError> {
-        if self.begun.is_some() {
-            return Err(SocketError::Protocol(
-                "a message begins within another one's fragments",
-            ));
+    fn start_message(
+        &mut self,
+        frame: Frame,
+        is_text: bool,
+    ) -> Result<Option<Incoming>, SocketError> {
+        if self.partial.is_some() {
+            return Err(ProtocolViolation::InterleavedMessage.into());
         }
         if frame.is_final {
-            return complete(frame.payload, is_text, frame.is_compressed).map(Some);
+            return finish(frame.payload, is_text, frame.is_compressed).map(Some);
         }
-        self.begun = Some(Box::new(Begun {
+        self.partial = Some(Box::new(PartialMessage {
             is_text,
             is_compressed: frame.is_compressed,
             payload: BytesMut::from(&frame.payload[..]),
@@ -113,41 +101,44 @@ impl Assembler {
         Ok(None)
     }
 
-    fn go_on(&mut self, frame: Frame) -> Result<Option<Incoming>, SocketError> {
-        let Some(begun) = &mut self.begun else {
-            return Err(SocketError::Protocol("a fragment belongs to no message"));
+    fn continue_message(&mut self, frame: Frame) -> Result<Option<Incoming>, SocketError> {
+        let Some(partial) = &mut self.partial else {
+            return Err(ProtocolViolation::StrayFragment.into());
         };
-        // RFC 7692, section 6: only the first one tells.
+        // RFC 7692, section 6: only the first fragment has the bit.
         if frame.is_compressed {
-            return Err(SocketError::Protocol("a later fragment has reserved bits"));
+            return Err(ProtocolViolation::ReservedBitsInFragment.into());
         }
-        begun.fragments += 1;
-        if begun.fragments > FRAGMENTS_MAX {
+        partial.fragments += 1;
+        if partial.fragments > FRAGMENTS_MAX {
             return Err(SocketError::TooManyFragments);
         }
-        if begun.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
+        if partial.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
             return Err(SocketError::TooBig);
         }
-        begun.payload.extend_from_slice(&frame.payload);
+        partial.payload.extend_from_slice(&frame.payload);
         if !frame.is_final {
             return Ok(None);
         }
-        let Some(begun) = self.begun.take() else {
+        let Some(partial) = self.partial.take() else {
             return Ok(None);
         };
-        complete(begun.payload.freeze(), begun.is_text, begun.is_compressed).map(Some)
+        finish(
+            partial.payload.freeze(),
+            partial.is_text,
+            partial.is_compressed,
+        )
+        .map(Some)
     }
 }
 
-fn complete(payload: Bytes, is_text: bool, is_compressed: bool) -> Result<Incoming, SocketError> {
+fn finish(payload: Bytes, is_text: bool, is_compressed: bool) -> Result<Incoming, SocketError> {
     let payload = if is_compressed {
         match inflate(&payload, MESSAGE_BYTES_MAX) {
             Ok(message) => Bytes::from(message),
             Err(InflateError::TooBig) => return Err(SocketError::TooBig),
             Err(InflateError::Corrupt) => {
-                return Err(SocketError::Protocol(
-                    "a compressed message cannot be inflated",
-                ));
+                return Err(ProtocolViolation::CorruptCompression.into());
             }
         }
     } else {
@@ -162,22 +153,20 @@ fn complete(payload: Bytes, is_text: bool, is_compressed: bool) -> Result<Incomi
     }
 }
 
-/// Section 7.4 tells which codes may be sent.
-fn closing(payload: &[u8]) -> Result<Option<Closing>, SocketError> {
+/// Section 7.4 lists the codes that may be sent.
+fn close_code(payload: &[u8]) -> Result<Option<CloseCode>, SocketError> {
     let (code, reason) = match payload {
         [] => return Ok(None),
-        [_] => return Err(SocketError::Protocol("a close frame has half a code")),
+        [_] => return Err(ProtocolViolation::HalfStatusCode.into()),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(SocketError::Protocol(
-            "a close frame has a code that may not be sent",
-        ));
+        return Err(ProtocolViolation::InvalidStatusCode.into());
     }
     if std::str::from_utf8(reason).is_err() {
         return Err(SocketError::NotUtf8);
     }
-    Ok(Some(Closing { code }))
+    Ok(Some(CloseCode(code)))
 }
 
 #[cfg(test)]
@@ -187,12 +176,12 @@ mod tests {
     use super::super::frame::tests::masked;
     use super::*;
 
-    fn read(compression: Compression, wire: &[Vec<u8>]) -> Result<Vec<Incoming>, SocketError> {
+    fn read(compression: Compression, frames: &[Vec<u8>]) -> Result<Vec<Incoming>, SocketError> {
         let mut assembler = Assembler::new(compression);
-        let mut arrived = BytesMut::from(&wire.concat()[..]);
+        let mut arrived = BytesMut::from(&frames.concat()[..]);
         let mut messages = Vec::new();
         while let Some(frame) = next_frame(&mut arrived, assembler.frame_bytes_max())? {
-            messages.extend(assembler.take(frame)?);
+            messages.extend(assembler.push(frame)?);
         }
         Ok(messages)
     }
@@ -208,8 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_one_message_and_control_frames_come_between() {
-        let wire = [
+    fn fragments_become_one_message_and_control_frames_may_come_between() {
+        let frames = [
             masked(0x01, "h\u{e9}".as_bytes().split_at(2).0),
             masked(0x89, b"ping"),
             masked(0x00, "h\u{e9}".as_bytes().split_at(2).1),
@@ -223,9 +212,9 @@ mod tests {
             Incoming::Pong,
             text("h\u{e9}llo"),
             Incoming::Binary,
-            Incoming::Close(Some(Closing { code: 1000 })),
+            Incoming::Close(Some(CloseCode(1000))),
         ];
-        assert_eq!(read(Compression::None, &wire).unwrap(), expected);
+        assert_eq!(read(Compression::None, &frames).unwrap(), expected);
     }
 
     #[test]
@@ -233,7 +222,7 @@ mod tests {
         let message = "a message that says the same, says the same, says the same".to_owned();
         let payload = deflated(message.as_bytes());
         let (first, second) = payload.split_at(7);
-        let wire = [
+        let frames = [
             masked(0xc1, &payload),
             masked(0x41, first),
             masked(0x00, b""),
@@ -241,20 +230,20 @@ mod tests {
             masked(0x81, b"plain"),
         ];
         assert_eq!(
-            read(Compression::Deflate, &wire).unwrap(),
+            read(Compression::Deflate, &frames).unwrap(),
             [text(&message), text(&message), text("plain")]
         );
         assert!(matches!(
-            read(Compression::None, &wire),
+            read(Compression::None, &frames),
             Err(SocketError::Protocol(_))
         ));
     }
 
     #[test]
-    fn size_is_limited_in_a_frame_over_fragments_and_after_inflation() {
+    fn size_is_limited_in_a_frame_across_fragments_and_after_inflation() {
         let most = vec![b'x'; MESSAGE_BYTES_MAX];
         let half = vec![b'x'; MESSAGE_BYTES_MAX / 2];
-        let read = |wire: &[Vec<u8>]| read(Compression::Deflate, wire);
+        let read = |frames: &[Vec<u8>]| read(Compression::Deflate, frames);
         assert_eq!(read(&[masked(0x81, &most)]).unwrap().len(), 1);
         assert_eq!(read(&[masked(0xc1, &deflated(&most))]).unwrap().len(), 1);
         let more = vec![b'x'; MESSAGE_BYTES_MAX + 1];
@@ -269,47 +258,50 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_counted() {
-        let wire = |fragments: u32| {
-            let mut wire = vec![masked(0x01, b"")];
-            wire.extend((2..fragments).map(|_| masked(0x00, b"")));
-            wire.push(masked(0x80, b"x"));
-            wire
+    fn the_number_of_fragments_is_limited() {
+        let frames = |fragments: u32| {
+            let mut frames = vec![masked(0x01, b"")];
+            frames.extend((2..fragments).map(|_| masked(0x00, b"")));
+            frames.push(masked(0x80, b"x"));
+            frames
         };
-        let read = |fragments| read(Compression::None, &wire(fragments));
+        let read = |fragments| read(Compression::None, &frames(fragments));
         assert_eq!(read(FRAGMENTS_MAX), Ok(vec![text("x")]));
         assert_eq!(read(FRAGMENTS_MAX + 1), Err(SocketError::TooManyFragments));
     }
 
     #[test]
-    fn what_is_against_the_standard_is_named() {
-        for (what, wire) in [
-            ("a fragment of nothing", vec![masked(0x80, b"x")]),
+    fn violations_of_the_standard_are_reported() {
+        for (what, frames) in [
+            ("a fragment without a message", vec![masked(0x80, b"x")]),
             (
-                "one within another",
+                "a message within another",
                 vec![masked(0x01, b"x"), masked(0x81, b"y")],
             ),
             (
-                "a later fragment that says it is compressed",
+                "a later fragment that is marked as compressed",
                 vec![masked(0x41, b"x"), masked(0xc0, b"y")],
             ),
             (
-                "noise for a compressed message",
+                "noise instead of a compressed message",
                 vec![masked(0xc1, &[0xff; 9])],
             ),
-            ("half a close code", vec![masked(0x88, b"\x03")]),
+            ("half a status code", vec![masked(0x88, b"\x03")]),
             ("1005 is never sent", vec![masked(0x88, b"\x03\xed")]),
             ("999 is no code", vec![masked(0x88, b"\x03\xe7")]),
             ("5000 is no code", vec![masked(0x88, b"\x13\x88")]),
         ] {
-            let read = read(Compression::Deflate, &wire);
+            let read = read(Compression::Deflate, &frames);
             assert!(
                 matches!(read, Err(SocketError::Protocol(_))),
                 "{what}: {read:?}"
             );
         }
-        for wire in [masked(0x81, b"\xff"), masked(0x88, b"\x03\xe8\xff")] {
-            assert_eq!(read(Compression::None, &[wire]), Err(SocketError::NotUtf8));
+        for frames in [masked(0x81, b"\xff"), masked(0x88, b"\x03\xe8\xff")] {
+            assert_eq!(
+                read(Compression::None, &[frames]),
+                Err(SocketError::NotUtf8)
+            );
         }
         assert_eq!(
             read(Compression::None, &[masked(0x88, b"")]),

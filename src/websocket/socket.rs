@@ -1,4 +1,4 @@
-//! The connection: a half to read, a half to write. Neither keeps a buffer while nothing happens.
+//! The connection: a half to read, a half to write. Neither keeps a buffer while the connection is idle.
 
 use std::io;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout_at};
 
+use super::error::SocketError;
 use super::extension::Compression;
 use super::frame::{CLOSE, CONTROL_BYTES_MAX, PING, PONG, framed, next_frame};
-use super::message::{Assembler, Incoming, SocketError};
+use super::message::{Assembler, CloseCode, Incoming};
 
-/// Read at once.
+/// Bytes in one read.
 const CHUNK_BYTES: usize = 8 * 1024;
-/// A message that has begun is complete within this time, or its client is not let hold on to our memory.
+/// A message that has started must be complete within this time, since it occupies memory until then.
 const MESSAGE_LIMIT: Duration = Duration::from_secs(20);
 
 /// An open WebSocket.
@@ -27,7 +28,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// `arrived` was read together with the handshake.
+    /// `arrived` are bytes that were read together with the handshake.
     pub(super) fn new(stream: TcpStream, arrived: Bytes, compression: Compression) -> Socket {
         let (read_half, write_half) = stream.into_split();
         Socket {
@@ -35,7 +36,7 @@ impl Socket {
                 stream: read_half,
                 arrived: BytesMut::from(&arrived[..]),
                 assembler: Assembler::new(compression),
-                begun_at: None,
+                started_at: None,
             },
             writer: Writer {
                 stream: write_half,
@@ -46,44 +47,45 @@ impl Socket {
     }
 }
 
-/// What a client says.
+/// Receives a client's messages.
 #[derive(Debug)]
 pub struct Reader {
     stream: OwnedReadHalf,
     arrived: BytesMut,
     assembler: Assembler,
-    begun_at: Option<Instant>,
+    /// When the incomplete message started to arrive.
+    started_at: Option<Instant>,
 }
 
 impl Reader {
-    /// The next message. A call that is cancelled loses nothing.
+    /// Waits for the next message. A call that is cancelled loses nothing.
     pub async fn next(&mut self) -> Result<Incoming, SocketError> {
         self.next_within(MESSAGE_LIMIT).await
     }
 
-    /// A message that has begun has until the limit; before it begins there is none.
+    /// The limit applies from a message's first byte; the wait for that byte is unlimited.
     async fn next_within(&mut self, limit: Duration) -> Result<Incoming, SocketError> {
         loop {
             while let Some(frame) = next_frame(&mut self.arrived, self.assembler.frame_bytes_max())?
             {
-                let message = self.assembler.take(frame)?;
-                // A control frame between fragments gives them no more time.
-                if !self.assembler.is_amid_message() {
-                    self.begun_at = None;
+                let message = self.assembler.push(frame)?;
+                // A control frame between fragments does not extend their time.
+                if !self.assembler.is_mid_message() {
+                    self.started_at = None;
                 }
                 if let Some(message) = message {
                     return Ok(message);
                 }
             }
             if self.arrived.is_empty() {
-                // Whatever it grew to is given back.
+                // Frees the memory that it grew to.
                 self.arrived = BytesMut::new();
             }
             self.read_more(limit).await?;
         }
     }
 
-    /// Reads on, whatever it is, until the client ends the connection.
+    /// Reads and discards everything until the client ends the connection.
     pub async fn drain(&mut self) {
         while self.read_some().await.is_ok() {
             self.arrived.clear();
@@ -91,11 +93,11 @@ impl Reader {
     }
 
     async fn read_more(&mut self, limit: Duration) -> Result<(), SocketError> {
-        if self.arrived.is_empty() && !self.assembler.is_amid_message() {
+        if self.arrived.is_empty() && !self.assembler.is_mid_message() {
             return self.read_some().await;
         }
-        let begun_at = *self.begun_at.get_or_insert_with(Instant::now);
-        match timeout_at(begun_at + limit, self.read_some()).await {
+        let started_at = *self.started_at.get_or_insert_with(Instant::now);
+        match timeout_at(started_at + limit, self.read_some()).await {
             Ok(read) => read,
             Err(_) => Err(SocketError::Unfinished),
         }
@@ -117,7 +119,7 @@ impl Reader {
     }
 }
 
-/// Not async, so that the chunk lies on the stack and not in a connection's memory.
+/// Not async, so that the chunk is on the stack and not part of the connection's task.
 fn read_available(stream: &OwnedReadHalf, arrived: &mut BytesMut) -> io::Result<usize> {
     let mut chunk = [0; CHUNK_BYTES];
     let read = stream.try_read(&mut chunk)?;
@@ -125,22 +127,22 @@ fn read_available(stream: &OwnedReadHalf, arrived: &mut BytesMut) -> io::Result<
     Ok(read)
 }
 
-/// What a client is told.
+/// Sends messages to a client.
 #[derive(Debug)]
 pub struct Writer {
     stream: OwnedWriteHalf,
-    /// The rest of a frame.
+    /// The part of the last frame that has not been written.
     pending: Bytes,
     compression: Compression,
 }
 
 impl Writer {
-    /// How frames for this connection are made.
+    /// How frames for this connection are encoded.
     pub fn compression(&self) -> Compression {
         self.compression
     }
 
-    /// Sends a whole frame. A call that is cancelled may have sent a part: the next one sends the rest first.
+    /// Sends a complete frame. A call that is cancelled may have sent part of it; the next call sends the rest first.
     pub async fn send(&mut self, frame: Bytes) -> io::Result<()> {
         self.flush().await?;
         self.pending = frame;
@@ -156,15 +158,15 @@ impl Writer {
         self.send(framed(PONG, payload)).await
     }
 
-    /// Sends the close frame. The reason is cut to what fits.
-    pub async fn close(&mut self, code: u16, reason: &str) -> io::Result<()> {
-        let mut payload = code.to_be_bytes().to_vec();
+    /// Sends the close frame. The reason is truncated to what fits.
+    pub async fn close(&mut self, code: CloseCode, reason: &str) -> io::Result<()> {
+        let mut payload = code.0.to_be_bytes().to_vec();
         let fits = reason.floor_char_boundary(CONTROL_BYTES_MAX - payload.len());
         payload.extend(reason.bytes().take(fits));
         self.send(framed(CLOSE, &payload)).await
     }
 
-    /// Nothing more is sent.
+    /// Flushes and shuts down the sending direction.
     pub async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
@@ -180,7 +182,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        // The frame may be shared with thousands: it is let go of.
+        // The frame may be shared with thousands of connections: release it.
         self.pending = Bytes::new();
         Ok(())
     }
@@ -194,12 +196,12 @@ mod tests {
     use super::super::frame::tests::masked;
     use super::*;
 
-    /// For a message, in these tests.
+    /// The limit of a message in these tests.
     const LIMIT: Duration = Duration::from_millis(50);
-    /// Far above what anything takes, so that only a defect reaches it.
-    const PATIENCE: Duration = Duration::from_secs(30);
+    /// Far above what any step takes, so that only a defect reaches it.
+    const TEST_LIMIT: Duration = Duration::from_secs(30);
 
-    /// A client's end, and ours.
+    /// The client's end and the server's.
     async fn connected() -> (TcpStream, Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_begins_and_does_not_go_on_is_given_up() {
+    async fn a_message_that_starts_and_stalls_is_an_error() {
         let frame = masked(0x81, b"Hello");
         let fragment = masked(0x01, b"Hel");
         let and_half = [&fragment[..], &masked(0x80, b"lo")[..7]].concat();
@@ -225,14 +227,14 @@ mod tests {
             let (mut client, mut socket) = connected().await;
             client.write_all(bytes).await.unwrap();
             let started = Instant::now();
-            let read = timeout(PATIENCE, socket.reader.next_within(LIMIT)).await;
+            let read = timeout(TEST_LIMIT, socket.reader.next_within(LIMIT)).await;
             assert_eq!(read, Ok(Err(SocketError::Unfinished)), "{what}");
             assert!(started.elapsed() >= LIMIT, "{what}");
         }
     }
 
     #[tokio::test]
-    async fn what_comes_between_fragments_gives_them_no_more_time() {
+    async fn pings_between_fragments_do_not_extend_their_time() {
         let (mut client, mut socket) = connected().await;
         client.write_all(&masked(0x01, b"Hel")).await.unwrap();
         let pings = tokio::spawn(async move {
@@ -248,39 +250,39 @@ mod tests {
                 }
             }
         };
-        let read = timeout(PATIENCE, reading).await;
+        let read = timeout(TEST_LIMIT, reading).await;
         assert_eq!(read, Ok(Err(SocketError::Unfinished)));
         pings.abort();
     }
 
     #[tokio::test]
-    async fn a_call_that_is_cancelled_gives_no_more_time() {
+    async fn a_cancelled_call_does_not_extend_the_time() {
         let (mut client, mut socket) = connected().await;
         let reader = &mut socket.reader;
         let frame = masked(0x81, b"Hello");
         client.write_all(&frame[..7]).await.unwrap();
         assert!(timeout(LIMIT, reader.next()).await.is_err());
-        let begun_at = reader.begun_at;
-        assert!(begun_at.is_some());
+        let started_at = reader.started_at;
+        assert!(started_at.is_some());
         assert!(timeout(LIMIT, reader.next()).await.is_err());
-        assert_eq!(reader.begun_at, begun_at);
-        // By now it has had all of this time.
-        let read = timeout(PATIENCE, reader.next_within(LIMIT)).await;
+        assert_eq!(reader.started_at, started_at);
+        // The time has passed by now.
+        let read = timeout(TEST_LIMIT, reader.next_within(LIMIT)).await;
         assert_eq!(read, Ok(Err(SocketError::Unfinished)));
     }
 
     #[tokio::test]
-    async fn a_message_leaves_the_next_one_all_of_its_time_and_nobody_is_hurried_between_them() {
+    async fn each_message_has_the_full_time_and_the_pause_between_them_is_unlimited() {
         let (mut client, mut socket) = connected().await;
         let reader = &mut socket.reader;
         let frame = masked(0x81, b"Hello");
         let (first, rest) = frame.split_at(7);
         client.write_all(first).await.unwrap();
         assert!(timeout(LIMIT, reader.next()).await.is_err());
-        assert!(reader.begun_at.is_some());
+        assert!(reader.started_at.is_some());
         client.write_all(rest).await.unwrap();
         assert_eq!(reader.next().await, Ok(Incoming::Text("Hello".into())));
-        assert!(reader.begun_at.is_none());
+        assert!(reader.started_at.is_none());
         let silent = timeout(4 * LIMIT, reader.next_within(LIMIT)).await;
         assert!(silent.is_err(), "{silent:?}");
     }

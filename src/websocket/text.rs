@@ -9,19 +9,19 @@ use super::deflate::deflate;
 use super::extension::Compression;
 use super::frame::{TEXT, framed, header_of};
 
-/// Shorter ones gain next to nothing.
+/// Shorter messages gain next to nothing from compression.
 const COMPRESSED_FROM_BYTES: usize = 128;
 
-/// A text message. A clone shares it.
+/// A text message. A clone shares its bytes.
 #[derive(Clone, Debug)]
-pub struct Text(Arc<Wire>);
+pub struct Text(Arc<Encoded>);
 
 #[derive(Debug)]
-struct Wire {
-    /// The end of `frame`.
+struct Encoded {
+    /// A slice of `frame`.
     text: Utf8Bytes,
     frame: Bytes,
-    /// Made when the first client takes it that agreed to compression; `None` when it is not shorter.
+    /// Made for the first client that negotiated compression; `None` if it is not shorter.
     compressed: OnceLock<Option<Compressed>>,
 }
 
@@ -35,8 +35,8 @@ impl Text {
     pub fn new(text: &str) -> Text {
         let frame = framed(TEXT, text.as_bytes());
         let text = Utf8Bytes::try_from(frame.slice(frame.len() - text.len()..))
-            .unwrap_or_else(|_| unreachable!("this was a text"));
-        Text(Arc::new(Wire {
+            .unwrap_or_else(|_| unreachable!("these are the bytes of a str"));
+        Text(Arc::new(Encoded {
             text,
             frame,
             compressed: OnceLock::new(),
@@ -47,7 +47,7 @@ impl Text {
         self.0.text.as_str()
     }
 
-    /// The frame as it goes over the wire of a connection with this agreement.
+    /// The encoded frame for a connection with this compression.
     pub fn frame(&self, compression: Compression) -> Bytes {
         let compressed = match compression {
             Compression::None => None,
@@ -73,19 +73,23 @@ impl Text {
 
 /// How several messages become one compressed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// Of what was compressed for everybody: nothing is compressed anew.
-    Shared,
-    /// Together, for this client alone: less than half of the bytes, since messages resemble each other.
-    Together,
+pub enum ArrayCompression {
+    /// Concatenates the messages' own compressed forms, which all clients share: nothing is compressed again.
+    Concatenated,
+    /// Compresses the array as a whole, for this client alone: less than half of the bytes, since messages resemble each other.
+    Recompressed,
 }
 
-/// Several messages as one: a JSON array of them.
-pub fn array(messages: &[&Text], compression: Compression, packing: Packing) -> Bytes {
-    match (compression, packing) {
+/// Several messages as one frame with a JSON array.
+pub fn array(
+    messages: &[&Text],
+    compression: Compression,
+    array_compression: ArrayCompression,
+) -> Bytes {
+    match (compression, array_compression) {
         (Compression::None, _) => framed(TEXT, &joined(messages)),
-        (Compression::Deflate, Packing::Shared) => joined_compressed(messages),
-        (Compression::Deflate, Packing::Together) => {
+        (Compression::Deflate, ArrayCompression::Concatenated) => joined_compressed(messages),
+        (Compression::Deflate, ArrayCompression::Recompressed) => {
             let text = joined(messages);
             let mut payload = Vec::with_capacity(text.len() / 2);
             if deflate(&text, &mut payload) {
@@ -111,13 +115,14 @@ fn joined(messages: &[&Text]) -> Vec<u8> {
     array
 }
 
-/// Three bits for a stored block that is not the last, and what fills the byte.
+/// Three bits: a stored block that is not the last one; the rest of the byte is padding.
 const STORED_HEADER: u8 = 0x00;
-/// What a stored block holds at most.
+/// Most bytes of a stored block.
 const STORED_BYTES_MAX: usize = 0xffff;
 
-/// Each message was compressed with an empty window and ends on a whole byte, at the header of a stored block that the
-/// receiver fills with nothing; here it is filled with the comma (RFC 1951, section 3.2.4).
+/// Each message was compressed with an empty window and ends on a byte boundary, right after the header of a stored block. A
+/// receiver of the single message completes that block with the tail, as an empty one; here it gets the comma
+/// (RFC 1951, section 3.2.4).
 fn joined_compressed(messages: &[&Text]) -> Bytes {
     let mut payload = Vec::with_capacity(messages.len() * 256);
     payload.push(STORED_HEADER);
@@ -127,7 +132,7 @@ fn joined_compressed(messages: &[&Text]) -> Bytes {
             store(b",", &mut payload);
         }
         match message.compressed() {
-            // Begins anywhere on a whole byte, and ends with a stored block's header.
+            // Starts on a byte boundary and ends with the header of a stored block.
             Some(compressed) => payload.extend_from_slice(compressed.payload()),
             None => {
                 for part in message.as_str().as_bytes().chunks(STORED_BYTES_MAX) {
@@ -143,8 +148,9 @@ fn joined_compressed(messages: &[&Text]) -> Bytes {
     Compressed::new(&payload).frame
 }
 
-/// The rest of a stored block behind its header.
+/// Appends the rest of a stored block after its header: at most [`STORED_BYTES_MAX`] bytes.
 fn store(part: &[u8], payload: &mut Vec<u8>) {
+    // Callers pass at most STORED_BYTES_MAX bytes.
     let length = part.len() as u16;
     payload.extend(length.to_le_bytes());
     payload.extend((!length).to_le_bytes());
@@ -153,7 +159,7 @@ fn store(part: &[u8], payload: &mut Vec<u8>) {
 
 impl Compressed {
     fn new(payload: &[u8]) -> Compressed {
-        let mut frame = header_of(TEXT, true, payload.len());
+        let mut frame = header_of(TEXT, Compression::Deflate, payload.len());
         let payload_at = frame.len();
         frame.extend_from_slice(payload);
         Compressed {
@@ -172,7 +178,7 @@ mod tests {
     use super::super::deflate::inflate;
     use super::*;
 
-    /// The text of a frame of ours, and whether it was compressed.
+    /// A frame's text, and whether it was compressed.
     fn read(frame: &Bytes) -> (String, bool) {
         let header_bytes = match frame[1] {
             126 => 4,
@@ -198,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_made_once_for_everybody() {
+    fn a_message_is_encoded_once_for_all_clients() {
         let text = Text::new(&event(1));
         let copy = text.clone();
         for compression in [Compression::None, Compression::Deflate] {
@@ -213,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_goes_as_it_is() {
+    fn short_messages_are_not_compressed() {
         for text in ["{}".to_owned(), "x".repeat(COMPRESSED_FROM_BYTES - 1)] {
             let frame = Text::new(&text).frame(Compression::Deflate);
             assert_eq!(read(&frame), (text, false));
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_holds_its_messages_however_they_were_made() {
+    fn an_array_holds_its_messages_however_they_were_encoded() {
         let long = format!(r#"{{"error_reason":"{}"}}"#, "x".repeat(70_000));
         let noise: String = (0..40_000).map(|_| rand::random::<char>()).collect();
         let texts = [event(1), event(2), "{}".to_owned(), long, event(3), noise];
@@ -230,9 +236,15 @@ mod tests {
             let messages: Vec<&Text> = messages.iter().collect();
             let expected = format!("[{}]", texts[..count].join(","));
             for compression in [Compression::None, Compression::Deflate] {
-                for packing in [Packing::Shared, Packing::Together] {
-                    let (text, _) = read(&array(&messages, compression, packing));
-                    assert!(text == expected, "{count}, {compression:?}, {packing:?}");
+                for array_compression in [
+                    ArrayCompression::Concatenated,
+                    ArrayCompression::Recompressed,
+                ] {
+                    let (text, _) = read(&array(&messages, compression, array_compression));
+                    assert!(
+                        text == expected,
+                        "{count}, {compression:?}, {array_compression:?}"
+                    );
                 }
             }
         }

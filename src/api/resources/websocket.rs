@@ -15,8 +15,10 @@ use crate::api::auth::ticket;
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
 use crate::api::server::http_server::Place;
 use crate::api::state::AppState;
-use crate::feed::{self, ClientMessage, CloseReason, Listener, StreamKind, StreamLimits, Viewer};
-use crate::websocket::{HandshakeError, Incoming, Socket, Upgrade};
+use crate::feed::{
+    self, AuthFailure, ClientMessage, CloseReason, Listener, StreamKind, StreamLimits, Viewer,
+};
+use crate::websocket::{Compression, HandshakeError, Incoming, Socket, Upgrade};
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -78,12 +80,17 @@ pub async fn handler(
     let protocol = stream_auth::protocols(&headers)
         .any(|name| name == PROTOCOL)
         .then(|| HeaderValue::from_static(PROTOCOL));
-    let (answer, opening) = upgrade.grant(state.websocket.compression_enabled, protocol);
+    let compression = if state.websocket.compression_enabled {
+        Compression::Deflate
+    } else {
+        Compression::None
+    };
+    let (answer, pending) = upgrade.accept(compression, protocol);
     // Counted from here on, so that the drain waits for it. The permit is the task's own: it is free however the task ends.
     let tasks = state.connections.clone();
     tasks.spawn(async move {
         let _held = (permit, place);
-        match opening.open().await {
+        match pending.open().await {
             Ok(socket) => serve(socket, &state, entrance).await,
             Err(error) => tracing::debug!(%error, "a client went away before its stream was open"),
         }
@@ -95,9 +102,9 @@ impl FromRequestParts<AppState> for Upgrade {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Upgrade, Problem> {
-        Upgrade::of(parts).map_err(|fault| match fault {
+        Upgrade::from_request(parts).map_err(|fault| match fault {
             // RFC 6455, section 4.4: the answer tells which version is spoken.
-            HandshakeError::NotAsked => {
+            HandshakeError::NotAnUpgrade => {
                 Problem::new(ProblemKind::UpgradeRequired, fault.to_string())
                     .header(header::UPGRADE, HeaderValue::from_static("websocket"))
                     .header(
@@ -105,7 +112,9 @@ impl FromRequestParts<AppState> for Upgrade {
                         HeaderValue::from_static("13"),
                     )
             }
-            HandshakeError::Key => Problem::new(ProblemKind::MalformedRequest, fault.to_string()),
+            HandshakeError::InvalidKey => {
+                Problem::new(ProblemKind::MalformedRequest, fault.to_string())
+            }
         })
     }
 }
@@ -116,10 +125,7 @@ async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
         Entrance::ByFirstMessage => tokio::select! {
             retry_after = state.drain_schedule.wait_for_turn(&state.feed) => Err(CloseReason::GoingAway { retry_after }),
             listener = timeout(AUTH_LIMIT, first_message(&mut socket, state)) => {
-                listener.unwrap_or_else(|_| Err(CloseReason::Unauthorized(format!(
-                    "no auth message within {} s",
-                    AUTH_LIMIT.as_secs()
-                ))))
+                listener.unwrap_or(Err(CloseReason::Unauthorized(AuthFailure::NoMessage { limit: AUTH_LIMIT })))
             }
         },
     };
@@ -141,11 +147,7 @@ async fn serve(mut socket: Socket, state: &AppState, entrance: Entrance) {
         socket = back;
         listener = timeout(AUTH_LIMIT, admitted(state, &token))
             .await
-            .unwrap_or_else(|_| {
-                Err(CloseReason::Unauthorized(
-                    "the token could not be checked in time".to_owned(),
-                ))
-            });
+            .unwrap_or(Err(CloseReason::Unauthorized(AuthFailure::CheckTimedOut)));
     }
 }
 
@@ -154,14 +156,13 @@ async fn admitted(state: &AppState, token: &str) -> Result<Listener, CloseReason
         if problem.kind() == ProblemKind::RateLimited {
             CloseReason::TooManyRequests
         } else {
-            CloseReason::Unauthorized(problem.sentence().to_owned())
+            CloseReason::Unauthorized(AuthFailure::Rejected(problem.sentence().to_owned()))
         }
     })
 }
 
 /// The first message must be a valid token. Until then nothing is sent but answers to pings.
 async fn first_message(socket: &mut Socket, state: &AppState) -> Result<Listener, CloseReason> {
-    let refused = |sentence: &str| Err(CloseReason::Unauthorized(sentence.to_owned()));
     let mut signs = 0;
     loop {
         let incoming = socket.reader.next().await?;
@@ -176,11 +177,11 @@ async fn first_message(socket: &mut Socket, state: &AppState) -> Result<Listener
                 }
             }
             Incoming::Pong => {}
-            Incoming::Close(closing) => return Err(CloseReason::Left(closing)),
-            Incoming::Binary => return refused("the first message is auth, with a token"),
+            Incoming::Close(code) => return Err(CloseReason::Left(code)),
+            Incoming::Binary => return Err(CloseReason::Unauthorized(AuthFailure::NotAuth)),
             Incoming::Text(text) => {
                 let Ok(ClientMessage::Auth { token }) = ClientMessage::parse(&text) else {
-                    return refused("the first message is auth, with a token");
+                    return Err(CloseReason::Unauthorized(AuthFailure::NotAuth));
                 };
                 return admitted(state, &token).await;
             }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gridtokenx::feed::retention::{Retention, Tended, tend};
+use gridtokenx::feed::retention::{Retention, RoundOutcome, run_round};
 use gridtokenx::meters::Role;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -66,8 +66,8 @@ async fn publish_numbered(pool: &PgPool, count: usize) {
     until_numbered(pool, last + count as i64).await;
 }
 
-async fn round(pool: &PgPool) -> Tended {
-    tend(pool, Retention::new(MONTH)).await.unwrap()
+async fn round(pool: &PgPool) -> RoundOutcome {
+    run_round(pool, Retention::new(MONTH)).await.unwrap()
 }
 
 /// A service that numbers, and leaves the dropping to the test.
@@ -91,7 +91,7 @@ async fn what_is_dropped_is_told_over_every_door() {
     age(&grid.pool, 20, 40).await;
     assert_eq!(
         round(&grid.pool).await,
-        Tended {
+        RoundOutcome {
             dropped: 0,
             cut: true
         }
@@ -99,7 +99,7 @@ async fn what_is_dropped_is_told_over_every_door() {
     publish_numbered(&grid.pool, 5).await;
     assert_eq!(
         round(&grid.pool).await,
-        Tended {
+        RoundOutcome {
             dropped: 1,
             cut: false
         }
@@ -149,17 +149,17 @@ async fn a_younger_event_keeps_its_partition_and_the_newest_partition_stays() {
     age(&grid.pool, 29, 400).await;
     assert!(round(&grid.pool).await.cut, "it began long ago");
     // Number 30 is of today, and so are the other 29 kept with it.
-    assert_eq!(round(&grid.pool).await, Tended::default());
+    assert_eq!(round(&grid.pool).await, RoundOutcome::default());
     assert_eq!(kept(&grid.pool).await.len(), 30);
     age(&grid.pool, 30, 29).await;
-    assert_eq!(round(&grid.pool).await, Tended::default(), "29 days");
+    assert_eq!(round(&grid.pool).await, RoundOutcome::default(), "29 days");
     age(&grid.pool, 30, 1).await;
     assert_eq!(round(&grid.pool).await.dropped, 1);
     // Nothing is left but room, and the next number goes there.
     assert_eq!(kept(&grid.pool).await, [0i64; 0]);
     assert_eq!(oldest_seq(&grid.pool).await, 31);
     for _ in 0..3 {
-        assert_eq!(round(&grid.pool).await, Tended::default());
+        assert_eq!(round(&grid.pool).await, RoundOutcome::default());
     }
     let server = grid.spawn(&[]).await;
     let page = server.user("anna").get("/api/events?after=30").await.ok();
@@ -179,7 +179,7 @@ async fn a_quiet_feed_has_a_partition_for_each_span_and_no_more() {
         let last = last_seq(&grid.pool).await;
         age(&grid.pool, last, 1).await;
         assert!(round(&grid.pool).await.cut);
-        assert_eq!(round(&grid.pool).await, Tended::default());
+        assert_eq!(round(&grid.pool).await, RoundOutcome::default());
     }
     publish_numbered(&grid.pool, 10).await;
     let mut expected: Vec<String> = [(0, 11), (11, 21), (21, 31), (31, 41), (41, 51)]
@@ -211,7 +211,7 @@ async fn many_processes_drop_once() {
         let rounds: Vec<_> = (0..8)
             .map(|_| {
                 let pool = grid.pool.clone();
-                tokio::spawn(async move { tend(&pool, Retention::new(MONTH)).await })
+                tokio::spawn(async move { run_round(&pool, Retention::new(MONTH)).await })
             })
             .collect();
         let mut dropped = 0;
@@ -242,7 +242,9 @@ async fn a_reader_that_hangs_holds_up_nobody_but_the_dropping() {
         .execute(&mut *hanging)
         .await
         .unwrap();
-    let error = tend(&grid.pool, Retention::new(MONTH)).await.unwrap_err();
+    let error = run_round(&grid.pool, Retention::new(MONTH))
+        .await
+        .unwrap_err();
     let code = error.as_database_error().and_then(|error| error.code());
     assert_eq!(code.as_deref(), Some("55P03"), "{error}");
     // Numbers are given and read as before.
@@ -307,7 +309,7 @@ async fn who_reads_while_it_is_dropped_gets_each_event_or_is_told_of_the_gap() {
 /// A round that readers let through.
 async fn round_or_wait(pool: &PgPool) {
     eventually("a round is through", async || {
-        tend(pool, Retention::new(MONTH)).await.ok()
+        run_round(pool, Retention::new(MONTH)).await.ok()
     })
     .await;
 }

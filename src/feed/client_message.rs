@@ -1,20 +1,16 @@
-//! What clients may say, and what they are told beside events.
+//! What a client may send: parses its messages, and says what is wrong with those that it cannot follow.
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
-use uuid::Uuid;
 
 use super::event::Seq;
 use super::filter::Filter;
-use super::log::Gap;
-use crate::domain::{Kwh, MeterSerial, rfc3339_micros};
+use crate::domain::{Kwh, MeterSerial};
 use crate::outbox::EventType;
 
-/// Items that one list of a filter may have.
+/// Most items in one list of a filter.
 pub(super) const FILTER_ITEMS_MAX: usize = 500;
 
 /// A message of a client.
@@ -22,48 +18,46 @@ pub(super) const FILTER_ITEMS_MAX: usize = 500;
 pub enum ClientMessage {
     /// First message of a client that cannot set a header.
     Auth { token: String },
-    /// Go on behind this number; with a filter, the filter that was there is replaced.
+    /// Continue after this number. A filter replaces the current one.
     Resume { after: Seq, filter: Option<Filter> },
-    /// Send only what passes.
+    /// Send only events that pass.
     Subscribe { filter: Filter },
     /// Send no events until the next `subscribe`.
     Unsubscribe,
-    /// A sign of life, answered with `pong`: pages cannot send the WebSocket's own.
+    /// Answered with `pong`: web pages cannot send the WebSocket's own ping.
     Ping,
 }
 
-/// Why a message was not understood, or cannot be followed. The sentences are sent to the client.
+/// Why a message cannot be parsed or followed. The sentences are sent to the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolError {
     #[error(
         "a message is a JSON object with the text `type`, such as {{\"type\":\"resume\",\"after\":42}}"
     )]
     NotAnObject,
-    #[error("messages are text frames with JSON; binary frames are not read")]
+    #[error("messages are text frames with JSON; binary frames are not accepted")]
     Binary,
     #[error(
-        "a message of the type {0:?} is not known; known are auth, resume, subscribe, unsubscribe and ping"
+        "the message type {0:?} is unknown; known are auth, resume, subscribe, unsubscribe and ping"
     )]
     UnknownType(String),
     #[error("auth needs `token`, a text")]
     Token,
     #[error(
-        "resume needs `after`, the number of the last event that was seen: a whole number from 0 to 9223372036854775807"
+        "resume needs `after`, the number of the last event that the client received: a whole number from 0 to 9223372036854775807"
     )]
     Cursor,
-    #[error("`event_types` is an array of event types; {0} is none")]
+    #[error("`event_types` is an array of event types; {0} is not one")]
     EventTypes(String),
-    #[error("`meters` is an array of up to {FILTER_ITEMS_MAX} meter ids; {0} is none")]
+    #[error("`meters` is an array of up to {FILTER_ITEMS_MAX} meter ids; {0} is not one")]
     Meters(String),
     #[error(
-        "`min_amount` is an energy in kWh above 0, as a text or a number such as 1.25; {0} is none"
+        "`min_amount` is an energy in kWh above 0, as a text or a number such as 1.25; {0} is not"
     )]
     MinAmount(String),
     #[error("a list of a filter has up to {FILTER_ITEMS_MAX} items; this one is longer")]
     FilterTooLong,
-    #[error(
-        "auth comes before everything else: this stream is authenticated already, or live without a token"
-    )]
+    #[error("auth must come first: this stream is authenticated already, or live without a token")]
     AuthenticatedAlready,
     #[error(
         "this stream is live: to resume at a number, open another connection and send resume first"
@@ -124,16 +118,16 @@ fn min_amount(members: &Map<String, Value>) -> Result<Option<Kwh>, ProtocolError
     let text = match members.get("min_amount") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.clone(),
-        // As it was written: numbers are kept as their text.
+        // serde_json keeps the number as it was written.
         Some(Value::Number(number)) => number.to_string(),
-        Some(other) => return Err(ProtocolError::MinAmount(shown(other))),
+        Some(other) => return Err(ProtocolError::MinAmount(excerpt_of(other))),
     };
     Kwh::parse(&text)
         .map(Some)
         .map_err(|_| ProtocolError::MinAmount(excerpt(&text)))
 }
 
-fn shown(value: &Value) -> String {
+fn excerpt_of(value: &Value) -> String {
     excerpt(&value.to_string())
 }
 
@@ -141,7 +135,7 @@ fn excerpt(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// The set under `name`, if there is one.
+/// The member `name` as a set, if it is present.
 fn set(
     members: &Map<String, Value>,
     name: &str,
@@ -155,10 +149,10 @@ fn set(
         }
         Some(Value::Array(items)) => items
             .iter()
-            .map(|item| read(item).ok_or_else(|| error(shown(item))))
+            .map(|item| read(item).ok_or_else(|| error(excerpt_of(item))))
             .collect::<Result<HashSet<String>, ProtocolError>>()
             .map(Some),
-        Some(other) => Err(error(shown(other))),
+        Some(other) => Err(error(excerpt_of(other))),
     }
 }
 
@@ -170,59 +164,10 @@ fn event_type(item: &Value) -> Option<String> {
         .then(|| name.to_owned())
 }
 
-/// In the form in which serials are stored.
+/// A serial in its stored form.
 fn meter(item: &Value) -> Option<String> {
     let serial = MeterSerial::parse(item.as_str()?).ok()?;
     Some(serial.as_str().to_owned())
-}
-
-/// What a client is told beside events.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum ServerMessage {
-    /// The stream is open; live events follow from after `seq`.
-    Hello {
-        connection_id: Uuid,
-        seq: Seq,
-        server_time: String,
-    },
-    /// These numbers cannot be given.
-    Gap(Gap),
-    /// A message was not understood, or cannot be followed; nothing has changed.
-    Error { error: String },
-    /// Answers `ping`. What was asked before it is in force.
-    Pong { server_time: String },
-}
-
-impl ServerMessage {
-    pub fn hello(connection_id: Uuid, seq: Seq, now: DateTime<Utc>) -> ServerMessage {
-        ServerMessage::Hello {
-            connection_id,
-            seq,
-            server_time: rfc3339_micros(now),
-        }
-    }
-
-    pub fn pong(now: DateTime<Utc>) -> ServerMessage {
-        ServerMessage::Pong {
-            server_time: rfc3339_micros(now),
-        }
-    }
-
-    pub fn to_text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|error| {
-            // Strings and numbers under string keys: serde_json has no way to refuse them.
-            unreachable!("a server message is always JSON: {error}")
-        })
-    }
-}
-
-impl From<ProtocolError> for ServerMessage {
-    fn from(error: ProtocolError) -> ServerMessage {
-        ServerMessage::Error {
-            error: error.to_string(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -245,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_understood() {
+    fn messages_are_parsed() {
         for (text, message) in [
             (r#"{"type":"resume","after":0}"#, resume(0)),
             (
@@ -295,7 +240,7 @@ mod tests {
                 },
             ),
             (
-                // Exact, although no float holds it.
+                // Exact, although no float can represent it.
                 r#"{"type":"subscribe","min_amount":0.100000000000000001}"#,
                 ClientMessage::Subscribe {
                     filter: Filter {
@@ -338,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn anything_but_a_message_is_an_error() {
         for text in [
             "",
             "hello",
@@ -367,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_names_what_it_does_not_know() {
+    fn an_error_names_the_part_of_a_filter_that_is_wrong() {
         for (members, named) in [
             (r#""event_types":["TokenMinted"]"#, r#""TokenMinted""#),
             (r#""event_types":"TokensMinted""#, r#""TokensMinted""#),
@@ -386,29 +331,6 @@ mod tests {
         assert_eq!(
             ClientMessage::parse(&text),
             Err(ProtocolError::FilterTooLong)
-        );
-    }
-
-    #[test]
-    fn the_service_speaks_plainly() {
-        let now = DateTime::from_timestamp(1_764_000_000, 5_000).unwrap();
-        let id = Uuid::nil();
-        assert_eq!(
-            ServerMessage::hello(id, seq(42), now).to_text(),
-            r#"{"type":"hello","connection_id":"00000000-0000-0000-0000-000000000000","seq":42,"server_time":"2025-11-24T16:00:00.000005Z"}"#
-        );
-        let gap = Gap {
-            from: seq(1),
-            to: seq(99),
-        };
-        assert_eq!(
-            ServerMessage::Gap(gap).to_text(),
-            r#"{"type":"gap","from":1,"to":99}"#
-        );
-        let error = ServerMessage::from(ProtocolError::Token).to_text();
-        assert_eq!(
-            error,
-            r#"{"type":"error","error":"auth needs `token`, a text"}"#
         );
     }
 }
