@@ -1,4 +1,4 @@
-//! What handlers take from a request; each refuses with a problem document.
+//! Extractors of request bodies, queries and paths; each refuses with a problem document.
 
 use std::time::Duration;
 
@@ -8,18 +8,19 @@ use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-use crate::api::problem::{Problem, ProblemKind};
+use super::problem::Problem;
+use super::problem_kind::ProblemKind;
 
-/// Largest request body, bytes: a bulk of 1,000 readings with the longest names and amounts has about 600 kB.
+/// Largest request body, bytes: 1,000 readings with the longest names and amounts take about 600 kB.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a client may take to send its body. A megabyte over a slow mobile line takes a few seconds; a client that
-/// drips bytes to hold a connection is sent away.
+/// sends byte by byte to hold a connection is refused.
 const BODY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A JSON object as request body.
 ///
-/// Refuses what serde_json alone would let through: an array for an object, U+0000 in a text (the database cannot store
+/// Refuses what serde_json alone would accept: an array instead of an object, U+0000 in a text (the database cannot store
 /// it), and members that imitate serde_json's private representation of numbers and raw values.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
@@ -28,14 +29,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        demand_json(request.headers())?;
+        require_json(request.headers())?;
         let body = read_body(request).await?;
         parse_object(&body).map(JsonBody)
     }
 }
 
-/// A JSON object whose members judge themselves: `T` holds each as a `RawValue`, or as a type that reads one. Only the
-/// outer shape is checked here, so that what is wrong within one item does not cost the others.
+/// A JSON object whose members are validated one by one: `T` keeps each as a `RawValue`, or as a type that parses one. Only the
+/// outer shape is checked here, so that an invalid item does not affect the others.
 #[derive(Debug)]
 pub struct JsonEnvelope<T>(pub T);
 
@@ -43,14 +44,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonEnvelope<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        demand_json(request.headers())?;
+        require_json(request.headers())?;
         let body = read_body(request).await?;
         parse_shape(&body).map(JsonEnvelope)
     }
 }
 
 /// RFC 6839: `application/json` or any `application/…+json`, whatever its parameters.
-fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -87,8 +88,8 @@ async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
     }
 }
 
-/// Of a body that is too large this much more is read and thrown away: most clients look for an answer only once they
-/// have sent everything, and would see a broken connection instead of the refusal. Bytes.
+/// How many more bytes of a body that is too large are read and discarded: most clients read the answer only once they have sent
+/// everything, and would see a broken connection instead of the 413.
 const DISCARDED_BYTES_MAX: usize = 3 * BODY_BYTES_MAX;
 
 async fn collect(mut body: Body) -> Result<Vec<u8>, Problem> {
@@ -126,16 +127,16 @@ fn too_large() -> Problem {
     )
 }
 
-/// Parses one JSON object under the rules of [`JsonBody`]; for the items of a bulk as well.
+/// Parses one JSON object by the rules of [`JsonBody`], also the items of a bulk.
 ///
-/// Members that `T` does not know are ignored. Nested objects are not checked for arrays, so request types are flat, or
-/// hold their items as `serde_json::value::RawValue` and parse each with this function.
+/// Members that `T` does not have are ignored. Nested objects are not checked for arrays, so request types are flat, or
+/// keep their items as `serde_json::value::RawValue` and parse each with this function.
 pub fn parse_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
-    if let Some((offset, fault)) = forbidden_text(json) {
+    if let Some((offset, reason)) = forbidden_text(json) {
         let (line, column) = position(json, offset);
         return Err(Problem::new(
             ProblemKind::MalformedRequest,
-            format!("{fault} at line {line} column {column}"),
+            format!("{reason} at line {line} column {column}"),
         ));
     }
     parse_shape(json)
@@ -146,7 +147,7 @@ fn parse_shape<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => return malformed("the request body is empty; send a JSON object".to_owned()),
         Some(b'{') => {}
-        // A lone word or a broken bracket is better explained by the parser.
+        // The parser explains a bare word or an unbalanced bracket better.
         Some(b'[') => {
             return malformed(
                 "the request body is a JSON array; send a JSON object, as `GET /docs` shows it"
@@ -165,11 +166,11 @@ fn parse_shape<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// Under the feature `arbitrary_precision` serde_json hands numbers and raw values on as maps with a member of this
-/// prefix; a client that writes the member itself would have its text taken for a number.
+/// With the feature `arbitrary_precision`, serde_json passes numbers and raw values as maps with a member of this prefix. A
+/// client that sends such a member would have its text read as a number.
 const PRIVATE_MEMBERS: &str = "$serde_json::private::";
 
-/// Finds the first string literal that no request may hold; the offset is that of its opening quote.
+/// Finds the first string literal that no request may contain; the offset is that of its opening quote.
 fn forbidden_text(json: &[u8]) -> Option<(usize, &'static str)> {
     let mut at = 0;
     while at < json.len() {
@@ -190,7 +191,7 @@ fn forbidden_text(json: &[u8]) -> Option<(usize, &'static str)> {
         at = (at + 1).min(json.len());
         let literal = &json[start..at];
         let private = if escaped {
-            // A literal that does not decode is the parser's to explain.
+            // The parser explains a literal that does not decode.
             let Ok(text) = serde_json::from_slice::<String>(literal) else {
                 continue;
             };
@@ -219,12 +220,12 @@ fn position(json: &[u8], offset: usize) -> (usize, usize) {
     (line, offset - line_start + 1)
 }
 
-/// `axum::extract::Query` whose refusal is a problem document.
+/// `axum::extract::Query` that refuses with a problem document.
 #[derive(Clone, Copy, Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub struct Query<T>(pub T);
 
-/// `axum::extract::Path` whose refusal is a problem document.
+/// `axum::extract::Path` that refuses with a problem document.
 #[derive(Clone, Copy, Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub struct Path<T>(pub T);
@@ -249,7 +250,11 @@ impl From<axum::extract::rejection::PathRejection> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+
     use super::*;
+    use crate::api::test_support::{NO_DATABASE, call, sample_routes, test_state, with_json};
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -267,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_taken_with_unknown_members_and_an_exact_number() {
+    fn an_object_is_accepted_with_unknown_members_and_an_exact_number() {
         let sample: Sample = parse_object(
             br#" {"name":"a \"quoted\" name","amount":0.10000000000000000000001,"x":[1]}"#,
         )
@@ -280,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_never_taken_for_an_object() {
+    fn an_array_is_never_accepted_as_an_object() {
         assert!(serde_json::from_str::<Sample>(r#"["x", 1]"#).is_ok());
         assert!(refusal(r#"["x", 1]"#).contains("JSON array"));
     }
@@ -300,17 +305,17 @@ mod tests {
     }
 
     #[test]
-    fn nul_is_refused_with_its_place() {
+    fn nul_is_refused_with_its_position() {
         assert_eq!(
             refusal("{\n  \"name\": \"a\\u0000b\"}"),
             "the text with U+0000 (NUL) cannot be stored at line 2 column 11"
         );
-        // An escaped backslash before it makes it harmless.
+        // After an escaped backslash it is harmless.
         assert!(parse_object::<Sample>(br#"{"name":"a\\u0000b"}"#).is_ok());
     }
 
     #[test]
-    fn errors_say_where_they_are() {
+    fn errors_report_their_position() {
         assert_eq!(
             refusal("{\"name\": \n 7}"),
             "the request body does not fit: invalid type: integer `7`, expected a string at line 2 column 2"
@@ -326,13 +331,58 @@ mod tests {
         let answer = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
-            demand_json(&headers).is_ok()
+            require_json(&headers).is_ok()
         };
         assert!(answer("application/json"));
         assert!(answer("Application/JSON; charset=utf-8"));
         assert!(answer("application/vnd.meter+json"));
         assert!(!answer("text/plain"));
         assert!(!answer("application/x-www-form-urlencoded"));
-        assert!(demand_json(&HeaderMap::new()).is_err());
+        assert!(require_json(&HeaderMap::new()).is_err());
+    }
+
+    #[tokio::test]
+    async fn invalid_bodies_are_refused_with_a_problem_document() {
+        let router = sample_routes(test_state(NO_DATABASE, 100));
+        let good = call(&router, with_json(r#"{"name":"x"}"#)).await;
+        assert_eq!((good.status, good.body.as_str()), (StatusCode::OK, "x"));
+
+        let malformed = call(&router, with_json("{\"name\":\n  }")).await;
+        assert_eq!(
+            malformed.problem(400, "malformed-request"),
+            "the request body is not valid JSON: expected value at line 2 column 3"
+        );
+        let array = call(&router, with_json(r#"["x"]"#)).await;
+        array.problem(400, "malformed-request");
+        let deep = call(&router, with_json("{\"a\":".repeat(10_000))).await;
+        deep.problem(400, "malformed-request");
+
+        let text = Request::builder()
+            .method("POST")
+            .uri("/sample")
+            .header(header::CONTENT_TYPE, "text/plain")
+            .body(Body::from(r#"{"name":"x"}"#))
+            .unwrap();
+        let sentence = call(&router, text)
+            .await
+            .problem(415, "unsupported-media-type");
+        assert!(
+            sentence.contains("content-type: application/json"),
+            "{sentence}"
+        );
+
+        let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(1 << 20));
+        let declared = call(&router, with_json(large.clone())).await;
+        declared.problem(413, "payload-too-large");
+        // Without a declared length the limit is detected while reading.
+        let chunks = futures_util::stream::iter(
+            large
+                .into_bytes()
+                .chunks(4096)
+                .map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()))
+                .collect::<Vec<_>>(),
+        );
+        let streamed = call(&router, with_json(Body::from_stream(chunks))).await;
+        streamed.problem(413, "payload-too-large");
     }
 }

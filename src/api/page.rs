@@ -1,9 +1,10 @@
-//! Parameters of lists: each that does not fit is refused by its name.
+//! Parameters of lists: an invalid one is refused by its name.
 
-use crate::api::problem::{Problem, ProblemKind};
+use super::problem::Problem;
+use super::problem_kind::ProblemKind;
 
-/// Items of one page, from the text of the parameter `limit`.
-pub(super) fn limit(given: Option<&str>, default: u16, max: u16) -> Result<u16, Problem> {
+/// The number of items in one page, from the text of the parameter `limit`.
+pub fn limit(given: Option<&str>, default: u16, max: u16) -> Result<u16, Problem> {
     let Some(given) = given else {
         return Ok(default);
     };
@@ -12,15 +13,15 @@ pub(super) fn limit(given: Option<&str>, default: u16, max: u16) -> Result<u16, 
         .ok()
         .filter(|limit| (1..=max).contains(limit))
         .ok_or_else(|| {
-            refuse(
+            invalid(
                 "limit",
                 format!("{given:?} is out of range; give a whole number from 1 to {max}"),
             )
         })
 }
 
-/// The refusal of a parameter; the sentence goes on after its name.
-pub(super) fn refuse(parameter: &'static str, sentence: impl std::fmt::Display) -> Problem {
+/// The problem of an invalid parameter; the sentence continues after its name.
+pub fn invalid(parameter: &'static str, sentence: impl std::fmt::Display) -> Problem {
     Problem::new(
         ProblemKind::MalformedRequest,
         format!("{parameter} {sentence}"),

@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 problem documents, and how each room's errors become one.
+//! Problem documents (RFC 9457): the one shape of every error answer, and how each room's errors become one.
 
 use std::time::Duration;
 
@@ -8,8 +8,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::auth::auth_error::AuthError;
+use super::problem_kind::ProblemKind;
 use crate::admin::AdminError;
-use crate::api::auth::authenticator::AuthError;
+use crate::admin::batches::BatchRequestError;
 use crate::db::SqlCondition;
 use crate::ledger::{LedgerError, ResolveError, RetryError};
 use crate::meters::MeterError;
@@ -18,137 +20,10 @@ use crate::readings::ReadingError;
 /// Media type of a problem document.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// How long a client is asked to wait when the service cannot say it better.
+/// How long a client is asked to wait when the service knows no better time.
 pub const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(2);
 
-/// The kinds of refusal. Each has a stable address, explained in `docs/api.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemKind {
-    MalformedRequest,
-    ValidationFailed,
-    Unauthorized,
-    Forbidden,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    Conflict,
-    PayloadTooLarge,
-    UnsupportedMediaType,
-    UpgradeRequired,
-    RateLimited,
-    InternalError,
-    Unavailable,
-}
-
-impl ProblemKind {
-    pub const ALL: [ProblemKind; 14] = [
-        ProblemKind::MalformedRequest,
-        ProblemKind::ValidationFailed,
-        ProblemKind::Unauthorized,
-        ProblemKind::Forbidden,
-        ProblemKind::NotFound,
-        ProblemKind::MethodNotAllowed,
-        ProblemKind::RequestTimeout,
-        ProblemKind::Conflict,
-        ProblemKind::PayloadTooLarge,
-        ProblemKind::UnsupportedMediaType,
-        ProblemKind::UpgradeRequired,
-        ProblemKind::RateLimited,
-        ProblemKind::InternalError,
-        ProblemKind::Unavailable,
-    ];
-
-    /// Status, address and title, in one row each.
-    const fn row(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            ProblemKind::MalformedRequest => (
-                StatusCode::BAD_REQUEST,
-                "/problems/malformed-request",
-                "Malformed request",
-            ),
-            ProblemKind::ValidationFailed => (
-                StatusCode::BAD_REQUEST,
-                "/problems/validation-failed",
-                "Validation failed",
-            ),
-            ProblemKind::Unauthorized => (
-                StatusCode::UNAUTHORIZED,
-                "/problems/unauthorized",
-                "Unauthorized",
-            ),
-            ProblemKind::Forbidden => (StatusCode::FORBIDDEN, "/problems/forbidden", "Forbidden"),
-            ProblemKind::NotFound => (StatusCode::NOT_FOUND, "/problems/not-found", "Not found"),
-            ProblemKind::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "/problems/method-not-allowed",
-                "Method not allowed",
-            ),
-            ProblemKind::RequestTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
-                "/problems/request-timeout",
-                "Request timeout",
-            ),
-            ProblemKind::Conflict => (StatusCode::CONFLICT, "/problems/conflict", "Conflict"),
-            ProblemKind::PayloadTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "/problems/payload-too-large",
-                "Payload too large",
-            ),
-            ProblemKind::UnsupportedMediaType => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "/problems/unsupported-media-type",
-                "Unsupported media type",
-            ),
-            ProblemKind::UpgradeRequired => (
-                StatusCode::UPGRADE_REQUIRED,
-                "/problems/upgrade-required",
-                "Upgrade required",
-            ),
-            ProblemKind::RateLimited => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "/problems/rate-limited",
-                "Rate limited",
-            ),
-            ProblemKind::InternalError => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "/problems/internal-error",
-                "Internal error",
-            ),
-            ProblemKind::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "/problems/unavailable",
-                "Unavailable",
-            ),
-        }
-    }
-
-    pub const fn status(self) -> StatusCode {
-        self.row().0
-    }
-
-    /// Stable relative URI: the problem's `type`.
-    pub const fn uri(self) -> &'static str {
-        self.row().1
-    }
-
-    pub const fn title(self) -> &'static str {
-        self.row().2
-    }
-
-    /// The kind that says what a bare status means; for answers that no room of ours wrote.
-    pub fn of_status(status: StatusCode) -> ProblemKind {
-        ProblemKind::ALL
-            .into_iter()
-            .find(|kind| kind.status() == status)
-            .unwrap_or(if status.is_server_error() {
-                ProblemKind::InternalError
-            } else {
-                ProblemKind::MalformedRequest
-            })
-    }
-}
-
-/// One refusal: what kind, the sentence that tells the client what to do, and what else belongs to the answer.
+/// One error answer: its kind, a sentence that says what is wrong and what to do, and further members and headers.
 #[derive(Clone, Debug)]
 pub struct Problem {
     kind: ProblemKind,
@@ -167,30 +42,30 @@ impl Problem {
         }
     }
 
-    /// 503 with Retry-After: nothing is wrong with the request, the same one will do later.
+    /// 503 with Retry-After: nothing is wrong with the request, and it can be sent again later.
     pub fn unavailable(sentence: impl Into<String>) -> Problem {
         Problem::new(ProblemKind::Unavailable, sentence).retry_after(RETRY_AFTER_UNAVAILABLE)
     }
 
-    /// 500. The cause is logged here, once; the client gets the request id to ask about, never the cause.
+    /// 500. The cause is logged here, once. The client gets the request id, which the log has too, and never the cause.
     pub fn internal(cause: impl std::fmt::Display) -> Problem {
-        tracing::error!(error = %cause, "a request failed for a reason of our own");
-        Problem::internal_told_before()
+        tracing::error!(error = %cause, "request failed: internal error");
+        Problem::internal_already_logged()
     }
 
-    /// 500 whose cause is in the log already.
-    pub fn internal_told_before() -> Problem {
+    /// 500 whose cause was logged before.
+    pub fn internal_already_logged() -> Problem {
         Problem::new(
             ProblemKind::InternalError,
-            "the service failed; tell the operator the x-request-id of this answer",
+            "the service failed; report the x-request-id of this answer to the operator",
         )
     }
 
-    /// For an error of the database: 503 when it does not answer, 500 otherwise.
+    /// For an error of the database: 503 when it does not answer or cannot serve, 500 otherwise.
     pub fn database(error: &sqlx::Error) -> Problem {
         match SqlCondition::of(error) {
             SqlCondition::NoAnswer => {
-                tracing::warn!(%error, "a request was refused: the database does not answer");
+                tracing::warn!(%error, "request refused: the database does not answer");
                 Problem::unavailable("the database does not answer at the moment; try again later")
             }
             SqlCondition::SerializationConflict
@@ -199,7 +74,7 @@ impl Problem {
             | SqlCondition::ReadOnly
             | SqlCondition::RefusesConnections
             | SqlCondition::CannotServe => {
-                tracing::warn!(%error, "a request was refused: the database cannot serve it now");
+                tracing::warn!(%error, "request refused: the database cannot serve it now");
                 Problem::unavailable(
                     "the database cannot serve the request at the moment; try again later",
                 )
@@ -214,7 +89,7 @@ impl Problem {
         }
     }
 
-    /// Adds a member to the document, for instance the reading that an interval overlaps.
+    /// Adds a member to the document, for example the reading that an interval overlaps.
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Problem {
         self.members.insert(member.to_owned(), value.into());
         self
@@ -225,7 +100,7 @@ impl Problem {
         self
     }
 
-    /// Asks the client to come back after this time, in whole seconds, at least one.
+    /// Asks the client to wait for this time: whole seconds, rounded up, at least one.
     pub fn retry_after(self, wait: Duration) -> Problem {
         let seconds = wait.as_millis().div_ceil(1000).max(1);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
@@ -240,12 +115,12 @@ impl Problem {
         self.kind.status()
     }
 
-    /// The human sentence: what is wrong and what to do.
+    /// What is wrong and what to do.
     pub fn sentence(&self) -> &str {
         &self.sentence
     }
 
-    /// The document that the client gets.
+    /// The body of the answer.
     pub fn document(&self) -> ProblemDocument {
         ProblemDocument {
             type_uri: self.kind.uri().to_owned(),
@@ -273,20 +148,20 @@ pub struct ProblemDocument {
     type_uri: String,
     /// The kind of problem in a few words.
     title: String,
-    /// The HTTP status once more.
+    /// The HTTP status, repeated.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// What is wrong with this request, and what to do.
     detail: String,
     /// The same sentence as `detail`.
     error: String,
-    /// What else belongs to this problem, for instance the reading that an interval overlaps.
+    /// Further members, for example the reading that an interval overlaps.
     #[serde(flatten)]
     #[schema(ignore)]
     members: Map<String, Value>,
 }
 
-/// Items of a bulk answer carry their problem as a document.
+/// The items of a bulk answer contain their problems as documents.
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.document().serialize(serializer)
@@ -356,7 +231,7 @@ impl From<ReadingError> for Problem {
             | ReadingError::Stopping
             | ReadingError::Unavailable
             | ReadingError::OutcomeUnknown => return Problem::unavailable(error.to_string()),
-            // Its cause was logged where it was met.
+            // The cause was logged where it occurred.
             ReadingError::NotStored => ProblemKind::InternalError,
             ReadingError::Database(cause) => return Problem::database(cause),
         };
@@ -373,6 +248,19 @@ impl From<AdminError> for Problem {
             AdminError::Resolve(error) => error.into(),
             AdminError::Database(error) => error.into(),
         }
+    }
+}
+
+impl From<BatchRequestError> for Problem {
+    fn from(error: BatchRequestError) -> Problem {
+        let kind = match &error {
+            BatchRequestError::Serial(_)
+            | BatchRequestError::User(_)
+            | BatchRequestError::Before(_) => ProblemKind::ValidationFailed,
+            BatchRequestError::UnknownMeter { .. } => ProblemKind::NotFound,
+            BatchRequestError::Database(cause) => return Problem::database(cause),
+        };
+        Problem::new(kind, error.to_string())
     }
 }
 
@@ -412,7 +300,7 @@ impl From<LedgerError> for Problem {
         match error {
             LedgerError::Database(cause) => cause.into(),
             LedgerError::Chain(cause) => {
-                tracing::warn!(error = %cause, "a request was refused: the chain does not answer");
+                tracing::warn!(error = %cause, "request refused: the chain does not answer");
                 Problem::unavailable(
                     "no Solana RPC endpoint answers at the moment; try again later",
                 )
@@ -431,26 +319,6 @@ impl From<sqlx::Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kinds_have_different_addresses() {
-        let mut addresses: Vec<_> = ProblemKind::ALL.iter().map(|kind| kind.uri()).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        assert_eq!(addresses.len(), ProblemKind::ALL.len());
-    }
-
-    #[test]
-    fn every_kind_is_explained_in_the_documentation() {
-        let documentation = include_str!("../../docs/api.md");
-        for kind in ProblemKind::ALL {
-            assert!(
-                documentation.contains(&format!("`{}`", kind.uri())),
-                "docs/api.md does not explain {}",
-                kind.uri()
-            );
-        }
-    }
 
     #[tokio::test]
     async fn the_document_has_its_members_and_headers() {
@@ -474,18 +342,6 @@ mod tests {
                 "error": "the interval overlaps reading 7",
                 "reading_id": "7",
             })
-        );
-    }
-
-    #[test]
-    fn a_status_that_is_not_ours_still_has_a_kind() {
-        assert_eq!(
-            ProblemKind::of_status(StatusCode::IM_A_TEAPOT),
-            ProblemKind::MalformedRequest
-        );
-        assert_eq!(
-            ProblemKind::of_status(StatusCode::BAD_GATEWAY),
-            ProblemKind::InternalError
         );
     }
 }

@@ -1,18 +1,14 @@
-//! All routes, and what lies around them.
+//! All routes of the API.
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::operations::state as operations;
-use super::resources::{events, meters, readings, websocket};
-use super::server::middleware as request;
+use super::auth::ticket;
+use super::operations::router as operations;
+use super::resources::{event_stream, events, meters, readings, submissions, websocket};
+use super::server::layers::with_middleware;
+use super::state::AppState;
 use super::{admin, console, openapi, queue_console};
-use crate::api::state::AppState;
-use crate::telemetry::traces::{TRACEPARENT, TRACERESPONSE};
 
 /// The whole service over HTTP.
 pub fn router(state: AppState) -> Router {
@@ -20,55 +16,75 @@ pub fn router(state: AppState) -> Router {
     let routes = routes
         .merge(openapi::routes(document))
         .merge(console::routes())
-        .merge(queue_console::routes(&state));
-    with_middleware(routes, state)
+        .merge(queue_console::router::routes(&state));
+    let cors_origins = state.cors_origins.clone();
+    with_middleware(routes.with_state(state), &cors_origins)
 }
 
-/// Puts around routes what every request passes.
-pub(super) fn with_middleware(routes: Router<AppState>, state: AppState) -> Router {
-    let cors = cors(&state.cors_origins);
-    routes
-        .with_state(state)
-        .layer(CatchPanicLayer::custom(request::answer_to_panic))
-        .layer(cors)
-        .layer(middleware::from_fn(request::request_context))
-}
-
-/// The same around a door that no page of another origin calls.
-pub(super) fn with_operations_middleware(routes: Router) -> Router {
-    routes
-        .layer(CatchPanicLayer::custom(request::answer_to_panic))
-        .layer(middleware::from_fn(request::request_context))
-}
-
-/// Everything that OpenAPI tells about.
-pub(super) fn documented_routes() -> OpenApiRouter<AppState> {
+/// Everything that the OpenAPI document describes.
+pub fn documented_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::head())
         .merge(meters::routes())
+        .merge(submissions::routes())
         .merge(readings::routes())
         .merge(events::routes())
+        .merge(event_stream::routes())
         .merge(websocket::routes())
-        .merge(admin::routes())
+        .merge(ticket::routes())
+        .merge(admin::router::routes())
         .merge(operations::routes())
 }
 
-/// Which pages of other origins may call this service from a browser. Tokens travel in a header that a page must set
-/// itself, so no credentials mode is needed.
-fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([
-            header::AUTHORIZATION,
-            header::CONTENT_TYPE,
-            HeaderName::from_static("last-event-id"),
-            request::REQUEST_ID,
-            TRACEPARENT,
-        ])
-        .expose_headers([
-            request::REQUEST_ID,
-            TRACERESPONSE,
-            header::RETRY_AFTER,
-            header::LOCATION,
-        ])
+#[cfg(test)]
+mod tests {
+    use crate::api::test_support::{NO_DATABASE, call, request, test_state};
+    use axum::body::Body;
+    use axum::http::Request;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unknown_path_is_a_problem() {
+        let router = router(test_state(NO_DATABASE, 100));
+        for path in ["/nothing", "/api/nothing", "/docs/nothing.js", "//"] {
+            let answer = call(&router, request("GET", path)).await;
+            assert!(answer.problem(404, "not-found").contains("GET /docs"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_method_that_is_not_allowed_lists_those_that_are() {
+        let router = router(test_state(NO_DATABASE, 100));
+        for path in ["/health/live", "/", "/api/openapi.json", "/metrics"] {
+            let answer = call(&router, request("DELETE", path)).await;
+            let sentence = answer.problem(405, "method-not-allowed");
+            assert_eq!(
+                sentence,
+                "DELETE is not allowed here; the header `Allow` lists what is"
+            );
+            assert_eq!(answer.header("allow"), "GET,HEAD");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_configured_origins_may_call_from_a_browser() {
+        let router = router(test_state(NO_DATABASE, 100));
+        let preflight = |origin: &str| {
+            Request::builder()
+                .method("OPTIONS")
+                .uri("/api/admin/tokenization/status")
+                .header("origin", origin)
+                .header("access-control-request-method", "GET")
+                .header("access-control-request-headers", "authorization")
+                .body(Body::empty())
+                .unwrap()
+        };
+        let allowed = call(&router, preflight("https://grid.example")).await;
+        assert_eq!(
+            allowed.header("access-control-allow-origin"),
+            "https://grid.example"
+        );
+        let other = call(&router, preflight("https://elsewhere.example")).await;
+        assert!(!other.headers.contains_key("access-control-allow-origin"));
+    }
 }

@@ -1,4 +1,4 @@
-//! `GET /api/admin/tokenization/batches`, `GET …/batches/{id}`: what a sweep or a trigger has done so far.
+//! `GET /api/admin/tokenization/batches`, `GET …/batches/{id}`: the progress of sweeps and triggers.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,11 +16,12 @@ use crate::admin::batches::{
 use crate::api::auth::caller::AdminOnly;
 use crate::api::extract::{Path, Query};
 use crate::api::page;
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 use crate::domain::rfc3339_micros;
 
-/// Batches in one list, unless the caller says otherwise, and at most.
+/// Batches in one list by default, and at most.
 const BATCHES_PER_LIST_DEFAULT: u16 = 20;
 const BATCHES_PER_LIST_MAX: u16 = 100;
 
@@ -37,7 +38,7 @@ pub(super) struct BatchStats {
     /// `sweep` or `trigger`.
     #[schema(value_type = String, example = "trigger")]
     pub kind: &'static str,
-    /// `queued`, `running`, `completed` (it went to its end), `failed` (it ended early, `error` says why).
+    /// `queued`, `running`, `completed`, `failed` (it ended early, `error` says why).
     #[schema(value_type = String, example = "completed")]
     pub state: &'static str,
     /// The admin; null for a sweep.
@@ -45,15 +46,15 @@ pub(super) struct BatchStats {
     pub requested_at: String,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
-    /// From its start to its end, or until now.
+    /// From start to end, or until now.
     pub duration_ms: Option<i64>,
     /// Readings that it has claimed so far.
     pub total_readings: u64,
-    /// Of those, how many have an outcome.
+    /// How many of those have an outcome.
     pub processed_readings: u64,
-    /// Minted; for a sweep submitted is enough.
+    /// Minted; for a sweep, submitted is enough.
     pub successful_mints: u64,
-    /// Not minted by this batch; each reading's own state tells what comes next.
+    /// Not minted by this batch; the state of each reading shows what comes next.
     pub failed_mints: u64,
     /// Why it ended early.
     pub error: Option<String>,
@@ -82,7 +83,7 @@ impl From<&BatchView> for BatchStats {
     }
 }
 
-/// Which readings a trigger was for; null: all.
+/// Which readings the trigger selects; null means all.
 #[derive(Debug, Serialize, ToSchema)]
 struct Filters {
     meter_id: Option<String>,
@@ -91,14 +92,14 @@ struct Filters {
     include_failed: bool,
 }
 
-/// What became of one reading.
+/// The outcome of one reading.
 #[derive(Debug, Serialize, ToSchema)]
 struct ResultDocument {
     reading_id: Uuid,
     success: bool,
-    /// Of the transaction that pays it; null when none does.
+    /// Signature of the transaction that pays it; null when none does.
     transaction_signature: Option<String>,
-    /// Why this batch did not get it minted.
+    /// Why this batch did not mint it.
     error: Option<String>,
 }
 
@@ -116,14 +117,14 @@ impl From<BatchResult> for ResultDocument {
 /// A batch, and some of its results.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchDocument {
-    /// It went to its end and minted each of its readings. False while it runs: `state` tells.
+    /// Whether it completed and minted each of its readings. False while it runs, see `state`.
     success: bool,
     #[serde(flatten)]
     stats: BatchStats,
     filters: Filters,
-    /// In the order in which they became known.
+    /// In the order in which they were recorded.
     results: Vec<ResultDocument>,
-    /// `after` of the next page: of one that is there, or that may come while the batch runs. Null at its end.
+    /// `after` of the next page, which may be empty while the batch runs. Null after the last result of an ended batch.
     next: Option<i64>,
 }
 
@@ -147,7 +148,7 @@ impl BatchDocument {
         self.stats.finished_at.is_some()
     }
 
-    /// The batch as it is now, with the results behind `after`. `None`: there is none, or none any more.
+    /// The batch as it is now, with the results after `after`. `None`: it does not exist, or was dropped.
     pub(super) async fn read(
         pool: &PgPool,
         batch: Uuid,
@@ -165,14 +166,14 @@ impl BatchDocument {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListQuery {
-    /// Batches at most, 1 to 100; 20 when left out.
+    /// Most batches in the answer, 1 to 100; 20 by default.
     limit: Option<String>,
 }
 
 /// The newest batches.
 #[derive(Debug, Serialize, ToSchema)]
 struct Batches {
-    /// The newest first. Sweeps that found nothing are left out.
+    /// The newest first, without sweeps that found nothing.
     batches: Vec<BatchStats>,
 }
 
@@ -187,7 +188,7 @@ struct Batches {
 )]
 async fn list(
     _: AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Batches>, Problem> {
     let limit = page::limit(
@@ -195,7 +196,7 @@ async fn list(
         BATCHES_PER_LIST_DEFAULT,
         BATCHES_PER_LIST_MAX,
     )?;
-    let recent = batches::recent(&state.pool, limit).await?;
+    let recent = batches::recent(&pool, limit).await?;
     Ok(Json(Batches {
         batches: recent.iter().map(BatchStats::from).collect(),
     }))
@@ -204,17 +205,16 @@ async fn list(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ShowQuery {
-    /// Only results behind this one: `next` of the page before.
+    /// Only results after this one: `next` of the previous page.
     #[param(value_type = Option<i64>)]
     after: Option<String>,
-    /// Results in the page, 1 to 1000; 1000 when left out.
+    /// Results in the page, 1 to 1000; 1000 by default.
     limit: Option<String>,
 }
 
 /// One batch, a page of its results at a time.
 ///
-/// While it runs results are added behind those that are there, so whoever follows `next` sees each of them once. Kept for 30
-/// days after its end.
+/// While it runs, results are appended, so a client that follows `next` gets each of them once. Kept for 30 days after its end.
 #[utoipa::path(
     get,
     path = "/api/admin/tokenization/batches/{id}",
@@ -223,13 +223,13 @@ struct ShowQuery {
     params(("id" = Uuid, Path, description = "`batch_id`"), ShowQuery),
     responses(
         (status = 200, description = "As it is now", body = BatchDocument, example = json!(example())),
-        (status = 404, description = "No such batch, or none any more", body = ProblemDocument,
+        (status = 404, description = "No such batch, or it was dropped", body = ProblemDocument,
          content_type = "application/problem+json"),
     )
 )]
 async fn show(
     _: AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     Path(id): Path<Uuid>,
     Query(query): Query<ShowQuery>,
 ) -> Result<Json<BatchDocument>, Problem> {
@@ -242,9 +242,9 @@ async fn show(
         after
             .parse::<u32>()
             .map(i64::from)
-            .map_err(|_| page::refuse("after", "is no number; give `next` of the page before"))
+            .map_err(|_| page::invalid("after", "is no number; give `next` of the previous page"))
     })?;
-    BatchDocument::read(&state.pool, id, after, limit)
+    BatchDocument::read(&pool, id, after, limit)
         .await?
         .map(Json)
         .ok_or_else(|| {
@@ -255,7 +255,7 @@ async fn show(
         })
 }
 
-/// A batch that is completed, for the documentation.
+/// A completed batch, for the documentation.
 pub(super) fn example() -> serde_json::Value {
     serde_json::json!({
         "success": true,

@@ -1,14 +1,13 @@
-//! The chain and the fee payer, as the status page shows them: endpoints by name, never by URL.
+//! The chain and the fee payer on the status page. Endpoints appear by name, never by URL.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Runway;
-use crate::api::state::AppState;
-use crate::chain::Cause;
+use crate::chain::{Cause, CircuitBreaker, Endpoints};
 use crate::domain::rfc3339_micros;
 
-/// The chain breaker of the process that answers: while it is open that process does not mint, and no reading uses an attempt.
+/// The chain breaker of the process that answers: while it is open, that process does not mint, and no reading uses an attempt.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Chain {
     /// `closed` or `open`.
@@ -17,23 +16,23 @@ pub(super) struct Chain {
     trouble: Option<&'static str>,
     /// A sentence for the operator.
     reason: Option<String>,
-    /// When it took on this state.
+    /// Since when it has had this state.
     since: String,
     endpoints: Vec<RpcEndpoint>,
 }
 
-/// An RPC endpoint, by its place in `SOLANA_RPC_URL`.
+/// An RPC endpoint, in the order of `SOLANA_RPC_URL`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RpcEndpoint {
     /// `rpc-1`, `rpc-2`, …
     name: String,
-    /// Whether it is the one that is asked first.
+    /// Whether it is queried first.
     preferred: bool,
-    /// Whether it answers, is not behind, and has not asked for a pause.
+    /// Whether it answers, is not behind, and is not rate-limiting.
     healthy: bool,
     /// Block height at its last answer.
     height: Option<u64>,
-    /// Blocks below the highest height that any endpoint told.
+    /// Blocks below the highest height that any endpoint reports.
     lag_blocks: Option<u64>,
     /// It answered 429: seconds until it is called again.
     retry_after_secs: Option<u64>,
@@ -45,23 +44,23 @@ pub(super) struct RpcEndpoint {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunwayView {
     balance_lamports: u64,
-    /// What transactions under way may still take of it.
+    /// What transactions in flight may still take from it.
     reserved_lamports: u64,
-    /// What must stay of it: its own rent minimum.
+    /// What must remain: its own rent minimum.
     minimum_lamports: u64,
     /// Fees and account rent per reading, of the last six hours; before the first, a fee of 5,000 lamports is assumed.
     lamports_per_reading: u64,
     readings_per_hour: f64,
-    /// At this price and rate: 0 when not one more fee can be paid, `null` while there is money and nothing is spent.
+    /// At this price and rate: 0 when no further fee can be paid, `null` while there is money and nothing is spent.
     hours: Option<f64>,
-    /// Readings for wallets without a token account wait, because its rent cannot be paid; others are minted.
+    /// Whether readings for wallets without a token account wait, because its rent cannot be paid; others are minted.
     new_wallets_wait: bool,
 }
 
 impl Chain {
-    pub fn of(state: &AppState) -> Chain {
-        let view = state.circuit_breaker.view();
-        let endpoints = state.endpoints.views().into_iter();
+    pub fn of(circuit_breaker: &CircuitBreaker, endpoints: &Endpoints) -> Chain {
+        let view = circuit_breaker.view();
+        let endpoints = endpoints.views().into_iter();
         Chain {
             state: if view.open.is_some() {
                 "open"
@@ -78,7 +77,7 @@ impl Chain {
                     healthy: view.healthy,
                     height: view.height,
                     lag_blocks: view.lag_blocks,
-                    // A part of a second is still a wait.
+                    // Rounded up: a fraction of a second is still a wait.
                     retry_after_secs: view.retry_after.map(|wait| wait.as_secs() + 1),
                     error: view.failure.map(|failure| failure.to_string()),
                 })

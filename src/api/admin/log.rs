@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +17,7 @@ use crate::api::problem::Problem;
 use crate::api::state::AppState;
 use crate::domain::{hex, rfc3339_micros};
 
-/// Entries in one page unless the caller says otherwise.
+/// Entries in one page by default.
 const ENTRIES_PER_PAGE_DEFAULT: u16 = 100;
 /// Entries in one page at most.
 const ENTRIES_PER_PAGE_MAX: u16 = 500;
@@ -28,9 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct LogQuery {
-    /// Only entries after this number: `next` of the page before. 0, the beginning, when left out.
+    /// Only entries after this number: `next` of the previous page. 0, the beginning, by default.
     after: Option<String>,
-    /// Entries in the page, 1 to 500; 100 when left out.
+    /// Entries in the page, 1 to 500; 100 by default.
     limit: Option<String>,
 }
 
@@ -40,9 +41,9 @@ impl LogQuery {
             return Ok(LogNumber::default());
         };
         after.parse().ok().and_then(LogNumber::new).ok_or_else(|| {
-            page::refuse(
+            page::invalid(
                 "after",
-                "is no number of an entry; give 0, or `next` of the page before",
+                "is no number of an entry; give 0, or `next` of the previous page",
             )
         })
     }
@@ -58,12 +59,12 @@ struct LogEntryDocument {
     /// Subject of the admin's token.
     actor: String,
     action: String,
-    /// What belongs to the action; these very bytes are hashed.
+    /// Details of the action; exactly these bytes are hashed.
     #[schema(value_type = Object)]
     details: Box<RawValue>,
-    /// SHA-256, hexadecimal: of the entry before; zeros for the first.
+    /// SHA-256, hexadecimal: of the previous entry; zeros for the first.
     previous_hash: String,
-    /// SHA-256, hexadecimal: of this entry, as `docs/admin-log.md` tells.
+    /// SHA-256, hexadecimal: of this entry, as `docs/admin-log.md` describes.
     hash: String,
 }
 
@@ -83,7 +84,7 @@ impl TryFrom<LogEntry> for LogEntryDocument {
     }
 }
 
-/// What is no JSON was changed behind the service's back: it is shown as a text, and the audit names the entry.
+/// Details that are not JSON were changed outside the service: they are shown as a string, and the audit reports the entry.
 fn raw_details(details: String) -> Result<Box<RawValue>, Problem> {
     if serde_json::from_str::<&RawValue>(&details).is_ok() {
         RawValue::from_string(details)
@@ -93,7 +94,7 @@ fn raw_details(details: String) -> Result<Box<RawValue>, Problem> {
     .map_err(Problem::internal)
 }
 
-/// Entries in their order.
+/// Entries in order.
 #[derive(Debug, Serialize, ToSchema)]
 struct LogPage {
     entries: Vec<LogEntryDocument>,
@@ -102,7 +103,7 @@ struct LogPage {
     next: Option<LogNumber>,
 }
 
-/// What admins did, when, chained by hashes.
+/// What admins did and when, chained by hashes.
 ///
 /// `gridtokenx audit` verifies the chain.
 #[utoipa::path(
@@ -126,7 +127,7 @@ struct LogPage {
 )]
 async fn log(
     _: AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     Query(query): Query<LogQuery>,
 ) -> Result<Json<LogPage>, Problem> {
     let limit = page::limit(
@@ -134,8 +135,8 @@ async fn log(
         ENTRIES_PER_PAGE_DEFAULT,
         ENTRIES_PER_PAGE_MAX,
     )?;
-    // One more than the page holds: it tells whether there is a next one.
-    let mut entries = admin_log::read(&state.pool, query.after()?, limit + 1).await?;
+    // One more than the page has, to find out whether there is a next page.
+    let mut entries = admin_log::read(&pool, query.after()?, limit + 1).await?;
     let is_last = entries.len() <= usize::from(limit);
     entries.truncate(usize::from(limit));
     let next = entries
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_keep_their_bytes_and_what_is_no_json_is_shown_as_a_text() {
+    fn details_keep_their_bytes_and_invalid_json_is_shown_as_a_string() {
         let shown = |details: &str| raw_details(details.to_owned()).unwrap().get().to_owned();
         assert_eq!(shown(r#"{"percentage":30}"#), r#"{"percentage":30}"#);
         assert_eq!(shown("{broken"), r#""{broken""#);

@@ -1,8 +1,9 @@
-//! What the processes log.
+//! `GET` and `POST /api/admin/log-level`: the level at which all processes log.
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -10,13 +11,14 @@ use utoipa_axum::routes;
 use crate::admin::{self, LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LogLevel, is_log_level};
 use crate::api::auth::caller::AdminOnly;
 use crate::api::extract::JsonBody;
-use crate::api::problem::{Problem, ProblemKind};
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 use crate::domain::rfc3339_micros;
 
-/// Long enough to look at something.
+/// Long enough to observe one problem.
 const MINUTES_DEFAULT: i64 = 60;
-/// Of a level that is refused.
+/// How much of an invalid level the error repeats.
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -26,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, ToSchema)]
 struct SetLogLevel {
     /// A level (error, warn, info, debug, trace) or a filter such as `info,gridtokenx::mint=debug`; `null`: each process
-    /// logs by its LOG_LEVEL again.
+    /// uses its LOG_LEVEL again.
     level: Option<String>,
     /// How long, minutes.
     #[schema(minimum = 1, maximum = 1440, default = 60)]
@@ -35,9 +37,9 @@ struct SetLogLevel {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct LogLevelView {
-    /// What all processes log by now; `null`: each by its own LOG_LEVEL.
+    /// The level of all processes; `null`: each uses its own LOG_LEVEL.
     level: Option<String>,
-    /// When that ends by itself.
+    /// When that ends.
     until: Option<String>,
 }
 
@@ -53,29 +55,29 @@ impl From<Option<LogLevel>> for LogLevelView {
     }
 }
 
-/// What all processes log by.
+/// The log level of all processes.
 #[utoipa::path(
     get,
     path = "/api/admin/log-level",
     tag = "admin",
     security(("bearer" = [])),
-    responses((status = 200, description = "The level that an admin set, while it lasts", body = LogLevelView, example = json!({
+    responses((status = 200, description = "The level that an admin has set, until it ends", body = LogLevelView, example = json!({
         "level": "info,gridtokenx::mint=debug",
         "until": "2026-11-25T05:00:00.000000Z",
     })))
 )]
 async fn log_level(
     _: AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
 ) -> Result<Json<LogLevelView>, Problem> {
-    let level = LogLevel::read(&state.pool).await?;
+    let level = LogLevel::read(&pool).await?;
     Ok(Json(level.into()))
 }
 
-/// Lets all processes, workers too, log more or less for a while.
+/// Changes the log level of all processes, workers included, for a limited time.
 ///
-/// Holds within seconds, survives restarts, and ends by itself: then each process logs by its LOG_LEVEL again. What the
-/// libraries say below `info` is never logged.
+/// Takes effect within seconds, survives restarts, and ends by itself: then each process uses its LOG_LEVEL again. Messages of
+/// libraries below `info` are never logged.
 #[utoipa::path(
     post,
     path = "/api/admin/log-level",
@@ -89,7 +91,7 @@ async fn log_level(
 )]
 async fn set_log_level(
     AdminOnly(principal): AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     JsonBody(set): JsonBody<SetLogLevel>,
 ) -> Result<Json<LogLevelView>, Problem> {
     let level = match set.level.as_deref() {
@@ -97,7 +99,7 @@ async fn set_log_level(
         None => None,
     };
     let actor = &principal.caller.subject;
-    let level = admin::set_log_level(&state.pool, actor, level).await?;
+    let level = admin::set_log_level(&pool, actor, level).await?;
     Ok(Json(level.into()))
 }
 

@@ -1,29 +1,21 @@
-//! What admins see and do: one file per resource.
+//! The admin API, one file per resource. Every handler takes [`AdminOnly`](super::auth::caller::AdminOnly).
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `status`, `chain` | the state of minting, of the chain and of the fee payer |
+//! | `batches`, `trigger` | the progress of sweeps and triggers; triggers a batch |
+//! | `settings`, `log_level` | changes what admins may change at run time |
+//! | `readings`, `transactions` | retries a reading, resolves a quarantined transaction |
+//! | `log` | what admins did |
+//! | `router` | all of their routes |
 
 mod batches;
 mod chain;
 mod log;
 mod log_level;
 mod readings;
+pub(super) mod router;
 mod settings;
 mod status;
 mod transactions;
-mod trigger;
-
-use utoipa_axum::router::OpenApiRouter;
-
-use crate::api::state::AppState;
-
-pub(super) use trigger::{TRIGGER_PATH, WAIT_SECS_MAX};
-
-pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .merge(status::routes())
-        .merge(batches::routes())
-        .merge(trigger::routes())
-        .merge(settings::routes())
-        .merge(readings::routes())
-        .merge(transactions::routes())
-        .merge(log::routes())
-        .merge(log_level::routes())
-}
+pub(super) mod trigger;

@@ -1,8 +1,9 @@
-//! What an admin does about one reading.
+//! `POST /api/admin/tokenization/readings/{id}/retry`.
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -10,8 +11,10 @@ use uuid::Uuid;
 
 use crate::admin::{self, RetryRequest, StoredSettings};
 use crate::api::auth::caller::AdminOnly;
+use crate::api::chain_access::ChainAccess;
 use crate::api::extract::{JsonBody, Path};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem_kind::ProblemKind;
 use crate::api::resources::readings::ReadingDocument;
 use crate::api::state::AppState;
 use crate::readings;
@@ -22,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, ToSchema)]
 struct RetryReading {
-    /// Whom this reading pays from now on; its meter keeps its wallet. Left as it is when left out.
+    /// The wallet that this reading pays from now on; its meter keeps its own. Unchanged when not given.
     wallet_address: Option<String>,
     /// For the admin log, 1 to 500 characters.
     reason: Option<String>,
@@ -32,15 +35,15 @@ struct RetryReading {
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingRetried {
     success: bool,
-    /// What happens next, in words.
+    /// What happens next.
     message: &'static str,
     #[serde(flatten)]
     reading: ReadingDocument,
 }
 
-/// Tries a failed or pending reading again, at once and with all its attempts.
+/// Retries a failed or pending reading, at once and with all its attempts.
 ///
-/// Where the wallet is the reason (its owner closed or gave away the token account), another one can be given for this
+/// If the wallet is the reason (its owner closed the token account or gave it away), another wallet can be given for this
 /// reading.
 #[utoipa::path(
     post,
@@ -71,13 +74,14 @@ struct ReadingRetried {
         })),
         (status = 404, description = "No such reading", body = ProblemDocument,
          content_type = "application/problem+json"),
-        (status = 409, description = "It is neither failed nor pending; `state` tells what it is", body = ProblemDocument,
+        (status = 409, description = "It is neither failed nor pending, see `state`", body = ProblemDocument,
          content_type = "application/problem+json"),
     )
 )]
 async fn retry(
     AdminOnly(principal): AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
+    State(chain): State<ChainAccess>,
     Path(id): Path<Uuid>,
     JsonBody(request): JsonBody<RetryReading>,
 ) -> Result<Json<ReadingRetried>, Problem> {
@@ -87,9 +91,9 @@ async fn retry(
         reason: request.reason,
     };
     let actor = &principal.caller.subject;
-    admin::retry_reading(&state.pool, &state.endpoints, &state.mint, actor, retry).await?;
-    let settings = StoredSettings::read(&state.pool).await?.settings;
-    let reading = readings::find(&state.pool, &principal.caller, id)
+    admin::retry_reading(&pool, &chain.endpoints, &chain.mint, actor, retry).await?;
+    let settings = StoredSettings::read(&pool).await?.settings;
+    let reading = readings::find(&pool, &principal.caller, id)
         .await?
         .ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("reading {id} is not known")))?;
     let message = if settings.mints_automatically(reading.serial.rollout_bucket()) {

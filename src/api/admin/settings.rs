@@ -1,8 +1,9 @@
-//! The settings that an admin changes at run time.
+//! `POST /api/admin/tokenization/toggle-auto-mint` and `…/auto-mint-percentage`.
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -10,7 +11,8 @@ use utoipa_axum::routes;
 use crate::admin;
 use crate::api::auth::caller::AdminOnly;
 use crate::api::extract::JsonBody;
-use crate::api::problem::{Problem, ProblemKind};
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -29,14 +31,14 @@ struct ToggleAutoMint {
 struct AutoMintToggled {
     success: bool,
     auto_mint_enabled: bool,
-    /// What that means, in words.
+    /// What that means.
     message: &'static str,
 }
 
 /// Switches minting without a trigger on or off.
 ///
-/// Holds for all processes from the answer on, and survives restarts. While it is off, readings are accepted and kept; turning
-/// it on mints them at once. The same again changes nothing.
+/// Applies to all processes once answered, and survives restarts. While it is off, readings are accepted and kept; turning it on
+/// mints them at once. Setting the present value changes nothing.
 #[utoipa::path(
     post,
     path = "/api/admin/tokenization/toggle-auto-mint",
@@ -51,11 +53,11 @@ struct AutoMintToggled {
 )]
 async fn toggle_auto_mint(
     AdminOnly(principal): AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     JsonBody(toggle): JsonBody<ToggleAutoMint>,
 ) -> Result<Json<AutoMintToggled>, Problem> {
     let actor = &principal.caller.subject;
-    let change = admin::toggle_auto_mint(&state.pool, actor, toggle.enabled).await?;
+    let change = admin::toggle_auto_mint(&pool, actor, toggle.enabled).await?;
     let message = match (change.is_none(), toggle.enabled) {
         (true, true) => "auto-mint was on already: nothing changed",
         (true, false) => "auto-mint was off already: nothing changed",
@@ -84,14 +86,14 @@ struct SetAutoMintPercentage {
 struct AutoMintPercentageSet {
     success: bool,
     auto_mint_percentage: i16,
-    /// What that means, in words.
+    /// What that means.
     message: String,
 }
 
 /// Rolls minting without a trigger out to a share of the meters.
 ///
-/// Which meters those are follows from a stable hash of their serials: a greater share keeps those that were in. Raising it
-/// mints what the others had to keep, at once.
+/// A stable hash of the serials selects the meters, so a larger share includes those of a smaller one. Raising it mints the kept
+/// readings of the added meters at once.
 #[utoipa::path(
     post,
     path = "/api/admin/tokenization/auto-mint-percentage",
@@ -106,7 +108,7 @@ struct AutoMintPercentageSet {
 )]
 async fn set_auto_mint_percentage(
     AdminOnly(principal): AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     JsonBody(set): JsonBody<SetAutoMintPercentage>,
 ) -> Result<Json<AutoMintPercentageSet>, Problem> {
     let percentage = u8::try_from(set.percentage)
@@ -122,7 +124,7 @@ async fn set_auto_mint_percentage(
             )
         })?;
     let actor = &principal.caller.subject;
-    let change = admin::set_auto_mint_percentage(&state.pool, actor, percentage).await?;
+    let change = admin::set_auto_mint_percentage(&pool, actor, percentage).await?;
     let message = match (change.is_none(), change.now.auto_mint_enabled) {
         (true, _) => format!("the share was {percentage}% already: nothing changed"),
         (false, true) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,6 +15,7 @@ use super::chain::{Chain, RunwayView};
 use crate::admin::batches::{self, BatchView};
 use crate::admin::{Backlog, Runway};
 use crate::api::auth::caller::AdminOnly;
+use crate::api::chain_access::{ChainAccess, MintingStatus};
 use crate::api::problem::Problem;
 use crate::api::state::AppState;
 use crate::config::EffectiveConfig;
@@ -21,48 +23,48 @@ use crate::domain::rfc3339_micros;
 use crate::ledger::ReadingCounts;
 use crate::queue::{self, ProcessView};
 
-/// The page is for people; one that has not come within this time is not worth the wait.
+/// The status page is for people: a longer wait is not worth it.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(status))
 }
 
-/// What an operator looks at first.
+/// The first page for an operator.
 #[derive(Debug, Serialize, ToSchema)]
 struct TokenizationStatus {
     /// Whether readings are minted without a trigger.
     auto_mint_enabled: bool,
     /// Share of meters whose readings are minted without a trigger, 0 to 100.
     auto_mint_percentage: i16,
-    /// Admin who last changed one of these two; null: nobody did since the first start.
+    /// Admin who last changed one of these two; null when neither was changed since the first start.
     auto_mint_changed_by: Option<String>,
-    /// When that was; the first start when nobody did.
+    /// When that was; otherwise the first start.
     auto_mint_changed_at: String,
     polling_interval_secs: u64,
     batch_size: u32,
-    /// Accepted readings that are not minted or finalized, held ones included.
+    /// Accepted readings that are neither minted nor finalized, held ones included.
     unminted_readings_count: i64,
-    /// The part that the toggle or the roll-out holds back.
+    /// How many of those the toggle or the roll-out holds back.
     held_readings_count: i64,
     /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
     accepted_readings_count: i64,
     readings_by_state: ReadingsByState,
-    /// When the oldest reading was accepted that waits for the service and not for a person.
+    /// When the oldest of the readings was accepted that wait for the service and not for a person.
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
     chain: Chain,
-    /// `null` before the fee payer was looked at.
+    /// `null` until the fee payer was queried.
     runway: Option<RunwayView>,
-    /// The newest sweep that ended, also when it found nothing; null before the first.
+    /// The newest sweep that has ended, even if it found nothing; null before the first.
     last_sweep: Option<LastSweep>,
-    /// The newest batches, those that run included; sweeps that found nothing are left out.
+    /// The newest batches, running ones included, without sweeps that found nothing.
     recent_batch_stats: Vec<BatchStats>,
-    /// The settings of this process as text, by their variables; `null`: unset, `***`: set and secret.
+    /// The settings of this process as strings, by variable; `null`: unset, `***`: set and secret.
     #[schema(value_type = Object)]
     configuration: EffectiveConfig,
-    /// Processes that run jobs of the queue now.
+    /// Processes that run jobs of the queue at present.
     workers_alive: usize,
     processes: Vec<Process>,
 }
@@ -88,7 +90,7 @@ impl From<&BatchView> for LastSweep {
     }
 }
 
-/// Batches on the page.
+/// Batches in the answer.
 const RECENT_BATCHES: u16 = 10;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,27 +118,27 @@ impl From<ReadingCounts> for ReadingsByState {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Queue {
-    /// Jobs that wait for a worker now.
+    /// Jobs that wait for a worker.
     due: i64,
-    /// Jobs for a later moment.
+    /// Jobs that are due later.
     scheduled: i64,
-    /// Jobs that are run again after an error.
+    /// Jobs that are retried after an error.
     retrying: i64,
-    /// Jobs of the last week that can never be run: unreadable, or their reading does not exist.
+    /// Jobs of the last week that can never run: unreadable, or their reading does not exist.
     dead: i64,
 }
 
-/// A process of this service, on whatever host.
+/// A process of this service, on any host.
 #[derive(Debug, Serialize, ToSchema)]
 struct Process {
-    /// Names of its queue workers begin with this.
+    /// The prefix of the names of its queue workers.
     worker_prefix: String,
     /// `all`, `api` (no queue workers) or `worker` (no public API).
     role: String,
-    /// On its own host.
+    /// Process id on its own host.
     pid: i32,
     started_at: String,
-    /// Whether it holds its lock in the database: one that does not is dead or stands still, and its jobs run elsewhere.
+    /// Whether it holds its lock in the database. A process that does not is dead or hung, and other processes run its jobs.
     alive: bool,
 }
 
@@ -152,7 +154,7 @@ impl From<ProcessView> for Process {
     }
 }
 
-/// The ledger breaker: while it is open nothing new is signed.
+/// The ledger breaker: while it is open, nothing new is signed.
 #[derive(Debug, Serialize, ToSchema)]
 struct Breaker {
     /// `closed`, or why it is open: `identity` (another database or timeline) or `mismatch` (a landed mint that the ledger
@@ -162,7 +164,7 @@ struct Breaker {
     opened_at: Option<String>,
 }
 
-/// Whether minting goes on, how much waits, and why nothing is signed if nothing is.
+/// Whether minting continues, how much waits, and if nothing is signed, why.
 #[utoipa::path(
     get,
     path = "/api/admin/tokenization/status",
@@ -215,14 +217,16 @@ struct Breaker {
 )]
 async fn status(
     _: AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
+    State(chain): State<ChainAccess>,
+    State(minting): State<MintingStatus>,
 ) -> Result<Json<TokenizationStatus>, Problem> {
     let reading = async {
-        let backlog = Backlog::read(&state.pool).await?;
-        let runway = Runway::read(&state.pool, state.fee_budget.view()).await?;
-        let processes = queue::processes(&state.pool).await?;
-        let last_sweep = batches::last_sweep(&state.pool).await?;
-        let recent = batches::recent(&state.pool, RECENT_BATCHES).await?;
+        let backlog = Backlog::read(&pool).await?;
+        let runway = Runway::read(&pool, minting.fee_budget.view()).await?;
+        let processes = queue::processes(&pool).await?;
+        let last_sweep = batches::last_sweep(&pool).await?;
+        let recent = batches::recent(&pool, RECENT_BATCHES).await?;
         Ok::<_, sqlx::Error>((backlog, runway, processes, last_sweep, recent))
     };
     let (backlog, runway, processes, last_sweep, recent) =
@@ -250,8 +254,8 @@ async fn status(
         auto_mint_percentage: settings.auto_mint_percentage,
         auto_mint_changed_by: stored.changed_by,
         auto_mint_changed_at: rfc3339_micros(stored.changed_at),
-        polling_interval_secs: state.polling_interval_secs,
-        batch_size: state.batch_size,
+        polling_interval_secs: minting.settings.polling_interval_secs,
+        batch_size: minting.settings.batch_size,
         unminted_readings_count: backlog.readings.unminted(),
         held_readings_count: waiting.held,
         oldest_waiting_at: waiting.oldest_waiting_at.map(rfc3339_micros),
@@ -264,11 +268,11 @@ async fn status(
             dead: backlog.queue.dead,
         },
         breaker,
-        chain: Chain::of(&state),
+        chain: Chain::of(&minting.circuit_breaker, &chain.endpoints),
         runway: runway.map(RunwayView::from),
         last_sweep: last_sweep.as_ref().map(LastSweep::from),
         recent_batch_stats: recent.iter().map(BatchStats::from).collect(),
-        configuration: state.configuration.clone(),
+        configuration: minting.settings.all.clone(),
         workers_alive: processes
             .iter()
             .filter(|process| process.is_worker_alive())

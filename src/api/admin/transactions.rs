@@ -1,17 +1,20 @@
-//! What an admin decides about one mint transaction.
+//! `POST /api/admin/tokenization/transactions/{signature}/resolve`.
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use solana_sdk::signature::Signature;
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin;
 use crate::api::auth::caller::AdminOnly;
+use crate::api::chain_access::ChainAccess;
 use crate::api::extract::{JsonBody, Path};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 use crate::domain::MintTransactionState;
 use crate::ledger::QuarantineOutcome;
@@ -22,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, ToSchema)]
 struct ResolveTransaction {
-    /// `landed`: it is on chain, which is looked up. `dead`: it never landed and never will, for which the admin answers.
+    /// `landed`: it is on chain, which the service verifies. `dead`: it never landed and never will, for which the admin is responsible.
     #[schema(example = "landed")]
     outcome: String,
     /// For the admin log, 1 to 500 characters.
@@ -38,7 +41,7 @@ impl ResolveTransaction {
                 Problem::new(
                     ProblemKind::ValidationFailed,
                     format!(
-                        "outcome {:?} is none; give \"landed\" or \"dead\"",
+                        "outcome {:?} is not valid; give \"landed\" or \"dead\"",
                         self.outcome.chars().take(64).collect::<String>()
                     ),
                 )
@@ -53,17 +56,17 @@ struct TransactionResolved {
     transaction_signature: String,
     #[schema(value_type = String, example = "confirmed")]
     state: MintTransactionState,
-    /// Readings that it paid, or that are paid by another one now.
+    /// Readings that it paid, or that another transaction pays now.
     readings: u64,
-    /// What that means, in words.
+    /// What that means.
     message: &'static str,
 }
 
-/// Ends a quarantined mint transaction that no endpoint can prove anything about.
+/// Ends a quarantined mint transaction about which no endpoint can prove anything.
 ///
-/// What the chain shows is not contradicted: `landed` is refused while no endpoint shows it, `dead` while one does, and both
-/// before it has expired. After `dead` its readings are paid by another transaction, and it stays watched: if it is found
-/// landed after all, the ledger breaker opens.
+/// The chain cannot be contradicted: `landed` is refused while no endpoint shows the transaction, `dead` while one does, and both
+/// before it has expired. After `dead` another transaction pays its readings, and it stays watched: if it turns out to have
+/// landed, the ledger breaker opens.
 #[utoipa::path(
     post,
     path = "/api/admin/tokenization/transactions/{signature}/resolve",
@@ -84,13 +87,14 @@ struct TransactionResolved {
         })),
         (status = 404, description = "Not a transaction of this service", body = ProblemDocument,
          content_type = "application/problem+json"),
-        (status = 409, description = "Not quarantined (`state` tells what it is), not expired, or contradicted by the chain",
+        (status = 409, description = "Not quarantined (see `state`), not expired, or contradicted by the chain",
          body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 async fn resolve(
     AdminOnly(principal): AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
+    State(chain): State<ChainAccess>,
     Path(signature): Path<String>,
     JsonBody(request): JsonBody<ResolveTransaction>,
 ) -> Result<Json<TransactionResolved>, Problem> {
@@ -102,8 +106,8 @@ async fn resolve(
     })?;
     let outcome = request.outcome()?;
     let resolution = admin::resolve_transaction(
-        &state.pool,
-        &state.endpoints,
+        &pool,
+        &chain.endpoints,
         &principal.caller.subject,
         signature,
         outcome,

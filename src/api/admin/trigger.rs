@@ -8,7 +8,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,43 +18,45 @@ use uuid::Uuid;
 
 use super::batches::{BatchDocument, example};
 use crate::admin::batches::{
-    self, BatchFilter, BatchRequest, BatchRequestError, ClaimSource, Cursor, RESULTS_PER_PAGE_MAX,
-    UnmintedReading,
+    self, BatchFilter, BatchRequest, ClaimSource, Cursor, RESULTS_PER_PAGE_MAX, UnmintedReading,
 };
 use crate::api::auth::caller::AdminOnly;
+use crate::api::chain_access::MintingStatus;
 use crate::api::extract::JsonBody;
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::live_feed::LiveFeed;
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 use crate::chain::ChainError;
 use crate::mint::{Estimate, Unminted};
 
-/// Where a trigger is asked for: its answer may take as long as its caller wants to wait.
-pub(in crate::api) const TRIGGER_PATH: &str = "/api/admin/tokenization/trigger-batch";
+/// The route of a trigger: its answer may take as long as its caller wants to wait.
+pub const TRIGGER_PATH: &str = "/api/admin/tokenization/trigger-batch";
 
-/// How long the answer waits for the batch unless the caller says otherwise, and at most, seconds.
+/// How long the answer waits for the batch by default, and at most, seconds.
 const WAIT_SECS_DEFAULT: u16 = 30;
-pub(in crate::api) const WAIT_SECS_MAX: u16 = 300;
+pub const WAIT_SECS_MAX: u16 = 300;
 
-/// How often the batch's row is looked at, at first and, doubled, at most.
-const LOOK_FIRST: Duration = Duration::from_millis(50);
-const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
+/// The pause between two queries of the batch's row: the first one, and the longest after doubling.
+const POLL_PAUSE_FIRST: Duration = Duration::from_millis(50);
+const POLL_PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Readings that a dry run looks at in one step.
+/// Readings that a dry run examines in one step.
 const DRY_RUN_STEP: u16 = 1_000;
-/// How long a dry run may take: tens of thousands of readings a second, so some millions.
-const DRY_RUN_LIMIT: Duration = Duration::from_secs(WAIT_SECS_MAX as u64);
+/// How long a dry run may take: it examines tens of thousands of readings a second, so some millions. As long as a trigger waits.
+const DRY_RUN_LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(trigger))
 }
 
-/// Which readings to mint now; all unminted ones when nothing is said.
+/// Which readings to mint now; by default all unminted ones.
 #[derive(Debug, Deserialize, ToSchema)]
 struct TriggerBody {
-    /// Mint nothing, tell what would be minted and what it would take.
+    /// Mint nothing; return what would be minted and what it would cost.
     #[schema(default = false)]
     dry_run: Option<bool>,
-    /// How long the answer waits for the batch's end, seconds.
+    /// How long the answer waits for the end of the batch, seconds.
     #[schema(default = 30, minimum = 0, maximum = 300)]
     wait_secs: Option<i64>,
     /// Only readings of this meter.
@@ -60,9 +64,9 @@ struct TriggerBody {
     /// Only readings of this owner's meters.
     #[schema(min_length = 1, max_length = 128)]
     user_id: Option<String>,
-    /// Only readings whose `reading_timestamp`, the interval's end, lies before; RFC 3339.
+    /// Only readings whose `reading_timestamp`, the interval's end, is before this time; RFC 3339.
     before: Option<String>,
-    /// Failed readings too: they are tried again with no attempt used.
+    /// Also failed readings: they are retried with all their attempts.
     #[schema(default = false)]
     include_failed: Option<bool>,
 }
@@ -88,9 +92,9 @@ impl TriggerBody {
 struct DryRun {
     /// Always true: nothing was minted.
     dry_run: bool,
-    /// Readings that would be handed in.
+    /// Readings that would be submitted to the Minter.
     processed_readings: u64,
-    /// Of those, how many would be refused at once: their token account is closed, frozen or given away.
+    /// How many of those would be refused at once: their token account is closed, frozen or given away.
     refused_readings: u64,
     /// Transactions that would pay the others, if nothing else is minted meanwhile.
     transactions: u64,
@@ -98,9 +102,9 @@ struct DryRun {
     account_creations: u64,
     /// Fees of the transactions, with the priority fee.
     fee_lamports: u64,
-    /// Of these, the priority fee at most; 0 when none is offered.
+    /// The part of these that is the priority fee, at most; 0 without one.
     priority_fee_lamports: u64,
-    /// Rent of the token accounts, beside the fees.
+    /// Rent of the token accounts, in addition to the fees.
     rent_lamports: u64,
 }
 
@@ -119,23 +123,10 @@ impl From<Estimate> for DryRun {
     }
 }
 
-impl From<BatchRequestError> for Problem {
-    fn from(error: BatchRequestError) -> Problem {
-        let kind = match &error {
-            BatchRequestError::Serial(_)
-            | BatchRequestError::User(_)
-            | BatchRequestError::Before(_) => ProblemKind::ValidationFailed,
-            BatchRequestError::UnknownMeter { .. } => ProblemKind::NotFound,
-            BatchRequestError::Database(cause) => return Problem::database(cause),
-        };
-        Problem::new(kind, error.to_string())
-    }
-}
-
 /// Mints unminted readings now: also while auto-mint is off, before a roll-out reaches them, and before a backoff is over.
 ///
-/// The batch is run by a worker, one at a time; it counts a reading as minted once its transaction is confirmed. It goes on
-/// whether or not anybody waits. Readings that are accepted after the request are not its affair.
+/// A worker runs the batch, one at a time; a reading counts as minted once its transaction is confirmed. The batch continues
+/// whether or not the caller waits. It does not include readings that are accepted after the request.
 #[utoipa::path(
     post,
     path = "/api/admin/tokenization/trigger-batch",
@@ -143,16 +134,18 @@ impl From<BatchRequestError> for Problem {
     security(("bearer" = [])),
     request_body(content = TriggerBody, example = json!({"user_id": "alice", "include_failed": true})),
     responses(
-        (status = 200, description = "The batch is ended; or, with `dry_run`, what it would be", body = BatchDocument,
+        (status = 200, description = "The batch has ended; or, with `dry_run`, the estimate", body = BatchDocument,
          example = json!(example())),
-        (status = 202, description = "It goes on: the same document grows at `Location`", body = BatchDocument,
+        (status = 202, description = "The batch continues: `Location` returns the same document with its progress", body = BatchDocument,
          headers(("location" = String, description = "`/api/admin/tokenization/batches/{id}`"))),
         (status = 404, description = "Unknown meter", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 async fn trigger(
     AdminOnly(principal): AdminOnly,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
+    State(minting): State<MintingStatus>,
+    State(feed): State<LiveFeed>,
     JsonBody(body): JsonBody<TriggerBody>,
 ) -> Result<Response, Problem> {
     let wait = body.wait()?;
@@ -163,29 +156,32 @@ async fn trigger(
         before: body.before,
         include_failed: body.include_failed.unwrap_or(false),
     };
-    let target = request.resolve(&state.pool).await?;
+    let target = request.resolve(&pool).await?;
     if body.dry_run.unwrap_or(false) {
-        let estimate = tokio::time::timeout(DRY_RUN_LIMIT, estimate(&state, target.filter()))
+        let estimate = tokio::time::timeout(DRY_RUN_LIMIT, estimate(&pool, &minting, target.filter()))
             .await
             .map_err(|_| {
                 Problem::unavailable(
-                    "there is too much for one dry run; narrow it by meter_id, user_id or before",
+                    "one dry run cannot examine this many readings; narrow it by meter_id, user_id or before",
                 )
             })??;
         return Ok(Json(DryRun::from(estimate)).into_response());
     }
-    let batch = target
-        .request(&state.pool, &principal.caller.subject)
-        .await?;
-    wait_for_end(&state, batch, until).await?;
-    answer(&state, batch).await
+    let batch = target.request(&pool, &principal.caller.subject).await?;
+    wait_for_end(&pool, &feed.draining, batch, until).await?;
+    answer(&pool, batch).await
 }
 
-/// Looks at the row until the batch is ended, `until` has come, or this process drains.
-async fn wait_for_end(state: &AppState, batch: Uuid, until: Instant) -> Result<(), Problem> {
-    let mut pause = LOOK_FIRST;
+/// Polls the row until the batch has ended, `until` has come, or this process drains.
+async fn wait_for_end(
+    pool: &PgPool,
+    draining: &CancellationToken,
+    batch: Uuid,
+    until: Instant,
+) -> Result<(), Problem> {
+    let mut pause = POLL_PAUSE_FIRST;
     loop {
-        match batches::find(&state.pool, batch).await? {
+        match batches::find(pool, batch).await? {
             Some(view) if !view.state.is_ended() => {}
             _ => return Ok(()),
         }
@@ -194,15 +190,15 @@ async fn wait_for_end(state: &AppState, batch: Uuid, until: Instant) -> Result<(
             return Ok(());
         }
         tokio::select! {
-            () = state.draining.cancelled() => return Ok(()),
+            () = draining.cancelled() => return Ok(()),
             () = tokio::time::sleep(pause.min(left)) => {}
         }
-        pause = (pause * 2).min(LOOK_EVERY_MAX);
+        pause = (pause * 2).min(POLL_PAUSE_MAX);
     }
 }
 
-async fn answer(state: &AppState, batch: Uuid) -> Result<Response, Problem> {
-    let document = BatchDocument::read(&state.pool, batch, 0, RESULTS_PER_PAGE_MAX)
+async fn answer(pool: &PgPool, batch: Uuid) -> Result<Response, Problem> {
+    let document = BatchDocument::read(pool, batch, 0, RESULTS_PER_PAGE_MAX)
         .await?
         .ok_or_else(|| Problem::internal(format!("batch {batch} vanished")))?;
     if document.is_ended() {
@@ -216,10 +212,14 @@ async fn answer(state: &AppState, batch: Uuid) -> Result<Response, Problem> {
     Ok((StatusCode::ACCEPTED, headers, Json(document)).into_response())
 }
 
-/// Looks at what the batch would claim, step by step.
-async fn estimate(state: &AppState, filter: &BatchFilter) -> Result<Estimate, Problem> {
+/// Estimates what the batch would claim, step by step.
+async fn estimate(
+    pool: &PgPool,
+    minting: &MintingStatus,
+    filter: &BatchFilter,
+) -> Result<Estimate, Problem> {
     let now = Utc::now();
-    let mut estimating = state.estimator.begin();
+    let mut estimating = minting.estimator.begin();
     let sources: &[ClaimSource] = if filter.include_failed {
         &[ClaimSource::Pending, ClaimSource::Failed]
     } else {
@@ -229,7 +229,7 @@ async fn estimate(state: &AppState, filter: &BatchFilter) -> Result<Estimate, Pr
         let mut after = Some(Cursor::default());
         while let Some(cursor) = after {
             let (readings, next) =
-                batches::preview(&state.pool, filter, *source, now, cursor, DRY_RUN_STEP).await?;
+                batches::preview(pool, filter, *source, now, cursor, DRY_RUN_STEP).await?;
             let readings: Vec<Unminted> = readings.into_iter().map(unminted).collect();
             estimating.add(&readings).await.map_err(chain_problem)?;
             after = next;
@@ -250,6 +250,6 @@ fn unminted(reading: UnmintedReading) -> Unminted {
 
 fn chain_problem(error: ChainError) -> Problem {
     Problem::unavailable(format!(
-        "the token accounts cannot be looked at now: {error}; try again later"
+        "the token accounts cannot be queried now: {error}; try again later"
     ))
 }

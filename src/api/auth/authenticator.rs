@@ -1,29 +1,20 @@
-//! Who is asking: bearer tokens (JWT) are checked here, and development tokens are made.
+//! Checks bearer tokens (JWT), and makes development tokens.
 //!
-//! Invariant: a token counts only when a key that we trust signed it with the one algorithm pinned to that key, its `sub`
-//! and `role` are what we know, and now lies between `nbf` and `exp`, give or take [`SKEW_SECS`]. The times are checked
-//! here and not by `jsonwebtoken`: under serde_json's `arbitrary_precision`, which exact amounts need, its reading of
-//! `exp` and `nbf` fails.
+//! Invariant: a token is accepted only when a key that the service trusts signed it with the one algorithm pinned to that
+//! key, its `sub` and `role` are valid, and now lies between `nbf` and `exp`, give or take
+//! [`SKEW_SECS`](super::principal::SKEW_SECS). The times are checked in [`Principal`] and not by `jsonwebtoken`: under
+//! serde_json's `arbitrary_precision`, which exact amounts need, its reading of `exp` and `nbf` fails.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::api::auth::jwks::KeySet;
-use crate::meters::{Caller, Role};
-
-/// How far the clocks of issuer and service may differ, seconds.
-pub const SKEW_SECS: i64 = 30;
-
-/// Longest subject, characters: owners are stored and shown.
-const SUBJECT_CHARS_MAX: usize = 128;
-
-/// Longest token, bytes; it would not fit most proxies' header limits anyway.
-const TOKEN_BYTES_MAX: usize = 8 * 1024;
+use super::auth_error::{AuthError, InvalidClaims, MalformedToken, TOKEN_BYTES_MAX};
+use super::key_set::KeySet;
+use super::principal::{Claims, IssuedClaims, Principal, check_subject, role_name};
+use crate::meters::Role;
 
 /// Where the keys come from that sign tokens.
 #[derive(Clone)]
@@ -32,59 +23,6 @@ pub enum TokenKeys {
     Secret(String),
     /// An identity provider's published keys: RS256 or ES256.
     JwksUrl(String),
-}
-
-/// Why a token does not count. The sentences never repeat the token.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum AuthError {
-    #[error("a bearer token is needed: send `Authorization: Bearer TOKEN`")]
-    Missing,
-    #[error("the bearer token is not a JWT: {0}")]
-    Malformed(String),
-    #[error("the bearer token is not signed by a key and algorithm that this service trusts")]
-    Untrusted,
-    #[error("the bearer token expired at {0}; get a new one")]
-    Expired(DateTime<Utc>),
-    #[error("the bearer token is not valid before {0}")]
-    NotYetValid(DateTime<Utc>),
-    #[error("the bearer token's claims do not fit: {0}")]
-    Claims(String),
-    #[error("the keys that sign tokens cannot be fetched at the moment; try again later")]
-    KeysUnavailable,
-    #[error("this service checks tokens of an identity provider and cannot make one")]
-    CannotIssue,
-}
-
-/// Who a token speaks for, and until when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    pub caller: Caller,
-    /// The token's `exp`: a stream ends then.
-    pub expires_at: DateTime<Utc>,
-}
-
-/// What this service reads in a token; other claims are ignored.
-#[derive(Debug, Deserialize)]
-struct Claims {
-    sub: String,
-    role: String,
-    /// Seconds since 1970; a fraction is allowed (RFC 7519, NumericDate).
-    exp: f64,
-    #[serde(default)]
-    nbf: Option<f64>,
-}
-
-/// What this service writes into a development token.
-#[derive(Serialize)]
-struct IssuedClaims<'a> {
-    sub: &'a str,
-    role: &'static str,
-    iat: i64,
-    exp: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
 }
 
 enum Keys {
@@ -123,7 +61,8 @@ impl Authenticator {
         })
     }
 
-    /// The identity provider's keys, which somebody must [keep](KeySet::keep); `None` with a shared secret.
+    /// The identity provider's keys, which the caller must [keep up to date](KeySet::keep_fetching); `None` with a shared
+    /// secret.
     pub fn key_set(&self) -> Option<Arc<KeySet>> {
         match &self.keys {
             Keys::Secret { .. } => None,
@@ -134,12 +73,10 @@ impl Authenticator {
     /// Checks a token. Waits only when the identity provider's keys must be fetched, and then a few seconds at most.
     pub async fn verify(&self, token: &str) -> Result<Principal, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(AuthError::Malformed(format!(
-                "it is longer than {TOKEN_BYTES_MAX} bytes"
-            )));
+            return Err(AuthError::Malformed(MalformedToken::TooLong));
         }
         let header = jsonwebtoken::decode_header(token)
-            .map_err(|_| AuthError::Malformed("its header cannot be read".to_owned()))?;
+            .map_err(|_| AuthError::Malformed(MalformedToken::Header))?;
         match &self.keys {
             Keys::Secret { verifying, .. } => self.check(token, Algorithm::HS256, verifying),
             Keys::Published(key_set) => {
@@ -156,11 +93,11 @@ impl Authenticator {
         key: &DecodingKey,
     ) -> Result<Principal, AuthError> {
         let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation(algorithm))
-            .map_err(|error| refusal(&error))?;
-        admit(decoded.claims, Utc::now())
+            .map_err(|error| auth_error(&error))?;
+        Principal::from_claims(decoded.claims, Utc::now())
     }
 
-    /// Signature, algorithm, issuer and audience; the rest is [`admit`]'s.
+    /// Signature, algorithm, issuer and audience; [`Principal::from_claims`] checks the rest.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.validate_exp = false;
@@ -195,92 +132,22 @@ impl Authenticator {
             aud: self.audience.as_deref(),
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, signing)
-            .map_err(|error| AuthError::Malformed(error.to_string()))
+            .map_err(|_| AuthError::Unsigned)
     }
 }
 
-/// The claims' own rules, apart from the clock for the tests' sake.
-fn admit(claims: Claims, now: DateTime<Utc>) -> Result<Principal, AuthError> {
-    let expires_at = moment(claims.exp, "exp")?;
-    let skew = chrono::Duration::seconds(SKEW_SECS);
-    if expires_at + skew <= now {
-        return Err(AuthError::Expired(expires_at));
-    }
-    if let Some(nbf) = claims.nbf {
-        let valid_from = moment(nbf, "nbf")?;
-        if valid_from - skew > now {
-            return Err(AuthError::NotYetValid(valid_from));
-        }
-    }
-    check_subject(&claims.sub)?;
-    let role = match claims.role.as_str() {
-        "user" => Role::User,
-        "admin" => Role::Admin,
-        _ => {
-            return Err(AuthError::Claims(
-                "`role` must be exactly \"user\" or \"admin\"".to_owned(),
-            ));
-        }
-    };
-    Ok(Principal {
-        caller: Caller {
-            subject: claims.sub,
-            role,
-        },
-        expires_at,
-    })
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::User => "user",
-        Role::Admin => "admin",
-    }
-}
-
-fn check_subject(subject: &str) -> Result<(), AuthError> {
-    let characters = subject.chars().count();
-    if characters == 0 || characters > SUBJECT_CHARS_MAX || subject.chars().any(char::is_control) {
-        return Err(AuthError::Claims(format!(
-            "`sub` must have 1 to {SUBJECT_CHARS_MAX} characters and no control characters"
-        )));
-    }
-    Ok(())
-}
-
-/// Later than any token needs, and far from the calendar's end, so that adding the skew cannot overflow.
-const EXP_SECS_MAX: f64 = 253_402_300_799.0; // 9999-12-31T23:59:59Z
-
-fn moment(seconds: f64, claim: &str) -> Result<DateTime<Utc>, AuthError> {
-    // Rounded down: a token never counts longer than it says.
-    let whole = seconds.floor();
-    (0.0..=EXP_SECS_MAX)
-        .contains(&whole)
-        .then(|| DateTime::from_timestamp(whole as i64, 0))
-        .flatten()
-        .ok_or_else(|| AuthError::Claims(format!("`{claim}` is not a time in seconds since 1970")))
-}
-
-/// Translates the library's refusals; none of its texts is shown, since some repeat parts of the token.
-fn refusal(error: &jsonwebtoken::errors::Error) -> AuthError {
+/// Translates the library's errors. None of its texts is shown, since some repeat parts of the token.
+fn auth_error(error: &jsonwebtoken::errors::Error) -> AuthError {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
         ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => AuthError::Untrusted,
-        ErrorKind::InvalidIssuer => {
-            AuthError::Claims("`iss` is not the issuer that this service trusts".to_owned())
-        }
-        ErrorKind::InvalidAudience => {
-            AuthError::Claims("`aud` does not name this service".to_owned())
-        }
-        ErrorKind::MissingRequiredClaim(claim) => {
-            AuthError::Claims(format!("`{claim}` is missing"))
-        }
-        ErrorKind::Json(_) => AuthError::Claims(
-            "`sub` and `role` must be texts, `exp` (required) and `nbf` numbers".to_owned(),
-        ),
-        _ => {
-            AuthError::Malformed("it is not three base64url parts of JSON and signature".to_owned())
-        }
+        ErrorKind::InvalidIssuer => AuthError::Claims(InvalidClaims::Issuer),
+        ErrorKind::InvalidAudience => AuthError::Claims(InvalidClaims::Audience),
+        ErrorKind::MissingRequiredClaim(claim) => AuthError::Claims(InvalidClaims::Missing {
+            claim: claim.clone(),
+        }),
+        ErrorKind::Json(_) => AuthError::Claims(InvalidClaims::Types),
+        _ => AuthError::Malformed(MalformedToken::Parts),
     }
 }
 
@@ -337,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn claims_that_do_not_fit_are_refused() {
+    async fn invalid_claims_are_refused() {
         let exp = now() + 60;
         for claims in [
             json!({"sub": "a", "role": "user"}),
@@ -362,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_key_algorithm_or_none_is_refused() {
+    async fn another_key_another_algorithm_and_no_signature_are_refused() {
         let authenticator = authenticator();
         let claims = json!({"sub": "a", "role": "admin", "exp": now() + 60});
         let other = EncodingKey::from_secret(b"another secret of thirty-two bytes!!");
@@ -387,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn issuer_and_audience_are_demanded_when_configured() {
+    async fn issuer_and_audience_are_required_when_configured() {
         let strict = Authenticator::new(
             TokenKeys::Secret(SECRET.to_owned()),
             Some("https://issuer.example".to_owned()),
@@ -418,7 +285,7 @@ mod tests {
             .issue("a", Role::User, Duration::from_secs(60))
             .unwrap();
         assert!(strict.verify(&own).await.is_ok());
-        // Without configuration an audience is nobody's business.
+        // Without configuration the audience is not checked.
         let token = with(good, Some(json!("x")));
         assert!(authenticator().verify(&token).await.is_ok());
     }

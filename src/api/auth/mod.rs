@@ -1,8 +1,27 @@
-//! Who calls: bearer tokens and the keys that sign them, tickets, roles, and the rate limit of a subject.
+//! Who calls: a bearer token names a subject and a role, a ticket opens one stream, and each subject has a rate limit.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `authenticator` | checks tokens, and makes those of development |
+//! | `principal` | who a token speaks for: the rules for its claims |
+//! | `key_set`, `jwks_client`, `published_keys` | an identity provider's keys: cached, fetched, parsed |
+//! | `auth_error` | why a token is refused |
+//! | `rate_limit` | requests per subject and minute |
+//! | `caller_auth` | token and rate limit together: what handlers take |
+//! | `bearer_token`, `caller` | the token of a request; the extractors `Authenticated` and `AdminOnly` |
+//! | `stream_credential`, `stream_auth` | how the client of a stream identifies itself; who may open a stream |
+//! | `ticket` | `POST /api/ws/ticket` |
 
+pub mod auth_error;
 pub mod authenticator;
+mod bearer_token;
 pub mod caller;
-pub mod jwks;
+pub mod caller_auth;
+mod jwks_client;
+pub mod key_set;
+pub mod principal;
+mod published_keys;
 pub mod rate_limit;
 pub mod stream_auth;
+pub mod stream_credential;
 pub mod ticket;

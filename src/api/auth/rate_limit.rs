@@ -1,4 +1,4 @@
-//! How many requests one subject may make.
+//! Limits the requests of each subject.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,13 +7,14 @@ use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter as Governor};
 
-use crate::api::problem::{Problem, ProblemKind};
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 
-/// How often subjects that have their whole share again are forgotten.
+/// How often subjects whose burst is whole again are forgotten.
 pub const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Requests per minute and subject, with a burst of the same size. Counted per process: behind n of them a subject may
-/// reach n times the limit, which protects each process, and that is what it is for.
+/// Requests per minute and subject, with a burst of the same size. Counted per process: behind n processes a subject may
+/// reach n times the limit. The limit protects each process, so that is enough.
 pub struct RateLimiter {
     per_minute: NonZeroU32,
     governor: Governor<String, HashMapStateStore<String>, DefaultClock>,
@@ -27,8 +28,8 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one request from the subject's share, or refuses with the time until the next is there.
-    pub fn admit(&self, subject: &str) -> Result<(), Problem> {
+    /// Counts one request of the subject, or refuses it with the time until the next one is allowed.
+    pub fn check(&self, subject: &str) -> Result<(), Problem> {
         self.governor
             .check_key(&subject.to_owned())
             .map_err(|refused| {
@@ -44,7 +45,7 @@ impl RateLimiter {
             })
     }
 
-    /// Forgets subjects that have not asked for a while, so that memory is bound by those who ask now.
+    /// Forgets subjects that have made no request for a while, so that memory is bounded by the active ones.
     pub fn forget_idle(&self) {
         self.governor.retain_recent();
         self.governor.shrink_to_fit();
@@ -56,17 +57,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_subject_has_its_own_share_and_is_forgotten_once_it_is_whole() {
+    fn each_subject_has_its_own_limit_and_is_forgotten_once_its_burst_is_whole() {
         let limiter = RateLimiter::per_minute(NonZeroU32::new(2).unwrap());
-        assert!(limiter.admit("a").is_ok());
-        assert!(limiter.admit("a").is_ok());
-        let refusal = limiter.admit("a").unwrap_err();
+        assert!(limiter.check("a").is_ok());
+        assert!(limiter.check("a").is_ok());
+        let refusal = limiter.check("a").unwrap_err();
         assert_eq!(refusal.kind(), ProblemKind::RateLimited);
-        assert!(limiter.admit("b").is_ok());
+        assert!(limiter.check("b").is_ok());
         limiter.forget_idle();
-        assert!(limiter.admit("a").is_err(), "a used-up share is remembered");
+        assert!(limiter.check("a").is_err(), "a used-up limit is remembered");
         let fast = RateLimiter::per_minute(NonZeroU32::new(60_000).unwrap());
-        assert!(fast.admit("a").is_ok());
+        assert!(fast.check("a").is_ok());
         std::thread::sleep(Duration::from_millis(20));
         fast.forget_idle();
         assert_eq!(fast.governor.len(), 0);

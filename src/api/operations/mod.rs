@@ -1,5 +1,18 @@
 //! Health and metrics: what orchestrators and Prometheus query, without a token.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `health` | `GET /health/live`, `GET /health/ready` |
+//! | `database_probe`, `submission_tables` | whether a reading and its job could be stored now |
+//! | `metrics` | `GET /metrics` |
+//! | `database_figures` | the figures in it that are read from the database |
+//! | `state` | what both work with |
+//! | `router` | their routes, and all routes of a worker |
 
-pub mod health;
-pub mod metrics;
+mod database_figures;
+mod database_probe;
+mod health;
+mod metrics;
+pub mod router;
 pub mod state;
+mod submission_tables;

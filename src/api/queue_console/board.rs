@@ -1,4 +1,4 @@
-//! The figures that the board shows: apalis' own queries, over connections that can only read.
+//! The data that the board shows: queries of apalis itself, over read-only connections.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,19 +15,18 @@ use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
-use crate::api::auth::authenticator::Principal;
-use crate::api::auth::stream_auth::take_stream_permit;
+use crate::api::auth::principal::Principal;
+use crate::api::live_feed::LiveFeed;
 use crate::api::problem::Problem;
-use crate::api::state::AppState;
 use crate::feed::{StreamKind, end_of_token};
 use crate::queue;
 
-/// The board's figures count the whole table several times: however many look at it, the service has its own connections.
+/// The board counts the whole table several times: any number of viewers leaves the service its own connections.
 const CONNECTIONS_MAX: u32 = 2;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
-/// Connections that nobody looks through are closed.
+/// Unused connections are closed after this time.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
-/// Keeps proxies from taking the quiet stream for a dead one.
+/// Keeps proxies from closing the quiet stream as dead.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const SESSION: &str = "SET default_transaction_read_only = on;
 SET statement_timeout = '20s';
@@ -46,14 +45,14 @@ pub(super) fn routes(pool: &PgPool) -> Router {
     board.build()
 }
 
-/// The board would show this process' logs here, which are the operator's. It takes a stream that is not open for a system
-/// that is not well, so there is one, in which nothing happens, until its session or the process ends.
+/// The board would show the logs of this process here, which are for the operator only. Without an open stream it reports an
+/// unhealthy system, so this stream stays open without events until the session or the process ends.
 pub(super) async fn no_events(
-    State(state): State<AppState>,
+    State(feed): State<LiveFeed>,
     Extension(admin): Extension<Principal>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let permit = take_stream_permit(&state, StreamKind::ServerSentEvents)?;
-    let draining = state.draining.clone();
+    let permit = feed.take_permit(StreamKind::ServerSentEvents)?;
+    let draining = feed.draining;
     let end = async move {
         tokio::select! {
             () = draining.cancelled() => {}
@@ -61,8 +60,8 @@ pub(super) async fn no_events(
         }
         drop(permit);
     };
-    let nothing = stream::pending().take_until(Box::pin(end));
-    Ok(Sse::new(nothing).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
+    let events = stream::pending().take_until(Box::pin(end));
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
 }
 
 fn reading_pool(pool: &PgPool) -> PgPool {
@@ -84,7 +83,7 @@ fn reading_pool(pool: &PgPool) -> PgPool {
         .connect_lazy_with(options)
 }
 
-/// Shows every payload: what is no JSON as text.
+/// Shows every payload; one that is not JSON appears as a string.
 #[derive(Clone, Copy, Debug, Default)]
 struct AnyPayload;
 

@@ -1,47 +1,38 @@
-//! Whether a request comes from a page of our own: what a page of another site makes a browser send must change nothing.
+//! Whether a request comes from a page of the service itself: a request that a page of another site causes must change nothing.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, header};
 
-use crate::api::problem::{Problem, ProblemKind};
+use crate::api::origin::{is_same_origin, lowercase};
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 
 /// Browsers set it, and no page can (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses what a page of another origin sends, and what does not say where it comes from.
+/// Refuses requests of pages of another origin, and those that do not name their origin.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     let is_own = match headers.get(SEC_FETCH_SITE) {
         Some(site) => site == "same-origin",
         None => headers
             .get(header::ORIGIN)
-            .is_some_and(|origin| names_host(origin, headers)),
+            .is_some_and(|origin| is_same_origin(origin, headers)),
     };
     if is_own {
         return Ok(());
     }
     Err(Problem::new(
         ProblemKind::Forbidden,
-        "this must come from a page of this service: log in and out on the page /admin/queue itself",
+        "this request must come from a page of this service: log in and out on the page /admin/queue itself",
     ))
 }
 
-/// Whether host and port are the ones that were asked. The scheme may differ: TLS ends in front of us.
-fn names_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let host = text(headers.get(header::HOST));
-    let origin = text(Some(origin));
-    let authority = origin
-        .as_deref()
-        .and_then(|origin| origin.split_once("://"))
-        .map(|(_, authority)| authority);
-    authority.is_some() && authority == host.as_deref()
-}
-
-/// Whether a browser keeps a cookie marked `Secure` that it gets here: over https, and nowhere else but on the loopback,
-/// where the mark is not needed.
+/// Whether the cookie must be marked `Secure`: everywhere but over http on the loopback interface, where browsers would drop a
+/// marked cookie.
 pub(super) fn needs_secure_cookie(headers: &HeaderMap) -> bool {
     let https = headers
         .get("x-forwarded-proto")
         .is_some_and(|scheme| scheme == "https");
-    let host = text(headers.get(header::HOST)).unwrap_or_default();
+    let host = lowercase(headers.get(header::HOST)).unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host.as_str(),
@@ -49,12 +40,10 @@ pub(super) fn needs_secure_cookie(headers: &HeaderMap) -> bool {
     https || !matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-fn text(value: Option<&HeaderValue>) -> Option<String> {
-    value?.to_str().ok().map(str::to_ascii_lowercase)
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -70,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_of_our_own_pass() {
+    fn only_pages_of_the_service_pass() {
         let host = ("host", "grid.example:8080");
         for own in [
             &[host, ("sec-fetch-site", "same-origin")][..],
@@ -98,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn only_on_the_loopback_a_cookie_travels_in_the_clear() {
+    fn only_on_the_loopback_a_cookie_is_sent_without_tls() {
         for (pairs, secure) in [
             (&[("host", "localhost:8080")][..], false),
             (&[("host", "127.0.0.1:8080")], false),

@@ -1,8 +1,8 @@
-//! Login, logout, and who may pass.
+//! Login, logout, and the check of every request.
 //!
-//! A session is an admin's token in a cookie that scripts cannot read, that is sent to this address alone and never with a
-//! request that another site caused. Nothing of it is kept here: the token is checked again at each request, so that it
-//! ends when the token does, on every process.
+//! A session is an admin's token in a cookie that scripts cannot read, that browsers send to this path alone and never with a
+//! request that another site caused. The service stores nothing: it checks the token again with each request, so that the
+//! session ends when the token does, on every process.
 
 use axum::Form;
 use axum::extract::{Query, Request, State};
@@ -12,10 +12,14 @@ use axum::response::{Html, IntoResponse, Response};
 use chrono::Utc;
 use serde::Deserialize;
 
-use super::{PREFIX, origin, ui};
-use crate::api::auth::authenticator::{AuthError, Principal};
-use crate::api::problem::{Problem, ProblemKind};
-use crate::api::state::AppState;
+use super::origin;
+use super::ui::{self, PREFIX};
+use crate::api::auth::auth_error::AuthError;
+use crate::api::auth::caller_auth::CallerAuth;
+use crate::api::auth::principal::Principal;
+use crate::api::csp_hash::hash_between;
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 
 const COOKIE: &str = "gridtokenx_queue";
 
@@ -23,25 +27,50 @@ const COOKIE: &str = "gridtokenx_queue";
 const TOKEN_BYTES_MAX: usize = 3_800;
 
 const LOGIN_PAGE: &str = include_str!("login.html");
-/// Where the page says why the last login was refused.
+/// Where the page shows why the last login was refused.
 const NOTICE: &str = "<!-- notice -->";
 
-/// Why a login was refused, as the address of the page says it.
-const REFUSALS: [(&str, &str); 4] = [
-    (
-        "token",
-        "This token does not count: it is incomplete, over, or not signed by a key that is trusted here.",
-    ),
-    ("role", "This is a user's token. The page is for admins."),
-    (
-        "size",
-        "This token is too long for a cookie (3,800 bytes at most). Ask for one with fewer claims.",
-    ),
-    (
-        "later",
-        "The keys that sign tokens cannot be fetched at the moment. Try again later.",
-    ),
-];
+/// Why a login was refused. The URL of the login page has the code, and the page shows the sentence.
+#[derive(Clone, Copy)]
+enum LoginRefusal {
+    Token,
+    Role,
+    TooLong,
+    KeysUnavailable,
+}
+
+impl LoginRefusal {
+    const ALL: [LoginRefusal; 4] = [
+        LoginRefusal::Token,
+        LoginRefusal::Role,
+        LoginRefusal::TooLong,
+        LoginRefusal::KeysUnavailable,
+    ];
+
+    fn code(self) -> &'static str {
+        match self {
+            LoginRefusal::Token => "token",
+            LoginRefusal::Role => "role",
+            LoginRefusal::TooLong => "size",
+            LoginRefusal::KeysUnavailable => "later",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            LoginRefusal::Token => {
+                "This token is not valid: it is incomplete, expired, or not signed by a trusted key."
+            }
+            LoginRefusal::Role => "This is a user's token. The page is for admins.",
+            LoginRefusal::TooLong => {
+                "This token is too long for a cookie (3,800 bytes at most). Get one with fewer claims."
+            }
+            LoginRefusal::KeysUnavailable => {
+                "The keys that sign tokens cannot be fetched at the moment. Try again later."
+            }
+        }
+    }
+}
 
 #[derive(Deserialize)]
 pub(super) struct LoginForm {
@@ -55,21 +84,19 @@ pub(super) struct LoginQuery {
 }
 
 pub(super) async fn login_page(Query(query): Query<LoginQuery>) -> Response {
-    let notice = REFUSALS
-        .iter()
-        .find(|(code, _)| *code == query.refused)
-        .map_or("", |(_, sentence)| sentence);
-    show_login(notice)
+    let refusal = LoginRefusal::ALL
+        .into_iter()
+        .find(|refusal| refusal.code() == query.refused);
+    show_login(refusal)
 }
 
-fn show_login(notice: &str) -> Response {
-    let notice = match notice {
-        "" => String::new(),
-        sentence => format!("<p role=\"alert\">{sentence}</p>"),
-    };
+fn show_login(refusal: Option<LoginRefusal>) -> Response {
+    let notice = refusal.map_or_else(String::new, |refusal| {
+        format!("<p role=\"alert\">{}</p>", refusal.sentence())
+    });
     let headers = [
         (header::CONTENT_SECURITY_POLICY, login_policy()),
-        // So that a browser tells where the form was filled in.
+        // So that a browser sends the origin of the form.
         (header::REFERRER_POLICY, "same-origin".to_owned()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
@@ -79,35 +106,35 @@ fn show_login(notice: &str) -> Response {
 fn login_policy() -> String {
     format!(
         "default-src 'none'; style-src '{}'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-        ui::hash_between(LOGIN_PAGE, "<style>", "</style>")
+        hash_between(LOGIN_PAGE, "<style>", "</style>")
     )
 }
 
 pub(super) async fn login(
-    State(state): State<AppState>,
+    State(auth): State<CallerAuth>,
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, Problem> {
     origin::check(&headers)?;
     let token = form.token.trim();
     if token.len() > TOKEN_BYTES_MAX {
-        return Ok(refuse("size"));
+        return Ok(refuse(LoginRefusal::TooLong));
     }
-    let principal = match state.authenticator.verify(token).await {
+    let principal = match auth.verify(token).await {
         Ok(principal) => principal,
-        Err(AuthError::KeysUnavailable) => return Ok(refuse("later")),
-        Err(_) => return Ok(refuse("token")),
+        Err(AuthError::KeysUnavailable) => return Ok(refuse(LoginRefusal::KeysUnavailable)),
+        Err(_) => return Ok(refuse(LoginRefusal::Token)),
     };
-    state.rate_limiter.admit(&principal.caller.subject)?;
+    auth.count_request(&principal.caller.subject)?;
     if !principal.caller.is_admin() {
-        return Ok(refuse("role"));
+        return Ok(refuse(LoginRefusal::Role));
     }
     let lives_secs = (principal.expires_at - Utc::now()).num_seconds().max(0);
     tracing::info!(
         admin = principal.caller.subject,
-        "logged in to the queue console"
+        "admin logged in to the queue console"
     );
-    // A token that counts is base64url and dots.
+    // A valid token has base64url characters and dots only, so it needs no quoting.
     Ok(see_other(PREFIX, Some(cookie(token, lives_secs, &headers))))
 }
 
@@ -116,7 +143,8 @@ pub(super) async fn logout(headers: HeaderMap) -> Result<Response, Problem> {
     Ok(see_other(PREFIX, Some(cookie("", 0, &headers))))
 }
 
-fn refuse(code: &str) -> Response {
+fn refuse(refusal: LoginRefusal) -> Response {
+    let code = refusal.code();
     see_other(&format!("{PREFIX}/login?refused={code}"), None)
 }
 
@@ -146,41 +174,33 @@ fn cookie(token: &str, lives_secs: i64, headers: &HeaderMap) -> String {
     )
 }
 
-/// Lets an admin look. Without a session a page becomes the login, and everything else 401.
+/// Requires the session of an admin. Without one, a page shows the login and any other request gets 401.
 pub(super) async fn require(
-    State(state): State<AppState>,
+    State(auth): State<CallerAuth>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    let admin = match admin_of(&state, request.headers()).await {
+    let admin = match admin_of(&auth, request.headers()).await {
         Ok(admin) => admin,
-        Err(_) if reads && ui::is_page(request.uri().path()) => return Ok(show_login("")),
+        Err(_) if reads && ui::is_page(request.uri().path()) => return Ok(show_login(None)),
         Err(error) => return Err(error),
     };
     if !reads {
-        return Ok(not_to_be_changed());
+        return Ok(read_only());
     }
     request.extensions_mut().insert(admin);
     Ok(next.run(request).await)
 }
 
-async fn admin_of(state: &AppState, headers: &HeaderMap) -> Result<Principal, Problem> {
+async fn admin_of(auth: &CallerAuth, headers: &HeaderMap) -> Result<Principal, Problem> {
     let token = session_token(headers).ok_or_else(|| {
         Problem::new(
             ProblemKind::Unauthorized,
             "log in as an admin on the page /admin/queue",
         )
     })?;
-    let principal = state.authenticator.verify(token).await?;
-    state.rate_limiter.admit(&principal.caller.subject)?;
-    if !principal.caller.is_admin() {
-        return Err(Problem::new(
-            ProblemKind::Forbidden,
-            "this is for admins: the token's role must be \"admin\"",
-        ));
-    }
-    Ok(principal)
+    auth.authenticate_admin(token).await
 }
 
 fn session_token(headers: &HeaderMap) -> Option<&str> {
@@ -192,10 +212,10 @@ fn session_token(headers: &HeaderMap) -> Option<&str> {
         .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }
 
-fn not_to_be_changed() -> Response {
+fn read_only() -> Response {
     let problem = Problem::new(
         ProblemKind::MethodNotAllowed,
-        "the queue console only shows: jobs are made by readings, and the admin API retries them",
+        "the queue console is read-only: readings create jobs, and the admin API retries them",
     );
     ([(header::ALLOW, "GET, HEAD")], problem).into_response()
 }

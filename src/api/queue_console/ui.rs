@@ -1,8 +1,8 @@
-//! The board's pages, made to work under this address.
+//! The pages of the board, rewritten to work under the path of the queue console.
 //!
-//! They come compiled, for an address of their own: all their paths begin at `/`. So the page and the glue between it and
-//! its WebAssembly are rewritten once at start: what goes out (requests, links, history) gets the prefix, what comes in (the
-//! path that is shown) loses it. A test holds every piece that is rewritten against the version of the board in use.
+//! They are compiled for a server of their own: all their paths begin at `/`. So the page, and the glue code between it and its
+//! WebAssembly, are rewritten once at start: outgoing URLs (requests, links, history) get the prefix, incoming ones (the current
+//! path) lose it. A test checks every rewritten piece against the version of the board in use.
 
 use std::sync::Arc;
 
@@ -10,16 +10,17 @@ use apalis_board::axum::ui::ServeUI;
 use axum::body::Bytes;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
 
-use super::PREFIX;
-use crate::api::problem::{Problem, ProblemKind};
+use crate::api::csp_hash::hash_between;
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
+
+/// The path of the queue console. Browsers send the cookie nowhere else.
+pub(super) const PREFIX: &str = "/admin/queue";
 
 const INDEX: &str = "index.html";
 
-/// What is put before the glue. `inside` is the path that the board believes in, `under` the one that it really has.
+/// Inserted before the glue code. `inside` returns the path as the board expects it, `under` the real one.
 const PRELUDE: &str = r#"const PREFIX = "/admin/queue";
 const inside = (path) =>
   path === PREFIX || path.startsWith(PREFIX + "/") ? path.slice(PREFIX.length) || "/" : path;
@@ -30,7 +31,7 @@ const under = (url) => {
 };
 "#;
 
-/// Pieces of the glue, what becomes of them, and how often each is there.
+/// Pieces of the glue code, their replacements, and how often each occurs.
 const GLUE: &[(&str, &str, usize)] = &[
     (
         "const ret = arg1.pathname;",
@@ -76,7 +77,7 @@ const LOGOUT: &str = r#"<form method="post" action="/admin/queue/logout" style="
 </form>
 "#;
 
-/// The two files that differ from the board's own.
+/// The two files that are rewritten.
 pub(super) struct Pages {
     index: Bytes,
     policy: String,
@@ -87,7 +88,7 @@ impl Pages {
     pub fn new() -> Pages {
         let index = rewritten_index(&text_of(INDEX));
         let script = hash_between(&index, "<script type=\"module\">", "</script>");
-        // WebAssembly must be allowed to be compiled; the board puts styles into its elements.
+        // The board compiles WebAssembly and has inline styles.
         let policy = format!(
             "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' '{script}'; style-src 'self' 'unsafe-inline'; \
              img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'self'; \
@@ -102,7 +103,7 @@ impl Pages {
     }
 }
 
-/// Whether a path is one that a person opens, and not a file or the board's API.
+/// Whether a path is a page, and not a file or the API of the board.
 pub(super) fn is_page(path: &str) -> bool {
     !path.starts_with("/api/") && !path.contains('.')
 }
@@ -114,7 +115,7 @@ pub(super) async fn page(pages: Arc<Pages>, uri: Uri) -> Result<Response, Proble
         let headers = [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),
             (header::CACHE_CONTROL, "no-store"),
-            // So that a browser tells where the logout was pressed.
+            // So that a browser sends the origin of the logout form.
             (header::REFERRER_POLICY, "same-origin"),
             (header::CONTENT_SECURITY_POLICY, &pages.policy),
         ];
@@ -133,7 +134,7 @@ pub(super) async fn page(pages: Arc<Pages>, uri: Uri) -> Result<Response, Proble
     };
     let headers = [
         (header::CONTENT_TYPE, ServeUI::content_type(path)),
-        // Looked for again each time: the name does not tell of our part in it.
+        // Revalidated each time: the file name does not change with the rewriting.
         (header::CACHE_CONTROL, "private, no-cache"),
     ];
     Ok((headers, body).into_response())
@@ -147,7 +148,7 @@ fn text_of(name: &str) -> String {
 }
 
 fn rewritten_index(index: &str) -> String {
-    // The glue is not the file any more that its digest is of.
+    // The integrity digest is that of the file before the rewriting.
     let preload = "<link rel=\"modulepreload\"";
     let index = match index.split_once(preload) {
         Some((before, link)) => {
@@ -178,21 +179,12 @@ fn rewritten_glue(glue: &str) -> String {
     format!("{PRELUDE}{rewritten}")
 }
 
-/// `sha256-…` of what stands between the two, as browsers compute it.
-pub(super) fn hash_between(page: &str, open: &str, close: &str) -> String {
-    let content = page
-        .split_once(open)
-        .and_then(|(_, rest)| rest.split_once(close))
-        .map_or("", |(content, _)| content);
-    format!("sha256-{}", STANDARD.encode(Sha256::digest(content)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_piece_that_is_rewritten_is_there() {
+    fn every_piece_that_is_rewritten_exists() {
         let index = text_of(INDEX);
         let glue = text_of(&glue_name(&index).unwrap());
         for (from, to, times) in GLUE {
@@ -204,12 +196,12 @@ mod tests {
         assert!(rewritten.contains("from '/admin/queue/apalis-board-web-"));
         assert!(rewritten.contains("module_or_path: '/admin/queue/apalis-board-web-"));
         assert_eq!(rewritten.matches("/admin/queue/logout").count(), 1);
-        // Everything else begins under the prefix.
+        // Every other path begins with the prefix.
         let elsewhere = rewritten.replace("/admin/queue/", "");
         for outside in ["href=\"/", "'/", "src=", "http://", "https://"] {
             assert!(!elsewhere.contains(outside), "{outside} in {rewritten}");
         }
-        // The digests that are left are those of files that are served as they are.
+        // The remaining digests are those of files that are served unchanged.
         assert_eq!(rewritten.matches("integrity=").count(), 2);
         assert!(!rewritten.contains(".js\" crossorigin=\"anonymous\" integrity="));
         assert!(!Pages::new().policy.contains(&hash_between("", "<", ">")));

@@ -10,24 +10,33 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::api::auth::authenticator::AuthError;
-use crate::api::auth::stream_auth::{self, take_stream_permit};
+use super::event_cursor::event_cursor;
+use crate::api::auth::auth_error::AuthError;
+use crate::api::auth::stream_auth::StreamAuth;
 use crate::api::extract::Query;
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
-use crate::api::resources::events::cursor;
-use crate::api::server::http_server::{InHandler, Streaming};
+use crate::api::live_feed::LiveFeed;
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem_kind::ProblemKind;
+use crate::api::server::connection_activity::OpenStreams;
 use crate::api::state::AppState;
 use crate::feed::{Follower, Gap, Seq, Step, StreamKind, StreamPermit, end_of_token};
 
-/// Keeps proxies from taking a quiet stream for a dead one, and tells us of clients that are gone.
+/// A comment at this pace keeps proxies from closing a quiet stream as dead, and detects clients that have disconnected.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(stream))
+}
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct StreamQuery {
-    /// Number of the last event that was seen; left out: live from now on. `Last-Event-ID` goes before it.
+struct StreamQuery {
+    /// Number of the last event that the client has seen; without it, events from now on. `Last-Event-ID` takes precedence.
     #[param(minimum = 0)]
     after: Option<i64>,
     /// Single-use ticket of POST /api/ws/ticket, for a browser's EventSource.
@@ -35,7 +44,7 @@ pub(super) struct StreamQuery {
     _ticket: Option<String>,
 }
 
-/// nginx and its like collect an answer before they pass it on, unless they are told.
+/// nginx and similar proxies buffer an answer unless this header disables it.
 const UNBUFFERED: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-accel-buffering"),
     HeaderValue::from_static("no"),
@@ -43,10 +52,10 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 
 /// Live events as server-sent events.
 ///
-/// Each event's `id` is its number, so that a client that is cut off resumes with the header `Last-Event-ID`, as EventSource
-/// does by itself. Events have no name; `hello` comes first, `gap` names numbers that cannot be given, and `end` comes last and says
-/// why. The stream ends with its token, which comes in the header `Authorization`; an EventSource, which cannot set it, opens its
-/// stream with `?ticket=`.
+/// Each event's `id` is its number, so that a client that is disconnected resumes with the header `Last-Event-ID`, as EventSource
+/// does by itself. Events have no name; `hello` comes first, `gap` lists numbers that cannot be delivered, and `end` comes last and
+/// gives the reason. The stream ends with its token, which comes in the header `Authorization`; an EventSource, which cannot set
+/// it, opens its stream with `?ticket=`.
 #[utoipa::path(
     get,
     path = "/api/events/stream",
@@ -54,7 +63,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
     security(("bearer" = []), ()),
     params(
         StreamQuery,
-        ("Last-Event-ID" = Option<i64>, Header, description = "Number of the last event that was seen"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Number of the last event that the client has seen"),
     ),
     responses(
         (
@@ -64,79 +73,79 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
             description = "Events, as they happen",
             example = "id: 41\nevent: hello\ndata: {\"type\":\"hello\",\"seq\":41}\n\nid: 42\ndata: {\"seq\":42,\"type\":\"TokensMinted\"}\n\n",
         ),
-        (status = 401, description = "The token or ticket does not count", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "A page of this origin may not listen", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "The token or ticket is not valid", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "Pages of this origin may not open a stream", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 429, description = "Too many requests of this subject", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn stream(
-    State(state): State<AppState>,
-    connection: Option<Extension<Streaming>>,
+async fn stream(
+    State(auth): State<StreamAuth>,
+    State(feed): State<LiveFeed>,
+    connection: Option<Extension<OpenStreams>>,
     uri: Uri,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,
 ) -> Result<impl IntoResponse, Problem> {
-    // Before the ticket is used up: the same one counts once the cursor is corrected.
+    // Before the ticket is redeemed: the same ticket stays valid for a request with a correct cursor.
     let after = match last_event_id(&headers)? {
         Some(id) => Some(id),
-        None => query.after.map(cursor).transpose()?,
+        None => query.after.map(event_cursor).transpose()?,
     };
-    let listener = stream_auth::authenticate(&state, &uri, &headers)
+    let listener = auth
+        .authenticate(&uri, &headers)
         .await?
         .ok_or(AuthError::Missing)?;
-    let permit = take_stream_permit(&state, StreamKind::ServerSentEvents)?;
-    let buffer = state.websocket.event_buffer_size as usize;
-    let mut follower = Follower::new(state.feed.clone(), listener.viewer, buffer);
+    let held = Held {
+        _permit: feed.take_permit(StreamKind::ServerSentEvents)?,
+        _open: connection.map(|Extension(streams)| streams.hold()),
+    };
+    let mut follower = Follower::new(feed.hub.clone(), listener.viewer, feed.buffer_events());
     if let Some(after) = after {
         follower.start_after(after);
     }
     let hello = hello(follower.position());
-    let held = Held {
-        _permit: permit,
-        _open: connection.map(|Extension(connection)| connection.hold()),
-    };
-    let (tell, told) = oneshot::channel();
-    let end = async move {
+    let (end_sender, end) = oneshot::channel();
+    let ended = async move {
         let end = tokio::select! {
-            retry_after = state.drain_schedule.wait_for_turn(&state.feed) => End::GoingAway { retry_after },
+            retry_after = feed.drain_schedule.wait_for_turn(&feed.hub) => End::GoingAway { retry_after },
             () = end_of_token(listener.expires_at) => End::TokenExpired,
         };
-        let _ = tell.send(end);
+        let _ = end_sender.send(end);
     };
     let events = stream::once(async { hello })
         .chain(steps(follower).flat_map(stream::iter))
-        // Asked before each event: a client that reads slowly gets none behind the end of its token.
-        .take_until(end)
-        .chain(last_word(told, held))
+        // Polled before each event: a client that reads slowly receives none after the end of its token.
+        .take_until(ended)
+        .chain(last_event(end, held))
         .map(Ok::<Event, Infallible>);
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY));
     Ok(([UNBUFFERED], events))
 }
 
-/// Why a stream ends that its client did not leave.
+/// Why the service ends a stream.
 enum End {
     GoingAway { retry_after: Duration },
     TokenExpired,
     LogUnavailable,
 }
 
-/// What a stream has until its last word.
+/// What a stream holds until its last event was sent.
 struct Held {
     _permit: StreamPermit,
-    /// A process that ends waits for the farewell.
-    _open: Option<InHandler>,
+    /// During a drain the connection stays open for the last event.
+    _open: Option<TaskTrackerToken>,
 }
 
-/// Why the stream was ended, if it was.
-fn last_word(mut told: oneshot::Receiver<End>, held: Held) -> impl Stream<Item = Event> {
+/// Says why the stream was ended, if it was.
+fn last_event(mut end: oneshot::Receiver<End>, held: Held) -> impl Stream<Item = Event> {
     stream::once(async move {
         let _held = held;
-        told.try_recv().ok().map(|end| end_event(&end))
+        end.try_recv().ok().map(|end| end_event(&end))
     })
     .filter_map(std::future::ready)
 }
 
-/// What there was and what happens; for want of the log, at last that.
+/// Past events, then those that happen; when the log cannot be read, the end.
 fn steps(follower: Follower) -> impl Stream<Item = Vec<Event>> {
     stream::unfold(Some(follower), async |follower| {
         let mut follower = follower?;
@@ -157,16 +166,16 @@ async fn step(follower: &mut Follower) -> Result<Vec<Event>, End> {
             .collect()),
         Ok(Step::Gap(gap)) => Ok(vec![gap_event(gap, follower.position())]),
         Err(error) => {
-            tracing::warn!(%error, "a stream ends: the event log could not be read");
+            tracing::warn!(%error, "event stream ended: the event log could not be read");
             Err(End::LogUnavailable)
         }
     }
 }
 
-/// For a client that comes back after the event log was away, or with a new token.
+/// For a client that reconnects after an outage of the event log, or with a new token.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// `retry` is obeyed by EventSource by itself.
+/// EventSource obeys `retry` by itself.
 fn end_event(end: &End) -> Event {
     let (reason, retry_after) = match end {
         End::GoingAway { retry_after } => ("going_away", *retry_after),
@@ -186,7 +195,7 @@ fn numbered(seq: Seq) -> Event {
     Event::default().id(seq.to_string())
 }
 
-/// Gives a client that is cut off before its first event a number to resume from.
+/// Gives a client a number to resume from, should it be disconnected before its first event.
 fn hello(seq: Seq) -> Event {
     numbered(seq)
         .event("hello")

@@ -4,21 +4,21 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::event_cursor::event_cursor;
 use crate::api::auth::caller::Authenticated;
 use crate::api::extract::Query;
-use crate::api::problem::{Problem, ProblemKind};
-use crate::api::resources::event_stream;
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 use crate::feed::{self, EventsPage, Gap, Seq, Viewer};
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(event_stream::stream))
+    OpenApiRouter::new().routes(routes!(list))
 }
 
 const EVENTS_PER_PAGE_DEFAULT: u16 = 100;
@@ -27,10 +27,10 @@ const EVENTS_PER_PAGE_MAX: u16 = 1_000;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListQuery {
-    /// Number of the last event that was seen; left out: from the oldest that is kept.
+    /// Number of the last event that the client has seen; without it, from the oldest event that is kept.
     #[param(minimum = 0, default = 0)]
     after: Option<i64>,
-    /// Events in the answer at most.
+    /// Most events in the answer.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u16>,
 }
@@ -38,21 +38,21 @@ struct ListQuery {
 /// Events after a number.
 #[derive(Serialize, ToSchema)]
 struct EventsDocument {
-    /// In order. A user sees the own events, so their numbers have holes.
+    /// In order. A user sees only the own events, so the numbers are not contiguous.
     #[schema(value_type = Vec<Object>)]
     events: Vec<Box<RawValue>>,
-    /// Highest number given so far. When fewer events came than were asked for, go on after it.
+    /// Highest number assigned so far. After a page with fewer events than `limit`, continue after this number.
     #[schema(value_type = i64)]
     last_seq: Seq,
     /// Lowest number that is still kept.
     #[schema(value_type = i64)]
     oldest_seq: Seq,
-    /// Only when `after` is ahead of `last_seq`, or events behind it are no longer kept.
+    /// Present only when `after` is greater than `last_seq`, or events after it are no longer kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<GapDocument>,
 }
 
-/// Numbers that cannot be given, both ends included.
+/// Numbers that cannot be delivered, both ends included.
 #[derive(Serialize, ToSchema)]
 struct GapDocument {
     #[schema(value_type = i64)]
@@ -87,20 +87,10 @@ impl TryFrom<EventsPage> for EventsDocument {
     }
 }
 
-/// The number that a client names as `after`.
-pub(super) fn cursor(after: i64) -> Result<Seq, Problem> {
-    Seq::new(after).ok_or_else(|| {
-        Problem::new(
-            ProblemKind::MalformedRequest,
-            "`after` is the number of an event: 0 or more",
-        )
-    })
-}
-
 /// Events after a number: a user's own, for an admin all.
 ///
-/// Numbers are given without gaps and in order, so a client that goes on after the last number it saw misses nothing. The
-/// same numbers hold for `GET /ws`.
+/// Numbers are assigned without gaps and in order, so a client that continues after the last number it has seen misses nothing.
+/// `GET /ws` uses the same numbers.
 #[utoipa::path(
     get,
     path = "/api/events",
@@ -118,11 +108,11 @@ pub(super) fn cursor(after: i64) -> Result<Seq, Problem> {
     }))),
 )]
 async fn list(
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     Authenticated(principal): Authenticated,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<EventsDocument>, Problem> {
-    let after = cursor(query.after.unwrap_or_default())?;
+    let after = event_cursor(query.after.unwrap_or_default())?;
     let limit = query.limit.unwrap_or(EVENTS_PER_PAGE_DEFAULT);
     if !(1..=EVENTS_PER_PAGE_MAX).contains(&limit) {
         return Err(Problem::new(
@@ -131,7 +121,7 @@ async fn list(
         ));
     }
     let viewer = Viewer::from(&principal.caller);
-    let page = feed::log::page(&state.pool, &viewer, after, limit).await?;
+    let page = feed::log::page(&pool, &viewer, after, limit).await?;
     EventsDocument::try_from(page)
         .map(Json)
         .map_err(Problem::internal)

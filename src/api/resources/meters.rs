@@ -4,11 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::auth::caller::Authenticated;
+use crate::api::chain_access::ChainAccess;
 use crate::api::extract::{JsonBody, Query};
 use crate::api::page;
 use crate::api::problem::{Problem, ProblemDocument};
@@ -22,17 +24,17 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(register, list))
 }
 
-/// A meter to be registered.
+/// The meter to register.
 #[derive(Debug, Deserialize, ToSchema)]
 struct NewMeterBody {
     /// The meter's serial: 1 to 64 characters after NFC, letters, digits, punctuation and symbols only.
     meter_id: String,
-    /// An ordinary Solana wallet, base58. It never changes.
+    /// An ordinary Solana wallet, base58. It cannot be changed.
     wallet_address: String,
-    /// Length of a reading whose start is not given, minutes.
+    /// Length of a reading without `interval_start`, minutes.
     #[schema(default = 15, minimum = 1, maximum = 1440)]
     interval_minutes: Option<i64>,
-    /// The caller when left out; only an admin may name another.
+    /// Defaults to the caller; only an admin may name another owner.
     #[schema(min_length = 1, max_length = 128)]
     owner: Option<String>,
 }
@@ -59,7 +61,7 @@ impl From<Meter> for MeterDocument {
 
 /// Registers a meter.
 ///
-/// The same again is answered with 200; with another owner, wallet or interval with 409.
+/// An identical repetition gets 200; another owner, wallet or interval gets 409.
 #[utoipa::path(
     post,
     path = "/api/meters",
@@ -77,7 +79,7 @@ impl From<Meter> for MeterDocument {
             "owner": "alice",
             "interval_minutes": 30,
         })),
-        (status = 200, description = "Registered before in just this way", body = MeterDocument),
+        (status = 200, description = "An identical registration exists", body = MeterDocument),
         (status = 403, description = "Only an admin may name another owner", body = ProblemDocument,
          content_type = "application/problem+json"),
         (status = 409, description = "The meter exists with another owner, wallet or interval", body = ProblemDocument,
@@ -86,7 +88,8 @@ impl From<Meter> for MeterDocument {
 )]
 async fn register(
     Authenticated(principal): Authenticated,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
+    State(chain): State<ChainAccess>,
     JsonBody(body): JsonBody<NewMeterBody>,
 ) -> Result<(StatusCode, Json<MeterDocument>), Problem> {
     let new = NewMeter {
@@ -95,14 +98,8 @@ async fn register(
         interval_minutes: body.interval_minutes,
         owner: body.owner,
     };
-    let registration = meters::register(
-        &state.pool,
-        &state.endpoints,
-        &state.mint,
-        &principal.caller,
-        new,
-    )
-    .await?;
+    let registration =
+        meters::register(&pool, &chain.endpoints, &chain.mint, &principal.caller, new).await?;
     let status = if registration.created {
         StatusCode::CREATED
     } else {
@@ -114,9 +111,9 @@ async fn register(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct MetersQuery {
-    /// Only meters whose serial comes after this one: `next` of the page before.
+    /// Only meters whose serial comes after this one: `next` of the previous page.
     after: Option<String>,
-    /// Meters in the page, 1 to 1000; 100 when left out.
+    /// Meters in the page, 1 to 1000; 100 by default.
     limit: Option<String>,
 }
 
@@ -129,9 +126,9 @@ struct MeterTotals {
     interval_minutes: u16,
     /// Accepted readings.
     readings: i64,
-    /// Energy of them, kWh.
+    /// Their energy, kWh.
     kwh_total: String,
-    /// What they pay, base units.
+    /// The tokens minted for them, base units.
     base_units_total: String,
 }
 
@@ -158,7 +155,7 @@ struct Meters {
     next: Option<String>,
 }
 
-/// The caller's meters, for an admin all of them.
+/// The caller's meters; for an admin, all meters.
 #[utoipa::path(
     get,
     path = "/api/meters",
@@ -180,7 +177,7 @@ struct Meters {
 )]
 async fn list(
     Authenticated(principal): Authenticated,
-    State(state): State<AppState>,
+    State(pool): State<PgPool>,
     Query(query): Query<MetersQuery>,
 ) -> Result<Json<Meters>, Problem> {
     let limit = page::limit(
@@ -192,9 +189,9 @@ async fn list(
         .after
         .map(|after| MeterSerial::parse(&after))
         .transpose()
-        .map_err(|error| page::refuse("after", error))?;
+        .map_err(|error| page::invalid("after", error))?;
     let after = after.as_ref().map(MeterSerial::as_str);
-    let page = meters::list(&state.pool, &principal.caller, after, limit).await?;
+    let page = meters::list(&pool, &principal.caller, after, limit).await?;
     Ok(Json(Meters {
         meters: page.meters.into_iter().map(MeterTotals::from).collect(),
         next: page.next,

@@ -1,4 +1,4 @@
-//! Lets the callers out when the service drains, and counts them.
+//! Drains connections when the service shuts down, and counts them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What the drain holds of the door. A clone is the same.
+/// The drain of one server's connections. A clone is the same.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionDrain {
-    /// Cancelled when the drain begins: open streams end, and of new connections only probes are answered.
+    /// Cancelled when the drain begins: open streams end, and new connections are answered for probes only.
     pub draining: CancellationToken,
     /// Cancelled at the limit: connections that are left are cut.
     pub(super) cut: CancellationToken,
     /// Cancelled at the end: probes are answered until then.
     pub(super) closed: CancellationToken,
-    /// The one that accepts callers: the drain waits for it, so that it misses no connection that is just being accepted.
+    /// The task that accepts connections: the drain waits for it, so that it misses none that is just being accepted.
     pub(super) accepting: TaskTracker,
     /// Connections that were opened before the drain.
     pub(super) connections: TaskTracker,
@@ -25,7 +25,7 @@ pub struct ConnectionDrain {
     answered: Arc<AtomicU64>,
 }
 
-/// What became of the callers.
+/// What happened to the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainReport {
     /// Requests that were answered after the drain had begun.
@@ -44,7 +44,7 @@ impl ConnectionDrain {
         ConnectionDrain::default()
     }
 
-    pub(super) fn answered_one(&self) {
+    pub(super) fn count_answer(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -77,7 +77,7 @@ impl ConnectionDrain {
         }
     }
 
-    /// Answers nobody any more.
+    /// From now on the server answers nothing, not even probes.
     pub fn close(&self) {
         self.closed.cancel();
     }

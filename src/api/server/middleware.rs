@@ -1,5 +1,5 @@
-//! What every request passes, first on its way in and last on its way out: request id, log line, metrics, headers, and
-//! the guarantee that a refusal is a problem document.
+//! The middleware around every request, outermost on its way in and out: request id, log line, metrics, security headers, the
+//! time limit, and the guarantee that every error answer is a problem document.
 
 use std::any::Any;
 use std::time::Duration;
@@ -14,33 +14,35 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use crate::api::admin;
-use crate::api::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use super::probes_only::ProbesOnly;
+use crate::api::admin::trigger::{TRIGGER_PATH, WAIT_SECS_MAX};
+use crate::api::problem::{PROBLEM_JSON, Problem};
+use crate::api::problem_kind::ProblemKind;
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACERESPONSE};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id taken over from a client, bytes: it is logged and sent back.
+/// Longest request id accepted from a client, bytes: it is logged and sent back.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// A request that has not been answered by then is refused. Bodies, database transactions and waits for a batch have
-/// shorter limits of their own; this one bounds what they forgot. Streams answer at once and go on without it.
+/// shorter limits of their own; this one bounds everything else. Streams answer at once and go on without it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a request to this route may take. The answer of a trigger waits for its batch as long as its caller says.
+/// How long a request to this route may take. The answer of a trigger waits for its batch as long as its caller asks for.
 fn limit_of(route: &str) -> Duration {
-    if route == admin::TRIGGER_PATH {
-        REQUEST_LIMIT + Duration::from_secs(admin::WAIT_SECS_MAX.into())
+    if route == TRIGGER_PATH {
+        REQUEST_LIMIT + Duration::from_secs(WAIT_SECS_MAX.into())
     } else {
         REQUEST_LIMIT
     }
 }
 
-/// What stands for the route of a request that has none.
+/// The route of a request that matches none.
 const NO_ROUTE: &str = "(none)";
 
-/// Middleware around the whole router.
+/// Gives a request its id, span, log line and metrics, and its answer the headers that every answer has.
 pub async fn request_context(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
@@ -52,7 +54,7 @@ pub async fn request_context(request: Request, next: Next) -> Response {
     let span = tracing::info_span!(
         "request",
         request_id = %request_id,
-        // What a submission became: the handler fills them in, so that its line leads to those of its jobs.
+        // The result of a submission. The handler records it, so that the log line leads to those of its jobs.
         reading_id = Empty,
         accepted = Empty,
         duplicates = Empty,
@@ -63,13 +65,14 @@ pub async fn request_context(request: Request, next: Next) -> Response {
         let answer = with_timeout(request, next, limit_of(&route)).await;
         let mut response = into_problem_document(&method, answer).await;
         let duration = started.elapsed();
-        if !is_watcher(&route) {
+        if !is_monitoring(&route) {
             count(response.status(), duration);
         }
         tracing::info!(
             %method,
             route,
             status = response.status().as_u16(),
+            // Microseconds of a request are exact as a float.
             duration_ms = duration.as_micros() as f64 / 1000.0,
             "request"
         );
@@ -89,9 +92,9 @@ pub async fn request_context(request: Request, next: Next) -> Response {
     response
 }
 
-/// Probes and scrapes would bury what users do.
+/// None for probes and scrapes: they would bury the users' requests.
 fn begin_trace(request: &Request, route: &str) -> Span {
-    if is_watcher(route) {
+    if is_monitoring(route) {
         return Span::none();
     }
     let route = (route != NO_ROUTE).then_some(route);
@@ -110,31 +113,8 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Marks a request on which only probes and scrapes are answered, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbesOnly {
-    /// It came after the drain began.
-    Draining,
-    /// All places for callers were taken.
-    Overloaded,
-}
-
-impl ProbesOnly {
-    /// What everybody else is told.
-    fn sentence(self) -> &'static str {
-        match self {
-            ProbesOnly::Draining => {
-                "this process ends; send the request again, and another one answers"
-            }
-            ProbesOnly::Overloaded => {
-                "this process has as many connections as it serves; send the request again, to another one if there is"
-            }
-        }
-    }
-}
-
-/// Why it is sent away: where only probes and scrapes are answered, whoever asks anything but how the process is.
-fn turned_away(request: &Request) -> Option<ProbesOnly> {
+/// Why a request is refused that came while only probes and scrapes are answered.
+fn refused_for_probes(request: &Request) -> Option<ProbesOnly> {
     let path = request.uri().path();
     let is_probe = path.starts_with("/health/") || path == "/metrics";
     let only = request.extensions().get::<ProbesOnly>().copied();
@@ -142,15 +122,15 @@ fn turned_away(request: &Request) -> Option<ProbesOnly> {
 }
 
 async fn with_timeout(request: Request, next: Next, limit: Duration) -> Response {
-    if let Some(only) = turned_away(&request) {
+    if let Some(only) = refused_for_probes(&request) {
         return Problem::unavailable(only.sentence()).into_response();
     }
     let uri = request.uri();
-    let holds_nul = |part: &str| part.contains("%00");
-    if holds_nul(uri.path()) || uri.query().is_some_and(holds_nul) {
+    let has_nul = |part: &str| part.contains("%00");
+    if has_nul(uri.path()) || uri.query().is_some_and(has_nul) {
         return Problem::new(
             ProblemKind::MalformedRequest,
-            "the address holds U+0000 (%00), which cannot be stored or searched for",
+            "the URL has U+0000 (%00), which cannot be stored or searched for",
         )
         .into_response();
     }
@@ -165,7 +145,7 @@ async fn with_timeout(request: Request, next: Next, limit: Duration) -> Response
     }
 }
 
-/// Turns an error that no room of ours wrote (the router's, an extractor's, a library's) into a problem document.
+/// Turns an error answer of a library (the router, an extractor) into a problem document.
 async fn into_problem_document(method: &Method, response: Response) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
@@ -174,7 +154,7 @@ async fn into_problem_document(method: &Method, response: Response) -> Response 
     let (parts, body) = response.into_parts();
     let sentence = match status {
         StatusCode::NOT_FOUND => {
-            "there is nothing at this path; `GET /docs` shows what there is".to_owned()
+            "there is nothing at this path; `GET /docs` lists the paths".to_owned()
         }
         // The router adds `Allow` after this.
         StatusCode::METHOD_NOT_ALLOWED => {
@@ -201,7 +181,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A library's explanation is one short line.
+/// The explanation of a library: one short line.
 async fn sentence_of(body: Body) -> Option<String> {
     const SENTENCE_BYTES_MAX: usize = 1_000;
     let bytes = axum::body::to_bytes(body, SENTENCE_BYTES_MAX).await.ok()?;
@@ -209,9 +189,9 @@ async fn sentence_of(body: Body) -> Option<String> {
     (!sentence.is_empty()).then(|| sentence.to_owned())
 }
 
-/// Probes and scrapes come at a steady pace whatever users do: counted, they would hide how many of the users' requests fail,
-/// and a drain, which probes are told of by 503, would look like an outage.
-fn is_watcher(route: &str) -> bool {
+/// Probes and scrapes come at a steady rate whatever users do. Counted, they would hide how many of the users' requests fail,
+/// and a drain, which probes see as 503, would look like an outage.
+fn is_monitoring(route: &str) -> bool {
     route == "/metrics" || route.starts_with("/health/")
 }
 
@@ -222,7 +202,7 @@ fn count(status: StatusCode, duration: Duration) {
     metrics::histogram!(names::HTTP_REQUEST_SECONDS).record(duration);
 }
 
-/// Headers that keep browsers from guessing and telling.
+/// Headers that keep browsers from guessing content types, framing pages and sending referrers.
 fn security_headers(headers: &mut HeaderMap) {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -230,7 +210,7 @@ fn security_headers(headers: &mut HeaderMap) {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Pages bring their own; nothing else is a document that loads anything.
+    // Pages set their own policy; no other answer is a document that loads anything.
     headers
         .entry(header::REFERRER_POLICY)
         .or_insert(HeaderValue::from_static("no-referrer"));
@@ -241,14 +221,18 @@ fn security_headers(headers: &mut HeaderMap) {
         ));
 }
 
-/// A panic in a handler costs its request and nothing else. Its cause was logged where it happened.
+/// A panic in a handler fails its request and nothing else. The cause was logged where it occurred.
 pub fn answer_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
-    Problem::internal_told_before().into_response()
+    Problem::internal_already_logged().into_response()
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Request;
+
     use super::*;
+    use crate::api::router::router;
+    use crate::api::test_support::{NO_DATABASE, call, request, sample_routes, test_state};
 
     #[test]
     fn a_sane_request_id_is_kept_and_another_replaced() {
@@ -262,6 +246,44 @@ mod tests {
         for odd in ["", "two words", &"x".repeat(129)] {
             let id = with(odd);
             assert_eq!(Uuid::parse_str(&id).unwrap().get_version_num(), 7, "{odd}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_request_and_reveals_nothing() {
+        let router = sample_routes(test_state(NO_DATABASE, 100));
+        let answer = call(&router, request("GET", "/panic")).await;
+        let sentence = answer.problem(500, "internal-error");
+        assert!(sentence.contains("x-request-id"));
+        assert!(!answer.body.contains("secret"));
+        let busy = call(&router, request("GET", "/busy")).await;
+        busy.problem(503, "unavailable");
+        assert_eq!(busy.header("retry-after"), "2");
+    }
+
+    #[tokio::test]
+    async fn the_request_id_is_the_clients_or_a_new_one() {
+        let router = router(test_state(NO_DATABASE, 100));
+        let with_id = |id: &str| {
+            Request::builder()
+                .uri("/health/live")
+                .header("x-request-id", id)
+                .body(Body::empty())
+                .unwrap()
+        };
+        let kept = call(&router, with_id("order-66")).await;
+        assert_eq!(kept.header("x-request-id"), "order-66");
+        let replaced = call(&router, with_id("two words")).await;
+        let id = Uuid::parse_str(replaced.header("x-request-id")).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
+
+    #[tokio::test]
+    async fn nul_in_a_url_is_refused_before_the_database_sees_it() {
+        let router = router(test_state(NO_DATABASE, 100));
+        for path in ["/api/readings?meter_id=a%00b", "/api/readings/%00"] {
+            let answer = call(&router, request("GET", path)).await;
+            answer.problem(400, "malformed-request");
         }
     }
 }

@@ -18,7 +18,8 @@ use super::solana::{self, Solana};
 use super::{StartError, open_files};
 use crate::admin::{self, Settings};
 use crate::api::{
-    self, AppState, Authenticator, ConnectionDrain, HttpServer, Operations, RateLimiter, Services,
+    self, AppState, Authenticator, CallerAuth, ChainAccess, ConnectionDrain, CorsOrigins,
+    HttpServer, LiveFeed, MintingStatus, Operations, ShownSettings,
 };
 use crate::canary::{self, CanarySender};
 use crate::chain::{MintSigner, PriorityFees};
@@ -150,14 +151,11 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
         None
     };
     let connection_drain = ConnectionDrain::new();
-    let operations = Operations::new(
-        pool.clone(),
-        health.clone(),
-        metrics.clone(),
-        chain.fee_budget.clone(),
-    );
+    let operations = Operations::new(pool.clone(), health, metrics, chain.fee_budget.clone());
     let (router, api) = if role.serves_api() {
-        let state = ground.open_api(health, metrics, &connection_drain).await?;
+        let state = ground
+            .open_api(operations.clone(), &connection_drain)
+            .await?;
         if config.service.canary_enabled {
             let wallet = solana.canary_wallet(&config)?;
             ground.start_canary(state.intake.clone(), wallet)?;
@@ -340,19 +338,18 @@ impl Ground<'_> {
     /// Intake and feed, and what the handlers of the API work with.
     async fn open_api(
         &self,
-        health: Health,
-        metrics: Metrics,
-        connection_drain: &ConnectionDrain,
+        operations: Operations,
+        drain: &ConnectionDrain,
     ) -> Result<AppState, StartError> {
         let (config, pool) = (self.config, self.pool);
         let authenticator = authenticator(config)?;
         if let Some(key_set) = authenticator.key_set() {
             // Before the first request, which would wait for them. Without them the service starts all the same, and says so.
-            key_set.fetch(&health).await;
-            let stop = self.stops.last.clone();
-            self.background.spawn(key_set.keep(health.clone(), stop));
+            key_set.fetch(&operations.health).await;
+            let (health, stop) = (operations.health.clone(), self.stops.last.clone());
+            self.background.spawn(key_set.keep_fetching(health, stop));
         }
-        let feed = feed::Hub::start(
+        let hub = feed::Hub::start(
             pool.clone(),
             self.wake.clone(),
             config.tokenization.transaction_timeout,
@@ -367,37 +364,48 @@ impl Ground<'_> {
             &config.blockchain,
             self.work,
         );
-        Ok(AppState::new(Services {
+        let requests_per_minute =
+            NonZeroU32::new(config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN);
+        Ok(AppState {
             pool: pool.clone(),
-            authenticator,
-            rate_limiter: RateLimiter::per_minute(
-                NonZeroU32::new(config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN),
-            ),
-            health,
-            metrics,
-            cors_origins: config.http.cors_origins.clone(),
-            polling_interval_secs: config.tokenization.polling_interval.as_secs(),
-            batch_size: u32::from(config.tokenization.batch_size),
-            configuration: config.effective.clone(),
-            draining: connection_drain.draining.clone(),
-            drain_schedule: feed::DrainSchedule::within(
-                connection_drain.draining.clone(),
-                config.service.shutdown_timeout,
-            ),
+            auth: CallerAuth::new(authenticator, requests_per_minute),
             intake,
-            endpoints: self.chain.endpoints.clone(),
+            chain: ChainAccess {
+                endpoints: self.chain.endpoints.clone(),
+                mint: self.chain.accounts.mint,
+            },
+            minting: self.minting_status(),
+            feed: LiveFeed {
+                hub,
+                limits: Arc::new(config.websocket.clone()),
+                drain_schedule: feed::DrainSchedule::within(
+                    drain.draining.clone(),
+                    config.service.shutdown_timeout,
+                ),
+                draining: drain.draining.clone(),
+                connections: drain.streams.clone(),
+            },
+            cors_origins: CorsOrigins::new(config.http.cors_origins.clone()),
+            operations,
+        })
+    }
+
+    fn minting_status(&self) -> MintingStatus {
+        let config = self.config;
+        MintingStatus {
             circuit_breaker: self.chain.circuit_breaker.clone(),
             fee_budget: self.chain.fee_budget.clone(),
-            mint: self.chain.accounts.mint,
             estimator: Estimator::new(
                 self.chain.clone(),
                 usize::from(config.blockchain.max_batch_size),
                 BaseUnits::new(config.blockchain.max_tokens_per_transaction),
             ),
-            feed,
-            websocket: config.websocket.clone(),
-            connections: connection_drain.streams.clone(),
-        }))
+            settings: Arc::new(ShownSettings {
+                polling_interval_secs: config.tokenization.polling_interval.as_secs(),
+                batch_size: u32::from(config.tokenization.batch_size),
+                all: config.effective.clone(),
+            }),
+        }
     }
 
     fn queue_context(&self, minter: &Minter) -> QueueContext {

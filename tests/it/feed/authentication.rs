@@ -244,7 +244,7 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
             problem["error"]
                 .as_str()
                 .unwrap()
-                .contains("never taken from a URL")
+                .contains("a token in a URL is never accepted")
         );
     }
     let mut client = with_query(url, &format!("ticket={given}")).await.unwrap();

@@ -119,7 +119,7 @@ async fn a_query_that_does_not_fit_is_refused_by_the_parameters_name() {
         ),
         (
             "after=7",
-            "after is no reading_id; give `next` of the page before",
+            "after is no reading_id; give `next` of the previous page",
         ),
         (
             "state=paid",

@@ -91,7 +91,7 @@ async fn every_refusal_is_a_problem_document() {
         404,
         "not-found",
         "Not found",
-        "there is nothing at this path; `GET /docs` shows what there is",
+        "there is nothing at this path; `GET /docs` lists the paths",
     );
     let wrong_method = Answer::to(http.delete(format!("{api}/api/meters"))).await;
     wrong_method.is_problem(

@@ -176,7 +176,7 @@ async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_and_recover
 
     // One alone: the others are not blamed for it.
     let rival = lock(&grid.pool, "readings").await;
-    let locked = |table: &str| format!("somebody keeps the table {table} locked");
+    let locked = |table: &str| format!("another session keeps the table {table} locked");
     let told = until_told(&api, &[("database", locked("readings"))]).await;
     assert_eq!(told["checks"]["database"]["reason"], locked("readings"));
     assert_eq!(told["checks"]["queue"]["status"], "ok", "{told}");
@@ -378,7 +378,7 @@ async fn without_workers_and_with_a_full_disk_readings_are_accepted_all_the_same
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_once_how_the_database_refuses() {
-    const TARGET: &str = "gridtokenx::api::operations::health";
+    const TARGET: &str = "gridtokenx::api::operations::database_probe";
     let grid = Grid::without_service(&[]).await;
     let level = format!("info,{TARGET}=debug");
     let logged = [("LOG_LEVEL", level.as_str()), ("LOG_FORMAT", "json")];
@@ -440,7 +440,7 @@ async fn without_a_key_that_checks_tokens_it_is_503_until_the_provider_is_back()
     api.token = provider.token("an admin", "admin");
     let reason = until_unavailable(&api, "tokens").await;
     assert!(
-        reason.contains("JWT_JWKS_URL has given no keys"),
+        reason.contains("JWT_JWKS_URL has returned no keys"),
         "{reason}"
     );
     assert_eq!(api.get("/api/meters").await.status, 503);

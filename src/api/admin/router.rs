@@ -1,0 +1,18 @@
+//! The routes of the admin API.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{batches, log, log_level, readings, settings, status, transactions, trigger};
+use crate::api::state::AppState;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(status::routes())
+        .merge(batches::routes())
+        .merge(trigger::routes())
+        .merge(settings::routes())
+        .merge(readings::routes())
+        .merge(transactions::routes())
+        .merge(log::routes())
+        .merge(log_level::routes())
+}

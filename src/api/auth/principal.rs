@@ -1,0 +1,102 @@
+//! Who a token speaks for: the rules for its claims.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::auth_error::{AuthError, InvalidClaims, SUBJECT_CHARS_MAX};
+use crate::meters::{Caller, Role};
+
+/// How far the clocks of issuer and service may differ, seconds.
+pub const SKEW_SECS: i64 = 30;
+
+/// Latest `exp` and `nbf`, seconds since 1970: later than any token needs, and far from the calendar's end, so that adding
+/// the skew cannot overflow.
+const TIME_SECS_MAX: f64 = 253_402_300_799.0; // 9999-12-31T23:59:59Z
+
+/// Who a token speaks for, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub caller: Caller,
+    /// The token's `exp`: a stream ends then.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What this service reads in a token; other claims are ignored.
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    sub: String,
+    role: String,
+    /// Seconds since 1970; a fraction is allowed (RFC 7519, NumericDate).
+    exp: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
+}
+
+/// What this service writes into a development token.
+#[derive(Serialize)]
+pub(super) struct IssuedClaims<'a> {
+    pub sub: &'a str,
+    pub role: &'static str,
+    pub iat: i64,
+    pub exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<&'a str>,
+}
+
+impl Principal {
+    /// Checks the claims of a token whose signature holds. `now` is a parameter for the sake of tests.
+    pub(super) fn from_claims(claims: Claims, now: DateTime<Utc>) -> Result<Principal, AuthError> {
+        let expires_at = time(claims.exp, "exp")?;
+        let skew = chrono::Duration::seconds(SKEW_SECS);
+        if expires_at + skew <= now {
+            return Err(AuthError::Expired(expires_at));
+        }
+        if let Some(nbf) = claims.nbf {
+            let valid_from = time(nbf, "nbf")?;
+            if valid_from - skew > now {
+                return Err(AuthError::NotYetValid(valid_from));
+            }
+        }
+        check_subject(&claims.sub)?;
+        let role = match claims.role.as_str() {
+            "user" => Role::User,
+            "admin" => Role::Admin,
+            _ => return Err(AuthError::Claims(InvalidClaims::Role)),
+        };
+        Ok(Principal {
+            caller: Caller {
+                subject: claims.sub,
+                role,
+            },
+            expires_at,
+        })
+    }
+}
+
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::User => "user",
+        Role::Admin => "admin",
+    }
+}
+
+pub(super) fn check_subject(subject: &str) -> Result<(), AuthError> {
+    let characters = subject.chars().count();
+    if characters == 0 || characters > SUBJECT_CHARS_MAX || subject.chars().any(char::is_control) {
+        return Err(AuthError::Claims(InvalidClaims::Subject));
+    }
+    Ok(())
+}
+
+fn time(seconds: f64, claim: &'static str) -> Result<DateTime<Utc>, AuthError> {
+    // Rounded down: a token is never accepted for longer than it says.
+    let whole = seconds.floor();
+    (0.0..=TIME_SECS_MAX)
+        .contains(&whole)
+        // A whole number below 2^38 is exact as an i64.
+        .then(|| DateTime::from_timestamp(whole as i64, 0))
+        .flatten()
+        .ok_or(AuthError::Claims(InvalidClaims::Time { claim }))
+}

@@ -1,0 +1,39 @@
+//! What handlers query about the chain and about minting.
+
+use std::sync::Arc;
+
+use solana_sdk::pubkey::Pubkey;
+
+use crate::chain::{CircuitBreaker, Endpoints, FeeBudget};
+use crate::config::EffectiveConfig;
+use crate::mint::Estimator;
+
+/// The chain, to look up wallets and transactions.
+#[derive(Clone)]
+pub struct ChainAccess {
+    pub endpoints: Endpoints,
+    /// This service's token.
+    pub mint: Pubkey,
+}
+
+/// What the status page shows of this process, and what a dry run estimates with.
+#[derive(Clone)]
+pub struct MintingStatus {
+    /// Whether this process may mint.
+    pub circuit_breaker: CircuitBreaker,
+    /// What the fee payer can spend.
+    pub fee_budget: FeeBudget,
+    /// What minting would take.
+    pub estimator: Estimator,
+    pub settings: Arc<ShownSettings>,
+}
+
+/// Settings that the status page shows.
+pub struct ShownSettings {
+    /// TOKENIZATION_POLLING_INTERVAL_SECS
+    pub polling_interval_secs: u64,
+    /// TOKENIZATION_BATCH_SIZE
+    pub batch_size: u32,
+    /// All of them, secrets masked.
+    pub all: EffectiveConfig,
+}
