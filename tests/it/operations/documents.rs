@@ -150,7 +150,7 @@ fn every_file_that_is_named_exists() {
 
 #[test]
 fn every_bound_is_a_constant_of_the_file_that_is_named() {
-    let page = Document::read(root().join("docs/architecture.md"));
+    let page = Document::read(root().join("docs/limits.md"));
     let settings = gridtokenx::config::env_example();
     let mut found = 0;
     for row in page.text.lines().filter(|line| line.starts_with('|')) {
