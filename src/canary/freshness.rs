@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{FromRow, PgPool};
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::meter::OWNER;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::{Health, names};
 
 const HEALTH_PART: &str = "canary";
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Three readings that did not make it. One may meet a transaction that is lost and proven dead.
 const FRESH_FOR: TimeDelta = TimeDelta::seconds(180);
 
@@ -65,30 +64,38 @@ impl Freshness {
     }
 }
 
-/// Tells health and metrics, until told to stop. While the database does not answer the age of the last answer grows.
-pub async fn watch_freshness(pool: PgPool, health: Health, stop: CancellationToken) {
+struct FreshnessWatch {
+    pool: PgPool,
+    health: Health,
+    began: DateTime<Utc>,
+    last: Option<Freshness>,
+}
+
+/// Reports the canary's age to health and metrics. While the database does not answer, the age of the last answer grows.
+pub fn freshness_watch(pool: PgPool, health: Health) -> PeriodicTask {
     metrics::gauge!(names::CANARY_ENABLED).set(1.0);
-    let began = Utc::now();
-    let mut last: Option<Freshness> = None;
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+    let watch = FreshnessWatch {
+        pool,
+        health,
+        began: Utc::now(),
+        last: None,
+    };
+    let timing = Timing::new("canary freshness", CHECK_EVERY).with_limit(CHECK_EVERY);
+    PeriodicTask::new(timing, watch)
+}
+
+impl Periodic for FreshnessWatch {
+    async fn run(&mut self) -> Result<(), RunError> {
+        if let Some(last) = &mut self.last {
+            last.now = last.now.max(Utc::now());
         }
-        let looking = timeout(LOOK_EVERY, Freshness::read(&pool));
-        match stop.run_until_cancelled(looking).await {
-            None => return,
-            Some(Ok(Ok(freshness))) => last = Some(freshness),
-            Some(Ok(Err(_)) | Err(_)) => {
-                if let Some(last) = &mut last {
-                    last.now = last.now.max(Utc::now());
-                }
-            }
-        }
-        let age = last.as_ref().and_then(|last| last.age(began));
-        tell(&health, age);
+        self.last = Some(Freshness::read(&self.pool).await?);
+        Ok(())
+    }
+
+    fn after_run(&mut self) {
+        let age = self.last.as_ref().and_then(|last| last.age(self.began));
+        tell(&self.health, age);
     }
 }
 

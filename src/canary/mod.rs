@@ -16,6 +16,6 @@ mod freshness;
 mod meter;
 mod sender;
 
-pub use freshness::{Freshness, watch_freshness};
+pub use freshness::{Freshness, freshness_watch};
 pub use meter::OWNER;
-pub use sender::CanarySender;
+pub use sender::{CanarySender, SENDER_TIMING};

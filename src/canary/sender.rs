@@ -16,10 +16,13 @@ use crate::config::TokenizationConfig;
 use crate::db::within;
 use crate::domain::{Kwh, MeterSerial, Wallet, rfc3339_secs};
 use crate::meters::{self, Caller, MeterError, NewMeter, Role};
+use crate::periodic::Timing;
 use crate::readings::{Intake, Member, ReadingError, Submission};
 use crate::telemetry::names;
 
 const EVERY: Duration = Duration::from_secs(60);
+/// For the list of periodic tasks.
+pub const SENDER_TIMING: Timing = Timing::new("canary sender", EVERY);
 /// How long it looks for its reading to be minted; the next one is sent all the same.
 const MINTED_WITHIN: Duration = Duration::from_secs(50);
 const LOOK_EVERY: Duration = Duration::from_millis(500);

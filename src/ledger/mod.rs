@@ -69,7 +69,7 @@ pub use resolve_quarantined::{
     QuarantineOutcome, Resolvable, ResolveError, Resolved, check_resolvable,
     resolve as resolve_transaction,
 };
-pub use resolver::{Resolver, ResolverLimits};
+pub use resolver::{RESOLVER_TIMINGS, Resolver, ResolverLimits};
 pub use retry_failed::retry_failed;
 pub use retry_reading::{RetryError, check_retryable, retry_reading};
 pub use retry_schedule::RetrySchedule;

@@ -26,6 +26,7 @@ use super::{LedgerError, RetrySchedule, counts, refuse, send, transitions};
 use crate::chain::Endpoints;
 use crate::db::within;
 use crate::domain::MintTransactionState;
+use crate::periodic::Timing;
 
 /// Settings of the Resolver.
 #[derive(Clone, Debug)]
@@ -53,6 +54,13 @@ const TEND_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// The Minter has just sent what is younger; what is older and not seen is sent again, this often.
 const RESEND_EVERY: Duration = Duration::from_secs(2);
+/// For the list of periodic tasks. Each step of a round has a limit of its own.
+pub const RESOLVER_TIMINGS: [Timing; 4] = [
+    Timing::new("resolver rounds", ROUND_EVERY),
+    Timing::new("expiry proofs", PROOF_EVERY),
+    Timing::new("ledger breaker", WALK_EVERY),
+    Timing::new("folding of counts", FOLD_EVERY),
+];
 /// Re-sends under way at once.
 const RESENDS_AT_ONCE: usize = 16;
 /// Re-sends in one round at most: the rest follows in the next.

@@ -13,8 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Cause, CircuitBreaker, CircuitBreakerView};
 use crate::db::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
+use crate::periodic::Timing;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For the list of periodic tasks.
+pub const ANNOUNCE_TIMING: Timing = Timing::new("outage announcements", LOOK_EVERY);
 /// Open for so long before it is told.
 const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
 /// Closed for so long before it is told: two looks at their slowest, so that an end which only one look saw is none, and a

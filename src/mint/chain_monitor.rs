@@ -7,10 +7,13 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::chain_handle::ChainHandle;
-use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::chain::{
+    Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY, TOKEN_ACCOUNT_RENT_LAMPORTS,
+};
 use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
+use crate::periodic::Timing;
 use crate::telemetry::{Health, names};
 
 /// The loop that opens and closes this process' circuit breaker.
@@ -25,6 +28,10 @@ pub struct ChainMonitor {
 
 /// A silent database is not to keep what the chain says from being seen.
 const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
+
+/// For the list of periodic tasks. Each step of a probe has a limit of its own; while the circuit breaker is open, it decides
+/// when to probe.
+pub const CHAIN_MONITOR_TIMING: Timing = Timing::new("chain monitor", PROBE_EVERY);
 
 impl ChainMonitor {
     pub fn new(
