@@ -1,4 +1,4 @@
-//! How long ago a reading of the canary made it, the same for all processes.
+//! How long ago a canary reading was minted: read from the database, so that all processes report the same.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::telemetry::{Health, names};
 
 const HEALTH_PART: &str = "canary";
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// Three readings that did not make it. One may meet a transaction that is lost and proven dead.
+/// Three readings that were not minted: one alone may be in a transaction that is lost and proven dead.
 const FRESH_FOR: TimeDelta = TimeDelta::seconds(180);
 
-/// What the database says of the canary.
+/// What the database has about the canary.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Freshness {
     /// Whether its readings are minted without a trigger.
@@ -53,8 +53,8 @@ impl Freshness {
         .await
     }
 
-    /// Since when a reading should have made it; `None` while none is expected. `began` is when this process did: before
-    /// the canary has a meter there is nothing else to count from.
+    /// Time since the last minted reading; `None` while none is expected. It counts from `began`, the start of this process,
+    /// while the canary has no meter.
     pub fn age(&self, began: DateTime<Utc>) -> Option<TimeDelta> {
         if !self.expected {
             return None;
@@ -71,7 +71,7 @@ struct FreshnessWatch {
     last: Option<Freshness>,
 }
 
-/// Reports the canary's age to health and metrics. While the database does not answer, the age of the last answer grows.
+/// Reports the canary's age to health and metrics. While the database does not answer, the age keeps growing.
 pub fn freshness_watch(pool: PgPool, health: Health) -> PeriodicTask {
     metrics::gauge!(names::CANARY_ENABLED).set(1.0);
     let watch = FreshnessWatch {
@@ -95,11 +95,11 @@ impl Periodic for FreshnessWatch {
 
     fn after_run(&mut self) {
         let age = self.last.as_ref().and_then(|last| last.age(self.began));
-        tell(&self.health, age);
+        report(&self.health, age);
     }
 }
 
-fn tell(health: &Health, age: Option<TimeDelta>) {
+fn report(health: &Health, age: Option<TimeDelta>) {
     let age = age.unwrap_or_default();
     metrics::gauge!(names::CANARY_AGE_SECONDS).set(age.as_seconds_f64());
     if age <= FRESH_FOR {
@@ -108,7 +108,7 @@ fn tell(health: &Health, age: Option<TimeDelta>) {
         health.degraded(
             HEALTH_PART,
             format!(
-                "no reading of the canary was minted that was sent in the last {} s",
+                "no canary reading of the last {} s was minted",
                 age.num_seconds()
             ),
         );
@@ -121,7 +121,7 @@ mod tests {
     use crate::telemetry::Status;
 
     #[test]
-    fn the_age_counts_from_what_was_minted_or_could_have_been() {
+    fn the_age_counts_from_the_last_minted_reading_or_from_when_minting_became_possible() {
         let now = Utc::now();
         let ago = |seconds| now - TimeDelta::seconds(seconds);
         let freshness = |expected, fresh: Option<i64>, changed| Freshness {
@@ -144,10 +144,10 @@ mod tests {
     #[test]
     fn health_degrades_after_three_minutes() {
         let health = Health::default();
-        tell(&health, None);
-        tell(&health, Some(FRESH_FOR));
+        report(&health, None);
+        report(&health, Some(FRESH_FOR));
         assert_eq!(health.readiness().status, Status::Ok);
-        tell(&health, Some(TimeDelta::seconds(181)));
+        report(&health, Some(TimeDelta::seconds(181)));
         let readiness = health.readiness();
         assert_eq!(readiness.status, Status::Degraded);
         let reason = readiness.checks["canary"].reason.clone().unwrap();

@@ -92,7 +92,7 @@ pub(super) async fn start_monitor(base: &Base, chain: &ChainHandle) {
         base.health.clone(),
         base.config.tokenization.transaction_timeout,
     );
-    monitor.probe().await;
+    monitor.check().await;
     base.spawn_background(|stop| monitor.run(stop));
 }
 
