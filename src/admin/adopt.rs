@@ -1,12 +1,12 @@
 //! Adopts or books a landed mint that the ledger lacks.
 
-use solana_sdk::signature::Signature;
 use sqlx::PgPool;
 use thiserror::Error;
 
 use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
+use crate::domain::TxSignature;
 use crate::ledger::{self, AdoptError, BindingError, UnknownMintError};
 
 /// Why the mint stays unknown. Nothing was changed and nothing was logged.
@@ -30,7 +30,7 @@ pub async fn adopt_mint(
     pool: &PgPool,
     endpoints: &Endpoints,
     actor: &str,
-    signature: Signature,
+    signature: TxSignature,
 ) -> Result<u64, AdoptionError> {
     let binding = ledger::binding(pool).await?;
     let adoptable = ledger::check_adoptable(
@@ -45,7 +45,7 @@ pub async fn adopt_mint(
     let adopted = ledger::adopt(&mut transaction, &adoptable).await?;
     let action = AdminAction::AdoptMint {
         signature: signature.to_string(),
-        number: adoptable.number(),
+        number: adoptable.number().get(),
         readings: adopted.readings,
     };
     admin_log::append(&mut transaction, actor, &action).await?;
@@ -59,7 +59,7 @@ pub async fn book_foreign_mint(
     pool: &PgPool,
     endpoints: &Endpoints,
     actor: &str,
-    signature: Signature,
+    signature: TxSignature,
     reason: &str,
 ) -> Result<(), AdoptionError> {
     let reason = parse_reason(reason)?;

@@ -1,12 +1,11 @@
 //! Resolves a quarantined mint transaction.
 
-use solana_sdk::signature::Signature;
 use sqlx::PgPool;
 
 use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
-use crate::domain::MintTransactionState;
+use crate::domain::{MintTransactionState, TxSignature};
 use crate::ledger::{self, QuarantineOutcome};
 
 /// The transaction afterwards.
@@ -22,7 +21,7 @@ pub async fn resolve_transaction(
     pool: &PgPool,
     endpoints: &Endpoints,
     actor: &str,
-    signature: Signature,
+    signature: TxSignature,
     outcome: QuarantineOutcome,
     reason: &str,
 ) -> Result<Resolution, AdminError> {

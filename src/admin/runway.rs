@@ -46,11 +46,9 @@ impl Runway {
     }
 
     fn of(fee_budget: FeeBudgetView, spending: Spending, now: DateTime<Utc>) -> Runway {
-        let readings = spending.readings.max(0) as u64;
-        let lamports = spending.lamports.max(0) as u64;
-        let lamports_per_reading = match readings {
+        let lamports_per_reading = match spending.readings {
             0 => LAMPORTS_PER_READING_FALLBACK,
-            readings => lamports.div_ceil(readings),
+            readings => spending.lamports.div_ceil(readings),
         };
         let at_least = if spending.only_the_newest {
             TimeDelta::seconds(1)
@@ -62,7 +60,7 @@ impl Runway {
             .map_or(at_least, |since| now - since)
             .max(at_least);
         let per_hour = |count: u64| count as f64 * 3_600.0 / over.as_seconds_f64();
-        let lamports_per_hour = per_hour(lamports);
+        let lamports_per_hour = per_hour(spending.lamports);
         let hours = if fee_budget.is_empty() {
             // Also if nothing was spent for hours, because nothing could be.
             Some(0.0)
@@ -74,7 +72,7 @@ impl Runway {
             reserved_lamports: fee_budget.reserved,
             minimum_lamports: fee_budget.funds.minimum,
             lamports_per_reading,
-            readings_per_hour: per_hour(readings),
+            readings_per_hour: per_hour(spending.readings),
             hours,
             new_wallets_wait: fee_budget.shortfall.is_some(),
         }

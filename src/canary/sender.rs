@@ -1,4 +1,4 @@
-//! Sends the canary's readings, one a minute, and checks that each is minted.
+//! Sends the canary's readings, one a minute, and sees whether each is minted.
 
 use std::time::Duration;
 
@@ -16,20 +16,17 @@ use crate::config::TokenizationConfig;
 use crate::db::within;
 use crate::domain::{Kwh, MeterSerial, Wallet, rfc3339_secs};
 use crate::meters::{self, Caller, MeterError, NewMeter, Role};
-use crate::periodic::Timing;
 use crate::readings::{Intake, Member, ReadingError, Submission};
 use crate::telemetry::names;
 
 const EVERY: Duration = Duration::from_secs(60);
-/// For the list of periodic tasks.
-pub const SENDER_TIMING: Timing = Timing::new("canary sender", EVERY);
-/// How long a reading may take to be minted. The next one is sent in any case.
+/// How long it looks for its reading to be minted; the next one is sent all the same.
 const MINTED_WITHIN: Duration = Duration::from_secs(50);
-const POLL_EVERY: Duration = Duration::from_millis(500);
-/// Limit of one query, of the registration with its calls to the chain, and of one submission.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// One answer of the database, or of everybody who is asked when the meter is registered.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends the readings of one canary meter.
+/// What sends the readings.
 pub struct CanarySender {
     pool: PgPool,
     endpoints: Endpoints,
@@ -40,12 +37,12 @@ pub struct CanarySender {
     kwh: Kwh,
 }
 
-/// Why a canary reading was not minted.
+/// Why a reading of it did not make it.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
-    #[error("the canary's meter cannot be registered: {0}")]
+    #[error("its meter cannot be registered: {0}")]
     Meter(#[from] MeterError),
-    #[error("the canary's reading was not accepted: {0}")]
+    #[error("its reading was not accepted: {0}")]
     Reading(#[from] ReadingError),
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -90,18 +87,18 @@ impl CanarySender {
                 return;
             };
             match &sent {
-                // Only the first failure in a row is logged: health and metrics show that it lasts.
+                // Told at the first of a row: health and metrics go on telling.
                 Err(error) if !failed_before => {
-                    tracing::warn!(meter_id = self.serial.as_str(), %error, "canary reading failed");
+                    tracing::warn!(meter_id = self.serial.as_str(), %error, "the canary is silent");
                 }
-                Ok(()) if failed_before => tracing::info!("canary recovered"),
+                Ok(()) if failed_before => tracing::info!("the canary sings again"),
                 Ok(()) | Err(_) => {}
             }
             failed_before = sent.is_err();
         }
     }
 
-    /// Sends one reading and waits until it is minted. Nothing is sent while the settings would hold it back.
+    /// One reading, the whole way. Nothing is sent while it would be held back.
     async fn send(&self) -> Result<(), SendError> {
         let settings = within(ANSWER_LIMIT, StoredSettings::read(&self.pool))
             .await?
@@ -138,7 +135,7 @@ impl CanarySender {
             .map(drop)
     }
 
-    /// For the last whole minute: two processes that hold the lock within one minute send the same reading.
+    /// For the last whole minute: two holders within one minute send the same reading.
     fn submission(&self, now: DateTime<Utc>) -> Submission {
         let end = now
             .duration_trunc(TimeDelta::minutes(INTERVAL_MINUTES))
@@ -152,13 +149,13 @@ impl CanarySender {
     }
 
     async fn until_minted(&self, reading: Uuid) -> Result<(), SendError> {
-        let polling = async {
+        let looking = async {
             while !self.is_minted(reading).await? {
-                sleep(POLL_EVERY).await;
+                sleep(LOOK_EVERY).await;
             }
             Ok(())
         };
-        timeout(MINTED_WITHIN, polling)
+        timeout(MINTED_WITHIN, looking)
             .await
             .unwrap_or(Err(SendError::NotMinted(reading)))
     }

@@ -7,7 +7,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use solana_sdk::signature::Signature;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgPool};
 
@@ -16,7 +15,8 @@ use crate::admin::{self, AdoptionError};
 use crate::audit::{self, AuditError, AuditReport};
 use crate::chain::Endpoints;
 use crate::config::{DataDir, DatabaseConfig, SolanaConfig};
-use crate::ledger::{self, BreakerState};
+use crate::domain::TxSignature;
+use crate::ledger;
 
 /// Which system, and how to say what was found.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct AuditArgs {
 
     /// First books this landed mint, which the ledger lacks, for the pending readings that give its sums and root
     #[arg(long, value_name = "SIGNATURE", conflicts_with = "foreign")]
-    pub adopt: Option<Signature>,
+    pub adopt: Option<TxSignature>,
 
     /// First books this landed mint, which the ledger lacks, without a reading, for this reason
     #[arg(long, num_args = 2, value_names = ["SIGNATURE", "REASON"])]
@@ -148,8 +148,8 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
 
 /// What is done about a landed mint before the audit.
 enum Booking<'a> {
-    Adopt(Signature),
-    Foreign(Signature, &'a str),
+    Adopt(TxSignature),
+    Foreign(TxSignature, &'a str),
 }
 
 impl Booking<'_> {
@@ -160,7 +160,7 @@ impl Booking<'_> {
         let [signature, reason] = args.foreign.as_slice() else {
             return Ok(None);
         };
-        let signature = Signature::from_str(signature)
+        let signature = TxSignature::from_str(signature)
             .map_err(|_| NoVerdict::Signature(signature.chars().take(SHOWN_MAX).collect()))?;
         Ok(Some(Booking::Foreign(signature, reason)))
     }
@@ -205,7 +205,7 @@ async fn breaker_after_walk(pool: &PgPool, endpoints: &Endpoints) -> String {
             .map_err(|error| error.to_string())
     };
     match walked.await {
-        Ok(outcome) if outcome.breaker == BreakerState::Closed => {
+        Ok(outcome) if outcome.breaker.is_closed() => {
             "the ledger breaker is closed".to_owned()
         }
         Ok(_) => "the ledger breaker is open still: another mint is not dealt with, or what was signed before may land yet"

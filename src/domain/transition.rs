@@ -1,8 +1,8 @@
-//! The errors of both state machines.
+//! What both state machines refuse.
 
 use thiserror::Error;
 
-/// A change that must not happen. The caller has a defect, or acts on a state that another process has changed since.
+/// A change that must not happen. The caller has a defect, or acts on what it read before somebody else's change.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("a {machine} that is {state} cannot take {event}")]
 pub struct IllegalTransition {
@@ -11,7 +11,7 @@ pub struct IllegalTransition {
     pub event: &'static str,
 }
 
-/// A text that is not the name of a state.
+/// A text that names no state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{text} is no state of a {machine}: one of {known}")]
 pub struct UnknownState {

@@ -1,10 +1,10 @@
-//! What can go wrong when the ledger is written.
+//! Errors of reading and writing the ledger.
 
 use thiserror::Error;
 
 use crate::chain::ChainError;
 
-/// Every failure leaves the ledger as it was, but for [`RecordError::Unknown`](super::RecordError).
+/// Every failure leaves the ledger as it was, except [`RecordError::Unknown`](super::RecordError).
 #[derive(Debug, Error)]
 pub enum LedgerError {
     #[error("the database failed: {0}")]

@@ -1,8 +1,8 @@
-//! The state machines of the domain, as SQL guards: one definition for code, statements and model.
+//! The domain's state machines as SQL guards: code, statements and model share one definition.
 
 use crate::domain::{MintTransactionEvent, MintTransactionState, ReadingEvent, ReadingState};
 
-/// From which states an event is legal, and to which state it leads: `… SET state = $to WHERE state = ANY($from)`.
+/// The states in which an event is legal, and the state it leads to: `… SET state = $to WHERE state = ANY($from)`.
 #[derive(Clone, Debug)]
 pub struct Guard {
     pub from: Vec<&'static str>,
@@ -11,7 +11,7 @@ pub struct Guard {
 
 /// The guard of a reading's event.
 ///
-/// Every event of the machine leads to one state; the `to` of the last legal source is that of all.
+/// Every event of the machine leads to one state, so the `to` of the last legal source holds for all of them.
 pub fn reading_guard(event: ReadingEvent) -> Guard {
     collect(ReadingState::ALL.iter().filter_map(|state| {
         let next = state.next(event).ok()?;

@@ -1,82 +1,99 @@
 //! The ledger: which reading is paid by which transaction.
 //!
-//! Invariant: a reading has at most one live mint transaction. Kept by the unique index `live_mint_of_reading`, because two
-//! workers may hold the same job. Whoever sends bytes must have committed them here before ([`record`]). A transaction is
-//! given up only on proof ([`expiry`]); until then its bytes may be sent again and again, and its readings wait.
+//! Invariant: a reading has at most one live mint transaction. The unique index `live_mint_of_reading` keeps it, because two
+//! workers may hold the same job. Bytes are sent only after they are committed here ([`record`]). A transaction is dead only on
+//! proof; until then its bytes may be sent again any number of times, and its readings wait.
 //!
 //! This room alone writes the states, attempts and wallets of `readings`, and the tables of `migrations/0002_ledger.sql`.
+//!
+//! # The life of a mint transaction
+//!
+//! ```text
+//!  recorded ─▶ sent ─▶ confirmed ─▶ finalized
+//!     ▲  │                │
+//!     │  │                └─ fork ─▶ recorded, and the same bytes are sent again
+//!     │  ├─▶ dead (proven)          its readings are due at once
+//!     │  └─▶ quarantined            unproven for too long ─▶ confirmed | dead
+//! ```
+//!
+//! | change | who makes it | on which evidence |
+//! |---|---|---|
+//! | → recorded | the Minter: [`record`] | the breaker is closed, the database is the known one, and every packed reading is pending at its packed revision: all read in the transaction that stores the bytes |
+//! | → sent | the Minter: [`send`]; again by `resolver/resend.rs` | the commit is known; later, the chain does not show the signature |
+//! | → confirmed | `resolver/status_round.rs` | the signature was found without an error, confirmed |
+//! | → finalized | `resolver/status_round.rs` | the signature was found without an error, finalized |
+//! | confirmed → recorded | `resolver/status_changes.rs` | no endpoint has shown it for several rounds |
+//! | → dead, expired | `resolver/expiry.rs` | an unbroken chain of finalized blocks over its whole life does not hold it |
+//! | → dead, failed | `resolver/failed_on_chain.rs` | the signature was found with an error, finalized |
+//! | → quarantined | `resolver/expiry.rs` | expired, and for `LEDGER_QUARANTINE_AFTER_SECS` no endpoint that answers could prove either |
+//! | quarantined → confirmed or dead | the Resolver as above; or a person: `operator/resolve_quarantined.rs` | proof; or the person's word, if the chain does not contradict it. The Resolver keeps searching for what was called dead (`resolver/unproven_dead.rs`) |
+//!
+//! Every one of these changes is a function of `transitions.rs` that compares and sets: the SQL guard comes from the domain's
+//! state machine ([`MintTransactionState`](crate::domain::MintTransactionState), `guard.rs`), so of two writers only one
+//! takes effect, and only that one publishes the events. The transaction's readings move with it (`changed_readings.rs`).
+//!
+//! # Files
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `record` | rule 1: the transaction is stored before it is sent |
 //! | `send` | rule 2: the same bytes, any number of times |
-//! | `proof` | rule 3: dead only when every block that could hold it was read |
-//! | `resolver` | rule 4: one loop that brings everything stored to its end |
-//! | `status`, `blame` | rule 5: what the chain says of a signature, and whose fault an error is |
-//! | `transitions`, `refuse` | every change of state, with its events, compare-and-set |
-//! | `retry_failed` | failed readings are tried again, many at once |
-//! | `retry_reading`, `resolve_quarantined` | what a person decides about a reading, or about a quarantined transaction |
-//! | `unproven_dead` | what a person called dead without a proof is looked for |
-//! | `breaker`, `history_scan`, `unknown_mints`, `adopt`, `identity` | rule 7: a ledger that went backwards |
-//! | `chain_binding` | rule 8: the right chain |
-//! | `costs`, `spending` | what was paid, and what is about to be |
-//! | `fee_payer` | whom processes without keys watch |
-//! | `counts` | readings by state, exact at every moment |
+//! | `transitions`, `changed_readings` | every change of a transaction and its readings, with the events |
+//! | `refuse`, `refusal`, `retry_schedule` | a reading that cannot be paid as it is: attempts, backoff, failure |
+//! | `waiting` | why a reading waits although nothing is wrong with it |
+//! | `guard` | the state machines as SQL guards |
+//! | `transition_metrics` | reports committed changes |
+//! | `resolver/` | rules 3 to 5: the loops that bring everything stored to its end |
+//! | `breaker/` | rules 7 and 8: a ledger that went backwards, and the right chain |
+//! | `operator/` | what a person decides |
+//! | `accounting/` | what was paid, what is in flight, readings by state |
 
-mod adopt;
-mod blame;
+mod accounting;
 mod breaker;
-mod chain_binding;
-mod costs;
-mod counts;
+mod changed_readings;
 mod error;
-mod expiry;
-mod fee_payer;
 mod guard;
-mod history_scan;
-mod identity;
-mod open;
+mod operator;
 mod record;
+mod refusal;
 mod refuse;
-mod resolve_quarantined;
 mod resolver;
-mod retry_failed;
-mod retry_reading;
 mod retry_schedule;
 mod send;
-mod signature_status;
-mod spending;
 mod transition_metrics;
 mod transitions;
-mod unknown_mints;
-mod unproven_dead;
+mod waiting;
 
-pub use adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
-pub use blame::{Blame, blame};
-pub use breaker::{BreakerState, SigningRefused};
-pub use chain_binding::{BindingError, ChainBinding, bind, bind_offline, binding};
-pub use costs::{Costs, costs};
-pub use counts::ReadingCounts;
-pub use error::LedgerError;
-pub use fee_payer::{fee_payer, store_fee_payer};
-pub use history_scan::{ScanOutcome, scan_history};
-pub use open::count_open_transactions;
-pub use record::{
-    NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
+pub use accounting::costs::{Costs, costs};
+pub use accounting::counts::ReadingCounts;
+pub use accounting::fee_payer::{fee_payer, store_fee_payer};
+pub use accounting::minting_conditions::{
+    MintingConditions, minting_conditions, newest_finalized_slot,
 };
-pub use refuse::{AfterRefusal, Refusal, refuse_pending};
-pub use resolve_quarantined::{
+pub use accounting::recent_spending::{Spending, recent_spending};
+pub use breaker::chain_binding::{BindingError, ChainBinding, bind, bind_offline, binding};
+pub use breaker::history_scan::{ScanOutcome, scan_history};
+pub use breaker::reasons::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
+pub use error::LedgerError;
+pub use operator::adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
+pub use operator::book_unknown::{
+    UnknownMint, UnknownMintError, book_without_reading, fetch_unknown_mint,
+};
+pub use operator::resolve_quarantined::{
     QuarantineOutcome, Resolvable, ResolveError, Resolved, check_resolvable,
     resolve as resolve_transaction,
 };
-pub use resolver::{RESOLVER_TIMINGS, Resolver, ResolverLimits};
-pub use retry_failed::retry_failed;
-pub use retry_reading::{RetryError, check_retryable, retry_reading};
+pub use operator::retry::{RetryError, check_retryable, retry_failed, retry_reading};
+pub use record::{
+    NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
+};
+pub use refusal::{AfterRefusal, Refusal, RefusalReason};
+pub use refuse::refuse_pending;
+pub use resolver::blame::{Blame, blame};
+pub use resolver::limits::ResolverLimits;
+pub use resolver::open_transactions::count_open_transactions;
+pub use resolver::tasks::Resolver;
 pub use retry_schedule::RetrySchedule;
 pub use send::{send, send_to_others};
-pub use spending::{
-    MintingConditions, Spending, minting_conditions, note_waiting, recent_spending,
-};
 pub use transition_metrics::MINT_TIME_TARGET;
-pub use transitions::newest_finalized_slot;
-pub use unknown_mints::{UnknownMint, UnknownMintError, book_without_reading, fetch_unknown_mint};
+pub use waiting::note_waiting;

@@ -1,37 +1,37 @@
 //! Record before send: rule 1 of the ledger.
 //!
 //! Invariant: bytes leave this process only after the row that holds them is known to be committed. When the answer to
-//! COMMIT is lost the bytes are dropped unsent; the row is there or not, and the Resolver finds out.
+//! COMMIT is lost, the bytes are dropped unsent; the row exists or not, and the Resolver finds out.
 
 use std::time::Duration;
 
-use solana_sdk::signature::Signature;
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::breaker::{self, SigningRefused};
+use super::breaker::opening::open_if_identity_changed;
+use super::breaker::reasons::SigningRefused;
+use super::breaker::signing::signing_refusal;
 use super::guard::reading_guard;
 use super::transition_metrics;
 use crate::chain::RecentBlockhash;
-use crate::db::{GuardedConnection, timed_out, within};
-use crate::domain::{BaseUnits, ReadingEvent};
+use crate::db::{BigInt, GuardedConnection, timed_out, within};
+use crate::domain::{BaseUnits, Hash32, MintNumber, ReadingEvent, TxSignature};
 
-/// A signed transaction that is not known to anybody yet.
+/// A signed transaction that has not left this process.
 #[derive(Clone, Debug)]
 pub struct NewMintTransaction {
-    /// 48 bits, from [`reserve_numbers`]; in the memo.
-    pub number: u64,
-    pub signature: Signature,
-    /// The signed bytes.
+    /// From [`reserve_numbers`]; in the memo.
+    pub number: MintNumber,
+    pub signature: TxSignature,
     pub signed_bytes: Vec<u8>,
-    pub merkle_root: [u8; 32],
+    pub merkle_root: Hash32,
     pub base_units: BaseUnits,
     pub blockhash: RecentBlockhash,
-    /// Name of the endpoint that gave the blockhash and gets the first send.
+    /// Name of the endpoint that returned the blockhash and gets the first send.
     pub endpoint: String,
     pub account_creations: u32,
-    /// For signatures and priority: what the chain takes, to the lamport.
+    /// For signatures and priority: what the chain charges, to the lamport.
     pub fee_lamports: u64,
     /// The priority fee's part of it.
     pub priority_fee_lamports: u64,
@@ -39,7 +39,7 @@ pub struct NewMintTransaction {
     pub readings: Vec<PackedReading>,
 }
 
-/// A reading and the revision that was packed: recorded only if nothing changed meanwhile.
+/// A reading and the revision that was packed: it is recorded only if nothing changed since.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedReading {
     pub id: Uuid,
@@ -49,48 +49,61 @@ pub struct PackedReading {
 /// Why a transaction was not recorded. In every case its bytes must not be sent.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    /// Some reading is no longer what was packed: another worker was faster, or an admin changed it. Pack again.
+    /// Some reading is no longer what was packed: another worker recorded it first, or an admin changed it. Pack again.
     #[error("a packed reading changed before its mint transaction was recorded")]
     Stale,
     /// The ledger breaker is open, or this database is not the one that the ledger knows.
     #[error(transparent)]
     Refused(#[from] SigningRefused),
     /// Nothing was written.
+    #[error("whether signing is allowed could not be read: {0}")]
+    PermissionUnknown(sqlx::Error),
+    /// Nothing was written.
     #[error("the mint transaction was not recorded: {0}")]
     NotRecorded(sqlx::Error),
-    /// The answer to COMMIT was lost: the row may be there.
+    /// The answer to COMMIT was lost: the row may exist.
     #[error("it is unknown whether the mint transaction was recorded: {0}")]
     Unknown(sqlx::Error),
 }
 
-/// Takes `count` numbers for mint transactions; a number that is not used leaves a hole, which harms nobody.
-pub async fn reserve_numbers(pool: &PgPool, count: u64) -> sqlx::Result<u64> {
-    let first: i64 = sqlx::query_scalar(
+/// Reserves `count` numbers for mint transactions. A number that is not used leaves a gap, which is harmless.
+pub async fn reserve_numbers(pool: &PgPool, count: usize) -> sqlx::Result<Vec<MintNumber>> {
+    let first: MintNumber = sqlx::query_scalar(
         "UPDATE ledger
          SET next_number = next_number + $1
          RETURNING next_number - $1",
     )
-    .bind(count as i64)
+    .bind(BigInt::from(count))
     .fetch_one(pool)
     .await?;
-    Ok(first as u64)
+    Ok(std::iter::successors(Some(first), |number| number.next())
+        .take(count)
+        .collect())
 }
 
-/// Whether signing is refused now: asked before the work of a batch, which [`record`] would throw away.
+/// Checks whether signing is refused now, before a batch does work that [`record`] would throw away.
 pub async fn may_sign(pool: &PgPool) -> Result<(), RecordError> {
     let mut transaction = pool.begin().await.map_err(RecordError::NotRecorded)?;
-    let checked = breaker::check_may_sign(&mut transaction).await;
+    let checked = check_may_sign(&mut transaction).await;
     drop(transaction);
     match checked {
-        Ok(()) => Ok(()),
-        Err(refused) => Err(refusal(pool, refused).await),
+        Err(RecordError::Refused(refused)) => Err(handle_refusal(pool, refused).await),
+        checked => checked,
+    }
+}
+
+async fn check_may_sign(transaction: &mut PgConnection) -> Result<(), RecordError> {
+    match signing_refusal(transaction).await {
+        Ok(None) => Ok(()),
+        Ok(Some(refused)) => Err(RecordError::Refused(refused)),
+        Err(error) => Err(RecordError::PermissionUnknown(error)),
     }
 }
 
 /// A changed identity opens the breaker for all processes.
-async fn refusal(pool: &PgPool, refused: SigningRefused) -> RecordError {
-    if matches!(refused, SigningRefused::IdentityChanged)
-        && let Err(error) = breaker::open_if_identity_changed(pool).await
+async fn handle_refusal(pool: &PgPool, refused: SigningRefused) -> RecordError {
+    if refused == SigningRefused::IdentityChanged
+        && let Err(error) = open_if_identity_changed(pool).await
     {
         return RecordError::NotRecorded(error);
     }
@@ -99,8 +112,8 @@ async fn refusal(pool: &PgPool, refused: SigningRefused) -> RecordError {
 
 /// Stores the transaction and turns its readings to `submitted`, all or nothing. `Ok` means: committed, send it.
 ///
-/// `limit` is that of the transaction and again that of its COMMIT: a session that falls silent must not hold up its caller
-/// for ever. Past it the bytes are dropped, like those of an answer that was lost.
+/// `limit` bounds the transaction, and again its COMMIT, so that a session that stops answering cannot block its caller
+/// indefinitely. Past it the bytes are dropped, as when an answer is lost.
 pub async fn record(
     pool: &PgPool,
     limit: Duration,
@@ -109,8 +122,7 @@ pub async fn record(
     let mut connection = GuardedConnection::acquire(pool)
         .await
         .map_err(RecordError::NotRecorded)?;
-    let recorded = record_on(&mut connection, limit, new).await;
-    match recorded {
+    match record_on(&mut connection, limit, new).await {
         Ok(()) => {
             connection.reuse();
             transition_metrics::count_transactions("recorded", 1);
@@ -118,8 +130,9 @@ pub async fn record(
             Ok(())
         }
         Err(RecordError::Refused(refused)) => {
+            // Returned first: opening the breaker takes a connection from the pool.
             connection.reuse();
-            Err(refusal(pool, refused).await)
+            Err(handle_refusal(pool, refused).await)
         }
         Err(error) => {
             // A session that did not answer may be hung: it is closed.
@@ -145,24 +158,23 @@ async fn record_on(
         .map_err(RecordError::Unknown)
 }
 
-/// Everything but the COMMIT.
+/// Everything up to the COMMIT.
 async fn write<'c>(
     connection: &'c mut PgConnection,
     new: &NewMintTransaction,
 ) -> Result<Transaction<'c, Postgres>, RecordError> {
     let mut transaction = connection.begin().await.map_err(RecordError::NotRecorded)?;
-    // Shares the breaker's row until commit: whoever opens the breaker waits for us, whoever comes later sees it open.
-    breaker::check_may_sign(&mut transaction).await?;
-    let submitted = store(&mut transaction, new)
-        .await
-        .map_err(stale_or_failed)?;
-    if submitted != new.readings.len() as u64 {
-        return Err(RecordError::Stale);
+    // Shares the breaker's row until commit: a process that opens the breaker waits for this transaction, and a later one
+    // reads the breaker open.
+    check_may_sign(&mut transaction).await?;
+    match store(&mut transaction, new).await {
+        Ok(StoreOutcome::Stored) => Ok(transaction),
+        Ok(StoreOutcome::Stale) => Err(RecordError::Stale),
+        Err(error) => Err(stale_or_failed(error)),
     }
-    Ok(transaction)
 }
 
-/// The unique index `live_mint_of_reading` speaks: the reading has a live mint transaction.
+/// A violation of the unique index `live_mint_of_reading` means that the reading has a live mint transaction.
 fn stale_or_failed(error: sqlx::Error) -> RecordError {
     match error.as_database_error() {
         Some(database) if database.constraint() == Some("live_mint_of_reading") => {
@@ -172,14 +184,27 @@ fn stale_or_failed(error: sqlx::Error) -> RecordError {
     }
 }
 
-/// Stores it and turns its readings to `submitted`, whether anything may be signed or not. Returns the readings that were as
-/// they were packed.
-pub(super) async fn store(
+/// Whether every reading was still as it was packed.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    Stored,
+    /// The caller rolls back.
+    Stale,
+}
+
+/// Stores the transaction and turns its readings to `submitted`, whether signing is allowed or not.
+pub async fn store(
     transaction: &mut PgConnection,
     new: &NewMintTransaction,
-) -> sqlx::Result<u64> {
+) -> sqlx::Result<StoreOutcome> {
     insert(transaction, new).await?;
-    submit_readings(transaction, new).await
+    let submitted = submit_readings(transaction, new).await?;
+    if usize::try_from(submitted) == Ok(new.readings.len()) {
+        Ok(StoreOutcome::Stored)
+    } else {
+        Ok(StoreOutcome::Stale)
+    }
 }
 
 async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sqlx::Result<()> {
@@ -190,18 +215,19 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
               priority_fee_lamports)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
-    .bind(new.number as i64)
-    .bind(new.signature.as_ref())
+    .bind(new.number)
+    .bind(new.signature)
     .bind(&new.signed_bytes)
-    .bind(new.merkle_root.as_slice())
-    .bind(new.base_units.to_decimal())
+    .bind(new.merkle_root)
+    .bind(new.base_units)
     .bind(new.blockhash.hash.to_string())
-    .bind(new.blockhash.slot as i64)
-    .bind(new.blockhash.last_valid_block_height as i64)
+    .bind(BigInt::from(new.blockhash.slot))
+    .bind(BigInt::from(new.blockhash.last_valid_block_height))
     .bind(&new.endpoint)
-    .bind(new.account_creations as i32)
-    .bind(new.fee_lamports as i64)
-    .bind(new.priority_fee_lamports as i64)
+    // At most one for each payment of a transaction, which has at most 1,232 bytes.
+    .bind(new.account_creations.cast_signed())
+    .bind(BigInt::from(new.fee_lamports))
+    .bind(BigInt::from(new.priority_fee_lamports))
     .execute(&mut *transaction)
     .await?;
     let readings: Vec<Uuid> = new.readings.iter().map(|reading| reading.id).collect();
@@ -209,16 +235,17 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
         "INSERT INTO mint_transaction_readings (transaction, reading)
          SELECT $1, reading
          FROM UNNEST($2::UUID[]) AS packed (reading)
-         -- One order for all writers: rivals for the same readings wait for each other at the first, not in a circle.
+         -- One order for all writers: rivals for the same readings wait for each other at the first one and never deadlock.
          ORDER BY reading",
     )
-    .bind(new.number as i64)
+    .bind(new.number)
     .bind(readings)
     .execute(transaction)
     .await?;
     Ok(())
 }
 
+/// Returns how many readings were still as they were packed.
 async fn submit_readings(
     transaction: &mut PgConnection,
     new: &NewMintTransaction,
@@ -233,7 +260,7 @@ async fn submit_readings(
     let updated = sqlx::query(
         "UPDATE readings AS reading
          SET state = $3, revision = reading.revision + 1,
-             -- Without an attempt it only told why the reading waited, which is over.
+             -- Without an attempt it only said why the reading waited, which is over.
              last_error = CASE WHEN reading.attempts > 0 THEN reading.last_error END
          FROM UNNEST($1::UUID[], $2::BIGINT[]) AS packed (id, revision)
          WHERE reading.id = packed.id

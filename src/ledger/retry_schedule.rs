@@ -1,10 +1,10 @@
-//! When a refused reading is tried again.
+//! The pause before a refused reading is retried.
 
 use std::time::Duration;
 
 use crate::config::TokenizationConfig;
 
-/// The configured exponential backoff, counted by the reading's own attempts.
+/// The configured exponential backoff, counted in the reading's own attempts.
 #[derive(Clone, Debug)]
 pub struct RetrySchedule {
     config: TokenizationConfig,
@@ -15,8 +15,8 @@ impl RetrySchedule {
         RetrySchedule { config }
     }
 
-    /// The delay after the `attempts`-th refusal (1 = the first), or `None`: used up. `jitter` is uniform in `0.0..1.0` and
-    /// spreads readings that were refused together by a fifth to both sides.
+    /// The delay after the `attempts`-th refusal (1 = the first), or `None` when no attempt is left. `jitter` is uniform in
+    /// `0.0..1.0` and spreads readings that were refused together by a fifth in both directions.
     pub fn delay_after(&self, attempts: u32, jitter: f64) -> Option<Duration> {
         if attempts == 0 || attempts > u32::from(self.config.max_retry_attempts) {
             return None;

@@ -1,4 +1,5 @@
-//! Sends recorded bytes. The signature is the chain's idempotency key: the same bytes may be sent any number of times.
+//! Sends recorded bytes: rule 2 of the ledger. The signature is the chain's idempotency key, so the same bytes may be sent any
+//! number of times.
 
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use serde_json::json;
 use solana_client::rpc_request::RpcRequest;
 
 use crate::chain::{ChainError, Endpoint, Endpoints};
+use crate::domain::TxSignature;
 
-/// What one endpoint may take over a re-send: the next comes soon, and other endpoints wait.
+/// Time limit of one re-send to one endpoint: the next re-send comes soon, and other endpoints wait behind this one.
 const RESEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends to one endpoint. "Already processed" is no failure: this signature landed.
+/// Sends to one endpoint. "Already processed" is not a failure: this signature landed.
 ///
 /// Preflight is skipped: the transaction was simulated before it was signed, and a refusal now would prove nothing.
 pub async fn send(endpoint: &Endpoint, signed_bytes: &[u8]) -> Result<(), ChainError> {
@@ -31,20 +33,25 @@ pub async fn send(endpoint: &Endpoint, signed_bytes: &[u8]) -> Result<(), ChainE
     }
 }
 
-/// Sends to the endpoint that gave the blockhash, then to the others; an endpoint that wants no calls gets none. A failure is
-/// only noted: the Resolver asks the chain whether it landed, and comes again.
-pub async fn send_to_all(endpoints: &Endpoints, first: &str, signature: &str, signed_bytes: &[u8]) {
+/// Sends to the endpoint that returned the blockhash, then to the others; an endpoint that asked for a pause gets no
+/// call. A failure is only logged: the Resolver checks whether the transaction landed, and sends again.
+pub async fn send_to_all(
+    endpoints: &Endpoints,
+    first: &str,
+    signature: &TxSignature,
+    signed_bytes: &[u8],
+) {
     if let Some(endpoint) = endpoints.by_name(first) {
         send_again(endpoint, signature, signed_bytes).await;
     }
     send_to_others(endpoints, first, signature, signed_bytes).await;
 }
 
-/// Sends to all endpoints but the one that was tried.
+/// Sends to all endpoints except the one that was tried.
 pub async fn send_to_others(
     endpoints: &Endpoints,
     tried: &str,
-    signature: &str,
+    signature: &TxSignature,
     signed_bytes: &[u8],
 ) {
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.name() != tried) {
@@ -52,14 +59,10 @@ pub async fn send_to_others(
     }
 }
 
-async fn send_again(endpoint: &Endpoint, signature: &str, signed_bytes: &[u8]) {
+async fn send_again(endpoint: &Endpoint, signature: &TxSignature, signed_bytes: &[u8]) {
     match tokio::time::timeout(RESEND_LIMIT, send(endpoint, signed_bytes)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(signature, %error, "a re-send was not taken"),
-        Err(_) => tracing::debug!(
-            signature,
-            endpoint = endpoint.name(),
-            "a re-send was not answered in time"
-        ),
+        Ok(Err(error)) => tracing::debug!(%signature, %error, "re-send rejected"),
+        Err(_) => tracing::debug!(%signature, endpoint = endpoint.name(), "re-send timed out"),
     }
 }

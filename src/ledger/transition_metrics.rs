@@ -1,25 +1,29 @@
-//! What the ledger tells the metrics and the readings' traces, after its commits.
+//! Reports committed changes of state to the metrics and to the readings' traces.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::transitions::{ChangedReading, signature_text};
+use super::changed_readings::ChangedReading;
 use crate::telemetry::traces::{self, Step, StepKind, attributes};
 use crate::telemetry::{Stage, names, observe_stage};
 
-/// Mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
-pub(super) fn count_transactions(outcome: &'static str, count: usize) {
-    metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(count as u64);
+/// The service level that boards and alerts measure: a reading is minted within this time after its acceptance. Longer than a
+/// blockhash lives, so that one transaction may be lost and proven dead; shorter than a meter's interval.
+pub const MINT_TIME_TARGET: Duration = Duration::from_secs(300);
+
+/// Counts mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
+pub fn count_transactions(outcome: &'static str, count: usize) {
+    metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(length(count));
 }
 
-/// Within this time after its acceptance a reading is to be minted: the service level that boards and alerts measure. Longer
-/// than a blockhash lives, so that one transaction may be lost and proven dead; shorter than a meter's interval.
-pub const MINT_TIME_TARGET: Duration = Duration::from_secs(300);
+pub fn count_refused(readings: usize) {
+    metrics::counter!(names::MINTING_FAILURES).increment(length(readings));
+}
 
 /// What confirmed transactions cost, lamports.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Paid {
+pub struct Paid {
     /// For signatures.
     pub base_fee: u64,
     pub priority_fee: u64,
@@ -27,7 +31,7 @@ pub(super) struct Paid {
     pub rent: u64,
 }
 
-pub(super) fn report_confirmed(transactions: usize, paid: Paid, readings: &[ChangedReading]) {
+pub fn report_confirmed(transactions: usize, paid: Paid, readings: &[ChangedReading]) {
     count_transactions("confirmed", transactions);
     for (kind, lamports) in [
         ("fee", paid.base_fee),
@@ -36,11 +40,11 @@ pub(super) fn report_confirmed(transactions: usize, paid: Paid, readings: &[Chan
     ] {
         metrics::counter!(names::FEES_PAID_LAMPORTS, "kind" => kind).increment(lamports);
     }
-    metrics::counter!(names::MINTING_SUCCESSES).increment(readings.len() as u64);
-    // Each transaction's sum fits 64 bits, those of several need not.
+    metrics::counter!(names::MINTING_SUCCESSES).increment(length(readings.len()));
+    // Each transaction's sum fits 64 bits, the sum of several may not.
     let base_units = readings
         .iter()
-        .filter_map(|reading| u64::try_from(reading.base_units).ok())
+        .map(|reading| reading.base_units.get())
         .fold(0, u64::saturating_add);
     metrics::counter!(names::TOKENS_MINTED).increment(base_units);
     for reading in readings {
@@ -60,16 +64,12 @@ pub(super) fn report_confirmed(transactions: usize, paid: Paid, readings: &[Chan
     });
 }
 
-pub(super) fn report_finalized(transactions: usize, readings: &[ChangedReading]) {
+pub fn report_finalized(transactions: usize, readings: &[ChangedReading]) {
     count_transactions("finalized", transactions);
     observe(Stage::Finalized, readings);
     trace(StepKind::Finalization, readings, |reading| {
         reading.confirmed_at
     });
-}
-
-pub(super) fn count_refused(readings: usize) {
-    metrics::counter!(names::MINTING_FAILURES).increment(readings as u64);
 }
 
 fn observe(stage: Stage, readings: &[ChangedReading]) {
@@ -78,7 +78,7 @@ fn observe(stage: Stage, readings: &[ChangedReading]) {
     }
 }
 
-/// `begun` gives when the step began.
+/// `begun` returns when the step began.
 fn trace(
     kind: StepKind,
     readings: &[ChangedReading],
@@ -89,15 +89,20 @@ fn trace(
     }
     for reading in readings {
         let begun = begun(reading).unwrap_or_else(Utc::now);
-        let signature = signature_text(&reading.signature).unwrap_or_default();
+        let signature = reading.signature.map(|signature| signature.to_string());
+        let slot = reading.slot.unwrap_or_default().get();
         Step::ended_now(kind, reading.id, begun)
-            .with(attributes::SIGNATURE, signature)
-            .with(attributes::SLOT, reading.slot.unwrap_or_default())
+            .with(attributes::SIGNATURE, signature.unwrap_or_default())
+            .with(attributes::SLOT, slot.cast_signed())
             .export();
     }
 }
 
-/// Time since a moment of the database's clock; a clock that lags gives zero.
-pub(super) fn since(moment: DateTime<Utc>) -> Duration {
+fn length(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Time since a moment of the database's clock; zero when our clock is behind.
+fn since(moment: DateTime<Utc>) -> Duration {
     (Utc::now() - moment).to_std().unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! The caller of a query: every query about meters and readings is answered for one.
+//! Who asks: every question about meters and readings is answered for somebody.
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Sees, and submits for, their own meters.
+    /// Sees and submits for the own meters.
     User,
     /// Sees and does everything.
     Admin,

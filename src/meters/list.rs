@@ -1,11 +1,9 @@
-//! Meters with the sums of what they have reported.
+//! Meters with what they have reported so far.
 
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
 
-use super::caller::Caller;
-use super::error::MeterError;
-use super::meter::Meter;
 use super::store::MeterRow;
+use super::{Caller, Meter, MeterError};
 
 /// Meters in one page unless the caller says otherwise.
 pub const METERS_PER_PAGE_DEFAULT: u16 = 100;
@@ -28,13 +26,12 @@ pub struct MeterSummary {
 #[derive(Clone, Debug)]
 pub struct MeterPage {
     pub meters: Vec<MeterSummary>,
-    /// The serial after which the next page begins; `None` at the end.
+    /// The serial to go on after; `None` at the end.
     pub next: Option<String>,
 }
 
 /// The caller's meters, or all of them for an admin, after the serial `after`. `limit` is
-/// clamped to
-/// 1..=[`METERS_PER_PAGE_MAX`].
+/// 1..=[`METERS_PER_PAGE_MAX`]; what lies outside is taken for the nearest.
 pub async fn list(
     pool: &PgPool,
     caller: &Caller,
@@ -64,7 +61,7 @@ pub async fn list(
     Ok(MeterPage { meters, next })
 }
 
-/// Selects one row more than the page holds: it shows whether there is a next page.
+/// Asks for one more than the page holds: it tells whether there is a next one.
 fn page_query(caller: &Caller, after: Option<&str>, page_size: u16) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
         "SELECT page.*, total.readings, total.kwh_total, total.base_units_total

@@ -1,24 +1,22 @@
-//! Registers meters.
+//! A meter enters the books.
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
-use super::caller::Caller;
-use super::error::MeterError;
-use super::meter::Meter;
 use super::store::{self, NewRow};
 use super::wallet_account::check_wallet_account;
+use super::{Caller, Meter, MeterError};
 use crate::chain::Endpoints;
 use crate::domain::{MeterSerial, Wallet};
 
-/// Smart meters report quarter-hours unless registered otherwise.
+/// Quarter-hours are what smart meters report unless they say otherwise.
 const INTERVAL_MINUTES_DEFAULT: u16 = 15;
 /// A day.
 const INTERVAL_MINUTES_MAX: u16 = 24 * 60;
-/// Longest subject of a token.
+/// What a token's subject may be.
 const OWNER_CHARACTERS_MAX: usize = 128;
 
-/// A meter as the caller describes it.
+/// A meter as the caller names it.
 #[derive(Clone, Debug)]
 pub struct NewMeter {
     pub meter_id: String,
@@ -33,11 +31,11 @@ pub struct NewMeter {
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub meter: Meter,
-    /// False when the same meter was registered before.
+    /// False when the same meter was there before.
     pub created: bool,
 }
 
-/// Registers a meter, or finds it registered with the same values. `mint` is this service's token, which is no wallet.
+/// Registers a meter, or finds it registered in just this way. `mint` is this service's token, which is no wallet.
 pub async fn register(
     pool: &PgPool,
     endpoints: &Endpoints,
@@ -56,7 +54,7 @@ pub async fn register(
         wallet,
         interval_minutes,
     };
-    // First, so that a repeated registration is answered while the chain is unreachable.
+    // Asked first, so that the same again is answered while the chain is away.
     if let Some(meter) = store::find_by_serial(pool, &serial).await? {
         return registered_before(meter, &row);
     }
@@ -67,7 +65,7 @@ pub async fn register(
             created: true,
         });
     }
-    // A concurrent request was faster. Meters are never deleted.
+    // Somebody was faster, and meters are never deleted.
     let meter = store::find_by_serial(pool, &serial)
         .await?
         .ok_or(sqlx::Error::RowNotFound)?;
@@ -173,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_registration_must_agree_in_every_value() {
+    fn the_same_again_is_the_same_in_every_part() {
         let meter = Meter {
             id: 1,
             serial: MeterSerial::parse("m-1").unwrap(),

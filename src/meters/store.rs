@@ -1,19 +1,19 @@
-//! The statements on the table `meters`.
+//! The table `meters`.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgExecutor};
 
-use super::meter::Meter;
+use super::Meter;
 use crate::domain::{MeterSerial, Wallet};
 
 #[derive(FromRow)]
 pub(super) struct MeterRow {
     id: i64,
-    serial: MeterSerial,
+    serial: String,
     owner: String,
-    wallet: Wallet,
+    wallet: [u8; 32],
     interval_minutes: i32,
     rollout_bucket: i16,
     registered_at: DateTime<Utc>,
@@ -27,9 +27,9 @@ impl TryFrom<MeterRow> for Meter {
         let out_of_range = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
         Ok(Meter {
             id: row.id,
-            serial: row.serial,
+            serial: MeterSerial::from_stored(row.serial),
             owner: row.owner,
-            wallet: row.wallet,
+            wallet: Wallet::from_stored(row.wallet),
             interval_minutes: row.interval_minutes.try_into().map_err(out_of_range)?,
             rollout_bucket: row.rollout_bucket.try_into().map_err(out_of_range)?,
             registered_at: row.registered_at,
@@ -46,13 +46,13 @@ pub(crate) async fn find_by_serial(
          FROM meters
          WHERE serial = $1",
     )
-    .bind(serial)
+    .bind(serial.as_str())
     .fetch_optional(executor)
     .await?;
     row.map(Meter::try_from).transpose()
 }
 
-/// The meters of a batch, in one query.
+/// The meters of a batch, in one question.
 pub(crate) async fn find_by_serials(
     executor: impl PgExecutor<'_>,
     serials: &[&str],
@@ -70,7 +70,7 @@ pub(crate) async fn find_by_serials(
         .collect()
 }
 
-/// The row of a new meter.
+/// What a new meter's row holds.
 pub(super) struct NewRow<'a> {
     pub(super) serial: &'a MeterSerial,
     pub(super) owner: &'a str,
@@ -89,9 +89,9 @@ pub(super) async fn insert(
          ON CONFLICT (serial) DO NOTHING
          RETURNING id, serial, owner, wallet, interval_minutes, rollout_bucket, registered_at",
     )
-    .bind(new.serial)
+    .bind(new.serial.as_str())
     .bind(new.owner)
-    .bind(new.wallet)
+    .bind(new.wallet.bytes())
     .bind(i32::from(new.interval_minutes))
     .bind(i16::from(new.serial.rollout_bucket()))
     .fetch_optional(executor)

@@ -13,13 +13,13 @@ use super::costs::rent;
 use super::transaction::{self, SignError};
 use crate::chain::Reservation;
 use crate::domain::{
-    ComputePlan, ComputeUnitPrice, Hash32, Packed, Wallet, set_compute_unit_limit,
+    ComputePlan, ComputeUnitPrice, Hash32, MintNumber, Packed, Wallet, set_compute_unit_limit,
 };
 use crate::ledger::{self, Blame};
 
 /// A mint transaction before it is signed, and the readings that it pays, as they were when it was packed.
 pub(super) struct Draft {
-    pub number: u64,
+    pub number: MintNumber,
     pub packed: Packed,
     pub readings: Vec<Candidate>,
     pub message: Message,
@@ -42,16 +42,16 @@ pub(super) async fn draft_all(
     if transactions.is_empty() {
         return Vec::new();
     }
-    let reserved = ledger::reserve_numbers(&context.pool, transactions.len() as u64);
-    let first_number = match context.in_time(reserved).await {
-        Ok(number) => number,
+    let reserved = ledger::reserve_numbers(&context.pool, transactions.len());
+    let numbers = match context.in_time(reserved).await {
+        Ok(numbers) => numbers,
         Err(reason) => {
             answers.defer_rest(&reason);
             return Vec::new();
         }
     };
     let mut drafts = Vec::with_capacity(transactions.len());
-    for (number, funded) in (first_number..).zip(transactions) {
+    for (number, funded) in numbers.into_iter().zip(transactions) {
         let ids: Vec<Uuid> = funded.readings.iter().map(|reading| reading.id).collect();
         match Draft::new(context, number, funded, price) {
             Ok(draft) => drafts.push(draft),
@@ -64,7 +64,7 @@ pub(super) async fn draft_all(
 impl Draft {
     fn new(
         context: &MintContext,
-        number: u64,
+        number: MintNumber,
         funded: Funded,
         price: ComputeUnitPrice,
     ) -> Result<Draft, SignError> {

@@ -45,11 +45,10 @@ pub(super) fn send_in_background(
                     "first send failed; the same bytes are sent again"
                 );
                 // At once, if there is another endpoint, rather than by the Resolver in two seconds.
-                let signature = transaction.signature.to_string();
                 let others = ledger::send_to_others(
                     &endpoints,
                     &transaction.endpoint,
-                    &signature,
+                    &transaction.signature,
                     &transaction.signed_bytes,
                 );
                 let _ = tokio::time::timeout(limit, span.around(others)).await;

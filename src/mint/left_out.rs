@@ -6,9 +6,9 @@ use super::affordability::LeftOut;
 use super::answers::Answers;
 use super::context::MintContext;
 use super::defer_reason::DeferReason;
-use super::refuse::{Retry, refuse};
+use super::refuse::refuse;
 use super::request::MintOutcome;
-use crate::ledger;
+use crate::ledger::{self, RefusalReason};
 
 pub(super) async fn answer_left_out(
     context: &MintContext,
@@ -16,12 +16,11 @@ pub(super) async fn answer_left_out(
     answers: &mut Answers,
 ) {
     for (reading, base_units) in &left_out.oversized {
-        // The limits were lowered after it was accepted.
-        let reason = format!(
-            "its {base_units} base units are above BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION={}; raise it, then retry",
-            context.limits.max_base_units_per_transaction
-        );
-        refuse(context, reading, reason, Retry::ByAdmin, answers).await;
+        let reason = RefusalReason::AboveTransactionLimit {
+            base_units: *base_units,
+            limit: context.limits.max_base_units_per_transaction,
+        };
+        refuse(context, reading, reason, answers).await;
     }
     for reading in left_out.carried {
         answers.carry(reading);

@@ -5,30 +5,18 @@ use super::candidate::Candidate;
 use super::context::MintContext;
 use super::defer_reason::DeferReason;
 use super::request::MintOutcome;
-use crate::ledger::{self, AfterRefusal, Refusal};
+use crate::ledger::{self, AfterRefusal, Refusal, RefusalReason};
 
-/// When a refused reading is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    /// After its backoff, while attempts are left.
-    Later,
-    /// Once an admin retries it: trying again by itself does not help.
-    ByAdmin,
-}
-
-/// `reason` is what the owner and admins read. A reading that changed since it was loaded gets no answer: the next packing
-/// loads it again.
+/// A reading that changed since it was loaded gets no answer: the next packing loads it again.
 pub(super) async fn refuse(
     context: &MintContext,
     reading: &Candidate,
-    reason: String,
-    retry: Retry,
+    reason: RefusalReason,
     answers: &mut Answers,
 ) {
     let refusal = Refusal {
         reading: reading.id,
         reason,
-        permanent: retry == Retry::ByAdmin,
     };
     let refused = ledger::refuse_pending(
         &context.pool,
@@ -38,13 +26,13 @@ pub(super) async fn refuse(
     );
     match context.in_time(refused).await {
         Ok(AfterRefusal::Failed) => {
-            tracing::warn!(reading_id = %refusal.reading, reason = refusal.reason, "reading failed");
+            tracing::warn!(reading_id = %refusal.reading, reason = %refusal.reason, "reading failed");
             answers.give(refusal.reading, MintOutcome::Failed);
         }
         Ok(AfterRefusal::RetryAt(at)) => {
             tracing::warn!(
                 reading_id = %refusal.reading,
-                reason = refusal.reason,
+                reason = %refusal.reason,
                 next_attempt_at = %at,
                 "reading refused"
             );

@@ -11,10 +11,10 @@ use super::answers::Answers;
 use super::candidate::{Candidate, Payable};
 use super::context::MintContext;
 use super::defer_reason::DeferReason;
-use super::refuse::{Retry, refuse};
+use super::refuse::refuse;
 use super::token_accounts;
 use crate::chain::{AsOf, ChainError, Endpoint, Lag};
-use crate::ledger;
+use crate::ledger::{self, RefusalReason};
 
 /// Returns the readings whose wallets can be paid. Those whose token account is unusable in this answer are checked against
 /// finalized state before they are refused.
@@ -87,11 +87,13 @@ async fn check_finalized(
         let account = wallet.token_account(&context.chain.accounts.mint);
         let state = accounts.state_of(wallet);
         match state.needs_account(candidate.account_was_there) {
-            Err(defect) => {
-                let reason = format!(
-                    "the token account {account} of wallet {wallet} {defect}; recreate the account, then retry"
-                );
-                refuse(context, &candidate, reason, Retry::ByAdmin, answers).await;
+            Err(problem) => {
+                let reason = RefusalReason::TokenAccount {
+                    account,
+                    wallet,
+                    problem,
+                };
+                refuse(context, &candidate, reason, answers).await;
             }
             Ok(_) => {
                 let reason = DeferReason::AccountNotFinal {

@@ -38,7 +38,7 @@ pub(super) async fn sign_and_record(
 ) -> Result<Recorded, NotRecorded> {
     let traced = draft.readings.iter();
     let traced = traced.filter_map(|reading| Some((reading.id, reading.trace.clone()?)));
-    let mut span = TransactionSpan::begin(draft.number, traced.collect());
+    let mut span = TransactionSpan::begin(draft.number.get(), traced.collect());
     let accepted: Vec<DateTime<Utc>> = draft
         .readings
         .iter()
@@ -56,7 +56,7 @@ pub(super) async fn sign_and_record(
     crate::failpoint!("mint.signed");
     let transaction = NewMintTransaction {
         number: draft.number,
-        signature,
+        signature: signature.into(),
         signed_bytes,
         merkle_root: draft.merkle_root,
         base_units: draft.packed.base_units,
@@ -88,7 +88,7 @@ pub(super) async fn sign_and_record(
         .increment(u64::from(transaction.account_creations));
     tracing::debug!(
         %signature,
-        number = draft.number,
+        number = %draft.number,
         readings = accepted.len(),
         bytes = draft.packed.bytes,
         "recorded"

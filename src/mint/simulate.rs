@@ -11,8 +11,9 @@ use solana_sdk::transaction::{Transaction, TransactionError};
 use super::answers::Answers;
 use super::context::MintContext;
 use super::draft::Draft;
-use super::refuse::{Retry, refuse};
+use super::refuse::refuse;
 use crate::chain::{ChainError, Endpoint};
+use crate::ledger::RefusalReason;
 
 /// What a simulation reports.
 struct Simulation {
@@ -79,8 +80,8 @@ async fn refuse_blamed(
     // A mint that is no longer ours fails each payment in turn: no reading is to blame, whatever the error says.
     accounts.check_mint(endpoint).await?;
     for reading in to_blame {
-        let reason = format!("simulation refused its payment: {error}");
-        refuse(context, reading, reason, Retry::Later, answers).await;
+        let reason = RefusalReason::Simulation(error.clone());
+        refuse(context, reading, reason, answers).await;
     }
     Ok(())
 }

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use crate::chain::MintSigner;
 use crate::domain::{
-    ComputePlan, ComputeUnitPrice, Hash32, Memo, MintNumber, MintNumberError, Packed, instructions,
-    root_of,
+    ComputePlan, ComputeUnitPrice, Hash32, Memo, MintNumber, Packed, instructions, root_of,
 };
 
 /// A packed transaction as it is simulated.
@@ -24,13 +23,12 @@ pub(super) struct Planned {
 pub(super) fn message_of(
     packed: &Packed,
     leaves: &mut [(Uuid, Hash32)],
-    number: u64,
+    number: MintNumber,
     mint: &Pubkey,
     signer: &MintSigner,
     price: ComputeUnitPrice,
 ) -> Result<Planned, SignError> {
     let root = root_of(leaves);
-    let number = MintNumber::try_from(number)?;
     let memo = Memo::new(number, root);
     let built = instructions(
         &packed.payments,
@@ -63,8 +61,6 @@ pub(super) fn sign(
 /// None of these happens with keys that were loaded and numbers from the ledger; all leave nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    #[error(transparent)]
-    Number(#[from] MintNumberError),
     #[error("the transaction could not be signed: {0}")]
     Signer(#[from] SignerError),
     #[error("the transaction could not be encoded: {0}")]

@@ -1,40 +1,50 @@
-//! Decides for each reading of a batch: accepted, a duplicate, or in conflict. Pure: the same stored readings and the same clock
-//! give the same decisions.
+//! What becomes of each reading of a batch: accepted, a duplicate, or in conflict. Pure: the same stored readings and the
+//! same clock give the same verdicts.
 //!
 //! The readings of one meter never overlap. So of all that begin before an interval's end, the one that begins last also
-//! ends last: that one alone shows whether the interval is free, is the same again, or overlaps.
+//! ends last: it alone tells whether the interval is free, is the same again, or overlaps.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::accepted::{Accepted, Stored};
 use super::error::{Invalid, ReadingError};
+use super::intake::Accepted;
 use super::parsed::ParsedReading;
 use super::rules::ReadingRules;
-use crate::domain::{BaseUnits, Interval, ReadingState};
+use crate::domain::{BaseUnits, Interval, Kwh, ReadingState};
 use crate::meters::Meter;
 
-/// A parsed reading with its meter, which its caller may report for.
+/// A claim for a meter that its caller may report for.
 pub(super) struct ForMeter<'a> {
-    pub(super) parsed: &'a ParsedReading,
+    pub(super) claim: &'a ParsedReading,
     pub(super) meter: &'a Meter,
     pub(super) interval: Interval,
+}
+
+/// A reading that is in the books, or will be if this batch commits.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) id: Uuid,
+    pub(super) interval: Interval,
+    pub(super) kwh: Kwh,
+    pub(super) state: ReadingState,
+    pub(super) base_units: BaseUnits,
 }
 
 /// A reading to be stored.
 pub(super) struct NewReading<'a> {
     pub(super) id: Uuid,
-    pub(super) parsed: &'a ParsedReading,
+    pub(super) claim: &'a ParsedReading,
     pub(super) meter: &'a Meter,
     pub(super) interval: Interval,
     pub(super) base_units: BaseUnits,
-    /// Random, so that the Merkle leaf cannot be guessed.
+    /// Keeps the Merkle leaf from being guessed.
     pub(super) salt: [u8; 16],
 }
 
-/// Decides one reading after the other: of equal readings in one batch the first is stored.
+/// Decides one reading after the other: among equals of one batch the first wins.
 pub(super) struct Admission<'a> {
     rules: &'a ReadingRules,
     now: DateTime<Utc>,
@@ -53,7 +63,7 @@ impl<'a> Admission<'a> {
         }
     }
 
-    /// `last_before_end`: the stored reading of this meter that begins last before the interval's end. The answer is valid
+    /// `last_before_end`: the stored reading of this meter that begins last before the interval's end. The answer holds
     /// once the batch has committed.
     pub(super) fn decide(
         &mut self,
@@ -66,18 +76,18 @@ impl<'a> Admission<'a> {
             .get(&for_meter.meter.id)
             .and_then(|of_meter| of_meter.range(..interval.end()).next_back())
             .map(|(_, stored)| stored);
-        let overlapping = [last_before_end, in_batch]
+        let rival = [last_before_end, in_batch]
             .into_iter()
             .flatten()
             .find(|stored| stored.interval.overlaps(&interval));
-        match overlapping {
-            // Before its age is checked: a repeated reading is a duplicate however old it is.
+        match rival {
+            // Before its age is judged: the same reading is found again for ever.
             Some(stored) => compare(&for_meter, stored),
             None => Ok(self.accept(for_meter)?),
         }
     }
 
-    /// The accepted readings in the one order that all writers use, so that two batches never deadlock.
+    /// What was accepted, in the one order that all writers use: two batches never wait for each other in a circle.
     pub(super) fn into_new_readings(mut self) -> Vec<NewReading<'a>> {
         self.new
             .sort_unstable_by_key(|reading| (reading.meter.id, reading.interval.start()));
@@ -86,22 +96,22 @@ impl<'a> Admission<'a> {
 
     fn accept(&mut self, for_meter: ForMeter<'a>) -> Result<Accepted, Invalid> {
         let ForMeter {
-            parsed,
+            claim,
             meter,
             interval,
         } = for_meter;
-        let base_units = self.rules.worth(parsed.kwh, interval, self.now)?;
+        let base_units = self.rules.worth(claim.kwh, interval, self.now)?;
         let stored = Stored {
             id: Uuid::now_v7(),
             interval,
-            kwh: parsed.kwh,
+            kwh: claim.kwh,
             state: ReadingState::Pending,
             base_units,
         };
-        let accepted = stored.as_new();
+        let accepted = Accepted::of(&stored, false);
         self.new.push(NewReading {
             id: stored.id,
-            parsed,
+            claim,
             meter,
             interval,
             base_units,
@@ -126,16 +136,16 @@ fn compare(for_meter: &ForMeter<'_>, stored: &Stored) -> Result<Accepted, Readin
             stored: stored.interval,
         });
     }
-    if stored.kwh != for_meter.parsed.kwh {
+    if stored.kwh != for_meter.claim.kwh {
         return Err(ReadingError::OtherValue {
             serial,
             interval,
             reading_id: stored.id,
             stored: stored.kwh,
-            sent: for_meter.parsed.kwh,
+            sent: for_meter.claim.kwh,
         });
     }
-    Ok(stored.as_duplicate())
+    Ok(Accepted::of(stored, true))
 }
 
 #[cfg(test)]
@@ -145,7 +155,7 @@ mod tests {
     use rust_decimal::Decimal;
 
     use super::*;
-    use crate::domain::{Kwh, MeterSerial, TokenRate, Wallet};
+    use crate::domain::{MeterSerial, TokenRate, Wallet};
 
     const NOON: DateTime<Utc> = DateTime::from_timestamp(1_772_366_400, 0).unwrap();
 
@@ -170,7 +180,7 @@ mod tests {
         }
     }
 
-    fn parsed(meter: &Meter, kwh: &str) -> ParsedReading {
+    fn claim(meter: &Meter, kwh: &str) -> ParsedReading {
         ParsedReading {
             serial: meter.serial.clone(),
             kwh: Kwh::parse(kwh).unwrap(),
@@ -200,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_reading_again_is_a_duplicate_whatever_its_age_and_the_current_rules() {
+    fn the_same_reading_again_is_a_duplicate_whatever_its_age_and_the_rules_of_today() {
         let (meter, rules) = (meter(1), rules());
         let long_ago = interval(60 * 24 * 400, 60 * 24 * 400 - 15);
         let before = stored(long_ago, "250");
-        let parsed = parsed(&meter, "250.000");
+        let claim = claim(&meter, "250.000");
         let for_meter = ForMeter {
-            parsed: &parsed,
+            claim: &claim,
             meter: &meter,
             interval: long_ago,
         };
@@ -228,11 +238,11 @@ mod tests {
     fn another_value_and_an_overlap_name_the_stored_reading() {
         let (meter, rules) = (meter(1), rules());
         let before = stored(interval(30, 15), "1.5");
-        let parsed = parsed(&meter, "1.6");
+        let claim = claim(&meter, "1.6");
         let mut admission = Admission::new(&rules, NOON);
         let mut decide = |interval| {
             let for_meter = ForMeter {
-                parsed: &parsed,
+                claim: &claim,
                 meter: &meter,
                 interval,
             };
@@ -266,10 +276,10 @@ mod tests {
     #[test]
     fn within_a_batch_the_first_wins() {
         let (meter, rules) = (meter(1), rules());
-        let (first, other) = (parsed(&meter, "1.5"), parsed(&meter, "2.5"));
+        let (first, other) = (claim(&meter, "1.5"), claim(&meter, "2.5"));
         let mut admission = Admission::new(&rules, NOON);
-        let for_meter = |parsed, interval| ForMeter {
-            parsed,
+        let for_meter = |claim, interval| ForMeter {
+            claim,
             meter: &meter,
             interval,
         };
@@ -301,25 +311,25 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order readings are sent: accepted ones never overlap, a refused one overlaps an accepted one, and all
-        /// are stored in one order.
+        /// Whatever is sent in whatever order: what is accepted never overlaps, what is refused overlaps something that
+        /// was accepted, and what is stored comes in one order.
         #[test]
         fn accepted_readings_never_overlap(
             sent in prop::collection::vec((1_i64..3, 0_i64..300, 1_i64..60, 1_u32..3), 1..80)
         ) {
             let (meters, rules) = ([meter(0), meter(1), meter(2)], rules());
-            let parsed_readings: Vec<ParsedReading> = sent
+            let claims: Vec<ParsedReading> = sent
                 .iter()
-                .map(|(of, _, _, kwh)| parsed(&meters[*of as usize], &kwh.to_string()))
+                .map(|(of, _, _, kwh)| claim(&meters[*of as usize], &kwh.to_string()))
                 .collect();
             let mut admission = Admission::new(&rules, NOON);
             let mut accepted: Vec<(i64, Interval)> = Vec::new();
-            for ((of, to, length, _), parsed) in sent.iter().zip(&parsed_readings) {
+            for ((of, to, length, _), claim) in sent.iter().zip(&claims) {
                 let interval = interval(to + length, *to);
                 let is_free = !accepted
                     .iter()
                     .any(|(meter, other)| meter == of && other.overlaps(&interval));
-                let for_meter = ForMeter { parsed, meter: &meters[*of as usize], interval };
+                let for_meter = ForMeter { claim, meter: &meters[*of as usize], interval };
                 let answer = admission.decide(for_meter, None);
                 let is_new = answer.is_ok_and(|accepted| !accepted.duplicate);
                 prop_assert_eq!(is_new, is_free);

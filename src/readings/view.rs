@@ -1,12 +1,13 @@
-//! Readings as callers see them: one by its id, and pages.
+//! Readings as they are shown.
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::error::ReadingError;
-use super::store::{state_literal, stored_interval};
-use crate::domain::{BaseUnits, Interval, Kwh, MeterSerial, ReadingState, TxSignature, Wallet};
+use super::store::{state_literal, undecodable};
+use crate::domain::{BaseUnits, Interval, Kwh, MeterSerial, ReadingState, Wallet};
 use crate::meters::{self, Caller};
 
 /// Readings in one page unless the caller says otherwise.
@@ -34,14 +35,14 @@ pub struct ReadingView {
     pub last_error: Option<String>,
 }
 
-/// Which readings a page holds.
+/// Which readings are asked for.
 #[derive(Clone, Debug)]
 pub struct ReadingFilter {
     pub meter: Option<MeterSerial>,
     pub state: Option<ReadingState>,
     /// Only readings with a greater id.
     pub after: Option<Uuid>,
-    /// Clamped to 1..=[`READINGS_PER_PAGE_MAX`].
+    /// 1..=[`READINGS_PER_PAGE_MAX`]; what lies outside is taken for the nearest.
     pub limit: u16,
 }
 
@@ -49,46 +50,46 @@ pub struct ReadingFilter {
 #[derive(Clone, Debug)]
 pub struct ReadingPage {
     pub readings: Vec<ReadingView>,
-    /// The id after which the next page begins; `None` at the end.
+    /// The id to go on after; `None` at the end.
     pub next: Option<Uuid>,
 }
 
 #[derive(FromRow)]
 struct ViewRow {
     id: Uuid,
-    serial: MeterSerial,
+    serial: String,
     owner: String,
-    kwh: Kwh,
+    kwh: Decimal,
     interval_start: DateTime<Utc>,
     interval_end: DateTime<Utc>,
-    wallet: Wallet,
-    state: ReadingState,
-    base_units: BaseUnits,
+    wallet: [u8; 32],
+    state: String,
+    base_units: Decimal,
     attempts: i32,
     next_attempt_at: DateTime<Utc>,
     last_error: Option<String>,
-    signature: Option<TxSignature>,
+    signature: Option<Vec<u8>>,
 }
 
 impl TryFrom<ViewRow> for ReadingView {
     type Error = sqlx::Error;
 
     fn try_from(row: ViewRow) -> Result<ReadingView, sqlx::Error> {
+        let state: ReadingState = row.state.parse().map_err(undecodable)?;
         Ok(ReadingView {
             id: row.id,
-            serial: row.serial,
+            serial: MeterSerial::from_stored(row.serial),
             owner: row.owner,
-            kwh: row.kwh,
-            interval: stored_interval(row.interval_start, row.interval_end)?,
-            wallet: row.wallet,
-            state: row.state,
-            base_units: row.base_units,
-            transaction_signature: row.signature.map(|signature| signature.to_string()),
-            attempts: row
-                .attempts
-                .try_into()
-                .map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            next_attempt_at: (row.state == ReadingState::Pending).then_some(row.next_attempt_at),
+            kwh: Kwh::from_decimal(row.kwh).map_err(undecodable)?,
+            interval: Interval::new(row.interval_start, row.interval_end).map_err(undecodable)?,
+            wallet: Wallet::from_stored(row.wallet),
+            state,
+            base_units: BaseUnits::from_decimal(row.base_units).map_err(undecodable)?,
+            transaction_signature: row
+                .signature
+                .map(|signature| bs58::encode(signature).into_string()),
+            attempts: row.attempts.try_into().map_err(undecodable)?,
+            next_attempt_at: (state == ReadingState::Pending).then_some(row.next_attempt_at),
             last_error: row.last_error,
         })
     }
@@ -107,14 +108,14 @@ pub async fn find(
     Ok(view.filter(|view| caller.may_see(&view.owner)))
 }
 
-/// The caller's readings, or all of them for an admin. Another user's meter gives the same error as one that does not exist.
+/// The caller's readings, or all of them for an admin. Another user's meter is as unknown as one that does not exist.
 pub async fn list(
     pool: &PgPool,
     caller: &Caller,
     filter: &ReadingFilter,
 ) -> Result<ReadingPage, ReadingError> {
     let page_size = filter.limit.clamp(1, READINGS_PER_PAGE_MAX);
-    // One more than the page holds shows whether there is a next page.
+    // One more than the page holds: it tells whether there is a next one.
     let rows_max = i64::from(page_size) + 1;
     let mut query = QueryBuilder::new("WITH page AS (");
     match (&filter.meter, caller.is_admin()) {
@@ -159,7 +160,7 @@ async fn visible_meter(
         })
 }
 
-/// Selects the readings whose ids the query `page` returns.
+/// Shows the readings whose ids the query `page` gives.
 const VIEWS_OF_PAGE: &str = "
     SELECT reading.id, meter.serial, meter.owner, reading.kwh, reading.interval_start,
            reading.interval_end, reading.wallet, reading.state, reading.base_units, reading.attempts,
@@ -177,7 +178,7 @@ const VIEWS_OF_PAGE: &str = "
     ) paid ON TRUE
     ORDER BY reading.id";
 
-/// Ids of the filtered readings that satisfy `condition`, in order.
+/// Ids of the filtered readings that fulfil `condition`, in order.
 fn push_ids(
     query: &mut QueryBuilder<Postgres>,
     condition: &'static str,
@@ -195,8 +196,8 @@ fn push_ids(
     push_order(query, rows_max);
 }
 
-/// The same for each meter on its own, so that the index `readings_by_meter` returns each meter's first ones: the few readings
-/// of one user are not searched among those of all users. The caller appends which meters.
+/// The same for each meter on its own, so that the index `readings_by_meter` gives each meter's first ones: somebody's few
+/// readings are not looked for among everybody's. The caller says which meters.
 fn push_ids_by_meter(query: &mut QueryBuilder<Postgres>, filter: &ReadingFilter, rows_max: i64) {
     query.push("SELECT theirs.id FROM meters meter CROSS JOIN LATERAL (");
     push_ids(query, "readings.meter = meter.id", filter, rows_max);

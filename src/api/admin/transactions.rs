@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use solana_sdk::signature::Signature;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,7 +15,7 @@ use crate::api::extract::{JsonBody, Path};
 use crate::api::problem::{Problem, ProblemDocument};
 use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
-use crate::domain::MintTransactionState;
+use crate::domain::{MintTransactionState, TxSignature};
 use crate::ledger::QuarantineOutcome;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -98,7 +97,7 @@ async fn resolve(
     Path(signature): Path<String>,
     JsonBody(request): JsonBody<ResolveTransaction>,
 ) -> Result<Json<TransactionResolved>, Problem> {
-    let signature: Signature = signature.parse().map_err(|_| {
+    let signature: TxSignature = signature.parse().map_err(|_| {
         Problem::new(
             ProblemKind::MalformedRequest,
             "the path names no transaction: a signature is 64 bytes in base58",

@@ -7,32 +7,63 @@
 //! their collector takes them at once. One line at the end says what was finished, handed back and left.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
+use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::base::Tasks;
-use super::chain::Refusal;
-use super::http::Http;
-use super::minting::Minting;
-use crate::api::DrainReport;
+use crate::api::{ConnectionDrain, DrainReport};
 use crate::ledger;
-use crate::queue::ProcessRegistration;
+use crate::mint::Minter;
+use crate::queue::{FinishedJobs, ProcessRegistration};
 use crate::readings::Intake;
 use crate::telemetry::traces::Traces;
 
+/// One token for each step of the way down, besides those of the HTTP server.
+pub(super) struct Stops {
+    /// No new job is begun.
+    pub work: CancellationToken,
+    /// Jobs that are left are given up.
+    pub cut: CancellationToken,
+    pub last: CancellationToken,
+}
+
+impl Stops {
+    pub fn new() -> Stops {
+        Stops {
+            work: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            last: CancellationToken::new(),
+        }
+    }
+}
+
+/// The part of a process that signs.
+pub(super) struct Minting {
+    pub minter: Minter,
+    pub jobs: TaskTracker,
+    pub finished: FinishedJobs,
+}
+
 /// A service that serves. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
 pub struct RunningService {
+    pub(super) address: SocketAddr,
     pub(super) mint: Pubkey,
-    pub(super) refusal: Refusal,
+    /// Why this process would not have started, known only after it had.
+    pub(super) refusal: Arc<SetOnce<String>>,
     pub(super) limit: Duration,
-    pub(super) tasks: Tasks,
-    pub(super) http: Http,
+    pub(super) stops: Stops,
+    pub(super) http_server: TaskTracker,
+    pub(super) connection_drain: ConnectionDrain,
     pub(super) process: ProcessRegistration,
     pub(super) minting: Option<Minting>,
     pub(super) intake: Option<Intake>,
+    pub(super) work: TaskTracker,
+    pub(super) background: TaskTracker,
     /// `None`: none are exported.
     pub(super) traces: Option<Traces>,
     pub(super) pool: PgPool,
@@ -40,16 +71,16 @@ pub struct RunningService {
 
 impl RunningService {
     pub fn address(&self) -> SocketAddr {
-        self.http.address
+        self.address
     }
 
     pub fn api_url(&self) -> String {
-        format!("http://{}", self.http.address)
+        format!("http://{}", self.address)
     }
 
     /// Address of the feed.
     pub fn ws_url(&self) -> String {
-        format!("ws://{}/ws", self.http.address)
+        format!("ws://{}/ws", self.address)
     }
 
     pub fn mint_address(&self) -> Pubkey {
@@ -71,7 +102,7 @@ impl RunningService {
         };
         tokio::select! {
             refusal = self.refusal.wait() => refusal.clone(),
-            () = self.http.server.wait() => ENDED_BY_ITSELF.to_owned(),
+            () = self.http_server.wait() => ENDED_BY_ITSELF.to_owned(),
             () = jobs => ENDED_BY_ITSELF.to_owned(),
         }
     }
@@ -83,21 +114,21 @@ impl RunningService {
         let end = started + self.limit + LAST_STEPS_TOGETHER;
         let limit = self.limit - (self.limit / 5).min(LAST_STEPS);
         tracing::info!("draining: no new requests and no new jobs");
-        self.tasks.stops.work.cancel();
+        self.stops.work.cancel();
         crate::failpoint!("drain.begun");
         let (callers, jobs) = tokio::join!(self.let_callers_go(limit), self.end_jobs(limit));
         let left = limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
-        let work_ended = ended_within(left, &self.tasks.work).await;
+        let work_ended = ended_within(left, &self.work).await;
         crate::failpoint!("drain.work_ended");
         let jobs_handed_back = self.hand_back(last_step(end)).await;
         crate::failpoint!("drain.handed_back");
         let transactions_left = self.transactions_left(last_step(end)).await;
-        self.tasks.stops.last.cancel();
-        self.http.drain.close();
+        self.stops.last.cancel();
+        self.connection_drain.close();
         let step = last_step(end);
         let _ = tokio::join!(
-            ended_within(step, &self.tasks.background),
-            ended_within(step, &self.http.server),
+            ended_within(step, &self.background),
+            ended_within(step, &self.http_server),
         );
         if let Some(traces) = self.traces {
             traces.end(TRACES_LIMIT.min(last_step(end))).await;
@@ -122,7 +153,7 @@ impl RunningService {
 
     /// Nothing more reaches Intake afterwards.
     async fn let_callers_go(&self, limit: Duration) -> DrainReport {
-        let report = self.http.drain.drain(limit).await;
+        let report = self.connection_drain.drain(limit).await;
         if let Some(intake) = &self.intake {
             intake.close();
         }
@@ -145,7 +176,7 @@ impl RunningService {
         let before = finished.count();
         let ended = ended_within(limit, jobs).await;
         if !ended {
-            self.tasks.stops.cut.cancel();
+            self.stops.cut.cancel();
             ended_within(LEAST_WAIT, jobs).await;
         }
         minter.close();

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use gridtokenx::chain::RecentBlockhash;
 use gridtokenx::config::Config;
-use gridtokenx::domain::BaseUnits;
+use gridtokenx::domain::{BaseUnits, TxSignature};
 use gridtokenx::ledger::{
-    AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, RetrySchedule, record,
-    refuse_pending, reserve_numbers,
+    AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, RefusalReason,
+    RetrySchedule, record, refuse_pending, reserve_numbers,
 };
 use serde_json::{Value, json};
 use solana_sdk::hash::Hash;
-use solana_sdk::signature::Signature;
+use solana_sdk::transaction::TransactionError;
 use uuid::Uuid;
 
 use crate::support::Grid;
@@ -19,12 +19,12 @@ use crate::support::Grid;
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn transaction_of(grid: &Grid, readings: &[Uuid]) -> NewMintTransaction {
-    let number = reserve_numbers(&grid.pool, 1).await.unwrap();
+    let number = reserve_numbers(&grid.pool, 1).await.unwrap()[0];
     let mut signature = [0; 64];
-    signature[..8].copy_from_slice(&number.to_be_bytes());
+    signature[..8].copy_from_slice(&number.get().to_be_bytes());
     NewMintTransaction {
         number,
-        signature: Signature::from(signature),
+        signature: TxSignature::from_bytes(signature),
         signed_bytes: vec![1],
         merkle_root: [0; 32],
         base_units: BaseUnits::new(1),
@@ -108,18 +108,22 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
     grid.stop().await;
     let config = Config::from_flags(["--tokenization-max-retry-attempts=3"]).unwrap();
     let schedule = RetrySchedule::new(config.tokenization);
-    let refusal = |permanent| Refusal {
+    let permanent = RefusalReason::AboveTransactionLimit {
+        base_units: BaseUnits::new(2),
+        limit: BaseUnits::new(1),
+    };
+    let temporary = RefusalReason::Simulation(TransactionError::AccountNotFound);
+    let refusal = |reason: &RefusalReason| Refusal {
         reading,
-        reason: "its token account was closed".to_owned(),
-        permanent,
+        reason: reason.clone(),
     };
     // An admin gives it another wallet while a batch looks at the old one's account.
     sqlx::query("UPDATE readings SET revision = revision + 1")
         .execute(&grid.pool)
         .await
         .unwrap();
-    for permanent in [true, false] {
-        let after = refuse_pending(&grid.pool, &schedule, &refusal(permanent), 0)
+    for reason in [&permanent, &temporary] {
+        let after = refuse_pending(&grid.pool, &schedule, &refusal(reason), 0)
             .await
             .unwrap();
         assert_eq!(after, AfterRefusal::Superseded);
@@ -128,7 +132,7 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
     assert_eq!(grid.count("pending").await, 1);
 
     // Two batches that both found it refused use one attempt.
-    let refused = refusal(false);
+    let refused = refusal(&temporary);
     let (one, other) = tokio::join!(
         refuse_pending(&grid.pool, &schedule, &refused, 1),
         refuse_pending(&grid.pool, &schedule, &refused, 1),

@@ -12,6 +12,5 @@ mod run;
 mod scans;
 mod scrape;
 mod service_level;
-mod sql_types;
 mod traces;
 mod versions;

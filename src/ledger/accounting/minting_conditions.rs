@@ -1,0 +1,78 @@
+//! What a process that mints needs to know of the ledger: whether signing is refused, what is in flight, and who pays.
+
+use solana_sdk::pubkey::Pubkey;
+use sqlx::{FromRow, PgPool};
+
+use super::fee_payer;
+use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
+use crate::db::BigInt;
+use crate::ledger::breaker::ledger_row::StoredBreaker;
+use crate::ledger::breaker::reasons::{BreakerState, SigningRefused};
+use crate::ledger::breaker::signing::history_not_scanned;
+use crate::ledger::error::LedgerError;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MintingConditions {
+    /// Fees and rent of transactions of all processes that may still land, lamports. Two that create the same account count
+    /// both: too much rather than too little.
+    pub in_flight_lamports: u64,
+    /// Set while the ledger breaker is open, or when the history was never scanned.
+    pub signing_refused: Option<SigningRefused>,
+    /// The address that pays, if a process that mints has stored it.
+    pub fee_payer: Option<Pubkey>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    in_flight_lamports: BigInt,
+    #[sqlx(try_from = "String")]
+    breaker: StoredBreaker,
+    breaker_reason: Option<String>,
+    history_scanned: bool,
+    fee_payer: Option<String>,
+}
+
+/// In flight counts what a balance read at `slot` does not show yet: transactions that have not landed, or landed later.
+pub async fn minting_conditions(
+    pool: &PgPool,
+    slot: u64,
+) -> Result<MintingConditions, LedgerError> {
+    let row: Row = sqlx::query_as(
+        "SELECT (
+                    SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
+                    FROM mint_transactions
+                    -- The predicate of the index mint_transactions_open.
+                    WHERE state IN ('recorded', 'confirmed', 'quarantined')
+                      AND (state <> 'confirmed' OR slot > $1)
+                ) AS in_flight_lamports,
+                breaker, breaker_reason, watermark_slot > 0 AS history_scanned, fee_payer
+         FROM ledger",
+    )
+    .bind(BigInt::from(slot))
+    .bind(BigInt::from(TOKEN_ACCOUNT_RENT_LAMPORTS))
+    .fetch_one(pool)
+    .await?;
+    let signing_refused = match row.breaker.state(row.breaker_reason.clone()) {
+        BreakerState::Open { reason } => Some(SigningRefused::BreakerOpen(reason)),
+        BreakerState::Closed if row.history_scanned => None,
+        BreakerState::Closed => Some(history_not_scanned(row.breaker_reason)),
+    };
+    Ok(MintingConditions {
+        in_flight_lamports: row.in_flight_lamports.get(),
+        signing_refused,
+        fee_payer: row.fee_payer.and_then(fee_payer::parse),
+    })
+}
+
+/// The highest slot in which the ledger knows a payment to be final; 0 if there is none. An endpoint whose finalized slot is
+/// lower has not seen all of them.
+pub async fn newest_finalized_slot(pool: &PgPool) -> Result<u64, LedgerError> {
+    let slot: Option<BigInt> = sqlx::query_scalar(
+        "SELECT max(slot)
+         FROM mint_transactions
+         WHERE state = 'finalized'",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(slot.unwrap_or_default().get())
+}

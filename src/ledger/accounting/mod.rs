@@ -1,0 +1,15 @@
+//! What was paid, what is about to be paid, and by whom; and how many readings are in each state.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `costs` | what everything that landed has cost |
+//! | `recent_spending` | what was spent in the last hours |
+//! | `minting_conditions` | what a process that mints needs to know of the ledger |
+//! | `fee_payer` | which address processes without keys watch |
+//! | `counts` | readings by state, exact at every moment |
+
+pub(super) mod costs;
+pub(super) mod counts;
+pub(super) mod fee_payer;
+pub(super) mod minting_conditions;
+pub(super) mod recent_spending;

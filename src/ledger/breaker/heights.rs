@@ -1,0 +1,45 @@
+//! Block heights that the breaker waits for.
+
+use solana_commitment_config::CommitmentConfig;
+
+use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints};
+
+/// The highest block in which a transaction that was signed before this moment can land. It counts from the newest block that
+/// any endpoint reports, not from the finalized one: the blockhash may have been the newest.
+pub async fn last_possible_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
+    Ok(newest_height(endpoints).await? + BLOCKHASH_LIFE)
+}
+
+async fn newest_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
+    let mut newest = None;
+    let mut failure = no_endpoint();
+    for endpoint in endpoints.iter() {
+        let height = endpoint
+            .rpc()
+            .get_block_height_with_commitment(CommitmentConfig::processed())
+            .await;
+        match height {
+            Ok(height) => newest = newest.max(Some(height)),
+            Err(error) => failure = ChainError::from_client(endpoint.name(), &error),
+        }
+    }
+    newest.ok_or(failure)
+}
+
+/// Of the first endpoint that answers.
+pub async fn finalized_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
+    let mut failure = no_endpoint();
+    for endpoint in endpoints.iter() {
+        match endpoint.finalized_height().await {
+            Ok(height) => return Ok(height),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+pub(super) fn no_endpoint() -> ChainError {
+    ChainError::NoneUsable {
+        endpoints: Vec::new(),
+    }
+}

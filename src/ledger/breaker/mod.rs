@@ -1,0 +1,33 @@
+//! The ledger breaker: signs nothing while the ledger may have gone backwards (rule 7), and binds a ledger to one chain
+//! (rule 8).
+//!
+//! Invariant: a mint transaction is recorded only in a database that the ledger knows, and only while the breaker is closed;
+//! both are read in the very transaction that records it. One row holds the breaker for all processes. It opens by itself when
+//! the database is another one than before or its server was restarted (the ledger may lack what an earlier one has sent),
+//! and when a landed mint is found that the ledger lacks or holds as dead.
+//!
+//! After a change of the database it closes by itself, once nothing that was signed before can land any more and everything
+//! that landed is known. After a mismatch a person has to deal with each unknown mint first.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `reasons` | why signing is refused and why the breaker is open |
+//! | `signing` | reads whether signing is allowed, in the transaction that records |
+//! | `opening`, `closing` | the only writers of the breaker's state |
+//! | `identity` | which database this is |
+//! | `history_scan` | compares the authority's history on chain with the ledger |
+//! | `unknown_mints` | stores landed mints that the ledger lacks |
+//! | `heights` | block heights that the breaker waits for |
+//! | `ledger_row` | the ledger's one row |
+//! | `chain_binding` | the chain, mint and authority of a ledger |
+
+pub(super) mod chain_binding;
+pub(super) mod closing;
+pub(super) mod heights;
+pub(super) mod history_scan;
+mod identity;
+pub(super) mod ledger_row;
+pub(super) mod opening;
+pub(super) mod reasons;
+pub(super) mod signing;
+pub(super) mod unknown_mints;

@@ -1,0 +1,97 @@
+//! Why the ledger breaker is open, and why nothing may be signed.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Whether new mint transactions may be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    Closed,
+    Open { reason: OpenReason },
+}
+
+impl BreakerState {
+    pub fn is_closed(&self) -> bool {
+        matches!(self, BreakerState::Closed)
+    }
+}
+
+/// Why the ledger breaker is open, with the sentence that was stored when it opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenReason {
+    /// The database is another one than before, or its server was restarted.
+    IdentityChanged { sentence: String },
+    /// A landed mint that the ledger lacks or holds as dead.
+    Mismatch { sentence: String },
+}
+
+impl OpenReason {
+    /// `change`: how this database differs from the one that the ledger knew.
+    pub(super) fn identity_changed(change: &str) -> OpenReason {
+        OpenReason::IdentityChanged {
+            sentence: format!(
+                "{change}: nothing is signed until all that was sent before has landed or expired, and is known"
+            ),
+        }
+    }
+
+    /// `newest`: the signature of the newest of the unresolved mints.
+    pub(super) fn mismatch(unresolved: i64, newest: &str) -> OpenReason {
+        OpenReason::Mismatch {
+            sentence: format!(
+                "LedgerMismatch: landed mints of our authority that the ledger lacks or holds as dead: {unresolved}, the newest \
+                 {newest}; nothing is signed until an admin has dealt with each"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for OpenReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenReason::IdentityChanged { sentence } | OpenReason::Mismatch { sentence } => {
+                formatter.write_str(sentence)
+            }
+        }
+    }
+}
+
+/// Why nothing may be signed now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SigningRefused {
+    #[error("the ledger breaker is open: {0}")]
+    BreakerOpen(OpenReason),
+    /// The caller ends its transaction and calls [`open_if_identity_changed`](super::opening::open_if_identity_changed).
+    #[error("the database is not the one that the ledger knows")]
+    IdentityChanged,
+    /// A new database in the place of one that was lost does not know what was paid, and would pay again what meters report
+    /// again.
+    #[error(
+        "the authority's history was not walked yet, so what was paid before this database is not known: {0}"
+    )]
+    HistoryNotScanned(NotScannedReason),
+    #[error("the ledger is not bound to any chain")]
+    Unbound,
+}
+
+/// Why the authority's history was never scanned to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotScannedReason {
+    FirstScanRunning,
+    /// The error of the last scan, as it was stored.
+    LastScanFailed {
+        error: String,
+    },
+}
+
+impl fmt::Display for NotScannedReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotScannedReason::FirstScanRunning => {
+                formatter.write_str("the first walk is under way")
+            }
+            NotScannedReason::LastScanFailed { error } => formatter.write_str(error),
+        }
+    }
+}

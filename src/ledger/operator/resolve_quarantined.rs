@@ -1,0 +1,313 @@
+//! A person ends a quarantined mint transaction, for which no endpoint can prove whether it landed.
+//!
+//! Invariant: a transaction is resolved as landed only if the chain shows it, and as dead only if it can no longer land and no
+//! endpoint shows it. One that is called dead without a proof is marked, and the Resolver searches for it as long as it is stored.
+
+use solana_sdk::transaction::TransactionError;
+use sqlx::{FromRow, PgConnection, PgPool};
+use thiserror::Error;
+
+use crate::chain::Endpoints;
+use crate::db::BigInt;
+use crate::domain::{MintNumber, MintTransactionEvent, MintTransactionState, TxSignature};
+use crate::ledger::breaker::heights::finalized_height;
+use crate::ledger::error::LedgerError;
+use crate::ledger::resolver::signature_status::{self, Lookup, SignatureStatus};
+use crate::ledger::transition_metrics;
+use crate::ledger::transitions::{self, Confirmed, Landed};
+
+/// How a person resolves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuarantineOutcome {
+    /// The chain must show it.
+    Landed,
+    /// Its readings are paid by another transaction; the person takes responsibility.
+    Dead,
+}
+
+impl QuarantineOutcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QuarantineOutcome::Landed => "landed",
+            QuarantineOutcome::Dead => "dead",
+        }
+    }
+}
+
+/// Why a transaction is not resolved.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    #[error("transaction {signature} was not signed by this service; check the signature")]
+    Unknown { signature: TxSignature },
+    #[error(
+        "transaction {signature} is {state}; only a quarantined one is resolved by a person, every other ends by itself"
+    )]
+    NotQuarantined {
+        signature: TxSignature,
+        state: MintTransactionState,
+    },
+    #[error(
+        "transaction {signature} has not expired: the finalized block height is {finalized_height} and must pass \
+         {last_valid_block_height}; wait"
+    )]
+    NotExpired {
+        signature: TxSignature,
+        finalized_height: u64,
+        last_valid_block_height: u64,
+    },
+    #[error(
+        "no RPC endpoint that answers shows transaction {signature} on chain, so it is not resolved as landed; add an \
+         endpoint with full history"
+    )]
+    NotOnChain { signature: TxSignature },
+    #[error("transaction {signature} is on chain, but not confirmed yet; ask again in a moment")]
+    NotSettled { signature: TxSignature },
+    #[error(
+        "transaction {signature} landed with an error ({error}) and paid nothing: the ledger ends it by itself"
+    )]
+    FailedOnChain {
+        signature: TxSignature,
+        error: TransactionError,
+    },
+    #[error(
+        "transaction {signature} landed in slot {slot}, so it is not resolved as dead: its readings are paid"
+    )]
+    HasLanded { signature: TxSignature, slot: u64 },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<sqlx::Error> for ResolveError {
+    fn from(error: sqlx::Error) -> ResolveError {
+        ResolveError::Ledger(error.into())
+    }
+}
+
+/// A quarantined transaction, and an outcome that the chain does not contradict.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolvable {
+    number: MintNumber,
+    signature: TxSignature,
+    /// The slot in which it landed; `None` when it is resolved as dead.
+    landed_in: Option<u64>,
+}
+
+/// What was resolved, once the caller has committed.
+#[derive(Debug)]
+#[must_use = "to be reported to the metrics after the commit"]
+pub struct Resolved {
+    pub state: MintTransactionState,
+    /// Readings that it paid, or that are due for another transaction.
+    pub readings: u64,
+    confirmed: Option<Confirmed>,
+}
+
+impl Resolved {
+    /// Reports it to the metrics; after the commit.
+    pub fn committed(&self) {
+        match &self.confirmed {
+            Some(confirmed) => confirmed.report(),
+            None => transition_metrics::count_transactions("dead", 1),
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct Stored {
+    number: MintNumber,
+    state: MintTransactionState,
+    last_valid_block_height: BigInt,
+}
+
+/// Checks ledger and chain, on every endpoint with history. Holds no lock.
+pub async fn check_resolvable(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    signature: TxSignature,
+    outcome: QuarantineOutcome,
+) -> Result<Resolvable, ResolveError> {
+    let stored: Option<Stored> = sqlx::query_as(
+        "SELECT number, state, last_valid_block_height
+         FROM mint_transactions
+         WHERE signature = $1",
+    )
+    .bind(signature)
+    .fetch_optional(pool)
+    .await?;
+    let stored = stored.ok_or(ResolveError::Unknown { signature })?;
+    require_quarantined(signature, stored.state)?;
+    let finalized_height = finalized_height(endpoints)
+        .await
+        .map_err(LedgerError::from)?;
+    let last_valid_block_height = stored.last_valid_block_height.get();
+    if finalized_height <= last_valid_block_height {
+        return Err(ResolveError::NotExpired {
+            signature,
+            finalized_height,
+            last_valid_block_height,
+        });
+    }
+    let statuses = signature_status::fetch(endpoints, &[signature], Lookup::History)
+        .await
+        .map_err(LedgerError::from)?;
+    let status = statuses
+        .into_iter()
+        .next()
+        .unwrap_or(SignatureStatus::NotSeen);
+    Ok(Resolvable {
+        number: stored.number,
+        signature,
+        landed_in: compare(signature, outcome, status)?,
+    })
+}
+
+/// Returns the slot of one that landed. An error if the chain contradicts the outcome.
+fn compare(
+    signature: TxSignature,
+    outcome: QuarantineOutcome,
+    status: SignatureStatus,
+) -> Result<Option<u64>, ResolveError> {
+    match (outcome, status) {
+        (
+            QuarantineOutcome::Landed,
+            SignatureStatus::Confirmed { slot } | SignatureStatus::Finalized { slot },
+        ) => Ok(Some(slot)),
+        (QuarantineOutcome::Dead, SignatureStatus::NotSeen | SignatureStatus::Failed { .. }) => {
+            Ok(None)
+        }
+        (QuarantineOutcome::Landed, SignatureStatus::NotSeen) => {
+            Err(ResolveError::NotOnChain { signature })
+        }
+        (QuarantineOutcome::Landed, SignatureStatus::Failed { error }) => {
+            Err(ResolveError::FailedOnChain { signature, error })
+        }
+        (
+            QuarantineOutcome::Dead,
+            SignatureStatus::Confirmed { slot } | SignatureStatus::Finalized { slot },
+        ) => Err(ResolveError::HasLanded { signature, slot }),
+        (_, SignatureStatus::Unsettled) => Err(ResolveError::NotSettled { signature }),
+    }
+}
+
+/// Writes the outcome in the caller's transaction; compare-and-set, because a proof may have ended it meanwhile. `reason` is the
+/// person's.
+pub async fn resolve(
+    transaction: &mut PgConnection,
+    resolvable: Resolvable,
+    reason: &str,
+) -> Result<Resolved, ResolveError> {
+    let Resolvable {
+        number,
+        signature,
+        landed_in,
+    } = resolvable;
+    let state: MintTransactionState = sqlx::query_scalar(
+        "SELECT state
+         FROM mint_transactions
+         WHERE number = $1
+         FOR UPDATE",
+    )
+    .bind(number)
+    .fetch_one(&mut *transaction)
+    .await?;
+    require_quarantined(signature, state)?;
+    match landed_in {
+        Some(slot) => {
+            let landed = [Landed { number, slot }];
+            let event = MintTransactionEvent::ResolvedLanded;
+            let confirmed = transitions::confirm_in(transaction, &landed, event).await?;
+            Ok(Resolved {
+                state: MintTransactionState::Confirmed,
+                readings: BigInt::from(confirmed.readings.len()).get(),
+                confirmed: Some(confirmed),
+            })
+        }
+        None => {
+            let event = MintTransactionEvent::ResolvedDead;
+            let error = format!("an admin answers for it that it is dead: {reason}");
+            let readings =
+                transitions::mark_dead_and_requeue(transaction, number, event, &error).await?;
+            mark_unproven(transaction, number).await?;
+            Ok(Resolved {
+                state: MintTransactionState::Dead,
+                readings: BigInt::from(readings.unwrap_or_default()).get(),
+                confirmed: None,
+            })
+        }
+    }
+}
+
+/// From here on the Resolver searches for it.
+async fn mark_unproven(transaction: &mut PgConnection, number: MintNumber) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE mint_transactions
+         SET dead_unproven = TRUE
+         WHERE number = $1",
+    )
+    .bind(number)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+fn require_quarantined(
+    signature: TxSignature,
+    state: MintTransactionState,
+) -> Result<(), ResolveError> {
+    if state == MintTransactionState::Quarantined {
+        Ok(())
+    } else {
+        Err(ResolveError::NotQuarantined { signature, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_chain_shows_is_not_contradicted() {
+        let signature = TxSignature::from_bytes([0; TxSignature::BYTES]);
+        let error = TransactionError::AccountNotFound;
+        let failed = || SignatureStatus::Failed {
+            error: error.clone(),
+        };
+        let cases = [
+            (
+                QuarantineOutcome::Landed,
+                SignatureStatus::Finalized { slot: 7 },
+                Some(Some(7)),
+            ),
+            (
+                QuarantineOutcome::Landed,
+                SignatureStatus::Confirmed { slot: 7 },
+                Some(Some(7)),
+            ),
+            (QuarantineOutcome::Landed, SignatureStatus::NotSeen, None),
+            (QuarantineOutcome::Landed, SignatureStatus::Unsettled, None),
+            (QuarantineOutcome::Landed, failed(), None),
+            (
+                QuarantineOutcome::Dead,
+                SignatureStatus::NotSeen,
+                Some(None),
+            ),
+            (QuarantineOutcome::Dead, failed(), Some(None)),
+            (QuarantineOutcome::Dead, SignatureStatus::Unsettled, None),
+            (
+                QuarantineOutcome::Dead,
+                SignatureStatus::Confirmed { slot: 7 },
+                None,
+            ),
+            (
+                QuarantineOutcome::Dead,
+                SignatureStatus::Finalized { slot: 7 },
+                None,
+            ),
+        ];
+        for (outcome, status, expected) in cases {
+            let shown = format!("{outcome:?} {status:?}");
+            let compared = compare(signature, outcome, status).ok();
+            assert_eq!(compared, expected, "{shown}");
+        }
+    }
+}

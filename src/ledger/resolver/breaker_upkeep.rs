@@ -1,0 +1,82 @@
+//! Keeps the ledger breaker as the evidence says: opens it when the database changed, scans the authority's history, and closes
+//! it when it may be closed (rule 7).
+
+use std::time::Duration;
+
+use solana_sdk::pubkey::Pubkey;
+use sqlx::PgPool;
+
+use super::unproven_dead::find_landed;
+use crate::chain::Endpoints;
+use crate::db::within;
+use crate::ledger::breaker::closing::set_closing_height;
+use crate::ledger::breaker::heights::{finalized_height, last_possible_height};
+use crate::ledger::breaker::history_scan::scan_history;
+use crate::ledger::breaker::ledger_row::{LedgerRow, StoredBreaker};
+use crate::ledger::breaker::opening::open_if_identity_changed;
+use crate::ledger::error::LedgerError;
+
+/// How often the authority's history is scanned while the ledger breaker is closed.
+pub const SCAN_EVERY: Duration = Duration::from_secs(60);
+/// A changed database is noticed this soon, also while nothing is signed: the wait that follows it begins then.
+pub const CHECK_IDENTITY_EVERY: Duration = Duration::from_secs(5);
+/// An open breaker stops all minting, so it is closed as soon as rule 7 allows.
+pub const CHECK_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
+
+pub struct BreakerUpkeep<'a> {
+    pub pool: &'a PgPool,
+    pub endpoints: &'a Endpoints,
+    pub mint: &'a Pubkey,
+    pub authority: &'a Pubkey,
+    /// Bounds one transaction of the database; a scan may be long.
+    pub limit: Duration,
+}
+
+/// What a round found the breaker to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Open,
+    Closed,
+}
+
+impl BreakerUpkeep<'_> {
+    /// One round of the upkeep.
+    pub async fn round(&self) -> Result<Found, LedgerError> {
+        let (pool, endpoints, limit) = (self.pool, self.endpoints, self.limit);
+        within(limit, open_if_identity_changed(pool)).await?;
+        let row = within(limit, LedgerRow::read(pool)).await?;
+        if row.breaker == StoredBreaker::Identity {
+            let Some(height) = row.breaker_closes_after_height else {
+                let height = last_possible_height(endpoints).await?;
+                within(limit, set_closing_height(pool, height)).await?;
+                return Ok(Found::Open);
+            };
+            // A scan before that could not close it.
+            if finalized_height(endpoints).await? <= height.get() {
+                return Ok(Found::Open);
+            }
+        }
+        let (mint, authority) = (self.mint, self.authority);
+        let found_dead = find_landed(pool, endpoints, mint, authority, limit).await;
+        let scanned = scan_history(pool, endpoints, mint, authority, limit).await?;
+        found_dead?;
+        Ok(if scanned.breaker.is_closed() {
+            Found::Closed
+        } else {
+            Found::Open
+        })
+    }
+
+    /// Waits until the next scan is due, or until the database is another one than before.
+    pub async fn wait_for_scan(&self) {
+        let mut checks = SCAN_EVERY.as_secs() / CHECK_IDENTITY_EVERY.as_secs();
+        while checks > 0 {
+            tokio::time::sleep(CHECK_IDENTITY_EVERY).await;
+            match within(self.limit, open_if_identity_changed(self.pool)).await {
+                Ok(false) => checks -= 1,
+                // A database that does not answer is how a fail-over begins.
+                Ok(true) | Err(_) => return,
+            }
+        }
+    }
+}

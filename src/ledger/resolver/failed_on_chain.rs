@@ -1,0 +1,137 @@
+//! Ends a transaction that landed with an error, at finality: not paid (rules 3 and 5).
+
+use chrono::{DateTime, Utc};
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::transaction::{Transaction, TransactionError};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::blame::{Blame, blame};
+use super::limits::ResolverLimits;
+use super::open_transactions;
+use crate::db::within;
+use crate::domain::{MintNumber, MintTransactionEvent};
+use crate::ledger::error::LedgerError;
+use crate::ledger::refusal::{Refusal, RefusalReason};
+use crate::ledger::refuse::refuse;
+use crate::ledger::retry_schedule::RetrySchedule;
+use crate::ledger::{transition_metrics, transitions};
+use crate::outbox::{self, MintReading, NewJob, Topic};
+
+/// Pause after a failure that is no reading's fault: long enough for two probes of the fee payer and the mint, which stop minting
+/// if the cause lasts. Each attempt costs a fee.
+const NO_READINGS_FAULT_PAUSE_SECS: f64 = 10.0;
+
+/// Marks the transaction dead. Returns how many readings it releases.
+pub async fn end_failed(
+    pool: &PgPool,
+    mint: &Pubkey,
+    limits: &ResolverLimits,
+    number: MintNumber,
+    error: &TransactionError,
+) -> Result<usize, LedgerError> {
+    let limit = limits.transaction_limit;
+    let blame = within(limit, find_blame(pool, mint, number, error)).await?;
+    let ended = mark_dead_failed(pool, &limits.schedule, number, error, &blame);
+    within(limit, ended).await
+}
+
+async fn find_blame(
+    pool: &PgPool,
+    mint: &Pubkey,
+    number: MintNumber,
+    error: &TransactionError,
+) -> sqlx::Result<Blame> {
+    let signed_bytes = open_transactions::signed_bytes(pool, &[number]).await?;
+    let readings = open_transactions::readings_of(pool, number).await?;
+    Ok(signed_bytes
+        .first()
+        .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
+        .map_or(Blame::Unknown, |transaction| {
+            blame(&transaction.message, error, mint, &readings)
+        }))
+}
+
+/// The readings to blame use up an attempt and are packed alone next time; their neighbours are due at once. Where the blame is
+/// unknown all are packed alone, and one that was alone already is to blame. A failure that is no reading's fault uses no attempt:
+/// the readings are retried after a pause.
+async fn mark_dead_failed(
+    pool: &PgPool,
+    schedule: &RetrySchedule,
+    number: MintNumber,
+    error: &TransactionError,
+    blame: &Blame,
+) -> Result<usize, LedgerError> {
+    let mut transaction = pool.begin().await?;
+    let reason = RefusalReason::FailedOnChain(error.clone());
+    let event = MintTransactionEvent::Dead;
+    let dead = transitions::mark_dead(&mut transaction, number, event, &reason.to_string()).await?;
+    let Some(readings) = dead else {
+        return Ok(0);
+    };
+    let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
+    let to_blame: &[Uuid] = match blame {
+        Blame::Readings(to_blame) => to_blame,
+        Blame::Unknown if ids.len() == 1 => &ids,
+        Blame::Unknown | Blame::NoReading | Blame::ComputeLimit => &[],
+    };
+    let (refused, others): (Vec<Uuid>, Vec<Uuid>) = ids
+        .iter()
+        .copied()
+        .partition(|reading| to_blame.contains(reading));
+    for reading in &refused {
+        let refusal = Refusal {
+            reading: *reading,
+            reason: reason.clone(),
+        };
+        refuse(&mut transaction, schedule, &refusal, None).await?;
+    }
+    // A reading that failed before gets all the compute units that it may need.
+    if matches!(blame, Blame::Unknown | Blame::ComputeLimit) {
+        pack_alone(&mut transaction, &others).await?;
+    }
+    let due_at = match blame {
+        Blame::NoReading | Blame::ComputeLimit => postpone(&mut transaction, &others).await?,
+        Blame::Readings(_) | Blame::Unknown => None,
+    };
+    let jobs: Vec<NewJob> = others
+        .iter()
+        .map(|reading| MintReading::due(*reading, due_at))
+        .collect();
+    outbox::enqueue(&mut transaction, &jobs).await?;
+    outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+    transaction.commit().await?;
+    transition_metrics::count_transactions("dead", 1);
+    transition_metrics::count_refused(refused.len());
+    Ok(readings.len())
+}
+
+async fn pack_alone(transaction: &mut PgConnection, readings: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE readings
+         SET pack_alone = TRUE, revision = revision + 1
+         WHERE id = ANY($1)",
+    )
+    .bind(readings)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Returns when they are due; `None` if there are none.
+async fn postpone(
+    transaction: &mut PgConnection,
+    readings: &[Uuid],
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    let due: Vec<DateTime<Utc>> = sqlx::query_scalar(
+        "UPDATE readings
+         SET next_attempt_at = now() + make_interval(secs => $2), revision = revision + 1
+         WHERE id = ANY($1)
+         RETURNING next_attempt_at",
+    )
+    .bind(readings)
+    .bind(NO_READINGS_FAULT_PAUSE_SECS)
+    .fetch_all(transaction)
+    .await?;
+    Ok(due.first().copied())
+}

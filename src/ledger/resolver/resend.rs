@@ -1,0 +1,92 @@
+//! Sends transactions that the chain does not show again: the same bytes (rule 2).
+//!
+//! It runs beside the status rounds, so that an endpoint which hangs on a send does not delay the confirmations of the others.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+
+use super::open_transactions::{self, OpenTransaction};
+use crate::chain::Endpoints;
+use crate::db::within;
+use crate::domain::MintNumber;
+use crate::ledger::send::send_to_all;
+
+/// The Minter has just sent what is younger; an older transaction that is not seen is sent again, this often.
+const RESEND_EVERY: Duration = Duration::from_secs(2);
+/// Concurrent re-sends.
+const RESENDS_AT_ONCE: usize = 16;
+/// Re-sends that one round queues at most: the rest follows in the next.
+const RESENDS_PER_ROUND: usize = 128;
+
+/// Chooses which unseen transactions are due for a re-send. Losing its memory costs no more than an early re-send.
+pub struct ResendQueue {
+    sent_at: HashMap<MintNumber, Instant>,
+    due: mpsc::Sender<Vec<OpenTransaction>>,
+}
+
+impl ResendQueue {
+    /// The queue, and the end that [`resend`] drains. One batch waits while another is being sent.
+    pub fn new() -> (ResendQueue, mpsc::Receiver<Vec<OpenTransaction>>) {
+        let (due, queued) = mpsc::channel(1);
+        let sent_at = HashMap::new();
+        (ResendQueue { sent_at, due }, queued)
+    }
+
+    pub fn retain(&mut self, open: &[OpenTransaction]) {
+        let numbers: HashSet<MintNumber> = open.iter().map(|open| open.number).collect();
+        self.sent_at.retain(|number, _| numbers.contains(number));
+    }
+
+    /// Queues those that are due. While earlier ones are still being sent, these wait for a later round.
+    pub fn offer(&mut self, unseen: Vec<OpenTransaction>) {
+        let due: Vec<OpenTransaction> = unseen
+            .into_iter()
+            .filter(|open| self.is_due(open))
+            .take(RESENDS_PER_ROUND)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let numbers: Vec<MintNumber> = due.iter().map(|open| open.number).collect();
+        if self.due.try_send(due).is_ok() {
+            let now = Instant::now();
+            self.sent_at
+                .extend(numbers.into_iter().map(|number| (number, now)));
+        }
+    }
+
+    fn is_due(&self, open: &OpenTransaction) -> bool {
+        let age = Duration::from_millis(u64::try_from(open.age_ms).unwrap_or_default());
+        let last_sent = self.sent_at.get(&open.number);
+        age >= RESEND_EVERY && last_sent.is_none_or(|sent_at| sent_at.elapsed() >= RESEND_EVERY)
+    }
+}
+
+/// Sends one batch to all endpoints, and counts the sends in the ledger. `limit` bounds one transaction of the database.
+pub async fn resend(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    due: &[OpenTransaction],
+    limit: Duration,
+) -> sqlx::Result<()> {
+    let numbers: Vec<MintNumber> = due.iter().map(|open| open.number).collect();
+    let stored = within(limit, open_transactions::signed_bytes(pool, &numbers)).await?;
+    let signed_bytes: HashMap<MintNumber, Vec<u8>> = stored.into_iter().collect();
+    let sends = due.iter().filter_map(|open| {
+        let bytes = signed_bytes.get(&open.number)?;
+        Some(send_to_all(
+            endpoints,
+            &open.endpoint,
+            &open.signature,
+            bytes,
+        ))
+    });
+    futures_util::stream::iter(sends)
+        .for_each_concurrent(RESENDS_AT_ONCE, |send| send)
+        .await;
+    within(limit, open_transactions::note_sends(pool, &numbers)).await
+}

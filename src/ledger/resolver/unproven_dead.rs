@@ -1,0 +1,124 @@
+//! Searches for mint transactions that a person called dead without a proof, as long as they are stored.
+//!
+//! Invariant: one that is found landed opens the ledger breaker. The history scan alone would not find it: it lists what lies
+//! above its watermark, and such a transaction may have landed far below.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use solana_commitment_config::CommitmentConfig;
+use solana_sdk::pubkey::Pubkey;
+use sqlx::PgPool;
+
+use super::signature_status::{self, Lookup, SIGNATURES_PER_CALL, SignatureStatus};
+use crate::chain::{ChainMint, Endpoints, MintLookup};
+use crate::db::{BigInt, within};
+use crate::domain::{MintNumber, TxSignature};
+use crate::ledger::breaker::heights::last_possible_height;
+use crate::ledger::breaker::unknown_mints::{known_among, store_unknown_mints};
+use crate::ledger::error::LedgerError;
+
+/// Searches for all of them, on every endpoint with history. Returns how many were found landed for the first time. `limit`
+/// bounds one transaction of the database.
+pub async fn find_landed(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    mint: &Pubkey,
+    authority: &Pubkey,
+    limit: Duration,
+) -> Result<u64, LedgerError> {
+    let (mut found, mut after) = (0, BigInt::default());
+    loop {
+        let page = within(limit, unproven_after(pool, after)).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(found);
+        };
+        after = BigInt::from(last.get());
+        let signatures: Vec<TxSignature> = page.iter().map(|(_, signature)| *signature).collect();
+        let stored = within(limit, known_among(pool, &signatures)).await?;
+        let mut mints = Vec::new();
+        for signature in landed_among(endpoints, &signatures, &stored).await? {
+            mints.push(read_mint(endpoints, &signature, mint, authority).await?);
+        }
+        if !mints.is_empty() {
+            let height = last_possible_height(endpoints).await?;
+            found += within(limit, store_unknown_mints(pool, &mints, height)).await?;
+        }
+    }
+}
+
+async fn unproven_after(
+    pool: &PgPool,
+    number: BigInt,
+) -> sqlx::Result<Vec<(MintNumber, TxSignature)>> {
+    sqlx::query_as(
+        "SELECT number, signature
+         FROM mint_transactions
+         WHERE dead_unproven
+           AND number > $1
+         ORDER BY number
+         LIMIT $2",
+    )
+    .bind(number)
+    .bind(BigInt::from(SIGNATURES_PER_CALL))
+    .fetch_all(pool)
+    .await
+}
+
+/// Those that an endpoint shows, and that are not stored among the unknown mints yet.
+async fn landed_among(
+    endpoints: &Endpoints,
+    signatures: &[TxSignature],
+    stored: &HashSet<TxSignature>,
+) -> Result<Vec<TxSignature>, LedgerError> {
+    let missing: Vec<TxSignature> = signatures
+        .iter()
+        .filter(|signature| !stored.contains(signature))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statuses = signature_status::fetch(endpoints, &missing, Lookup::History).await?;
+    Ok(missing
+        .into_iter()
+        .zip(statuses)
+        .filter(|(_, status)| {
+            matches!(
+                status,
+                SignatureStatus::Confirmed { .. } | SignatureStatus::Finalized { .. }
+            )
+        })
+        .map(|(signature, _)| signature)
+        .collect())
+}
+
+/// What it paid, from any endpoint that shows it.
+async fn read_mint(
+    endpoints: &Endpoints,
+    signature: &TxSignature,
+    mint: &Pubkey,
+    authority: &Pubkey,
+) -> Result<ChainMint, LedgerError> {
+    let mut failure = None;
+    for endpoint in endpoints.iter() {
+        let lookup = MintLookup {
+            endpoint,
+            mint,
+            authority,
+            commitment: CommitmentConfig::confirmed(),
+        };
+        match lookup.find(&signature.signature()).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.map_or_else(
+        || LedgerError::Unreadable {
+            what: "a landed transaction that no endpoint shows",
+            value: signature.to_string(),
+        },
+        LedgerError::Chain,
+    ))
+}
