@@ -2,7 +2,7 @@
 
 GRIDTOKENX := $(or $(CARGO_TARGET_DIR),target)/debug/gridtokenx
 BUILD := cargo build --locked --features localnet
-# The integration tests mostly wait for the chain's slots: more threads than cores.
+# More threads than cores, because the integration tests mostly wait for the chain's slots.
 TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test --locked --features localnet,failpoints
 
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test --locked --fea
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
-run: ## Starts everything and plays a year of real meter data; ARGS="--exit --report FILE --day DAY --speed N|max --no-play --fresh"
+run: ## Starts the whole system and plays a year of real meter data; ARGS="--exit --report FILE --day DAY --speed N|max --no-play --fresh"
 	@scripts/ensure-postgres && $(BUILD) && exec $(GRIDTOKENX) run $(ARGS)
 
 test: ## Runs all tests; ARGS="NAME" runs those whose name contains it
@@ -20,20 +20,20 @@ test: ## Runs all tests; ARGS="NAME" runs those whose name contains it
 token: ## Prints a development token: make -s token ROLE=admin|user [SUB=name] [TTL=24h]
 	@$(BUILD) -q && exec $(GRIDTOKENX) token --role '$(ROLE)' $(if $(SUB),--sub '$(SUB)') $(if $(TTL),--ttl '$(TTL)')
 
-audit: ## Proves that the books of the running system agree with its chain, as JSON
+audit: ## Proves that the ledger of the running system agrees with its chain, as JSON
 	@$(BUILD) -q && exec $(GRIDTOKENX) audit --json $(ARGS)
 
 listen: ## Prints the events of the running system as they arrive; SUB=name for one owner's
 	@$(BUILD) -q && exec $(GRIDTOKENX) listen $(if $(SUB),--sub '$(SUB)') $(ARGS)
 
-lint: ## Checks format and style
+lint: ## Checks formatting and lints
 	@cargo fmt --check && cargo clippy --locked --all-targets --features localnet,failpoints -- --deny warnings
 
 check-dashboards: ## Checks dashboards and alert rules with a real Prometheus; ARGS="--static" without a running system
 	@DATABASE_URL= scripts/ensure-postgres && $(BUILD) && exec dashboards/check $(ARGS)
 
-bench-feed: ## Measures the event feed beside other servers; ARGS="--connections N --seconds N --soak-seconds N", PROFILE=release
+bench-feed: ## Measures the event feed and other servers for comparison; ARGS="--connections N --seconds N --soak-seconds N", PROFILE=release
 	@DATABASE_URL= scripts/ensure-postgres && cargo bench --locked --features localnet --profile $(or $(PROFILE),dev) --bench feed -- $(ARGS)
 
-coverage: ## Measures how much of the code the tests run (needs cargo-tarpaulin)
+coverage: ## Measures the line coverage of the tests (needs cargo-tarpaulin)
 	@DATABASE_URL= scripts/ensure-postgres && scripts/coverage $(ARGS)

@@ -1,4 +1,4 @@
-//! Tells the program which commit it was built from, for reports.
+//! Passes the commit that the program is built from to the compiler, for reports.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=GRIDTOKENX_COMMIT");
-    // An image is built without the repository, and is told.
+    // An image is built without the repository, with the commit in the environment.
     let commit = std::env::var("GRIDTOKENX_COMMIT")
         .ok()
         .filter(|commit| !commit.is_empty())
@@ -20,7 +20,7 @@ fn main() {
     println!("cargo::rustc-env=GRIDTOKENX_COMMIT={commit}");
 }
 
-/// What git says, or nothing: neither git nor a repository is needed to build.
+/// The output of git. `None` without git or a repository, neither of which is needed to build.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

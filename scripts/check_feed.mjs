@@ -1,12 +1,12 @@
-// Checks the feed of a running system with Node's `ws`, a client of its own making (`npm install ws`, anywhere above).
+// Checks the feed of a running system with Node's `ws`, an independent client (`npm install ws`, in any parent directory).
 //
 //     node scripts/check_feed.mjs http://127.0.0.1:8080 "$(make -s token ROLE=admin)"
 //
-// It negotiates compression, resumes, pings, and demands the close codes of docs/feed.md for a deflate bomb and a bad token.
+// It negotiates compression, resumes, pings, and expects the close codes of docs/feed.md for a deflate bomb and a bad token.
 import { createRequire } from "node:module";
 import path from "node:path";
 
-// From where it is run, so that the package need not lie in this tree.
+// Resolved from the working directory, so that the package need not be installed in this tree.
 const WebSocket = createRequire(path.join(process.cwd(), "x.js"))("ws");
 const [apiUrl, token] = process.argv.slice(2);
 if (!token) {
@@ -16,12 +16,12 @@ if (!token) {
 const wsUrl = apiUrl.replace(/^http/, "ws").replace(/\/$/, "") + "/ws";
 const headers = { authorization: "Bearer " + token };
 let failed = 0;
-const say = (what, holds) => {
+const check = (what, holds) => {
   console.log((holds ? "ok      " : "FAILED  ") + what);
   failed += holds ? 0 : 1;
 };
 
-// Frames as they come, and the end.
+// Opens a stream: its frames as they arrive, and how it closed.
 function open(options, protocols = [], url = wsUrl) {
   const socket = new WebSocket(url, protocols, options);
   const frames = [];
@@ -35,7 +35,7 @@ function open(options, protocols = [], url = wsUrl) {
     for (;;) {
       const found = ready();
       if (found) return found;
-      if (Date.now() > limit) throw new Error("nothing came within 20 s");
+      if (Date.now() > limit) throw new Error("nothing arrived within 20 s");
       await new Promise((resolve) => { wake = resolve; setTimeout(resolve, 500); });
     }
   };
@@ -43,7 +43,7 @@ function open(options, protocols = [], url = wsUrl) {
 }
 
 for (const [name, perMessageDeflate] of [
-  ["what it offers by itself", true],
+  ["the client's default offer", true],
   ["both windows bounded", { serverMaxWindowBits: 12, clientMaxWindowBits: 10, threshold: 0 }],
   ["no context", { serverNoContextTakeover: true, clientNoContextTakeover: true, threshold: 0 }],
 ]) {
@@ -53,13 +53,13 @@ for (const [name, perMessageDeflate] of [
   const events = [];
   while (events.length < Math.min(hello.seq, 2000)) events.push(...[await next()].flat());
   const inOrder = events.every((event, index) => index === 0 || event.seq > events[index - 1].seq);
-  say(`${name}: agreed, ${events.length} events replayed in order`, socket.extensions.includes("permessage-deflate") && inOrder);
+  check(`${name}: agreed, ${events.length} events replayed in order`, socket.extensions.includes("permessage-deflate") && inOrder);
   socket.ping();
   await new Promise((resolve) => socket.once("pong", resolve));
   socket.send(JSON.stringify({ type: "ping", padding: "x".repeat(3000) }));
-  // Behind what is still replayed.
+  // The answer follows the events that are still being replayed.
   while (![await next()].flat().some((message) => message.type === "pong"));
-  say(`${name}: pings are answered`, true);
+  check(`${name}: pings are answered`, true);
   socket.close();
 }
 {
@@ -67,18 +67,18 @@ for (const [name, perMessageDeflate] of [
   await next();
   socket.send(JSON.stringify({ type: "ping", padding: " ".repeat(30_000_000) }));
   const { code, reason } = await closed();
-  say(`a deflate bomb: ${code} ${reason}`, code === 1009);
+  check(`a deflate bomb is closed with ${code} ${reason}`, code === 1009);
 }
 {
   const { socket, next } = open({}, ["gridtokenx", "bearer." + token]);
   await next();
-  say("a token beside the protocol's name", socket.protocol === "gridtokenx");
+  check("a token is accepted beside the name of the protocol", socket.protocol === "gridtokenx");
   socket.close();
 }
 {
   const { socket, closed } = open({});
   socket.once("open", () => socket.send(JSON.stringify({ type: "auth", token: "nonsense" })));
   const { code, reason } = await closed();
-  say(`a bad first message: ${code} ${reason}`, code === 4401);
+  check(`a bad first message is closed with ${code} ${reason}`, code === 4401);
 }
 process.exit(failed ? 1 : 0);

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks the feed of a running system with Python's `websockets`, a client of its own making (`pip install websockets`).
+"""Checks the feed of a running system with Python's `websockets`, an independent client (`pip install websockets`).
 
     scripts/check_feed.py http://127.0.0.1:8080 "$(make -s token ROLE=admin)"
 
 It negotiates compression, resumes, pings both ways, sends fragments and a compressed message, opens a stream with a ticket
-and one with the protocol's name, and demands the close codes of docs/feed.md for a deflate bomb and a bad token. With
-`jsonschema` installed it also holds what it hears against docs/feed.schema.json.
+and one with a subprotocol, and expects the close codes of docs/feed.md for a deflate bomb and a bad token. With
+`jsonschema` installed it also validates each message that it receives against docs/feed.schema.json.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ SCHEMA = pathlib.Path(__file__).parent.parent / "docs" / "feed.schema.json"
 
 
 def validator():
-    """Judges a frame of the service; nothing without jsonschema."""
+    """Validator of the service's frames; None without jsonschema."""
     try:
         import jsonschema
     except ImportError:
@@ -46,7 +46,7 @@ async def frame(socket):
 
 
 async def closed(socket):
-    """Code and reason of the close frame; what comes before is passed over."""
+    """Code and reason of the close frame; frames before it are ignored."""
     try:
         while True:
             await asyncio.wait_for(socket.recv(), LIMIT_SECS)
@@ -54,7 +54,7 @@ async def closed(socket):
         return end.rcvd.code, json.loads(end.rcvd.reason)
 
 
-def say(what, holds):
+def check(what, holds):
     print(("ok      " if holds else "FAILED  ") + what)
     return bool(holds)
 
@@ -65,7 +65,7 @@ async def main(api_url, token):
     good = True
 
     for name, factory in [
-        ("what it offers by itself", ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})),
+        ("the client's default offer", ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})),
         (
             "both windows bounded to 12 bits",
             ClientPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12),
@@ -84,7 +84,7 @@ async def main(api_url, token):
                 message = await frame(socket)
                 events += message if isinstance(message, list) else [message]
             numbers = [event["seq"] for event in events]
-            good &= say(f"{name}: agreed, {len(events)} events replayed in order", agreed == ["permessage-deflate"] and numbers == sorted(set(numbers)))
+            good &= check(f"{name}: agreed, {len(events)} events replayed in order", agreed == ["permessage-deflate"] and numbers == sorted(set(numbers)))
 
     async with connect(ws_url, additional_headers=bearer) as socket:
         await frame(socket)
@@ -92,33 +92,33 @@ async def main(api_url, token):
         # A message in fragments.
         await socket.send(['{"type":', '"pi', 'ng"}'])
         message = await frame(socket)
-        good &= say("fragments, and a long compressed message", message["type"] == "pong")
+        good &= check("fragments, and a long compressed message", message["type"] == "pong")
         await asyncio.wait_for(await socket.ping(), LIMIT_SECS)
-        good &= say("a ping is answered", True)
+        good &= check("a ping is answered", True)
 
     async with connect(ws_url, additional_headers=bearer) as socket:
         await socket.send(json.dumps({"type": "ping", "x": " " * 30_000_000}))
         code, reason = await closed(socket)
-        good &= say(f"a deflate bomb: {code} {reason}", code == 1009)
+        good &= check(f"a deflate bomb is closed with {code} {reason}", code == 1009)
 
     request = urllib.request.Request(api_url + "/api/ws/ticket", method="POST", headers=bearer)
     ticket = json.load(urllib.request.urlopen(request))["ticket"]
     async with connect(f"{ws_url}?ticket={ticket}") as socket:
-        good &= say("a ticket opens a stream", (await frame(socket))["type"] == "hello")
+        good &= check("a ticket opens a stream", (await frame(socket))["type"] == "hello")
     try:
         async with connect(f"{ws_url}?ticket={ticket}"):
-            good &= say("a ticket counts once", False)
+            good &= check("a ticket is valid once", False)
     except websockets.InvalidStatus as refused:
-        good &= say("a ticket counts once", refused.response.status_code == 401)
+        good &= check("a ticket is valid once", refused.response.status_code == 401)
 
     async with connect(ws_url, subprotocols=["gridtokenx", "bearer." + token]) as socket:
         await frame(socket)
-        good &= say("a token beside the protocol's name", socket.subprotocol == "gridtokenx")
+        good &= check("a token is accepted beside the name of the protocol", socket.subprotocol == "gridtokenx")
 
     async with connect(ws_url) as socket:
         await socket.send(json.dumps({"type": "auth", "token": "nonsense"}))
         code, reason = await closed(socket)
-        good &= say(f"a bad first message: {code} {reason}", code == 4401)
+        good &= check(f"a bad first message is closed with {code} {reason}", code == 4401)
     return good
 
 

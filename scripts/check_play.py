@@ -4,11 +4,11 @@
     scripts/check_play.py REPORT.json [--token TOKEN]
 
 REPORT.json is what `make run ARGS="--report REPORT.json"` wrote; the system still runs. What must have been paid is computed
-from the data file in exact decimals, each reading rounded down to base units. What was paid is asked of the chain over
+from the data file in exact decimals, each reading rounded down to base units. What was paid is queried from the chain over
 JSON-RPC. With a token of the meters' owner (`make -s token ROLE=user`) each wallet's balance is compared too; which
-wallet belongs to which meter is the one thing that the service itself is asked for.
+wallet belongs to which meter is the only thing that the script queries from the service.
 
-Ends with status 0 when everything agrees, 1 when something differs, 2 when the check could not be made.
+Exit status: 0 when everything agrees, 1 when something differs, 2 when the check could not be made.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def fetch(url, body=None, headers=None):
         return json.load(answer)
 
 
-def ask_chain(rpc_url, method, *parameters):
+def call_chain(rpc_url, method, *parameters):
     answer = fetch(rpc_url, {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters})
     if "error" in answer:
         raise ValueError(f"{method}: {answer['error']['message']}")
@@ -71,7 +71,7 @@ def wallets_by_meter(api_url, token):
 
 def balance(rpc_url, wallet, mint):
     """Base units of this mint in all token accounts of the wallet."""
-    accounts = ask_chain(
+    accounts = call_chain(
         rpc_url,
         "getTokenAccountsByOwner",
         wallet,
@@ -109,7 +109,7 @@ def compare_wallets(rpc_url, mint, owed, wallets):
 def check(report, token):
     rpc_url = report["rpc_url"].split(",")[0]
     mint = report["mint_address"]
-    supply = ask_chain(rpc_url, "getTokenSupply", mint, {"commitment": "finalized"})
+    supply = call_chain(rpc_url, "getTokenSupply", mint, {"commitment": "finalized"})
     owed = owed_by_meter(report["day"], Decimal(report["ratio"]), supply["decimals"])
     agrees = compare("supply", sum(owed.values()), int(supply["amount"]))
     if token is None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints how fast a play was stored and minted, one line of JSON, from its report and the times in the event feed.
+"""Prints how fast a play was stored and minted, as one line of JSON, from its report and the times in the event feed.
 
     scripts/play_rates.py REPORT.json --token "$(make -s token ROLE=user)"
 

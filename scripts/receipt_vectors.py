@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Test vectors of docs/receipts.md, computed from the page's words alone: standard library, none of the product's code.
+"""Test vectors of docs/receipts.md, computed from the text of that page alone, with the standard library and without the
+product's code.
 
     scripts/receipt_vectors.py                       prints the vectors
     scripts/receipt_vectors.py --check docs/receipts.md   compares them with the page's JSON block, exit status 1 if they differ
-    scripts/receipt_vectors.py --write docs/receipts.md   puts them into the page
+    scripts/receipt_vectors.py --write docs/receipts.md   writes them into the page
 """
 
 import base64
@@ -35,7 +36,7 @@ def on_curve(address: bytes) -> bool:
 
 
 def wallet(name: str) -> bytes:
-    """A reproducible address that a key can belong to."""
+    """A reproducible address for which a key can exist."""
     candidate = sha256(name.encode())
     while not on_curve(candidate):
         candidate = sha256(candidate)
@@ -101,7 +102,7 @@ def memo(number: int, tree_root: bytes) -> str:
     return "g1" + encoded.decode().rstrip("=")
 
 
-# Not in the order of their ids: the order of the leaves is part of what is tested.
+# Not in the order of their ids, because the order of the leaves is part of the test.
 READINGS = [
     # reading_id, meter_id, kwh_amount, base_units, interval_start, reading_timestamp
     ("0192f0c4-8a00-7e11-8c33-9d5f2b7a6e05", "ausgrid-12-2012-07-01", "1.25", 1_250_000_000,
@@ -179,7 +180,7 @@ def main(arguments: list) -> int:
     if action == "--check":
         if json.loads(found.group(1)) == vectors():
             return 0
-        print(f"the vectors in {page_name} are not those that its words give", file=sys.stderr)
+        print(f"the vectors in {page_name} are not those that its text gives", file=sys.stderr)
         return 1
     print(__doc__, file=sys.stderr)
     return 2

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`commands`] | one file per subcommand of the program |
 //! | [`api`] | HTTP: router, authentication, problem documents, one file per resource |
-//! | [`queue`] | apalis: worker, wake-up, `MintReading`, `SweepUnminted`, backoff, pruning |
+//! | [`queue`] | apalis: workers, a handler for each kind of job, deferral, pruning |
 //! | [`canary`] | a meter of our own that shows, minute by minute, that readings are minted |
 //! | [`feed`] | sequencer, event log, hub, streams |
 //! | [`websocket`] | WebSocket frames, messages and compression, on the server's side |
@@ -24,6 +24,7 @@
 //! | [`embedded`] | the private Postgres and the local chain of `gridtokenx run` |
 //! | [`db`] | the pool and its limits, migrations, leader locks, what errors of SQL mean, the domain's types in SQL |
 //! | [`telemetry`] | logs, metrics, traces, and the health of each part |
+//! | [`periodic`] | tasks that run on a period: name, period and limit as data, one runner |
 //! | [`config`] | the settings |
 //! | [`domain`] | pure: amounts, intervals, states, packing, Merkle tree, memo |
 //! | [`failpoint`] | named points where a test stops or fails the process |
@@ -50,6 +51,7 @@ pub mod ledger;
 pub mod meters;
 pub mod mint;
 pub mod outbox;
+pub mod periodic;
 pub mod queue;
 pub mod readings;
 pub mod telemetry;

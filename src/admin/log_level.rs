@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin_log::{self, AdminAction};
 use crate::config::is_log_filter;
 use crate::outbox::{self, Topic, Wake};
+use crate::periodic::Timing;
 use crate::telemetry;
 
 /// Longest filter, characters.
@@ -21,6 +22,9 @@ pub const LOG_LEVEL_MINUTES_MAX: u32 = 24 * 60;
 
 /// How often a process reads the row, in case it missed the notification.
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
+/// For the list of periodic tasks.
+pub const LOG_LEVEL_TIMING: Timing =
+    Timing::new("log level", REREAD_INTERVAL).with_limit(REREAD_INTERVAL);
 
 /// A level that an admin set and that has not expired.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]

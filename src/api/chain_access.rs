@@ -7,6 +7,7 @@ use solana_sdk::pubkey::Pubkey;
 use crate::chain::{CircuitBreaker, Endpoints, FeeBudget};
 use crate::config::EffectiveConfig;
 use crate::mint::Estimator;
+use crate::periodic::Timing;
 
 /// The chain, to look up wallets and transactions.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct MintingStatus {
     /// What minting would take.
     pub estimator: Estimator,
     pub settings: Arc<ShownSettings>,
+    /// What this process runs on a period.
+    pub periodic_tasks: Arc<[Timing]>,
 }
 
 /// Settings that the status page shows.

@@ -57,7 +57,7 @@ pub use origin::CorsOrigins;
 pub use problem::{Problem, ProblemDocument};
 pub use problem_kind::ProblemKind;
 pub use router::router;
-pub use server::accept::{CALLERS_MAX, serve};
+pub use server::accept::{CALLERS_MAX, SERVER_TIMINGS, serve};
 pub use server::drain::{ConnectionDrain, DrainReport};
 pub use server::http_server::HttpServer;
 pub use state::AppState;

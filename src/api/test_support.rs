@@ -78,6 +78,7 @@ pub fn test_state(database: &str, requests_per_minute: u32) -> AppState {
                 batch_size: 50,
                 all: config.effective,
             }),
+            periodic_tasks: Arc::default(),
         },
         chain: ChainAccess {
             endpoints,

@@ -1,21 +1,20 @@
-//! How long ago a reading of the canary made it, the same for all processes.
+//! How long ago a canary reading was minted: read from the database, so that all processes report the same.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{FromRow, PgPool};
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::meter::OWNER;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::{Health, names};
 
 const HEALTH_PART: &str = "canary";
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Three readings that did not make it. One may meet a transaction that is lost and proven dead.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Three readings that were not minted: one alone may be in a transaction that is lost and proven dead.
 const FRESH_FOR: TimeDelta = TimeDelta::seconds(180);
 
-/// What the database says of the canary.
+/// What the database has about the canary.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Freshness {
     /// Whether its readings are minted without a trigger.
@@ -54,8 +53,8 @@ impl Freshness {
         .await
     }
 
-    /// Since when a reading should have made it; `None` while none is expected. `began` is when this process did: before
-    /// the canary has a meter there is nothing else to count from.
+    /// Time since the last minted reading; `None` while none is expected. It counts from `began`, the start of this process,
+    /// while the canary has no meter.
     pub fn age(&self, began: DateTime<Utc>) -> Option<TimeDelta> {
         if !self.expected {
             return None;
@@ -65,34 +64,42 @@ impl Freshness {
     }
 }
 
-/// Tells health and metrics, until told to stop. While the database does not answer the age of the last answer grows.
-pub async fn watch_freshness(pool: PgPool, health: Health, stop: CancellationToken) {
+struct FreshnessWatch {
+    pool: PgPool,
+    health: Health,
+    began: DateTime<Utc>,
+    last: Option<Freshness>,
+}
+
+/// Reports the canary's age to health and metrics. While the database does not answer, the age keeps growing.
+pub fn freshness_watch(pool: PgPool, health: Health) -> PeriodicTask {
     metrics::gauge!(names::CANARY_ENABLED).set(1.0);
-    let began = Utc::now();
-    let mut last: Option<Freshness> = None;
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+    let watch = FreshnessWatch {
+        pool,
+        health,
+        began: Utc::now(),
+        last: None,
+    };
+    let timing = Timing::new("canary freshness", CHECK_EVERY).with_limit(CHECK_EVERY);
+    PeriodicTask::new(timing, watch)
+}
+
+impl Periodic for FreshnessWatch {
+    async fn run(&mut self) -> Result<(), RunError> {
+        if let Some(last) = &mut self.last {
+            last.now = last.now.max(Utc::now());
         }
-        let looking = timeout(LOOK_EVERY, Freshness::read(&pool));
-        match stop.run_until_cancelled(looking).await {
-            None => return,
-            Some(Ok(Ok(freshness))) => last = Some(freshness),
-            Some(Ok(Err(_)) | Err(_)) => {
-                if let Some(last) = &mut last {
-                    last.now = last.now.max(Utc::now());
-                }
-            }
-        }
-        let age = last.as_ref().and_then(|last| last.age(began));
-        tell(&health, age);
+        self.last = Some(Freshness::read(&self.pool).await?);
+        Ok(())
+    }
+
+    fn after_run(&mut self) {
+        let age = self.last.as_ref().and_then(|last| last.age(self.began));
+        report(&self.health, age);
     }
 }
 
-fn tell(health: &Health, age: Option<TimeDelta>) {
+fn report(health: &Health, age: Option<TimeDelta>) {
     let age = age.unwrap_or_default();
     metrics::gauge!(names::CANARY_AGE_SECONDS).set(age.as_seconds_f64());
     if age <= FRESH_FOR {
@@ -101,7 +108,7 @@ fn tell(health: &Health, age: Option<TimeDelta>) {
         health.degraded(
             HEALTH_PART,
             format!(
-                "no reading of the canary was minted that was sent in the last {} s",
+                "no canary reading of the last {} s was minted",
                 age.num_seconds()
             ),
         );
@@ -114,7 +121,7 @@ mod tests {
     use crate::telemetry::Status;
 
     #[test]
-    fn the_age_counts_from_what_was_minted_or_could_have_been() {
+    fn the_age_counts_from_the_last_minted_reading_or_from_when_minting_became_possible() {
         let now = Utc::now();
         let ago = |seconds| now - TimeDelta::seconds(seconds);
         let freshness = |expected, fresh: Option<i64>, changed| Freshness {
@@ -137,10 +144,10 @@ mod tests {
     #[test]
     fn health_degrades_after_three_minutes() {
         let health = Health::default();
-        tell(&health, None);
-        tell(&health, Some(FRESH_FOR));
+        report(&health, None);
+        report(&health, Some(FRESH_FOR));
         assert_eq!(health.readiness().status, Status::Ok);
-        tell(&health, Some(TimeDelta::seconds(181)));
+        report(&health, Some(TimeDelta::seconds(181)));
         let readiness = health.readiness();
         assert_eq!(readiness.status, Status::Degraded);
         let reason = readiness.checks["canary"].reason.clone().unwrap();

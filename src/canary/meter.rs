@@ -5,19 +5,19 @@ use rust_decimal::Decimal;
 use crate::config::TokenizationConfig;
 use crate::domain::{Kwh, MeterSerial, Wallet};
 
-/// Owner of all canary meters; no identity provider should have such a subject.
+/// Owner of all canary meters; no identity provider should issue this subject.
 pub const OWNER: &str = "gridtokenx-canary";
 
-/// Minutes; as often as it reports.
+/// As long as the pause between two readings, minutes.
 pub(super) const INTERVAL_MINUTES: i64 = 1;
 
-/// Serials that are tried: of a hundred places in the roll-out the first is wanted.
+/// Serials to try: 1 in 100 has the first roll-out bucket.
 const TRIES: u32 = 10_000;
 /// Characters of the wallet's address in the serial.
 const ADDRESS_CHARACTERS: usize = 8;
 
-/// The meter of this wallet: always the same, another for another wallet, and first in the roll-out, so that it is minted as
-/// soon as any meter is.
+/// The canary meter of this wallet: always the same one, and first in the roll-out, so that it is minted as soon as any meter
+/// is.
 pub(super) fn serial_for(wallet: Wallet) -> Option<MeterSerial> {
     let address: String = wallet
         .to_string()
@@ -29,7 +29,7 @@ pub(super) fn serial_for(wallet: Wallet) -> Option<MeterSerial> {
         .find(|serial| serial.rollout_bucket() == 0)
 }
 
-/// The smallest power of ten that is worth a base unit; `None` when that is more than a reading may be.
+/// The smallest power of ten, in kWh, that is worth a base unit; `None` when it is above the limit of one reading.
 pub(super) fn smallest_amount(tokenization: &TokenizationConfig) -> Option<Kwh> {
     let base_units_per_token = Decimal::from(10_u64.checked_pow(u32::from(tokenization.decimals))?);
     let base_units_per_kwh = tokenization
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reports_the_least_that_pays() {
+    fn it_reports_the_least_energy_that_pays() {
         assert_eq!(amount(&[]).unwrap(), "0.000000001");
         let (ratio, decimals) = (
             "--tokenization-kwh-to-token-ratio=0.3",
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn its_meter_is_the_first_to_be_rolled_out_and_always_the_same() {
+    fn its_meter_is_first_in_the_roll_out_and_always_the_same() {
         for byte in 0..20 {
             let wallet = Wallet::from_stored([byte; 32]);
             let serial = serial_for(wallet).unwrap();

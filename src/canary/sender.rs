@@ -1,4 +1,4 @@
-//! Sends the canary's readings, one a minute, and sees whether each is minted.
+//! Sends the canary's readings, one a minute, and checks that each is minted.
 
 use std::time::Duration;
 
@@ -16,17 +16,20 @@ use crate::config::TokenizationConfig;
 use crate::db::within;
 use crate::domain::{Kwh, MeterSerial, Wallet, rfc3339_secs};
 use crate::meters::{self, Caller, MeterError, NewMeter, Role};
+use crate::periodic::Timing;
 use crate::readings::{Intake, Member, ReadingError, Submission};
 use crate::telemetry::names;
 
 const EVERY: Duration = Duration::from_secs(60);
-/// How long it looks for its reading to be minted; the next one is sent all the same.
+/// For the list of periodic tasks.
+pub const SENDER_TIMING: Timing = Timing::new("canary sender", EVERY);
+/// How long a reading may take to be minted. The next one is sent in any case.
 const MINTED_WITHIN: Duration = Duration::from_secs(50);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// One answer of the database, or of everybody who is asked when the meter is registered.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+/// Limit of one query, of the registration with its calls to the chain, and of one submission.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// What sends the readings.
+/// Sends the readings of one canary meter.
 pub struct CanarySender {
     pool: PgPool,
     endpoints: Endpoints,
@@ -37,12 +40,12 @@ pub struct CanarySender {
     kwh: Kwh,
 }
 
-/// Why a reading of it did not make it.
+/// Why a canary reading was not minted.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
-    #[error("its meter cannot be registered: {0}")]
+    #[error("the canary's meter cannot be registered: {0}")]
     Meter(#[from] MeterError),
-    #[error("its reading was not accepted: {0}")]
+    #[error("the canary's reading was not accepted: {0}")]
     Reading(#[from] ReadingError),
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -87,18 +90,18 @@ impl CanarySender {
                 return;
             };
             match &sent {
-                // Told at the first of a row: health and metrics go on telling.
+                // Only the first failure in a row is logged: health and metrics show that it lasts.
                 Err(error) if !failed_before => {
-                    tracing::warn!(meter_id = self.serial.as_str(), %error, "the canary is silent");
+                    tracing::warn!(meter_id = self.serial.as_str(), %error, "canary reading failed");
                 }
-                Ok(()) if failed_before => tracing::info!("the canary sings again"),
+                Ok(()) if failed_before => tracing::info!("canary recovered"),
                 Ok(()) | Err(_) => {}
             }
             failed_before = sent.is_err();
         }
     }
 
-    /// One reading, the whole way. Nothing is sent while it would be held back.
+    /// Sends one reading and waits until it is minted. Nothing is sent while the settings would hold it back.
     async fn send(&self) -> Result<(), SendError> {
         let settings = within(ANSWER_LIMIT, StoredSettings::read(&self.pool))
             .await?
@@ -135,7 +138,7 @@ impl CanarySender {
             .map(drop)
     }
 
-    /// For the last whole minute: two holders within one minute send the same reading.
+    /// For the last whole minute: two processes that hold the lock within one minute send the same reading.
     fn submission(&self, now: DateTime<Utc>) -> Submission {
         let end = now
             .duration_trunc(TimeDelta::minutes(INTERVAL_MINUTES))
@@ -149,13 +152,13 @@ impl CanarySender {
     }
 
     async fn until_minted(&self, reading: Uuid) -> Result<(), SendError> {
-        let looking = async {
+        let polling = async {
             while !self.is_minted(reading).await? {
-                sleep(LOOK_EVERY).await;
+                sleep(POLL_EVERY).await;
             }
             Ok(())
         };
-        timeout(MINTED_WITHIN, looking)
+        timeout(MINTED_WITHIN, polling)
             .await
             .unwrap_or(Err(SendError::NotMinted(reading)))
     }

@@ -19,7 +19,7 @@ use crate::domain::{Backoff, Jitter};
 /// Batches in a row that must fail because of the chain.
 const FAILED_BATCHES_TO_OPEN: u32 = 3;
 /// Between two probes while the breaker is closed.
-const PROBE_EVERY: Duration = Duration::from_secs(5);
+pub const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Between two probes at least, however many callers ask for one.
 const PROBE_GAP: Duration = Duration::from_millis(500);
 /// The processes of a deployment must not probe in step.

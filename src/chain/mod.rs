@@ -34,7 +34,7 @@ mod token_account;
 
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
 pub use cause::{Cause, LaggingEndpoint};
-pub use circuit_breaker::{CircuitBreaker, CircuitBreakerView};
+pub use circuit_breaker::{CircuitBreaker, CircuitBreakerView, PROBE_EVERY};
 pub use endpoints::{
     ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, FeePayer, MintAccounts,
 };

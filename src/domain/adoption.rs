@@ -1,18 +1,18 @@
-//! Which readings a transaction has paid, told by its sums and its Merkle root alone.
+//! Finds the readings that a transaction paid, from its sums per wallet and its Merkle root alone.
 //!
-//! Invariant: an answer is right, since no other readings give that root. That there is none, or none among as many as are
-//! tried, proves nothing.
+//! Invariant: readings that are found are the right ones, because no other readings give that root. That none is found, or none
+//! within the limits of the search, proves nothing.
 
 use uuid::Uuid;
 
 use super::merkle::{Hash32, root_of};
 use super::tokens::BaseUnits;
 
-/// Sets of one wallet's readings that are tried, the oldest readings first: the Minter pays in that order.
+/// The number of sets of one wallet's readings that are tried, the oldest readings first: the Minter pays in that order.
 const SETS_PER_WALLET_MAX: usize = 2_000;
-/// Steps of the search for the sets of one wallet.
+/// The number of steps in the search for the sets of one wallet.
 const STEPS_PER_WALLET_MAX: usize = 1_000_000;
-/// Roots that are computed: some seconds.
+/// The number of roots that are computed: a few seconds.
 const ROOTS_MAX: usize = 500_000;
 
 /// A reading that may have been paid.
@@ -23,7 +23,7 @@ pub struct UnpaidReading {
     pub leaf_hash: Hash32,
 }
 
-/// What a wallet got, and its readings that may have been paid with it.
+/// What a wallet received, and its readings that may have been paid with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaidWallet {
     pub base_units: BaseUnits,
@@ -31,18 +31,18 @@ pub struct PaidWallet {
     pub readings: Vec<UnpaidReading>,
 }
 
-/// What was found.
+/// The result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adoption {
-    /// These very readings.
+    /// Exactly these readings.
     Readings(Vec<Uuid>),
-    /// No set of them gives sums and root.
+    /// No set of them gives the sums and the root.
     None,
-    /// None of those that were tried does; there are more.
+    /// None of the sets that were tried does; there are more.
     TooManySets,
 }
 
-/// Looks for the readings, of each wallet some, that give each wallet's sum and this root.
+/// Searches for readings, some of each wallet, that give each wallet's sum and this root.
 pub fn adoption(wallets: &[PaidWallet], root: Hash32) -> Adoption {
     let mut sets_of_wallets = Vec::with_capacity(wallets.len());
     let mut all = true;
@@ -65,10 +65,10 @@ pub fn adoption(wallets: &[PaidWallet], root: Hash32) -> Adoption {
     }
 }
 
-/// Sets of readings of one wallet with its sum.
+/// Iterates over the sets of one wallet's readings that give its sum.
 struct Sets<'a> {
     readings: &'a [UnpaidReading],
-    /// What the readings from each index on come to.
+    /// The sum of the readings from each index on.
     rest: Vec<u128>,
     chosen: Vec<UnpaidReading>,
     found: Vec<Vec<UnpaidReading>>,
@@ -94,8 +94,8 @@ impl Sets<'_> {
         self.steps < STEPS_PER_WALLET_MAX && self.found.len() < SETS_PER_WALLET_MAX
     }
 
-    /// With the reading at `index` before without it, so that the first sets are of the oldest readings. As deep as sets are
-    /// large, since a reading that is left out is stepped over in the loop.
+    /// Tries sets with the reading at `index` before those without it, so that the first sets are of the oldest readings. The
+    /// recursion is as deep as a set is large, because the loop skips readings that are left out.
     fn collect(&mut self, index: usize, missing: u64) {
         if missing == 0 {
             self.found.push(self.chosen.clone());
@@ -108,7 +108,7 @@ impl Sets<'_> {
             self.steps += 1;
             let reading = self.readings[next];
             if let Some(missing) = missing.checked_sub(reading.base_units.get()) {
-                // A transaction pays some dozens: deeper is no set of ours.
+                // A transaction pays a few dozen readings: a deeper set is not ours.
                 if self.chosen.len() < READINGS_PER_WALLET_MAX {
                     self.chosen.push(reading);
                     self.collect(next + 1, missing);
@@ -119,10 +119,10 @@ impl Sets<'_> {
     }
 }
 
-/// The largest `BLOCKCHAIN_MAX_BATCH_SIZE`, and a bound for the depth of the search.
+/// The largest `BLOCKCHAIN_MAX_BATCH_SIZE`, which also bounds the depth of the search.
 const READINGS_PER_WALLET_MAX: usize = 1_000;
 
-/// One set of each wallet, like the wheels of an odometer.
+/// Combines one set of each wallet, like the wheels of an odometer.
 fn combine(sets_of_wallets: &[Vec<Vec<UnpaidReading>>], root: Hash32) -> Adoption {
     let mut wheels = vec![0; sets_of_wallets.len()];
     for _ in 0..ROOTS_MAX {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn that_none_is_found_among_too_many_is_not_called_none() {
+    fn a_search_that_ends_at_its_limit_does_not_report_none() {
         let readings: Vec<_> = (0..500).map(|number| reading(number, 7)).collect();
         let wallet = |base_units| PaidWallet {
             base_units: BaseUnits::new(base_units),
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_paid_is_found(
+        fn the_paid_readings_are_found(
             wallets in prop::collection::vec(
                 prop::collection::vec((1_u64..5, any::<bool>()), 1..7), 1..4
             )
@@ -224,7 +224,7 @@ mod tests {
                     number += 1;
                     let reading = reading(number, base_units);
                     wallet.readings.push(reading);
-                    // Each wallet of a transaction gets something.
+                    // Each wallet of a transaction receives something.
                     if is_paid || index == 0 {
                         sum += base_units;
                         paid.push(reading);

@@ -12,9 +12,9 @@ pub struct PackItem {
     pub reading_id: Uuid,
     pub wallet: Wallet,
     pub base_units: BaseUnits,
-    /// The wallet's token account is not there yet.
+    /// The wallet's token account does not exist yet.
     pub needs_account: bool,
-    /// It failed on chain before: it gets a transaction of its own, so that it can hurt nobody.
+    /// It failed on chain before: it gets a transaction of its own, so that it cannot make other readings fail.
     pub alone: bool,
 }
 
@@ -27,7 +27,7 @@ pub struct PackLimits {
     pub max_compute_units: u32,
     /// Fee payer and mint authority are two keys: a second signature and address.
     pub separate_fee_payer: bool,
-    /// A priority fee is offered: one instruction more.
+    /// A priority fee is offered, which takes one more instruction.
     pub priced: bool,
 }
 
@@ -47,15 +47,15 @@ pub struct Packed {
     pub payments: Vec<Payment>,
     /// Sum of the payments.
     pub base_units: BaseUnits,
-    /// A ceiling; the transaction asks for less.
+    /// A ceiling; the transaction requests less.
     pub compute_units: u32,
-    /// Of these, what is for account creations.
+    /// The part of these that is for account creations.
     pub creation_compute_units: u32,
     /// Of the signed transaction, signatures included.
     pub bytes: usize,
-    /// Waiting for more readings would not make it fuller. At most one of a call's transactions is not full.
+    /// Waiting for more readings would not make it fuller. At most one transaction of a call is not full.
     pub full: bool,
-    /// Past a limit although it holds one reading only: it cannot be paid under these limits.
+    /// Above a limit although it holds one reading only: that reading cannot be paid under these limits.
     pub oversized: bool,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Bin {
     payments: Vec<Payment>,
     base_units: BaseUnits,
     shape: Shape,
-    /// Past a limit although it holds one reading only.
+    /// Above a limit although it holds one reading only.
     pub(super) oversized: bool,
 }
 
@@ -97,7 +97,7 @@ impl Bin {
         bin
     }
 
-    /// Items come wallet by wallet, so that a wallet that was paid here lately is the last one.
+    /// Items arrive wallet by wallet, so a wallet that this transaction pays is the last one.
     pub(super) fn pays(&self, wallet: Wallet) -> bool {
         self.payments
             .last()

@@ -1,45 +1,48 @@
-//! The compute units of a mint transaction: what they may come to, and what is asked for once it was simulated.
+//! Plans the compute units of a mint transaction: a ceiling while it is packed, and the requested limit after its simulation.
 //!
-//! Invariant: what is asked for covers whatever the transaction may take on chain, as far as anybody but the cluster decides
-//! it, and is never above the planned ceiling. Less is better: leaders order by what is paid for a requested unit, and a
-//! priority fee is charged for each requested one.
+//! Invariant: the requested limit covers everything that the transaction may consume on chain, unless the cluster itself changes
+//! its costs, and never exceeds the planned ceiling. A lower limit is better: leaders order transactions by the fee per requested
+//! unit, and a priority fee is charged for each requested unit.
+//!
+//! The costs below were measured on the programs of mainnet, and the search costs are those of the runtime; the unit is the
+//! compute unit (CU).
 
-/// What a transaction may compute.
+/// The runtime's limit for one transaction.
 pub const COMPUTE_UNITS_MAX: u32 = 1_400_000;
 
 /// One `MintTo`: 119 on clusters with p-token, about 4,500 with the token program before it.
 pub(super) const MINT_TO_COMPUTE_UNITS: u32 = 6_000;
-/// Less than any token program takes for one.
+/// Less than any token program consumes for one.
 const MINT_TO_COMPUTE_UNITS_LEAST: u64 = 100;
-/// Creating an account without the search for its address: 14,000 to 17,000 measured with p-token, some 7,000 more before it.
+/// Creating an account without the search for its address: 14,000 to 17,000 measured with p-token, about 7,000 more before it.
 const CREATE_COMPUTE_UNITS: u32 = 30_000;
 /// One step of that search, which the program repeats on chain (`create_program_address_units`).
 const ADDRESS_SEARCH_COMPUTE_UNITS: u32 = 1_500;
-/// Steps of the search planned for when the wallet is not looked at: each step more is half as likely, so that nobody can
-/// grind a wallet that takes 46 of them.
+/// Steps of the search that are planned for a wallet whose address was not computed yet. Each further step is half as likely, so
+/// it is infeasible to generate a wallet that takes 46 of them.
 const ADDRESS_SEARCH_STEPS_PLANNED: u32 = 46;
 /// Creating any wallet's account.
 pub const CREATE_COMPUTE_UNITS_MAX: u32 =
     CREATE_COMPUTE_UNITS + ADDRESS_SEARCH_STEPS_PLANNED * ADDRESS_SEARCH_COMPUTE_UNITS;
-/// The memo and the compute budget instructions: under 1,000 measured; the memo program before was costlier by the byte.
+/// The memo and the compute budget instructions: under 1,000 measured; the previous memo program consumed more per byte.
 pub(super) const FIXED_COMPUTE_UNITS: u32 = 25_000;
 
-/// A transaction with one payment, to an account that is there.
+/// A transaction with one payment, to an account that exists.
 pub const PAYMENT_COMPUTE_UNITS_MAX: u32 = FIXED_COMPUTE_UNITS + MINT_TO_COMPUTE_UNITS;
 
-/// On top of what was simulated: a fifth. On accounts that are there the programs take the same each time, so this is for a
-/// cluster that changes its prices between simulation and landing. A change beyond it fails one transaction; its readings are
-/// packed alone then, which asks for the ceiling.
+/// The margin above the simulated consumption: a fifth. On existing accounts the programs consume the same each time, so the
+/// margin covers a cluster that changes its costs between simulation and landing. A larger change fails one transaction; its
+/// readings are packed alone then, and that transaction requests the ceiling.
 const MARGIN_DIVISOR: u64 = 5;
-/// The least margin: a fifth of a payment or two is not worth saving.
+/// The smallest margin: a fifth of one or two payments is not worth saving.
 const MARGIN_LEAST: u64 = 1_000;
 
-/// The ceiling of one transaction, for its very wallets.
+/// The ceiling of one transaction, computed for its own wallets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ComputePlan {
     payments: u32,
     ceiling: u32,
-    /// The creations' part of the ceiling.
+    /// The account creations' part of the ceiling.
     creations: u32,
 }
 
@@ -57,22 +60,22 @@ impl ComputePlan {
         self.ceiling = self.ceiling.saturating_add(MINT_TO_COMPUTE_UNITS);
     }
 
-    /// Of an account whose address is the `search_steps`th that is tried.
+    /// Adds the creation of an account whose address is found in the `search_steps`th step.
     pub(super) fn add_creation(&mut self, search_steps: u32) {
         let creation = CREATE_COMPUTE_UNITS + search_steps * ADDRESS_SEARCH_COMPUTE_UNITS;
         self.creations = self.creations.saturating_add(creation);
         self.ceiling = self.ceiling.saturating_add(creation);
     }
 
-    /// What is asked for before the simulation, and without one.
+    /// The limit before a simulation, and without one.
     pub fn ceiling(self) -> u32 {
         self.ceiling.min(COMPUTE_UNITS_MAX)
     }
 
-    /// What is asked for after a simulation that consumed so much: that and a margin, and the whole price of each creation on
-    /// top. The simulation may have seen an account as existing (another transaction of ours made it, at `confirmed` only)
-    /// which is not there any more when this one lands, or anybody may send lamports ahead, which makes the creation dearer.
-    /// A node that does not tell, or tells less than can be, is not believed.
+    /// The limit after a simulation that consumed `consumed`: that amount, a margin, and the full cost of each account creation.
+    /// The simulation may have found an account (created by another of our transactions, only `confirmed`) that no longer exists
+    /// when this one lands, and anyone may send lamports to the address beforehand, which makes the creation more expensive.
+    /// The ceiling when the node reports no consumption, or less than is possible.
     pub fn limit_after(self, consumed: Option<u64>) -> u32 {
         let least = u64::from(self.payments) * MINT_TO_COMPUTE_UNITS_LEAST;
         let Some(consumed) = consumed.filter(|consumed| *consumed >= least.max(1)) else {
@@ -102,19 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_simulated_and_a_fifth_is_asked_for() {
+    fn the_limit_is_the_simulated_consumption_and_a_fifth() {
         let nineteen = plan(19, &[]);
         assert_eq!(nineteen.ceiling(), 25_000 + 19 * 6_000);
         assert_eq!(nineteen.limit_after(Some(2_667)), 3_667);
         assert_eq!(nineteen.limit_after(Some(10_000)), 12_000);
-        // As with the token program before.
+        // As with the previous token program.
         assert_eq!(nineteen.limit_after(Some(100_000)), 120_000);
         assert_eq!(nineteen.limit_after(Some(130_000)), nineteen.ceiling());
         assert_eq!(nineteen.limit_after(Some(u64::MAX)), nineteen.ceiling());
     }
 
     #[test]
-    fn a_node_that_does_not_tell_is_not_believed() {
+    fn without_a_plausible_consumption_the_limit_is_the_ceiling() {
         let nineteen = plan(19, &[]);
         for consumed in [None, Some(0), Some(19 * 100 - 1)] {
             assert_eq!(
@@ -126,9 +129,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever part of the creations the simulation has seen, what they may come to on chain is covered.
+        /// Whatever part of the creations the simulation executed, their full cost on chain is covered.
         #[test]
-        fn the_limit_covers_what_may_be_dearer_on_chain(
+        fn the_limit_covers_what_may_cost_more_on_chain(
             payments in 1_u32..20,
             steps in prop::collection::vec(1_u32..20, 0..7),
             mint_to in 119_u32..=4_500,

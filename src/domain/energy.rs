@@ -1,4 +1,4 @@
-//! Energy as a meter reports it.
+//! Energy as a meter reports it, in kilowatt-hours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,15 +10,15 @@ use thiserror::Error;
 use super::exact::{ExactError, parse_exact};
 use super::excerpt::excerpt;
 
-/// Below 10^20 kWh: with 18 digits after the point it is what NUMERIC(38, 18) holds.
+/// 10^20 kWh: amounts below it, with 18 digits after the decimal point, fit NUMERIC(38, 18).
 const KWH_LIMIT: Decimal = Decimal::from_parts(1_661_992_960, 1_808_227_885, 5, false, 0);
 
-/// Energy in kilowatt-hours: above zero, exact, at most 18 digits after the point. Always normalised, so that equal
-/// amounts are equal in every way: 1.50 is 1.5.
+/// Energy in kilowatt-hours: above zero, exact, at most 18 digits after the decimal point. Always normalized, so that equal
+/// amounts have equal representations: 1.50 is 1.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kwh(Decimal);
 
-/// Why an amount of energy is refused. Nothing is ever rounded to fit.
+/// Why an amount of energy is rejected. No amount is ever rounded to fit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KwhError {
     #[error("{text} is not a decimal number such as 1.25")]
@@ -40,10 +40,10 @@ pub enum KwhError {
 }
 
 impl Kwh {
-    /// Digits after the point at most: a femtowatt-hour, finer than any meter.
+    /// The most digits after the decimal point. The last one is a femtowatt-hour, finer than any meter measures.
     pub const FRACTION_DIGITS_MAX: u32 = 18;
 
-    /// Reads a decimal string, or the text of a JSON number (`1.25`, `1e-3`), exactly.
+    /// Parses a decimal string, or the text of a JSON number (`1.25`, `1e-3`), exactly.
     pub fn parse(text: &str) -> Result<Kwh, KwhError> {
         let shown = || excerpt(text);
         let amount = parse_exact(text, Kwh::FRACTION_DIGITS_MAX).map_err(|error| match error {
@@ -54,7 +54,7 @@ impl Kwh {
         Kwh::checked(amount, shown)
     }
 
-    /// The same limits for an amount that is a decimal already.
+    /// Applies the same limits to an amount that is a decimal already.
     pub fn from_decimal(amount: Decimal) -> Result<Kwh, KwhError> {
         Kwh::checked(amount, || amount.to_string())
     }
@@ -76,7 +76,7 @@ impl Kwh {
         Ok(Kwh(amount))
     }
 
-    /// The amount, normalised.
+    /// The amount, normalized.
     pub fn as_decimal(self) -> Decimal {
         self.0
     }
@@ -97,7 +97,7 @@ impl FromStr for Kwh {
     }
 }
 
-/// As a decimal string: a JSON number would be read as a float.
+/// As a decimal string: many parsers read a JSON number as a float.
 impl Serialize for Kwh {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -133,7 +133,7 @@ mod tests {
             ("0.000000000000000001", "0.000000000000000001"),
             ("99999999999999999999", "99999999999999999999"),
             ("1.000000000000000000000000000000000000000000", "1"),
-            // 2^96 − 1, the most that the type holds.
+            // 2^96 − 1, the largest mantissa of the type.
             (
                 "79228162514.264337593543950335e0",
                 "79228162514.264337593543950335",
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_number_is_no_amount() {
+    fn a_text_that_is_not_a_json_number_is_not_an_amount() {
         for text in [
             "", " ", "1.", ".5", "+1", "01", "00", "1,5", "1 ", " 1", "1e", "1e+", "e1", "1.5.0",
             "0x10", "NaN", "Infinity", "-", "--1", "1e1.5", "1_000", "١", "1\0",
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_own_name() {
+    fn each_rejection_has_its_own_error() {
         type Check = fn(&KwhError) -> bool;
         let zero: Check = |error| matches!(error, KwhError::Zero { .. });
         let negative: Check = |error| matches!(error, KwhError::Negative { .. });
@@ -190,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn a_decimal_is_judged_like_a_text() {
+    fn a_decimal_is_validated_like_a_text() {
         assert_eq!(Kwh::from_decimal(Decimal::new(1_500, 3)), Kwh::parse("1.5"));
         assert!(matches!(
             Kwh::from_decimal(Decimal::new(1, 19)),
             Err(KwhError::TooFine { .. })
         ));
-        // Nineteen digits after the point, of which the last is a zero.
+        // Nineteen digits after the decimal point, of which the last is a zero.
         assert_eq!(Kwh::from_decimal(Decimal::new(10, 19)), Kwh::parse("1e-18"));
         assert!(matches!(
             Kwh::from_decimal(Decimal::MAX),
@@ -215,7 +215,7 @@ mod tests {
         assert!(error.len() < 200, "{error}");
     }
 
-    /// The canonical text of `digits` × 10^power, by moving the point about in the text.
+    /// The canonical text of `digits` × 10^power, by moving the decimal point within the text.
     fn written_out(digits: &str, power: i32) -> String {
         let (integer, fraction) = if power >= 0 {
             (
@@ -240,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_is_taken_exactly(
+        fn an_accepted_amount_is_exact(
             integer in "0|[1-9][0-9]{0,24}",
             fraction in "|[0-9]{1,24}",
             exponent in -24_i32..24,
@@ -276,12 +276,12 @@ mod tests {
         }
 
         #[test]
-        fn no_text_upsets_the_parser(text in any::<String>()) {
+        fn no_text_makes_the_parser_panic(text in any::<String>()) {
             let _ = Kwh::parse(&text);
         }
 
         #[test]
-        fn order_is_that_of_the_amounts(left in 1_u64.., right in 1_u64.., scale in 0_u32..=18) {
+        fn the_order_is_that_of_the_amounts(left in 1_u64.., right in 1_u64.., scale in 0_u32..=18) {
             let kwh = |mantissa: u64| {
                 Kwh::from_decimal(Decimal::from_i128_with_scale(mantissa.into(), scale)).unwrap()
             };

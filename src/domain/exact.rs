@@ -1,24 +1,24 @@
-//! Decimal text to [`Decimal`], exactly or not at all.
+//! Parses decimal text into a [`Decimal`], exactly or not at all.
 //!
-//! `Decimal`'s own parsers round: 99.99…9 with 30 digits becomes 100. Money must not be invented by a parser.
+//! `Decimal`'s own parsers round: 99.99…9 with 30 digits becomes 100. A parser must not create money.
 
 use rust_decimal::Decimal;
 
 /// Digits of the largest mantissa that a `Decimal` holds, 2^96 − 1.
 const MANTISSA_DIGITS_MAX: usize = 29;
 
-/// Why a text is no decimal that can be held.
+/// Why a text has no exact `Decimal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExactError {
     NotANumber,
-    /// More digits after the point than the caller allows.
+    /// More digits after the decimal point than the caller allows.
     TooFine,
     /// More digits than 96 bits hold.
     TooManyDigits,
 }
 
-/// Reads a number as JSON writes it (RFC 8259: no leading zeros, no `+`, exponent allowed), with at most `scale_max`
-/// (0..=28) digits after the point once the exponent is applied and trailing zeros are dropped. The result is normalised.
+/// Parses a number as JSON writes it (RFC 8259: no leading zeros, no `+`, exponent allowed), with at most `scale_max`
+/// (0..=28) digits after the point once the exponent is applied and trailing zeros are dropped. The result is normalized.
 pub(super) fn parse_exact(text: &str, scale_max: u32) -> Result<Decimal, ExactError> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -45,10 +45,10 @@ pub(super) fn parse_exact(text: &str, scale_max: u32) -> Result<Decimal, ExactEr
     if significant.is_empty() {
         return Ok(Decimal::ZERO);
     }
-    // The value is `significant` × 10^power. Lengths fit i64; only the exponent can be absurd, and it is saturated.
+    // The value is `significant` × 10^power. Lengths fit i64; an excessive exponent is saturated.
     let power = exponent
-        .saturating_add(dropped_zeros as i64)
-        .saturating_sub(fraction.len() as i64);
+        .saturating_add(length(dropped_zeros))
+        .saturating_sub(length(fraction.len()));
     if power < -i64::from(scale_max) {
         return Err(ExactError::TooFine);
     }
@@ -73,7 +73,7 @@ pub(super) fn parse_exact(text: &str, scale_max: u32) -> Result<Decimal, ExactEr
         .ok_or(ExactError::TooManyDigits)
 }
 
-/// An exponent without its `e`. One that is absurdly long saturates: it is refused by its size.
+/// Parses an exponent without its `e`. An excessively long one saturates, and is rejected by its size.
 fn parse_exponent(text: &str) -> Result<i64, ExactError> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -88,6 +88,10 @@ fn parse_exponent(text: &str) -> Result<i64, ExactError> {
             .saturating_add(i64::from(digit - b'0'))
     });
     Ok(if negative { -magnitude } else { magnitude })
+}
+
+fn length(characters: usize) -> i64 {
+    i64::try_from(characters).unwrap_or(i64::MAX)
 }
 
 fn is_digits(text: &str) -> bool {

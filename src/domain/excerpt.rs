@@ -1,6 +1,6 @@
-//! How somebody else's text is shown in an error: short, and without what would upset a terminal or a log.
+//! Quotes untrusted text in an error: short, and with control characters escaped, for terminals and logs.
 
-/// Characters of it that are shown.
+/// The number of characters that are quoted.
 const SHOWN_CHARACTERS: usize = 64;
 
 pub(super) fn excerpt(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! The span of time that a reading pays.
+//! The time span that a reading pays.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use thiserror::Error;
 
 use super::rfc3339::rfc3339_shortest;
 
-/// The time `[start, end)` in whole microseconds, 1 minute to 24 hours long. Intervals that touch do not overlap.
+/// The time `[start, end)` in whole microseconds, 1 minute to 24 hours long. Adjacent intervals do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval {
     start: DateTime<Utc>,
     end: DateTime<Utc>,
 }
 
-/// Why two moments are no interval of a reading.
+/// Why two moments are not the interval of a reading.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IntervalError {
     #[error("the interval from {0} to {0} is empty: its start must be before its end", rfc3339_shortest(*.at))]
@@ -45,7 +45,7 @@ impl Interval {
     /// Both limits of the length are allowed lengths.
     pub fn new(start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Interval, IntervalError> {
         for at in [start, end] {
-            // Nanoseconds past 10^9 are chrono's way to write a leap second.
+            // chrono represents a leap second by nanoseconds above 10^9.
             if !at.nanosecond().is_multiple_of(1_000) || at.nanosecond() >= 1_000_000_000 {
                 return Err(IntervalError::SubMicrosecond { at });
             }
@@ -65,7 +65,7 @@ impl Interval {
         Ok(Interval { start, end })
     }
 
-    /// The first moment of it.
+    /// The first moment that belongs to it.
     pub fn start(&self) -> DateTime<Utc> {
         self.start
     }
@@ -89,7 +89,7 @@ impl Interval {
         self.end - self.start
     }
 
-    /// Whether some moment belongs to both.
+    /// Whether a moment belongs to both.
     pub fn overlaps(&self, other: &Interval) -> bool {
         self.start < other.end && other.start < self.end
     }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_microsecond_cannot_hold_is_refused() {
+    fn a_moment_finer_than_a_microsecond_is_rejected() {
         let fine = DateTime::from_timestamp_nanos(1);
         assert!(matches!(
             Interval::new(fine, at(MINUTE)),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn touching_is_not_overlapping() {
+    fn adjacent_intervals_do_not_overlap() {
         let first = Interval::new(at(0), at(MINUTE)).unwrap();
         let second = Interval::new(at(MINUTE), at(2 * MINUTE)).unwrap();
         assert!(!first.overlaps(&second) && !second.overlaps(&first));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     proptest! {
-        /// In quarters of an hour, where every moment can be looked at.
+        /// In quarters of an hour, so that every moment can be checked.
         #[test]
         fn overlapping_is_having_a_moment_in_common(
             start in 0_i64..40,

@@ -1,8 +1,8 @@
-//! What every mint transaction says about itself on chain: which one it is, and which readings it pays.
+//! The memo of a mint transaction: its number in the ledger, and the Merkle root of the readings that it pays.
 //!
-//! `g1`, then base64url without padding of the transaction's number (6 bytes, big-endian) and its Merkle root (32 bytes):
-//! 53 ASCII bytes. With it the chain alone tells what was paid, even when the books went backwards. It counts only in
-//! transactions that our authority signed, since anybody may write such a text.
+//! Format: `g1`, then base64url without padding of the number (6 bytes, big-endian) and the root (32 bytes), which are 53 ASCII
+//! bytes (`docs/receipts.md`). With the memo the chain alone shows what was paid, even after the database was restored from an
+//! older backup. It counts only in transactions that our authority signed, because anyone can write such a text.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::merkle::Hash32;
 use super::mint_number::MintNumber;
 
-/// Length of every memo: 2 bytes of prefix, and 38 bytes in base64.
+/// The length of every memo: 2 bytes of prefix, and 38 bytes in base64.
 pub const MEMO_BYTES: usize = 53;
 
-/// Also the version of the format.
+/// It is also the version of the format.
 const PREFIX: &str = "g1";
 const ROOT_BYTES: usize = 32;
-/// How RPC nodes show a memo in `getSignaturesForAddress`: its length in brackets, then the text.
+/// In `getSignaturesForAddress`, RPC nodes prefix a memo with its length in brackets.
 const RPC_PREFIX: &str = "[53] ";
 
 /// The memo of one mint transaction.
@@ -38,7 +38,7 @@ impl Memo {
         self.number
     }
 
-    /// The Merkle root over the readings that it pays.
+    /// The Merkle root of the readings that it pays.
     pub fn root(&self) -> Hash32 {
         self.root
     }
@@ -51,10 +51,10 @@ impl Memo {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// Strict: exactly what [`encode`](Memo::encode) writes, so that one memo has one text. `None`: it is not one of ours.
+    /// Parses exactly what [`encode`](Memo::encode) writes, so that one memo has one text. Returns `None` for other texts.
     pub fn parse(text: &str) -> Option<Memo> {
         let encoded = text.strip_prefix(PREFIX)?;
-        // This engine refuses padding, foreign characters and stray bits at the end.
+        // This engine rejects padding, foreign characters and stray bits at the end.
         let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let (number, root) = bytes.split_first_chunk()?;
         Some(Memo::new(
@@ -63,13 +63,13 @@ impl Memo {
         ))
     }
 
-    /// From the `memo` that RPC nodes list with a signature: `[53] g1…`. Several memos in one transaction are not ours.
+    /// Parses the `memo` that RPC nodes list with a signature: `[53] g1…`. A transaction with several memos is not ours.
     pub fn parse_rpc(text: &str) -> Option<Memo> {
         Memo::parse(text.strip_prefix(RPC_PREFIX).unwrap_or(text))
     }
 }
 
-/// The text as it stands on chain.
+/// The text on chain.
 impl fmt::Display for Memo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.encode())
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn stray_bits_padding_and_neighbours_are_refused() {
+    fn stray_bits_padding_and_other_texts_are_rejected() {
         let text = Memo::new(number(258), [7; 32]).encode();
         assert!(Memo::parse(&text).is_some());
         let (head, _) = text.split_at(text.len() - 1);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rpc_form_is_ours_only_when_it_stands_alone() {
+    fn the_rpc_form_parses_only_when_the_transaction_has_one_memo() {
         let memo = Memo::new(number(1), [1; 32]);
         assert_eq!(Memo::parse_rpc(&format!("[53] {memo}")), Some(memo));
         assert_eq!(Memo::parse_rpc(&memo.encode()), Some(memo));
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_memo_comes_back_from_its_53_bytes(memo in memo()) {
+        fn a_memo_parses_from_its_53_bytes(memo in memo()) {
             let text = memo.encode();
             prop_assert!(text.is_ascii());
             prop_assert_eq!(text.len(), MEMO_BYTES);
@@ -150,7 +150,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_upsets_the_parser(text in any::<String>()) {
+        fn no_text_makes_the_parser_panic(text in any::<String>()) {
             let text = format!("g1{text}");
             if let Some(parsed) = Memo::parse(&text) {
                 prop_assert_eq!(parsed.encode(), text);

@@ -1,8 +1,9 @@
-//! One root for all readings of a mint transaction, so that each of them can be shown to anybody without the others.
+//! The Merkle tree over the readings of a mint transaction: one root commits to all of them, and each can be proven without
+//! disclosing the others.
 //!
-//! The shape is that of RFC 6962, section 2.1: a tree of n leaves splits at the largest power of two below n, and the first
-//! byte of what is hashed tells a leaf (0) from a node (1), so that no node can be passed off as a reading. Leaves are
-//! ordered by reading id. The bytes are laid out in `docs/receipts.md`, with vectors to check against.
+//! The shape is that of RFC 6962, section 2.1: a tree of n leaves splits at the largest power of two below n, and the first byte
+//! of the hashed data distinguishes a leaf (0) from a node (1), so that a node cannot pass as a reading. Leaves are ordered by
+//! reading id. `docs/receipts.md` defines the bytes, with test vectors.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -19,11 +20,11 @@ pub type Hash32 = [u8; 32];
 const LEAF_PREFIX: [u8; 1] = [0];
 const NODE_PREFIX: [u8; 1] = [1];
 
-/// Everything that a mint transaction promises about one reading.
+/// Everything that a mint transaction commits to about one reading.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf<'a> {
     pub reading_id: Uuid,
-    /// Random per reading: without it, the few values of an hour at home could be guessed from the hash.
+    /// Random per reading: without it, the few plausible values of a household's hour could be guessed from the hash.
     pub salt: [u8; 16],
     pub interval: Interval,
     pub base_units: BaseUnits,
@@ -48,7 +49,7 @@ impl Leaf<'_> {
     }
 }
 
-/// A serial has at most 64 characters and an amount at most 30: both lengths fit two bytes.
+/// A serial has at most 256 bytes and an amount at most 30: both lengths fit two bytes.
 fn update_with_length(hasher: &mut Sha256, text: &str) {
     hasher.update((text.len() as u16).to_be_bytes());
     hasher.update(text.as_bytes());
@@ -62,12 +63,13 @@ fn node(left: Hash32, right: Hash32) -> Hash32 {
     hasher.finalize().into()
 }
 
-/// How many leaves go to the left: the largest power of two below `leaves`, which is at least 2.
+/// The number of leaves on the left: the largest power of two below `leaves`, which is at least 2.
 fn split(leaves: usize) -> usize {
     leaves.next_power_of_two() / 2
 }
 
-/// The root over leaf hashes that are already ordered by reading id. Of no leaves it is the hash of nothing, as in the RFC.
+/// The root over leaf hashes that are already ordered by reading id. Without leaves it is the hash of the empty string, as in the
+/// RFC.
 pub fn root(leaf_hashes: &[Hash32]) -> Hash32 {
     match leaf_hashes {
         [] => Sha256::digest([]).into(),
@@ -79,14 +81,15 @@ pub fn root(leaf_hashes: &[Hash32]) -> Hash32 {
     }
 }
 
-/// Orders the leaves by reading id, and gives their root.
+/// Orders the leaves by reading id and returns their root.
 pub fn root_of(leaves: &mut [(Uuid, Hash32)]) -> Hash32 {
     leaves.sort_unstable_by_key(|(reading_id, _)| *reading_id);
     let hashes: Vec<Hash32> = leaves.iter().map(|(_, hash)| *hash).collect();
     root(&hashes)
 }
 
-/// What the leaf at `index` must be hashed with on its way to the root, from the leaf upwards. `None` when there is no such leaf.
+/// The hashes with which the leaf at `index` is combined on the path to the root, from the leaf upwards. `None` when there is no
+/// such leaf.
 pub fn audit_path(leaf_hashes: &[Hash32], index: usize) -> Option<Vec<Hash32>> {
     if index >= leaf_hashes.len() {
         return None;
@@ -109,8 +112,8 @@ pub fn audit_path(leaf_hashes: &[Hash32], index: usize) -> Option<Vec<Hash32>> {
     Some(path)
 }
 
-/// Whether this path leads from the leaf at `index` of a tree of `size` leaves to this root (RFC 9162, section 2.1.3.2).
-/// A path that is too short or too long does not.
+/// Whether this path leads from the leaf at `index` of a tree of `size` leaves to this root (RFC 9162, section 2.1.3.2). A path
+/// that is too short or too long does not.
 pub fn verify_path(
     leaf_hash: Hash32,
     index: usize,
@@ -122,7 +125,7 @@ pub fn verify_path(
         return false;
     }
     let mut hash = leaf_hash;
-    // Where we are, and where the last node is, on the level that the next step starts from.
+    // The positions of the current node and of the last node, on the level at which the next step starts.
     let (mut here, mut last) = (index, size - 1);
     for sibling in path {
         if last == 0 {
@@ -130,7 +133,7 @@ pub fn verify_path(
         }
         if here % 2 == 1 || here == last {
             hash = node(*sibling, hash);
-            // The last node of a level rises without a sibling until it has one to its left.
+            // The last node of a level moves up without a sibling until it has one on its left.
             while here.is_multiple_of(2) && here != 0 {
                 here /= 2;
                 last /= 2;
@@ -152,7 +155,7 @@ mod tests {
     use super::*;
     use crate::domain::{Memo, MintNumber, parse_timestamp};
 
-    /// The vectors of `docs/receipts.md`, which a program without our code computed.
+    /// The vectors of `docs/receipts.md`, which an independent program computed.
     #[derive(Deserialize)]
     struct Vectors {
         readings: Vec<ReadingVector>,
@@ -322,7 +325,7 @@ mod tests {
                 kwh: Kwh::parse("5").unwrap(),
                 ..leaf
             },
-            // The same characters in a row as `leaf`, cut elsewhere.
+            // The same characters as `leaf` in a row, split at another place.
             Leaf {
                 serial: &other_serial,
                 kwh: Kwh::parse("5").unwrap(),
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_nothing_is_the_hash_of_nothing() {
+    fn the_root_of_no_leaves_is_the_hash_of_the_empty_string() {
         assert_eq!(
             root(&[]),
             bytes("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
@@ -347,7 +350,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_leaf_proves_itself_and_nothing_else(
+        fn every_leaf_proves_itself_and_no_other(
             hashes in prop::collection::vec(any::<Hash32>(), 1..70),
             chosen in any::<prop::sample::Index>(),
             other in any::<prop::sample::Index>(),

@@ -1,7 +1,7 @@
 //! The states of a mint transaction: of bytes that were signed to pay some readings.
 //!
-//! Invariant: `dead` and `finalized` are ends, and only a proof (or a person who answers for it) leads to `dead`. Until
-//! then the transaction is live, and the readings it pays belong to it alone.
+//! Invariant: `dead` and `finalized` are terminal, and only a proof (or an admin who takes responsibility) leads to `dead`. Until
+//! then the transaction is live, and no other transaction may pay its readings.
 //!
 //! ```text
 //!  recorded ─▶ confirmed ─▶ finalized
@@ -19,17 +19,17 @@ use super::excerpt::excerpt;
 use super::reading_state::{ReadingEvent, ReadingState};
 use super::transition::{IllegalTransition, UnknownState};
 
-/// Where a mint transaction is: the bytes that were signed to pay some readings.
+/// How far a mint transaction, the bytes that were signed to pay some readings, has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MintTransactionState {
-    /// Stored; sent or about to be sent; may land at any time.
+    /// Stored, and sent or about to be sent: it may land at any time.
     Recorded,
     /// Landed without an error, not final yet.
     Confirmed,
     /// Landed and cannot be rolled back.
     Finalized,
-    /// Proven never to pay: its readings may be paid by another one.
+    /// Proven never to pay: another transaction may pay its readings.
     Dead,
     /// Neither found nor proven dead long after its expiry.
     Quarantined,
@@ -42,15 +42,15 @@ pub enum MintTransactionEvent {
     Confirmed,
     /// Found at finalized commitment.
     Finalized,
-    /// Confirmed once, but no block holds it any more.
+    /// It was confirmed, but no block holds it any more.
     Forked,
     /// Proven: expired and in none of the blocks that could hold it, or finalized with an error.
     Dead,
-    /// Unproven for too long.
+    /// It was unproven for too long.
     Quarantined,
-    /// A person says, and the chain shows, that it landed.
+    /// An admin states, and the chain shows, that it landed.
     ResolvedLanded,
-    /// A person answers for it that it is dead; it stays watched.
+    /// An admin takes responsibility that it is dead; its signature is still checked.
     ResolvedDead,
 }
 
@@ -63,7 +63,7 @@ impl MintTransactionState {
         MintTransactionState::Quarantined,
     ];
 
-    /// Every change of a mint transaction's state goes through here.
+    /// Every change of a mint transaction's state goes through this function.
     pub fn next(
         self,
         event: MintTransactionEvent,
@@ -103,7 +103,7 @@ impl MintTransactionState {
         }
     }
 
-    /// Whether it pays, or may still pay, its readings: then no other transaction may.
+    /// Whether it pays its readings or may still pay them; then no other transaction may.
     pub fn is_live(self) -> bool {
         match self {
             MintTransactionState::Recorded
@@ -114,7 +114,7 @@ impl MintTransactionState {
         }
     }
 
-    /// The state that the readings it pays are in; `None` when it pays none any more.
+    /// The state of the readings that it pays; `None` when it pays none any more.
     pub fn reading_state(self) -> Option<ReadingState> {
         match self {
             MintTransactionState::Recorded => Some(ReadingState::Submitted),
@@ -125,7 +125,7 @@ impl MintTransactionState {
         }
     }
 
-    /// As the database writes it.
+    /// As the database stores it.
     pub fn as_str(self) -> &'static str {
         match self {
             MintTransactionState::Recorded => "recorded",
@@ -148,7 +148,7 @@ impl MintTransactionEvent {
         MintTransactionEvent::ResolvedDead,
     ];
 
-    /// What it means for the readings that the transaction pays.
+    /// The event of the readings that the transaction pays.
     pub fn for_readings(self) -> ReadingEvent {
         match self {
             MintTransactionEvent::Confirmed => ReadingEvent::Confirmed,
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dead_and_finalized_are_ends() {
+    fn dead_and_finalized_are_terminal() {
         for end in [MintTransactionState::Dead, MintTransactionState::Finalized] {
             for event in MintTransactionEvent::ALL {
                 assert!(end.next(event).is_err(), "{end} took {event:?}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_dead_lets_its_readings_go() {
+    fn only_dead_releases_its_readings() {
         for state in MintTransactionState::ALL {
             assert_eq!(state.is_live(), state != MintTransactionState::Dead);
             assert_eq!(state.is_live(), state.reading_state().is_some());
@@ -211,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn a_confirmed_one_forks_or_finalizes_and_never_dies_at_once() {
-        let ways: Vec<_> = MintTransactionEvent::ALL
+    fn a_confirmed_transaction_forks_or_finalizes_and_does_not_die_directly() {
+        let exits: Vec<_> = MintTransactionEvent::ALL
             .into_iter()
             .filter_map(|event| MintTransactionState::Confirmed.next(event).ok())
             .collect();
         assert_eq!(
-            ways,
+            exits,
             [
                 MintTransactionState::Finalized,
                 MintTransactionState::Recorded
@@ -225,7 +225,8 @@ mod tests {
         );
     }
 
-    /// The two machines move in step: what a transaction may do, its readings may do, and they end in the state that belongs to its.
+    /// The two machines agree: an event that a transaction accepts is accepted by its readings, and both end in states that belong
+    /// together.
     #[test]
     fn readings_follow_their_transaction() {
         for state in MintTransactionState::ALL {

@@ -1,10 +1,10 @@
-//! The words of the product as types: energy, tokens, intervals, wallets, states, and what is proven about them on chain.
+//! The product's terms as types: energy, tokens, intervals, wallets, states, and what a transaction proves about them on chain.
 //!
-//! Invariant: everything here is pure. No IO, no clock, no async, no dependency on another room; the same arguments give
-//! the same answer in the service, in the audit and in somebody else's verifier. A value that a type cannot hold exactly
-//! is refused, never rounded; the one rounding there is, from energy to tokens, goes down ([`Kwh::to_base_units`]).
+//! Invariant: this room is pure. No IO, no clock, no async, no dependency on another room; the same arguments give the same
+//! result in the service, in the audit and in a third party's verifier. A value that a type cannot hold exactly is rejected,
+//! never rounded; the only rounding, from energy to tokens, goes down ([`Kwh::to_base_units`]).
 //!
-//! Errors about one value begin with it, so that a caller who knows the field's name puts it in front:
+//! The error of a value begins with the value, so that a caller can put the field's name in front:
 //!
 //! ```
 //! use gridtokenx::domain::Kwh;
@@ -16,17 +16,18 @@
 //! | file | holds |
 //! |---|---|
 //! | `energy` | [`Kwh`] |
-//! | `tokens` | [`BaseUnits`], [`TokenRate`], and the way from one to the other |
+//! | `tokens` | [`BaseUnits`], [`TokenRate`], and the conversion from energy |
 //! | `hex` | hashes as text |
 //! | `timestamp`, `rfc3339`, `interval` | RFC 3339 read and written, and the half-open span that a reading pays |
 //! | `serial`, `wallet` | [`MeterSerial`], [`Wallet`] |
+//! | `exact`, `excerpt` | exact decimals from text; text quoted in errors |
 //! | `mint_number`, `tx_signature` | [`MintNumber`], [`TxSignature`]: how ledger and chain name a mint transaction |
 //! | `reading_state`, `mint_transaction_state` | the two state machines |
-//! | `merkle`, `memo` | what a mint transaction says about its readings (`docs/receipts.md`) |
-//! | `adoption` | which readings a mint transaction has paid, told by its sums and root |
+//! | `merkle`, `memo` | how a mint transaction commits to its readings (`docs/receipts.md`) |
+//! | `adoption` | which readings a mint transaction paid, found from its sums and root |
 //! | `packing`, `bin` | which readings share a transaction; one transaction while it is being filled |
 //! | `transaction` | its instructions and its size |
-//! | `compute`, `priority_fee` | its compute units, and what is offered for each |
+//! | `compute`, `priority_fee` | its compute units, and the price of each |
 //! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
 mod adoption;

@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use super::bin::{Bin, PackItem, PackLimits, Packed};
 use super::wallet::Wallet;
 
-/// Packs every item into exactly one transaction. Items of one wallet become one payment per transaction; where its account
-/// is missing, each transaction that pays it creates it, since they may land in any order (creating is idempotent, and paid once).
+/// Packs every item into exactly one transaction. Items of one wallet become one payment per transaction; where its account is
+/// missing, each transaction that pays it creates it, because they may land in any order (creation is idempotent, and its rent is
+/// paid once).
 pub fn pack(items: Vec<PackItem>, limits: &PackLimits) -> Vec<Packed> {
     let (alone, mut shared): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.alone);
     group_by_wallet(&mut shared);
@@ -39,7 +40,7 @@ pub fn pack(items: Vec<PackItem>, limits: &PackLimits) -> Vec<Packed> {
             }
         }
     }
-    // A bin behind another one was opened for an item that the other turned away: so only the last may wait for more.
+    // Each bin after the first was opened for an item that did not fit the bins before it, so only the last may wait for more.
     let last = open.pop();
     closed.append(&mut open);
     let packed = closed.into_iter().map(|bin| bin.close(true));
@@ -50,7 +51,7 @@ pub fn pack(items: Vec<PackItem>, limits: &PackLimits) -> Vec<Packed> {
     packed.chain(last).collect()
 }
 
-/// Puts the items of one wallet side by side, wallets that need an account first, else in the order they came.
+/// Groups the items by wallet: wallets that need an account first, otherwise in the order of arrival.
 fn group_by_wallet(items: &mut [PackItem]) {
     let mut wallets: HashMap<Wallet, (bool, usize)> = HashMap::with_capacity(items.len());
     for (order, item) in items.iter().enumerate() {
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wallet_is_not_paid_twice_where_once_will_do() {
+    fn a_wallet_is_not_paid_twice_where_one_payment_suffices() {
         let with = |number, wallet_number, base_units| PackItem {
             base_units: BaseUnits::new(base_units),
             ..item(number, wallet_number)
@@ -177,7 +178,7 @@ mod tests {
             max_base_units: BaseUnits::new(10),
             ..LIMITS
         };
-        // The last two units would fit beside the eight, but their wallet is paid elsewhere already.
+        // The last two units would fit beside the eight, but another transaction pays their wallet already.
         let items = vec![with(1, 1, 8), with(2, 2, 5), with(3, 2, 2)];
         assert_eq!(wallets_per_transaction(items, &limits), [1, 1]);
     }
@@ -215,11 +216,11 @@ mod tests {
                 vec![Uuid::from_u128(1), Uuid::from_u128(3)]
             ]
         );
-        assert!(packed[0].full, "it waits for nobody");
+        assert!(packed[0].full, "it waits for no other reading");
     }
 
     #[test]
-    fn a_reading_past_the_limit_is_marked_and_hurts_nobody() {
+    fn a_reading_above_the_limit_is_marked_and_affects_no_other() {
         let large = PackItem {
             base_units: BaseUnits::new(1_000_000_000_001),
             ..item(1, 1)

@@ -1,7 +1,8 @@
-//! What a transaction offers above the base fee so that leaders take it sooner.
+//! Prices a transaction above the base fee so that leaders include it sooner.
 //!
-//! Invariant: no price is above the operator's cap, and what a price costs is what the chain charges: the requested compute
-//! units, used or not, times the price, rounded up to a lamport.
+//! Invariant: no price exceeds the operator's cap (`BLOCKCHAIN_PRIORITY_FEE_MAX`), and the computed fee is the one that the
+//! chain charges: the requested compute units, used or not, times the price, rounded up to a lamport. Prices are in
+//! micro-lamports per compute unit, fees in lamports.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::str::FromStr;
 /// Micro-lamports in a lamport.
 const MICRO_LAMPORTS: u128 = 1_000_000;
 
-/// Slots whose prices count, the newest: as many as a node remembers, about a minute.
+/// The number of newest slots whose prices count: as many as a node keeps, about a minute.
 const SLOTS_LOOKED_AT: usize = 150;
 
 /// Price of one compute unit in micro-lamports, millionths of a lamport, as the chain's `SetComputeUnitPrice` takes it.
@@ -18,9 +19,9 @@ const SLOTS_LOOKED_AT: usize = 150;
 pub struct ComputeUnitPrice(u64);
 
 impl ComputeUnitPrice {
-    /// Nothing is offered, and the transaction does without the instruction that offers.
+    /// No priority fee; the transaction has no `SetComputeUnitPrice` instruction.
     pub const ZERO: ComputeUnitPrice = ComputeUnitPrice(0);
-    /// The highest price that can be configured: 1,000 lamports for a unit, 1.4 SOL for the largest transaction.
+    /// The highest price that can be configured: 1,000 lamports per unit, 1.4 SOL for the largest transaction.
     pub const MAX: ComputeUnitPrice = ComputeUnitPrice(1_000_000_000);
 
     pub const fn from_micro_lamports(micro_lamports: u64) -> ComputeUnitPrice {
@@ -35,22 +36,22 @@ impl ComputeUnitPrice {
         self.0 == 0
     }
 
-    /// The priority fee in lamports of a transaction that requests so many compute units: charged whether or not it uses
-    /// them.
+    /// The priority fee, in lamports, of a transaction that requests this many compute units. The chain charges it whether or not
+    /// they are used.
     pub fn lamports_for(self, compute_units: u32) -> u64 {
         let micro_lamports = u128::from(self.0) * u128::from(compute_units);
-        // Past 64 bits the runtime charges the largest number too.
+        // Above 64 bits the runtime charges the largest number too.
         u64::try_from(micro_lamports.div_ceil(MICRO_LAMPORTS)).unwrap_or(u64::MAX)
     }
 }
 
-/// How the price of a transaction is found (`BLOCKCHAIN_PRIORITY_FEE`).
+/// How the price of a transaction is determined (`BLOCKCHAIN_PRIORITY_FEE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PriorityFeePolicy {
     None,
-    /// Always the same.
+    /// A constant price.
     Fixed(ComputeUnitPrice),
-    /// What this share of the recent slots asked for at most, of those who write to the same accounts.
+    /// This percentile of the recent slots' prices for transactions that write to the same accounts.
     Percentile(Percentile),
 }
 
@@ -59,12 +60,12 @@ pub enum PriorityFeePolicy {
 pub struct Percentile(u8);
 
 impl Percentile {
-    /// `None` outside of 1 to 100.
+    /// Returns `None` outside 1 to 100.
     pub fn new(percent: u8) -> Option<Percentile> {
         (1..=100).contains(&percent).then_some(Percentile(percent))
     }
 
-    /// By nearest rank: the least of these prices that so many percent of them do not pass. `None` of none.
+    /// By nearest rank: the smallest of these prices that this percentage of them does not exceed. `None` when there are none.
     fn of(self, prices: &mut [ComputeUnitPrice]) -> Option<ComputeUnitPrice> {
         prices.sort_unstable();
         let rank = (usize::from(self.0) * prices.len()).div_ceil(100);
@@ -72,10 +73,10 @@ impl Percentile {
     }
 }
 
-/// The price that the market asks for, never above `cap`.
+/// The market's price, at most `cap`.
 ///
-/// `paid` are slots and prices as `getRecentPrioritizationFees` tells them, in any order: the least with which a transaction
-/// got into the slot. A node that tells several of one slot is taken at the least. Nothing paid, nothing asked for.
+/// `paid` are slots and prices as `getRecentPrioritizationFees` reports them, in any order: the smallest price with which a
+/// transaction was included in the slot. Of several prices for one slot the smallest counts. Without any, the price is zero.
 pub fn market_price(
     paid: &[(u64, ComputeUnitPrice)],
     percentile: Percentile,
@@ -91,7 +92,7 @@ pub fn market_price(
     percentile.of(&mut newest).unwrap_or_default().min(cap)
 }
 
-/// As it is configured: `none`, `fixed:5000`, `percentile:75`.
+/// Parses the setting: `none`, `fixed:5000`, `percentile:75`.
 impl FromStr for PriorityFeePolicy {
     type Err = ();
 
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_read_as_it_is_written_and_nothing_else() {
+    fn a_policy_parses_exactly_as_it_is_written() {
         for text in [
             "none",
             "fixed:1",
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_slots_count_and_of_each_the_least() {
+    fn the_newest_slots_count_each_with_its_smallest_price() {
         let p50 = Percentile::new(50).unwrap();
         let old = (1..=50).map(|slot| (slot, price(9_000)));
         let recent = (51..=200).map(|slot| (slot, price(slot)));
@@ -209,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_fee_is_the_least_whole_number_of_lamports_that_covers_the_price(
+        fn the_fee_is_the_smallest_whole_number_of_lamports_that_covers_the_price(
             micro_lamports in 0..=ComputeUnitPrice::MAX.0, compute_units in 0_u32..=1_400_000
         ) {
             let lamports = u128::from(price(micro_lamports).lamports_for(compute_units));
@@ -218,7 +219,7 @@ mod tests {
             prop_assert!(lamports == 0 || (lamports - 1) * MICRO_LAMPORTS < micro);
         }
 
-        /// What is reserved for parts covers the whole.
+        /// Fees reserved for the parts cover the whole.
         #[test]
         fn parts_cost_no_less_than_the_whole(
             micro_lamports in 0..=ComputeUnitPrice::MAX.0, left in 0_u32..=700_000, right in 0_u32..=700_000
@@ -229,7 +230,7 @@ mod tests {
         }
 
         #[test]
-        fn a_percentile_is_one_of_the_prices_that_enough_do_not_pass(
+        fn a_percentile_is_one_of_the_prices_that_enough_do_not_exceed(
             paid in prop::collection::vec(0_u64..1_000, 1..150), percent in 1_u8..=100
         ) {
             let slots: Vec<_> = (1..).zip(paid.iter().copied().map(price)).collect();

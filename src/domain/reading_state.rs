@@ -1,8 +1,8 @@
 //! The states of a reading.
 //!
-//! Invariant: what was confirmed is never paid again. From `minted` the only way back to `pending` leads through
-//! [`ReadingEvent::Forked`] and then a proof of death; from `finalized` there is no way anywhere. An event that a state
-//! does not know is a defect of the caller, not a no-op.
+//! Invariant: a reading whose payment is confirmed is never paid again. From `minted` the only path back to `pending` leads
+//! through [`ReadingEvent::Forked`] and then a proof that the transaction is dead; `finalized` has no exit. An event that a
+//! state does not accept is a defect of the caller, not a no-op.
 //!
 //! ```text
 //!  pending ─▶ submitted ─▶ minted ─▶ finalized
@@ -11,7 +11,7 @@
 //!    └─ failed ◀─ pending       submitted ─▶ quarantined ─▶ minted | pending
 //! ```
 //!
-//! A mint that the ledger lacks and an admin adopts takes its readings the same way: recorded, confirmed, finalized.
+//! When an admin adopts a mint that the ledger lacks, its readings follow the same path: recorded, confirmed, finalized.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,19 +21,19 @@ use serde::{Deserialize, Serialize};
 use super::excerpt::excerpt;
 use super::transition::{IllegalTransition, UnknownState};
 
-/// Where a reading is on its way to being paid.
+/// How far the payment of a reading has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadingState {
     /// No live mint transaction pays it: it may be packed.
     Pending,
-    /// A recorded transaction pays it, of which nothing is known yet.
+    /// A recorded transaction pays it, whose outcome is not known yet.
     Submitted,
-    /// Confirmed on chain. Users are told now.
+    /// Confirmed on chain. Users are notified at this point.
     Minted,
-    /// Cannot be rolled back. Books are closed now.
+    /// Cannot be rolled back.
     Finalized,
-    /// Attempts used up, or refused for good; an admin can retry.
+    /// Its attempts are used up, or it was rejected permanently; an admin can retry it.
     Failed,
     /// Its transaction is neither found nor proven dead long after its expiry.
     Quarantined,
@@ -48,21 +48,21 @@ pub enum ReadingEvent {
     Confirmed,
     /// Its transaction is finalized.
     Finalized,
-    /// Its confirmed transaction vanished before finality: the same bytes are sent again.
+    /// Its confirmed transaction disappeared before finality: the same bytes are sent again.
     Forked,
     /// Its transaction is proven dead: expired and absent, or finalized with an error.
     Dead,
-    /// It was refused before anything was recorded; an attempt is used, others are left.
+    /// It was rejected before a transaction was recorded; one attempt is used, others are left.
     Refused,
-    /// Refused for good, or the last attempt is used.
+    /// It was rejected permanently, or the last attempt is used.
     GivenUp,
-    /// An admin asks for it again, at once.
+    /// An admin retries it at once.
     Retried,
-    /// Its transaction stayed unproven for too long.
+    /// Its transaction was unproven for too long.
     Quarantined,
-    /// A person says, and the chain shows, that its transaction landed.
+    /// An admin states, and the chain shows, that its transaction landed.
     ResolvedLanded,
-    /// A person answers for it that its transaction is dead.
+    /// An admin takes responsibility that its transaction is dead.
     ResolvedDead,
 }
 
@@ -76,7 +76,7 @@ impl ReadingState {
         ReadingState::Quarantined,
     ];
 
-    /// Every change of a reading's state goes through here.
+    /// Every change of a reading's state goes through this function.
     pub fn next(self, event: ReadingEvent) -> Result<ReadingState, IllegalTransition> {
         use ReadingEvent as Event;
         use ReadingState::{Failed, Finalized, Minted, Pending, Quarantined, Submitted};
@@ -85,7 +85,7 @@ impl ReadingState {
             (Pending, Event::Refused | Event::Retried) => Ok(Pending),
             (Pending, Event::GivenUp) => Ok(Failed),
             (Failed, Event::Retried) => Ok(Pending),
-            // A quarantined transaction is still sent, looked for and scanned for: proof ends it as if it had come in time.
+            // A quarantined transaction is still sent and searched for: a late proof has the same effect as an early one.
             (Submitted | Quarantined, Event::Confirmed | Event::ResolvedLanded) => Ok(Minted),
             (Submitted | Quarantined, Event::Dead | Event::ResolvedDead) => Ok(Pending),
             (Submitted, Event::Quarantined) => Ok(Quarantined),
@@ -166,7 +166,7 @@ impl ReadingState {
         }
     }
 
-    /// Whether the owner still waits for the tokens: all that is not minted or finalized.
+    /// Whether the owner has not received the tokens: every state except minted and finalized.
     pub fn is_unminted(self) -> bool {
         match self {
             ReadingState::Pending
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_of_a_reading_that_is_paid() {
+    fn the_path_of_a_reading_that_is_paid() {
         let mut state = ReadingState::Pending;
         for (event, expected) in [
             (ReadingEvent::Recorded, ReadingState::Submitted),
@@ -277,13 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn minted_goes_on_to_finalized_or_by_a_fork_back_to_submitted() {
-        let ways: Vec<_> = ReadingEvent::ALL
+    fn minted_leads_to_finalized_or_by_a_fork_back_to_submitted() {
+        let exits: Vec<_> = ReadingEvent::ALL
             .into_iter()
             .filter_map(|event| Some((event, ReadingState::Minted.next(event).ok()?)))
             .collect();
         assert_eq!(
-            ways,
+            exits,
             [
                 (ReadingEvent::Finalized, ReadingState::Finalized),
                 (ReadingEvent::Forked, ReadingState::Submitted)
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn unminted_is_all_that_is_neither_minted_nor_finalized() {
+    fn unminted_is_every_state_except_minted_and_finalized() {
         let unminted: Vec<_> = ReadingState::ALL
             .into_iter()
             .filter(|state| state.is_unminted())
@@ -333,8 +333,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is tried in whatever order: between two records lies a death, and nothing confirmed dies unless it
-        /// forked before.
+        /// For any sequence of events: between two records lies a death, and a confirmed payment does not die unless it forked
+        /// before.
         #[test]
         fn no_second_payment_without_a_death(
             events in prop::collection::vec(prop::sample::select(&ReadingEvent::ALL[..]), 0..200),

@@ -1,4 +1,4 @@
-//! What a meter is called.
+//! The serial of a meter.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::excerpt::excerpt;
 
-/// A meter's serial (`meter_id` of the API): 1 to 64 characters in normalisation form C, of which each is a letter, digit,
-/// punctuation or symbol.
+/// A meter's serial (`meter_id` of the API): 1 to 64 characters in Unicode normalization form C, each a letter, digit, punctuation
+/// or symbol.
 ///
-/// Two texts that look alike must be one meter, or its energy is paid twice: so composed and decomposed writing are the
-/// same serial, and nothing that cannot be seen belongs to one. A combining mark is taken only where it composes with its
-/// letter, because marks that stay apart may be ordered and stacked at will.
+/// Two texts that look alike must be one meter, or its energy is paid twice. So composed and decomposed characters give the same
+/// serial, and invisible characters are rejected. A combining mark is accepted only where it composes with its letter, because
+/// marks that do not compose can be ordered and stacked arbitrarily.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeterSerial(String);
 
-/// Why a text is no serial.
+/// Why a text is not a serial.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SerialError {
     #[error("is empty; a meter's serial has 1 to 64 characters")]
@@ -31,10 +31,10 @@ pub enum SerialError {
 }
 
 impl MeterSerial {
-    /// After normalisation.
+    /// After normalization.
     pub const CHARACTERS_MAX: usize = 64;
 
-    /// Normalises, then judges.
+    /// Normalizes the text, then validates it.
     pub fn parse(text: &str) -> Result<MeterSerial, SerialError> {
         // Lazily, so that a text of a megabyte costs no more than one of 65 characters.
         let serial: String = text.nfc().take(MeterSerial::CHARACTERS_MAX + 1).collect();
@@ -55,7 +55,7 @@ impl MeterSerial {
         Ok(MeterSerial(serial))
     }
 
-    /// From our own books, where it was judged before it was written.
+    /// From the database, where only validated serials are stored.
     pub fn from_stored(serial: String) -> MeterSerial {
         MeterSerial(serial)
     }
@@ -64,8 +64,8 @@ impl MeterSerial {
         &self.0
     }
 
-    /// The meter's place in a gradual roll-out, 0..=99, the same for ever: minted automatically when it is below
-    /// `TOKENIZATION_AUTO_MINT_PERCENTAGE`.
+    /// The meter's place in a gradual roll-out, 0..=99, which never changes: its readings are minted automatically when it is
+    /// below `TOKENIZATION_AUTO_MINT_PERCENTAGE`.
     pub fn rollout_bucket(&self) -> u8 {
         const BUCKETS: u64 = 100;
         let digest = Sha256::digest(self.0.as_bytes());
@@ -73,6 +73,7 @@ impl MeterSerial {
             .iter()
             .take(8)
             .fold(0_u64, |head, byte| head << 8 | u64::from(*byte));
+        // Below 100.
         (head % BUCKETS) as u8
     }
 }
@@ -114,15 +115,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn composed_and_decomposed_writing_are_one_meter() {
+    fn composed_and_decomposed_characters_are_one_meter() {
         let composed = MeterSerial::parse("Z\u{e4}hler").unwrap();
         assert_eq!(MeterSerial::parse("Za\u{308}hler"), Ok(composed));
-        // The Ångström sign is the letter Å.
+        // The Ångström sign normalizes to the letter Å.
         assert_eq!(MeterSerial::parse("\u{212b}").unwrap().as_str(), "\u{c5}");
     }
 
     #[test]
-    fn letters_digits_punctuation_and_symbols_are_taken() {
+    fn letters_digits_punctuation_and_symbols_are_accepted() {
         for text in [
             "M1",
             "ausgrid-12-2012-07-01",
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_refused() {
+    fn invisible_characters_are_rejected() {
         for (text, character) in [
             ("a b", ' '),
             ("a\u{a0}b", '\u{a0}'),
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_four_characters_after_normalisation() {
+    fn sixty_four_characters_after_normalization() {
         assert_eq!(MeterSerial::parse(""), Err(SerialError::Empty));
         assert!(MeterSerial::parse(&"⚡".repeat(64)).is_ok());
         assert!(matches!(

@@ -1,19 +1,19 @@
-//! RFC 3339 timestamps, to the microsecond and exactly.
+//! Parses RFC 3339 timestamps, to the microsecond and exactly.
 //!
-//! chrono's own parser takes a leap second, a space for the `T`, and digits below a nanosecond, which it cuts off. A
-//! reading's end is part of what is paid, so that a value is either held as it was sent or refused with the reason.
+//! chrono's own parser accepts a leap second, a space for the `T`, and digits below a nanosecond, which it truncates. A reading's
+//! end determines what is paid, so a timestamp is either held exactly as it was sent or rejected with the reason.
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use thiserror::Error;
 
 use super::excerpt::excerpt;
 
-/// Years that a timestamp may lie in, as UTC: from the epoch to the last year with four digits.
+/// The years of a timestamp in UTC: from the epoch to the last year with four digits.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
-/// Digits after the second that are kept.
+/// The digits after the second that are kept.
 const MICROSECOND_DIGITS: usize = 6;
 
-/// Why a text is no moment that can be held.
+/// Why a text is not a timestamp that can be held exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TimestampError {
     #[error(
@@ -40,8 +40,8 @@ pub enum TimestampError {
     YearOutOfRange { text: String },
 }
 
-/// Reads an RFC 3339 timestamp with seconds and offset. `t` and `z` may be lower-case, as section 5.6 allows; digits after
-/// the sixth must be zeros.
+/// Parses an RFC 3339 timestamp with seconds and offset. `t` and `z` may be lower-case, as section 5.6 allows; digits after the
+/// sixth must be zeros.
 pub fn parse_timestamp(text: &str) -> Result<DateTime<Utc>, TimestampError> {
     let shown = || excerpt(text);
     let malformed = || TimestampError::NotRfc3339 { text: shown() };
@@ -106,7 +106,7 @@ enum Fraction {
     TooFine,
 }
 
-/// What is left of the text. Every step takes what it knows from the front, or gives `None`.
+/// The rest of the text. Each step consumes its part from the front, or returns `None`.
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_moment_in_all_its_writings() {
+    fn one_moment_has_many_texts() {
         let noon = micros("2026-03-01T12:00:00Z");
         for text in [
             "2026-03-01t12:00:00z",
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_foreign_is_refused() {
+    fn missing_and_foreign_parts_are_rejected() {
         for text in [
             "",
             "now",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_named() {
+    fn the_field_that_is_out_of_range_is_named() {
         for (text, expected) in [
             ("2026-13-01T12:00:00Z", "has the month 13"),
             ("2026-00-01T12:00:00Z", "has the month 0"),
@@ -312,9 +312,9 @@ mod tests {
             }
         }
 
-        /// chrono takes more than we do, and never something else.
+        /// chrono accepts more texts, and gives the same moment for each that is accepted here.
         #[test]
-        fn what_we_take_chrono_takes_for_the_same(
+        fn chrono_gives_the_same_moment(
             date in "[12][0-9]{3}-[01][0-9]-[0-3][0-9]",
             time in "[Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]",
             fraction in "(\\.[0-9]{1,9})?",
@@ -327,7 +327,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_upsets_the_parser(text in any::<String>(), cut in 0_usize..30) {
+        fn no_text_makes_the_parser_panic(text in any::<String>(), cut in 0_usize..30) {
             let _ = parse_timestamp(&text);
             let valid: String = "2026-03-01T12:00:00.123456+01:00".chars().take(cut).collect();
             let _ = parse_timestamp(&format!("{valid}{text}"));

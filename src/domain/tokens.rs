@@ -1,4 +1,7 @@
-//! Tokens, and how many of them an amount of energy is worth.
+//! Converts energy to tokens. Amounts are in base units, the chain's unit; the rate is the operator's
+//! (`TOKENIZATION_KWH_TO_TOKEN_RATIO`, `TOKENIZATION_DECIMALS`).
+//!
+//! Invariant: the conversion is exact up to one rounding down at the end, so no more is minted than was measured.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,11 +14,11 @@ use super::energy::Kwh;
 use super::exact::parse_exact;
 use super::excerpt::excerpt;
 
-/// Tokens in base units: 1 token = 10^decimals base units. What the chain counts in.
+/// Tokens in base units, the unit in which the chain counts: 1 token = 10^decimals base units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BaseUnits(u64);
 
-/// A text or number that is no amount of base units.
+/// A text or number that is not an amount of base units.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "{text} is not an amount of base units: a whole number from 0 to 18446744073709551615, digits only"
@@ -52,7 +55,7 @@ impl BaseUnits {
             .try_fold(BaseUnits::ZERO, BaseUnits::checked_add)
     }
 
-    /// For a NUMERIC(20, 0) column.
+    /// As a NUMERIC(20, 0) column stores it.
     pub fn to_decimal(self) -> Decimal {
         Decimal::from(self.0)
     }
@@ -80,7 +83,7 @@ impl FromStr for BaseUnits {
     type Err = BaseUnitsError;
 
     fn from_str(text: &str) -> Result<BaseUnits, BaseUnitsError> {
-        // The standard parser takes a leading '+', which no amount of ours has.
+        // The standard parser accepts a leading '+', which no amount here has.
         Some(text)
             .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|text| text.parse().ok())
@@ -91,7 +94,7 @@ impl FromStr for BaseUnits {
     }
 }
 
-/// As a string: amounts pass 2^53, where JavaScript's numbers end.
+/// As a string: amounts exceed 2^53, the limit of JavaScript's exact integers.
 impl Serialize for BaseUnits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -112,7 +115,7 @@ pub struct TokenRate {
     decimals: u8,
 }
 
-/// Why a rate is refused.
+/// Why a rate is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RateError {
     #[error("{ratio} tokens per kWh: the ratio must be above 0")]
@@ -128,7 +131,7 @@ pub enum RateError {
 impl TokenRate {
     /// With 9 decimals, 1.8 × 10^10 tokens fit the chain's 64 bits.
     pub const DECIMALS_MAX: u8 = 9;
-    /// Digits after the point that a `Decimal` holds.
+    /// Digits after the decimal point that a `Decimal` holds.
     const RATIO_SCALE_MAX: u32 = 28;
 
     /// `ratio`: whole tokens per kWh, above 0; `decimals`: the mint's, 0..=9.
@@ -145,7 +148,7 @@ impl TokenRate {
         })
     }
 
-    /// The same from text, exactly: `Decimal`'s own parser would round.
+    /// Parses the ratio exactly, where `Decimal`'s own parser would round.
     pub fn parse(ratio: &str, decimals: u8) -> Result<TokenRate, RateError> {
         let exact = parse_exact(ratio, TokenRate::RATIO_SCALE_MAX).map_err(|_| {
             RateError::RatioNotExact {
@@ -155,7 +158,7 @@ impl TokenRate {
         TokenRate::new(exact, decimals)
     }
 
-    /// Whole tokens per kWh, normalised.
+    /// Whole tokens per kWh, normalized.
     pub fn ratio(self) -> Decimal {
         self.ratio
     }
@@ -170,7 +173,7 @@ impl Kwh {
     /// `None` when the amount does not fit the chain's 64 bits.
     pub fn to_base_units(self, rate: TokenRate) -> Option<BaseUnits> {
         let kwh = self.as_decimal();
-        // Two mantissas of 96 bits: their product needs 192, which neither `Decimal` nor u128 has.
+        // Two mantissas of 96 bits have a product of 192 bits, which fits neither `Decimal` nor u128.
         let product = product(
             kwh.mantissa().unsigned_abs(),
             rate.ratio.mantissa().unsigned_abs(),
@@ -210,7 +213,7 @@ fn product(left: u128, right: u128) -> Wide {
     product
 }
 
-/// `None` past 256 bits.
+/// Returns `None` when the product exceeds 256 bits.
 fn times_power_of_ten(mut value: Wide, power: u32) -> Option<Wide> {
     let factor = u128::from(10_u64.checked_pow(power)?);
     let mut carry = 0;
@@ -238,7 +241,9 @@ fn divided_by_power_of_ten(mut value: Wide, mut power: u32) -> Wide {
     value
 }
 
+/// The low and the high half.
 fn limbs(value: u128) -> [u64; 2] {
+    // Both halves have 64 bits.
     [(value & u128::from(u64::MAX)) as u64, (value >> 64) as u64]
 }
 
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn energy_is_worth_its_ratio_rounded_down() {
+    fn energy_converts_by_the_ratio_and_rounds_down() {
         let one = rate("1", 9);
         assert_eq!(base_units("1.25", one), Some(1_250_000_000));
         assert_eq!(base_units("0.0000000019", one), Some(1));
@@ -282,7 +287,7 @@ mod tests {
         assert_eq!(base_units("18446744073.709551615", one), Some(u64::MAX));
         assert_eq!(base_units("18446744073.709551615999", one), Some(u64::MAX));
         assert_eq!(base_units("18446744073.709551616", one), None);
-        // Products of 2^64, 2^128 and more must not come back as small numbers.
+        // Products of 2^64, 2^128 and more must not wrap to small numbers.
         assert_eq!(base_units("18446744073709551616", rate("1", 0)), None);
         assert_eq!(
             base_units("18446744073709551616", rate("18446744073709551616", 0)),

@@ -1,8 +1,8 @@
-//! A mint transaction as the chain sees it: its instructions, and what they take of the chain's limits.
+//! Builds the instructions of a mint transaction, and computes how much of the chain's limits they use.
 //!
-//! Invariant: what [`Shape`] says is never less than what the transaction takes, because a transaction past a limit is
-//! refused as a whole, and its neighbours would wait for the proof of its death. The bytes are exact (a property test
-//! compiles the real transaction); compute units and instruction count are ceilings with their reasons below.
+//! Invariant: a [`Shape`] never reports less than the transaction uses, because the cluster rejects a transaction above a limit
+//! as a whole, and its readings would wait for the proof that it is dead. The bytes are exact (a property test compiles the real
+//! transaction); compute units and the number of instructions are ceilings, with their reasons below.
 
 use solana_compute_budget_interface::ComputeBudgetInstruction;
 use solana_sdk::instruction::Instruction;
@@ -21,13 +21,13 @@ use super::priority_fee::ComputeUnitPrice;
 use super::tokens::BaseUnits;
 use super::wallet::Wallet;
 
-/// What a legacy transaction may be long: an IPv6 packet less its headers.
+/// The largest legacy transaction: the minimum MTU of IPv6 without its headers (`PACKET_DATA_SIZE`).
 pub const TRANSACTION_BYTES_MAX: usize = 1232;
-/// Instructions that a transaction may run, those called by programs included (`MAX_INSTRUCTION_TRACE_LENGTH`).
+/// The number of instructions that a transaction may execute, calls between programs included (`MAX_INSTRUCTION_TRACE_LENGTH`).
 const TRACE_LENGTH_MAX: usize = 64;
 
-/// Creating an account: itself, the size, transfer, allocate, assign (one call instead of three when nobody has sent lamports
-/// ahead, but anybody can), owner fixed, initialised.
+/// Creating an account executes: the creation itself, size, transfer, allocate, assign (one call instead of these three unless
+/// lamports were sent to the address before, which anyone can do), fixing the owner, initializing.
 const CREATE_TRACE_LENGTH: usize = 7;
 
 const SIGNATURE_BYTES: usize = 64;
@@ -36,7 +36,7 @@ const HEADER_BYTES: usize = 3;
 const BLOCKHASH_BYTES: usize = 32;
 /// Fee payer, mint, token program, memo program, compute budget program.
 const FIXED_ADDRESSES: usize = 5;
-/// Associated token account program and system program, there only if an account is created.
+/// Associated token account program and system program, present only if an account is created.
 const CREATION_ADDRESSES: usize = 2;
 /// Its tag and a u32.
 const COMPUTE_LIMIT_DATA: usize = 5;
@@ -46,28 +46,29 @@ const COMPUTE_PRICE_DATA: usize = 9;
 const MINT_TO_DATA: usize = 9;
 const CREATE_DATA: usize = 1;
 
-/// What one wallet gets in one transaction.
+/// What one wallet receives in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payment {
     pub wallet: Wallet,
     pub base_units: BaseUnits,
-    /// Its token account is not there yet.
+    /// Its token account does not exist yet.
     pub create_account: bool,
 }
 
-/// The size of a mint transaction, which is all that its limits depend on.
+/// The size of a mint transaction. Its limits depend on nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub payments: usize,
-    /// Of these payments, how many create the account.
+    /// How many of these payments create the account.
     pub creations: usize,
     pub separate_fee_payer: bool,
-    /// It offers a priority fee: one instruction more.
+    /// It offers a priority fee, which takes one more instruction.
     pub priced: bool,
 }
 
 impl Shape {
-    /// Bytes of the signed transaction, signatures included. Less only if a wallet is one of our own two keys.
+    /// Bytes of the signed transaction, signatures included. The transaction is smaller only if a wallet is one of our own two
+    /// keys.
     pub fn bytes(self) -> usize {
         let signatures = 1 + usize::from(self.separate_fee_payer);
         let creation_addresses = if self.creations > 0 {
@@ -100,19 +101,19 @@ impl Shape {
             + instruction_bytes(0, MEMO_BYTES)
     }
 
-    /// A ceiling for any wallets. [`instructions`] asks for less, once it knows them.
+    /// A ceiling for any wallets. [`instructions`] requests less once the wallets are known.
     pub fn compute_units(self) -> u32 {
         FIXED_COMPUTE_UNITS
             .saturating_add(count(self.payments).saturating_mul(MINT_TO_COMPUTE_UNITS))
             .saturating_add(self.creation_compute_units())
     }
 
-    /// The creations' part of it.
+    /// The account creations' part of the ceiling.
     pub fn creation_compute_units(self) -> u32 {
         count(self.creations).saturating_mul(CREATE_COMPUTE_UNITS_MAX)
     }
 
-    /// Whether it may run as many instructions as it can come to.
+    /// Whether the largest possible number of executed instructions is allowed.
     pub fn fits_trace(self) -> bool {
         self.fixed_instructions() + self.payments + self.creations * CREATE_TRACE_LENGTH
             <= TRACE_LENGTH_MAX
@@ -128,12 +129,12 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Program, accounts and data of a compiled instruction.
+/// The size of a compiled instruction: program, accounts and data.
 fn instruction_bytes(accounts: usize, data: usize) -> usize {
     1 + length_bytes(accounts) + accounts + length_bytes(data) + data
 }
 
-/// Bytes of a length in the chain's compact encoding: seven bits each.
+/// The size of a length in the chain's compact encoding (`ShortU16`): seven bits per byte.
 fn length_bytes(length: usize) -> usize {
     match length {
         0..0x80 => 1,
@@ -142,7 +143,7 @@ fn length_bytes(length: usize) -> usize {
     }
 }
 
-/// Where the compute limit stands among the instructions.
+/// The position of the compute limit among the instructions.
 const COMPUTE_LIMIT_INDEX: usize = 0;
 
 /// A mint transaction before it is compiled.
@@ -150,14 +151,15 @@ const COMPUTE_LIMIT_INDEX: usize = 0;
 pub struct Instructions {
     /// Compute limit, price if one is offered, then account and tokens wallet by wallet, then the memo.
     pub list: Vec<Instruction>,
-    /// The limit asks for its ceiling.
+    /// The instruction requests the ceiling of this plan.
     pub compute: ComputePlan,
 }
 
 /// The instructions of one mint transaction.
 ///
-/// Accounts are created idempotently, so that one which somebody else creates meanwhile costs nothing and fails nothing. The
-/// compute limit is what these very wallets take at most: a looser one would make the scheduler put us last.
+/// Accounts are created idempotently, so that an account which another party creates meanwhile costs nothing and fails nothing.
+/// The compute limit is the most that exactly these wallets can use: with a higher one the scheduler would rank the transaction
+/// lower.
 pub fn instructions(
     payments: &[Payment],
     mint: &Pubkey,
@@ -196,7 +198,7 @@ pub fn instructions(
                 &[],
                 payment.base_units.get(),
             )
-            .expect("refuses only a program that is not the token program"),
+            .expect("rejects only a program that is not the token program"),
         );
     }
     let mut list = Vec::with_capacity(paying.len() + 3);
@@ -217,7 +219,7 @@ pub fn instructions(
     Instructions { list, compute }
 }
 
-/// Makes a message that was compiled of [`instructions`] ask for another compute limit; its length stays.
+/// Changes the compute limit that a message compiled from [`instructions`] requests; its length stays the same.
 pub fn set_compute_unit_limit(message: &mut Message, compute_units: u32) {
     if let Some(instruction) = message.instructions.get_mut(COMPUTE_LIMIT_INDEX) {
         instruction.data = ComputeBudgetInstruction::set_compute_unit_limit(compute_units).data;
@@ -315,7 +317,7 @@ mod tests {
             prop_assert!(compute_limit(&instructions[0].data) <= shape.compute_units());
             prop_assert!(shape.creation_compute_units() < shape.compute_units());
 
-            // After the simulation only the limit is another one.
+            // The simulation changes only the limit.
             set_compute_unit_limit(&mut message, limit);
             prop_assert_eq!(compute_limit(&message.instructions[0].data), limit);
             prop_assert_eq!(shape.bytes(), signed_length(&message));
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_key_as_a_wallet_takes_no_more_bytes_than_planned() {
+    fn our_own_key_as_a_wallet_uses_no_more_bytes_than_planned() {
         for separate_fee_payer in [false, true] {
             let keys = keys(separate_fee_payer);
             let mut payments = payments(&[true, true, false]);
@@ -396,7 +398,7 @@ mod tests {
         assert_eq!([&priced[..1], &priced[2..]].concat(), unpriced);
     }
 
-    /// The limit is the transaction's own: it pays for the steps of the search that its wallets take.
+    /// The limit is the transaction's own: it covers the steps of the address search that its wallets need.
     #[test]
     fn the_compute_limit_follows_the_search_for_the_address() {
         let keys = keys(false);

@@ -1,8 +1,8 @@
-//! What both state machines refuse.
+//! The errors of both state machines.
 
 use thiserror::Error;
 
-/// A change that must not happen. The caller has a defect, or acts on what it read before somebody else's change.
+/// A change that must not happen. The caller has a defect, or acts on a state that another process has changed since.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("a {machine} that is {state} cannot take {event}")]
 pub struct IllegalTransition {
@@ -11,7 +11,7 @@ pub struct IllegalTransition {
     pub event: &'static str,
 }
 
-/// A text that names no state.
+/// A text that is not the name of a state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{text} is no state of a {machine}: one of {known}")]
 pub struct UnknownState {

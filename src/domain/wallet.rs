@@ -1,4 +1,4 @@
-//! Whom a reading pays.
+//! The wallet that a reading pays.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use thiserror::Error;
 
 use super::excerpt::excerpt;
 
-/// An address that can belong to a person: 32 bytes on the ed25519 curve, and no program, sysvar or mint that everybody
-/// knows. Tokens sent to anything else are lost for ever. Whether the account exists and belongs to the system program only
-/// the chain can tell.
+/// An address that can have a private key: 32 bytes on the ed25519 curve, and not a well-known program, sysvar or mint. Tokens
+/// sent to any other address are lost permanently. Whether the account exists and belongs to the system program is known only
+/// on chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wallet(Pubkey);
 
-/// Why an address is no wallet.
+/// Why an address is not a wallet.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WalletError {
     #[error("{text} is not base58")]
@@ -23,7 +23,7 @@ pub enum WalletError {
     #[error("{text} is not 32 bytes of base58, as a Solana address is")]
     WrongLength { text: String },
     #[error(
-        "{address} is not on the ed25519 curve: nobody can hold its key, so tokens sent there are lost"
+        "{address} is not on the ed25519 curve: no private key exists for it, so tokens sent there are lost"
     )]
     OffCurve { address: Pubkey },
     #[error("{address} is the {name}, not a wallet")]
@@ -33,7 +33,7 @@ pub enum WalletError {
 }
 
 impl Wallet {
-    /// Reads base58 and judges what can be judged without asking the chain.
+    /// Parses base58 and checks what can be checked without the chain.
     pub fn parse(text: &str) -> Result<Wallet, WalletError> {
         let address: Pubkey = text.parse().map_err(|error| match error {
             ParsePubkeyError::Invalid => WalletError::NotBase58 {
@@ -52,7 +52,7 @@ impl Wallet {
         Ok(Wallet(address))
     }
 
-    /// From our own books, where it was judged before it was written.
+    /// From the database, where only validated wallets are stored.
     pub fn from_stored(bytes: [u8; 32]) -> Wallet {
         Wallet(Pubkey::new_from_array(bytes))
     }
@@ -72,7 +72,7 @@ impl Wallet {
         self.0.to_bytes()
     }
 
-    /// Where this wallet's tokens of that mint lie: its associated token account. Costs some hashing and curve arithmetic.
+    /// The associated token account of this wallet for `mint`. Computing it takes some hashing and curve arithmetic.
     pub fn token_account(&self, mint: &Pubkey) -> Pubkey {
         get_associated_token_address_with_program_id(&self.0, mint, &spl_token_interface::ID)
     }
@@ -91,8 +91,8 @@ impl Serialize for Wallet {
     }
 }
 
-/// Addresses that people paste by mistake and that no person owns. The curve alone does not tell: about half of them are
-/// points of it by accident.
+/// Addresses that users paste by mistake and that have no private key. The curve alone does not exclude them: about half of them
+/// happen to be points of it. Source: the programs and sysvars of the Solana documentation, and the mints of the largest tokens.
 const WELL_KNOWN: [(Pubkey, &str); 45] = [
     known("11111111111111111111111111111111", "system program"),
     known(
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_somebody_holds_is_a_wallet() {
+    fn a_generated_key_is_a_wallet() {
         for _ in 0..50 {
             let address = Keypair::new().pubkey();
             let wallet = Wallet::parse(&address.to_string()).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn well_known_addresses_are_refused_by_name() {
+    fn well_known_addresses_are_rejected_by_name() {
         let mut on_curve = 0;
         for (address, name) in WELL_KNOWN {
             on_curve += usize::from(address.is_on_curve());
@@ -292,7 +292,7 @@ mod tests {
         }
         assert!(
             on_curve > 10,
-            "the curve alone would have refused all but {on_curve}"
+            "the curve alone would have rejected all but {on_curve}"
         );
         for ours in [
             spl_token_interface::ID,
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_no_key_can_have_is_refused() {
+    fn an_address_without_a_possible_key_is_rejected() {
         let mint = Keypair::new().pubkey();
         let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
         let token_account = wallet.token_account(&mint);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_32_bytes_of_base58_is_refused() {
+    fn a_text_that_is_not_32_bytes_of_base58_is_rejected() {
         // A fixed address: one character less or more of a random one may happen to be another address.
         let address = "GqDqQTP5GZ12zpxMF1WYxURVpa1z8LjQp6iKSwCYXFPD";
         assert!(Wallet::parse(address).is_ok());
@@ -359,14 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mint_is_no_wallet() {
+    fn the_mint_is_not_a_wallet() {
         let mint = Keypair::new().pubkey();
         let wallet = Wallet::parse(&mint.to_string()).unwrap();
         assert!(wallet.check_not_mint(&mint).is_err());
         assert!(wallet.check_not_mint(&Keypair::new().pubkey()).is_ok());
     }
 
-    /// By the words of the program: seeds wallet, token program, mint; the first bump from 255 downwards that leaves the curve.
+    /// By the program's definition: seeds wallet, token program, mint, and the first bump from 255 downwards that is off the curve.
     #[test]
     fn the_token_account_is_the_associated_one() {
         let mint = Keypair::new().pubkey();

@@ -21,12 +21,15 @@ use super::subscribers::{Subscribers, Subscription};
 use super::viewer::Viewer;
 use crate::db::within;
 use crate::outbox::{EventType, Wake};
+use crate::periodic::Timing;
 use crate::telemetry::{Stage, names, observe_stage};
 
 /// Events in one page that the hub reads.
 const PAGE_EVENTS_MAX: u16 = 1_000;
 /// Poll interval, for wake-ups that were lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
+/// For the list of periodic tasks.
+pub const HUB_TIMING: Timing = Timing::new("event hub", POLL_EVERY);
 /// One in this many of the pool's connections serves listeners that read the log.
 const REPLAYS_SHARE: u32 = 4;
 /// Pause after an error, most often a database that restarts.

@@ -23,10 +23,13 @@ use super::event::Seq;
 use super::head;
 use super::partitions::{self, Partition};
 use crate::db::within;
+use crate::periodic::Timing;
 use crate::telemetry::names;
 
 /// How often partitions are checked. It needs no jitter, since one process does it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
+/// For the list of periodic tasks.
+pub const TIMING: Timing = Timing::new("event retention", CHECK_EVERY);
 /// How long an attempt waits for the lock on `events` and blocks others meanwhile. A page of the log takes a few milliseconds.
 const LOCK_LIMIT: &str = "200ms";
 /// Most partitions dropped in one round: after a long pause the backlog takes several rounds.

@@ -20,11 +20,14 @@ use super::partitions;
 use super::retention::Retention;
 use crate::db::within;
 use crate::outbox::{self, Topic, Wake};
+use crate::periodic::Timing;
 
 /// Most events in one transaction: bounds how long readers wait for the first of them.
 const BATCH_EVENTS_MAX: i64 = 1_000;
 /// Poll interval, for events whose wake-up was lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
+/// For the list of periodic tasks.
+pub const TIMING: Timing = Timing::new("event sequencer", POLL_EVERY);
 /// Pause after an error, most often a database that restarts.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 

@@ -1,9 +1,9 @@
-//! Who asks: every question about meters and readings is answered for somebody.
+//! The caller of a query: every query about meters and readings is answered for one.
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Sees and submits for the own meters.
+    /// Sees, and submits for, their own meters.
     User,
     /// Sees and does everything.
     Admin,

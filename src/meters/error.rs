@@ -4,14 +4,14 @@ use thiserror::Error;
 
 use crate::domain::{MeterSerial, SerialError, Wallet, WalletError};
 
-/// What goes wrong with meters, in words for the caller.
+/// What goes wrong with meters, with texts for the caller.
 #[derive(Debug, Error)]
 pub enum MeterError {
     #[error("meter_id {0}")]
     Serial(#[from] SerialError),
     #[error("wallet_address {0}")]
     Wallet(#[from] WalletError),
-    /// Something else than a wallet lives at that address.
+    /// The account at that address is not a wallet.
     #[error(
         "wallet_address {wallet} belongs to the program {program} on chain; give the address of an ordinary wallet, \
          not of a token account or a program"
@@ -30,7 +30,7 @@ pub enum MeterError {
         "only an admin may register a meter for another owner; leave owner out, or give your own subject"
     )]
     OwnerOfAnother,
-    /// 409. Says nothing about the other owner.
+    /// 409. Reveals nothing about the other owner.
     #[error("meter {serial} is registered by another owner; check the meter_id")]
     OwnedByAnother { serial: MeterSerial },
     /// 409.

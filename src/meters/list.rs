@@ -1,9 +1,11 @@
-//! Meters with what they have reported so far.
+//! Meters with the sums of what they have reported.
 
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
 
+use super::caller::Caller;
+use super::error::MeterError;
+use super::meter::Meter;
 use super::store::MeterRow;
-use super::{Caller, Meter, MeterError};
 
 /// Meters in one page unless the caller says otherwise.
 pub const METERS_PER_PAGE_DEFAULT: u16 = 100;
@@ -26,12 +28,13 @@ pub struct MeterSummary {
 #[derive(Clone, Debug)]
 pub struct MeterPage {
     pub meters: Vec<MeterSummary>,
-    /// The serial to go on after; `None` at the end.
+    /// The serial after which the next page begins; `None` at the end.
     pub next: Option<String>,
 }
 
 /// The caller's meters, or all of them for an admin, after the serial `after`. `limit` is
-/// 1..=[`METERS_PER_PAGE_MAX`]; what lies outside is taken for the nearest.
+/// clamped to
+/// 1..=[`METERS_PER_PAGE_MAX`].
 pub async fn list(
     pool: &PgPool,
     caller: &Caller,
@@ -61,7 +64,7 @@ pub async fn list(
     Ok(MeterPage { meters, next })
 }
 
-/// Asks for one more than the page holds: it tells whether there is a next one.
+/// Selects one row more than the page holds: it shows whether there is a next page.
 fn page_query(caller: &Caller, after: Option<&str>, page_size: u16) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
         "SELECT page.*, total.readings, total.kwh_total, total.base_units_total

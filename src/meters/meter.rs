@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::{MeterSerial, Wallet};
 
-/// A meter as the books hold it.
+/// A meter as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meter {
     /// Key within the database.
@@ -13,11 +13,11 @@ pub struct Meter {
     pub serial: MeterSerial,
     /// The subject that owns it.
     pub owner: String,
-    /// Whom its readings pay.
+    /// The wallet that its readings pay.
     pub wallet: Wallet,
     /// Length of a reading whose start is not given, minutes, 1..=1440.
     pub interval_minutes: u16,
-    /// Place in the roll-out, 0..=99.
+    /// Position in the roll-out, 0..=99.
     pub rollout_bucket: u8,
     pub registered_at: DateTime<Utc>,
 }

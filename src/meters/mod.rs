@@ -1,12 +1,11 @@
 //! Meters and their owners.
 //!
-//! Invariant: a serial names one meter, of one owner and one wallet, for ever: nothing here changes a meter once it is
-//! registered. Kept by the unique serial, and by answering "the same again" only when every part is the same. So a reading
-//! may take the wallet from the meter's row without a lock.
+//! Invariant: a serial names one meter, of one owner and one wallet, permanently: a registered meter never changes. Kept by
+//! the unique serial, and by accepting a repeated registration only when every value is the same. So the intake reads the
+//! wallet from the meter's row without a lock.
 //!
-//! Tokens that are minted to an address which nobody can sign for are lost, and nobody can be asked to give them back.
-//! Therefore a wallet is judged when the meter is registered: by its bytes ([`Wallet::parse`](crate::domain::Wallet::parse)),
-//! and by what lives at that address on chain.
+//! Tokens minted to an address that no one can sign for are lost. Therefore a wallet is checked when its meter is registered:
+//! its bytes ([`Wallet::parse`](crate::domain::Wallet::parse)), and the account at that address on chain.
 
 mod caller;
 mod error;

@@ -1,22 +1,24 @@
-//! A meter enters the books.
+//! Registers meters.
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
+use super::caller::Caller;
+use super::error::MeterError;
+use super::meter::Meter;
 use super::store::{self, NewRow};
 use super::wallet_account::check_wallet_account;
-use super::{Caller, Meter, MeterError};
 use crate::chain::Endpoints;
 use crate::domain::{MeterSerial, Wallet};
 
-/// Quarter-hours are what smart meters report unless they say otherwise.
+/// Smart meters report quarter-hours unless registered otherwise.
 const INTERVAL_MINUTES_DEFAULT: u16 = 15;
 /// A day.
 const INTERVAL_MINUTES_MAX: u16 = 24 * 60;
-/// What a token's subject may be.
+/// Longest subject of a token.
 const OWNER_CHARACTERS_MAX: usize = 128;
 
-/// A meter as the caller names it.
+/// A meter as the caller describes it.
 #[derive(Clone, Debug)]
 pub struct NewMeter {
     pub meter_id: String,
@@ -31,11 +33,11 @@ pub struct NewMeter {
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub meter: Meter,
-    /// False when the same meter was there before.
+    /// False when the same meter was registered before.
     pub created: bool,
 }
 
-/// Registers a meter, or finds it registered in just this way. `mint` is this service's token, which is no wallet.
+/// Registers a meter, or finds it registered with the same values. `mint` is this service's token, which is no wallet.
 pub async fn register(
     pool: &PgPool,
     endpoints: &Endpoints,
@@ -54,7 +56,7 @@ pub async fn register(
         wallet,
         interval_minutes,
     };
-    // Asked first, so that the same again is answered while the chain is away.
+    // First, so that a repeated registration is answered while the chain is unreachable.
     if let Some(meter) = store::find_by_serial(pool, &serial).await? {
         return registered_before(meter, &row);
     }
@@ -65,7 +67,7 @@ pub async fn register(
             created: true,
         });
     }
-    // Somebody was faster, and meters are never deleted.
+    // A concurrent request was faster. Meters are never deleted.
     let meter = store::find_by_serial(pool, &serial)
         .await?
         .ok_or(sqlx::Error::RowNotFound)?;
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_again_is_the_same_in_every_part() {
+    fn a_repeated_registration_must_agree_in_every_value() {
         let meter = Meter {
             id: 1,
             serial: MeterSerial::parse("m-1").unwrap(),

@@ -1,19 +1,19 @@
-//! The table `meters`.
+//! The statements on the table `meters`.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgExecutor};
 
-use super::Meter;
+use super::meter::Meter;
 use crate::domain::{MeterSerial, Wallet};
 
 #[derive(FromRow)]
 pub(super) struct MeterRow {
     id: i64,
-    serial: String,
+    serial: MeterSerial,
     owner: String,
-    wallet: [u8; 32],
+    wallet: Wallet,
     interval_minutes: i32,
     rollout_bucket: i16,
     registered_at: DateTime<Utc>,
@@ -27,9 +27,9 @@ impl TryFrom<MeterRow> for Meter {
         let out_of_range = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
         Ok(Meter {
             id: row.id,
-            serial: MeterSerial::from_stored(row.serial),
+            serial: row.serial,
             owner: row.owner,
-            wallet: Wallet::from_stored(row.wallet),
+            wallet: row.wallet,
             interval_minutes: row.interval_minutes.try_into().map_err(out_of_range)?,
             rollout_bucket: row.rollout_bucket.try_into().map_err(out_of_range)?,
             registered_at: row.registered_at,
@@ -46,13 +46,13 @@ pub(crate) async fn find_by_serial(
          FROM meters
          WHERE serial = $1",
     )
-    .bind(serial.as_str())
+    .bind(serial)
     .fetch_optional(executor)
     .await?;
     row.map(Meter::try_from).transpose()
 }
 
-/// The meters of a batch, in one question.
+/// The meters of a batch, in one query.
 pub(crate) async fn find_by_serials(
     executor: impl PgExecutor<'_>,
     serials: &[&str],
@@ -70,7 +70,7 @@ pub(crate) async fn find_by_serials(
         .collect()
 }
 
-/// What a new meter's row holds.
+/// The row of a new meter.
 pub(super) struct NewRow<'a> {
     pub(super) serial: &'a MeterSerial,
     pub(super) owner: &'a str,
@@ -89,9 +89,9 @@ pub(super) async fn insert(
          ON CONFLICT (serial) DO NOTHING
          RETURNING id, serial, owner, wallet, interval_minutes, rollout_bucket, registered_at",
     )
-    .bind(new.serial.as_str())
+    .bind(new.serial)
     .bind(new.owner)
-    .bind(new.wallet.bytes())
+    .bind(new.wallet)
     .bind(i32::from(new.interval_minutes))
     .bind(i16::from(new.serial.rollout_bucket()))
     .fetch_optional(executor)

@@ -1,18 +1,18 @@
-//! What lives at a wallet's address on chain.
+//! Checks which account is at a wallet's address on chain.
 
 use std::time::Duration;
 
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 
-use super::MeterError;
+use super::error::MeterError;
 use crate::chain::Endpoints;
 use crate::domain::Wallet;
 
-/// How long one endpoint may take, before the next is asked: a person waits for the answer.
+/// How long one endpoint may take before the next is queried: a person waits for the answer.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 
-/// A wallet that may be paid, by the rules of a registration. `mint` is this service's token, which is no wallet.
+/// Parses and checks a wallet by the rules of a registration. `mint` is this service's token, which is no wallet.
 pub async fn payable_wallet(
     endpoints: &Endpoints,
     mint: &Pubkey,
@@ -24,9 +24,9 @@ pub async fn payable_wallet(
     Ok(wallet)
 }
 
-/// Refuses an address whose account belongs to another program than the system program: tokens for it would belong to
-/// nobody who can sign. An account that does not exist yet is fine. Any endpoint's answer will do; without one the
-/// question stays open.
+/// Refuses an address whose account belongs to another program than the system program: no one can sign for tokens there. An
+/// account that does not exist yet is fine. Any endpoint's answer is enough; without one the result is
+/// [`MeterError::ChainUnavailable`].
 pub(super) async fn check_wallet_account(
     endpoints: &Endpoints,
     wallet: Wallet,
@@ -38,13 +38,13 @@ pub(super) async fn check_wallet_account(
             .get_account_with_commitment(&address, CommitmentConfig::confirmed());
         match tokio::time::timeout(LOOK_UP_LIMIT, look_up).await {
             Ok(Ok(answer)) => {
-                return judge(wallet, answer.value.map(|account| account.owner));
+                return check_owner(wallet, answer.value.map(|account| account.owner));
             }
             // The client's error is not logged: it may hold the URL, and that an access key.
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(
                     endpoint = endpoint.name(),
-                    "did not answer what lives at a wallet's address"
+                    "endpoint did not answer a query for a wallet's account"
                 );
                 endpoints.fail_over_from(endpoint);
             }
@@ -53,7 +53,7 @@ pub(super) async fn check_wallet_account(
     Err(MeterError::ChainUnavailable { wallet })
 }
 
-fn judge(wallet: Wallet, account_owner: Option<Pubkey>) -> Result<(), MeterError> {
+fn check_owner(wallet: Wallet, account_owner: Option<Pubkey>) -> Result<(), MeterError> {
     match account_owner {
         Some(program) if program != solana_system_interface::program::ID => {
             Err(MeterError::WalletOfProgram {
@@ -72,11 +72,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_of_a_program_is_no_wallet_and_a_missing_account_may_become_one() {
+    fn an_account_of_a_program_is_no_wallet_and_a_missing_account_is_fine() {
         let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
-        assert!(judge(wallet, None).is_ok());
-        assert!(judge(wallet, Some(solana_system_interface::program::ID)).is_ok());
-        let error = judge(wallet, Some(spl_token_interface::ID)).unwrap_err();
+        assert!(check_owner(wallet, None).is_ok());
+        assert!(check_owner(wallet, Some(solana_system_interface::program::ID)).is_ok());
+        let error = check_owner(wallet, Some(spl_token_interface::ID)).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -85,8 +85,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_answering_endpoint_the_question_stays_open() {
-        // Nobody listens on port 1.
+    async fn without_an_answering_endpoint_the_result_is_chain_unavailable() {
+        // No process listens on port 1.
         let urls = [
             "http://127.0.0.1:1".to_owned(),
             "http://127.0.0.1:1/other".to_owned(),

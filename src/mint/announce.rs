@@ -1,8 +1,8 @@
-//! Tells the admins when minting stops for want of the chain, and when it goes on: once for the whole deployment.
+//! Notifies admins when minting stops because the chain is unavailable, and when it resumes: once for the whole deployment.
 //!
-//! Every process has a circuit breaker of its own. Only the one that holds the Resolver's lock speaks, and what it said last is a row
-//! that it compares and sets: a successor does not say it again. What lasts for less than a few seconds is not told, so that
-//! an endpoint which comes and goes is told as one outage.
+//! Every process has a circuit breaker of its own. Only the process that holds the Resolver's lock notifies, and its last notice
+//! is a row that it compares and sets, so a successor does not repeat it. A state that lasts for less than a few seconds is not
+//! announced, so that an endpoint which comes and goes is announced as one outage.
 
 use std::time::Duration;
 
@@ -13,12 +13,15 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Cause, CircuitBreaker, CircuitBreakerView};
 use crate::db::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
+use crate::periodic::Timing;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Open for so long before it is told.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// For the list of periodic tasks.
+pub const ANNOUNCE_TIMING: Timing = Timing::new("outage announcements", CHECK_EVERY);
+/// Open for at least this long before it is announced.
 const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
-/// Closed for so long before it is told: two looks at their slowest, so that an end which only one look saw is none, and a
-/// reopening is the same outage.
+/// Closed for at least this long before it is announced: two probes at their slowest, so that a single successful probe is no
+/// end, and a reopening belongs to the same outage.
 const CLOSED_FOR: TimeDelta = TimeDelta::seconds(12);
 
 /// Runs while this process holds the Resolver's lock. `limit` is that of one transaction.
@@ -28,9 +31,9 @@ pub async fn announce(
     limit: Duration,
     stop: CancellationToken,
 ) {
-    // What the row says, once it was read or set.
-    let mut told: Option<bool> = None;
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    // What the row holds, once it was compared or set.
+    let mut announced: Option<bool> = None;
+    let mut ticks = tokio::time::interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -38,25 +41,25 @@ pub async fn announce(
             _ = ticks.tick() => {}
         }
         let view = circuit_breaker.view();
-        let Some(open) = worth_telling(&view, Utc::now()) else {
+        let Some(open) = state_to_announce(&view, Utc::now()) else {
             continue;
         };
-        if told == Some(open) {
+        if announced == Some(open) {
             continue;
         }
         let reason = view.open.map(|cause| cause.to_string());
-        match within(limit, tell(&pool, open, reason.as_deref())).await {
-            Ok(()) => told = Some(open),
-            // Told at a later tick.
+        match within(limit, announce_state(&pool, open, reason.as_deref())).await {
+            Ok(()) => announced = Some(open),
+            // A later tick tries again.
             Err(error) => {
-                tracing::debug!(%error, "the admins could not be told of the chain breaker")
+                tracing::debug!(%error, "admins could not be notified about the chain breaker")
             }
         }
     }
 }
 
-/// Whether it counts as open or closed; `None` while that is too young to be told. The ledger breaker tells for itself.
-fn worth_telling(view: &CircuitBreakerView, now: DateTime<Utc>) -> Option<bool> {
+/// Whether it counts as open or closed; `None` while that is too recent to announce. The ledger breaker has notices of its own.
+fn state_to_announce(view: &CircuitBreakerView, now: DateTime<Utc>) -> Option<bool> {
     let age = now - view.since;
     match &view.open {
         Some(Cause::LedgerBreaker(_)) => None,
@@ -65,7 +68,7 @@ fn worth_telling(view: &CircuitBreakerView, now: DateTime<Utc>) -> Option<bool> 
     }
 }
 
-async fn tell(pool: &PgPool, open: bool, reason: Option<&str>) -> sqlx::Result<()> {
+async fn announce_state(pool: &PgPool, open: bool, reason: Option<&str>) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     let changed = sqlx::query(
         "UPDATE chain_breaker
@@ -86,9 +89,9 @@ async fn tell(pool: &PgPool, open: bool, reason: Option<&str>) -> sqlx::Result<(
 async fn publish(transaction: &mut PgConnection, reason: Option<&str>) -> sqlx::Result<()> {
     let sentence = match reason {
         Some(reason) => {
-            format!("the chain breaker is open, minting waits and goes on by itself: {reason}")
+            format!("the chain breaker is open: minting waits and resumes by itself: {reason}")
         }
-        None => "the chain breaker is closed: minting goes on".to_owned(),
+        None => "the chain breaker is closed: minting resumes".to_owned(),
     };
     let fields = EventFields {
         error_reason: Some(sentence),
@@ -104,18 +107,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_and_goes_within_seconds_is_not_told() {
+    fn a_change_that_lasts_for_seconds_is_not_announced() {
         let now = Utc::now();
         let view = |open: Option<Cause>, secs| CircuitBreakerView {
             open,
             since: now - TimeDelta::seconds(secs),
         };
-        let away = || Some(Cause::RateLimited);
-        assert_eq!(worth_telling(&view(away(), 1), now), None);
-        assert_eq!(worth_telling(&view(away(), 2), now), Some(true));
-        assert_eq!(worth_telling(&view(None, 11), now), None);
-        assert_eq!(worth_telling(&view(None, 12), now), Some(false));
+        let open = || Some(Cause::RateLimited);
+        assert_eq!(state_to_announce(&view(open(), 1), now), None);
+        assert_eq!(state_to_announce(&view(open(), 2), now), Some(true));
+        assert_eq!(state_to_announce(&view(None, 11), now), None);
+        assert_eq!(state_to_announce(&view(None, 12), now), Some(false));
         let ledger = Cause::LedgerBreaker("a mint is not ours".to_owned());
-        assert_eq!(worth_telling(&view(Some(ledger), 60), now), None);
+        assert_eq!(state_to_announce(&view(Some(ledger), 60), now), None);
     }
 }

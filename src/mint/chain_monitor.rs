@@ -1,4 +1,4 @@
-//! Looks at the chain, the fee payer and the ledger breaker, and tells circuit breaker and fee budget what it saw.
+//! Checks the chain, the fee payer and the ledger breaker, and updates circuit breaker, fee budget and health.
 
 use std::time::Duration;
 
@@ -7,24 +7,31 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::chain_handle::ChainHandle;
-use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::chain::{
+    Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY, TOKEN_ACCOUNT_RENT_LAMPORTS,
+};
 use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
+use crate::periodic::Timing;
 use crate::telemetry::{Health, names};
 
-/// The loop that opens and closes this process' circuit breaker.
+/// The loop that opens and closes this process's circuit breaker.
 pub struct ChainMonitor {
     pool: PgPool,
     probe: ChainProbe,
     chain: ChainHandle,
     health: Health,
-    /// Of one transaction of the database: what is behind it must not keep the circuit breaker from being closed again.
+    /// Of one database transaction: a query that hangs must not keep the circuit breaker from being closed again.
     transaction_limit: Duration,
 }
 
-/// A silent database is not to keep what the chain says from being seen.
+/// A database that does not answer must not hide the state of the chain.
 const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
+
+/// For the list of periodic tasks. Each step of a probe has a limit of its own; while the circuit breaker is open, it decides
+/// when to probe.
+pub const CHAIN_MONITOR_TIMING: Timing = Timing::new("chain monitor", PROBE_EVERY);
 
 impl ChainMonitor {
     pub fn new(
@@ -42,7 +49,7 @@ impl ChainMonitor {
         }
     }
 
-    /// Looks again and again until told to stop.
+    /// Checks repeatedly until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let jitter = rand::rng().random();
@@ -52,13 +59,14 @@ impl ChainMonitor {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.probe() => {}
+                () = self.check() => {}
             }
         }
     }
 
-    /// One look. Before it the circuit breaker is closed and the fee budget empty.
-    pub async fn probe(&self) {
+    /// Probes once and updates circuit breaker, fee budget and health. Before the first check the circuit breaker is closed and the
+    /// fee budget empty.
+    pub async fn check(&self) {
         let before = self.chain.circuit_breaker.view().open;
         let was_open = before.is_some();
         self.chain.fee_budget.begin_refresh();
@@ -68,68 +76,74 @@ impl ChainMonitor {
             .priority_fees
             .refresh(&self.chain.endpoints, &writable);
         let fee_payer = self.chain.fee_budget.fee_payer();
-        let (looked, ()) = tokio::join!(self.probe.run(fee_payer), fees);
-        let (found, relieved) = match looked {
-            Ok(snapshot) => self.take_in(snapshot, before).await,
-            Err(cause) => (Err(cause), false),
+        let (probed, ()) = tokio::join!(self.probe.run(fee_payer), fees);
+        let Checked {
+            result: found,
+            shortfall_covered,
+        } = match probed {
+            Ok(snapshot) => self.check_ledger(snapshot, before).await,
+            Err(cause) => Checked::failed(cause),
         };
-        self.show(&found);
-        let goes_on = found.is_ok() && (was_open || relieved);
+        self.report(&found);
+        let resumes = found.is_ok() && (was_open || shortfall_covered);
         self.chain.circuit_breaker.record_probe(found);
         if self.probe.is_in_doubt() {
             self.chain.circuit_breaker.check_now();
         }
-        if goes_on {
+        if resumes {
             self.wake_deferred_jobs().await;
         }
     }
 
-    /// The chain answers: what of the ledger, and of the fee payer's balance, if there is one whom this process knows? True
-    /// when somebody who waited for money can be paid. `before`: why the circuit breaker was open.
-    async fn take_in(
-        &self,
-        snapshot: ChainSnapshot,
-        before: Option<Cause>,
-    ) -> (Result<(), Cause>, bool) {
+    /// The chain answers: checks the ledger, and the fee payer's balance if this process knows the fee payer. `before`: why the
+    /// circuit breaker was open.
+    async fn check_ledger(&self, snapshot: ChainSnapshot, before: Option<Cause>) -> Checked {
         if let Some(fee_payer) = snapshot.fee_payer {
+            // Exact up to 2^53 lamports, 9 million SOL.
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
         }
         let conditions = ledger::minting_conditions(&self.pool, snapshot.slot);
         let conditions =
             match within(self.transaction_limit.min(CONDITIONS_LIMIT), conditions).await {
                 Ok(conditions) => conditions,
-                // No word about the chain: minting fails by itself while the database is away, and uses no attempt. What the
-                // ledger said last goes on counting.
+                // Nothing is wrong with the chain: minting fails by itself while the database is unavailable, and uses no attempt.
+                // The last conditions of the ledger stay valid.
                 Err(error) => {
                     tracing::debug!(%error, "the ledger's conditions could not be read");
-                    return (before.map_or(Ok(()), of_the_ledger), false);
+                    return Checked {
+                        result: before.map_or(Ok(()), if_of_ledger),
+                        shortfall_covered: false,
+                    };
                 }
             };
-        let seen = if self.somebody_else_pays(&conditions) {
+        let probed_payer = if self.payer_changed(&conditions) {
             None
         } else {
             snapshot.fee_payer
         };
-        let funds = seen.map(|fee_payer| Funds {
+        let funds = probed_payer.map(|fee_payer| Funds {
             balance: fee_payer.balance,
             minimum: fee_payer.minimum,
             in_flight: conditions.in_flight_lamports,
             least_fee: self.chain.least_fee_lamports(),
         });
-        let relieved = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
+        let shortfall_covered = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
         if let Some(reason) = conditions.signing_refused {
-            return (Err(Cause::LedgerBreaker(reason.to_string())), false);
+            return Checked::failed(Cause::LedgerBreaker(reason.to_string()));
         }
-        // Without what this process only promises: that comes and goes with each batch.
+        // Without the reservations of this process: they come and go with each batch.
         if let Some(funds) = funds.filter(|funds| funds.is_empty()) {
-            return (Err(Cause::FeePayerEmpty(funds)), false);
+            return Checked::failed(Cause::FeePayerEmpty(funds));
         }
-        (Ok(()), relieved)
+        Checked {
+            result: Ok(()),
+            shortfall_covered,
+        }
     }
 
-    /// Whether another fee payer than the one that was looked at is named to a process that has none of its own. Then the next
-    /// look, which is due now, is at that one.
-    fn somebody_else_pays(&self, conditions: &MintingConditions) -> bool {
+    /// Whether the ledger names another fee payer than the one that was probed, to a process that has none of its own. Then the
+    /// next check, which is due now, probes that one.
+    fn payer_changed(&self, conditions: &MintingConditions) -> bool {
         if !self.chain.follows_ledger {
             return false;
         }
@@ -144,7 +158,7 @@ impl ChainMonitor {
         is_another
     }
 
-    fn show(&self, found: &Result<(), Cause>) {
+    fn report(&self, found: &Result<(), Cause>) {
         match found {
             Ok(()) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
@@ -159,7 +173,7 @@ impl ChainMonitor {
             Err(cause) => {
                 metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(1.0);
                 self.health.degraded("chain", cause.to_string());
-                // The balance is judged once the ledger lets sign.
+                // The balance is checked only once the ledger allows signing.
                 if matches!(cause, Cause::FeePayerEmpty(_)) {
                     self.health.ok("breaker");
                 }
@@ -176,11 +190,11 @@ impl ChainMonitor {
         }
     }
 
-    /// Jobs that were put off meanwhile need not sleep out their pause.
+    /// Makes the jobs due that were deferred meanwhile, rather than after their pauses.
     async fn wake_deferred_jobs(&self) {
         match within(self.transaction_limit, outbox::wake_deferred(&self.pool)).await {
             Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "minting goes on: deferred jobs are due now"),
+            Ok(jobs) => tracing::info!(jobs, "minting resumes: deferred jobs are due now"),
             Err(error) => {
                 tracing::warn!(%error, "deferred jobs could not be made due; each becomes due by itself within a minute");
             }
@@ -188,10 +202,30 @@ impl ChainMonitor {
     }
 }
 
+/// The result of one check.
+struct Checked {
+    result: Result<(), Cause>,
+    /// Readings that waited for funds can be paid now.
+    shortfall_covered: bool,
+}
+
+impl Checked {
+    fn failed(cause: Cause) -> Checked {
+        Checked {
+            result: Err(cause),
+            shortfall_covered: false,
+        }
+    }
+}
+
 /// The cause, if only the ledger can show that it is over.
-fn of_the_ledger(cause: Cause) -> Result<(), Cause> {
+fn if_of_ledger(cause: Cause) -> Result<(), Cause> {
     match cause {
         Cause::LedgerBreaker(_) | Cause::FeePayerEmpty(_) => Err(cause),
-        _ => Ok(()),
+        Cause::Unreachable(_)
+        | Cause::Lagging(_)
+        | Cause::RateLimited
+        | Cause::Failing(_)
+        | Cause::MintUnknown(_) => Ok(()),
     }
 }

@@ -29,8 +29,8 @@ pub enum DeferReason {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// Only a database that was changed by hand holds such a row.
-    #[error("the stored {column} of the reading cannot be read")]
-    UnreadableRow { column: &'static str },
+    #[error("the stored reading cannot be read: {0}")]
+    UnreadableRow(#[source] Arc<sqlx::Error>),
     /// The token account looked unusable, and that is not final.
     #[error(
         "the token account {account} of wallet {wallet} has changed, or RPC endpoint {endpoint} is behind: waiting for finality"

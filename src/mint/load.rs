@@ -2,11 +2,11 @@
 //! minted.
 
 use std::collections::HashMap;
-use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
-use sqlx::{FromRow, PgPool};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgPool, Row};
 use uuid::Uuid;
 
 use super::answers::Answers;
@@ -18,22 +18,22 @@ use crate::domain::{BaseUnits, Interval, Kwh, Leaf, MeterSerial, ReadingState, W
 use crate::telemetry::traces::{self, Span};
 
 #[derive(FromRow)]
-struct Row {
+struct StoredReading {
     id: Uuid,
     revision: i64,
-    state: String,
+    state: ReadingState,
     next_attempt_at: DateTime<Utc>,
     is_due: bool,
     is_held: bool,
-    wallet: Vec<u8>,
-    base_units: Decimal,
+    wallet: Wallet,
+    base_units: BaseUnits,
     pack_alone: bool,
     account_was_there: bool,
-    salt: Vec<u8>,
+    salt: [u8; 16],
     interval_start: DateTime<Utc>,
     interval_end: DateTime<Utc>,
-    kwh: Decimal,
-    serial: String,
+    kwh: Kwh,
+    serial: MeterSerial,
     accepted_at: DateTime<Utc>,
 }
 
@@ -51,11 +51,11 @@ pub(super) async fn load(
         .collect();
     let mut candidates = Vec::with_capacity(rows.len());
     for row in rows {
-        let id = row.id;
+        let id: Uuid = row.try_get("id")?;
         let Some(permission) = permissions.remove(&id) else {
             continue;
         };
-        match candidate(row, permission) {
+        match candidate(&row, permission) {
             Ok(candidate) => candidates.push(candidate),
             Err(outcome) => answers.give(id, outcome),
         }
@@ -79,8 +79,8 @@ pub(super) async fn attach_traces(context: &MintContext, candidates: &mut [Candi
     Span::of_batch(candidates.len())
 }
 
-async fn rows(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as(
+async fn rows(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<PgRow>> {
+    sqlx::query(
         // Due by the database's clock, which wrote the moments: a host whose clock is late would find nothing due. Held by
         // the settings as they are now: a copy in this process could be older than the last toggle.
         "SELECT reading.id, reading.revision, reading.state, reading.next_attempt_at,
@@ -102,49 +102,45 @@ async fn rows(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Row>> {
     .await
 }
 
-/// The reading, if it can be minted now; otherwise its answer.
-fn candidate(row: Row, permission: MintPermission) -> Result<Candidate, MintOutcome> {
-    let state = ReadingState::from_str(&row.state).map_err(|_| unreadable("state"))?;
-    if state != ReadingState::Pending {
-        return Err(MintOutcome::AlreadyHandled(state));
+/// The reading, if it can be minted now; otherwise its answer. A row that cannot be decoded does not keep the others from being
+/// minted.
+fn candidate(row: &PgRow, permission: MintPermission) -> Result<Candidate, MintOutcome> {
+    let reading = StoredReading::from_row(row).map_err(unreadable)?;
+    if reading.state != ReadingState::Pending {
+        return Err(MintOutcome::AlreadyHandled(reading.state));
     }
     if permission == MintPermission::WhenDue {
-        if row.is_held {
+        if reading.is_held {
             return Err(MintOutcome::OnHold);
         }
-        if !row.is_due {
-            return Err(MintOutcome::NotDue(row.next_attempt_at));
+        if !reading.is_due {
+            return Err(MintOutcome::NotDue(reading.next_attempt_at));
         }
     }
-    let wallet = <[u8; 32]>::try_from(row.wallet.as_slice())
-        .map(Wallet::from_stored)
-        .map_err(|_| unreadable("wallet"))?;
-    let salt = <[u8; 16]>::try_from(row.salt.as_slice()).map_err(|_| unreadable("salt"))?;
-    let base_units = BaseUnits::from_decimal(row.base_units).map_err(|_| unreadable("amount"))?;
-    let serial = MeterSerial::from_stored(row.serial);
+    let interval = Interval::new(reading.interval_start, reading.interval_end)
+        .map_err(|error| unreadable(sqlx::Error::Decode(Box::new(error))))?;
     let leaf = Leaf {
-        reading_id: row.id,
-        salt,
-        interval: Interval::new(row.interval_start, row.interval_end)
-            .map_err(|_| unreadable("interval"))?,
-        base_units,
-        wallet,
-        serial: &serial,
-        kwh: Kwh::from_decimal(row.kwh).map_err(|_| unreadable("energy amount"))?,
+        reading_id: reading.id,
+        salt: reading.salt,
+        interval,
+        base_units: reading.base_units,
+        wallet: reading.wallet,
+        serial: &reading.serial,
+        kwh: reading.kwh,
     };
     Ok(Candidate {
-        id: row.id,
-        revision: row.revision,
-        wallet,
-        base_units,
-        pack_alone: row.pack_alone,
-        account_was_there: row.account_was_there,
+        id: reading.id,
+        revision: reading.revision,
+        wallet: reading.wallet,
+        base_units: reading.base_units,
+        pack_alone: reading.pack_alone,
+        account_was_there: reading.account_was_there,
         leaf_hash: leaf.hash(),
-        accepted_at: row.accepted_at,
+        accepted_at: reading.accepted_at,
         trace: None,
     })
 }
 
-fn unreadable(column: &'static str) -> MintOutcome {
-    MintOutcome::Deferred(DeferReason::UnreadableRow { column })
+fn unreadable(error: sqlx::Error) -> MintOutcome {
+    MintOutcome::Deferred(DeferReason::UnreadableRow(Arc::new(error)))
 }

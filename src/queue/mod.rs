@@ -27,6 +27,7 @@
 //! | `registration` | registers this process under an advisory lock; hands back the jobs of dead processes |
 //! | `heartbeat` | detects a worker that is stuck |
 //! | `processes` | lists the processes of the deployment |
+//! | `worker_watch` | reports to health whether any process runs jobs |
 //! | `finished_jobs` | counts the jobs that this process has finished |
 
 mod batch_slice;
@@ -51,11 +52,14 @@ mod tidy;
 mod trigger_batch;
 mod wake_up;
 mod worker;
+mod worker_watch;
 mod workers;
 
 pub use context::QueueContext;
 pub use finished_jobs::FinishedJobs;
 pub use kinds::job_names;
-pub use processes::{ProcessView, processes, watch_workers};
-pub use registration::{ProcessRegistration, RegistrationError};
+pub use processes::{ProcessView, processes};
+pub use registration::{HAND_BACK_TIMING, ProcessRegistration, RegistrationError};
+pub use source::POLL_TIMING;
+pub use worker_watch::worker_watch;
 pub use workers::Workers;

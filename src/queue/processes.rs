@@ -1,14 +1,9 @@
-//! Lists the processes of the deployment, for the status page, and reports to health whether any of them runs jobs.
-
-use std::time::Duration;
+//! Lists the processes of the deployment, for the status page.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::registration::LOCK_CLASS;
-use crate::telemetry::Health;
 
 /// A process that registered itself and has not been found dead yet.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
@@ -57,40 +52,4 @@ pub async fn processes(pool: &PgPool) -> sqlx::Result<Vec<ProcessView>> {
     .bind(i64::from(LOCK_CLASS))
     .fetch_all(pool)
     .await
-}
-
-const HEALTH_PART: &str = "workers";
-const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// Checks in a row that must find no worker before health degrades: a process that starts acquires its lock a moment after it
-/// registered itself.
-const CHECKS_WITHOUT_WORKER: u32 = 3;
-
-/// Reports to health whether any process runs jobs, until `stop`. While the database does not answer, the last report stands.
-pub async fn watch_workers(pool: PgPool, health: Health, stop: CancellationToken) {
-    health.ok(HEALTH_PART);
-    let mut checks_without_worker = 0;
-    let mut ticks = interval(CHECK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let listing = timeout(CHECK_EVERY, processes(&pool));
-        let Some(Ok(Ok(found))) = stop.run_until_cancelled(listing).await else {
-            continue;
-        };
-        if found.iter().any(ProcessView::is_worker_alive) {
-            checks_without_worker = 0;
-            health.ok(HEALTH_PART);
-            continue;
-        }
-        checks_without_worker += 1;
-        if checks_without_worker >= CHECKS_WITHOUT_WORKER {
-            health.degraded(
-                HEALTH_PART,
-                "no process runs jobs: readings are accepted and wait; start `gridtokenx serve` or `serve --role worker`",
-            );
-        }
-    }
 }

@@ -18,11 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ProcessRole;
 use crate::db::{AdvisoryKey, LockSession, within};
+use crate::periodic::Timing;
 
 /// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
 pub(super) const LOCK_CLASS: i32 = 1_735_680_884;
 /// Pause after the lock was lost, and between two searches for dead processes.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// For the list of periodic tasks.
+pub const HAND_BACK_TIMING: Timing = Timing::new("hand-back of jobs", CHECK_EVERY);
 /// For the statement that registers this process again once it has the lock.
 const REGISTER_LIMIT: Duration = Duration::from_secs(5);
 

@@ -13,9 +13,12 @@ use super::dead_letter::reject_unreadable_rows;
 use super::payload::{LenientJson, Payload};
 use super::wake_up::WakeUp;
 use crate::outbox::{Job, Wake};
+use crate::periodic::Timing;
 
 /// Due retries and jobs that were handed back send no notification: the poll finds them.
 const POLL_EVERY: Duration = Duration::from_secs(1);
+/// For the list of periodic tasks.
+pub const POLL_TIMING: Timing = Timing::new("queue poll", POLL_EVERY);
 /// apalis considers a worker dead after this many missed heartbeats: 180 s, three times a handler's hard limit. Dead
 /// *processes* are detected within seconds by their lock.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);

@@ -1,50 +1,40 @@
-//! What becomes of each reading of a batch: accepted, a duplicate, or in conflict. Pure: the same stored readings and the
-//! same clock give the same verdicts.
+//! Decides for each reading of a batch: accepted, a duplicate, or in conflict. Pure: the same stored readings and the same clock
+//! give the same decisions.
 //!
 //! The readings of one meter never overlap. So of all that begin before an interval's end, the one that begins last also
-//! ends last: it alone tells whether the interval is free, is the same again, or overlaps.
+//! ends last: that one alone shows whether the interval is free, is the same again, or overlaps.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::accepted::{Accepted, Stored};
 use super::error::{Invalid, ReadingError};
-use super::intake::Accepted;
 use super::parsed::ParsedReading;
 use super::rules::ReadingRules;
-use crate::domain::{BaseUnits, Interval, Kwh, ReadingState};
+use crate::domain::{BaseUnits, Interval, ReadingState};
 use crate::meters::Meter;
 
-/// A claim for a meter that its caller may report for.
+/// A parsed reading with its meter, which its caller may report for.
 pub(super) struct ForMeter<'a> {
-    pub(super) claim: &'a ParsedReading,
+    pub(super) parsed: &'a ParsedReading,
     pub(super) meter: &'a Meter,
     pub(super) interval: Interval,
-}
-
-/// A reading that is in the books, or will be if this batch commits.
-#[derive(Clone, Debug)]
-pub(super) struct Stored {
-    pub(super) id: Uuid,
-    pub(super) interval: Interval,
-    pub(super) kwh: Kwh,
-    pub(super) state: ReadingState,
-    pub(super) base_units: BaseUnits,
 }
 
 /// A reading to be stored.
 pub(super) struct NewReading<'a> {
     pub(super) id: Uuid,
-    pub(super) claim: &'a ParsedReading,
+    pub(super) parsed: &'a ParsedReading,
     pub(super) meter: &'a Meter,
     pub(super) interval: Interval,
     pub(super) base_units: BaseUnits,
-    /// Keeps the Merkle leaf from being guessed.
+    /// Random, so that the Merkle leaf cannot be guessed.
     pub(super) salt: [u8; 16],
 }
 
-/// Decides one reading after the other: among equals of one batch the first wins.
+/// Decides one reading after the other: of equal readings in one batch the first is stored.
 pub(super) struct Admission<'a> {
     rules: &'a ReadingRules,
     now: DateTime<Utc>,
@@ -63,7 +53,7 @@ impl<'a> Admission<'a> {
         }
     }
 
-    /// `last_before_end`: the stored reading of this meter that begins last before the interval's end. The answer holds
+    /// `last_before_end`: the stored reading of this meter that begins last before the interval's end. The answer is valid
     /// once the batch has committed.
     pub(super) fn decide(
         &mut self,
@@ -76,18 +66,18 @@ impl<'a> Admission<'a> {
             .get(&for_meter.meter.id)
             .and_then(|of_meter| of_meter.range(..interval.end()).next_back())
             .map(|(_, stored)| stored);
-        let rival = [last_before_end, in_batch]
+        let overlapping = [last_before_end, in_batch]
             .into_iter()
             .flatten()
             .find(|stored| stored.interval.overlaps(&interval));
-        match rival {
-            // Before its age is judged: the same reading is found again for ever.
+        match overlapping {
+            // Before its age is checked: a repeated reading is a duplicate however old it is.
             Some(stored) => compare(&for_meter, stored),
             None => Ok(self.accept(for_meter)?),
         }
     }
 
-    /// What was accepted, in the one order that all writers use: two batches never wait for each other in a circle.
+    /// The accepted readings in the one order that all writers use, so that two batches never deadlock.
     pub(super) fn into_new_readings(mut self) -> Vec<NewReading<'a>> {
         self.new
             .sort_unstable_by_key(|reading| (reading.meter.id, reading.interval.start()));
@@ -96,22 +86,22 @@ impl<'a> Admission<'a> {
 
     fn accept(&mut self, for_meter: ForMeter<'a>) -> Result<Accepted, Invalid> {
         let ForMeter {
-            claim,
+            parsed,
             meter,
             interval,
         } = for_meter;
-        let base_units = self.rules.worth(claim.kwh, interval, self.now)?;
+        let base_units = self.rules.worth(parsed.kwh, interval, self.now)?;
         let stored = Stored {
             id: Uuid::now_v7(),
             interval,
-            kwh: claim.kwh,
+            kwh: parsed.kwh,
             state: ReadingState::Pending,
             base_units,
         };
-        let accepted = Accepted::of(&stored, false);
+        let accepted = stored.as_new();
         self.new.push(NewReading {
             id: stored.id,
-            claim,
+            parsed,
             meter,
             interval,
             base_units,
@@ -136,16 +126,16 @@ fn compare(for_meter: &ForMeter<'_>, stored: &Stored) -> Result<Accepted, Readin
             stored: stored.interval,
         });
     }
-    if stored.kwh != for_meter.claim.kwh {
+    if stored.kwh != for_meter.parsed.kwh {
         return Err(ReadingError::OtherValue {
             serial,
             interval,
             reading_id: stored.id,
             stored: stored.kwh,
-            sent: for_meter.claim.kwh,
+            sent: for_meter.parsed.kwh,
         });
     }
-    Ok(Accepted::of(stored, true))
+    Ok(stored.as_duplicate())
 }
 
 #[cfg(test)]
@@ -155,7 +145,7 @@ mod tests {
     use rust_decimal::Decimal;
 
     use super::*;
-    use crate::domain::{MeterSerial, TokenRate, Wallet};
+    use crate::domain::{Kwh, MeterSerial, TokenRate, Wallet};
 
     const NOON: DateTime<Utc> = DateTime::from_timestamp(1_772_366_400, 0).unwrap();
 
@@ -180,7 +170,7 @@ mod tests {
         }
     }
 
-    fn claim(meter: &Meter, kwh: &str) -> ParsedReading {
+    fn parsed(meter: &Meter, kwh: &str) -> ParsedReading {
         ParsedReading {
             serial: meter.serial.clone(),
             kwh: Kwh::parse(kwh).unwrap(),
@@ -210,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_reading_again_is_a_duplicate_whatever_its_age_and_the_rules_of_today() {
+    fn the_same_reading_again_is_a_duplicate_whatever_its_age_and_the_current_rules() {
         let (meter, rules) = (meter(1), rules());
         let long_ago = interval(60 * 24 * 400, 60 * 24 * 400 - 15);
         let before = stored(long_ago, "250");
-        let claim = claim(&meter, "250.000");
+        let parsed = parsed(&meter, "250.000");
         let for_meter = ForMeter {
-            claim: &claim,
+            parsed: &parsed,
             meter: &meter,
             interval: long_ago,
         };
@@ -238,11 +228,11 @@ mod tests {
     fn another_value_and_an_overlap_name_the_stored_reading() {
         let (meter, rules) = (meter(1), rules());
         let before = stored(interval(30, 15), "1.5");
-        let claim = claim(&meter, "1.6");
+        let parsed = parsed(&meter, "1.6");
         let mut admission = Admission::new(&rules, NOON);
         let mut decide = |interval| {
             let for_meter = ForMeter {
-                claim: &claim,
+                parsed: &parsed,
                 meter: &meter,
                 interval,
             };
@@ -276,10 +266,10 @@ mod tests {
     #[test]
     fn within_a_batch_the_first_wins() {
         let (meter, rules) = (meter(1), rules());
-        let (first, other) = (claim(&meter, "1.5"), claim(&meter, "2.5"));
+        let (first, other) = (parsed(&meter, "1.5"), parsed(&meter, "2.5"));
         let mut admission = Admission::new(&rules, NOON);
-        let for_meter = |claim, interval| ForMeter {
-            claim,
+        let for_meter = |parsed, interval| ForMeter {
+            parsed,
             meter: &meter,
             interval,
         };
@@ -311,25 +301,25 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is sent in whatever order: what is accepted never overlaps, what is refused overlaps something that
-        /// was accepted, and what is stored comes in one order.
+        /// In whatever order readings are sent: accepted ones never overlap, a refused one overlaps an accepted one, and all
+        /// are stored in one order.
         #[test]
         fn accepted_readings_never_overlap(
             sent in prop::collection::vec((1_i64..3, 0_i64..300, 1_i64..60, 1_u32..3), 1..80)
         ) {
             let (meters, rules) = ([meter(0), meter(1), meter(2)], rules());
-            let claims: Vec<ParsedReading> = sent
+            let parsed_readings: Vec<ParsedReading> = sent
                 .iter()
-                .map(|(of, _, _, kwh)| claim(&meters[*of as usize], &kwh.to_string()))
+                .map(|(of, _, _, kwh)| parsed(&meters[*of as usize], &kwh.to_string()))
                 .collect();
             let mut admission = Admission::new(&rules, NOON);
             let mut accepted: Vec<(i64, Interval)> = Vec::new();
-            for ((of, to, length, _), claim) in sent.iter().zip(&claims) {
+            for ((of, to, length, _), parsed) in sent.iter().zip(&parsed_readings) {
                 let interval = interval(to + length, *to);
                 let is_free = !accepted
                     .iter()
                     .any(|(meter, other)| meter == of && other.overlaps(&interval));
-                let for_meter = ForMeter { claim, meter: &meters[*of as usize], interval };
+                let for_meter = ForMeter { parsed, meter: &meters[*of as usize], interval };
                 let answer = admission.decide(for_meter, None);
                 let is_new = answer.is_ok_and(|accepted| !accepted.duplicate);
                 prop_assert_eq!(is_new, is_free);

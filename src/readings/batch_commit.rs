@@ -1,9 +1,9 @@
-//! One batch of readings, one transaction.
+//! Stores one batch of readings in one transaction.
 //!
-//! Invariant: a reading is answered "accepted" only after the COMMIT that stored it was answered, and a failed batch
-//! never costs a good reading. A rival that commits first makes the whole batch look again; one row that the database
-//! refuses is found by halving; when the database is away everybody is told that nothing was stored, and when it went
-//! away during COMMIT, that it is not known.
+//! Invariant: a reading is answered "accepted" only after the COMMIT that stored it was answered, and a failed batch never costs
+//! a good reading. When a concurrent batch commits first, the whole batch is decided again. When the database refuses a row,
+//! halving the batch finds it. When the database is unavailable, every caller gets the error that nothing was stored; when it
+//! failed during COMMIT, that the outcome is not known.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use chrono::Utc;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::accepted::Accepted;
 use super::admission::{Admission, ForMeter, NewReading};
 use super::error::ReadingError;
-use super::intake::Accepted;
 use super::parsed::ParsedReading;
 use super::rules::ReadingRules;
 use super::store;
-use crate::db::{ErrorClass, GuardedConnection};
+use crate::db::{ErrorClass, GuardedConnection, within};
 use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
 use crate::outbox::{self, Event, EventFields, EventType, MintReading, NewJob, Topic};
@@ -28,29 +28,29 @@ use crate::telemetry::names::READINGS_PROCESSED;
 use crate::telemetry::traces::{self, TraceContext};
 use crate::telemetry::{Stage, observe_stage};
 
-/// A claim and who makes it.
+/// A parsed reading and the caller that submitted it.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) arrived: Instant,
     pub(super) caller: Caller,
-    pub(super) claim: ParsedReading,
-    /// Where its trace goes on, if it has one.
+    pub(super) parsed: ParsedReading,
+    /// The trace that minting it continues, if it is traced.
     pub(super) trace: Option<TraceContext>,
 }
 
-/// What the caller is told.
+/// What the caller of one submission gets.
 pub(super) type Answer = Result<Accepted, ReadingError>;
 
-/// How long a statement waits for a rival's lock. Rivals are other batches of milliseconds.
+/// How long a statement waits for the lock of a concurrent batch. Batches take milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the database keeps the transaction of a process that stopped in the middle of it.
+/// After this the database ends the transaction of a process that stopped in the middle of it.
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Times that a batch looks again after it lost a race. Each loss means that a rival committed, so this is plenty.
+/// Attempts of a batch that loses races. Each loss means that a concurrent batch committed, so 8 suffice.
 const RACES_MAX: u32 = 8;
-/// Longest pause after the first lost race, and by how much each further one may be longer.
+/// Longest pause after the first lost race; each further one may be longer by as much.
 const RACE_PAUSE_STEP: Duration = Duration::from_millis(10);
 
-/// Where batches are stored.
+/// Commits batches to the database, two at a time (see [`Intake`](super::Intake)).
 pub(super) struct BatchCommitter {
     pool: PgPool,
     rules: ReadingRules,
@@ -58,10 +58,10 @@ pub(super) struct BatchCommitter {
     transaction_limit: Duration,
 }
 
-/// Why a transaction came to nothing.
+/// Why a transaction stored nothing, or may have.
 #[derive(Debug)]
 enum BatchError {
-    /// A rival was faster, or the database untied a deadlock: try again.
+    /// A concurrent transaction was faster, or the database resolved a deadlock: try again.
     LostRace,
     /// The database refuses something in this batch.
     BadRow(sqlx::Error),
@@ -99,8 +99,8 @@ impl BatchCommitter {
     /// Answers each request at its own index.
     pub(super) async fn run(&self, batch: Vec<Request>) -> Vec<Answer> {
         let mut answers = Vec::with_capacity(batch.len());
-        // Last in, first out, and later halves go in first: answers come in the order of requests, and among equals the
-        // first still wins.
+        // A stack on which the later half goes first: answers come in the order of requests, and of equal readings the first
+        // is stored.
         let mut parts: Vec<Range<usize>> = Vec::new();
         parts.push(0..batch.len());
         while let Some(part) = parts.pop() {
@@ -111,21 +111,21 @@ impl BatchCommitter {
                     parts.push(middle..part.end);
                     parts.push(part.start..middle);
                 }
-                Err(fault) => {
-                    let refusal = refusal(&fault, part.len());
-                    answers.extend(part.map(|_| Err(refusal())));
+                Err(error) => {
+                    let answer = log_and_answer(&error, part.len());
+                    answers.extend(part.map(|_| Err(answer())));
                 }
             }
         }
         answers
     }
 
-    /// Tries until it is stored, or lost too many races.
+    /// Tries again after each lost race, up to [`RACES_MAX`] times.
     async fn store(&self, batch: &[Request]) -> Result<Vec<Answer>, BatchError> {
         for races_lost in 1..=RACES_MAX {
             match self.attempt(batch).await {
                 Err(BatchError::LostRace) => {
-                    // Rivals that met once shall not meet again in step.
+                    // Jitter: batches that met once must not meet again in step.
                     sleep((RACE_PAUSE_STEP * races_lost).mul_f64(rand::random())).await;
                 }
                 outcome => return outcome,
@@ -135,11 +135,9 @@ impl BatchCommitter {
     }
 
     async fn attempt(&self, batch: &[Request]) -> Result<Vec<Answer>, BatchError> {
-        let mut connection = GuardedConnection::acquire(&self.pool)
-            .await
-            .map_err(classify)?;
+        let mut connection = GuardedConnection::acquire(&self.pool).await?;
         let outcome = self.transact(&mut connection, batch).await;
-        // Where the database is away or the outcome is unknown, the session may be hung: it is closed.
+        // Otherwise the session may be hung, and is closed.
         if !matches!(
             outcome,
             Err(BatchError::Unavailable(_) | BatchError::OutcomeUnknown(_))
@@ -157,17 +155,14 @@ impl BatchCommitter {
         batch: &[Request],
     ) -> Result<Vec<Answer>, BatchError> {
         let limit = self.transaction_limit;
-        let (transaction, answers) = timeout(limit, self.fill(connection, batch))
-            .await
-            .map_err(|_| BatchError::Unavailable("the transaction took too long".to_owned()))??;
+        let (transaction, answers) = within(limit, self.fill(connection, batch)).await?;
         crate::failpoint!(
             "intake.before_commit",
             BatchError::Unavailable("injected before COMMIT".to_owned())
         );
-        timeout(limit, transaction.commit())
+        within(limit, transaction.commit())
             .await
-            .map_err(|_| BatchError::OutcomeUnknown("COMMIT took too long".to_owned()))?
-            .map_err(classify_commit)?;
+            .map_err(of_commit)?;
         crate::failpoint!(
             "intake.committed",
             BatchError::OutcomeUnknown("injected after COMMIT".to_owned())
@@ -183,39 +178,30 @@ impl BatchCommitter {
     ) -> Result<(Transaction<'c, Postgres>, Vec<Answer>), BatchError> {
         let mut transaction = connection
             .begin_with(AssertSqlSafe(self.begin.clone()))
-            .await
-            .map_err(classify)?;
+            .await?;
         let serials: Vec<&str> = batch
             .iter()
-            .map(|request| request.claim.serial.as_str())
+            .map(|request| request.parsed.serial.as_str())
             .collect();
-        let meters = meters::find_by_serials(&mut *transaction, &serials)
-            .await
-            .map_err(classify)?;
-        let mut places = Vec::with_capacity(batch.len());
-        let mut claims = Vec::with_capacity(batch.len());
-        for request in batch {
-            places.push(place(request, &meters).map(|for_meter| {
-                claims.push(for_meter);
-                claims.len() - 1
-            }));
-        }
-        let stored = store::last_before_ends(&mut transaction, &claims)
-            .await
-            .map_err(classify)?;
+        let meters = meters::find_by_serials(&mut *transaction, &serials).await?;
+        let placed: Vec<Result<ForMeter<'_>, ReadingError>> = batch
+            .iter()
+            .map(|request| for_meter(request, &meters))
+            .collect();
+        let candidates: Vec<&ForMeter<'_>> = placed.iter().flatten().collect();
+        let stored = store::last_before_ends(&mut transaction, &candidates).await?;
         let mut admission = Admission::new(&self.rules, Utc::now());
-        let mut verdicts: Vec<Option<Answer>> = claims
+        // One for each candidate, in their order.
+        let mut stored = stored.iter();
+        let answers: Vec<Answer> = placed
             .into_iter()
-            .zip(&stored)
-            .map(|(for_meter, stored)| Some(admission.decide(for_meter, stored.as_ref())))
+            .map(|for_meter| {
+                let for_meter = for_meter?;
+                let last_before_end = stored.next().and_then(Option::as_ref);
+                admission.decide(for_meter, last_before_end)
+            })
             .collect();
-        let answers: Vec<Answer> = places
-            .into_iter()
-            .map(|place| verdicts[place?].take().ok_or(ReadingError::NotStored)?)
-            .collect();
-        traces::store_contexts(&mut transaction, &traced(batch, &answers))
-            .await
-            .map_err(classify)?;
+        traces::store_contexts(&mut transaction, &traced(batch, &answers)).await?;
         self.write(&mut transaction, &admission.into_new_readings())
             .await?;
         Ok((transaction, answers))
@@ -230,10 +216,7 @@ impl BatchCommitter {
         if readings.is_empty() {
             return Ok(());
         }
-        if !store::insert(transaction, readings)
-            .await
-            .map_err(classify)?
-        {
+        if !store::insert(transaction, readings).await? {
             return Err(BatchError::LostRace);
         }
         let events: Vec<Event> = readings.iter().map(received).collect();
@@ -241,35 +224,33 @@ impl BatchCommitter {
             .iter()
             .map(|reading| MintReading::now(reading.id))
             .collect();
-        let written = async {
-            outbox::publish(transaction, &events).await?;
-            outbox::enqueue(transaction, &jobs).await?;
-            outbox::notify(transaction, Topic::OutboxAndJobs).await
-        };
-        written.await.map_err(classify)
+        outbox::publish(transaction, &events).await?;
+        outbox::enqueue(transaction, &jobs).await?;
+        outbox::notify(transaction, Topic::OutboxAndJobs).await?;
+        Ok(())
     }
 }
 
-/// Finds the meter that the request is about, if its caller may report for it.
-fn place<'a>(
+/// Finds the meter of the request, if its caller may report for it.
+fn for_meter<'a>(
     request: &'a Request,
     meters: &'a HashMap<MeterSerial, Meter>,
 ) -> Result<ForMeter<'a>, ReadingError> {
-    let claim = &request.claim;
+    let parsed = &request.parsed;
     let meter = meters
-        .get(&claim.serial)
+        .get(&parsed.serial)
         .filter(|meter| request.caller.may_see(&meter.owner))
         .ok_or_else(|| ReadingError::UnknownMeter {
-            serial: claim.serial.clone(),
+            serial: parsed.serial.clone(),
         })?;
     Ok(ForMeter {
-        claim,
+        parsed,
         meter,
-        interval: claim.interval_for(meter)?,
+        interval: parsed.interval_for(meter)?,
     })
 }
 
-/// The new readings whose traces go on.
+/// The new readings that are traced.
 fn traced<'a>(batch: &'a [Request], answers: &[Answer]) -> Vec<(Uuid, &'a TraceContext)> {
     let requests = batch.iter().zip(answers);
     requests
@@ -282,7 +263,7 @@ fn traced<'a>(batch: &'a [Request], answers: &[Answer]) -> Vec<(Uuid, &'a TraceC
         .collect()
 }
 
-/// Counts what was stored. A reading is queued by the transaction that stores it.
+/// Counts what was stored. The transaction that stores a reading also queues its job.
 fn observe(batch: &[Request], answers: &[Answer]) {
     for (request, answer) in batch.iter().zip(answers) {
         if matches!(answer, Ok(accepted) if !accepted.duplicate) {
@@ -300,14 +281,14 @@ fn received(reading: &NewReading<'_>) -> Event {
         &meter.owner,
         &meter.serial,
         meter.wallet,
-        reading.claim.kwh,
+        reading.parsed.kwh,
     );
     Event::new(EventType::MeterReadingReceived, &fields)
 }
 
-/// Logs, once for all of them, why readings were not stored, and gives what each caller is told.
-fn refusal(fault: &BatchError, readings: usize) -> fn() -> ReadingError {
-    match fault {
+/// Logs, once for all of them, why readings were not stored, and returns the answer to each caller.
+fn log_and_answer(error: &BatchError, readings: usize) -> fn() -> ReadingError {
+    match error {
         BatchError::LostRace => {
             tracing::warn!(readings, "readings were not stored: they lost every race");
             || ReadingError::Unavailable
@@ -316,7 +297,7 @@ fn refusal(fault: &BatchError, readings: usize) -> fn() -> ReadingError {
             tracing::warn!(
                 readings,
                 reason,
-                "readings were not stored: the database is away"
+                "readings were not stored: the database is unavailable"
             );
             || ReadingError::Unavailable
         }
@@ -324,7 +305,7 @@ fn refusal(fault: &BatchError, readings: usize) -> fn() -> ReadingError {
             tracing::warn!(
                 readings,
                 reason,
-                "the answer to COMMIT was lost: callers are told to send their readings again"
+                "the answer to COMMIT was lost: callers are asked to send their readings again"
             );
             || ReadingError::OutcomeUnknown
         }
@@ -335,20 +316,22 @@ fn refusal(fault: &BatchError, readings: usize) -> fn() -> ReadingError {
     }
 }
 
-/// What an error before COMMIT means: nothing is stored.
-fn classify(error: sqlx::Error) -> BatchError {
-    match ErrorClass::of(&error) {
-        ErrorClass::Retryable => BatchError::LostRace,
-        ErrorClass::Unavailable => BatchError::Unavailable(error.to_string()),
-        ErrorClass::SchemaMismatch => BatchError::SchemaMismatch(error),
-        ErrorClass::BadRow => BatchError::BadRow(error),
+impl From<sqlx::Error> for BatchError {
+    /// Of an error before COMMIT: nothing is stored.
+    fn from(error: sqlx::Error) -> BatchError {
+        match ErrorClass::of(&error) {
+            ErrorClass::Retryable => BatchError::LostRace,
+            ErrorClass::Unavailable => BatchError::Unavailable(error.to_string()),
+            ErrorClass::SchemaMismatch => BatchError::SchemaMismatch(error),
+            ErrorClass::BadRow => BatchError::BadRow(error),
+        }
     }
 }
 
-/// At COMMIT only an answer that says "rolled back" is one.
-fn classify_commit(error: sqlx::Error) -> BatchError {
-    match classify(error) {
-        fault @ (BatchError::LostRace | BatchError::BadRow(_)) => fault,
+/// At COMMIT, only an error that means "rolled back" shows that nothing is stored.
+fn of_commit(error: sqlx::Error) -> BatchError {
+    match BatchError::from(error) {
+        error @ (BatchError::LostRace | BatchError::BadRow(_)) => error,
         BatchError::Unavailable(reason) | BatchError::OutcomeUnknown(reason) => {
             BatchError::OutcomeUnknown(reason)
         }

@@ -85,13 +85,13 @@ pub enum Invalid {
     InFuture { end: DateTime<Utc> },
 }
 
-/// Why a reading, or a question about readings, gets no answer.
+/// Why a reading is not stored, or a query about readings has no result.
 #[derive(Debug, Error)]
 pub enum ReadingError {
     /// 400. The sentence begins as in the original system.
     #[error("Reading validation failed: {0}")]
     Invalid(#[from] Invalid),
-    /// 404, whether there is no such meter or it is another user's: strangers are not told which.
+    /// 404, whether there is no such meter or it is another user's: the answer does not reveal which.
     #[error(
         "meter {serial} is not known; check the meter_id, or register it with POST /api/meters"
     )]
@@ -143,7 +143,7 @@ pub enum ReadingError {
 }
 
 impl ReadingError {
-    /// The stored reading that stands in the way.
+    /// The stored reading that is in conflict with this one.
     pub fn stored_reading(&self) -> Option<Uuid> {
         match self {
             ReadingError::OtherValue { reading_id, .. }
@@ -163,7 +163,7 @@ impl From<CoalesceError> for ReadingError {
     }
 }
 
-/// Whole ones: the limit is configured in days.
+/// Whole days: the limit is configured in days.
 fn days(limit: Duration) -> u64 {
     limit.as_secs() / (24 * 60 * 60)
 }

@@ -1,4 +1,4 @@
-//! The door for readings: many callers, one transaction.
+//! Takes submissions from all callers and stores them in batches: group commit.
 
 use std::sync::Arc;
 
@@ -6,9 +6,8 @@ use futures_util::future::join_all;
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
-use super::admission::Stored;
+use super::accepted::Accepted;
 use super::batch_commit::{Answer, BatchCommitter, Request};
 use super::error::ReadingError;
 use super::parsed::ParsedReading;
@@ -17,47 +16,25 @@ use super::rules::ReadingRules;
 use super::submission::Submission;
 use crate::coalesce::{CoalesceLimits, Coalescer};
 use crate::config::{BlockchainConfig, IntakeConfig, TokenizationConfig};
-use crate::domain::{BaseUnits, ReadingState};
 use crate::meters::Caller;
 use crate::telemetry::names::READINGS_RECEIVED;
 use crate::telemetry::traces::{Span, attributes};
 
-/// Transactions under way at the same time: while one waits for the disk the next one is filled. More only meet each
+/// Transactions under way at the same time: while one waits for the disk, the next one is filled. More would only wait for each
 /// other's locks.
 const CONCURRENT_BATCHES: usize = 2;
-/// Batches that may wait; past them callers are told to come back. A few seconds of work, a few megabytes.
+/// Batches that may wait; past them callers get [`ReadingError::Busy`]. A few seconds of work, a few megabytes.
 const BATCHES_WAITING_MAX: usize = 20;
-
-/// A reading that is in the books.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    pub reading_id: Uuid,
-    /// It was there before.
-    pub duplicate: bool,
-    pub state: ReadingState,
-    pub base_units: BaseUnits,
-}
-
-impl Accepted {
-    pub(super) fn of(stored: &Stored, duplicate: bool) -> Accepted {
-        Accepted {
-            reading_id: stored.id,
-            duplicate,
-            state: stored.state,
-            base_units: stored.base_units,
-        }
-    }
-}
 
 /// Takes readings and stores them in batches. Clones share one queue.
 #[derive(Clone)]
 pub struct Intake {
     readings: Coalescer<Request, Answer>,
-    refusals: RejectionEvents,
+    rejections: RejectionEvents,
 }
 
 impl Intake {
-    /// Opens the door; its tasks belong to `tracker`.
+    /// Starts taking submissions. Its tasks run on `tracker`.
     pub fn start(
         pool: PgPool,
         intake: &IntakeConfig,
@@ -72,7 +49,7 @@ impl Intake {
             queue: max_items * BATCHES_WAITING_MAX,
             concurrency: CONCURRENT_BATCHES,
         };
-        let refusals = RejectionEvents::start(pool.clone(), tracker);
+        let rejections = RejectionEvents::start(pool.clone(), tracker);
         let rules = ReadingRules::new(tokenization, blockchain);
         let committer = Arc::new(BatchCommitter::new(
             pool,
@@ -83,10 +60,13 @@ impl Intake {
             let committer = Arc::clone(&committer);
             async move { committer.run(batch).await }
         });
-        Intake { readings, refusals }
+        Intake {
+            readings,
+            rejections,
+        }
     }
 
-    /// Stores a reading, or finds it stored. A caller that goes away meanwhile changes nothing about it.
+    /// Stores a reading, or finds it stored. Dropping this future does not stop the reading from being stored.
     pub async fn submit(
         &self,
         caller: &Caller,
@@ -95,18 +75,18 @@ impl Intake {
         metrics::counter!(READINGS_RECEIVED).increment(1);
         let answer = self.store(caller, &submission).await;
         if let Err(ReadingError::Invalid(invalid)) = &answer {
-            self.refusals.report(caller, &submission, invalid).await;
+            self.rejections.publish(caller, &submission, invalid).await;
         }
         answer
     }
 
-    /// The same for many, each on its own: a bad one never costs a good one. What was no submission keeps its error.
+    /// The same for many, each on its own: a bad one never costs a good one. An item that was no submission keeps its error.
     pub async fn submit_many(
         &self,
         caller: &Caller,
         submissions: Vec<Result<Submission, ReadingError>>,
     ) -> Vec<Result<Accepted, ReadingError>> {
-        // In their order: among equals the first wins.
+        // In their order: of equal readings the first is stored.
         join_all(
             submissions
                 .into_iter()
@@ -115,10 +95,10 @@ impl Intake {
         .await
     }
 
-    /// Takes no more. What was taken is still stored and answered.
+    /// Refuses further submissions. Those that were taken are still stored and answered.
     pub fn close(&self) {
         self.readings.close();
-        self.refusals.close();
+        self.rejections.close();
     }
 
     async fn store(
@@ -126,12 +106,12 @@ impl Intake {
         caller: &Caller,
         submission: &Submission,
     ) -> Result<Accepted, ReadingError> {
-        let claim = ParsedReading::read(submission)?;
+        let parsed = ParsedReading::parse(submission)?;
         let span = Span::of_submission();
         let request = Request {
             arrived: Instant::now(),
             caller: caller.clone(),
-            claim,
+            parsed,
             trace: span.context(),
         };
         let answer = self.readings.call(request).await?;

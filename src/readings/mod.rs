@@ -1,26 +1,28 @@
-//! Readings: what a meter reported for one interval, on its way into the books.
+//! Readings: what a meter reported for one interval, from submission to storage.
 //!
-//! Invariant: no moment of a meter is paid twice, under any id, of any length, at any time. Kept by three things: a
-//! reading that is stored already is found again by meter, start and end (for ever, and before its age is judged); an
-//! interval that overlaps a stored one is refused; and two that arrive at the same moment are kept apart by the
-//! constraints `readings_once` and `metered_once`, since a reading only ever commits together with its guarded interval.
+//! Invariant: no moment of a meter is paid twice, under any id, of any length, at any time. Three things keep it: a repeated
+//! reading is found by meter, start and end, before its age is checked and however old it is; an interval that overlaps a
+//! stored one is refused; and the constraints `readings_once` and `metered_once` keep out one of two that arrive at the same
+//! moment, because a reading commits only together with its guarded interval.
 //!
 //! Invariant: an accepted reading commits together with its job and its event, or not at all. [`Intake`] stores up to a
-//! batch of them in one transaction, with one NOTIFY.
+//! batch of readings in one transaction, with one NOTIFY.
 //!
-//! What a reading pays, and whom, is fixed here. Its state afterwards is the [`ledger`](crate::ledger)'s.
+//! The amount and the wallet that a reading pays are fixed here. Its state afterwards belongs to the [`ledger`](crate::ledger).
 //!
 //! | file | holds |
 //! |---|---|
-//! | `submission`, `parsed` | a reading as it was sent, and once its members are understood |
-//! | `rules` | what an acceptable reading is, and what it is worth |
-//! | `admission` | accepted, duplicate, or in conflict, for a whole batch: pure |
+//! | `submission`, `parsed` | a reading as it was sent, and with its members parsed |
+//! | `rules` | whether a new reading is acceptable (too old, in the future, too much energy), and what it is worth |
+//! | `admission` | accepted, duplicate, or in conflict, for a whole batch: pure. New readings are checked by `rules` |
+//! | `accepted` | a stored reading, and what its caller is answered |
 //! | `store` | the statements of the intake's transaction, and the pruning of guarded intervals |
-//! | `batch_commit` | one batch: transaction, races, and finding the one row that spoils it |
-//! | `intake` | the door: group commit for all callers |
-//! | `rejection_events` | tells owners why a reading of their meter was refused |
-//! | `view` | readings as they are shown |
+//! | `batch_commit` | one batch: transaction, races, and finding the one row that the database refuses |
+//! | `intake` | group commit for all callers |
+//! | `rejection_events` | notifies owners why a reading of their meter was refused |
+//! | `view` | readings as callers see them |
 
+mod accepted;
 mod admission;
 mod batch_commit;
 mod error;
@@ -32,8 +34,9 @@ mod store;
 mod submission;
 mod view;
 
+pub use accepted::Accepted;
 pub use error::{Invalid, ReadingError};
-pub use intake::{Accepted, Intake};
+pub use intake::Intake;
 pub use store::{first_id_at, prune_metered_intervals};
 pub use submission::{Member, Submission};
 pub use view::{

@@ -1,4 +1,4 @@
-//! A submission whose members are understood: what its meter claims.
+//! Parses the members of a submission. What depends on the meter or the clock is checked later, in [`rules`](super::rules).
 
 use chrono::{DateTime, Utc};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -18,7 +18,7 @@ const TIMESTAMP_WANTED: &str =
     "an RFC 3339 timestamp with seconds and offset, such as \"2026-03-01T12:15:00Z\"";
 const SIGNATURE_WANTED: &str = "a string";
 
-/// What can be understood without the meter's row: form, not yet worth or age.
+/// A submission whose form is valid. Its value and its age are not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ParsedReading {
     pub(super) serial: MeterSerial,
@@ -29,8 +29,8 @@ pub(super) struct ParsedReading {
 }
 
 impl ParsedReading {
-    pub(super) fn read(submission: &Submission) -> Result<ParsedReading, Invalid> {
-        let claim = ParsedReading {
+    pub(super) fn parse(submission: &Submission) -> Result<ParsedReading, Invalid> {
+        let parsed = ParsedReading {
             serial: serial_of(submission)?,
             kwh: kwh_of(submission)?,
             start: timestamp("interval_start", &submission.interval_start)?,
@@ -42,20 +42,20 @@ impl ParsedReading {
             )?,
             meter_signature: signature_of(submission)?,
         };
-        if let Some(start) = claim.start {
-            Interval::new(start, claim.end)?;
+        if let Some(start) = parsed.start {
+            Interval::new(start, parsed.end)?;
         }
-        Ok(claim)
+        Ok(parsed)
     }
 
-    /// The interval that the claim is about; without a start it is as long as the meter's readings are.
+    /// The reading's interval; without a start it is as long as the meter's readings are.
     pub(super) fn interval_for(&self, meter: &Meter) -> Result<Interval, Invalid> {
         let start = self.start.unwrap_or_else(|| self.end - meter.interval());
         Ok(Interval::new(start, self.end)?)
     }
 }
 
-/// The meter that a submission names; also of one that is refused for another member.
+/// The meter that a submission names. It can be parsed also when another member is refused.
 pub(super) fn serial_of(submission: &Submission) -> Result<MeterSerial, Invalid> {
     let text = text("meter_id", &submission.meter_id, SERIAL_WANTED)?;
     let text = text.ok_or(Invalid::Missing {
@@ -65,7 +65,7 @@ pub(super) fn serial_of(submission: &Submission) -> Result<MeterSerial, Invalid>
     Ok(MeterSerial::parse(text)?)
 }
 
-/// The energy that a submission claims; also of one that is refused for another member.
+/// The energy that a submission reports. It can be parsed also when another member is refused.
 pub(super) fn kwh_of(submission: &Submission) -> Result<Kwh, Invalid> {
     match &submission.kwh_amount {
         Member::Text(text) | Member::Number(text) => Ok(Kwh::parse(text)?),
@@ -138,7 +138,7 @@ mod tests {
 
     fn read(json: &str) -> Result<ParsedReading, String> {
         let submission = serde_json::from_str(json).unwrap();
-        ParsedReading::read(&submission).map_err(|invalid| invalid.to_string())
+        ParsedReading::parse(&submission).map_err(|invalid| invalid.to_string())
     }
 
     fn with(member: &str, value: &str) -> Result<ParsedReading, String> {
@@ -152,27 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_what_was_sent() {
-        let claim = read(
+    fn a_parsed_reading_is_what_was_sent() {
+        let parsed = read(
             r#"{"meter_id": "m-1", "kwh_amount": 1.250, "reading_timestamp": "2026-03-01T13:15:00.000001+01:00",
                 "interval_start": "2026-03-01T12:00:00Z", "meter_signature": "a1 B2"}"#,
         )
         .unwrap();
-        assert_eq!(claim.serial.as_str(), "m-1");
-        assert_eq!(claim.kwh, Kwh::parse("1.25").unwrap());
+        assert_eq!(parsed.serial.as_str(), "m-1");
+        assert_eq!(parsed.kwh, Kwh::parse("1.25").unwrap());
         assert_eq!(
-            claim.end,
+            parsed.end,
             parse_timestamp("2026-03-01T12:15:00.000001Z").unwrap()
         );
         assert_eq!(
-            claim.start,
+            parsed.start,
             Some(parse_timestamp("2026-03-01T12:00:00Z").unwrap())
         );
-        assert_eq!(claim.meter_signature.as_deref(), Some("a1 B2"));
+        assert_eq!(parsed.meter_signature.as_deref(), Some("a1 B2"));
     }
 
     #[test]
-    fn every_member_that_is_wrong_says_so_with_its_value() {
+    fn each_error_names_the_member_and_its_value() {
         for (member, value, sentence) in [
             (
                 "meter_id",
@@ -264,7 +264,7 @@ mod tests {
     fn a_signature_is_at_most_256_printable_characters() {
         assert!(with("meter_signature", &format!("\"{}\"", "é".repeat(256))).is_ok());
         assert!(with("meter_signature", &format!("\"{}\"", "e".repeat(257))).is_err());
-        // A character that turns the writing direction around is not printed, it prints others.
+        // U+202E reverses the writing direction of what follows.
         assert!(with("meter_signature", r#""a\u202eb""#).is_err());
     }
 }

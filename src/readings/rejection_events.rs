@@ -1,8 +1,11 @@
-//! Tells the owner of a meter why one of its readings was refused: the event `MeterReadingValidationFailed`.
+//! Notifies the owner of a meter when one of its readings was refused: the event `MeterReadingValidationFailed`.
 //!
-//! Invariant: strangers cannot make a meter's owner hear anything, and nobody can flood the feed. Only a submission by the
-//! owner counts, and of one meter at most 10 a minute. An event is worth less than the answer: it is dropped rather than
-//! waited for.
+//! Invariant: another user cannot cause events for a meter's owner, and no user can flood the feed. Only submissions by the owner
+//! are published, and at most 10 a minute for each meter. The answer to the caller is worth more than the event: an event that
+//! takes too long is dropped.
+//!
+//! The limit is a sliding window, not a token bucket as in `api`: the feed promises at most 10 events in any minute, and a
+//! bucket of 10 allows 19 in its first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +26,7 @@ use crate::outbox::{self, Event, EventFields, EventType, Topic};
 /// Events of one meter within [`WINDOW`].
 const EVENTS_PER_WINDOW: usize = 10;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Meters that are remembered; while all of them were heard of within the last minute, others get no events.
+/// Meters with events in the window; while so many are remembered, further ones get no events.
 const METERS_MAX: usize = 10_000;
 /// How long the answer to the caller waits for its event.
 const ANSWER_DELAY_MAX: Duration = Duration::from_millis(500);
@@ -35,6 +38,7 @@ const LIMITS: CoalesceLimits = CoalesceLimits {
     concurrency: 1,
 };
 
+/// A refused submission that names a meter.
 struct RejectedReading {
     subject: String,
     serial: MeterSerial,
@@ -42,11 +46,11 @@ struct RejectedReading {
     reason: String,
 }
 
-/// Publishes refusals in small transactions of their own.
+/// Publishes rejections in small transactions of their own.
 #[derive(Clone)]
 pub(super) struct RejectionEvents {
     events: Coalescer<RejectedReading, ()>,
-    allowance: Arc<Mutex<Allowance>>,
+    rate_limit: Arc<Mutex<EventRateLimit>>,
 }
 
 impl RejectionEvents {
@@ -55,43 +59,48 @@ impl RejectionEvents {
             "refusals",
             LIMITS,
             tracker,
-            move |refusals: Vec<RejectedReading>| {
+            move |rejected: Vec<RejectedReading>| {
                 let pool = pool.clone();
                 async move {
-                    if let Err(error) = publish(&pool, &refusals).await {
-                        tracing::warn!(%error, events = refusals.len(), "refused readings were not announced");
+                    if let Err(error) = publish(&pool, &rejected).await {
+                        tracing::warn!(%error, events = rejected.len(), "events of refused readings were not published");
                     }
-                    vec![(); refusals.len()]
+                    vec![(); rejected.len()]
                 }
             },
         );
         RejectionEvents {
             events,
-            allowance: Arc::default(),
+            rate_limit: Arc::default(),
         }
     }
 
-    /// Announces that a reading was refused, if its meter belongs to the caller.
-    pub(super) async fn report(&self, caller: &Caller, submission: &Submission, invalid: &Invalid) {
+    /// Publishes that a reading was refused, if its meter belongs to the caller.
+    pub(super) async fn publish(
+        &self,
+        caller: &Caller,
+        submission: &Submission,
+        invalid: &Invalid,
+    ) {
         let Ok(serial) = serial_of(submission) else {
             return;
         };
         let is_admitted = self
-            .allowance
+            .rate_limit
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .admit(&caller.subject, &serial, Instant::now());
         if !is_admitted {
             return;
         }
-        let refusal = RejectedReading {
+        let rejected = RejectedReading {
             subject: caller.subject.clone(),
             serial,
             kwh: kwh_of(submission).ok(),
             reason: ReadingError::from(invalid.clone()).to_string(),
         };
-        // Whether it was announced in time, later or not at all changes nothing for the caller.
-        let _ = timeout(ANSWER_DELAY_MAX, self.events.call(refusal)).await;
+        // The caller's answer does not depend on whether the event was published in time, later or not at all.
+        let _ = timeout(ANSWER_DELAY_MAX, self.events.call(rejected)).await;
     }
 
     pub(super) fn close(&self) {
@@ -99,24 +108,24 @@ impl RejectionEvents {
     }
 }
 
-async fn publish(pool: &PgPool, refusals: &[RejectedReading]) -> sqlx::Result<()> {
-    let serials: Vec<&str> = refusals
+async fn publish(pool: &PgPool, rejected: &[RejectedReading]) -> sqlx::Result<()> {
+    let serials: Vec<&str> = rejected
         .iter()
-        .map(|refusal| refusal.serial.as_str())
+        .map(|reading| reading.serial.as_str())
         .collect();
     let mut transaction = pool.begin().await?;
     let meters = meters::find_by_serials(&mut *transaction, &serials).await?;
-    let events: Vec<Event> = refusals
+    let events: Vec<Event> = rejected
         .iter()
-        .filter_map(|refusal| {
-            let meter = meters.get(&refusal.serial)?;
-            (meter.owner == refusal.subject).then(|| {
+        .filter_map(|reading| {
+            let meter = meters.get(&reading.serial)?;
+            (meter.owner == reading.subject).then(|| {
                 let fields = EventFields {
                     user_id: Some(meter.owner.clone()),
                     wallet_address: Some(meter.wallet.to_string()),
                     meter_id: Some(meter.serial.as_str().to_owned()),
-                    kwh_amount: refusal.kwh.map(|kwh| kwh.to_string()),
-                    error_reason: Some(refusal.reason.clone()),
+                    kwh_amount: reading.kwh.map(|kwh| kwh.to_string()),
+                    error_reason: Some(reading.reason.clone()),
                     ..EventFields::default()
                 };
                 Event::new(EventType::MeterReadingValidationFailed, &fields)
@@ -131,14 +140,14 @@ async fn publish(pool: &PgPool, refusals: &[RejectedReading]) -> sqlx::Result<()
     transaction.commit().await
 }
 
-/// How many events each meter had lately. Counted by subject and serial: a stranger who names somebody else's meter uses up
-/// an allowance of the stranger's own.
+/// When each meter had its latest events. Counted by subject and serial: a user who names another user's meter uses up a limit of
+/// their own.
 #[derive(Default)]
-struct Allowance {
+struct EventRateLimit {
     recent: HashMap<(String, MeterSerial), VecDeque<Instant>>,
 }
 
-impl Allowance {
+impl EventRateLimit {
     fn admit(&mut self, subject: &str, serial: &MeterSerial, now: Instant) -> bool {
         let key = (subject.to_owned(), serial.clone());
         if !self.recent.contains_key(&key) && self.recent.len() >= METERS_MAX {
@@ -169,37 +178,37 @@ mod tests {
     }
 
     #[test]
-    fn of_one_meter_ten_a_minute_are_admitted() {
-        let mut allowance = Allowance::default();
+    fn ten_events_a_minute_are_admitted_for_each_meter() {
+        let mut limit = EventRateLimit::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..10 {
-            assert!(allowance.admit("alice", &serial("m"), at(second)));
+            assert!(limit.admit("alice", &serial("m"), at(second)));
         }
-        assert!(!allowance.admit("alice", &serial("m"), at(59)));
-        assert!(allowance.admit("alice", &serial("other"), at(59)));
+        assert!(!limit.admit("alice", &serial("m"), at(59)));
+        assert!(limit.admit("alice", &serial("other"), at(59)));
         assert!(
-            allowance.admit("stranger", &serial("m"), at(59)),
-            "counts for itself"
+            limit.admit("stranger", &serial("m"), at(59)),
+            "counts separately"
         );
         // The first one is a minute old: one place is free again, and only one.
-        assert!(allowance.admit("alice", &serial("m"), at(60)));
-        assert!(!allowance.admit("alice", &serial("m"), at(60)));
+        assert!(limit.admit("alice", &serial("m"), at(60)));
+        assert!(!limit.admit("alice", &serial("m"), at(60)));
     }
 
     #[test]
-    fn memory_is_bounded_and_quiet_meters_are_forgotten() {
-        let mut allowance = Allowance::default();
+    fn memory_is_bounded_and_meters_without_events_are_forgotten() {
+        let mut limit = EventRateLimit::default();
         let start = Instant::now();
         for number in 0..METERS_MAX {
-            assert!(allowance.admit("alice", &serial(&format!("m-{number}")), start));
+            assert!(limit.admit("alice", &serial(&format!("m-{number}")), start));
         }
-        assert!(!allowance.admit("alice", &serial("one-more"), start));
+        assert!(!limit.admit("alice", &serial("one-more"), start));
         assert!(
-            allowance.admit("alice", &serial("m-0"), start),
-            "known meters go on"
+            limit.admit("alice", &serial("m-0"), start),
+            "known meters still get events"
         );
-        assert!(allowance.admit("alice", &serial("one-more"), start + WINDOW));
-        assert_eq!(allowance.recent.len(), 1);
+        assert!(limit.admit("alice", &serial("one-more"), start + WINDOW));
+        assert_eq!(limit.recent.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! What an acceptable reading is, and what it is worth.
+//! Decides whether a new reading is acceptable: too old, in the future, too much energy; and what it is worth.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::error::Invalid;
 use crate::config::{BlockchainConfig, TokenizationConfig};
 use crate::domain::{BaseUnits, Interval, Kwh, TokenRate};
 
-/// How far a meter's clock may run ahead of ours.
+/// How far a meter's clock may run ahead of this host's.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
-/// The operator's limits. They admission new readings only: what is stored is found again whatever they say now.
+/// The operator's limits. They apply to new readings only: a repeated reading is found whatever the limits are now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadingRules {
     pub(super) rate: TokenRate,
@@ -20,7 +20,7 @@ pub(super) struct ReadingRules {
     pub(super) kwh_max: Decimal,
     /// Age limit of an interval's start.
     pub(super) age_max: Duration,
-    /// What one mint transaction may pay, and so what one reading may be worth.
+    /// The most that one mint transaction may pay, and so the most that one reading may be worth.
     pub(super) base_units_max: BaseUnits,
 }
 
@@ -70,9 +70,9 @@ impl ReadingRules {
         Ok(base_units)
     }
 
-    /// The age limit holds for the start: the guarded intervals that are pruned behind it must not be needed any more.
+    /// The age limit applies to the start, because the guarded intervals behind it are pruned: no accepted reading may need them.
     fn check_time(&self, interval: Interval, now: DateTime<Utc>) -> Result<(), Invalid> {
-        // In the other direction an age is negative, and no limit.
+        // The age of an interval that starts in the future is negative, which counts as zero here.
         let age = (now - interval.start()).to_std().unwrap_or_default();
         if age > self.age_max {
             return Err(Invalid::TooOld {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_say_what_they_are() {
+    fn refusals_name_their_limit() {
         assert_eq!(
             worth("0.0000000009").unwrap_err(),
             "kwh_amount 0.0000000009 is worth less than one base unit; report a longer interval with more energy"
@@ -166,29 +166,27 @@ mod tests {
 
     #[test]
     fn the_age_limit_holds_for_the_start_and_the_future_for_the_end() {
-        let admission = |end, length| rules(9).check_time(until(end, length), NOON);
+        let check = |end, length| rules(9).check_time(until(end, length), NOON);
         let quarter = TimeDelta::minutes(15);
         let micro = TimeDelta::microseconds(1);
         let oldest_end = NOON - TimeDelta::days(7) + quarter;
-        assert_eq!(admission(oldest_end, quarter), Ok(()));
+        assert_eq!(check(oldest_end, quarter), Ok(()));
         assert_eq!(
-            admission(oldest_end - micro, quarter)
-                .unwrap_err()
-                .to_string(),
+            check(oldest_end - micro, quarter).unwrap_err().to_string(),
             "the interval starts at 2026-02-22T11:59:59.999999Z, more than 7 days ago; \
              this service takes no readings that old: ask the operator"
         );
         // The end alone would be young enough.
         assert!(
-            admission(
+            check(
                 NOON - TimeDelta::days(7) + TimeDelta::hours(23),
                 TimeDelta::hours(24)
             )
             .is_err()
         );
-        assert_eq!(admission(NOON + CLOCK_SKEW, quarter), Ok(()));
+        assert_eq!(check(NOON + CLOCK_SKEW, quarter), Ok(()));
         assert_eq!(
-            admission(NOON + CLOCK_SKEW + micro, quarter)
+            check(NOON + CLOCK_SKEW + micro, quarter)
                 .unwrap_err()
                 .to_string(),
             "reading_timestamp 2026-03-01T12:05:00.000001Z is more than 5 minutes in the future; \

@@ -1,24 +1,26 @@
-//! The tables `readings` and `metered_intervals`: what the intake's transaction says to them, and their pruning.
+//! The tables `readings` and `metered_intervals`: the statements of the intake's transaction, and pruning.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rust_decimal::Decimal;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::admission::{ForMeter, NewReading, Stored};
-use crate::domain::{BaseUnits, Interval, Kwh, ReadingState};
+use super::accepted::Stored;
+use super::admission::{ForMeter, NewReading};
+use crate::db::BigInt;
+use crate::domain::{BaseUnits, Interval, Kwh, ReadingState, Wallet};
 
 #[derive(FromRow)]
 struct StoredRow {
-    place: i64,
+    /// ORDINALITY of the submission, from 1.
+    place: BigInt,
     id: Uuid,
     interval_start: DateTime<Utc>,
     interval_end: DateTime<Utc>,
-    kwh: Decimal,
-    base_units: Decimal,
-    state: String,
+    kwh: Kwh,
+    base_units: BaseUnits,
+    state: ReadingState,
 }
 
 impl TryFrom<StoredRow> for Stored {
@@ -27,27 +29,31 @@ impl TryFrom<StoredRow> for Stored {
     fn try_from(row: StoredRow) -> Result<Stored, sqlx::Error> {
         Ok(Stored {
             id: row.id,
-            interval: Interval::new(row.interval_start, row.interval_end).map_err(undecodable)?,
-            kwh: Kwh::from_decimal(row.kwh).map_err(undecodable)?,
-            state: row.state.parse().map_err(undecodable)?,
-            base_units: BaseUnits::from_decimal(row.base_units).map_err(undecodable)?,
+            interval: stored_interval(row.interval_start, row.interval_end)?,
+            kwh: row.kwh,
+            state: row.state,
+            base_units: row.base_units,
         })
     }
 }
 
-/// A stored value that our own types refuse.
-pub(super) fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
+/// The interval of a stored reading. A pair that is no interval is an error of decoding.
+pub(super) fn stored_interval(start: DateTime<Utc>, end: DateTime<Utc>) -> sqlx::Result<Interval> {
+    Interval::new(start, end).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// For each claim the stored reading of its meter that begins last before the claim's end: see
-/// [`admission`](super::admission) for why one is enough. Reads one entry of the index `readings_once` a claim.
+/// For each submission the stored reading of its meter that begins last before the submission's end: see
+/// [`admission`](super::admission) for why one is enough. Reads one entry of the index `readings_once` for each.
 pub(super) async fn last_before_ends(
     connection: &mut PgConnection,
-    claims: &[ForMeter<'_>],
+    submissions: &[&ForMeter<'_>],
 ) -> sqlx::Result<Vec<Option<Stored>>> {
-    let meters: Vec<i64> = claims.iter().map(|claim| claim.meter.id).collect();
-    let ends: Vec<DateTime<Utc>> = claims.iter().map(|claim| claim.interval.end()).collect();
+    let column = submissions.iter();
+    let meters: Vec<i64> = column
+        .clone()
+        .map(|submission| submission.meter.id)
+        .collect();
+    let ends: Vec<DateTime<Utc>> = column.map(|submission| submission.interval.end()).collect();
     let rows: Vec<StoredRow> = sqlx::query_as(
         "SELECT claim.place, stored.*
          FROM UNNEST($1::BIGINT[], $2::TIMESTAMPTZ[]) WITH ORDINALITY AS claim (meter, ends_at, place)
@@ -64,17 +70,18 @@ pub(super) async fn last_before_ends(
     .bind(ends)
     .fetch_all(connection)
     .await?;
-    let mut stored = vec![None; claims.len()];
+    let mut stored = vec![None; submissions.len()];
     for row in rows {
-        // ORDINALITY counts from 1.
-        let place = usize::try_from(row.place - 1).map_err(undecodable)?;
-        stored[place] = Some(Stored::try_from(row)?);
+        let place = usize::try_from(row.place.get()).ok();
+        let index = place.and_then(|place| place.checked_sub(1));
+        let found = index.and_then(|index| stored.get_mut(index));
+        *found.ok_or(sqlx::Error::RowNotFound)? = Some(Stored::try_from(row)?);
     }
     Ok(stored)
 }
 
-/// Stores readings together with their guarded intervals. False when a rival that committed meanwhile keeps one of them
-/// out: the caller must roll back, or a reading might stay without its guard.
+/// Stores readings together with their guarded intervals. False when a concurrent transaction that has committed keeps one of
+/// them out: then the caller must roll back, or a reading might stay without its guard.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     readings: &[NewReading<'_>],
@@ -84,18 +91,12 @@ pub(super) async fn insert(
     let meters: Vec<i64> = column.clone().map(|new| new.meter.id).collect();
     let starts: Vec<DateTime<Utc>> = column.clone().map(|new| new.interval.start()).collect();
     let ends: Vec<DateTime<Utc>> = column.clone().map(|new| new.interval.end()).collect();
-    let kwh: Vec<Decimal> = column
-        .clone()
-        .map(|new| new.claim.kwh.as_decimal())
-        .collect();
-    let base_units: Vec<Decimal> = column
-        .clone()
-        .map(|new| new.base_units.to_decimal())
-        .collect();
-    let wallets: Vec<[u8; 32]> = column.clone().map(|new| new.meter.wallet.bytes()).collect();
+    let kwh: Vec<Kwh> = column.clone().map(|new| new.parsed.kwh).collect();
+    let base_units: Vec<BaseUnits> = column.clone().map(|new| new.base_units).collect();
+    let wallets: Vec<Wallet> = column.clone().map(|new| new.meter.wallet).collect();
     let salts: Vec<[u8; 16]> = column.clone().map(|new| new.salt).collect();
     let signatures: Vec<Option<&str>> = column
-        .map(|new| new.claim.meter_signature.as_deref())
+        .map(|new| new.parsed.meter_signature.as_deref())
         .collect();
     let guarded = sqlx::query(
         "WITH accepted AS (
@@ -105,7 +106,8 @@ pub(super) async fn insert(
              FROM UNNEST($1::UUID[], $2::BIGINT[], $3::TIMESTAMPTZ[], $4::TIMESTAMPTZ[], $5::NUMERIC[],
                          $6::NUMERIC[], $7::BYTEA[], $8::BYTEA[], $9::TEXT[])
                AS new (id, meter, interval_start, interval_end, kwh, base_units, wallet, salt, meter_signature)
-             -- Waits for a rival that is not decided yet; then the count tells, without an error in the server's log.
+             -- Waits for a concurrent transaction that is not decided yet. Then the count of rows shows the conflict, without an
+             -- error in the server's log.
              ON CONFLICT DO NOTHING
              RETURNING id, meter, interval_start, interval_end
          )
@@ -126,23 +128,23 @@ pub(super) async fn insert(
     .execute(connection)
     .await?
     .rows_affected();
-    Ok(guarded == readings.len() as u64)
+    Ok(BigInt::from(guarded) == BigInt::from(readings.len()))
 }
 
 /// How long a guarded interval outlives the age limit: the longest reading (24 h) and an hour for clocks that differ.
 const GUARD_GRACE: TimeDelta = TimeDelta::hours(25);
-/// Rows of one DELETE: a short transaction, that no intake waits for.
-const PRUNE_ROWS: i64 = 1000;
-/// Limit of one call, so that a sweep never hangs on a backlog; the next one goes on.
+/// Rows of one DELETE: a transaction so short that the intake does not wait for it.
+const PRUNE_ROWS: u32 = 1000;
+/// Limit of one call, so that a backlog does not hold up a sweep; the next sweep continues.
 const PRUNE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Deletes guarded intervals that no acceptable reading can overlap any more: those that ended before the age limit and
-/// 25 h. Returns how many. The readings themselves stay, and a reading that is the same again is still found.
+/// 25 h. Returns how many. The readings themselves stay, so a repeated reading is still found.
 pub async fn prune_metered_intervals(pool: &PgPool, age_max: Duration) -> sqlx::Result<u64> {
     let started = tokio::time::Instant::now();
     let cutoff = Utc::now() - age_max - GUARD_GRACE;
-    // Ids grow with the moment of acceptance, and no interval ends later than minutes after it: so the oldest ids are the
-    // first to go, and the primary key finds them.
+    // Ids grow with the moment of acceptance, and an interval ends no later than minutes after it. So the oldest ids expire
+    // first, and the primary key finds them.
     let accepted_before = first_id_at(cutoff);
     let mut pruned = 0;
     while started.elapsed() < PRUNE_LIMIT {
@@ -159,12 +161,12 @@ pub async fn prune_metered_intervals(pool: &PgPool, age_max: Duration) -> sqlx::
         )
         .bind(accepted_before)
         .bind(cutoff)
-        .bind(PRUNE_ROWS)
+        .bind(i64::from(PRUNE_ROWS))
         .execute(pool)
         .await?
         .rows_affected();
         pruned += deleted;
-        if deleted < PRUNE_ROWS as u64 {
+        if deleted < u64::from(PRUNE_ROWS) {
             break;
         }
     }
@@ -177,7 +179,7 @@ pub fn first_id_at(moment: DateTime<Utc>) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }
 
-/// As the database writes it; for literals that let the planner use a partial index.
+/// As the database stores it; a literal lets the planner use a partial index.
 pub(super) fn state_literal(state: ReadingState) -> String {
     format!("'{}'", state.as_str())
 }

@@ -1,11 +1,11 @@
-//! A reading as it was sent, its members exactly as they were written.
+//! A reading as it was sent, with its members exactly as they were written.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error::Invalid;
 
-/// A member of a JSON object, unjudged. A number keeps its own text: not a digit is lost on the way.
+/// A member of a JSON object, unchecked. A number keeps its own text, so no digit is lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Member {
     /// Left out, or `null`.
@@ -13,11 +13,11 @@ pub enum Member {
     Missing,
     Text(String),
     Number(String),
-    /// An object, an array, or a boolean: never what a reading is made of.
+    /// An object, an array, or a boolean: no member of a reading is one.
     Other,
 }
 
-/// From the raw text, because serde_json (with exact numbers) would also take an object with its private key for a number.
+/// From the raw text, because serde_json (with exact numbers) would also accept an object with its private key as a number.
 impl<'de> Deserialize<'de> for Member {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Member, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
@@ -32,7 +32,7 @@ impl<'de> Deserialize<'de> for Member {
     }
 }
 
-/// One reading as a caller sends it; [`Intake`](super::Intake) judges it. Members that it does not know are ignored.
+/// One reading as a caller sends it, for [`Intake`](super::Intake) to check. Unknown members are ignored.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Submission {
@@ -48,9 +48,9 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// Reads one item of a bulk.
+    /// Parses one item of a bulk submission.
     pub fn from_json(json: &str) -> Result<Submission, Invalid> {
-        // serde would also take an array, member by member.
+        // serde would also accept an array, member by member.
         if !json.trim_start().starts_with('{') {
             return Err(Invalid::NotAnObject);
         }
@@ -65,11 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_array_is_never_taken_for_an_object() {
+    fn an_array_is_not_an_object() {
         let array = r#"["m-1", "1.5", "2026-03-01T12:15:00Z", null, null]"#;
         assert!(
             serde_json::from_str::<Submission>(array).is_ok(),
-            "serde alone takes it"
+            "serde alone accepts it"
         );
         assert_eq!(
             Submission::from_json(array).unwrap_err(),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_and_no_text_is_not_taken_for_one() {
+    fn other_kinds_are_neither_numbers_nor_texts() {
         for other in [
             "true",
             "[1.5]",
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_as_good_as_left_out_and_unknown_members_are_ignored() {
+    fn null_counts_as_left_out_and_unknown_members_are_ignored() {
         assert_eq!(kwh_amount("{}"), Member::Missing);
         assert_eq!(
             kwh_amount(r#"{"kwh_amount": null, "colour": {"a": [1]}}"#),

@@ -1,13 +1,12 @@
-//! Readings as they are shown.
+//! Readings as callers see them: one by its id, and pages.
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::error::ReadingError;
-use super::store::{state_literal, undecodable};
-use crate::domain::{BaseUnits, Interval, Kwh, MeterSerial, ReadingState, Wallet};
+use super::store::{state_literal, stored_interval};
+use crate::domain::{BaseUnits, Interval, Kwh, MeterSerial, ReadingState, TxSignature, Wallet};
 use crate::meters::{self, Caller};
 
 /// Readings in one page unless the caller says otherwise.
@@ -35,14 +34,14 @@ pub struct ReadingView {
     pub last_error: Option<String>,
 }
 
-/// Which readings are asked for.
+/// Which readings a page holds.
 #[derive(Clone, Debug)]
 pub struct ReadingFilter {
     pub meter: Option<MeterSerial>,
     pub state: Option<ReadingState>,
     /// Only readings with a greater id.
     pub after: Option<Uuid>,
-    /// 1..=[`READINGS_PER_PAGE_MAX`]; what lies outside is taken for the nearest.
+    /// Clamped to 1..=[`READINGS_PER_PAGE_MAX`].
     pub limit: u16,
 }
 
@@ -50,46 +49,46 @@ pub struct ReadingFilter {
 #[derive(Clone, Debug)]
 pub struct ReadingPage {
     pub readings: Vec<ReadingView>,
-    /// The id to go on after; `None` at the end.
+    /// The id after which the next page begins; `None` at the end.
     pub next: Option<Uuid>,
 }
 
 #[derive(FromRow)]
 struct ViewRow {
     id: Uuid,
-    serial: String,
+    serial: MeterSerial,
     owner: String,
-    kwh: Decimal,
+    kwh: Kwh,
     interval_start: DateTime<Utc>,
     interval_end: DateTime<Utc>,
-    wallet: [u8; 32],
-    state: String,
-    base_units: Decimal,
+    wallet: Wallet,
+    state: ReadingState,
+    base_units: BaseUnits,
     attempts: i32,
     next_attempt_at: DateTime<Utc>,
     last_error: Option<String>,
-    signature: Option<Vec<u8>>,
+    signature: Option<TxSignature>,
 }
 
 impl TryFrom<ViewRow> for ReadingView {
     type Error = sqlx::Error;
 
     fn try_from(row: ViewRow) -> Result<ReadingView, sqlx::Error> {
-        let state: ReadingState = row.state.parse().map_err(undecodable)?;
         Ok(ReadingView {
             id: row.id,
-            serial: MeterSerial::from_stored(row.serial),
+            serial: row.serial,
             owner: row.owner,
-            kwh: Kwh::from_decimal(row.kwh).map_err(undecodable)?,
-            interval: Interval::new(row.interval_start, row.interval_end).map_err(undecodable)?,
-            wallet: Wallet::from_stored(row.wallet),
-            state,
-            base_units: BaseUnits::from_decimal(row.base_units).map_err(undecodable)?,
-            transaction_signature: row
-                .signature
-                .map(|signature| bs58::encode(signature).into_string()),
-            attempts: row.attempts.try_into().map_err(undecodable)?,
-            next_attempt_at: (state == ReadingState::Pending).then_some(row.next_attempt_at),
+            kwh: row.kwh,
+            interval: stored_interval(row.interval_start, row.interval_end)?,
+            wallet: row.wallet,
+            state: row.state,
+            base_units: row.base_units,
+            transaction_signature: row.signature.map(|signature| signature.to_string()),
+            attempts: row
+                .attempts
+                .try_into()
+                .map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            next_attempt_at: (row.state == ReadingState::Pending).then_some(row.next_attempt_at),
             last_error: row.last_error,
         })
     }
@@ -108,14 +107,14 @@ pub async fn find(
     Ok(view.filter(|view| caller.may_see(&view.owner)))
 }
 
-/// The caller's readings, or all of them for an admin. Another user's meter is as unknown as one that does not exist.
+/// The caller's readings, or all of them for an admin. Another user's meter gives the same error as one that does not exist.
 pub async fn list(
     pool: &PgPool,
     caller: &Caller,
     filter: &ReadingFilter,
 ) -> Result<ReadingPage, ReadingError> {
     let page_size = filter.limit.clamp(1, READINGS_PER_PAGE_MAX);
-    // One more than the page holds: it tells whether there is a next one.
+    // One more than the page holds shows whether there is a next page.
     let rows_max = i64::from(page_size) + 1;
     let mut query = QueryBuilder::new("WITH page AS (");
     match (&filter.meter, caller.is_admin()) {
@@ -160,7 +159,7 @@ async fn visible_meter(
         })
 }
 
-/// Shows the readings whose ids the query `page` gives.
+/// Selects the readings whose ids the query `page` returns.
 const VIEWS_OF_PAGE: &str = "
     SELECT reading.id, meter.serial, meter.owner, reading.kwh, reading.interval_start,
            reading.interval_end, reading.wallet, reading.state, reading.base_units, reading.attempts,
@@ -178,7 +177,7 @@ const VIEWS_OF_PAGE: &str = "
     ) paid ON TRUE
     ORDER BY reading.id";
 
-/// Ids of the filtered readings that fulfil `condition`, in order.
+/// Ids of the filtered readings that satisfy `condition`, in order.
 fn push_ids(
     query: &mut QueryBuilder<Postgres>,
     condition: &'static str,
@@ -196,8 +195,8 @@ fn push_ids(
     push_order(query, rows_max);
 }
 
-/// The same for each meter on its own, so that the index `readings_by_meter` gives each meter's first ones: somebody's few
-/// readings are not looked for among everybody's. The caller says which meters.
+/// The same for each meter on its own, so that the index `readings_by_meter` returns each meter's first ones: the few readings
+/// of one user are not searched among those of all users. The caller appends which meters.
 fn push_ids_by_meter(query: &mut QueryBuilder<Postgres>, filter: &ReadingFilter, rows_max: i64) {
     query.push("SELECT theirs.id FROM meters meter CROSS JOIN LATERAL (");
     push_ids(query, "readings.meter = meter.id", filter, rows_max);

@@ -1,50 +1,61 @@
 //! Monitors the free space on the disk of the data directory, which holds the local database and chain and often the logs.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
 
 use super::health::Health;
 use super::metrics::gauge_value;
 use super::names;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 const HEALTH_PART: &str = "disk";
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MEGABYTE: u64 = 1_000_000;
 
-/// Reports the free space to health and metrics until `stop` is cancelled. A disk that is nearly full only degrades the service:
-/// readings are accepted as long as the database can store them, and the database's own check reports when it cannot.
-pub async fn watch_disk(
+struct DiskWatch {
     data_dir: PathBuf,
     free_min_mb: u64,
     health: Health,
-    stop: CancellationToken,
-) {
-    let mut ticks = interval(CHECK_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let folder = data_dir.clone();
-        // A network file system may hang; the last reported state then stays.
-        let measurement = tokio::task::spawn_blocking(move || free_bytes(&folder));
-        let Some(Ok(found)) = stop.run_until_cancelled(measurement).await else {
-            continue;
-        };
-        match found {
+    /// Under way: one on a network file system that hangs is awaited again by the next run.
+    measurement: Option<JoinHandle<io::Result<u64>>>,
+}
+
+/// Reports the free space to health and metrics. A disk that is nearly full only degrades the service: readings are accepted as
+/// long as the database can store them, and the database's own check reports when it cannot.
+pub fn disk_watch(data_dir: PathBuf, free_min_mb: u64, health: Health) -> PeriodicTask {
+    let watch = DiskWatch {
+        data_dir,
+        free_min_mb,
+        health,
+        measurement: None,
+    };
+    let timing = Timing::new("disk watch", CHECK_INTERVAL).with_limit(CHECK_INTERVAL);
+    PeriodicTask::new(timing, watch)
+}
+
+impl Periodic for DiskWatch {
+    async fn run(&mut self) -> Result<(), RunError> {
+        let measurement = self.measurement.get_or_insert_with(|| {
+            let folder = self.data_dir.clone();
+            tokio::task::spawn_blocking(move || free_bytes(&folder))
+        });
+        // While a network file system hangs, the last reported state stays.
+        let measured = measurement.await;
+        self.measurement = None;
+        match measured? {
             Ok(bytes) => {
                 metrics::gauge!(names::DISK_FREE_BYTES).set(gauge_value(bytes));
-                report(&health, bytes, free_min_mb);
+                report(&self.health, bytes, self.free_min_mb);
             }
-            Err(error) => health.degraded(
+            Err(error) => self.health.degraded(
                 HEALTH_PART,
                 format!("the free space of GRIDTOKENX_DATA_DIR cannot be determined: {error}"),
             ),
         }
+        Ok(())
     }
 }
 
@@ -63,7 +74,7 @@ fn report(health: &Health, free: u64, free_min_mb: u64) {
 }
 
 /// Bytes free for unprivileged users on the disk on which the directory is, or would be created.
-fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
+fn free_bytes(data_dir: &Path) -> io::Result<u64> {
     let folder = std::path::absolute(data_dir)?;
     let existing = folder
         .ancestors()

@@ -14,7 +14,7 @@ pub mod names;
 mod process;
 pub mod traces;
 
-pub use disk::watch_disk;
+pub use disk::disk_watch;
 pub use health::{Check, Health, Readiness, Status};
 pub use logs::{LogError, init as init_logs, set_log_level};
 pub use metrics::{Metrics, Stage, gauge_value, observe_stage};

@@ -21,6 +21,7 @@ use crate::api::state::AppState;
 use crate::config::EffectiveConfig;
 use crate::domain::rfc3339_micros;
 use crate::ledger::ReadingCounts;
+use crate::periodic::Timing;
 use crate::queue::{self, ProcessView};
 
 /// The status page is for people: a longer wait is not worth it.
@@ -67,6 +68,26 @@ struct TokenizationStatus {
     /// Processes that run jobs of the queue at present.
     workers_alive: usize,
     processes: Vec<Process>,
+    /// What this process runs on a period.
+    periodic_tasks: Vec<PeriodicTask>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct PeriodicTask {
+    name: String,
+    every_secs: f64,
+    /// Of one run; null when each of its steps has a limit of its own.
+    limit_secs: Option<f64>,
+}
+
+impl From<&Timing> for PeriodicTask {
+    fn from(timing: &Timing) -> PeriodicTask {
+        PeriodicTask {
+            name: timing.name.to_owned(),
+            every_secs: timing.every.as_secs_f64(),
+            limit_secs: timing.limit.map(|limit| limit.as_secs_f64()),
+        }
+    }
 }
 
 /// The newest sweep.
@@ -213,6 +234,10 @@ struct Breaker {
             "started_at": "2026-11-25T04:00:00.000000Z",
             "alive": true,
         }],
+        "periodic_tasks": [
+            {"name": "event retention", "every_secs": 60.0, "limit_secs": 60.0},
+            {"name": "disk watch", "every_secs": 5.0, "limit_secs": 5.0},
+        ],
     })))
 )]
 async fn status(
@@ -278,5 +303,10 @@ async fn status(
             .filter(|process| process.is_worker_alive())
             .count(),
         processes: processes.into_iter().map(Process::from).collect(),
+        periodic_tasks: minting
+            .periodic_tasks
+            .iter()
+            .map(PeriodicTask::from)
+            .collect(),
     }))
 }

@@ -22,6 +22,7 @@ use super::connection_activity::ConnectionSlot;
 use super::http_server::{ConnectionClass, HttpServer};
 use super::probes_only::ProbesOnly;
 use crate::api::auth::rate_limit::FORGET_INTERVAL;
+use crate::periodic::Timing;
 
 /// Pause after `accept` failed because files or memory ran out: the existing connections are served meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -36,6 +37,11 @@ const PROBES_MAX: usize = 64;
 
 /// How often samples of histograms are moved into their buckets.
 const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
+/// For the list of periodic tasks.
+pub const SERVER_TIMINGS: [Timing; 2] = [
+    Timing::new("metric samples", DRAIN_SAMPLES_INTERVAL),
+    Timing::new("rate limiter cleanup", FORGET_INTERVAL),
+];
 
 /// Serves until the drain begins, and answers probes until it ends.
 pub async fn serve(listener: TcpListener, server: HttpServer) {

@@ -7,63 +7,32 @@
 //! their collector takes them at once. One line at the end says what was finished, handed back and left.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
-use tokio::sync::SetOnce;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{ConnectionDrain, DrainReport};
+use super::base::Tasks;
+use super::chain::Refusal;
+use super::http::Http;
+use super::minting::Minting;
+use crate::api::DrainReport;
 use crate::ledger;
-use crate::mint::Minter;
-use crate::queue::{FinishedJobs, ProcessRegistration};
+use crate::queue::ProcessRegistration;
 use crate::readings::Intake;
 use crate::telemetry::traces::Traces;
 
-/// One token for each step of the way down, besides those of the HTTP server.
-pub(super) struct Stops {
-    /// No new job is begun.
-    pub work: CancellationToken,
-    /// Jobs that are left are given up.
-    pub cut: CancellationToken,
-    pub last: CancellationToken,
-}
-
-impl Stops {
-    pub fn new() -> Stops {
-        Stops {
-            work: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            last: CancellationToken::new(),
-        }
-    }
-}
-
-/// The part of a process that signs.
-pub(super) struct Minting {
-    pub minter: Minter,
-    pub jobs: TaskTracker,
-    pub finished: FinishedJobs,
-}
-
 /// A service that serves. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
 pub struct RunningService {
-    pub(super) address: SocketAddr,
     pub(super) mint: Pubkey,
-    /// Why this process would not have started, known only after it had.
-    pub(super) refusal: Arc<SetOnce<String>>,
+    pub(super) refusal: Refusal,
     pub(super) limit: Duration,
-    pub(super) stops: Stops,
-    pub(super) http_server: TaskTracker,
-    pub(super) connection_drain: ConnectionDrain,
+    pub(super) tasks: Tasks,
+    pub(super) http: Http,
     pub(super) process: ProcessRegistration,
     pub(super) minting: Option<Minting>,
     pub(super) intake: Option<Intake>,
-    pub(super) work: TaskTracker,
-    pub(super) background: TaskTracker,
     /// `None`: none are exported.
     pub(super) traces: Option<Traces>,
     pub(super) pool: PgPool,
@@ -71,16 +40,16 @@ pub struct RunningService {
 
 impl RunningService {
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.http.address
     }
 
     pub fn api_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.http.address)
     }
 
     /// Address of the feed.
     pub fn ws_url(&self) -> String {
-        format!("ws://{}/ws", self.address)
+        format!("ws://{}/ws", self.http.address)
     }
 
     pub fn mint_address(&self) -> Pubkey {
@@ -102,7 +71,7 @@ impl RunningService {
         };
         tokio::select! {
             refusal = self.refusal.wait() => refusal.clone(),
-            () = self.http_server.wait() => ENDED_BY_ITSELF.to_owned(),
+            () = self.http.server.wait() => ENDED_BY_ITSELF.to_owned(),
             () = jobs => ENDED_BY_ITSELF.to_owned(),
         }
     }
@@ -114,21 +83,21 @@ impl RunningService {
         let end = started + self.limit + LAST_STEPS_TOGETHER;
         let limit = self.limit - (self.limit / 5).min(LAST_STEPS);
         tracing::info!("draining: no new requests and no new jobs");
-        self.stops.work.cancel();
+        self.tasks.stops.work.cancel();
         crate::failpoint!("drain.begun");
         let (callers, jobs) = tokio::join!(self.let_callers_go(limit), self.end_jobs(limit));
         let left = limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
-        let work_ended = ended_within(left, &self.work).await;
+        let work_ended = ended_within(left, &self.tasks.work).await;
         crate::failpoint!("drain.work_ended");
         let jobs_handed_back = self.hand_back(last_step(end)).await;
         crate::failpoint!("drain.handed_back");
         let transactions_left = self.transactions_left(last_step(end)).await;
-        self.stops.last.cancel();
-        self.connection_drain.close();
+        self.tasks.stops.last.cancel();
+        self.http.drain.close();
         let step = last_step(end);
         let _ = tokio::join!(
-            ended_within(step, &self.background),
-            ended_within(step, &self.http_server),
+            ended_within(step, &self.tasks.background),
+            ended_within(step, &self.http.server),
         );
         if let Some(traces) = self.traces {
             traces.end(TRACES_LIMIT.min(last_step(end))).await;
@@ -153,7 +122,7 @@ impl RunningService {
 
     /// Nothing more reaches Intake afterwards.
     async fn let_callers_go(&self, limit: Duration) -> DrainReport {
-        let report = self.connection_drain.drain(limit).await;
+        let report = self.http.drain.drain(limit).await;
         if let Some(intake) = &self.intake {
             intake.close();
         }
@@ -176,7 +145,7 @@ impl RunningService {
         let before = finished.count();
         let ended = ended_within(limit, jobs).await;
         if !ended {
-            self.stops.cut.cancel();
+            self.tasks.stops.cut.cancel();
             ended_within(LEAST_WAIT, jobs).await;
         }
         minter.close();

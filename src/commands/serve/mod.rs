@@ -1,17 +1,31 @@
-//! `serve`: puts the rooms together, runs them, and takes them down in order.
+//! `gridtokenx serve`: starts the rooms in order, runs them, and shuts them down in order.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `command` | the subcommand: serves until a signal |
 //! | `solana` | endpoints, keys and mint; makes mint and funding once on a local chain |
 //! | `open_files` | room for as many connections as are configured |
-//! | `start` | starts every room |
-//! | `drain` | the order in which they end |
+//! | `start` | starts every part, in order |
+//! | `base` | what the parts are built on: configuration, database, health, and the tasks by the step that ends them |
+//! | `listen` | opens the listening socket |
+//! | `chain` | opens the chain or recalls it from the ledger, and monitors it |
+//! | `leader_tasks` | tasks that one process of the deployment runs: event numbers, resolver, canary |
+//! | `minting` | Minter and queue workers |
+//! | `http` | the HTTP server, with the API or with health and metrics alone |
+//! | `periodic_tasks` | the list of everything that runs on a period |
+//! | `drain` | a running service, and the order in which it shuts down |
 
+mod base;
+mod chain;
 mod command;
 mod drain;
 mod error;
+mod http;
+mod leader_tasks;
+mod listen;
+mod minting;
 mod open_files;
+mod periodic_tasks;
 mod solana;
 mod start;
 

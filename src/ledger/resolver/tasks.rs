@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::breaker_upkeep::{BreakerUpkeep, CHECK_OPEN_BREAKER_EVERY, Found};
+use super::breaker_upkeep::{BreakerUpkeep, CHECK_OPEN_BREAKER_EVERY, Found, SCAN_EVERY};
 use super::expiry::ExpiryProver;
 use super::limits::ResolverLimits;
 use super::log_on_change::LogOnChange;
@@ -20,31 +20,38 @@ use crate::chain::Endpoints;
 use crate::db::within;
 use crate::ledger::accounting::counts;
 use crate::ledger::error::LedgerError;
+use crate::periodic::Timing;
+
+/// About one slot.
+const STATUSES: Timing = Timing::new("resolver rounds", Duration::from_millis(400));
+/// Expiry takes a minute, so a proof is not urgent.
+const EXPIRY: Timing = Timing::new("expiry proofs", Duration::from_secs(2));
+/// While the breaker is closed; an open one is checked more often.
+const BREAKER: Timing = Timing::new("ledger breaker", SCAN_EVERY);
+/// Changes of the counts wait about this long to be folded: bounds what reading the counts adds up.
+const COUNTS: Timing = Timing::new("folding of counts", Duration::from_secs(5));
+
+/// For the list of periodic tasks. Each step of a round has a limit of its own.
+pub const RESOLVER_TIMINGS: [Timing; 4] = [STATUSES, EXPIRY, BREAKER, COUNTS];
 
 /// A task of the Resolver that runs in rounds of a constant period.
-trait Periodic {
-    /// Its name in the log.
-    const NAME: &'static str;
+trait Rounds {
     /// After a round that took longer, the next one begins a full period later.
-    const EVERY: Duration;
+    const TIMING: Timing;
 
     fn round(&mut self) -> impl Future<Output = Result<(), LedgerError>> + Send;
 }
 
-impl Periodic for StatusRounds<'_> {
-    const NAME: &'static str = "statuses";
-    /// About one slot.
-    const EVERY: Duration = Duration::from_millis(400);
+impl Rounds for StatusRounds<'_> {
+    const TIMING: Timing = STATUSES;
 
     async fn round(&mut self) -> Result<(), LedgerError> {
         self.round().await
     }
 }
 
-impl Periodic for ExpiryProver<'_> {
-    const NAME: &'static str = "expiry";
-    /// Expiry takes a minute, so a proof is not urgent.
-    const EVERY: Duration = Duration::from_secs(2);
+impl Rounds for ExpiryProver<'_> {
+    const TIMING: Timing = EXPIRY;
 
     async fn round(&mut self) -> Result<(), LedgerError> {
         self.round().await
@@ -57,10 +64,8 @@ struct CountFold<'a> {
     limit: Duration,
 }
 
-impl Periodic for CountFold<'_> {
-    const NAME: &'static str = "counts";
-    /// Changes of the counts wait about this long to be folded: bounds what reading the counts adds up.
-    const EVERY: Duration = Duration::from_secs(5);
+impl Rounds for CountFold<'_> {
+    const TIMING: Timing = COUNTS;
 
     async fn round(&mut self) -> Result<(), LedgerError> {
         // What was folded when the limit is reached stays folded.
@@ -139,7 +144,7 @@ impl Resolver {
             authority: &self.authority,
             limit: self.limits.transaction_limit,
         };
-        let mut log = LogOnChange::new("breaker");
+        let mut log = LogOnChange::new(BREAKER.name);
         loop {
             let found = upkeep.round().await;
             let is_closed = matches!(found, Ok(Found::Closed));
@@ -154,10 +159,10 @@ impl Resolver {
 }
 
 /// Runs the task indefinitely, and logs when it begins to fail and when it recovers.
-async fn repeat<T: Periodic>(mut task: T) {
-    let mut ticks = interval(T::EVERY);
+async fn repeat<T: Rounds>(mut task: T) {
+    let mut ticks = interval(T::TIMING.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut log = LogOnChange::new(T::NAME);
+    let mut log = LogOnChange::new(T::TIMING.name);
     loop {
         ticks.tick().await;
         log.note(task.round().await);

@@ -134,7 +134,7 @@ async fn what_is_no_meter_and_no_wallet_is_refused_with_the_reason() {
             "wallet_address",
             json!(token_account.to_string()),
             format!(
-                "wallet_address {token_account} is not on the ed25519 curve: nobody can hold its key, \
+                "wallet_address {token_account} is not on the ed25519 curve: no private key exists for it, \
                  so tokens sent there are lost"
             ),
         ),

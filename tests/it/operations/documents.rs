@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use solana_sdk::signature::{Keypair, Signer};
 
 use crate::support::Grid;
 
@@ -250,4 +251,31 @@ async fn every_route_that_is_named_is_served() {
             );
         }
     }
+}
+
+/// The Python program of docs/clients.md, as a reader would run it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_of_the_documents_is_paid() {
+    let grid = Grid::start().await;
+    let user = grid.user("anna");
+    let page = Document::read(root().join("docs/clients.md"));
+    let (_, program) = page.text.split_once("```python\n").unwrap();
+    let (program, _) = program.split_once("```").unwrap();
+    let wallet = Keypair::new().pubkey();
+    let output = tokio::process::Command::new("python3")
+        .args(["-c", program])
+        .env("API", &user.url)
+        .env("TOKEN", &user.token)
+        .env("WALLET", wallet.to_string())
+        .output()
+        .await
+        .expect("python3 is installed");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    assert!(["minted", "finalized"].contains(&words[0]), "{printed}");
+    assert_eq!(words[1], "750000000");
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
 }

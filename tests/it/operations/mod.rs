@@ -12,5 +12,6 @@ mod run;
 mod scans;
 mod scrape;
 mod service_level;
+mod sql_types;
 mod traces;
 mod versions;

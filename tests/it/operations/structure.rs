@@ -1,5 +1,5 @@
 //! The structure of `src/`: dependencies between rooms point down the list in `src/lib.rs`, no two files import each other in
-//! a circle, and retired words stay retired.
+//! a circle, and retired words stay retired, here and in the pages.
 //!
 //! Imports are read from the text: `use` declarations, and paths that begin with `crate`, `super` or `self`. What a `mod.rs`
 //! re-exports counts as an import of the file that defines it. Test modules are left out.
@@ -42,7 +42,7 @@ impl Crate {
     /// Reads the files below `dir`; `root` is the file of the crate's root.
     fn read(dir: &Path, root: &str, leave_out: &[&str]) -> Crate {
         let mut modules = BTreeMap::new();
-        for path in rust_files(dir) {
+        for path in files_below(dir, &["rs"]) {
             let relative = path.strip_prefix(dir).unwrap();
             if leave_out.iter().any(|other| relative.starts_with(other)) {
                 continue;
@@ -161,7 +161,9 @@ impl Crate {
             for path in declared.iter().map(|(path, _)| path.clone()).chain(inline) {
                 // A module that is imported is not used before something of it is named.
                 let is_module = self.modules.contains_key(&path);
-                let Some(to) = self.file_of(&path).filter(|to| !is_module && *to != file.file)
+                let Some(to) = self
+                    .file_of(&path)
+                    .filter(|to| !is_module && *to != file.file)
                 else {
                     continue;
                 };
@@ -176,13 +178,14 @@ impl Crate {
     }
 }
 
-fn rust_files(dir: &Path) -> Vec<PathBuf> {
+fn files_below(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
         if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.extend(files_below(&path, extensions));
+        } else if extension.is_some_and(|extension| extensions.contains(&extension)) {
             files.push(path);
         }
     }
@@ -259,23 +262,19 @@ fn without_test_modules(code: &str) -> String {
 
 /// Each `use` declaration: whether it is public, and its tree.
 fn declarations(code: &str) -> impl Iterator<Item = (bool, &str)> {
-    code.split_inclusive(';').filter_map(|statement| {
-        let statement = statement.strip_suffix(';')?;
-        let line_start = |keyword: &str| {
-            statement
-                .match_indices(keyword)
-                .map(|(at, _)| at)
-                .filter(|at| {
-                    statement[..*at]
-                        .rsplit('\n')
-                        .next()
-                        .is_some_and(|before| before.trim().is_empty() || before.trim_start().starts_with("pub"))
-                })
-                .last()
+    code.split(';').filter_map(|statement| {
+        // Only a visibility may stand before it on its line.
+        let begins = |at: &usize| {
+            let before = statement[..*at].rsplit('\n').next().unwrap_or_default();
+            let before = before.trim();
+            (before.is_empty() || before.starts_with("pub"))
+                && !before.contains(char::is_whitespace)
+                && !statement[..*at].ends_with(char::is_alphanumeric)
         };
-        let at = line_start("use ")?;
+        let found = statement.match_indices("use ").map(|(at, _)| at);
+        let at = found.filter(begins).last()?;
         let before = statement[..at].rsplit('\n').next().unwrap_or_default();
-        Some((before.trim_start().starts_with("pub"), &statement[at + 4..]))
+        Some((before.trim().starts_with("pub"), &statement[at + 4..]))
     })
 }
 
@@ -294,7 +293,11 @@ fn leaves(tree: &str) -> Vec<(ModulePath, String)> {
         let (path, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
         let mut full = prefix.to_vec();
         full.extend(segments(path));
-        if full.len() > 1 && full.last().is_some_and(|last| last == "self" || last == "*") {
+        if full.len() > 1
+            && full
+                .last()
+                .is_some_and(|last| last == "self" || last == "*")
+        {
             full.pop();
         }
         let Some(last) = full.last().cloned() else {
@@ -427,4 +430,100 @@ fn no_two_files_import_each_other_in_a_circle() {
         }
     }
     assert!(circles.is_empty(), "files in a circle:\n{circles}");
+}
+
+/// Names that had to be learnt before the code could be read. Each has a successor in the field's own words.
+const RETIRED_NAMES: [&str; 44] = [
+    "AwaitsFunds",
+    "BatchDesk",
+    "CauseOfDeath",
+    "ChainSide",
+    "Courier",
+    "Desk",
+    "Dice",
+    "Doorkeeper",
+    "Ears",
+    "Farewell",
+    "HolderLock",
+    "Judge",
+    "MintTools",
+    "NotNow",
+    "PatientJson",
+    "ProcessLock",
+    "Purse",
+    "PurseView",
+    "Restless",
+    "Seat",
+    "Sight",
+    "Sighting",
+    "Singer",
+    "Speaker",
+    "Standing",
+    "Survey",
+    "Undertaker",
+    "Visitors",
+    "Workshop",
+    "book_foreign",
+    "bury",
+    "bury_expired",
+    "bury_failed",
+    "bury_in",
+    "census",
+    "doorkeeper",
+    "fruitless",
+    "hold_once",
+    "keep_house",
+    "purse",
+    "sighting",
+    "tell_everything",
+    "undertaker",
+    "within_means",
+];
+/// Phrases for which plain English has a shorter word.
+const RETIRED_PHRASES: [&str; 7] = [
+    "whoever",
+    "somebody",
+    "in vain",
+    "for want of",
+    "for ever",
+    "shall",
+    "it is told",
+];
+
+/// Whether the text holds the word, not as a part of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    line.match_indices(word).any(|(at, _)| {
+        !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part)
+    })
+}
+
+#[test]
+fn retired_words_stay_retired() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "benches", "docs", "scripts", "dashboards"] {
+        files.extend(files_below(&root.join(folder), &["rs", "md", "py", "mjs"]));
+    }
+    files.extend(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    let mut found = String::new();
+    for path in files {
+        // This list has to name them.
+        if path.ends_with(file!()) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let names = RETIRED_NAMES.iter().filter(|name| has_word(line, name));
+            let lower = line.to_lowercase();
+            let phrases = RETIRED_PHRASES
+                .iter()
+                .filter(|phrase| has_word(&lower, phrase));
+            for word in names.chain(phrases) {
+                let file = path.strip_prefix(root).unwrap().display();
+                writeln!(found, "{file}:{}: {word}", number + 1).unwrap();
+            }
+        }
+    }
+    assert!(found.is_empty(), "retired words:\n{found}");
 }

@@ -1,5 +1,5 @@
-//! One holder: of all processes that offer to run a loop, one runs it, and another takes over when it ends, dies, or stands
-//! still.
+//! Leader locks: of all processes that compete for a loop, one runs it, and another takes over when that one ends, dies, or is
+//! frozen.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::events::{events_of, publish};
 use crate::support::{FeedClient, Grid, eventually};
 
-/// One process' offer to work.
+/// One process that competes for the lock.
 struct Contender {
     working: Arc<AtomicUsize>,
     stop: CancellationToken,
@@ -68,7 +68,7 @@ async fn another_takes_over_within_a_second_of_a_clean_end() {
     let grid = Grid::without_service(&[]).await;
     let all = [(); 3].map(|()| Contender::start(&grid.database_url));
     let first = until_one_works(&[&all[0], &all[1], &all[2]]).await;
-    // Long enough for each of the others to ask twice.
+    // Long enough for each of the others to try twice.
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     assert_eq!(all.iter().filter(|contender| contender.works()).count(), 1);
 
@@ -104,7 +104,7 @@ async fn end_sessions_of_contenders(grid: &Grid) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_loses_its_session_stops_working_and_offers_again() {
+async fn a_leader_that_loses_its_session_stops_and_competes_again() {
     let grid = Grid::without_service(&[]).await;
     let contender = Contender::start(&grid.database_url);
     until_one_works(&[&contender]).await;
@@ -116,7 +116,7 @@ async fn who_loses_its_session_stops_working_and_offers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_that_does_not_end_with_its_lock_is_cut_off_and_begun_anew() {
+async fn work_that_does_not_end_with_its_lock_is_dropped_and_started_again() {
     let grid = Grid::without_service(&[]).await;
     let begun = Arc::new(AtomicUsize::new(0));
     let stop = CancellationToken::new();
@@ -131,7 +131,7 @@ async fn work_that_does_not_end_with_its_lock_is_cut_off_and_begun_anew() {
         move |_| {
             let turn = count.fetch_add(1, Ordering::SeqCst);
             async move {
-                // The first waits for an answer that never comes.
+                // The first run awaits an answer that never arrives.
                 if turn == 0 {
                     std::future::pending::<()>().await;
                 }
@@ -143,7 +143,7 @@ async fn work_that_does_not_end_with_its_lock_is_cut_off_and_begun_anew() {
     })
     .await;
     end_sessions_of_contenders(&grid).await;
-    eventually("it works anew", async || {
+    eventually("it works again", async || {
         (begun.load(Ordering::SeqCst) > 1).then_some(())
     })
     .await;
@@ -152,7 +152,7 @@ async fn work_that_does_not_end_with_its_lock_is_cut_off_and_begun_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_stands_still_loses_the_sequencer_and_does_no_harm_when_it_wakes() {
+async fn a_frozen_process_loses_the_sequencer_lock_and_does_no_harm_when_it_resumes() {
     let grid = Grid::without_service(&[]).await;
     let first = grid.spawn(&[]).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
@@ -174,7 +174,7 @@ async fn a_process_that_stands_still_loses_the_sequencer_and_does_no_harm_when_i
     for seq in 52..=251 {
         assert_eq!(at_second.seq().await, seq);
     }
-    // The one that slept was told what it missed, in order, whether or not its stream survived.
+    // The frozen process sends what its client missed, in order, whether or not the stream survived.
     let mut woken = FeedClient::resumed(&first.api_url, "anna", Role::User, 1).await;
     for seq in 2..=251 {
         assert_eq!(woken.seq().await, seq);

@@ -1,0 +1,77 @@
+//! What the parts of a process are built on.
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::StartError;
+use crate::config::Config;
+use crate::db::{self, Database};
+use crate::outbox::Wake;
+use crate::telemetry::{Health, Metrics};
+
+pub(super) struct Base {
+    pub config: Config,
+    pub database: Database,
+    pub health: Health,
+    pub metrics: Metrics,
+    pub wake: Wake,
+    pub tasks: Tasks,
+}
+
+impl Base {
+    /// Opens the database and runs its migrations.
+    pub async fn open(config: Config, metrics: Metrics) -> Result<Base, StartError> {
+        let limit = config.tokenization.transaction_timeout;
+        let database = db::open(&config.database, limit).await?;
+        Ok(Base {
+            config,
+            database,
+            health: Health::default(),
+            metrics,
+            wake: Wake::default(),
+            tasks: Tasks::new(),
+        })
+    }
+
+    /// Runs a task in the background until the last step of the shutdown.
+    pub fn spawn_background<T>(&self, task: impl FnOnce(CancellationToken) -> T)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks
+            .background
+            .spawn(task(self.tasks.stops.last.clone()));
+    }
+}
+
+/// The tasks of a process, by the step of the shutdown that ends them.
+pub(super) struct Tasks {
+    pub stops: Stops,
+    /// Finish what Intake and Minter have begun.
+    pub work: TaskTracker,
+    /// Run until the last step.
+    pub background: TaskTracker,
+}
+
+impl Tasks {
+    fn new() -> Tasks {
+        Tasks {
+            stops: Stops {
+                work: CancellationToken::new(),
+                cut: CancellationToken::new(),
+                last: CancellationToken::new(),
+            },
+            work: TaskTracker::new(),
+            background: TaskTracker::new(),
+        }
+    }
+}
+
+/// One token for each step of the shutdown, besides those of the HTTP server.
+pub(super) struct Stops {
+    /// No new job starts.
+    pub work: CancellationToken,
+    /// Jobs that still run are cancelled.
+    pub cut: CancellationToken,
+    pub last: CancellationToken,
+}

@@ -1,0 +1,145 @@
+//! The chain at start: opened and bound to the ledger, or recalled from the ledger while no endpoint answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+use tokio::sync::SetOnce;
+
+use super::base::Base;
+use super::error::StartError;
+use super::solana::{self, Solana};
+use crate::chain::PriorityFees;
+use crate::config::Config;
+use crate::ledger::{self, BindingError};
+use crate::mint::{ChainHandle, ChainMonitor, FeePayerSource};
+
+/// How often an endpoint that answers is looked up after a start without one.
+const CHECK_CHAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// What is known of the chain at start.
+pub(super) struct OpenedChain {
+    pub solana: Solana,
+    /// False when no endpoint answered: the chain is checked later.
+    is_checked: bool,
+}
+
+/// Opens the chain and binds the ledger to it. While no endpoint answers, a process that signs nothing recalls the chain from
+/// its ledger.
+pub(super) async fn open_or_recall(base: &Base) -> Result<OpenedChain, StartError> {
+    let pool = &base.database.pool;
+    match open(&base.config, pool).await {
+        Ok(solana) => Ok(OpenedChain {
+            solana,
+            is_checked: true,
+        }),
+        Err(StartError::Chain(error)) => {
+            let Some(solana) = solana::recall(&base.config, pool).await? else {
+                return Err(StartError::Chain(error));
+            };
+            tracing::warn!(%error, "no RPC endpoint answers: readings are accepted, and the chain is checked later");
+            Ok(OpenedChain {
+                solana,
+                is_checked: false,
+            })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The chain, and the ledger bound to it.
+async fn open(config: &Config, pool: &PgPool) -> Result<Solana, StartError> {
+    // Boxed: through all their borrows the compiler does not see that they are `Send`.
+    let solana = solana::open(config).boxed().await?;
+    solana.bind_ledger(config, pool).boxed().await?;
+    Ok(solana)
+}
+
+/// The handle that all rooms use. A process that mints knows the fee payer by its key and stores its address for the other
+/// processes, whose own keys, if they have any, pay nothing.
+pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHandle, StartError> {
+    let (config, pool) = (&base.config, &base.database.pool);
+    let minting = solana
+        .signer
+        .as_ref()
+        .filter(|_| config.service.role.runs_jobs());
+    let fee_payer = match minting {
+        Some(signer) => {
+            let fee_payer = signer.fee_payer();
+            ledger::store_fee_payer(pool, &fee_payer).await?;
+            FeePayerSource::OwnKey(fee_payer)
+        }
+        None => FeePayerSource::Ledger(ledger::fee_payer(pool).await?),
+    };
+    Ok(ChainHandle::new(
+        solana.endpoints.clone(),
+        solana.accounts(config.tokenization.decimals),
+        fee_payer,
+        PriorityFees::new(
+            config.blockchain.priority_fee,
+            config.blockchain.priority_fee_max,
+        ),
+    ))
+}
+
+/// Monitors the chain. Returns after the first probe, so that the first job knows what the fee payer can spend.
+pub(super) async fn start_monitor(base: &Base, chain: &ChainHandle) {
+    let monitor = ChainMonitor::new(
+        base.database.pool.clone(),
+        chain.clone(),
+        base.health.clone(),
+        base.config.tokenization.transaction_timeout,
+    );
+    monitor.check().await;
+    base.spawn_background(|stop| monitor.run(stop));
+}
+
+/// Why this process would not have started, found only after it had.
+pub(super) type Refusal = Arc<SetOnce<String>>;
+
+/// Runs `task` in the background: at once, or, after a start without an endpoint, once the chain is checked.
+pub(super) fn run_on_checked_chain(
+    base: &Base,
+    opened: &OpenedChain,
+    task: BoxFuture<'static, ()>,
+) -> Refusal {
+    let refusal = Refusal::default();
+    if opened.is_checked {
+        base.tasks.background.spawn(task);
+        return refusal;
+    }
+    let checked = check_later(
+        base.config.clone(),
+        base.database.pool.clone(),
+        Arc::clone(&refusal),
+    );
+    base.spawn_background(|stop| async move {
+        if let Some(true) = stop.run_until_cancelled(checked).await {
+            task.await;
+        }
+    });
+    refusal
+}
+
+/// Does the checks that a start without an endpoint skipped; true once they pass. Another chain, or whatever else would have
+/// kept the process from starting, becomes the refusal that ends it.
+async fn check_later(config: Config, pool: PgPool, refusal: Refusal) -> bool {
+    loop {
+        tokio::time::sleep(CHECK_CHAIN_EVERY).await;
+        match open(&config, &pool).await {
+            Ok(_) => {
+                tracing::info!("an RPC endpoint answers, and it is on the ledger's chain");
+                return true;
+            }
+            // The part "chain" of health reports it.
+            Err(StartError::Chain(_) | StartError::Binding(BindingError::Database(_))) => {}
+            Err(refused) => {
+                // Nothing else sets it.
+                let _ = refusal.set(refused.to_string());
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Starts the Minter and the queue's workers: the part of a process that signs.
+
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use super::base::Base;
+use super::error::StartError;
+use super::solana::Solana;
+use crate::domain::BaseUnits;
+use crate::ledger::RetrySchedule;
+use crate::mint::{ChainHandle, MintLimits, Minter};
+use crate::queue::{FinishedJobs, ProcessRegistration, QueueContext, Workers};
+
+/// Limit of one `MintReading` run: the Minter's batches end well before. apalis considers a worker dead after 3 times this.
+const JOB_LIMIT: Duration = Duration::from_secs(60);
+/// Limit of one sweep; the next tick continues where it ended.
+pub(super) const SWEEP_LIMIT: Duration = Duration::from_secs(60);
+/// Readings that may wait for the Minter.
+const MINT_QUEUE: usize = 10_000;
+
+pub(super) struct Minting {
+    pub minter: Minter,
+    pub jobs: TaskTracker,
+    pub finished: FinishedJobs,
+}
+
+pub(super) fn start_minting(
+    base: &Base,
+    chain: &ChainHandle,
+    solana: &Solana,
+    process: ProcessRegistration,
+) -> Result<Minting, StartError> {
+    let minter = Minter::start(
+        base.database.pool.clone(),
+        chain.clone(),
+        solana.signer.clone().ok_or(StartError::NoKeypair)?,
+        mint_limits(base),
+        &base.tasks.work,
+    );
+    let context = queue_context(base, chain, &minter);
+    let finished = context.finished_jobs.clone();
+    let workers = Workers::new(context, process, base.wake.clone());
+    let jobs = TaskTracker::new();
+    let stops = &base.tasks.stops;
+    let (stop, cut) = (stops.work.clone(), stops.cut.clone());
+    let limit = base.config.service.shutdown_timeout;
+    // Jobs that are cut are handed back by the shutdown.
+    jobs.spawn(async move {
+        cut.run_until_cancelled(workers.run(stop, limit)).await;
+    });
+    jobs.close();
+    Ok(Minting {
+        minter,
+        jobs,
+        finished,
+    })
+}
+
+fn mint_limits(base: &Base) -> MintLimits {
+    let blockchain = &base.config.blockchain;
+    let tokenization = &base.config.tokenization;
+    MintLimits {
+        max_batch_readings: usize::from(blockchain.max_batch_size),
+        max_base_units_per_transaction: BaseUnits::new(blockchain.max_tokens_per_transaction),
+        concurrent_batches: usize::from(blockchain.concurrent_batches),
+        linger: blockchain.mint_linger,
+        queue: MINT_QUEUE,
+        transaction_limit: tokenization.transaction_timeout,
+        schedule: RetrySchedule::new(tokenization.clone()),
+    }
+}
+
+fn queue_context(base: &Base, chain: &ChainHandle, minter: &Minter) -> QueueContext {
+    let blockchain = &base.config.blockchain;
+    let tokenization = &base.config.tokenization;
+    QueueContext {
+        pool: base.database.pool.clone(),
+        connect: base.database.options.clone(),
+        minter: minter.clone(),
+        circuit_breaker: chain.circuit_breaker.clone(),
+        stop: base.tasks.stops.work.clone(),
+        transaction_limit: tokenization.transaction_timeout,
+        job_limit: JOB_LIMIT,
+        sweep_limit: SWEEP_LIMIT,
+        sweep_batch_size: tokenization.batch_size,
+        sweep_every_secs: tokenization.polling_interval.as_secs(),
+        reading_max_age: tokenization.reading_max_age,
+        concurrency: usize::from(blockchain.max_batch_size)
+            * usize::from(blockchain.concurrent_batches),
+        finished_jobs: FinishedJobs::default(),
+    }
+}
