@@ -195,7 +195,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
                 seen += 1;
                 assert_eq!(message["seq"], seen, "no silent gap");
             }
-            Next::Closed(Some(farewell)) => break farewell,
+            Next::Closed(Some(close)) => break close,
             Next::Closed(None) => panic!("closed without a word after {seen}"),
         }
     };

@@ -305,8 +305,8 @@ async fn server_sent_events_share_the_cursor() {
         assert_eq!(open(query, id).await.status(), 400, "{query} {id:?}");
     }
     grid.stop().await;
-    let farewell = read_until(&mut live, "\nretry: ").await.unwrap();
-    assert!(farewell.contains("event: end\n"), "{farewell}");
+    let end = read_until(&mut live, "\nretry: ").await.unwrap();
+    assert!(end.contains("event: end\n"), "{end}");
     assert_eq!(
         read_until(&mut live, "never").await,
         None,
