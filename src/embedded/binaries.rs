@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use super::EmbeddedError;
+use super::error::EmbeddedError;
 
 /// The oldest version that the schema is tested with.
 const MAJOR_MIN: u32 = 15;
-/// Where packages put servers, one directory a version: Debian and Ubuntu, then the PostgreSQL project's own RPMs.
-const PLACES: [(&str, &str, &str); 2] = [
+/// Where packages install servers, one directory per version: Debian and Ubuntu, then the PostgreSQL project's own RPMs.
+const PACKAGE_DIRS: [(&str, &str, &str); 2] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
 ];
@@ -24,7 +24,7 @@ pub(super) struct Binaries {
 impl Binaries {
     /// The programs for the cluster in `data`: those of its own version, or the newest for one that does not exist yet.
     pub(super) fn find(data: &Path) -> Result<Binaries, EmbeddedError> {
-        let installed = places().into_iter().filter_map(Binaries::inspect);
+        let installed = candidate_dirs().into_iter().filter_map(Binaries::inspect);
         let kept = fs::read_to_string(data.join("PG_VERSION"))
             .ok()
             .and_then(|version| version.trim().parse().ok());
@@ -75,14 +75,14 @@ fn major_of(version: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Every directory that may hold a server, those of `PATH` first. They are resolved, because the programs find their
-/// libraries from where they really are.
-fn places() -> Vec<PathBuf> {
+/// Every directory that may hold a server, those of `PATH` first. Symbolic links are resolved, because the programs locate
+/// their libraries relative to the real directory.
+fn candidate_dirs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let in_path = env::split_paths(&path)
         .filter_map(|dir| fs::canonicalize(dir.join("postgres")).ok())
         .filter_map(|program| program.parent().map(Path::to_owned));
-    let packaged = PLACES.into_iter().flat_map(|(parent, prefix, bin)| {
+    let packaged = PACKAGE_DIRS.into_iter().flat_map(|(parent, prefix, bin)| {
         fs::read_dir(parent)
             .into_iter()
             .flatten()
@@ -90,13 +90,13 @@ fn places() -> Vec<PathBuf> {
             .filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix))
             .map(move |entry| entry.path().join(bin))
     });
-    let mut places: Vec<PathBuf> = Vec::new();
-    for place in in_path.chain(packaged) {
-        if !places.contains(&place) {
-            places.push(place);
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in in_path.chain(packaged) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
         }
     }
-    places
+    dirs
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_read_from_the_programs_own_words() {
+    fn the_major_version_is_read_from_the_version_text() {
         assert_eq!(
             major_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
             Some(15)

@@ -1,4 +1,4 @@
-//! Where a cluster lives: in its data directory, or, where the server's user cannot reach that, elsewhere.
+//! The directory that holds a cluster: the data directory, or another one when the server's user cannot enter that.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,28 @@ use std::{fs, io};
 
 use sha2::{Digest, Sha256};
 
-use super::EmbeddedError;
-use super::account::Account;
+use super::error::EmbeddedError;
+use super::server_user::ServerUser;
 
-/// Homes of clusters whose data directory is closed to the server's user, such as one below `/root`.
-pub(super) const ELSEWHERE: &str = "/var/lib/gridtokenx";
-/// In the data directory of such a cluster: says where it lives.
+/// Parent of the directories of clusters whose data directory the server's user cannot enter, such as one below `/root`.
+pub(super) const FALLBACK_PARENT: &str = "/var/lib/gridtokenx";
+/// In the data directory of such a cluster: the path of the cluster's directory.
 const NOTE: &str = "location";
 
 /// A directory that the server's user owns, and that user.
 #[derive(Clone, Debug)]
-pub(super) struct Home {
+pub(super) struct DataLocation {
     dir: PathBuf,
-    account: Account,
+    user: ServerUser,
 }
 
-impl Home {
-    /// The home of the cluster of this data directory, made where it does not exist.
-    pub(super) fn prepare(data_dir: &Path, elsewhere: &Path) -> Result<Home, EmbeddedError> {
-        let account = Account::choose()?;
+impl DataLocation {
+    /// The location of the cluster of this data directory, created where it does not exist.
+    pub(super) fn prepare(
+        data_dir: &Path,
+        fallback_parent: &Path,
+    ) -> Result<DataLocation, EmbeddedError> {
+        let user = ServerUser::choose()?;
         fs::create_dir_all(data_dir).map_err(EmbeddedError::file("cannot create", data_dir))?;
         let data_dir =
             fs::canonicalize(data_dir).map_err(EmbeddedError::file("cannot resolve", data_dir))?;
@@ -32,20 +35,19 @@ impl Home {
 
         let dir = if let Some(noted) = noted(&data_dir)? {
             noted
-        } else if account.can_enter(above) {
+        } else if user.can_enter(above) {
             data_dir
         } else if data_dir.join("data").exists() {
             return Err(EmbeddedError::Unreachable { path: data_dir });
         } else {
-            move_out(&data_dir, elsewhere)?
+            create_fallback(&data_dir, fallback_parent)?
         };
-        account
-            .own(&dir)
-            .map_err(EmbeddedError::file("cannot take possession of", &dir))?;
-        Ok(Home { dir, account })
+        user.own(&dir)
+            .map_err(EmbeddedError::file("cannot take ownership of", &dir))?;
+        Ok(DataLocation { dir, user })
     }
 
-    /// The home that an earlier start made, if any.
+    /// The directory that an earlier start created, if any.
     pub(super) fn find(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
         match fs::canonicalize(data_dir) {
             Ok(data_dir) => Ok(Some(noted(&data_dir)?.unwrap_or(data_dir))),
@@ -57,8 +59,8 @@ impl Home {
         &self.dir
     }
 
-    pub(super) fn account(&self) -> &Account {
-        &self.account
+    pub(super) fn user(&self) -> &ServerUser {
+        &self.user
     }
 
     /// The cluster itself, complete as soon as it exists.
@@ -66,12 +68,12 @@ impl Home {
         data_in(&self.dir)
     }
 
-    /// Stores a small file for the server's user and root, never half of it.
+    /// Stores a small file for the server's user and root, atomically.
     pub(super) fn store(&self, name: &str, content: &str) -> Result<(), EmbeddedError> {
         let path = self.dir.join(name);
         let write = || {
             let new = write_private(&path, content)?;
-            self.account.own(&new)?;
+            self.user.own(&new)?;
             fs::rename(&new, &path)
         };
         write().map_err(EmbeddedError::file("cannot write", &path))
@@ -84,13 +86,13 @@ impl Home {
     }
 }
 
-/// The cluster inside a home.
-pub(super) fn data_in(home: &Path) -> PathBuf {
-    home.join("data")
+/// The cluster inside its location.
+pub(super) fn data_in(location: &Path) -> PathBuf {
+    location.join("data")
 }
 
-/// Where the note of this data directory points. A note that points nowhere is an error: an empty database in place of a
-/// lost one would pay everything a second time.
+/// The directory that the note of this data directory names. A note that names no directory is an error: an empty database in
+/// place of a lost one would pay every reading a second time.
 fn noted(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
     let note = data_dir.join(NOTE);
     match fs::read_to_string(&note) {
@@ -107,29 +109,29 @@ fn noted(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
     }
 }
 
-/// Makes a home elsewhere, named after the data directory, and notes it there. A name that is taken belongs to a data
-/// directory that has been renamed since, and takes its note along.
-fn move_out(data_dir: &Path, elsewhere: &Path) -> Result<PathBuf, EmbeddedError> {
-    fs::create_dir_all(elsewhere).map_err(EmbeddedError::file("cannot create", elsewhere))?;
+/// Creates a directory below `parent`, named after the data directory, and notes it in the data directory. A name that is
+/// taken belongs to a data directory that has been renamed since: it has kept its note.
+fn create_fallback(data_dir: &Path, parent: &Path) -> Result<PathBuf, EmbeddedError> {
+    fs::create_dir_all(parent).map_err(EmbeddedError::file("cannot create", parent))?;
     let hash = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
     let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let mut number = 1;
-    let home = loop {
-        let home = elsewhere.join(format!("{name}-{number}"));
-        match fs::create_dir(&home) {
-            Ok(()) => break home,
+    let location = loop {
+        let location = parent.join(format!("{name}-{number}"));
+        match fs::create_dir(&location) {
+            Ok(()) => break location,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(EmbeddedError::file("cannot create", &home)(error)),
+            Err(error) => return Err(EmbeddedError::file("cannot create", &location)(error)),
         }
     };
     let note = data_dir.join(NOTE);
-    write_private(&note, &format!("{}\n", home.display()))
+    write_private(&note, &format!("{}\n", location.display()))
         .and_then(|new| fs::rename(new, &note))
         .map_err(EmbeddedError::file("cannot write", &note))?;
-    Ok(home)
+    Ok(location)
 }
 
-/// Writes beside the file, for a later rename.
+/// Writes a file beside it, to be renamed.
 fn write_private(path: &Path, content: &str) -> io::Result<PathBuf> {
     let new = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
@@ -149,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is closed to everyone but us, and one that is open to all.
+    /// A directory that only the current user may enter, and one that every user may enter.
     fn closed_and_open(name: &str) -> (PathBuf, PathBuf, PathBuf) {
         let root = std::env::temp_dir().join(format!("gridtokenx-{name}-{}", std::process::id()));
         let closed = root.join("closed");
@@ -161,50 +163,54 @@ mod tests {
     }
 
     #[test]
-    fn a_reachable_data_directory_is_the_home() {
-        let (root, _, open) = closed_and_open("home-open");
-        let home = Home::prepare(&open.join("postgres"), &root.join("elsewhere")).unwrap();
+    fn a_data_directory_that_the_server_can_enter_is_the_location() {
+        let (root, _, open) = closed_and_open("location-open");
+        let location =
+            DataLocation::prepare(&open.join("postgres"), &root.join("fallback")).unwrap();
         assert_eq!(
-            home.dir(),
+            location.dir(),
             fs::canonicalize(&open).unwrap().join("postgres")
         );
-        home.store("port", "15432\n").unwrap();
-        assert_eq!(home.load("port").as_deref(), Some("15432"));
-        let mode = fs::metadata(home.dir().join("port"))
+        location.store("port", "15432\n").unwrap();
+        assert_eq!(location.load("port").as_deref(), Some("15432"));
+        let mode = fs::metadata(location.dir().join("port"))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(home.account().can_enter(home.dir()));
+        assert!(location.user().can_enter(location.dir()));
         fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
-    fn root_moves_out_of_a_directory_that_the_server_cannot_reach() {
-        let (root, closed, _) = closed_and_open("home-closed");
-        let (data_dir, elsewhere) = (closed.join("postgres"), root.join("elsewhere"));
-        let first = Home::prepare(&data_dir, &elsewhere).unwrap();
-        if matches!(first.account(), Account::Ourselves) {
-            // An ordinary user reaches its own directories.
+    fn root_uses_another_directory_when_the_server_cannot_enter_the_data_directory() {
+        let (root, closed, _) = closed_and_open("location-closed");
+        let (data_dir, fallback) = (closed.join("postgres"), root.join("fallback"));
+        let first = DataLocation::prepare(&data_dir, &fallback).unwrap();
+        if matches!(first.user(), ServerUser::Current) {
+            // An ordinary user can enter its own directories.
             assert_eq!(first.dir(), fs::canonicalize(&data_dir).unwrap());
             return fs::remove_dir_all(root).unwrap();
         }
-        assert!(first.dir().starts_with(&elsewhere));
-        assert!(first.account().can_enter(first.dir()));
+        assert!(first.dir().starts_with(&fallback));
+        assert!(first.user().can_enter(first.dir()));
         assert_eq!(
-            Home::prepare(&data_dir, &elsewhere).unwrap().dir(),
+            DataLocation::prepare(&data_dir, &fallback).unwrap().dir(),
             first.dir()
         );
 
-        // The data directory is set aside, and a fresh one takes its name: each keeps its own home.
+        // The data directory is set aside, and a fresh one takes its name: each keeps its own location.
         let aside = closed.join("aside");
         fs::rename(&data_dir, &aside).unwrap();
-        let second = Home::prepare(&data_dir, &elsewhere).unwrap();
+        let second = DataLocation::prepare(&data_dir, &fallback).unwrap();
         assert_ne!(second.dir(), first.dir());
-        assert_eq!(Home::find(&aside).unwrap().as_deref(), Some(first.dir()));
+        assert_eq!(
+            DataLocation::find(&aside).unwrap().as_deref(),
+            Some(first.dir())
+        );
 
         fs::remove_dir_all(second.dir()).unwrap();
-        let lost = Home::prepare(&data_dir, &elsewhere).unwrap_err();
+        let lost = DataLocation::prepare(&data_dir, &fallback).unwrap_err();
         assert!(matches!(lost, EmbeddedError::Lost { .. }), "{lost}");
         fs::remove_dir_all(root).unwrap();
     }

@@ -1,11 +1,11 @@
-//! Why a local system does not start.
+//! Why the private database or the local chain does not start.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Each text is one sentence that says what to do where something can be done.
+/// Each text is one sentence that says what to do where an operator can do something.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     #[error(
@@ -29,11 +29,11 @@ pub enum EmbeddedError {
          --system postgres) or run as an ordinary user"
     )]
     NoAccount,
-    #[error("the database that {} points to is not in {} any more: put it back, or start anew with --fresh", .note.display(), .path.display())]
+    #[error("the database that {} points to is not in {} any more: put it back, or start over with --fresh", .note.display(), .path.display())]
     Lost { note: PathBuf, path: PathBuf },
     #[error("{} cannot be entered by the user that runs PostgreSQL, though a database is kept there: allow it (chmod o+x on the directories above)", .path.display())]
     Unreachable { path: PathBuf },
-    #[error("the password of the database in {} is missing: put the file back, or start anew with --fresh", .path.display())]
+    #[error("the password of the database in {} is missing: put the file back, or start over with --fresh", .path.display())]
     NoPassword { path: PathBuf },
     #[error("{} cannot be found: build it (cargo build --features localnet)", .path.display())]
     NoLocalnet { path: PathBuf },
@@ -66,7 +66,7 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
-    /// For `map_err`: what was tried with which file.
+    /// For `map_err`: what failed, with which file.
     pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| EmbeddedError::File {

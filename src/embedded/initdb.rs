@@ -1,4 +1,4 @@
-//! Makes a cluster: complete or not at all.
+//! Creates a cluster: completely or not at all.
 
 use std::fs;
 use std::path::Path;
@@ -6,50 +6,51 @@ use std::process::Stdio;
 
 use rand::RngCore;
 
-use super::EmbeddedError;
 use super::binaries::Binaries;
-use super::data_location::Home;
-use super::log_file::{LogFile, reason};
-use super::postgres::{PostgresOptions, SUPERUSER};
+use super::data_location::DataLocation;
+use super::error::EmbeddedError;
+use super::log_file::{LogFile, last_error};
+use super::postgres_options::{PostgresOptions, SUPERUSER};
 use crate::config::Secret;
 
 /// Beside the cluster, readable by the server's user and root.
 const PASSWORD_FILE: &str = "password";
 const PASSWORD_BYTES: usize = 32;
-/// Unfinished clusters; every one belongs to a start that was killed.
+/// Names of unfinished clusters; each belongs to a start that was killed.
 const UNFINISHED_PREFIX: &str = "data.new-";
 
-/// The cluster's password; the cluster is made where it does not exist yet.
+/// Creates the cluster where it does not exist yet, and returns its password.
 ///
-/// `initdb` works in a directory of another name, which gets its final name when all is done: a killed start leaves
-/// something that the next one clears away, and that a surviving `initdb` can do no harm to.
+/// `initdb` works in a directory of another name, which gets its final name when everything is done: what a killed start
+/// leaves behind is removed by the next one, and a surviving `initdb` cannot damage the finished cluster.
 pub(super) async fn ensure_cluster(
     options: &PostgresOptions,
-    home: &Home,
+    location: &DataLocation,
     binaries: &Binaries,
     log: &LogFile,
 ) -> Result<Secret, EmbeddedError> {
-    let data = home.data();
+    let data = location.data();
     if data.exists() {
-        return home.load(PASSWORD_FILE).map(Secret::new).ok_or_else(|| {
-            EmbeddedError::NoPassword {
-                path: home.dir().join(PASSWORD_FILE),
-            }
-        });
+        return location
+            .load(PASSWORD_FILE)
+            .map(Secret::new)
+            .ok_or_else(|| EmbeddedError::NoPassword {
+                path: location.dir().join(PASSWORD_FILE),
+            });
     }
-    clear_unfinished(home.dir())?;
+    remove_unfinished(location.dir())?;
     let password = random_hex(PASSWORD_BYTES);
-    home.store(PASSWORD_FILE, &password)?;
+    location.store(PASSWORD_FILE, &password)?;
 
-    let unfinished = home
+    let unfinished = location
         .dir()
         .join(format!("{UNFINISHED_PREFIX}{}", random_hex(4)));
-    let mut command = home.account().command(&binaries.initdb(), home.dir());
+    let mut command = location.user().command(&binaries.initdb(), location.dir());
     command
         .arg("--pgdata")
         .arg(&unfinished)
         .arg("--pwfile")
-        .arg(home.dir().join(PASSWORD_FILE))
+        .arg(location.dir().join(PASSWORD_FILE))
         .args(["--username", SUPERUSER])
         .args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
         .arg("--no-instructions");
@@ -72,22 +73,22 @@ pub(super) async fn ensure_cluster(
     if !status.success() {
         return Err(EmbeddedError::Exited {
             program: "initdb",
-            reason: reason(&log.tail(start)),
+            reason: last_error(&log.tail(start)),
             log: log.path().to_owned(),
         });
     }
     crate::failpoint!("embedded.initialised");
     fs::rename(&unfinished, &data).map_err(EmbeddedError::file("cannot rename", &unfinished))?;
     if options.fsync {
-        fs::File::open(home.dir())
+        fs::File::open(location.dir())
             .and_then(|dir| dir.sync_all())
-            .map_err(EmbeddedError::file("cannot sync", home.dir()))?;
+            .map_err(EmbeddedError::file("cannot sync", location.dir()))?;
     }
     Ok(Secret::new(password))
 }
 
-fn clear_unfinished(home: &Path) -> Result<(), EmbeddedError> {
-    let entries = fs::read_dir(home).map_err(EmbeddedError::file("cannot read", home))?;
+fn remove_unfinished(location: &Path) -> Result<(), EmbeddedError> {
+    let entries = fs::read_dir(location).map_err(EmbeddedError::file("cannot read", location))?;
     for entry in entries.filter_map(Result::ok) {
         if entry
             .file_name()

@@ -12,26 +12,26 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
-use super::EmbeddedError;
-use super::child::ChildProcess;
-use super::log_file::{LogFile, reason};
+use super::child_process::ChildProcess;
+use super::error::EmbeddedError;
+use super::log_file::{LogFile, last_error};
 
 const PROGRAM: &str = "gridtokenx-localnet";
-/// A chain of some ten thousand transactions is read back within seconds.
+/// A chain of some ten thousand transactions is restored within seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
-const ASK_INTERVAL: Duration = Duration::from_millis(50);
-const ASK_LIMIT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 const SHUTDOWN: [(Signal, Duration); 1] = [(Signal::SIGTERM, Duration::from_secs(15))];
 
 /// A running local chain. Dropping it leaves it running; the next start adopts it.
 #[derive(Debug)]
 pub struct Localnet {
-    place: Place,
+    setup: LocalnetSetup,
     process: ChildProcess,
     ready: Ready,
 }
 
-/// What the chain says of itself once it answers.
+/// What the chain writes into its ready file.
 #[derive(Debug, Deserialize)]
 struct Ready {
     rpc_url: Url,
@@ -49,19 +49,19 @@ impl Localnet {
     /// Adopts the chain of this data directory where it runs on this address, starts it otherwise, and returns once it
     /// answers, at most 60 s later. `rpc_addr` with port 0 takes any free port; pubsub is on the next one.
     pub async fn start(rpc_addr: SocketAddr, data_dir: &Path) -> Result<Localnet, EmbeddedError> {
-        let place = Place::prepare(data_dir)?;
-        let (process, ready) = match place.adopt(rpc_addr).await {
+        let setup = LocalnetSetup::prepare(data_dir)?;
+        let (process, ready) = match setup.adopt(rpc_addr).await {
             Some(running) => running,
-            None => place.launch(rpc_addr).await?,
+            None => setup.launch(rpc_addr).await?,
         };
         Ok(Localnet {
-            place,
+            setup,
             process,
             ready,
         })
     }
 
-    /// Stops the chain that an earlier process left running on this data directory, if any. True when there was one.
+    /// Stops the chain that an earlier process left running on this data directory, if any. Returns whether there was one.
     pub async fn stop_leftover(data_dir: &Path) -> bool {
         let found = fs::canonicalize(chain_in(data_dir))
             .ok()
@@ -87,39 +87,39 @@ impl Localnet {
         self.process.pid()
     }
 
-    /// Waits until the chain has ended, by whatever means.
+    /// Waits until the chain has ended, for whatever reason.
     pub async fn exited(&mut self) {
         self.process.exited().await;
     }
 
-    /// Starts the chain again, on the same address and state, if it has ended: true when it had. One that only hangs is left
-    /// alone. Also keeps its log short, so call it now and then in any case.
+    /// Restarts the chain on the same address and state if it has ended, and returns whether it had. A chain that only hangs is
+    /// not restarted. Also truncates its log, so call it regularly in any case.
     pub async fn ensure_alive(&mut self) -> Result<bool, EmbeddedError> {
-        self.place.log.keep_short();
+        self.setup.log.truncate_if_long();
         if !self.process.has_exited() {
             return Ok(false);
         }
         tracing::warn!(
-            last_words = reason(&self.place.log.tail(0)),
-            "the local chain has ended; starting it again"
+            last_words = last_error(&self.setup.log.tail(0)),
+            "the local chain has ended; restarting it"
         );
         let rpc_addr = self
             .ready
             .rpc_addr()
-            .ok_or_else(|| self.place.no_answer())?;
-        (self.process, self.ready) = self.place.launch(rpc_addr).await?;
+            .ok_or_else(|| self.setup.no_answer())?;
+        (self.process, self.ready) = self.setup.launch(rpc_addr).await?;
         Ok(true)
     }
 
-    /// Ends the chain in order, adopted or not; what does not end within 15 s is killed, which costs at most one block.
+    /// Shuts the chain down in order, adopted or not; after 15 s it is killed, which loses at most one block.
     pub async fn stop(mut self) {
         self.process.stop(&SHUTDOWN).await;
     }
 }
 
-/// Where the chain lives.
+/// Everything that the chain is started with.
 #[derive(Debug)]
-struct Place {
+struct LocalnetSetup {
     program: PathBuf,
     chain: PathBuf,
     ready_file: PathBuf,
@@ -131,14 +131,14 @@ fn chain_in(data_dir: &Path) -> PathBuf {
     data_dir.join("localnet")
 }
 
-impl Place {
-    fn prepare(data_dir: &Path) -> Result<Place, EmbeddedError> {
+impl LocalnetSetup {
+    fn prepare(data_dir: &Path) -> Result<LocalnetSetup, EmbeddedError> {
         let chain = chain_in(data_dir);
         fs::create_dir_all(&chain).map_err(EmbeddedError::file("cannot create", &chain))?;
-        // Started with the full path, a running chain is recognised from wherever the next start is called.
+        // Started with the full path, a running chain is recognised by the next start, whatever its working directory.
         let chain =
             fs::canonicalize(&chain).map_err(EmbeddedError::file("cannot resolve", &chain))?;
-        Ok(Place {
+        Ok(LocalnetSetup {
             program: program()?,
             ready_file: chain.with_extension("ready"),
             log: LogFile::new(chain.with_extension("log")),
@@ -156,10 +156,10 @@ impl Place {
             }
             Ok(ready) => tracing::info!(
                 rpc_url = %ready.rpc_url,
-                "the running local chain listens elsewhere; starting it again"
+                "the running local chain listens on another address; restarting it"
             ),
             Err(error) => {
-                tracing::warn!(%error, "the running local chain is of no use; stopping it")
+                tracing::warn!(%error, "the running local chain cannot be used; stopping it")
             }
         }
         process.stop(&SHUTDOWN).await;
@@ -176,7 +176,7 @@ impl Place {
                 });
             }
         }
-        // A predecessor's file would name a process that is gone.
+        // A predecessor's file names a process that has ended.
         match fs::remove_file(&self.ready_file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(EmbeddedError::file("cannot remove", &self.ready_file)(
@@ -209,7 +209,7 @@ impl Place {
             .arg(&self.chain)
             .arg("--ready-file")
             .arg(&self.ready_file)
-            // It needs no secrets, and everyone may read the environment of a process of theirs.
+            // It needs no secrets, and every process of the same user can read its environment.
             .env_remove("JWT_SECRET")
             .env_remove("DATABASE_URL")
             .stdout(output)
@@ -227,7 +227,7 @@ impl Place {
             if process.has_exited() {
                 return Err(EmbeddedError::Exited {
                     program: "the local chain",
-                    reason: reason(&self.log.tail(log_start)),
+                    reason: last_error(&self.log.tail(log_start)),
                     log: self.log.path().to_owned(),
                 });
             }
@@ -236,7 +236,7 @@ impl Place {
             {
                 return Ok(ready);
             }
-            sleep(ASK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
         }
         Err(self.no_answer())
     }
@@ -249,12 +249,13 @@ impl Place {
 
     async fn answers(&self, rpc_url: &Url) -> bool {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": "getVersion"});
-        let ask = async {
-            let post = self.client.post(rpc_url.clone()).timeout(ASK_LIMIT);
+        let query = async {
+            let post = self.client.post(rpc_url.clone()).timeout(ANSWER_LIMIT);
             let answer = post.json(&request).send().await?;
             answer.json::<Value>().await
         };
-        ask.await
+        query
+            .await
             .is_ok_and(|answer| answer.pointer("/result/solana-core").is_some())
     }
 
@@ -267,7 +268,7 @@ impl Place {
     }
 }
 
-/// `gridtokenx-localnet` beside our own program (tests run one directory below).
+/// `gridtokenx-localnet` beside this program (tests run one directory below).
 fn program() -> Result<PathBuf, EmbeddedError> {
     let own = std::env::current_exe()
         .map_err(EmbeddedError::file("cannot find", Path::new("gridtokenx")))?;

@@ -1,15 +1,15 @@
-//! The file into which a child process writes what it has to say.
+//! The log file of a child process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::EmbeddedError;
+use super::error::EmbeddedError;
 
-/// Enough for the story of a failure, too little to fill a disk.
+/// Enough to understand a failure, too little to fill a disk.
 const SIZE_BYTES_MAX: u64 = 10 * 1024 * 1024;
-/// The reason of a failure stands near the end.
+/// The reason of a failure is near the end.
 const TAIL_BYTES: u64 = 8 * 1024;
 /// A sentence, not a dump.
 const REASON_CHARS_MAX: usize = 300;
@@ -28,8 +28,8 @@ impl LogFile {
         &self.path
     }
 
-    /// Opens it for a child, which only ever appends: so it can be cut while the child writes. A long one of earlier
-    /// runs is set aside, replacing the one before.
+    /// Opens it for a child, which only appends, so that it can be truncated while the child writes. A long file of earlier
+    /// runs is renamed, replacing the previous one.
     pub(super) fn open(&self) -> Result<File, EmbeddedError> {
         if self.size() > SIZE_BYTES_MAX {
             let old = self.path.with_extension("log.old");
@@ -44,20 +44,20 @@ impl LogFile {
             .map_err(EmbeddedError::file("cannot open", &self.path))
     }
 
-    /// Empties it when it has grown too long under a running child.
-    pub(super) fn keep_short(&self) {
+    /// Truncates it when it has grown too long under a running child.
+    pub(super) fn truncate_if_long(&self) {
         if self.size() > SIZE_BYTES_MAX {
             let cut = OpenOptions::new()
                 .write(true)
                 .open(&self.path)
                 .and_then(|file| file.set_len(0));
             if let Err(error) = cut {
-                tracing::warn!(path = %self.path.display(), %error, "cannot empty a long log file");
+                tracing::warn!(path = %self.path.display(), %error, "long log file could not be truncated");
             }
         }
     }
 
-    /// Where it ends now: what a child logs from here on is its own.
+    /// Its length: what a child logs from here on is its own.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
@@ -77,9 +77,9 @@ impl LogFile {
     }
 }
 
-/// The line of a log that says why a program ended: the last one that is an error, without what stands before that
-/// (time, process), else the last one.
-pub(super) fn reason(tail: &str) -> String {
+/// The line of a log that explains why a program ended: the last error, without what precedes it (time, process), else the
+/// last line.
+pub(super) fn last_error(tail: &str) -> String {
     const MARKS: [&str; 4] = ["FATAL:", "PANIC:", "ERROR:", "error:"];
     let lines = || tail.lines().map(str::trim).filter(|line| !line.is_empty());
     let error = |line: &'_ str| MARKS.iter().filter_map(|mark| line.find(mark)).min();
@@ -87,7 +87,7 @@ pub(super) fn reason(tail: &str) -> String {
         .rev()
         .find_map(|line| error(line).map(|start| &line[start..]))
         .or_else(|| lines().next_back())
-        .unwrap_or("it ended without a word")
+        .unwrap_or("it ended without an error message")
         .chars()
         .take(REASON_CHARS_MAX)
         .collect()
@@ -98,24 +98,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_the_last_error_else_the_last_line() {
+    fn the_last_error_is_reported_else_the_last_line() {
         assert_eq!(
-            reason("LOG: a\n2026-11-25 UTC [7] FATAL:  no space left\nHINT: make some\n\n"),
+            last_error("LOG: a\n2026-11-25 UTC [7] FATAL:  no space left\nHINT: make some\n\n"),
             "FATAL:  no space left"
         );
-        assert_eq!(reason("one\ntwo\n"), "two");
-        assert_eq!(reason(""), "it ended without a word");
+        assert_eq!(last_error("one\ntwo\n"), "two");
+        assert_eq!(last_error(""), "it ended without an error message");
     }
 
     #[test]
-    fn a_long_log_is_cut_under_its_writer_and_set_aside_at_the_next_start() {
+    fn a_long_log_is_truncated_under_its_writer_and_renamed_at_the_next_start() {
         let dir = std::env::temp_dir().join(format!("gridtokenx-log-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let log = LogFile::new(dir.join("child.log"));
         let mut file = log.open().unwrap();
 
         file.set_len(SIZE_BYTES_MAX + 1).unwrap();
-        log.keep_short();
+        log.truncate_if_long();
         let start = log.size();
         std::io::Write::write_all(&mut file, b"goes on\n").unwrap();
         assert_eq!((start, log.tail(start).as_str()), (0, "goes on\n"));

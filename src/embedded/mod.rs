@@ -1,13 +1,13 @@
 //! The private PostgreSQL cluster and the local chain of `make run` and of the tests.
 //!
-//! Invariant: what was stored survives everything that can happen to a process. Server and chain are programs of their
-//! own, each in its own process group, without a parent-death signal: a `kill -9` of the owner leaves them running, and
-//! the next start adopts them or, when they do not answer, stops them. Leftovers never make a start fail. A directory
-//! appears under its final name only when it is complete, and a lost one is never silently replaced by an empty one.
+//! Invariant: stored data survive whatever happens to a process. Server and chain are separate programs, each in its own
+//! process group, without a parent-death signal: a `kill -9` of the owner leaves them running, and the next start adopts them
+//! or, when they do not answer, stops them. Leftovers never make a start fail. A directory appears under its final name only
+//! when it is complete, and a lost one is never silently replaced by an empty one.
 //!
-//! Leftovers are found by looking for the running program that was started on our directory, not by a file with a
-//! process id: between a start and the writing of such a file the owner may die. What breaks this: two owners of one
-//! directory at the same time, which is for the owner to lock out.
+//! Leftovers are found by searching for the running program that was started on our directory, not by a file with a process
+//! id: the owner may die between the start of the program and the writing of such a file. What breaks this: two owners of one
+//! directory at the same time; the owner must exclude that with a lock.
 //!
 //! ```no_run
 //! use gridtokenx::embedded::{Lifetime, PostgresCluster, PostgresOptions};
@@ -22,19 +22,21 @@
 //! # }
 //! ```
 
-mod account;
 mod binaries;
-mod child;
+mod child_process;
 mod data_location;
 mod error;
 mod initdb;
 mod localnet;
 mod log_file;
-mod postgres;
-mod server;
+mod postgres_cluster;
+mod postgres_options;
+mod postgres_server;
+mod server_user;
 mod watchdog;
 
-pub use child::ChildProcess;
+pub use child_process::ChildProcess;
 pub use error::EmbeddedError;
 pub use localnet::Localnet;
-pub use postgres::{Lifetime, PostgresCluster, PostgresOptions};
+pub use postgres_cluster::PostgresCluster;
+pub use postgres_options::{Lifetime, PostgresOptions};

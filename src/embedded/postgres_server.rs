@@ -12,28 +12,28 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::EmbeddedError;
 use super::binaries::Binaries;
-use super::child::{ChildProcess, has_ended};
-use super::data_location::Home;
-use super::log_file::{LogFile, reason};
-use super::postgres::{PostgresOptions, SUPERUSER};
+use super::child_process::{ChildProcess, has_ended};
+use super::data_location::DataLocation;
+use super::error::EmbeddedError;
+use super::log_file::{LogFile, last_error};
+use super::postgres_options::{PostgresOptions, SUPERUSER};
 use crate::config::Secret;
 use crate::db::SqlCondition;
 
 const PROGRAM: &str = "postgres";
-/// Beside the cluster: the port that it had last, so that it has it again.
+/// Beside the cluster: the port that it used last, so that it uses it again.
 const PORT_FILE: &str = "port";
-/// Below the ports that the kernel gives to outgoing connections: one of those could hold the port, or even connect to
-/// itself on it, while the server is away for a moment.
+/// Below the ports that the kernel assigns to outgoing connections: one of those could occupy the port, or even connect to
+/// itself on it, while the server restarts.
 const PORTS: std::ops::RangeInclusive<u16> = 15_000..=29_999;
 const PORT_TRIES: usize = 20;
 
-/// How often a starting server is asked, and how long one answer may take.
-const ASK_INTERVAL: Duration = Duration::from_millis(50);
-const ASK_LIMIT: Duration = Duration::from_secs(5);
-/// A server that neither accepts nor says that it is starting up for this long is broken: a new one, which may wait for
-/// a busy disk, and one that has been running for long.
+/// How often a starting server is polled, and how long one answer may take.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// A server that for so long neither accepts a connection nor reports that it is starting up is broken. A new one may wait for
+/// a busy disk; an adopted one has been running before.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 const SILENCE_LIMIT_ADOPTED: Duration = Duration::from_secs(10);
 /// Processes of a killed server notice its end within moments; until then a new one refuses to start.
@@ -44,7 +44,7 @@ const SHUTDOWN: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(30)),
     (Signal::SIGQUIT, Duration::from_secs(5)),
 ];
-/// For a server that does not even answer, and so will hardly end in good order.
+/// For a server that does not even answer, and so is unlikely to shut down in order.
 const REPLACEMENT: [(Signal, Duration); 2] = [
     (Signal::SIGINT, Duration::from_secs(5)),
     (Signal::SIGQUIT, Duration::from_secs(5)),
@@ -56,15 +56,15 @@ const SETTINGS: [&str; 10] = [
     "timezone=UTC",
     "log_timezone=UTC",
     "log_min_messages=warning",
-    // A statement may hold what must not be in a log.
+    // A statement may hold secrets.
     "log_min_error_statement=panic",
     "log_checkpoints=off",
     "jit=off",
     "idle_in_transaction_session_timeout=10min",
-    // Read by database_identity(): a restart of this server is nothing remarkable.
+    // Read by database_identity(): a restart of this server is normal.
     "gridtokenx.private_cluster=on",
 ];
-/// `synchronous_commit` stays on: without it a kill of the server would forget the newest commits.
+/// `synchronous_commit` stays on: without it a killed server would lose the newest commits.
 const SETTINGS_WITHOUT_FSYNC: [&str; 2] = ["fsync=off", "full_page_writes=off"];
 
 /// A running server.
@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-/// Stops the server that still runs on this cluster, if any.
+/// Stops the server that still runs on this cluster, if any. Returns whether there was one.
 pub(super) async fn stop_leftover(data: &std::path::Path) -> bool {
     match ChildProcess::find(PROGRAM, data) {
         Some(mut process) => {
@@ -91,17 +91,17 @@ pub(super) async fn stop_leftover(data: &std::path::Path) -> bool {
     }
 }
 
-/// All that a server is started with.
+/// Everything that a server is started with.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct ServerSetup {
     pub(super) options: PostgresOptions,
-    pub(super) home: Home,
+    pub(super) location: DataLocation,
     pub(super) binaries: Binaries,
     pub(super) password: Secret,
     pub(super) log: LogFile,
 }
 
-impl Site {
+impl ServerSetup {
     pub(super) fn connect_options(&self, port: u16, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
@@ -115,9 +115,12 @@ impl Site {
 
     /// The server that a predecessor left running, if it answers; one that does not is stopped.
     pub(super) async fn adopt(&self) -> Option<Server> {
-        let mut process = ChildProcess::find(PROGRAM, &self.home.data())?;
+        let mut process = ChildProcess::find(PROGRAM, &self.location.data())?;
         let pid = process.pid();
-        let port = self.home.load(PORT_FILE).and_then(|port| port.parse().ok());
+        let port = self
+            .location
+            .load(PORT_FILE)
+            .and_then(|port| port.parse().ok());
         let Some(port) = port else {
             tracing::warn!(
                 pid,
@@ -135,14 +138,14 @@ impl Site {
                 Some(Server { process, port })
             }
             Err(error) => {
-                tracing::warn!(pid, port, %error, "the running PostgreSQL is of no use; stopping it");
+                tracing::warn!(pid, port, %error, "the running PostgreSQL cannot be used; stopping it");
                 process.stop(&REPLACEMENT).await;
                 None
             }
         }
     }
 
-    /// Starts a server: on the port that was asked for, else on the one that it had last, else on any free one.
+    /// Starts a server: on the configured port, else on the one that it used last, else on any free one.
     pub(super) async fn launch(&self) -> Result<Server, EmbeddedError> {
         if let Some(port) = self.options.port {
             if !is_free(port) {
@@ -153,7 +156,10 @@ impl Site {
             }
             return self.launch_on(port).await;
         }
-        let kept = self.home.load(PORT_FILE).and_then(|port| port.parse().ok());
+        let kept = self
+            .location
+            .load(PORT_FILE)
+            .and_then(|port| port.parse().ok());
         let any = std::iter::repeat_with(|| rand::rng().random_range(PORTS));
         let ports = kept
             .into_iter()
@@ -162,7 +168,7 @@ impl Site {
         let mut refused = None;
         for port in ports {
             match self.launch_on(port).await {
-                // Someone took it between our look and the start.
+                // Another program took the port between the check and the start.
                 Err(error @ EmbeddedError::Exited { .. }) if !is_free(port) => {
                     refused = Some(error)
                 }
@@ -177,10 +183,10 @@ impl Site {
 
     /// Starts a server on this port and waits until it answers.
     pub(super) async fn launch_on(&self, port: u16) -> Result<Server, EmbeddedError> {
-        self.home.store(PORT_FILE, &port.to_string())?;
+        self.location.store(PORT_FILE, &port.to_string())?;
         let deadline = Instant::now() + ORPHANS_LIMIT;
         loop {
-            self.clear_foreign_pid_file();
+            self.remove_stale_pid_file();
             let start = self.log.size();
             let mut process = ChildProcess::spawn(&mut self.command(port)?)
                 .map_err(EmbeddedError::file("cannot run", &self.binaries.postgres()))?;
@@ -198,7 +204,7 @@ impl Site {
             if !orphans_remain || Instant::now() >= deadline {
                 return Err(error);
             }
-            sleep(ASK_INTERVAL * 4).await;
+            sleep(POLL_INTERVAL * 4).await;
         }
     }
 
@@ -208,12 +214,12 @@ impl Site {
             .try_clone()
             .map_err(EmbeddedError::file("cannot open", self.log.path()))?;
         let mut command = self
-            .home
-            .account()
-            .command(&self.binaries.postgres(), self.home.dir());
+            .location
+            .user()
+            .command(&self.binaries.postgres(), self.location.dir());
         command
             .arg("-D")
-            .arg(self.home.data())
+            .arg(self.location.data())
             .args(["-c", &format!("port={port}")])
             .args([
                 "-c",
@@ -232,8 +238,8 @@ impl Site {
         Ok(command)
     }
 
-    /// Waits until the server lets us in. While it says that it is starting up (or recovers after a crash) it has all the
-    /// time that it needs; silence is limited.
+    /// Waits until the server accepts a connection. While it reports that it is starting up (or recovering after a crash) there
+    /// is no limit; without any answer, `silence_limit` applies.
     async fn wait_for_answer(
         &self,
         process: &mut ChildProcess,
@@ -247,15 +253,15 @@ impl Site {
             if process.has_exited() {
                 return Err(EmbeddedError::Exited {
                     program: "PostgreSQL",
-                    reason: reason(&self.log.tail(log_start)),
+                    reason: last_error(&self.log.tail(log_start)),
                     log: self.log.path().to_owned(),
                 });
             }
-            match timeout(ASK_LIMIT, PgConnection::connect_with(&options)).await {
+            match timeout(ANSWER_LIMIT, PgConnection::connect_with(&options)).await {
                 Ok(Ok(connection)) => return Ok(connection.close().await?),
                 Ok(Err(error)) if is_starting(&error) => deadline = Instant::now() + silence_limit,
                 Ok(Err(error @ sqlx::Error::Database(_))) => return Err(error.into()),
-                // Nobody listens yet, or nobody answers.
+                // It does not listen yet, or does not answer.
                 Ok(Err(_)) | Err(_) => {}
             }
             if Instant::now() >= deadline {
@@ -265,24 +271,24 @@ impl Site {
                     log: self.log.path().to_owned(),
                 });
             }
-            sleep(ASK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// `postmaster.pid` survives a kill -9 and a power cut, and its process id may belong to someone else by now, or to a
-    /// zombie where nobody buries the dead (a container without an init). A server sees through that unless the other one
-    /// runs as the same user; then it refuses to start. Two servers at work on one cluster are still ruled out: the
-    /// shared memory, named after the directory's inode, tells.
-    fn clear_foreign_pid_file(&self) {
-        let path = self.home.data().join("postmaster.pid");
+    /// Removes a `postmaster.pid` that names no server of this cluster. The file survives a kill -9 and a power cut; its process
+    /// id may belong to another program by now, or to a zombie that no process reaps (a container without an init). PostgreSQL
+    /// detects that unless the other program runs as the same user; then it refuses to start. Two servers on one cluster are
+    /// still impossible: PostgreSQL detects the other one by the shared memory, named after the directory's inode.
+    fn remove_stale_pid_file(&self) {
+        let path = self.location.data().join("postmaster.pid");
         let text = fs::read_to_string(&path).unwrap_or_default();
         let Some(pid) = text.lines().next().and_then(|pid| pid.parse().ok()) else {
             return;
         };
         // A server works inside its cluster's directory.
-        let is_stranger = fs::read_link(format!("/proc/{pid}/cwd"))
-            .is_ok_and(|inside| inside != canonical(self.home.data()));
-        if is_stranger || has_ended(pid) {
+        let is_unrelated = fs::read_link(format!("/proc/{pid}/cwd"))
+            .is_ok_and(|inside| inside != canonical(self.location.data()));
+        if is_unrelated || has_ended(pid) {
             tracing::info!(pid, "postmaster.pid names no running server; removing it");
             let _ = fs::remove_file(path);
         }
@@ -297,7 +303,7 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Starting up, recovering, shutting down, or full: alive in any case.
+/// Starting up, recovering, shutting down, or at its connection limit: running in any case.
 fn is_starting(error: &sqlx::Error) -> bool {
     SqlCondition::of(error) == SqlCondition::RefusesConnections
 }

@@ -1,4 +1,4 @@
-//! Which user runs PostgreSQL, which refuses to be run by root.
+//! The user that runs PostgreSQL, which refuses to run as root.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -8,37 +8,37 @@ use std::{fs, io};
 
 use nix::unistd::{Uid, User};
 
-use super::EmbeddedError;
+use super::error::EmbeddedError;
 
 /// Only the owner may enter.
 const PRIVATE_DIR: u32 = 0o700;
 
-/// The user that runs the server: ourselves, or an ordinary user when we are root.
+/// The user that runs the server: the current one, or an ordinary user when the current one is root.
 #[derive(Clone, Debug)]
-pub(super) enum Account {
-    Ourselves,
+pub(super) enum ServerUser {
+    Current,
     Other { uid: u32, gid: u32 },
 }
 
-impl Account {
-    pub(super) fn choose() -> Result<Account, EmbeddedError> {
+impl ServerUser {
+    pub(super) fn choose() -> Result<ServerUser, EmbeddedError> {
         if !Uid::effective().is_root() {
-            return Ok(Account::Ourselves);
+            return Ok(ServerUser::Current);
         }
         ["postgres", "nobody"]
             .into_iter()
             .filter_map(|name| User::from_name(name).ok().flatten())
             .find(|user| !user.uid.is_root())
-            .map(|user| Account::Other {
+            .map(|user| ServerUser::Other {
                 uid: user.uid.as_raw(),
                 gid: user.gid.as_raw(),
             })
             .ok_or(EmbeddedError::NoAccount)
     }
 
-    /// A command of this user. It is started inside `dir`, since our own directory may be closed to it, and with an empty
-    /// environment, since `PGPORT` and its like would have a say otherwise. A change of user by root also drops all
-    /// supplementary groups (the standard library does that together with `uid`).
+    /// A command that runs as this user. It starts inside `dir`, since this user may not enter our own directory, and with an
+    /// empty environment, since variables such as `PGPORT` would change what it does. When root changes the user, all
+    /// supplementary groups are dropped too (the standard library does that together with `uid`).
     pub(super) fn command(&self, program: &Path, dir: &Path) -> Command {
         let mut command = Command::new(program);
         command
@@ -46,15 +46,15 @@ impl Account {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LC_ALL", "C");
-        if let Account::Other { uid, gid } = self {
+        if let ServerUser::Other { uid, gid } = self {
             command.uid(*uid).gid(*gid);
         }
         command
     }
 
-    /// Makes the file or directory this user's, and nobody else's.
+    /// Makes this user the owner of the file or directory, and a directory accessible to no other user.
     pub(super) fn own(&self, path: &Path) -> io::Result<()> {
-        if let Account::Other { uid, gid } = self {
+        if let ServerUser::Other { uid, gid } = self {
             chown(path, Some(*uid), Some(*gid))?;
         }
         if path.is_dir() {
@@ -63,11 +63,11 @@ impl Account {
         Ok(())
     }
 
-    /// Whether this user can be inside `dir`: tried, not computed, because more than mode bits decides it.
+    /// Whether this user can enter `dir`: tried, not computed, because more than the mode bits decides it.
     pub(super) fn can_enter(&self, dir: &Path) -> bool {
         match self {
-            Account::Ourselves => true,
-            Account::Other { .. } => self
+            ServerUser::Current => true,
+            ServerUser::Other { .. } => self
                 .command(Path::new("/bin/true"), dir)
                 .status()
                 .is_ok_and(|status| status.success()),

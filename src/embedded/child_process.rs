@@ -1,4 +1,4 @@
-//! A long-lived program in its own process group: started by us, or by a predecessor of this process and adopted.
+//! A long-lived program in its own process group: started by this process, or adopted from a predecessor of it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,19 +12,19 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-/// How often an adopted process is looked at: it is not our child, so nobody tells us of its end.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// SIGKILL needs no consent, only the kernel's time.
+/// How often an adopted process is checked: it is not our child, so the kernel does not notify us of its end.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// A process cannot refuse SIGKILL; the kernel only takes some time.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running program that outlives this process unless it is stopped. Dropping it leaves it running.
 #[derive(Debug)]
 pub struct ChildProcess {
     pid: Pid,
-    /// Clock ticks from boot to the process' start: process ids are used again, this pair is not.
+    /// Clock ticks from boot to the start of the process: process ids are reused, this pair is not.
     started: Option<u64>,
     /// `None` when adopted.
-    own: Option<Child>,
+    child: Option<Child>,
 }
 
 impl ChildProcess {
@@ -35,7 +35,7 @@ impl ChildProcess {
         Ok(ChildProcess {
             pid,
             started: Stat::read(pid).map(|stat| stat.started),
-            own: Some(child),
+            child: Some(child),
         })
     }
 
@@ -50,7 +50,7 @@ impl ChildProcess {
                 was_started_as(pid, program, argument).then_some(ChildProcess {
                     pid,
                     started: Some(stat.started),
-                    own: None,
+                    child: None,
                 })
             })
     }
@@ -60,8 +60,8 @@ impl ChildProcess {
     }
 
     pub fn has_exited(&mut self) -> bool {
-        match &mut self.own {
-            // Also buries the child, so that no zombie stays.
+        match &mut self.child {
+            // Also reaps the child, so that no zombie remains.
             Some(child) => !matches!(child.try_wait(), Ok(None)),
             None => Stat::read(self.pid)
                 .is_none_or(|stat| stat.ended || self.started != Some(stat.started)),
@@ -71,31 +71,31 @@ impl ChildProcess {
     /// Waits until the program has ended.
     pub async fn exited(&mut self) {
         while !self.has_exited() {
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// Waits until the program has ended, but not longer than `limit`. True when it has.
+    /// Waits until the program has ended, no longer than `limit`. Returns whether it has.
     pub async fn exited_within(&mut self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while !self.has_exited() {
             if Instant::now() >= deadline {
                 return false;
             }
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         }
         true
     }
 
-    /// Ends the program: one signal after the other, each with the time that it is given, and SIGKILL when all were in
-    /// vain. Returns once it has ended.
+    /// Ends the program: sends one signal after the other, each with its limit, and SIGKILL when the program has ignored all
+    /// of them. Returns once it has ended.
     pub async fn stop(&mut self, signals: &[(Signal, Duration)]) {
         for (signal, limit) in signals {
             self.signal(*signal);
             if self.exited_within(*limit).await {
                 return;
             }
-            tracing::debug!(pid = self.pid(), %signal, ?limit, "a program did not end in time");
+            tracing::debug!(pid = self.pid(), %signal, ?limit, "program did not end in time");
         }
         self.signal(Signal::SIGKILL);
         self.exited_within(KILL_LIMIT).await;
@@ -103,7 +103,7 @@ impl ChildProcess {
 
     fn signal(&mut self, signal: Signal) {
         if !self.has_exited() {
-            // It may end between the look and the signal; then there is nobody to signal.
+            // It may end between the check and the signal, which then has no effect.
             let _ = kill(self.pid, signal);
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn has_ended(pid: i32) -> bool {
     Stat::read(Pid::from_raw(pid)).is_none_or(|stat| stat.ended)
 }
 
-/// The part of `/proc/<pid>/stat` that tells processes apart (proc(5)).
+/// The part of `/proc/<pid>/stat` that distinguishes processes (proc(5)).
 struct Stat {
     ended: bool,
     started: u64,
@@ -130,7 +130,7 @@ impl Stat {
         let state = fields.next()?;
         let threads = fields.nth(16)?;
         let started = fields.nth(1)?.parse().ok()?;
-        // The first thread may be gone while others still hold the files and ports.
+        // The first thread may have ended while others still hold the files and ports.
         let ended = matches!(state, "Z" | "X") && matches!(threads, "0" | "1");
         Some(Stat { ended, started })
     }
@@ -160,7 +160,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// A `sleep` that no other test and no other process looks like.
+    /// A `sleep` whose arguments no other test and no other process uses.
     fn sleeper(mark: &str) -> (ChildProcess, PathBuf) {
         let argument = format!("1000.{}{mark}", std::process::id());
         let child = ChildProcess::spawn(Command::new("sleep").arg(&argument)).unwrap();
@@ -178,7 +178,7 @@ mod tests {
             if let Some(found) = ChildProcess::find("sleep", &argument) {
                 break found;
             }
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         };
         assert_eq!(adopted.pid(), pid);
         assert!(!adopted.has_exited());
@@ -191,7 +191,7 @@ mod tests {
     async fn only_the_named_program_with_the_very_argument_is_adopted() {
         let (mut own, argument) = sleeper("2");
         while ChildProcess::find("sleep", &argument).is_none() {
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         }
         assert!(ChildProcess::find("postgres", &argument).is_none());
         let longer = format!("{}0", argument.display());
@@ -205,7 +205,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]);
         let mut child = ChildProcess::spawn(command.stdout(Stdio::piped())).unwrap();
-        let mut output = child.own.as_mut().unwrap().stdout.take().unwrap();
+        let mut output = child.child.as_mut().unwrap().stdout.take().unwrap();
         io::Read::read_exact(&mut output, &mut [0; 5]).unwrap();
 
         child
@@ -220,11 +220,11 @@ mod tests {
         let mut predecessor = ChildProcess {
             pid: own.pid,
             started: own.started.map(|ticks| ticks - 1),
-            own: None,
+            child: None,
         };
         assert!(predecessor.has_exited());
         predecessor.stop(&[]).await;
-        assert!(!own.has_exited(), "the stranger was signalled");
+        assert!(!own.has_exited(), "an unrelated process was signalled");
         own.stop(&[]).await;
     }
 }

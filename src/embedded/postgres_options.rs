@@ -1,0 +1,59 @@
+//! How a private cluster is stored and run.
+
+use std::path::PathBuf;
+
+use rand::Rng;
+
+/// The role that owns everything in a private cluster.
+pub(super) const SUPERUSER: &str = "gridtokenx";
+
+/// How a cluster is stored and run.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// Its directory, created where it does not exist. The same directory is the same cluster.
+    pub data_dir: PathBuf,
+    /// Whether a commit survives a power cut. It survives a kill either way.
+    pub fsync: bool,
+    pub max_connections: u32,
+    /// `None`: the port that it used last, else any free one.
+    pub port: Option<u16>,
+    pub lifetime: Lifetime,
+}
+
+/// How long a cluster runs and is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It runs until it is stopped, even beyond this process, and its data remain.
+    UntilStopped,
+    /// It ends with this process, however that ends, and its data are removed.
+    ThisProcess,
+}
+
+impl PostgresOptions {
+    /// Keeps every commit.
+    pub fn durable(data_dir: impl Into<PathBuf>) -> PostgresOptions {
+        PostgresOptions {
+            data_dir: data_dir.into(),
+            fsync: true,
+            max_connections: 100,
+            port: None,
+            lifetime: Lifetime::UntilStopped,
+        }
+    }
+
+    /// As fast as possible, in a temporary directory, removed with this process.
+    pub fn ephemeral() -> PostgresOptions {
+        let name = format!(
+            "gridtokenx-{}-{:08x}",
+            std::process::id(),
+            rand::rng().random::<u32>()
+        );
+        PostgresOptions {
+            data_dir: std::env::temp_dir().join(name),
+            fsync: false,
+            max_connections: 300,
+            port: None,
+            lifetime: Lifetime::ThisProcess,
+        }
+    }
+}
