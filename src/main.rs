@@ -19,7 +19,7 @@ struct CommandLine {
 enum Command {
     /// Starts database, chain and service, and plays a year of real meter data
     Run(Box<run::RunArgs>),
-    /// The service alone, on a database and a chain that are there
+    /// The service alone, on an existing database and chain
     Serve(Box<serve::ServeArgs>),
     /// Proves that ledger and chain agree: status 0, 1 on any difference, 2 when it could not be run
     Audit(Box<audit::AuditArgs>),
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         .map_err(|error| format!("the asynchronous runtime does not start: {error}"))
         .and_then(|runtime| runtime.block_on(execute(command_line.command)));
     ended.unwrap_or_else(|sentence| {
-        // Nobody may be there to read it: then the exit status says it.
+        // stderr may be closed: then the exit status alone reports the failure.
         let _ = writeln!(std::io::stderr(), "gridtokenx: {sentence}");
         ExitCode::FAILURE
     })

@@ -1,4 +1,4 @@
-//! Files that a reader never sees half of: a neighbour is written, synced, and put in the file's place.
+//! Writes files atomically: a temporary file beside the target is written, synced, and renamed to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,26 +10,26 @@ use std::path::{Path, PathBuf};
 pub enum Readers {
     /// Its owner alone (0600): it holds a secret.
     Owner,
-    /// Everybody (0644, less the umask).
-    Everybody,
+    /// All users (0644, less the umask).
+    All,
 }
 
 /// Replaces the file at `path`, or leaves it as it was.
 pub fn write(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
-    put(path, contents, readers, |neighbour| {
-        fs::rename(neighbour, path)
+    put(path, contents, readers, |temporary| {
+        fs::rename(temporary, path)
     })
 }
 
-/// The secret at `path`, which whoever comes first makes: of two that make it at once, both get the same.
+/// Reads the secret at `path`, or creates it. When several processes create it at once, all get the same.
 pub fn read_or_create(path: &Path, make: impl FnOnce() -> Vec<u8>) -> io::Result<Vec<u8>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         read => return read,
     }
-    // Unlike a rename, a link does not replace what stands there already.
-    let created = put(path, &make(), Readers::Owner, |neighbour| {
-        fs::hard_link(neighbour, path).and_then(|()| fs::remove_file(neighbour))
+    // Unlike a rename, a link does not replace an existing file.
+    let created = put(path, &make(), Readers::Owner, |temporary| {
+        fs::hard_link(temporary, path).and_then(|()| fs::remove_file(temporary))
     });
     match created {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -47,17 +47,17 @@ fn put(
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let mut neighbour = std::ffi::OsString::from(".");
-    neighbour.push(name);
-    neighbour.push(format!(".{}", uuid::Uuid::new_v4().simple()));
-    let neighbour = folder.join(neighbour);
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", uuid::Uuid::new_v4().simple()));
+    let temporary = folder.join(temporary);
 
-    let put = write_whole(&neighbour, contents, readers)
-        .and_then(|()| place(&neighbour))
-        // The new name survives a power cut only once the folder is on disk.
+    let put = write_whole(&temporary, contents, readers)
+        .and_then(|()| place(&temporary))
+        // The new name survives a power failure only once the folder is on disk.
         .and_then(|()| File::open(&folder)?.sync_all());
     if put.is_err() {
-        let _ = fs::remove_file(&neighbour);
+        let _ = fs::remove_file(&temporary);
     }
     put
 }
@@ -73,7 +73,7 @@ pub fn folder_of(path: &Path) -> PathBuf {
 fn write_whole(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
     let mode = match readers {
         Readers::Owner => 0o600,
-        Readers::Everybody => 0o644,
+        Readers::All => 0o644,
     };
     let mut file = OpenOptions::new()
         .write(true)
@@ -113,13 +113,13 @@ mod tests {
         assert_eq!(
             fs::read_dir(&folder).unwrap().count(),
             1,
-            "no neighbour is left behind"
+            "no temporary file is left behind"
         );
         fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
-    fn a_secret_that_many_make_at_once_is_one() {
+    fn a_secret_that_several_create_at_once_is_one() {
         let folder = new_folder();
         let path = folder.join("secret");
 
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(
             fs::read_dir(&folder).unwrap().count(),
             1,
-            "no neighbour is left behind"
+            "no temporary file is left behind"
         );
         fs::remove_dir_all(&folder).unwrap();
     }

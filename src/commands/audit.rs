@@ -1,5 +1,5 @@
-//! `gridtokenx audit`: proves that the books agree with the chain, of the running system or of the one that is configured.
-//! `--adopt` and `--foreign` deal with a landed mint that the ledger lacks first; `--record` tells boards and alerts the verdict.
+//! `gridtokenx audit`: proves that ledger and chain agree, of the running system or of the one that is configured.
+//! `--adopt` and `--foreign` first book a landed mint that the ledger lacks; `--record` stores the verdict for dashboards and alerts.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use crate::config::{DataDir, DatabaseConfig, SolanaConfig};
 use crate::domain::TxSignature;
 use crate::ledger;
 
-/// Which system, and how to say what was found.
+/// Which system, and how to print the result.
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
     /// Prints the report as one JSON document
@@ -54,18 +54,18 @@ const NOT_RUN: u8 = 2;
 
 /// Limit of one RPC call.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
-/// An audit reads page after page: it needs few connections, and leaves the service its own.
+/// An audit reads page after page, so it needs few connections and leaves the others to the service.
 const CONNECTIONS: u32 = 4;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// The audit itself never writes, and says so to the database.
+/// The audit itself never writes, and has the database enforce it.
 const READING_SESSION: &str = "SET default_transaction_read_only = on;
 SET TIME ZONE 'UTC'";
-/// Nobody waits for ever for a row that another one holds.
+/// Bounds the wait for a row that another session has locked.
 const WRITING_SESSION: &str = "SET lock_timeout = '30s';
 SET idle_in_transaction_session_timeout = '30s';
 SET TIME ZONE 'UTC'";
 
-/// Why there is no verdict, or none that was recorded.
+/// Why there is no verdict, or why it was not recorded.
 #[derive(Debug, thiserror::Error)]
 enum NoVerdict {
     #[error(transparent)]
@@ -146,7 +146,7 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     Ok(report)
 }
 
-/// What is done about a landed mint before the audit.
+/// How a landed mint is booked before the audit.
 enum Booking<'a> {
     Adopt(TxSignature),
     Foreign(TxSignature, &'a str),
@@ -165,10 +165,10 @@ impl Booking<'_> {
         Ok(Some(Booking::Foreign(signature, reason)))
     }
 
-    /// Says on the error output what was done: the report alone goes to the other.
+    /// Prints what was done to stderr, because stdout is for the report alone.
     async fn carry_out(&self, pool: &PgPool, endpoints: &Endpoints) -> Result<(), NoVerdict> {
         let actor = operator();
-        let said = match self {
+        let done = match self {
             Booking::Adopt(signature) => {
                 let readings = admin::adopt_mint(pool, endpoints, &actor, *signature).await?;
                 format!("adopted {signature}: it paid {readings} readings")
@@ -178,24 +178,24 @@ impl Booking<'_> {
                 format!("booked {signature} without a reading")
             }
         };
-        let breaker = breaker_after_walk(pool, endpoints).await;
-        let _ = writeln!(io::stderr(), "gridtokenx: {said}; {breaker}");
+        let breaker = breaker_after_scan(pool, endpoints).await;
+        let _ = writeln!(io::stderr(), "gridtokenx: {done}; {breaker}");
         Ok(())
     }
 }
 
-/// A signature is 88 characters: a longer text is cut in a refusal.
+/// A signature has 88 characters: a longer text is cut in the error.
 const SHOWN_MAX: usize = 100;
 
-/// Who did it, for the admin log: as the operating system's session calls the person.
+/// Who did it, for the admin log: the user name of the operating system's session.
 fn operator() -> String {
     let name = std::env::var("USER").unwrap_or_default();
     format!("operator {name}").trim_end().to_owned()
 }
 
-/// The walk that the service does once a minute, at once.
-async fn breaker_after_walk(pool: &PgPool, endpoints: &Endpoints) -> String {
-    let walked = async {
+/// Scans the history at once, as the service does once a minute.
+async fn breaker_after_scan(pool: &PgPool, endpoints: &Endpoints) -> String {
+    let scanned = async {
         let binding = ledger::binding(pool)
             .await
             .map_err(|error| error.to_string())?;
@@ -204,24 +204,24 @@ async fn breaker_after_walk(pool: &PgPool, endpoints: &Endpoints) -> String {
             .await
             .map_err(|error| error.to_string())
     };
-    match walked.await {
+    match scanned.await {
         Ok(outcome) if outcome.breaker.is_closed() => {
             "the ledger breaker is closed".to_owned()
         }
-        Ok(_) => "the ledger breaker is open still: another mint is not dealt with, or what was signed before may land yet"
+        Ok(_) => "the ledger breaker is still open: another mint is not booked, or a transaction signed before may still land"
             .to_owned(),
-        Err(error) => format!("whether the ledger breaker closes, the next walk of the service will say ({error})"),
+        Err(error) => format!("whether the ledger breaker closes is unknown until the next history scan of the service ({error})"),
     }
 }
 
-/// Where the books and the chain are.
+/// Where ledger and chain are.
 struct Target {
     database_url: String,
     rpc_urls: Vec<String>,
 }
 
 impl Target {
-    /// What is configured; what is not, as the running system has it.
+    /// What is configured; the rest from the running system.
     fn of(args: &AuditArgs) -> Result<Target, RunningError> {
         let database_url = args
             .database
@@ -271,7 +271,7 @@ async fn connect(database_url: &str, session: &'static str) -> Result<PgPool, No
     Ok(pool)
 }
 
-/// A reader that went away has no use for the rest; the exit status says the verdict all the same.
+/// Ignores a closed stdout: the exit status carries the verdict.
 fn print(report: &AuditReport, as_json: bool) {
     let mut out = io::stdout().lock();
     let _ = if as_json {

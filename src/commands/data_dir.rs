@@ -1,7 +1,7 @@
-//! The data directory: everything that one `gridtokenx run` keeps between its starts.
+//! The data directory: everything that `gridtokenx run` keeps between its starts.
 //!
-//! Invariant: one process at a time works in it, and none that does not know its format. Kept by a lock on the file
-//! `lock`, which the kernel releases however the process ends, and by the number in the file `format`.
+//! Invariant: one process at a time uses it, and none that does not know its format. Kept by a lock on the file `lock`, which
+//! the kernel releases however the process ends, and by the number in the file `format`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::atomic_file::{self, Readers};
 use crate::domain::rfc3339_micros;
 
-/// Raised when a newer program can no longer serve what an older one left.
+/// Raised when a newer program can no longer use the data of an older one.
 const FORMAT: &str = "1";
 
 /// Why a data directory cannot be used.
@@ -33,23 +33,23 @@ pub enum DataDirError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// A data directory that this process alone works in.
+/// A data directory that this process alone uses.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    /// Held, never read: dropping it lets the next one in.
+    /// Never read: dropping it releases the lock.
     _lock: File,
 }
 
 impl DataDir {
-    /// Creates the directory if need be and takes its lock, whatever its format is.
+    /// Creates the directory if it is missing and takes its lock, whatever its format is.
     pub fn lock(path: &Path) -> Result<DataDir, DataDirError> {
         let failed_at = |path: &Path| {
             let path = path.to_owned();
             move |source| DataDirError::Io { path, source }
         };
         fs::create_dir_all(path).map_err(failed_at(path))?;
-        // Absolute from here on: child processes and `running.json` may look from another directory.
+        // Absolute from here on: child processes and readers of `running.json` may have another working directory.
         let path = fs::canonicalize(path).map_err(failed_at(path))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
@@ -69,7 +69,7 @@ impl DataDir {
         &self.path
     }
 
-    /// The moment of the first start, which is written with the format when there is none yet.
+    /// The time of the first start, which is written together with the format when there is none yet.
     pub fn first_start(&self, now: DateTime<Utc>) -> Result<DateTime<Utc>, DataDirError> {
         let started_path = self.path.join("first-start");
         match self.read("format")? {
@@ -81,7 +81,7 @@ impl DataDir {
                 });
             }
             None => {
-                // The format comes last: where it stands, the rest stands too.
+                // The format is written last: where it exists, the rest exists too.
                 self.write("first-start", &rfc3339_micros(now))?;
                 self.write("format", FORMAT)?;
             }
@@ -95,7 +95,7 @@ impl DataDir {
             })
     }
 
-    /// 32 random bytes that are drawn once and stay with the directory.
+    /// 32 random bytes that are generated once and stay with the directory.
     pub fn seed(&self, name: &str) -> Result<[u8; 32], DataDirError> {
         let path = self.path.join(name);
         let failed = |source| DataDirError::Io {
@@ -112,7 +112,7 @@ impl DataDir {
             })
     }
 
-    /// Renames the directory after the moment and starts an empty one in its place; answers with the old one's new name.
+    /// Renames the directory after the current time and creates an empty one in its place. Returns the old one's new name.
     pub fn set_aside(self, now: DateTime<Utc>) -> Result<(DataDir, PathBuf), DataDirError> {
         let mut name = self.path.clone().into_os_string();
         name.push(format!("-{}", now.format("%Y%m%dT%H%M%S%.3fZ")));
@@ -135,7 +135,7 @@ impl DataDir {
 
     fn write(&self, name: &str, text: &str) -> Result<(), DataDirError> {
         let path = self.path.join(name);
-        atomic_file::write(&path, format!("{text}\n").as_bytes(), Readers::Everybody)
+        atomic_file::write(&path, format!("{text}\n").as_bytes(), Readers::All)
             .map_err(|source| DataDirError::Io { path, source })
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_process_is_told_that_the_directory_is_in_use() {
+    fn a_second_process_is_refused_while_the_directory_is_in_use() {
         let path = new_path();
         let _first = DataDir::lock(&path).unwrap();
 

@@ -1,8 +1,8 @@
-//! Follows the event feed as any client can: connects, resumes after the last number it saw, and comes back when cut off.
+//! Follows the event feed as any client can: connects, resumes after the last number it received, and reconnects when cut off.
 //!
-//! Invariant: the caller sees every event of its subject from the first `hello` on, once and in order, however often the
-//! connection breaks. Kept by the server's numbering: each connection begins with `resume` after the last number seen.
-//! What breaks it is told, never hidden: a [`FollowStep::Gap`].
+//! Invariant: the caller receives every event of its subject from the first `hello` on, once and in order, however often the
+//! connection breaks. Kept by the server's numbering: each connection begins with `resume` after the last number received.
+//! Events that are no longer kept break it, and are reported as a [`FollowStep::Gap`].
 
 use std::time::Duration;
 
@@ -11,12 +11,14 @@ use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::{Error as SocketError, http::StatusCode};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,14 +26,14 @@ use super::tokens::TokenSource;
 use crate::domain::{Backoff, Jitter, Retries};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// A silent feed is asked for a sign of life this often …
+/// A silent feed is pinged this often …
 const PING_PERIOD: Duration = Duration::from_secs(20);
-/// … and given up when nothing at all came for three of them.
+/// … and the connection is closed when nothing at all arrived for three of these periods.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const RECONNECT_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(200), Duration::from_secs(5))
         .with_jitter(Jitter::HALF_TO_FULL);
-/// The longest that a service may ask us to wait.
+/// The longest pause before a reconnect that the service may ask for.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 
 /// One message of the feed. Fields that its type does not carry are `None`.
@@ -52,7 +54,7 @@ pub struct FeedMessage {
 }
 
 impl FeedMessage {
-    /// When the event happened; now, should it not say so.
+    /// When the event happened; now when it has no timestamp.
     pub fn happened_at(&self) -> DateTime<Utc> {
         self.timestamp
             .as_deref()
@@ -61,23 +63,23 @@ impl FeedMessage {
     }
 }
 
-/// What happens on the way.
+/// What happens while following.
 #[derive(Debug)]
 pub enum FollowStep<'a> {
-    /// Live; `resumed_after` is the number of the last event that was seen before.
+    /// Live; `resumed_after` is the number of the last event that was received before.
     Connected {
         resumed_after: Option<i64>,
     },
-    /// An event, parsed and as it came.
+    /// An event, parsed and as received.
     Event {
         message: Box<FeedMessage>,
         raw: &'a str,
     },
-    /// Events between two numbers are no longer kept: the server says which.
+    /// Events between two numbers are no longer kept: the server reports which.
     Gap {
         raw: &'a str,
     },
-    /// The server refused a message of ours, or says something new.
+    /// The server refused a message of this client, or sent one of an unknown type.
     Remark {
         raw: &'a str,
     },
@@ -87,7 +89,7 @@ pub enum FollowStep<'a> {
     },
 }
 
-/// Why following is pointless.
+/// Why following ended for good: a retry would fail again.
 #[derive(Debug, Error)]
 pub enum FollowError {
     #[error("the event feed at {ws_url} refused the token ({status})")]
@@ -96,7 +98,7 @@ pub enum FollowError {
     Address { ws_url: String, detail: String },
 }
 
-/// Where and from which number on.
+/// Which feed, and from which number on.
 #[derive(Clone, Debug)]
 pub struct Follow {
     pub ws_url: String,
@@ -111,13 +113,13 @@ pub async fn follow(
     stop: &CancellationToken,
     mut on: impl FnMut(FollowStep<'_>),
 ) -> Result<(), FollowError> {
-    let mut last_seen = follow.after;
+    let mut last_received_seq = follow.after;
     let mut retries = Retries::new(RECONNECT_BACKOFF);
     loop {
         let connection = listen_once(
             &follow.ws_url,
             tokens,
-            &mut last_seen,
+            &mut last_received_seq,
             &mut retries,
             &mut on,
         );
@@ -126,7 +128,7 @@ pub async fn follow(
             ended = connection => ended,
         };
         let (reason, retry_after) = match ended {
-            Ended::Pointless(error) => return Err(error),
+            Ended::ForGood(error) => return Err(error),
             Ended::CutOff(reason) => (reason, Duration::ZERO),
             Ended::Closed {
                 reason,
@@ -144,61 +146,37 @@ pub async fn follow(
 
 enum Ended {
     CutOff(String),
-    /// By the service, which says when to come back.
+    /// By the service, which asks for a pause before the reconnect.
     Closed {
         reason: String,
         retry_after: Duration,
     },
-    Pointless(FollowError),
+    ForGood(FollowError),
 }
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// One connection, from the handshake to its end.
 async fn listen_once(
     ws_url: &str,
     tokens: &TokenSource,
-    last_seen: &mut Option<i64>,
+    last_received_seq: &mut Option<i64>,
     retries: &mut Retries,
     on: &mut impl FnMut(FollowStep<'_>),
 ) -> Ended {
-    let mut request = match ws_url.into_client_request() {
-        Ok(request) => request,
-        Err(error) => {
-            return Ended::Pointless(FollowError::Address {
-                ws_url: ws_url.to_owned(),
-                detail: error.to_string(),
-            });
-        }
+    let mut socket = match open(ws_url, tokens).await {
+        Ok(socket) => socket,
+        Err(ended) => return ended,
     };
-    match HeaderValue::from_str(&format!("Bearer {}", tokens.token())) {
-        Ok(bearer) => request.headers_mut().insert(header::AUTHORIZATION, bearer),
-        Err(error) => return Ended::CutOff(format!("the token fits no header: {error}")),
-    };
-    let mut socket = match timeout(CONNECT_LIMIT, connect_async(request)).await {
-        Ok(Ok((socket, _))) => socket,
-        Ok(Err(SocketError::Http(answer)))
-            if matches!(
-                answer.status(),
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-            ) =>
-        {
-            return Ended::Pointless(FollowError::Refused {
-                ws_url: ws_url.to_owned(),
-                status: answer.status(),
-            });
-        }
-        Ok(Err(error)) => return Ended::CutOff(error.to_string()),
-        Err(_) => return Ended::CutOff(format!("no answer within {CONNECT_LIMIT:?}")),
-    };
-
     let mut ping = interval(PING_PERIOD);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last_sign = Instant::now();
+    let mut last_received = Instant::now();
     loop {
         let frame = tokio::select! {
             frame = socket.next() => frame,
             _ = ping.tick() => {
-                if last_sign.elapsed() > SILENCE_LIMIT {
-                    return Ended::CutOff(format!("no sign of life for {SILENCE_LIMIT:?}"));
+                if last_received.elapsed() > SILENCE_LIMIT {
+                    return Ended::CutOff(format!("nothing received for {SILENCE_LIMIT:?}"));
                 }
                 if let Err(error) = socket.send(Frame::Ping(Default::default())).await {
                     return Ended::CutOff(error.to_string());
@@ -206,42 +184,25 @@ async fn listen_once(
                 continue;
             }
         };
-        last_sign = Instant::now();
-        let text = match frame {
-            Some(Ok(Frame::Text(text))) => text,
-            Some(Ok(Frame::Close(close))) => {
-                return match close {
-                    Some(close) => Ended::Closed {
-                        reason: format!(
-                            "the service closed the stream: {} {}",
-                            close.code, close.reason
-                        ),
-                        retry_after: retry_after(&close.reason),
-                    },
-                    None => Ended::CutOff("the service closed the stream".to_owned()),
-                };
-            }
-            Some(Ok(_)) => continue,
-            Some(Err(error)) => return Ended::CutOff(error.to_string()),
-            None => return Ended::CutOff("the connection ended".to_owned()),
+        last_received = Instant::now();
+        let text = match text_of(frame) {
+            Ok(Some(text)) => text,
+            Ok(None) => continue,
+            Err(ended) => return ended,
         };
         for raw in messages_of(&text) {
             match serde_json::from_str::<FeedMessage>(raw) {
                 Ok(hello) if hello.r#type == "hello" => {
-                    let resumed_after = *last_seen;
-                    // Without a `resume` the stream would stay silent for five seconds.
-                    let after = last_seen.or(hello.seq).unwrap_or_default();
-                    *last_seen = Some(after);
-                    let resume = serde_json::json!({ "type": "resume", "after": after });
-                    if let Err(error) = socket.send(Frame::text(resume.to_string())).await {
-                        return Ended::CutOff(error.to_string());
+                    let resumed_after = *last_received_seq;
+                    if let Err(ended) = resume(&mut socket, last_received_seq, hello.seq).await {
+                        return ended;
                     }
                     retries.reset();
                     on(FollowStep::Connected { resumed_after });
                 }
                 Ok(message) if message.r#type == "gap" => on(FollowStep::Gap { raw }),
                 Ok(message) if message.seq.is_some() => {
-                    *last_seen = message.seq;
+                    *last_received_seq = message.seq;
                     on(FollowStep::Event {
                         message: Box::new(message),
                         raw,
@@ -253,18 +214,82 @@ async fn listen_once(
     }
 }
 
-/// What a close frame's reason asks for; nothing when it is none of ours.
+async fn open(ws_url: &str, tokens: &TokenSource) -> Result<Socket, Ended> {
+    let mut request = ws_url.into_client_request().map_err(|error| {
+        Ended::ForGood(FollowError::Address {
+            ws_url: ws_url.to_owned(),
+            detail: error.to_string(),
+        })
+    })?;
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", tokens.token()))
+        .map_err(|error| Ended::CutOff(format!("the token fits no header: {error}")))?;
+    request.headers_mut().insert(header::AUTHORIZATION, bearer);
+    match timeout(CONNECT_LIMIT, connect_async(request)).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(SocketError::Http(answer)))
+            if matches!(
+                answer.status(),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+            ) =>
+        {
+            Err(Ended::ForGood(FollowError::Refused {
+                ws_url: ws_url.to_owned(),
+                status: answer.status(),
+            }))
+        }
+        Ok(Err(error)) => Err(Ended::CutOff(error.to_string())),
+        Err(_) => Err(Ended::CutOff(format!("no answer within {CONNECT_LIMIT:?}"))),
+    }
+}
+
+/// The text of a frame; `None` for one that carries no messages.
+fn text_of(frame: Option<Result<Frame, SocketError>>) -> Result<Option<Utf8Bytes>, Ended> {
+    match frame {
+        Some(Ok(Frame::Text(text))) => Ok(Some(text)),
+        Some(Ok(Frame::Close(Some(close)))) => Err(Ended::Closed {
+            reason: format!(
+                "the service closed the stream: {} {}",
+                close.code, close.reason
+            ),
+            retry_after: retry_after(&close.reason),
+        }),
+        Some(Ok(Frame::Close(None))) => {
+            Err(Ended::CutOff("the service closed the stream".to_owned()))
+        }
+        Some(Ok(_)) => Ok(None),
+        Some(Err(error)) => Err(Ended::CutOff(error.to_string())),
+        None => Err(Ended::CutOff("the connection ended".to_owned())),
+    }
+}
+
+/// Resumes after the last number received, or, on the first connection, from the moment of its `hello`. Without a `resume` the
+/// stream would stay silent for five seconds.
+async fn resume(
+    socket: &mut Socket,
+    last_received_seq: &mut Option<i64>,
+    hello_seq: Option<i64>,
+) -> Result<(), Ended> {
+    let after = last_received_seq.or(hello_seq).unwrap_or_default();
+    *last_received_seq = Some(after);
+    let resume = serde_json::json!({ "type": "resume", "after": after });
+    socket
+        .send(Frame::text(resume.to_string()))
+        .await
+        .map_err(|error| Ended::CutOff(error.to_string()))
+}
+
+/// The pause that a close frame's reason asks for; zero when the reason has another format.
 fn retry_after(reason: &str) -> Duration {
     #[derive(Default, Deserialize)]
-    struct Told {
+    struct CloseReason {
         #[serde(default)]
         retry_after_ms: u64,
     }
-    let told: Told = serde_json::from_str(reason).unwrap_or_default();
-    Duration::from_millis(told.retry_after_ms).min(RETRY_AFTER_LIMIT)
+    let parsed: CloseReason = serde_json::from_str(reason).unwrap_or_default();
+    Duration::from_millis(parsed.retry_after_ms).min(RETRY_AFTER_LIMIT)
 }
 
-/// The messages of a frame, which holds one or an array of them.
+/// The messages of a frame, which contains one or an array of them.
 fn messages_of(frame: &str) -> Vec<&str> {
     match serde_json::from_str::<Vec<&RawValue>>(frame) {
         Ok(messages) => messages.into_iter().map(RawValue::get).collect(),
@@ -283,7 +308,7 @@ mod tests {
     use crate::commands::tokens::test_tokens;
 
     #[test]
-    fn a_frame_holds_one_message_or_an_array_of_them() {
+    fn a_frame_contains_one_message_or_an_array_of_them() {
         assert_eq!(messages_of(r#"{"type":"hello"}"#), [r#"{"type":"hello"}"#]);
         assert_eq!(
             messages_of(r#"[{"seq":1,"type":"a"}, {"seq":2,"type":"b"}]"#),
@@ -292,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_may_ask_for_a_pause_and_not_for_ever() {
+    fn a_service_may_ask_for_a_pause_up_to_the_limit() {
         for (reason, pause_ms) in [
             (r#"{"reason":"going_away","retry_after_ms":1250}"#, 1_250),
             (r#"{"reason":"too_slow","resume_after":3}"#, 0),
@@ -309,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_cut_the_stream_goes_on_after_the_last_number_seen() {
+    async fn after_a_cut_the_stream_continues_after_the_last_number_received() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ws_url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let resumes = Arc::new(Mutex::new(Vec::new()));

@@ -17,7 +17,7 @@ use crate::meters::Role;
 /// Subject of the token when the whole feed is listened to.
 const LISTENER: &str = "listener";
 
-/// What to listen to, and how to show it.
+/// What to listen to, and how to print it.
 #[derive(Args, Clone, Debug)]
 pub struct ListenArgs {
     /// Only what this owner may see: their meters' events; unset, an admin's view: everything
@@ -39,7 +39,7 @@ pub struct ListenArgs {
     pub auth: AuthConfig,
 }
 
-/// Why there is nothing to listen to.
+/// Why the feed cannot be followed.
 #[derive(Debug, Error)]
 pub enum ListenError {
     #[error(transparent)]
@@ -52,7 +52,7 @@ pub enum ListenError {
     Signals(io::Error),
 }
 
-/// Prints until a signal, or until nobody reads any more.
+/// Prints until a signal, or until stdout is closed.
 pub async fn run(args: ListenArgs) -> Result<ExitCode, ListenError> {
     let stop = stop_on_signal().map_err(ListenError::Signals)?;
     let running = Running::read(&args.data_dir.path)?;
@@ -94,13 +94,15 @@ async fn print_events(
             } else {
                 line_of(&message)
             };
-            // A reader that went away, as `head` does, ends it.
+            // A closed stdout, as after `head`, ends it.
             if print_line(&line).is_err() {
                 stop.cancel();
             }
         }
-        FollowStep::Gap { raw } => eprintln!("Events are missing, they are no longer kept: {raw}"),
-        FollowStep::Remark { raw } => eprintln!("The service says: {raw}"),
+        FollowStep::Gap { raw } => {
+            eprintln!("Events are missing because they are no longer kept: {raw}")
+        }
+        FollowStep::Remark { raw } => eprintln!("The service reports: {raw}"),
         FollowStep::Disconnected { reason, retry_in } => {
             eprintln!(
                 "Cut off: {reason}. Again in {:.1} s.",

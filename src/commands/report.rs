@@ -154,7 +154,7 @@ impl Report {
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::from);
         let written = text.and_then(|mut text| {
             text.push(b'\n');
-            atomic_file::write(path, &text, Readers::Everybody)
+            atomic_file::write(path, &text, Readers::All)
         });
         written.map_err(|source| ReportError::Write {
             path: path.to_owned(),

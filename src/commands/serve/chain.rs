@@ -97,35 +97,35 @@ pub(super) async fn start_monitor(base: &Base, chain: &ChainHandle) {
 }
 
 /// Why this process would not have started, found only after it had.
-pub(super) type Refusal = Arc<SetOnce<String>>;
+pub(super) type FailedCheck = Arc<SetOnce<StartError>>;
 
 /// Runs `task` in the background: at once, or, after a start without an endpoint, once the chain is checked.
 pub(super) fn run_on_checked_chain(
     base: &Base,
     opened: &OpenedChain,
     task: BoxFuture<'static, ()>,
-) -> Refusal {
-    let refusal = Refusal::default();
+) -> FailedCheck {
+    let failed_check = FailedCheck::default();
     if opened.is_checked {
         base.tasks.background.spawn(task);
-        return refusal;
+        return failed_check;
     }
     let checked = check_later(
         base.config.clone(),
         base.database.pool.clone(),
-        Arc::clone(&refusal),
+        Arc::clone(&failed_check),
     );
     base.spawn_background(|stop| async move {
         if let Some(true) = stop.run_until_cancelled(checked).await {
             task.await;
         }
     });
-    refusal
+    failed_check
 }
 
-/// Does the checks that a start without an endpoint skipped; true once they pass. Another chain, or whatever else would have
-/// kept the process from starting, becomes the refusal that ends it.
-async fn check_later(config: Config, pool: PgPool, refusal: Refusal) -> bool {
+/// Does the checks that a start without an endpoint skipped; true once they pass. What would have kept the process from starting,
+/// such as another chain, becomes the failed check that ends it.
+async fn check_later(config: Config, pool: PgPool, failed_check: FailedCheck) -> bool {
     loop {
         tokio::time::sleep(CHECK_CHAIN_EVERY).await;
         match open(&config, &pool).await {
@@ -135,9 +135,9 @@ async fn check_later(config: Config, pool: PgPool, refusal: Refusal) -> bool {
             }
             // The part "chain" of health reports it.
             Err(StartError::Chain(_) | StartError::Binding(BindingError::Database(_))) => {}
-            Err(refused) => {
+            Err(error) => {
                 // Nothing else sets it.
-                let _ = refusal.set(refused.to_string());
+                let _ = failed_check.set(error);
                 return false;
             }
         }

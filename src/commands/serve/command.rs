@@ -1,11 +1,13 @@
-//! `gridtokenx serve`: the service alone, on a database and a chain that are there.
+//! `gridtokenx serve`: the service alone, on an existing database and chain.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{StartError, open_files, start};
+use super::error::StartError;
+use super::open_files;
+use super::start::start;
 use crate::commands::signals::stop_on_signal;
 use crate::config::Config;
 use crate::telemetry;
@@ -20,12 +22,12 @@ pub struct ServeArgs {
     ready_file: Option<PathBuf>,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once, and loses nothing: the ledger recovers.
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once and loses nothing, because the ledger recovers.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
     args.config.check_complete()?;
     telemetry::init_logs(&args.config.log).map_err(|error| StartError::Other(error.to_string()))?;
     let stop = stop_on_signal().map_err(|error| StartError::Other(error.to_string()))?;
-    open_files::demand_room(&args.config)?;
+    open_files::require_room(&args.config)?;
     let service = tokio::select! {
         started = start(args.config) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
@@ -35,13 +37,13 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
     }
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(ExitCode::SUCCESS),
-        reason = service.wait() => Err(StartError::Other(reason)),
+        ended = service.wait() => Err(StartError::from(ended)),
     };
     service.shutdown().await;
     ended
 }
 
-/// By rename: whoever waits for the file never reads half of it.
+/// By rename, so that a process that waits for the file never reads half of it.
 fn write_ready_file(file: &Path, api_url: &str) -> Result<(), StartError> {
     let draft = file.with_extension("draft");
     std::fs::write(&draft, format!("{api_url}\n"))

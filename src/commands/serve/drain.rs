@@ -1,10 +1,10 @@
-//! The order in which a service ends.
+//! A running service, and the order in which it shuts down.
 //!
-//! Invariant: nothing accepted is lost, and no row stays claimed by a process that is gone. Readiness turns false; no new
-//! request but a probe and no new job is begun, and those under way end, side by side; then what Intake and Minter have
-//! begun ends; jobs that are still claimed are handed back; the Resolver goes on to the last. Whatever does not end within
-//! the limit is left in the database, where another process or the next start finds it. The last traces are handed over, if
-//! their collector takes them at once. One line at the end says what was finished, handed back and left.
+//! Invariant: nothing accepted is lost, and no row stays claimed by a process that has ended. Readiness turns false, and no new
+//! job and no new request but a probe starts; requests and jobs under way end, side by side; then Intake and Minter finish what
+//! they have begun; jobs that are still claimed are handed back; the Resolver runs until the last step. Whatever does not end
+//! within the limit is left in the database, where another process or the next start finds it. The last traces are exported if
+//! their collector accepts them at once. One line at the end reports what was finished, handed back and left.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use super::base::Tasks;
-use super::chain::Refusal;
+use super::chain::FailedCheck;
+use super::error::ServiceEnded;
 use super::http::Http;
 use super::minting::Minting;
 use crate::api::DrainReport;
@@ -23,10 +24,10 @@ use crate::queue::ProcessRegistration;
 use crate::readings::Intake;
 use crate::telemetry::traces::Traces;
 
-/// A service that serves. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
+/// A running service. Dropping it without [`shutdown`](Self::shutdown) leaves its tasks running.
 pub struct RunningService {
     pub(super) mint: Pubkey,
-    pub(super) refusal: Refusal,
+    pub(super) failed_check: FailedCheck,
     pub(super) limit: Duration,
     pub(super) tasks: Tasks,
     pub(super) http: Http,
@@ -60,9 +61,9 @@ impl RunningService {
         &self.pool
     }
 
-    /// Waits until it cannot go on, and tells why: what a start without the chain could not check is refused. That a part ends by
-    /// itself is a defect.
-    pub async fn wait(&self) -> String {
+    /// Waits until the service cannot continue, and returns why: a check that was skipped at a start without the chain has failed,
+    /// or a part ended by itself, which is a defect.
+    pub async fn wait(&self) -> ServiceEnded {
         let jobs = async {
             match &self.minting {
                 Some(minting) => minting.jobs.wait().await,
@@ -70,14 +71,14 @@ impl RunningService {
             }
         };
         tokio::select! {
-            refusal = self.refusal.wait() => refusal.clone(),
-            () = self.http.server.wait() => ENDED_BY_ITSELF.to_owned(),
-            () = jobs => ENDED_BY_ITSELF.to_owned(),
+            failed = self.failed_check.wait() => ServiceEnded::CheckFailed(failed.to_string()),
+            () = self.http.server.wait() => ServiceEnded::ByItself,
+            () = jobs => ServiceEnded::ByItself,
         }
     }
 
-    /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`, and [`LAST_STEPS_TOGETHER`] after it when the database is
-    /// silent. True when everything that was begun was finished.
+    /// Ends everything in order, within `SHUTDOWN_TIMEOUT_SECS`, and [`LAST_STEPS_TOGETHER`] after it when the database
+    /// does not answer. True when everything that was begun was finished.
     pub async fn shutdown(self) -> bool {
         let started = Instant::now();
         let end = started + self.limit + LAST_STEPS_TOGETHER;
@@ -85,7 +86,7 @@ impl RunningService {
         tracing::info!("draining: no new requests and no new jobs");
         self.tasks.stops.work.cancel();
         crate::failpoint!("drain.begun");
-        let (callers, jobs) = tokio::join!(self.let_callers_go(limit), self.end_jobs(limit));
+        let (callers, jobs) = tokio::join!(self.drain_connections(limit), self.end_jobs(limit));
         let left = limit.saturating_sub(started.elapsed()).max(LEAST_WAIT);
         let work_ended = ended_within(left, &self.tasks.work).await;
         crate::failpoint!("drain.work_ended");
@@ -102,7 +103,7 @@ impl RunningService {
         if let Some(traces) = self.traces {
             traces.end(TRACES_LIMIT.min(last_step(end))).await;
         }
-        // A connection that hangs must not hold up the end.
+        // A connection that hangs must not delay the exit.
         let _ = tokio::time::timeout(last_step(end), self.pool.close()).await;
         let complete = callers.connections_cut == 0 && jobs.ended && work_ended;
         tracing::info!(
@@ -111,17 +112,17 @@ impl RunningService {
             connections_closed = callers.connections_closed,
             connections_cut = callers.connections_cut,
             jobs_finished = jobs.finished,
-            // Not told when the database did not answer.
+            // Absent when the database did not answer.
             jobs_handed_back,
             transactions_left,
-            took_ms = started.elapsed().as_millis() as u64,
+            took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "drained"
         );
         complete
     }
 
-    /// Nothing more reaches Intake afterwards.
-    async fn let_callers_go(&self, limit: Duration) -> DrainReport {
+    /// Nothing reaches Intake afterwards.
+    async fn drain_connections(&self, limit: Duration) -> DrainReport {
         let report = self.http.drain.drain(limit).await;
         if let Some(intake) = &self.intake {
             intake.close();
@@ -129,7 +130,7 @@ impl RunningService {
         report
     }
 
-    /// Nothing more reaches the Minter afterwards.
+    /// Nothing reaches the Minter afterwards.
     async fn end_jobs(&self, limit: Duration) -> JobsEnded {
         let Some(Minting {
             minter,
@@ -155,8 +156,8 @@ impl RunningService {
         }
     }
 
-    /// Jobs that this process still held. `None`: the database did not answer, and other processes hand them back as soon as
-    /// this one's lock is free.
+    /// Hands back the jobs that this process still holds, and returns their number. `None`: the database did not answer, and
+    /// other processes hand them back as soon as this one's lock is free.
     async fn hand_back(&self, limit: Duration) -> Option<u64> {
         match tokio::time::timeout(limit, self.process.deregister(&self.pool)).await {
             Ok(Ok(jobs)) => Some(jobs),
@@ -173,7 +174,8 @@ impl RunningService {
         }
     }
 
-    /// Sent or about to be, and not at their end: the Resolver of another process goes on with them, or of the next start.
+    /// Mint transactions that are neither final nor dead. The Resolver of another process or of the next start continues with
+    /// them.
     async fn transactions_left(&self, limit: Duration) -> Option<u64> {
         let counted = ledger::count_open_transactions(&self.pool);
         let counted = tokio::time::timeout(limit, counted).await;
@@ -186,19 +188,17 @@ struct JobsEnded {
     finished: u64,
 }
 
-const ENDED_BY_ITSELF: &str = "the service ended by itself; its log says why";
-
-/// What is only stopped, not finished, ends within this.
+/// Limit of a step that only stops tasks.
 const LAST_STEPS: Duration = Duration::from_secs(5);
-/// A collector that hangs holds up the end no longer.
+/// Limit of the last export of traces.
 const TRACES_LIMIT: Duration = Duration::from_secs(2);
-/// All steps behind the limit end so long after it, whatever is silent: orchestrators are told to kill 15 s after the limit,
-/// and a busy machine needs some of them.
+/// All steps behind the limit end within this time after it, whatever does not answer: orchestrators are configured to kill 15 s
+/// after the limit, and a busy machine needs some of those.
 const LAST_STEPS_TOGETHER: Duration = Duration::from_secs(10);
-/// A step that finds the time used up is still given this, since most have nothing left to do.
+/// A step that finds the time used up still has this long, because most have nothing left to do.
 const LEAST_WAIT: Duration = Duration::from_millis(200);
 
-/// What a step of the last ones may take now.
+/// How long one of the last steps may take now.
 fn last_step(end: Instant) -> Duration {
     let left = end.saturating_duration_since(Instant::now());
     left.clamp(LEAST_WAIT, LAST_STEPS)

@@ -1,4 +1,4 @@
-//! Why the service did not start: one sentence each, that says what to do.
+//! Why the service did not start: one sentence each, which says what to do.
 
 use std::net::SocketAddr;
 
@@ -73,6 +73,19 @@ pub enum StartError {
         address: SocketAddr,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Ended(#[from] ServiceEnded),
     #[error("{0}")]
     Other(String),
+}
+
+/// Why a running service cannot continue.
+#[derive(Debug, Error)]
+pub enum ServiceEnded {
+    /// A check that was skipped at a start without the chain has failed.
+    #[error("{0}")]
+    CheckFailed(String),
+    /// A defect.
+    #[error("the service ended by itself; its log says why")]
+    ByItself,
 }

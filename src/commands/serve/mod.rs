@@ -31,5 +31,5 @@ mod start;
 
 pub use command::{ServeArgs, run};
 pub use drain::RunningService;
-pub use error::StartError;
+pub use error::{ServiceEnded, StartError};
 pub use start::start;

@@ -1,17 +1,19 @@
-//! Room for connections: each is an open file, and systems give a process few of them unless it asks.
+//! Raises the limit of open files: each connection needs one, and by default systems allow a process few of them.
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::StartError;
+use super::error::StartError;
 use crate::api::CALLERS_MAX;
 use crate::config::Config;
 
-/// Connections to nodes of the chain, those of probes, the runtime's own, logs, keys.
+/// Connections to RPC endpoints and from probes, files of the runtime, logs, keys.
 const OTHER_FILES: u64 = 320;
+/// Widened: lossless.
+const CALLER_FILES: u64 = CALLERS_MAX as u64;
 
 /// Refuses a hard limit that is too low for the connections that are configured.
-pub(super) fn demand_room(config: &Config) -> Result<(), StartError> {
+pub(super) fn require_room(config: &Config) -> Result<(), StartError> {
     let (_, hard) = limits()?;
     let Needed { streams, least } = needed(config);
     if hard < least {
@@ -20,8 +22,8 @@ pub(super) fn demand_room(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Raises the limit of open files to what the configured connections need, or as far as it goes: a system that is being tried
-/// out starts on a small machine too, serves fewer listeners, and says so.
+/// Raises the limit of open files to what the configured connections need, or as far as the hard limit allows: a trial system also
+/// starts on a small machine, accepts fewer streams, and logs a warning.
 pub(super) fn make_room(config: &Config) -> Result<(), StartError> {
     let (soft, hard) = limits()?;
     let Needed { streams, least } = needed(config);
@@ -39,7 +41,9 @@ fn limits() -> Result<(u64, u64), StartError> {
 }
 
 fn cannot(errno: Errno) -> StartError {
-    StartError::Other(format!("open files cannot be had: {errno}"))
+    StartError::Other(format!(
+        "the limit of open files cannot be read or raised: {errno}"
+    ))
 }
 
 struct Needed {
@@ -64,10 +68,10 @@ fn too_few(streams: u32, least: u64, hard: u64) -> String {
     )
 }
 
-/// The soft limit to be set; `None`: it may stay. Callers of the API, who come and go, get along with less than they might
-/// have.
+/// The soft limit to be set; `None`: it may stay. API connections come and go, so they also work with fewer files than their
+/// maximum.
 fn raised(least: u64, soft: u64, hard: u64) -> Option<u64> {
-    let wanted = (least + CALLERS_MAX as u64).min(hard);
+    let wanted = (least + CALLER_FILES).min(hard);
     (soft < wanted).then_some(wanted)
 }
 
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_raised_as_far_as_needed_and_allowed() {
-        let (least, all) = (10_300, 10_300 + CALLERS_MAX as u64);
+        let (least, all) = (10_300, 10_300 + CALLER_FILES);
         for (soft, hard, limit) in [
             (1_024, 1 << 20, Some(all)),
             (1_024, u64::MAX, Some(all)),

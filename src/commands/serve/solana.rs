@@ -9,7 +9,7 @@ use solana_sdk::signature::{Keypair, Signer};
 use spl_token_interface::state::Mint;
 use sqlx::PgPool;
 
-use super::StartError;
+use super::error::StartError;
 use crate::chain::{
     ChainError, Endpoint, Endpoints, MintAccounts, MintSigner, is_local_chain, prepare_local_chain,
     read_keypair, read_or_create_keypair,
@@ -23,7 +23,7 @@ pub(super) struct Solana {
     pub endpoints: Endpoints,
     /// `None` in a process that signs nothing and was given no key.
     pub signer: Option<MintSigner>,
-    /// The mint's authority, whoever holds its key.
+    /// The mint's authority, also where this process does not have its key.
     pub authority: Pubkey,
     pub mint: Pubkey,
     pub genesis_hash: Hash,
@@ -40,7 +40,7 @@ impl Solana {
         }
     }
 
-    /// Binds the ledger to all this, or checks that it is.
+    /// Binds the ledger to this chain and mint, or checks that it is bound to them.
     pub async fn bind_ledger(&self, config: &Config, pool: &PgPool) -> Result<(), BindingError> {
         let binding = ChainBinding {
             genesis_hash: self.genesis_hash.to_string(),
@@ -52,7 +52,7 @@ impl Solana {
         ledger::bind(pool, &self.endpoints, &binding, limit).await
     }
 
-    /// Whom the canary's readings pay.
+    /// The wallet that the canary's readings pay.
     pub fn canary_wallet(&self, config: &Config) -> Result<Wallet, StartError> {
         let address = match config.service.canary_wallet {
             Some(address) => address,
@@ -74,7 +74,7 @@ const LOCAL_AUTHORITY_FILE: &str = "mint-authority.json";
 pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     let urls = urls(config);
     let call_limit = config.tokenization.transaction_timeout;
-    // A start waits for an endpoint that asks for a pause; the service then asks others.
+    // A start waits for an endpoint that asks for a pause; the running service uses the others.
     let patient = Endpoints::for_commands(&urls, call_limit);
     let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint
@@ -107,14 +107,15 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     })
 }
 
-/// The same as the ledger remembers it, for a process without a key while no endpoint answers. `None`: only the chain tells what
-/// this process must know.
+/// The same from the ledger, for a process without a key while no endpoint answers. `None`: only the chain has what this process
+/// needs.
 pub(super) async fn recall(config: &Config, pool: &PgPool) -> Result<Option<Solana>, StartError> {
-    let canary_asks_chain = config.service.canary_enabled && config.service.canary_wallet.is_none();
+    let canary_needs_chain =
+        config.service.canary_enabled && config.service.canary_wallet.is_none();
     let Some(mint) = config.solana.mint_address else {
         return Ok(None);
     };
-    if !needs_no_key(config) || canary_asks_chain {
+    if !needs_no_key(config) || canary_needs_chain {
         return Ok(None);
     }
     let bound = match ledger::bind_offline(pool, mint, config.tokenization.decimals).await {
@@ -160,8 +161,8 @@ async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError>
     ))
 }
 
-/// A process that only serves the API signs nothing: a host on the open net had better not know the authority's key. A
-/// local chain's mint is found by its key, unless it is named.
+/// A process that only serves the API signs nothing, so that a host on the public internet need not have the authority's key. A
+/// local chain's mint is found by its key unless it is configured.
 fn needs_no_key(config: &Config) -> bool {
     let role: ProcessRole = config.service.role;
     !role.runs_jobs()
@@ -184,19 +185,19 @@ fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
     Ok(MintSigner::new(authority, fee_payer))
 }
 
-/// A key of this file in the data directory, made at the first start.
+/// The key in this file of the data directory, created at the first start.
 fn local_keypair(config: &Config, file: &str) -> Result<Keypair, StartError> {
     let folder = &config.data_dir.path;
     std::fs::create_dir_all(folder).map_err(|error| {
         StartError::Other(format!(
-            "GRIDTOKENX_DATA_DIR={} cannot be made: {error}",
+            "GRIDTOKENX_DATA_DIR={} cannot be created: {error}",
             folder.display()
         ))
     })?;
     Ok(read_or_create_keypair(&folder.join(file))?)
 }
 
-/// The mint, in the decimals that readings are converted with.
+/// The mint, with the decimals that readings are converted with.
 async fn mint_state(endpoint: &Endpoint, mint: Pubkey, decimals: u8) -> Result<Mint, StartError> {
     let account = endpoint
         .rpc()
@@ -222,7 +223,7 @@ async fn mint_state(endpoint: &Endpoint, mint: Pubkey, decimals: u8) -> Result<M
     Ok(state)
 }
 
-/// Who may mint it: our key, where there is one.
+/// The mint's authority: this process' key, where it has one.
 fn authority(mint: Pubkey, state: Mint, signer: Option<&MintSigner>) -> Result<Pubkey, StartError> {
     match (state.mint_authority, signer) {
         (COption::Some(authority), None) => Ok(authority),

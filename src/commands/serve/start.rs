@@ -35,7 +35,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     start_log_level(&base);
     start_sequencer(&base);
     let chain = chain_handle(&base, solana).await?;
-    let refusal = run_on_checked_chain(&base, &opened, resolver(&base, &chain));
+    let failed_check = run_on_checked_chain(&base, &opened, resolver(&base, &chain));
     start_monitor(&base, &chain).await;
     let process = register_process(&base).await?;
     let traces = traces::start(&base.config.log, &pool, process.name())?;
@@ -63,7 +63,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     tracing::info!(address = %http.address, role = role.as_str(), mint = %solana.mint, "serving");
     Ok(RunningService {
         mint: solana.mint,
-        refusal,
+        failed_check,
         limit: base.config.service.shutdown_timeout,
         tasks: base.tasks,
         http,
