@@ -20,9 +20,9 @@
 //! | a batch that an outage keeps from minting (`queue/batch_slice.rs`) | `OUTAGE_BACKOFF` | 600 ms | 5 s | 100 % |
 //! | the circuit breaker's next probe, chain unreachable or overloaded (`chain/circuit_breaker.rs`) | `CHAIN_BACKOFF` | 1 s | 30 s | 80–120 % |
 //! | the circuit breaker's next probe, an operator must act (`chain/circuit_breaker.rs`) | `OPERATOR_BACKOFF` | 1 s | 4 s | 80–120 % |
-//! | a call to an RPC endpoint that got no answer, four in all (`chain/history/call_retry.rs`) | `UNANSWERED_BACKOFF` | 250 ms | 1 s | 100 % |
-//! | scans that prove no expiry (`ledger/`) | | 4 s | 15 s | 75–100 % |
-//! | the answer of a trigger, between reads of its batch (`api/admin/trigger.rs`) | | 50 ms | 500 ms | 100 % |
+//! | a call that gets no answer during a scan of the chain (`chain/history/call_retry.rs`) | `UNANSWERED_BACKOFF` | 250 ms | 1 s | 100 % |
+//! | scans that prove no expiry (`ledger/resolver/expiry.rs`) | `SCAN_BACKOFF` | 4 s | 15 s | 75–100 % |
+//! | the answer of a trigger, between queries of its batch (`api/admin/trigger.rs`) | `POLL_BACKOFF` | 50 ms | 500 ms | 100 % |
 //! | `listen` and the play, until they reconnect to the feed (`commands/follow.rs`) | `RECONNECT_BACKOFF` | 200 ms | 5 s | 50–100 % |
 //! | the play's REST calls (`commands/replay/api_client.rs`) | `CALL_BACKOFF` | 100 ms | 5 s | 50–100 % |
 //! | the play's poll of states while no event arrives (`commands/replay/settle.rs`) | `POLL_BACKOFF` | 5 s | 30 s | 100 % |

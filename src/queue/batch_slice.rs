@@ -6,30 +6,26 @@
 //! shutdown of its process; a new job continues with the next slice, here or in another process. The next slice hands in
 //! again what a crashed one had claimed; the ledger accepts each reading once.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::claim_pages::ClaimPages;
 use super::context::QueueContext;
+use super::hand_in::hand_in;
 use super::run_limited::JobError;
-use crate::admin::batches::{
-    self, Batch, BatchKind, ClaimSource, ClaimStep, Cursor, OpenRows, ReadingOutcome, SuccessAt,
-};
+use crate::admin::batches::{self, Batch, BatchKind, ClaimSource, OpenRows, SuccessAt};
 use crate::domain::{Backoff, Retries};
-use crate::mint::{DeferReason, MintOutcome, MintPermission};
+use crate::mint::{DeferReason, MintPermission};
 use crate::outbox::{self, NewJob, Topic};
 
-/// How long a slice claims, its wait for the lock included. Together with what is under way then ([`HAND_IN_LIMIT`]) it stays
+/// How long a slice claims, its wait for the lock included. Together with what is under way then (`HAND_IN_LIMIT`) it stays
 /// below the limit of a job, which is a third of the time after which apalis considers its worker dead.
 pub(super) const SLICE: Duration = Duration::from_secs(30);
-/// How long the Minter may take for one reading; then the reading is handed in again.
-const HAND_IN_LIMIT: Duration = Duration::from_secs(20);
 /// How long an admin's batch tolerates that nothing can be minted (because of chain, database or breaker) before it claims no
 /// more and reports why: enough to fail over to another endpoint. A sweep does not wait, because the next tick comes.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
@@ -132,7 +128,7 @@ struct Slice<'a> {
 }
 
 /// The result of one pass over the unminted readings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pass {
     claimed: usize,
     /// The pass reached the end of what can be claimed.
@@ -140,7 +136,7 @@ struct Pass {
     /// Another process ended the batch.
     ended: bool,
     /// Nothing is wrong with the readings, but they cannot be minted now.
-    outage: Option<String>,
+    outage: Option<DeferReason>,
 }
 
 impl Slice<'_> {
@@ -156,7 +152,7 @@ impl Slice<'_> {
             if let Some(reason) = &pass.outage
                 && self.idle() >= self.policy.outage_limit
             {
-                self.stop_claiming(reason).await?;
+                self.stop_claiming(&reason.to_string()).await?;
             }
             self.close_unsubmitted().await?;
             // A pass skips rows that are locked: only a pass that finds nothing new is the last.
@@ -178,11 +174,12 @@ impl Slice<'_> {
 
     /// Hands in what is open and pending, and then, while `claims_left`, everything that can be claimed.
     async fn pass(&mut self, claims_left: bool) -> Result<Pass, JobError> {
-        let mut pages = Pages::new(if claims_left {
+        let mut pages = ClaimPages::new(if claims_left {
             self.policy.sources
         } else {
             &[]
         });
+        let permission = self.policy.permission;
         let mut under_way = FuturesUnordered::new();
         let mut outage = None;
         loop {
@@ -193,7 +190,7 @@ impl Slice<'_> {
             {
                 let page = pages.next(self.context, &self.batch).await?;
                 if !page.is_empty() {
-                    under_way.push(hand_in(self.context, self.batch.id, self.policy, page));
+                    under_way.push(hand_in(self.context, self.batch.id, permission, page));
                 }
             }
             let Some(handed) = under_way.next().await else {
@@ -280,136 +277,4 @@ impl Slice<'_> {
             () = tokio::time::sleep(time) => {}
         }
     }
-}
-
-/// The pages of one pass.
-struct Pages {
-    /// Readings that are open and pending come first: the page begins behind this reading. `None` when all were returned.
-    open_after: Option<Uuid>,
-    sources: VecDeque<(ClaimSource, Cursor)>,
-    /// Index entries that the next step reads: doubled while none of them can be claimed.
-    window: u16,
-    claimed: usize,
-    ended: bool,
-}
-
-/// Index entries that one step reads, at least (and twice a page) and at most: a few milliseconds, or some tens while it
-/// passes readings that are held back or have a live job.
-const WINDOW_MIN: u16 = 200;
-const WINDOW_MAX: u16 = 5_000;
-
-impl Pages {
-    fn new(sources: &[ClaimSource]) -> Pages {
-        Pages {
-            open_after: Some(Uuid::nil()),
-            sources: sources
-                .iter()
-                .map(|source| (*source, Cursor::default()))
-                .collect(),
-            window: WINDOW_MIN,
-            claimed: 0,
-            ended: false,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.open_after.is_none() && self.sources.is_empty()
-    }
-
-    /// The next page, empty where a step found nothing.
-    async fn next(&mut self, context: &QueueContext, batch: &Batch) -> Result<Vec<Uuid>, JobError> {
-        let page = context.sweep_batch_size;
-        if let Some(after) = self.open_after {
-            let open = batches::open_pending(&context.pool, batch.id, after, page).await?;
-            self.open_after = open.last().copied();
-            return Ok(open);
-        }
-        let Some((source, after)) = self.sources.front_mut() else {
-            return Ok(Vec::new());
-        };
-        let step = ClaimStep {
-            source: *source,
-            after: *after,
-            page,
-            window: self.window.max(page.saturating_mul(2)),
-        };
-        let Some(claim) = batches::claim(&context.pool, batch, step).await? else {
-            self.sources.clear();
-            self.ended = true;
-            return Ok(Vec::new());
-        };
-        match claim.next {
-            Some(next) => *after = next,
-            None => {
-                self.sources.pop_front();
-            }
-        }
-        self.window = if claim.readings.is_empty() {
-            (2 * self.window).min(WINDOW_MAX)
-        } else {
-            WINDOW_MIN
-        };
-        self.claimed += claim.readings.len();
-        Ok(claim.readings)
-    }
-}
-
-/// The result of handing in a page.
-struct Handed {
-    progressed: bool,
-    outage: Option<String>,
-}
-
-async fn hand_in(
-    context: &QueueContext,
-    batch: Uuid,
-    policy: Policy,
-    page: Vec<Uuid>,
-) -> Result<Handed, JobError> {
-    crate::failpoint!("queue.batch_claimed");
-    let outcomes = join_all(
-        page.iter()
-            .map(|reading| mint(context, *reading, policy.permission)),
-    )
-    .await;
-    let mut handed = Handed {
-        progressed: false,
-        outage: None,
-    };
-    let mut known = Vec::new();
-    for (reading, outcome) in page.into_iter().zip(outcomes) {
-        let failure = match outcome {
-            // The reading's own state has the rest.
-            MintOutcome::Submitted | MintOutcome::AlreadyHandled(_) | MintOutcome::Failed => {
-                handed.progressed = true;
-                continue;
-            }
-            MintOutcome::Deferred(reason) => {
-                handed.outage = Some(reason.to_string());
-                continue;
-            }
-            MintOutcome::RetryAt(_) => None,
-            MintOutcome::OnHold => {
-                Some("auto-mint was switched off, or rolled back, before it was minted".to_owned())
-            }
-            MintOutcome::NotDue(at) => Some(format!("its backoff is not over before {at}")),
-            // Other readings can be paid: this one waits for the fee payer to be funded.
-            MintOutcome::InsufficientFunds(reason) => Some(reason.to_string()),
-            MintOutcome::Unknown => Some("there is no such reading".to_owned()),
-        };
-        known.push((reading, ReadingOutcome::Failure(failure)));
-    }
-    if batches::close(&context.pool, batch, &known).await? > 0 {
-        handed.progressed = true;
-    }
-    crate::failpoint!("queue.batch_handed_in");
-    Ok(handed)
-}
-
-/// A Minter that does not answer in time has not refused: the reading is handed in again.
-async fn mint(context: &QueueContext, reading: Uuid, permission: MintPermission) -> MintOutcome {
-    let minted = tokio::time::timeout(HAND_IN_LIMIT, context.minter.mint(reading, permission));
-    minted
-        .await
-        .unwrap_or_else(|_| MintOutcome::Deferred(DeferReason::MinterTimeout(HAND_IN_LIMIT)))
 }

@@ -11,7 +11,7 @@
 //! | `kinds` | the list of the kinds of job |
 //! | `handle` | runs a job's handler, and logs, defers or ends the job by what the handler returns |
 //! | `mint_reading`, `sweep_unminted`, `trigger_batch` | the handlers |
-//! | `batch_slice` | what sweeps and triggers share: runs one slice of a batch |
+//! | `batch_slice` | what sweeps and triggers share: runs one slice of a batch; `claim_pages` and `hand_in` are its steps |
 //! | `deferral` | how long a job is deferred, and why |
 //! | `dead_letter` | jobs that can never run |
 //! | `job_log` | the one line that a job leaves in the log |
@@ -31,10 +31,12 @@
 //! | `finished_jobs` | counts the jobs that this process has finished |
 
 mod batch_slice;
+mod claim_pages;
 mod context;
 mod dead_letter;
 mod deferral;
 mod finished_jobs;
+mod hand_in;
 mod handle;
 mod heartbeat;
 mod job_log;

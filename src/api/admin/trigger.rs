@@ -28,6 +28,7 @@ use crate::api::problem::{Problem, ProblemDocument};
 use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;
 use crate::chain::ChainError;
+use crate::domain::{Backoff, Retries};
 use crate::mint::{Estimate, Unminted};
 
 /// The route of a trigger: its answer may take as long as its caller wants to wait.
@@ -37,9 +38,9 @@ pub const TRIGGER_PATH: &str = "/api/admin/tokenization/trigger-batch";
 const WAIT_SECS_DEFAULT: u16 = 30;
 pub const WAIT_SECS_MAX: u16 = 300;
 
-/// The pause between two queries of the batch's row: the first one, and the longest after doubling.
-const POLL_PAUSE_FIRST: Duration = Duration::from_millis(50);
-const POLL_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The pause between two queries of the batch's row.
+const POLL_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(50), Duration::from_millis(500));
 
 /// Readings that a dry run examines in one step.
 const DRY_RUN_STEP: u16 = 1_000;
@@ -179,7 +180,7 @@ async fn wait_for_end(
     batch: Uuid,
     until: Instant,
 ) -> Result<(), Problem> {
-    let mut pause = POLL_PAUSE_FIRST;
+    let mut polls = Retries::new(POLL_BACKOFF);
     loop {
         match batches::find(pool, batch).await? {
             Some(view) if !view.state.is_ended() => {}
@@ -191,9 +192,8 @@ async fn wait_for_end(
         }
         tokio::select! {
             () = draining.cancelled() => return Ok(()),
-            () = tokio::time::sleep(pause.min(left)) => {}
+            () = tokio::time::sleep(polls.next_delay(0.0).min(left)) => {}
         }
-        pause = (pause * 2).min(POLL_PAUSE_MAX);
     }
 }
 
