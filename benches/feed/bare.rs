@@ -1,5 +1,5 @@
-//! The bare server: the service's own WebSockets behind the same HTTP library, and nothing else. No database, no tokens, no cursor,
-//! no limits, no pings. The service cannot take less than this.
+//! The bare server: the service's WebSocket layer behind the same HTTP library and nothing else. No database, no tokens, no
+//! cursor, no limits, no pings: a lower bound for what the service costs.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,38 +16,38 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
-/// Connections that have not been accepted.
+/// Connections that wait to be accepted.
 const BACKLOG: u32 = 4_096;
-/// Texts that wait for one listener; past it they are dropped.
-const WAITING_MAX: usize = 100;
+/// Texts that wait for one client; further ones are dropped.
+const BUFFER_TEXTS: usize = 100;
 
-/// Serves until its input ends: a line is a name, a tab and the text for all who listen at that name.
+/// Serves until its input ends: each line is a channel name, a tab, and the text for all clients of that channel.
 pub async fn serve() -> Result<()> {
-    let hall = Hall::default();
+    let channels = Channels::default();
     let socket = TcpSocket::new_v4()?;
     socket.bind("127.0.0.1:0".parse()?)?;
     let listener = socket.listen(BACKLOG)?;
     println!("{}", listener.local_addr()?);
-    tokio::spawn(accept(listener, hall.clone()));
+    tokio::spawn(accept(listener, channels.clone()));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         if let Some((name, text)) = line.split_once('\t') {
-            hall.tell(name, text);
+            channels.send(name, text);
         }
     }
     Ok(())
 }
 
-async fn accept(listener: TcpListener, hall: Hall) {
+async fn accept(listener: TcpListener, channels: Channels) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve_connection(stream, hall.clone()));
+        tokio::spawn(serve_connection(stream, channels.clone()));
     }
 }
 
-async fn serve_connection(stream: TcpStream, hall: Hall) {
+async fn serve_connection(stream: TcpStream, channels: Channels) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        let answer = open(request, &hall);
+        let answer = open(request, &channels);
         async move { Ok::<_, Infallible>(answer) }
     });
     let _ = http1::Builder::new()
@@ -56,14 +56,14 @@ async fn serve_connection(stream: TcpStream, hall: Hall) {
         .await;
 }
 
-/// Whoever offers compression gets it.
-fn open(request: Request<hyper::body::Incoming>, hall: &Hall) -> Response<Body> {
+/// Accepts compression from every client that offers it.
+fn open(request: Request<hyper::body::Incoming>, channels: &Channels) -> Response<Body> {
     let (mut parts, _) = request.into_parts();
     let name = parts.uri.path().trim_start_matches('/').to_owned();
     match Upgrade::from_request(&mut parts) {
         Ok(upgrade) => {
             let (answer, pending) = upgrade.accept(Compression::Deflate, None);
-            tokio::spawn(listen(pending, name, hall.clone()));
+            tokio::spawn(listen(pending, name, channels.clone()));
             answer
         }
         Err(_) => {
@@ -74,16 +74,16 @@ fn open(request: Request<hyper::body::Incoming>, hall: &Hall) -> Response<Body> 
     }
 }
 
-async fn listen(pending: PendingSocket, name: String, hall: Hall) {
+async fn listen(pending: PendingSocket, name: String, channels: Channels) {
     if let Ok(socket) = pending.open().await {
-        let (place, texts) = hall.join(&name);
-        pass_on(socket, texts).await;
-        hall.leave(&name, place);
+        let (id, texts) = channels.join(&name);
+        forward(socket, texts).await;
+        channels.leave(&name, id);
     }
 }
 
-/// Until the client is gone.
-async fn pass_on(socket: Socket, mut texts: mpsc::Receiver<Text>) {
+/// Forwards texts until the client is gone.
+async fn forward(socket: Socket, mut texts: mpsc::Receiver<Text>) {
     let Socket {
         mut reader,
         mut writer,
@@ -94,7 +94,7 @@ async fn pass_on(socket: Socket, mut texts: mpsc::Receiver<Text>) {
                 Some(text) => writer.send(text.frame(writer.compression())).await,
                 None => return,
             },
-            said = reader.next() => match said {
+            incoming = reader.next() => match incoming {
                 Ok(Incoming::Ping(payload)) => writer.pong(&payload).await,
                 Ok(Incoming::Close(_)) | Err(_) => return,
                 Ok(_) => Ok(()),
@@ -106,47 +106,47 @@ async fn pass_on(socket: Socket, mut texts: mpsc::Receiver<Text>) {
     }
 }
 
-/// Who listens where. A clone is the same hall.
+/// The clients by channel. A clone is another handle.
 #[derive(Clone, Default)]
-struct Hall(Arc<Mutex<Places>>);
+struct Channels(Arc<Mutex<Clients>>);
 
 #[derive(Default)]
-struct Places {
+struct Clients {
     by_name: HashMap<String, HashMap<u64, mpsc::Sender<Text>>>,
-    taken: u64,
+    next_id: u64,
 }
 
-impl Hall {
-    fn places(&self) -> MutexGuard<'_, Places> {
+impl Channels {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn join(&self, name: &str) -> (u64, mpsc::Receiver<Text>) {
-        let (sender, texts) = mpsc::channel(WAITING_MAX);
-        let mut places = self.places();
-        places.taken += 1;
-        let place = places.taken;
-        let group = places.by_name.entry(name.to_owned()).or_default();
-        group.insert(place, sender);
-        (place, texts)
+        let (sender, texts) = mpsc::channel(BUFFER_TEXTS);
+        let mut clients = self.clients();
+        clients.next_id += 1;
+        let id = clients.next_id;
+        let channel = clients.by_name.entry(name.to_owned()).or_default();
+        channel.insert(id, sender);
+        (id, texts)
     }
 
-    fn leave(&self, name: &str, place: u64) {
-        let mut places = self.places();
-        if let Some(group) = places.by_name.get_mut(name) {
-            group.remove(&place);
-            if group.is_empty() {
-                places.by_name.remove(name);
+    fn leave(&self, name: &str, id: u64) {
+        let mut clients = self.clients();
+        if let Some(channel) = clients.by_name.get_mut(name) {
+            channel.remove(&id);
+            if channel.is_empty() {
+                clients.by_name.remove(name);
             }
         }
     }
 
-    /// Nobody is waited for.
-    fn tell(&self, name: &str, text: &str) {
-        if let Some(group) = self.places().by_name.get(name) {
+    /// Sends a text to all clients of a channel, and waits for none.
+    fn send(&self, name: &str, text: &str) {
+        if let Some(channel) = self.clients().by_name.get(name) {
             let text = Text::new(text);
-            for listener in group.values() {
-                let _ = listener.try_send(text.clone());
+            for client in channel.values() {
+                let _ = client.try_send(text.clone());
             }
         }
     }

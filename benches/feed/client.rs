@@ -1,4 +1,4 @@
-//! Thousands of WebSocket clients in one process: each reads frames, answers pings, and tells when it heard which event.
+//! Thousands of WebSocket clients in one process: each reads frames, answers pings, and records when it received which event.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,60 +12,60 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Marks an event of the benchmark; its number follows.
+/// Marks an event of the benchmark; the event's number follows.
 pub const MARK: &str = "bench-";
-/// Handshakes under way at once, where nobody is in a hurry: below the queue of connections that a server has not taken yet.
-pub const ONE_AFTER_ANOTHER: usize = 256;
-/// Addresses that connections come from, so that ports do not run out.
+/// Concurrent handshakes where speed is not measured: below the length of a server's accept queue.
+pub const HANDSHAKES_AT_ONCE: usize = 256;
+/// Source addresses of the connections, so that ports do not run out.
 const SOURCES: usize = 16;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(120);
-/// Before the next try after a refusal.
-const PAUSE: Duration = Duration::from_millis(100);
-/// What the kernel keeps for a slow reader, so that it is the server that has to wait.
+/// Pause after a failed handshake.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Receive buffer of a slow reader: small, so that the server has to wait.
 const SLOW_WINDOW_BYTES: u32 = 64 * 1024;
-/// How long a slow reader reads on after a pause: it finds out then that it was given up, and comes back.
-const AWAKE: Duration = Duration::from_secs(10);
+/// How long a slow reader reads after a pause: it notices then that it was closed, and reconnects.
+const READING_TIME: Duration = Duration::from_secs(10);
 
-/// How one connection is opened.
+/// How one client connects and reads.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct ClientPlan {
     pub address: SocketAddr,
     pub path: String,
     pub token: Option<String>,
     pub deflate: bool,
-    /// What the client says first, if anything.
+    /// The first message that the client sends, if any.
     pub first_message: Option<String>,
-    /// Whether the server greets before anything else; open means greeted then.
-    pub is_greeted: bool,
-    /// Pauses for this long, again and again, without reading.
-    pub sleeps: Option<Duration>,
+    /// Whether the server sends a hello first; the connection counts as open after it.
+    pub expects_hello: bool,
+    /// A slow reader stops reading for this long, repeatedly.
+    pub reading_pause: Option<Duration>,
 }
 
-/// What all clients tell together.
+/// What all clients measure together.
 #[derive(Debug)]
-pub struct Scores {
+pub struct Measurements {
     start: Instant,
-    /// By event: nanoseconds from `start` until it was sent; 0 before.
+    /// By event number: nanoseconds from `start` until it was sent; 0 before.
     sent_at: Vec<AtomicU64>,
-    /// Microseconds from sent to heard.
+    /// Microseconds from sending to delivery, in shards.
     latencies: Vec<Mutex<Vec<u32>>>,
-    pub heard: AtomicUsize,
+    pub delivered: AtomicUsize,
     pub open: AtomicUsize,
-    /// Connections that ended without being asked to.
+    /// Connections that ended before the client closed them.
     pub lost: AtomicUsize,
-    /// Connections on which compression was agreed on.
+    /// Connections that negotiated compression.
     pub deflating: AtomicUsize,
-    /// Handshakes that were refused or cut off, and were tried again.
+    /// Handshakes that failed and were retried.
     pub refused: AtomicUsize,
 }
 
-impl Scores {
-    pub fn new(events_max: usize) -> Arc<Scores> {
-        Arc::new(Scores {
+impl Measurements {
+    pub fn new(events_max: usize) -> Arc<Measurements> {
+        Arc::new(Measurements {
             start: Instant::now(),
             sent_at: (0..events_max).map(|_| AtomicU64::new(0)).collect(),
             latencies: (0..64).map(|_| Mutex::default()).collect(),
-            heard: AtomicUsize::new(0),
+            delivered: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
             deflating: AtomicUsize::new(0),
@@ -74,17 +74,18 @@ impl Scores {
     }
 
     fn now(&self) -> u64 {
+        // Holds 584 years.
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// To be called right before what makes the event durable.
-    pub fn sent(&self, number: usize) {
+    /// Must be called right before the call that makes the event durable.
+    pub fn record_sent(&self, number: usize) {
         if let Some(sent_at) = self.sent_at.get(number) {
             sent_at.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    fn heard(&self, number: usize, client: usize) {
+    fn record_delivery(&self, number: usize, client: usize) {
         let Some(sent_at) = self.sent_at.get(number) else {
             return;
         };
@@ -93,10 +94,10 @@ impl Scores {
         let shard = &self.latencies[client % self.latencies.len()];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         shard.push(u32::try_from(micros).unwrap_or(u32::MAX));
-        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.delivered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes all latencies so far, sorted, microseconds.
+    /// Takes all latencies so far, sorted, in microseconds.
     pub fn take_latencies(&self) -> Vec<u32> {
         let mut all: Vec<u32> = Vec::new();
         for shard in &self.latencies {
@@ -107,27 +108,27 @@ impl Scores {
     }
 }
 
-/// Connections that are open. Dropped, all end at once, as when a network breaks.
-pub struct Crowd {
+/// Open connections. Dropping them ends all at once, as when a network breaks.
+pub struct Connections {
     _clients: JoinSet<()>,
 }
 
-impl Crowd {
-    /// Opens them, so many at once, and waits until all are open. Gives the seconds that took.
-    pub async fn gather(
-        calls: impl IntoIterator<Item = Call>,
+impl Connections {
+    /// Opens connections, so many handshakes at once, and waits until all are open. Returns the seconds that it took.
+    pub async fn open(
+        plans: impl IntoIterator<Item = ClientPlan>,
         handshakes_at_once: usize,
-        scores: &Arc<Scores>,
-    ) -> Result<(Crowd, f64)> {
+        measurements: &Arc<Measurements>,
+    ) -> Result<(Connections, f64)> {
         let started = Instant::now();
-        // Its own count: those of another crowd may still be on their way out.
+        // A separate count: connections of an earlier measurement may still be closing.
         let opened = Arc::new(AtomicUsize::new(0));
         let handshakes = Arc::new(Semaphore::new(handshakes_at_once));
         let mut clients = JoinSet::new();
-        for (index, call) in calls.into_iter().enumerate() {
-            let (scores, handshakes) = (Arc::clone(scores), Arc::clone(&handshakes));
+        for (index, plan) in plans.into_iter().enumerate() {
+            let (measurements, handshakes) = (Arc::clone(measurements), Arc::clone(&handshakes));
             let opened = Arc::clone(&opened);
-            clients.spawn(live(index, call, scores, handshakes, opened));
+            clients.spawn(run_client(index, plan, measurements, handshakes, opened));
         }
         let wanted = clients.len();
         while opened.load(Ordering::SeqCst) < wanted {
@@ -139,44 +140,45 @@ impl Crowd {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let seconds = started.elapsed().as_secs_f64();
-        Ok((Crowd { _clients: clients }, seconds))
+        Ok((Connections { _clients: clients }, seconds))
     }
 }
 
-/// Counts while it lives.
-struct Open(Arc<Scores>);
+/// Counts one open connection until it is dropped.
+struct OpenCount(Arc<Measurements>);
 
-impl Drop for Open {
+impl Drop for OpenCount {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-async fn live(
+/// Connects, reads until the connection ends, and starts again.
+async fn run_client(
     index: usize,
-    call: Call,
-    scores: Arc<Scores>,
+    plan: ClientPlan,
+    measurements: Arc<Measurements>,
     handshakes: Arc<Semaphore>,
     opened: Arc<AtomicUsize>,
 ) {
     let mut is_first = true;
     loop {
-        let Ok(client) = open(index, &call, &handshakes).await else {
-            scores.refused.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(PAUSE).await;
+        let Ok(client) = open(index, &plan, &handshakes).await else {
+            measurements.refused.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(RETRY_PAUSE).await;
             continue;
         };
-        scores.open.fetch_add(1, Ordering::SeqCst);
+        measurements.open.fetch_add(1, Ordering::SeqCst);
         if std::mem::take(&mut is_first) {
             opened.fetch_add(1, Ordering::SeqCst);
         }
-        let _open = Open(Arc::clone(&scores));
+        let _open = OpenCount(Arc::clone(&measurements));
         if client.deflates {
-            scores.deflating.fetch_add(1, Ordering::SeqCst);
+            measurements.deflating.fetch_add(1, Ordering::SeqCst);
         }
-        // However it ends, it was not asked to: then this task is aborted.
-        let _ = client.read(index, &call, &scores).await;
-        scores.lost.fetch_add(1, Ordering::SeqCst);
+        // A connection that this process closes aborts the task, so this one was lost.
+        let _ = client.read(index, &plan, &measurements).await;
+        measurements.lost.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -186,29 +188,29 @@ struct Client {
     deflates: bool,
 }
 
-async fn open(index: usize, call: &Call, handshakes: &Semaphore) -> Result<Client> {
+async fn open(index: usize, plan: &ClientPlan, handshakes: &Semaphore) -> Result<Client> {
     let _turn = handshakes.acquire().await?;
-    tokio::time::timeout(HANDSHAKE_LIMIT, shake_hands(index, call)).await?
+    tokio::time::timeout(HANDSHAKE_LIMIT, handshake(index, plan)).await?
 }
 
-async fn shake_hands(index: usize, call: &Call) -> Result<Client> {
+async fn handshake(index: usize, plan: &ClientPlan) -> Result<Client> {
     let socket = TcpSocket::new_v4()?;
-    if call.sleeps.is_some() {
+    if plan.reading_pause.is_some() {
         socket.set_recv_buffer_size(SLOW_WINDOW_BYTES)?;
     }
     let source = Ipv4Addr::new(127, 0, 0, 2 + (index % SOURCES) as u8);
     socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
-    let mut stream = socket.connect(call.address).await?;
+    let mut stream = socket.connect(plan.address).await?;
     stream.set_nodelay(true)?;
     let mut request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-        call.path, call.address
+        plan.path, plan.address
     );
-    if let Some(token) = &call.token {
+    if let Some(token) = &plan.token {
         request.push_str(&format!("Authorization: Bearer {token}\r\n"));
     }
-    if call.deflate {
+    if plan.deflate {
         request.push_str(
             "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n",
         );
@@ -224,7 +226,7 @@ async fn shake_hands(index: usize, call: &Call) -> Result<Client> {
     };
     let head = String::from_utf8_lossy(&arrived[..end]).to_ascii_lowercase();
     if !head.starts_with("http/1.1 101") {
-        bail!("refused: {head}");
+        bail!("handshake rejected: {head}");
     }
     let deflates = head.contains("permessage-deflate");
     arrived.drain(..end);
@@ -233,11 +235,11 @@ async fn shake_hands(index: usize, call: &Call) -> Result<Client> {
         arrived,
         deflates,
     };
-    if call.is_greeted {
+    if plan.expects_hello {
         client.next_frame().await?;
     }
-    if let Some(text) = &call.first_message {
-        client.say(0x81, text.as_bytes()).await?;
+    if let Some(text) = &plan.first_message {
+        client.send(0x81, text.as_bytes()).await?;
     }
     Ok(client)
 }
@@ -250,27 +252,32 @@ async fn read_more(stream: &mut TcpStream, arrived: &mut Vec<u8>) -> Result<()> 
     Ok(())
 }
 
-/// The first byte of a frame, and what it carries.
+/// The first byte of a frame, and its payload.
 type Frame = (u8, Vec<u8>);
 
 impl Client {
-    async fn read(mut self, index: usize, call: &Call, scores: &Scores) -> Result<()> {
-        let mut awake_until = Instant::now();
-        if let Some(pause) = call.sleeps {
-            // Not all of them at the same time.
+    async fn read(
+        mut self,
+        index: usize,
+        plan: &ClientPlan,
+        measurements: &Measurements,
+    ) -> Result<()> {
+        let mut reads_until = Instant::now();
+        if let Some(pause) = plan.reading_pause {
+            // Slow readers pause at different times.
             tokio::time::sleep(pause.mul_f64(rand::random())).await;
         }
         loop {
-            if let Some(pause) = call.sleeps
-                && awake_until <= Instant::now()
+            if let Some(pause) = plan.reading_pause
+                && reads_until <= Instant::now()
             {
                 tokio::time::sleep(pause).await;
-                awake_until = Instant::now() + AWAKE;
+                reads_until = Instant::now() + READING_TIME;
             }
             let (first, payload) = self.next_frame().await?;
             match first & 0x0f {
-                // Nobody asks when a slow one heard something, and looking would take time from the others.
-                0x1 | 0x2 if call.sleeps.is_some() => {}
+                // The latency of slow readers is not measured, and parsing would take time from the others.
+                0x1 | 0x2 if plan.reading_pause.is_some() => {}
                 0x1 | 0x2 => {
                     let is_deflated = first & 0x40 != 0;
                     let text = if is_deflated {
@@ -279,11 +286,11 @@ impl Client {
                         payload
                     };
                     for number in numbers(&text) {
-                        scores.heard(number, index);
+                        measurements.record_delivery(number, index);
                     }
                 }
                 0x8 => return Ok(()),
-                0x9 => self.say(0x8a, &payload).await?,
+                0x9 => self.send(0x8a, &payload).await?,
                 _ => {}
             }
         }
@@ -303,19 +310,26 @@ impl Client {
         }
     }
 
-    /// Masked by zeros: clients must mask, and this changes nothing.
-    async fn say(&mut self, first: u8, payload: &[u8]) -> Result<()> {
+    /// Masked with zeros: clients must mask, and zeros leave the payload unchanged.
+    async fn send(&mut self, first: u8, payload: &[u8]) -> Result<()> {
         let length = u8::try_from(payload.len())
             .ok()
             .filter(|length| *length < 126);
-        let mut frame = vec![first, 0x80 | length.context("a long message")?, 0, 0, 0, 0];
+        let mut frame = vec![
+            first,
+            0x80 | length.context("the message is too long")?,
+            0,
+            0,
+            0,
+            0,
+        ];
         frame.extend_from_slice(payload);
         self.stream.write_all(&frame).await?;
         Ok(())
     }
 }
 
-/// First byte, start and end of the payload, once all of it is there.
+/// First byte, and start and end of the payload, once all of it has arrived.
 fn frame_at_start(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let length = usize::from(*bytes.get(1)? & 0x7f);
     let (from, length) = match length {
@@ -332,7 +346,7 @@ fn frame_at_start(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     (bytes.len() >= from + length).then_some((bytes[0], from, from + length))
 }
 
-/// One message without context.
+/// Inflates one message, without context from earlier ones.
 fn inflate(payload: &[u8]) -> Result<Vec<u8>> {
     let mut whole = payload.to_vec();
     whole.extend_from_slice(&[0, 0, 0xff, 0xff]);

@@ -4,19 +4,19 @@ use serde::Serialize;
 
 use crate::targets::TargetName;
 
-/// Figures that have an aim.
+/// Figures that have a target value.
 pub const IDLE_MEMORY: &str = "memory of an idle connection";
 pub const P50_AT_THE_RATE: &str = "commit to delivery at the rate, p50";
 pub const P99_AT_THE_RATE: &str = "commit to delivery at the rate, p99";
 
-/// What the service keeps to at 10,000 connections and 1,000 events a second, on two cores that it shares with the load.
+/// Highest medians at 10,000 connections and 1,000 events per second, on two cores that the service shares with the load.
 const AIMS: [(&str, f64); 3] = [
     (IDLE_MEMORY, 25.0),
     (P50_AT_THE_RATE, 10.0),
     (P99_AT_THE_RATE, 50.0),
 ];
 
-/// What one measurement gave in its rounds.
+/// The results of one measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     pub what: &'static str,
@@ -24,7 +24,7 @@ pub struct Figure {
     pub median: f64,
     pub min: f64,
     pub max: f64,
-    /// In the order in which they were measured.
+    /// In the order of measurement.
     pub rounds: Vec<f64>,
 }
 
@@ -58,7 +58,7 @@ impl TargetFigures {
     }
 }
 
-/// Whether it was agreed on.
+/// Whether clients request compression, or negotiated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -67,7 +67,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Compression::Off => "off",
             Compression::On => "on",
@@ -75,7 +75,7 @@ impl Compression {
     }
 }
 
-/// How many times what the bare server takes the service takes.
+/// What the service takes, as a multiple of what the bare server takes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ratio {
     pub what: &'static str,
@@ -83,7 +83,7 @@ pub struct Ratio {
     pub service_to_bare: f64,
 }
 
-/// Whether the service keeps to an aim.
+/// A highest median, and whether the service meets it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Aim {
     pub what: &'static str,
@@ -102,7 +102,7 @@ pub struct Report {
     pub rate: usize,
     pub seconds: u64,
     pub soak_seconds: u64,
-    /// How our own code and its dependencies were built; nginx is as its package has it.
+    /// How the service and its dependencies were built; nginx is the packaged build.
     pub profile: &'static str,
     pub cores: usize,
     pub targets: Vec<TargetFigures>,
@@ -112,7 +112,7 @@ pub struct Report {
     pub failures: Vec<String>,
 }
 
-/// The share of sorted values below it, milliseconds from microseconds.
+/// A quantile of sorted microseconds, in milliseconds.
 pub fn quantile_ms(sorted: &[u32], share: f64) -> f64 {
     let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
     sorted
@@ -150,7 +150,7 @@ impl Report {
                 continue;
             };
             for figure in &service.figures {
-                // What costs the bare server nothing that can be measured is no measure.
+                // A ratio to something too small to measure means nothing.
                 if let Some(least) = bare.figure(figure.what)
                     && least.median > 0.0
                 {
@@ -187,7 +187,7 @@ impl Report {
             .collect()
     }
 
-    /// Markdown: one row a figure, one column a target and, behind the bare server, the ratio to it.
+    /// Markdown: one row per figure, one column per target, then the ratio of service to bare server.
     pub fn table(&self) -> String {
         let columns = self.columns();
         let heads = columns.iter().map(|column| match column {
@@ -254,8 +254,8 @@ impl Report {
     }
 
     /// One line for each aim.
-    pub fn verdicts(&self) -> String {
-        let verdict = |aim: &Aim| {
+    pub fn aim_lines(&self) -> String {
+        let line = |aim: &Aim| {
             format!(
                 "{}, compression {}: at most {} {}, measured {:.1}: {}\n",
                 aim.what,
@@ -266,7 +266,7 @@ impl Report {
                 if aim.is_kept { "kept" } else { "missed" }
             )
         };
-        self.aims.iter().map(verdict).collect()
+        self.aims.iter().map(line).collect()
     }
 }
 

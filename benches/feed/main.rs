@@ -1,8 +1,8 @@
-//! `make bench-feed`: what the feed costs, and how that compares with servers that do less.
+//! `make bench-feed`: measures what the feed costs, and compares it with servers that do less.
 //!
-//! Everything runs on this machine, over loopback, and stops by itself: the service as its own process with a Postgres and a
-//! local chain of its own; a bare server on the service's own WebSockets, as the limit of what is possible; and nchan (nginx)
-//! where it is found. The load comes from this process, so it shares the cores with what it measures.
+//! Everything runs on one machine, over loopback, and stops by itself: the service as a process with its own Postgres and local
+//! chain; a bare server on the service's WebSocket layer, as a lower bound; and nchan (nginx) if it is installed. This process
+//! generates the load, so it shares the cores with what it measures.
 
 mod bare;
 mod client;
@@ -18,6 +18,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::figures::Compression;
 use crate::targets::TargetName;
 
 /// Measures the event feed.
@@ -26,22 +27,22 @@ pub struct Options {
     /// Connections that listen
     #[arg(long, default_value_t = 10_000)]
     pub connections: usize,
-    /// Events a second, each to one owner
+    /// Events per second, each to one owner
     #[arg(long, default_value_t = 1_000)]
     pub rate: usize,
     /// Seconds of each round at that rate
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Rounds of each measurement; told are the median and the range
+    /// Rounds of each measurement; the report has the median and the range
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Seconds of the service's soak with 1 % slow readers; 0: none
+    /// Seconds of the service's soak test with 1 % slow readers; 0: none
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub soak_seconds: u64,
-    /// Ask for permessage-deflate: off, on or both
-    #[arg(long, value_enum, default_value_t = Asked::Both)]
-    pub compression: Asked,
-    /// What is measured, comma separated
+    /// Request permessage-deflate: off, on or both
+    #[arg(long, value_enum, default_value_t = CompressionOption::Both)]
+    pub compression: CompressionOption,
+    /// Servers to measure, separated by commas
     #[arg(
         long,
         value_enum,
@@ -49,7 +50,7 @@ pub struct Options {
         value_delimiter = ','
     )]
     pub targets: Vec<TargetName>,
-    /// Where the figures go, as JSON
+    /// File for the figures, as JSON
     #[arg(long, default_value = "bench-feed.json")]
     pub out: PathBuf,
     /// The nginx program, and nchan's module
@@ -61,36 +62,36 @@ pub struct Options {
         default_value = "/usr/lib/nginx/modules/ngx_nchan_module.so"
     )]
     pub nchan: PathBuf,
-    /// Minutes after which it gives up
+    /// Minutes after which the benchmark stops
     #[arg(long, default_value_t = 90)]
     pub minutes_max: u64,
-    /// Serves as the bare server; the benchmark starts it
+    /// Run as the bare server; the benchmark starts it
     #[arg(long, hide = true)]
     pub bare_server: bool,
-    /// What `cargo bench` adds
+    /// `cargo bench` adds this flag
     #[arg(long, hide = true)]
     pub bench: bool,
 }
 
-/// Which compressions clients ask for, one after the other.
+/// Which compressions clients request, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Asked {
+pub enum CompressionOption {
     Off,
     On,
     Both,
 }
 
-impl Asked {
-    fn asked(self) -> &'static [bool] {
+impl CompressionOption {
+    fn compressions(self) -> &'static [Compression] {
         match self {
-            Asked::Off => &[false],
-            Asked::On => &[true],
-            Asked::Both => &[false, true],
+            CompressionOption::Off => &[Compression::Off],
+            CompressionOption::On => &[Compression::On],
+            CompressionOption::Both => &[Compression::Off, Compression::On],
         }
     }
 }
 
-/// For descriptors that are no connections: those that the service keeps for callers of its API, and some.
+/// Descriptors besides the connections: those that the service reserves for callers of its API, and some more.
 const OTHER_FILES: usize = 6_000;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -110,12 +111,12 @@ fn main() -> anyhow::Result<()> {
         options.connections,
         connections_possible(files)
     );
-    let done = runtime.block_on(run_to_the_end(&options));
+    let result = runtime.block_on(run_until_limit(&options));
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);
-    done
+    result
 }
 
-/// With the slow ones of the soak.
+/// Including the slow readers of the soak test.
 fn files_needed(connections: usize) -> usize {
     connections + connections / 100 + OTHER_FILES
 }
@@ -128,13 +129,13 @@ fn connections_possible(files: u64) -> usize {
         * 100
 }
 
-/// Or to its limit, or to a signal. In any case what it started ends with it.
-async fn run_to_the_end(options: &Options) -> anyhow::Result<()> {
+/// Runs to the end, to its limit, or to a signal. In any case the processes that it started end with it.
+async fn run_until_limit(options: &Options) -> anyhow::Result<()> {
     let limit = Duration::from_secs(60 * options.minutes_max);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        done = tokio::time::timeout(limit, run::run(options)) => {
-            done.context("--minutes-max is over; what was measured until then is in --out")?
+        result = tokio::time::timeout(limit, run::run(options)) => {
+            result.context("--minutes-max is over; the figures so far are in --out")?
         }
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         _ = terminate.recv() => anyhow::bail!("terminated"),

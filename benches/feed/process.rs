@@ -1,18 +1,18 @@
-//! What the kernel says of a process.
+//! Reads the kernel's figures of a process.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files as far as it may be raised, for this process and those that it starts; gives it.
+/// Raises the limit of open files to the hard limit, for this process and those that it starts; returns it.
 pub fn raise_file_limit() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
 }
 
-/// Memory in RAM that belongs to the process, bytes. The kernel's buffers of its sockets are not in it.
+/// Resident memory of the process in bytes, without the kernel's buffers of its sockets.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
@@ -23,15 +23,16 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Processor time that the process has used, seconds.
+/// Processor time that the process has used, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    /// Linux' unit of these figures for programs.
+    /// The unit of these figures in Linux.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything.
+    // The name in parentheses may contain any character.
     let (_, fields) = stat.rsplit_once(')').context("no name")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).context("short")?.parse()?) };
+    let ticks =
+        |index: usize| -> Result<f64> { Ok(fields.get(index).context("too few fields")?.parse()?) };
     Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }
 

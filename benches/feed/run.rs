@@ -1,4 +1,4 @@
-//! The measurements, one after another.
+//! Runs the measurements one after another.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,28 +7,28 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::Options;
-use crate::client::{Call, Crowd, ONE_AFTER_ANOTHER, Scores};
+use crate::client::{ClientPlan, Connections, HANDSHAKES_AT_ONCE, Measurements};
 use crate::figures::{
     Compression, Figure, IDLE_MEMORY, P99_AT_THE_RATE, Report, TargetFigures, quantile_ms,
 };
 use crate::process::{cpu_seconds, resident_bytes};
-use crate::targets::{self, Ground, Target, TargetName, Who};
+use crate::targets::{self, Backend, Recipient, Target, TargetName};
 
-/// A transaction so often.
+/// Interval of the transactions that publish events.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
-/// What was sent and is not heard within this is lost.
-const HEARD_LIMIT: Duration = Duration::from_secs(30);
-/// After thousands of connections memory and tasks come to rest.
-const REST: Duration = Duration::from_secs(3);
-/// Longer than the service's pings are apart, so that each connection had one.
+/// Events that are not delivered within this time count as lost.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
+/// Time for memory and tasks to settle after thousands of connections.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+/// Longer than the service's ping interval, so that each connection gets a ping.
 const IDLE_TIME: Duration = Duration::from_secs(30);
-/// Broadcasts are quick, so there are more of them.
+/// Broadcasts are fast, so there are more rounds.
 const BROADCASTS_MIN: usize = 5;
-/// The slow ones share an owner whose events are big, so that their sockets fill.
+/// Slow readers share an owner whose events are large, so that their sockets fill.
 const SLOW_OWNER: usize = usize::MAX;
 const SLOW_EVENT_BYTES: usize = 16 * 1024;
 const SLOW_EVENTS_PER_SECOND: u64 = 10;
-/// The kernel holds 4 MiB for each (net.ipv4.tcp_wmem), the service 100 events: both are full after some 40 seconds.
+/// The kernel buffers 4 MiB for each (net.ipv4.tcp_wmem), the service 100 events: both are full after some 40 seconds.
 const SLOW_PAUSE: Duration = Duration::from_secs(60);
 const SOAK_PARTS: u32 = 10;
 
@@ -40,7 +40,7 @@ pub async fn run(options: &Options) -> Result<()> {
         seconds: options.seconds,
         soak_seconds: options.soak_seconds,
         profile: if cfg!(debug_assertions) {
-            "dev: neither our code nor its libraries are optimised"
+            "dev: neither the service nor its libraries are optimised"
         } else {
             "optimised"
         },
@@ -51,18 +51,18 @@ pub async fn run(options: &Options) -> Result<()> {
         failures: Vec::new(),
     };
     for name in &options.targets {
-        for deflate in options.compression.asked() {
-            // What one target does is no reason not to measure the next.
-            if let Err(error) = measure(*name, *deflate, options, &mut report).await {
-                let failure = format!("{name}, asked for compression: {deflate}: {error:#}");
+        for compression in options.compression.compressions() {
+            // A failure of one target does not affect the next.
+            if let Err(error) = measure(*name, *compression, options, &mut report).await {
+                let failure = format!("{name}, compression {}: {error:#}", compression.word());
                 eprintln!("{failure}");
                 report.failures.push(failure);
             }
-            // What is there is kept, whatever comes next.
+            // Written after each target, so that a later failure loses nothing.
             std::fs::write(&options.out, serde_json::to_vec_pretty(&report)?)?;
         }
     }
-    println!("{}\n{}", report.table(), report.verdicts());
+    println!("{}\n{}", report.table(), report.aim_lines());
     println!(
         "built as {}; all figures: {}",
         report.profile,
@@ -73,141 +73,144 @@ pub async fn run(options: &Options) -> Result<()> {
 
 async fn measure(
     name: TargetName,
-    deflate: bool,
+    compression: Compression,
     options: &Options,
     report: &mut Report,
 ) -> Result<()> {
     match name {
         TargetName::Service => {
-            let ground = Ground::lay().await?;
-            measure_all(ground.service(options, deflate).await?, options, report).await
+            let backend = Backend::start().await?;
+            measure_all(
+                backend.service(options, compression).await?,
+                options,
+                report,
+            )
+            .await
         }
-        TargetName::Bare => measure_all(targets::bare(deflate).await?, options, report).await,
+        TargetName::Bare => measure_all(targets::bare(compression).await?, options, report).await,
         TargetName::Nchan => {
-            measure_all(targets::nchan(options, deflate).await?, options, report).await
+            measure_all(targets::nchan(options, compression).await?, options, report).await
         }
     }
 }
 
-/// One target with its clients.
-struct Trial<'a> {
+/// The measurements of one target.
+struct Benchmark<'a> {
     target: Target,
     options: &'a Options,
-    scores: Arc<Scores>,
+    measurements: Arc<Measurements>,
     next_event: usize,
     figures: Vec<Figure>,
 }
 
-/// What was measured before something went wrong is in the report, too.
+/// If a measurement fails, the report still contains those before it.
 async fn measure_all(target: Target, options: &Options, report: &mut Report) -> Result<()> {
     let events =
         options.rate * (options.seconds as usize * options.rounds + options.soak_seconds as usize);
-    let mut trial = Trial {
-        scores: Scores::new(2 * events + 100_000),
+    let mut benchmark = Benchmark {
+        measurements: Measurements::new(2 * events + 100_000),
         target,
         options,
         next_event: 1,
         figures: Vec::new(),
     };
-    trial.tell("starts");
-    tokio::time::sleep(REST).await;
-    let before = resident_bytes(trial.target.pid)?;
-    let owners = trial.idle(before).await?;
-    let compression = trial.agreed()?;
-    let done = trial.under_load(owners, before).await;
+    benchmark.log("starts");
+    tokio::time::sleep(SETTLE_TIME).await;
+    let before = resident_bytes(benchmark.target.pid)?;
+    let owners = benchmark.idle(before).await?;
+    let compression = benchmark.negotiated()?;
+    let result = benchmark.under_load(owners, before).await;
     report.add(TargetFigures {
-        target: trial.target.name,
+        target: benchmark.target.name,
         compression,
-        figures: trial.figures,
+        figures: benchmark.figures,
     });
-    done
+    result
 }
 
-impl Trial<'_> {
-    fn tell(&self, what: &str) {
-        let asked = if self.target.deflate {
-            " asked for compression"
-        } else {
-            ""
-        };
-        eprintln!("{}{asked}: {what}", self.target.name);
+impl Benchmark<'_> {
+    fn log(&self, what: &str) {
+        let compression = self.target.compression.word();
+        eprintln!("{}, compression {compression}: {what}", self.target.name);
     }
 
-    fn note(&mut self, what: &'static str, unit: &'static str, rounds: Vec<f64>) {
+    fn record(&mut self, what: &'static str, unit: &'static str, rounds: Vec<f64>) {
         let figure = Figure::of(what, unit, rounds);
-        self.tell(&format!("{what}: {:.1} {unit}", figure.median));
+        self.log(&format!("{what}: {:.1} {unit}", figure.median));
         self.figures.push(figure);
     }
 
-    fn owners(&self) -> Result<Vec<Call>> {
+    fn owners(&self) -> Result<Vec<ClientPlan>> {
         (0..self.options.connections)
-            .map(|index| self.target.call(Who::Owner(index)))
+            .map(|index| self.target.client(Recipient::Owner(index)))
             .collect()
     }
 
-    fn everyone(&self) -> Result<Vec<Call>> {
+    fn admins(&self) -> Result<Vec<ClientPlan>> {
         (0..self.options.connections)
-            .map(|_| self.target.call(Who::Everyone))
+            .map(|_| self.target.client(Recipient::Everyone))
             .collect()
     }
 
-    fn number(&mut self) -> usize {
+    fn next_number(&mut self) -> usize {
         self.next_event += 1;
         self.next_event
     }
 
-    /// What clients and server agreed on.
-    fn agreed(&self) -> Result<Compression> {
-        let deflating = self.scores.deflating.load(Ordering::SeqCst);
-        match (self.target.deflate, deflating) {
-            (false, 0) => Ok(Compression::Off),
-            (true, all) if all >= self.options.connections => Ok(Compression::On),
-            (asked, agreed) => {
-                anyhow::bail!("compression was agreed on {agreed} times, asked for: {asked}")
-            }
+    /// The compression that clients and server negotiated.
+    fn negotiated(&self) -> Result<Compression> {
+        let deflating = self.measurements.deflating.load(Ordering::SeqCst);
+        match (self.target.compression, deflating) {
+            (Compression::Off, 0) => Ok(Compression::Off),
+            (Compression::On, all) if all >= self.options.connections => Ok(Compression::On),
+            (requested, negotiated) => anyhow::bail!(
+                "compression was negotiated {negotiated} times, requested: {}",
+                requested.word()
+            ),
         }
     }
 
-    async fn under_load(&mut self, owners: Crowd, memory_before: u64) -> Result<()> {
+    async fn under_load(&mut self, owners: Connections, memory_before: u64) -> Result<()> {
         self.steady().await?;
         if self.options.soak_seconds > 0 && self.target.name == TargetName::Service {
             self.soak().await?;
         }
         drop(owners);
-        self.all_left().await?;
+        self.await_all_closed().await?;
         self.broadcast().await?;
         self.storm(memory_before).await?;
-        let lost = self.scores.lost.load(Ordering::SeqCst) as f64;
-        self.note("connections lost, slow ones apart", "in all", vec![lost]);
+        let lost = self.measurements.lost.load(Ordering::SeqCst) as f64;
+        self.record("connections lost, slow ones apart", "in all", vec![lost]);
         Ok(())
     }
 
-    /// Resident memory for each connection, kB.
+    /// Growth of resident memory per connection, in kB.
     fn grown_kb(&self, before: u64) -> Result<f64> {
         let grown = resident_bytes(self.target.pid)?.saturating_sub(before);
         Ok(grown as f64 / self.options.connections as f64 / 1_000.0)
     }
 
-    /// Opens one connection for each owner; what they cost while nothing happens.
-    async fn idle(&mut self, before: u64) -> Result<Crowd> {
-        let calls = self.owners()?;
-        let (crowd, seconds) = Crowd::gather(calls, ONE_AFTER_ANOTHER, &self.scores).await?;
-        self.note("all connections open", "s", vec![seconds]);
-        tokio::time::sleep(REST).await;
+    /// Opens one connection for each owner, and measures what they cost while idle.
+    async fn idle(&mut self, before: u64) -> Result<Connections> {
+        let plans = self.owners()?;
+        let (connections, seconds) =
+            Connections::open(plans, HANDSHAKES_AT_ONCE, &self.measurements).await?;
+        self.record("all connections open", "s", vec![seconds]);
+        tokio::time::sleep(SETTLE_TIME).await;
         let (cpu, since) = (cpu_seconds(self.target.pid)?, Instant::now());
         tokio::time::sleep(IDLE_TIME).await;
         let used = (cpu_seconds(self.target.pid)? - cpu) / since.elapsed().as_secs_f64();
         let memory = self.grown_kb(before)?;
-        self.note(IDLE_MEMORY, "kB", vec![memory]);
-        self.note("processor while idle", "% of a core", vec![100.0 * used]);
-        Ok(crowd)
+        self.record(IDLE_MEMORY, "kB", vec![memory]);
+        self.record("processor while idle", "% of a core", vec![100.0 * used]);
+        Ok(connections)
     }
 
-    /// Waits until no connection is open any more.
-    async fn all_left(&self) -> Result<()> {
+    /// Waits until no connection is open.
+    async fn await_all_closed(&self) -> Result<()> {
         let started = Instant::now();
-        while self.scores.open.load(Ordering::SeqCst) > 0 {
-            anyhow::ensure!(started.elapsed() < HEARD_LIMIT, "connections do not end");
+        while self.measurements.open.load(Ordering::SeqCst) > 0 {
+            anyhow::ensure!(started.elapsed() < DELIVERY_LIMIT, "connections do not end");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
@@ -226,7 +229,7 @@ impl Trial<'_> {
             let sent = self
                 .send_for(Duration::from_secs(self.options.seconds), 0)
                 .await?;
-            let latencies = self.all_heard(sent).await?;
+            let latencies = self.await_delivered(sent).await?;
             let seconds = started.elapsed().as_secs_f64();
             let used = cpu_seconds(self.target.pid)? - cpu;
             let load = cpu_seconds(std::process::id())? - load;
@@ -235,14 +238,14 @@ impl Trial<'_> {
             cpu_each.push(used * 1e6 / sent as f64);
             cpu_of_load.push(100.0 * load / seconds);
         }
-        self.note("commit to delivery at the rate, p50", "ms", p50);
-        self.note(P99_AT_THE_RATE, "ms", p99);
-        self.note(
+        self.record("commit to delivery at the rate, p50", "ms", p50);
+        self.record(P99_AT_THE_RATE, "ms", p99);
+        self.record(
             "processor for a delivered event at the rate",
             "µs",
             cpu_each,
         );
-        self.note(
+        self.record(
             "processor of the load at the rate",
             "% of a core",
             cpu_of_load,
@@ -250,146 +253,150 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Gives how many were sent to owners. With `slow_events_per_second` the slow ones get theirs too.
+    /// Sends events for a time, and returns how many went to owners. Slow readers get `slow_events_per_second`.
     async fn send_for(&mut self, time: Duration, slow_events_per_second: u64) -> Result<usize> {
         let started = Instant::now();
         let (mut sent, mut slow_sent) = (0usize, 0u64);
         let mut ticks = tokio::time::interval(PUBLISH_EVERY);
         while started.elapsed() < time {
             ticks.tick().await;
-            // What is due by now, also after a pause.
+            // All that is due by now, also after a pause.
             let due = (started.elapsed().as_secs_f64() * self.options.rate as f64) as usize;
             let mut events = Vec::new();
             while sent < due {
-                let owner = Who::Owner(sent % self.options.connections);
-                events.push((owner, self.number()));
+                let owner = Recipient::Owner(sent % self.options.connections);
+                events.push((owner, self.next_number()));
                 sent += 1;
             }
-            self.target.publish(&events, 0, &self.scores).await?;
+            self.target.publish(&events, 0, &self.measurements).await?;
             let due = started.elapsed().as_millis() as u64 * slow_events_per_second / 1_000;
             if slow_sent < due {
                 slow_sent += 1;
-                // Not among those whose latency counts.
-                let event = [(Who::Owner(SLOW_OWNER), usize::MAX)];
+                // A number whose latency is not measured.
+                let event = [(Recipient::Owner(SLOW_OWNER), usize::MAX)];
                 self.target
-                    .publish(&event, SLOW_EVENT_BYTES, &self.scores)
+                    .publish(&event, SLOW_EVENT_BYTES, &self.measurements)
                     .await?;
             }
         }
         Ok(sent)
     }
 
-    /// Waits until so many events were heard, and gives their latencies.
-    async fn all_heard(&mut self, wanted: usize) -> Result<Vec<u32>> {
+    /// Waits until this many events were delivered, and returns their latencies.
+    async fn await_delivered(&mut self, wanted: usize) -> Result<Vec<u32>> {
         let started = Instant::now();
-        while self.scores.heard.load(Ordering::SeqCst) < wanted {
-            let heard = self.scores.heard.load(Ordering::SeqCst);
+        while self.measurements.delivered.load(Ordering::SeqCst) < wanted {
+            let delivered = self.measurements.delivered.load(Ordering::SeqCst);
             anyhow::ensure!(
-                started.elapsed() < HEARD_LIMIT,
-                "{}: {heard} of {wanted} deliveries came",
+                started.elapsed() < DELIVERY_LIMIT,
+                "{}: {delivered} of {wanted} events were delivered",
                 self.target.name
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.scores.heard.store(0, Ordering::SeqCst);
-        Ok(self.scores.take_latencies())
+        self.measurements.delivered.store(0, Ordering::SeqCst);
+        Ok(self.measurements.take_latencies())
     }
 
-    /// The rate for long, beside slow readers: whether others are delayed, and memory grows.
+    /// The rate for a long time, with slow readers: are other clients delayed, and does memory grow?
     async fn soak(&mut self) -> Result<()> {
         let slow = (self.options.connections / 100).max(1);
-        let mut call = self.target.call(Who::Owner(SLOW_OWNER))?;
-        call.sleeps = Some(SLOW_PAUSE);
-        // They are counted apart.
-        let slow_scores = Scores::new(0);
-        let calls = vec![call; slow];
-        let (crowd, _) = Crowd::gather(calls, ONE_AFTER_ANOTHER, &slow_scores).await?;
-        let given_up_before = self.target.streams_given_up().await?;
+        let mut plan = self.target.client(Recipient::Owner(SLOW_OWNER))?;
+        plan.reading_pause = Some(SLOW_PAUSE);
+        // They are counted separately.
+        let slow_measurements = Measurements::new(0);
+        let plans = vec![plan; slow];
+        let (slow_readers, _) =
+            Connections::open(plans, HANDSHAKES_AT_ONCE, &slow_measurements).await?;
+        let closed_before = self.target.streams_closed_by_service().await?;
         let part = Duration::from_secs(self.options.soak_seconds) / SOAK_PARTS;
         let (mut p99, mut memory) = (Vec::new(), Vec::new());
         for _ in 0..SOAK_PARTS {
             let sent = self.send_for(part, SLOW_EVENTS_PER_SECOND).await?;
-            p99.push(quantile_ms(&self.all_heard(sent).await?, 0.99));
+            p99.push(quantile_ms(&self.await_delivered(sent).await?, 0.99));
             memory.push(resident_bytes(self.target.pid)? as f64 / 1e6);
         }
-        // The first part pays for what all later ones use again.
+        // The first part allocates what the later ones reuse.
         let growth = memory
             .get(1)
             .zip(memory.last())
             .map(|(early, last)| last - early);
-        self.note("soak with 1 % slow readers, p99 of the others", "ms", p99);
-        self.note("soak, memory of the process in each tenth", "MB", memory);
+        self.record("soak with 1 % slow readers, p99 of the others", "ms", p99);
+        self.record("soak, memory of the process in each tenth", "MB", memory);
         if let Some(growth) = growth {
-            self.note(
+            self.record(
                 "soak, memory from the second tenth to the last",
                 "MB more",
                 vec![growth],
             );
         }
-        if let (Some(before), Some(after)) =
-            (given_up_before, self.target.streams_given_up().await?)
-        {
-            self.note("soak, slow readers closed", "times", vec![after - before]);
+        if let (Some(before), Some(after)) = (
+            closed_before,
+            self.target.streams_closed_by_service().await?,
+        ) {
+            self.record("soak, slow readers closed", "times", vec![after - before]);
         }
-        drop(crowd);
+        drop(slow_readers);
         Ok(())
     }
 
     /// One event to all connections.
     async fn broadcast(&mut self) -> Result<()> {
-        let calls = self.everyone()?;
-        let (crowd, _) = Crowd::gather(calls, ONE_AFTER_ANOTHER, &self.scores).await?;
-        tokio::time::sleep(REST).await;
+        let plans = self.admins()?;
+        let (clients, _) = Connections::open(plans, HANDSHAKES_AT_ONCE, &self.measurements).await?;
+        tokio::time::sleep(SETTLE_TIME).await;
         let connections = self.options.connections;
         let (mut p50, mut last, mut cpu_each) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.options.rounds.max(BROADCASTS_MIN) {
             let cpu = cpu_seconds(self.target.pid)?;
-            let event = [(Who::Everyone, self.number())];
-            self.target.publish(&event, 0, &self.scores).await?;
-            let latencies = self.all_heard(connections).await?;
+            let event = [(Recipient::Everyone, self.next_number())];
+            self.target.publish(&event, 0, &self.measurements).await?;
+            let latencies = self.await_delivered(connections).await?;
             p50.push(quantile_ms(&latencies, 0.5));
             last.push(quantile_ms(&latencies, 1.0));
             tokio::time::sleep(Duration::from_millis(500)).await;
             cpu_each.push((cpu_seconds(self.target.pid)? - cpu) * 1e6 / connections as f64);
         }
-        self.note("one event to all, p50", "ms", p50);
-        self.note("one event to all, the last", "ms", last);
-        self.note("one event to all, processor for each", "µs", cpu_each);
-        drop(crowd);
-        self.all_left().await
+        self.record("one event to all, p50", "ms", p50);
+        self.record("one event to all, the last", "ms", last);
+        self.record("one event to all, processor for each", "µs", cpu_each);
+        drop(clients);
+        self.await_all_closed().await
     }
 
-    /// All connections break at once and come back at once.
+    /// All connections break at once and reconnect at once.
     async fn storm(&mut self, memory_before: u64) -> Result<()> {
         let (mut seconds, mut cpu_each) = (Vec::new(), Vec::new());
         let (mut memory, mut refused) = (Vec::new(), Vec::new());
-        let mut calls = self.owners()?;
-        if let Some(resume) = self.target.resume(calls.len()).await? {
-            for call in &mut calls {
-                call.first_message = Some(resume.clone());
+        let mut plans = self.owners()?;
+        if let Some(resume) = self.target.resume(plans.len()).await? {
+            for plan in &mut plans {
+                plan.first_message = Some(resume.clone());
             }
         }
-        let (mut crowd, _) = Crowd::gather(calls.clone(), ONE_AFTER_ANOTHER, &self.scores).await?;
+        let (mut connections, _) =
+            Connections::open(plans.clone(), HANDSHAKES_AT_ONCE, &self.measurements).await?;
         for _ in 0..self.options.rounds {
             let cpu = cpu_seconds(self.target.pid)?;
-            let refused_before = self.scores.refused.load(Ordering::SeqCst);
-            drop(crowd);
-            self.all_left().await?;
-            let (again, took) = Crowd::gather(calls.clone(), calls.len(), &self.scores).await?;
-            crowd = again;
+            let refused_before = self.measurements.refused.load(Ordering::SeqCst);
+            drop(connections);
+            self.await_all_closed().await?;
+            let (again, took) =
+                Connections::open(plans.clone(), plans.len(), &self.measurements).await?;
+            connections = again;
             seconds.push(took);
-            let refusals = self.scores.refused.load(Ordering::SeqCst) - refused_before;
+            let refusals = self.measurements.refused.load(Ordering::SeqCst) - refused_before;
             refused.push(refusals as f64);
-            tokio::time::sleep(REST).await;
+            tokio::time::sleep(SETTLE_TIME).await;
             let used = cpu_seconds(self.target.pid)? - cpu;
             cpu_each.push(used * 1e6 / self.options.connections as f64);
             memory.push(self.grown_kb(memory_before)?);
         }
-        self.note("reconnect storm, until all are open again", "s", seconds);
-        self.note("reconnect storm, handshakes refused", "times", refused);
-        self.note("reconnect storm, processor for each", "µs", cpu_each);
-        self.note("memory of a connection after the storm", "kB", memory);
-        drop(crowd);
-        self.all_left().await
+        self.record("reconnect storm, until all are open again", "s", seconds);
+        self.record("reconnect storm, handshakes refused", "times", refused);
+        self.record("reconnect storm, processor for each", "µs", cpu_each);
+        self.record("memory of a connection after the storm", "kB", memory);
+        drop(connections);
+        self.await_all_closed().await
     }
 }

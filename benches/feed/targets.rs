@@ -1,4 +1,4 @@
-//! What is measured: the service, the bare server, and nchan.
+//! The servers that are measured: the service, the bare server, and nchan.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,13 +22,14 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, Command};
 
 use crate::Options;
-use crate::client::{Call, MARK, Scores};
+use crate::client::{ClientPlan, MARK, Measurements};
+use crate::figures::Compression;
 use crate::process;
 
 const SECRET: &str = "a secret of the benchmark, longer than 32 bytes";
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// What can be measured.
+/// A server that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetName {
@@ -47,38 +48,38 @@ impl fmt::Display for TargetName {
     }
 }
 
-/// Whom an event is for, and who listens.
+/// Who an event is for, and who a client listens as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Recipient {
     Owner(usize),
-    /// Admins get what is for everyone.
+    /// Every client: all listen as admins.
     Everyone,
 }
 
-impl Who {
+impl Recipient {
     fn name(self) -> String {
         match self {
-            Who::Owner(index) => format!("owner-{index}"),
-            Who::Everyone => "everyone".to_owned(),
+            Recipient::Owner(index) => format!("owner-{index}"),
+            Recipient::Everyone => "everyone".to_owned(),
         }
     }
 }
 
-/// One server that is measured. Dropped, its processes are killed.
+/// One server that is measured. Dropping it kills its processes.
 pub struct Target {
     pub name: TargetName,
     pub address: SocketAddr,
-    /// The process whose memory and time count.
+    /// The process whose memory and processor time are measured.
     pub pid: u32,
-    pub deflate: bool,
+    pub compression: Compression,
     kind: Kind,
     children: Vec<Child>,
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // nginx' worker outlives a master that is killed, and a master that lives replaces its worker: first the one, then
-        // the other. Neither was waited for yet, so their ids are no other process'.
+        // nginx' worker outlives a killed master, and a living master replaces its worker: so first the master, then the worker.
+        // Neither was waited for yet, so their ids cannot belong to other processes.
         if matches!(self.kind, Kind::Nchan { .. }) {
             let master = self.children.first().and_then(Child::id);
             for pid in master.into_iter().chain([self.pid]) {
@@ -104,37 +105,37 @@ enum Kind {
 }
 
 impl Target {
-    /// How somebody listens there.
-    pub fn call(&self, who: Who) -> Result<Call> {
+    /// How a client connects to this server.
+    pub fn client(&self, recipient: Recipient) -> Result<ClientPlan> {
         let (path, token) = match &self.kind {
             Kind::Service { tokens, .. } => {
-                let role = match who {
-                    Who::Owner(_) => Role::User,
-                    Who::Everyone => Role::Admin,
+                let role = match recipient {
+                    Recipient::Owner(_) => Role::User,
+                    Recipient::Everyone => Role::Admin,
                 };
                 let day = Duration::from_secs(86_400);
                 (
                     "/ws".to_owned(),
-                    Some(tokens.issue(&who.name(), role, day)?),
+                    Some(tokens.issue(&recipient.name(), role, day)?),
                 )
             }
-            Kind::Bare(_) => (format!("/{}", who.name()), None),
-            Kind::Nchan { .. } => (format!("/sub/{}", who.name()), None),
+            Kind::Bare(_) => (format!("/{}", recipient.name()), None),
+            Kind::Nchan { .. } => (format!("/sub/{}", recipient.name()), None),
         };
         let is_service = token.is_some();
-        Ok(Call {
+        Ok(ClientPlan {
             address: self.address,
             path,
             token,
-            deflate: self.deflate,
+            deflate: self.compression == Compression::On,
             first_message: is_service.then(|| r#"{"type":"subscribe"}"#.to_owned()),
-            is_greeted: is_service,
-            sleeps: None,
+            expects_hello: is_service,
+            reading_pause: None,
         })
     }
 
-    /// What a client says that comes back: it goes on after the last event that it got, which lies as far behind the newest as
-    /// there are owners. `None` for servers that keep nothing.
+    /// The message with which a client resumes after its last event, which is as far behind the newest one as there are owners.
+    /// `None` for servers that keep no events.
     pub async fn resume(&self, owners: usize) -> Result<Option<String>> {
         let Kind::Service { pool, .. } = &self.kind else {
             return Ok(None);
@@ -146,8 +147,9 @@ impl Target {
         Ok(Some(format!(r#"{{"type":"resume","after":{after}}}"#)))
     }
 
-    /// Streams that the service itself ended, for a client's fault or slowness; `None` for servers that do not tell.
-    pub async fn streams_given_up(&self) -> Result<Option<f64>> {
+    /// Streams that the service closed because of an error or because the client was too slow; `None` for servers without the
+    /// metric.
+    pub async fn streams_closed_by_service(&self) -> Result<Option<f64>> {
         const METRIC: &str = "gridtokenx_websocket_errors_total ";
         if !matches!(self.kind, Kind::Service { .. }) {
             return Ok(None);
@@ -158,17 +160,21 @@ impl Target {
         Ok(Some(value.context("the metric is missing")?.parse()?))
     }
 
-    /// Sends events in one go: one transaction, one write.
+    /// Sends events at once: in one transaction or one write.
     pub async fn publish(
         &mut self,
-        events: &[(Who, usize)],
+        events: &[(Recipient, usize)],
         padding: usize,
-        scores: &Scores,
+        measurements: &Measurements,
     ) -> Result<()> {
-        let sent = || events.iter().for_each(|(_, number)| scores.sent(*number));
+        let sent = || {
+            events
+                .iter()
+                .for_each(|(_, number)| measurements.record_sent(*number))
+        };
         let documents: Vec<Event> = events
             .iter()
-            .map(|(who, number)| event(*who, *number, padding))
+            .map(|(recipient, number)| event(*recipient, *number, padding))
             .collect();
         match &mut self.kind {
             Kind::Service { pool, .. } => {
@@ -180,16 +186,16 @@ impl Target {
             }
             Kind::Bare(stdin) => {
                 let mut lines = String::new();
-                for ((who, _), document) in events.iter().zip(&documents) {
-                    lines.push_str(&format!("{}\t{}\n", who.name(), document.body()));
+                for ((recipient, _), document) in events.iter().zip(&documents) {
+                    lines.push_str(&format!("{}\t{}\n", recipient.name(), document.body()));
                 }
                 sent();
                 stdin.write_all(lines.as_bytes()).await?;
             }
             Kind::Nchan { publisher, .. } => {
                 let mut requests = String::new();
-                for ((who, _), document) in events.iter().zip(&documents) {
-                    let (name, body) = (who.name(), document.body());
+                for ((recipient, _), document) in events.iter().zip(&documents) {
+                    let (name, body) = (recipient.name(), document.body());
                     requests.push_str(&format!(
                         "POST /pub/{name} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                         body.len()
@@ -197,7 +203,7 @@ impl Target {
                 }
                 sent();
                 publisher.write_all(requests.as_bytes()).await?;
-                // Its answers are read and not looked at.
+                // The responses are read and ignored.
                 let mut answers = [0; 16 * 1024];
                 while publisher.try_read(&mut answers).is_ok_and(|read| read > 0) {}
             }
@@ -206,15 +212,15 @@ impl Target {
     }
 }
 
-/// As long as a `TokensMinted`, whoever sends it. The padding is noise, which compression does not make away with.
-fn event(who: Who, number: usize, padding: usize) -> Event {
+/// An event as long as a `TokensMinted`. The padding is noise, which does not compress.
+fn event(recipient: Recipient, number: usize, padding: usize) -> Event {
     let fields = EventFields {
-        user_id: match who {
-            Who::Owner(_) => Some(who.name()),
-            Who::Everyone => None,
+        user_id: match recipient {
+            Recipient::Owner(_) => Some(recipient.name()),
+            Recipient::Everyone => None,
         },
         wallet_address: Some("7xKXtg2CW87d97TXJSDpbD5jBkheTqA83TZRuJosgAsU".to_owned()),
-        meter_id: Some(format!("meter-of-{}", who.name())),
+        meter_id: Some(format!("meter-of-{}", recipient.name())),
         reading_id: Some(uuid::Uuid::now_v7()),
         kwh_amount: Some("1.25".to_owned()),
         error_reason: Some(format!(
@@ -226,16 +232,16 @@ fn event(who: Who, number: usize, padding: usize) -> Event {
     Event::new(EventType::MintFailed, &fields)
 }
 
-/// A Postgres and a chain for the services, gone with this process.
-pub struct Ground {
+/// A Postgres and a local chain for the service; they end with this process.
+pub struct Backend {
     cluster: PostgresCluster,
     rpc_url: String,
     _chain: Child,
 }
 
-impl Ground {
-    pub async fn lay() -> Result<Ground> {
-        // With fsync, as a service runs.
+impl Backend {
+    pub async fn start() -> Result<Backend> {
+        // With fsync, as in production.
         let cluster = PostgresCluster::start(PostgresOptions {
             fsync: true,
             ..PostgresOptions::ephemeral()
@@ -255,17 +261,17 @@ impl Ground {
         let rpc_url = line
             .split_whitespace()
             .find_map(|word| word.strip_prefix("rpc="))
-            .context("the local chain told no address")?
+            .context("the local chain reported no address")?
             .to_owned();
-        Ok(Ground {
+        Ok(Backend {
             cluster,
             rpc_url,
             _chain: chain,
         })
     }
 
-    /// A service on a database of its own.
-    pub async fn service(&self, options: &Options, deflate: bool) -> Result<Target> {
+    /// Starts a service on a new database.
+    pub async fn service(&self, options: &Options, compression: Compression) -> Result<Target> {
         let name = format!("bench_{}", uuid::Uuid::now_v7().simple());
         let database_url = self.cluster.create_database(&name).await?;
         let files = TempDir::new()?;
@@ -287,9 +293,12 @@ impl Ground {
                 (options.connections + 500).to_string(),
             )
             .env("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")
-            // Small, so that slow readers are given up within the soak.
+            // Small, so that slow readers are closed during the soak test.
             .env("WEBSOCKET_EVENT_BUFFER_SIZE", "100")
-            .env("WEBSOCKET_COMPRESSION_ENABLED", deflate.to_string())
+            .env(
+                "WEBSOCKET_COMPRESSION_ENABLED",
+                (compression == Compression::On).to_string(),
+            )
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .process_group(0)
@@ -310,7 +319,7 @@ impl Ground {
             name: TargetName::Service,
             address,
             pid: child.id().context("it ended")?,
-            deflate,
+            compression,
             kind: Kind::Service {
                 pool,
                 tokens: Box::new(tokens),
@@ -321,8 +330,8 @@ impl Ground {
     }
 }
 
-/// The bare server, as a process of its own. It ends with its input, too.
-pub async fn bare(deflate: bool) -> Result<Target> {
+/// Starts the bare server as a process. It also ends when its input does.
+pub async fn bare(compression: Compression) -> Result<Target> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--bare-server")
         .stdin(Stdio::piped())
@@ -336,16 +345,16 @@ pub async fn bare(deflate: bool) -> Result<Target> {
         name: TargetName::Bare,
         address: line.context("the bare server did not start")?.parse()?,
         pid: child.id().context("it ended")?,
-        deflate,
+        compression,
         kind: Kind::Bare(child.stdin.take().context("no input")?),
         children: vec![child],
     })
 }
 
-/// nginx with nchan, one worker; an error where it is not installed, or does not start.
-pub async fn nchan(options: &Options, deflate: bool) -> Result<Target> {
+/// Starts nginx with nchan and one worker; an error if it is not installed or does not start.
+pub async fn nchan(options: &Options, compression: Compression) -> Result<Target> {
     for file in [&options.nginx, &options.nchan] {
-        ensure!(file.exists(), "left out: {} is missing", file.display());
+        ensure!(file.exists(), "skipped: {} is missing", file.display());
     }
     let files = TempDir::new()?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?
@@ -353,7 +362,7 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Target> {
         .port();
     std::fs::write(
         files.0.join("nginx.conf"),
-        nginx_conf(options, port, deflate)?,
+        nginx_conf(options, port, compression)?,
     )?;
     let nginx = || {
         let mut command = Command::new(&options.nginx);
@@ -363,10 +372,10 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Target> {
             .args(["-c", "nginx.conf", "-e", "error.log"]);
         command
     };
-    // It says itself what it misses.
+    // nginx prints what is missing.
     ensure!(
         nginx().arg("-t").status().await?.success(),
-        "left out: nginx does not start with nchan"
+        "skipped: nginx does not start with nchan"
     );
     let child = nginx()
         .stdin(Stdio::null())
@@ -384,7 +393,7 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Target> {
         name: TargetName::Nchan,
         address,
         pid,
-        deflate,
+        compression,
         kind: Kind::Nchan {
             publisher,
             _files: files,
@@ -393,7 +402,7 @@ pub async fn nchan(options: &Options, deflate: bool) -> Result<Target> {
     })
 }
 
-fn nginx_conf(options: &Options, port: u16, deflate: bool) -> Result<String> {
+fn nginx_conf(options: &Options, port: u16, compression: Compression) -> Result<String> {
     let module = absolute(&options.nchan)?;
     let files = options.connections + 1_000;
     let user = if nix::unistd::Uid::effective().is_root() {
@@ -401,8 +410,8 @@ fn nginx_conf(options: &Options, port: u16, deflate: bool) -> Result<String> {
     } else {
         ""
     };
-    // Publishers ask for the compressed form with a header of their own; without it messages go out as they are.
-    let deflate = if deflate {
+    // Without this, nchan sends messages uncompressed.
+    let deflate = if compression == Compression::On {
         "nchan_deflate_message_for_websocket on;"
     } else {
         ""
@@ -427,20 +436,20 @@ fn absolute(path: &Path) -> Result<String> {
     Ok(path.canonicalize()?.display().to_string())
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> Result<T> {
+async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     tokio::time::timeout(START_LIMIT, async {
         loop {
-            if let Some(found) = look().await {
+            if let Some(found) = check().await {
                 return found;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await
-    .with_context(|| format!("did not come to pass within {START_LIMIT:?}: {what}"))
+    .with_context(|| format!("did not happen within {START_LIMIT:?}: {what}"))
 }
 
-/// Removed at the end.
+/// A directory that is removed when this is dropped.
 struct TempDir(PathBuf);
 
 impl TempDir {

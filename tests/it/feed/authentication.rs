@@ -1,4 +1,4 @@
-//! Who comes in, and how: tokens in headers and protocols, single-use tickets, origins; and that no secret is left in a log.
+//! How a stream is authenticated: tokens in headers and protocols, single-use tickets, origins; and that no secret reaches a log.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn ticket(api: &Api) -> String {
     answer["ticket"].as_str().unwrap().to_owned()
 }
 
-/// Opens with this query; the status of a refusal, or the hello's stream.
+/// Opens a stream with this query; `Err` is the status of the refusal.
 async fn with_query(url: &str, query: &str) -> Result<FeedClient, u16> {
     FeedClient::connect_at(url, &format!("/ws?{query}"), &[]).await
 }
@@ -32,9 +32,9 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
     publish(&grid.pool, &events_of("ben", 1)).await;
     let url = grid.api_url();
 
-    // Given here, used there.
-    let given = ticket(&grid.user("anna")).await;
-    let mut client = with_query(&other.api_url, &format!("ticket={given}"))
+    // Issued here, redeemed there.
+    let issued = ticket(&grid.user("anna")).await;
+    let mut client = with_query(&other.api_url, &format!("ticket={issued}"))
         .await
         .unwrap();
     assert_eq!(client.message().await["type"], "hello");
@@ -45,18 +45,18 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
     assert_eq!(event["user_id"], "anna");
     publish(&grid.pool, &events_of("ben", 1)).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
-    assert_eq!(client.message().await["seq"], 4, "nothing of ben's");
+    assert_eq!(client.message().await["seq"], 4, "none of ben's");
     for url in [&url, &other.api_url] {
-        let again = with_query(url, &format!("ticket={given}")).await;
-        assert_eq!(again.err(), Some(401), "a ticket counts once");
+        let again = with_query(url, &format!("ticket={issued}")).await;
+        assert_eq!(again.err(), Some(401), "a ticket is valid once");
     }
 
-    // Of many who use one at the same time, one comes in.
-    let given = ticket(&grid.user("anna")).await;
+    // Of many clients that use one ticket at the same time, one succeeds.
+    let issued = ticket(&grid.user("anna")).await;
     let tries: Vec<_> = (0..10)
         .map(|index| {
             let url = [&url, &other.api_url][index % 2].clone();
-            let query = format!("ticket={given}");
+            let query = format!("ticket={issued}");
             tokio::spawn(async move { with_query(&url, &query).await.err() })
         })
         .collect();
@@ -72,9 +72,9 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
     }
     assert_eq!(refused, 9);
 
-    // An admin's is an admin's.
-    let given = ticket(&grid.admin()).await;
-    let mut client = with_query(&url, &format!("ticket={given}")).await.unwrap();
+    // A ticket of an admin has an admin's rights.
+    let issued = ticket(&grid.admin()).await;
+    let mut client = with_query(&url, &format!("ticket={issued}")).await.unwrap();
     assert_eq!(client.message().await["type"], "hello");
     client
         .send_json(json!({"type": "resume", "after": 0}))
@@ -83,19 +83,19 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
         assert_eq!(client.seq().await, seq);
     }
 
-    // Invented, and one that is too old.
+    // Invented tickets, and one that is too old.
     for bad in ["", "nonsense", &"x".repeat(43), "%00"] {
         let refused = with_query(&url, &format!("ticket={bad}")).await.err();
         assert!(matches!(refused, Some(400 | 401)), "{bad}: {refused:?}");
     }
-    let given = ticket(&grid.user("anna")).await;
+    let issued = ticket(&grid.user("anna")).await;
     sqlx::query("UPDATE feed_tickets SET expires_at = now() - INTERVAL '1 second'")
         .execute(&grid.pool)
         .await
         .unwrap();
-    let late = with_query(&url, &format!("ticket={given}")).await;
+    let late = with_query(&url, &format!("ticket={issued}")).await;
     assert_eq!(late.err(), Some(401));
-    // Who asks for the next one cleans up.
+    // Issuing the next one deletes the expired one.
     ticket(&grid.user("ben")).await;
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM feed_tickets")
         .fetch_one(&grid.pool)
@@ -105,7 +105,7 @@ async fn a_ticket_opens_one_stream_on_any_process_as_its_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tickets_of_one_subject_are_limited_and_nobody_elses() {
+async fn a_subjects_unused_tickets_are_limited_independently_of_others() {
     let grid = Grid::start().await;
     let asked: Vec<_> = (0..30)
         .map(|_| {
@@ -113,15 +113,15 @@ async fn tickets_of_one_subject_are_limited_and_nobody_elses() {
             tokio::spawn(async move { api.post("/api/ws/ticket", &json!({})).await })
         })
         .collect();
-    let mut given = 0;
+    let mut issued = 0;
     for answer in asked {
         let answer = answer.await.unwrap();
         match answer.status {
-            200 => given += 1,
+            200 => issued += 1,
             status => assert_eq!(status, 429, "{answer:?}"),
         }
     }
-    assert_eq!(given, 20);
+    assert_eq!(issued, 20);
     ticket(&grid.user("ben")).await;
     let hashes: Vec<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM feed_tickets")
         .fetch_all(&grid.pool)
@@ -142,9 +142,9 @@ async fn a_ticket_opens_server_sent_events_and_they_end_with_the_token() {
     publish(&grid.pool, &events_of("anna", 2)).await;
     let mut brief = grid.user("anna");
     brief.token = brief_token("anna", Role::User, Duration::from_secs(3));
-    let given = ticket(&brief).await;
+    let issued = ticket(&brief).await;
     let url = format!(
-        "{}/api/events/stream?after=0&ticket={given}",
+        "{}/api/events/stream?after=0&ticket={issued}",
         grid.api_url()
     );
     let stream = reqwest::get(&url).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_ticket_opens_server_sent_events_and_they_end_with_the_token() {
     ] {
         assert_eq!(stream.headers()[name], value);
     }
-    // It ends by itself, three seconds from the token's beginning.
+    // It ends when the token expires, three seconds after it was issued.
     let text = stream.text().await.unwrap();
     schema::check_stream(&text);
     assert!(
@@ -176,7 +176,7 @@ async fn a_ticket_opens_server_sent_events_and_they_end_with_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_beside_the_protocols_name_is_taken_and_not_repeated() {
+async fn a_token_among_the_subprotocols_is_accepted_and_not_echoed() {
     let grid = Grid::start().await;
     let url = grid.api_url();
     let offer = |token: &str| format!("gridtokenx, bearer.{token}");
@@ -226,7 +226,7 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
     let server = grid.spawn(&[("LOG_LEVEL", "trace")]).await;
     let url = &server.api_url;
     let secret = token("anna", Role::User);
-    let given = ticket(&server.user("anna")).await;
+    let issued = ticket(&server.user("anna")).await;
     for path in ["/ws", "/api/events/stream"] {
         for name in ["token", "access_token", "ticket", "x"] {
             let refused = reqwest::get(format!("{url}{path}?{name}={secret}"))
@@ -247,7 +247,7 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
                 .contains("a token in a URL is never accepted")
         );
     }
-    let mut client = with_query(url, &format!("ticket={given}")).await.unwrap();
+    let mut client = with_query(url, &format!("ticket={issued}")).await.unwrap();
     assert_eq!(client.message().await["type"], "hello");
     let offer = format!("gridtokenx, bearer.{secret}");
     RawWebSocket::open(url, "/ws", &[("sec-websocket-protocol", &offer)])
@@ -263,14 +263,14 @@ async fn no_secret_of_a_url_or_header_reaches_the_log() {
     })
     .await;
     let log = server.log();
-    for secret in [secret.as_str(), given.as_str()] {
+    for secret in [secret.as_str(), issued.as_str()] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_list_only_our_own_pages_listen() {
+async fn without_cors_origins_only_the_services_own_pages_may_listen() {
     let grid = Grid::start().await;
     let url = grid.api_url();
     let bearer = format!("Bearer {}", token("anna", Role::User));
@@ -290,7 +290,7 @@ async fn without_a_list_only_our_own_pages_listen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_handshake_is_told_what_one_is() {
+async fn a_request_that_is_no_handshake_learns_how_one_looks() {
     let grid = Grid::start().await;
     let http = reqwest::Client::new();
     let url = format!("{}/ws", grid.api_url());

@@ -1,4 +1,4 @@
-//! How streams begin that may not, how they end, and the rhythm that tells a quiet one from a dead one.
+//! Why streams are rejected or end, and the pings that distinguish a quiet client from a dead one.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn a_log_that_cannot_be_read_ends_a_stream_with_its_number() {
     let grid = Grid::start().await;
     publish(&grid.pool, &events_of("anna", 3)).await;
     until_numbered(&grid.pool, 3).await;
-    // It remembers nothing of what was before it, so a replay comes from the log.
+    // It remembers no event from before its start, so a replay comes from the log.
     let server = grid.spawn(&[]).await;
     sqlx::raw_sql("ALTER TABLE events RENAME TO events_away")
         .execute(&grid.pool)
@@ -40,7 +40,7 @@ async fn a_log_that_cannot_be_read_ends_a_stream_with_its_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subject_that_does_too_much_is_told_so_in_the_handshake_or_by_the_close_code() {
+async fn a_subject_beyond_its_rate_limit_learns_it_in_the_handshake_or_from_the_close_code() {
     let grid = Grid::start_with(&[("API_RATE_LIMIT", "2")]).await;
     let url = grid.api_url();
     let token = token("anna", Role::User);
@@ -63,7 +63,7 @@ async fn a_subject_that_does_too_much_is_told_so_in_the_handshake_or_by_the_clos
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_not_said_who_it_is_may_not_flood() {
+async fn a_client_that_has_not_authenticated_may_not_flood() {
     let grid = Grid::start().await;
     let mut socket = RawWebSocket::open(&grid.api_url(), "/ws", &[])
         .await
@@ -83,14 +83,14 @@ async fn who_has_not_said_who_it_is_may_not_flood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_has_ended_opens_nothing() {
+async fn an_expired_token_opens_no_stream() {
     let grid = Grid::start().await;
     let url = grid.api_url();
-    let ended = brief_token("anna", Role::User, Duration::from_secs(1));
+    let expired = brief_token("anna", Role::User, Duration::from_secs(1));
     tokio::time::sleep(Duration::from_millis(2_100)).await;
-    // Within the skew that a request is granted.
-    let bearer = format!("Bearer {ended}");
-    let protocol = format!("gridtokenx, bearer.{ended}");
+    // Within the clock skew that is tolerated for requests.
+    let bearer = format!("Bearer {expired}");
+    let protocol = format!("gridtokenx, bearer.{expired}");
     for headers in [
         [("authorization", bearer.as_str())],
         [("sec-websocket-protocol", protocol.as_str())],
@@ -99,13 +99,13 @@ async fn a_token_that_has_ended_opens_nothing() {
     }
     let stream = reqwest::Client::new()
         .get(format!("{url}/api/events/stream"))
-        .bearer_auth(&ended)
+        .bearer_auth(&expired)
         .send()
         .await
         .unwrap();
     assert_eq!(stream.status(), 401);
     let mut page = FeedClient::connect(&url, &[]).await.unwrap();
-    page.send_json(json!({"type": "auth", "token": ended}))
+    page.send_json(json!({"type": "auth", "token": expired}))
         .await;
     assert_eq!(page.closed().await.0, 4401);
 }
@@ -140,8 +140,8 @@ async fn where_no_token_is_needed_one_may_be_shown_before_anything_is_asked_for(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_the_pace_is_sent_before_the_filter_changes() {
-    // One at once, then one a minute.
+async fn events_that_wait_for_the_pace_are_sent_before_the_filter_changes() {
+    // One event at once, then one per minute.
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "1")]).await;
     let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
     client.send_json(json!({"type": "subscribe"})).await;
@@ -154,19 +154,19 @@ async fn what_waits_for_the_pace_is_sent_before_the_filter_changes() {
     assert_eq!(witness.seq().await, 2);
     client.send_json(json!({"type": "unsubscribe"})).await;
     client.send_json(json!({"type": "ping"})).await;
-    assert_eq!(client.seq().await, 2, "it was chosen before");
+    assert_eq!(client.seq().await, 2, "it passed the filter before");
     assert_eq!(client.message().await["type"], "pong");
     publish(&grid.pool, &events_of("anna", 1)).await;
     client.expect_silence_for(Duration::from_millis(500)).await;
 }
 
-/// What docs/feed.md promises of a quiet stream.
+/// What docs/feed.md promises for a quiet stream.
 const PING_WITHIN: Duration = Duration::from_secs(30);
 const COMMENT_WITHIN: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_stream_is_kept_alive_and_a_dead_one_is_let_go() {
+async fn a_quiet_stream_is_kept_alive_and_a_dead_one_is_closed() {
     let grid = Grid::start().await;
     let url = grid.api_url();
     let token = token("anna", Role::User);
@@ -198,7 +198,7 @@ async fn a_quiet_stream_is_kept_alive_and_a_dead_one_is_let_go() {
         timeout(DEAD_AFTER, silent)
     );
     comment.expect("a comment in time");
-    let (pings, ended_after) = silent.expect("the dead one is let go in time");
+    let (pings, ended_after) = silent.expect("the dead one is closed in time");
     assert!(pings[0] <= PING_WITHIN, "{pings:?}");
     assert!(pings.len() >= 3, "{pings:?} until {ended_after:?}");
 }

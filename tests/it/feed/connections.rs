@@ -1,4 +1,4 @@
-//! What a connection to the feed may expect and must obey: a token, a place, a pace, and reading what it asked for.
+//! What a connection to the feed requires and what limits it: a token, a permit, a pace, and reading what it requested.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{Api, FeedClient, Grid, Next, eventually};
 const SILENCE: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_listens_without_a_token_that_counts() {
+async fn a_stream_requires_a_valid_token() {
     let mut grid = Grid::start().await;
     let url = grid.api_url();
     publish(&grid.pool, &events_of("anna", 1)).await;
@@ -33,11 +33,11 @@ async fn nobody_listens_without_a_token_that_counts() {
         client.send_json(first.clone()).await;
         assert_eq!(client.closed().await.0, 4401, "{first}");
     }
-    // Nothing is said at all.
-    let mut mute = FeedClient::connect(&url, &[]).await.unwrap();
-    assert_eq!(mute.closed().await.0, 4401);
+    // A client that sends nothing.
+    let mut silent = FeedClient::connect(&url, &[]).await.unwrap();
+    assert_eq!(silent.closed().await.0, 4401);
 
-    // As a browser does it.
+    // As a browser authenticates.
     let mut browser = FeedClient::connect(&url, &[]).await.unwrap();
     browser.expect_silence_for(SILENCE).await;
     browser
@@ -58,13 +58,13 @@ async fn nobody_listens_without_a_token_that_counts() {
         (4401, json!({"reason": "token_expired"}))
     );
 
-    // And with its process.
+    // A stream ends with its process, too.
     grid.stop().await;
     assert_eq!(browser.closed().await.0, 1001);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_where_none_is_asked_for_nothing_about_anyone_is_told() {
+async fn where_no_token_is_required_an_anonymous_client_sees_no_users_events() {
     let grid = Grid::start_with(&[
         ("WEBSOCKET_AUTH_REQUIRED", "false"),
         ("CORS_ORIGINS", "https://grid.example"),
@@ -93,14 +93,14 @@ async fn without_a_token_where_none_is_asked_for_nothing_about_anyone_is_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn places_are_held_and_counted_exactly() {
+async fn open_streams_are_limited_and_counted_exactly() {
     let grid = Grid::without_service(&[("WEBSOCKET_MAX_CONNECTIONS", "2")]).await;
     let server = grid.spawn(&[]).await;
     let (url, operator) = (server.api_url.clone(), server.admin());
     let bearer = format!("Bearer {}", token("anna", Role::User));
     let headers = [("authorization", bearer.as_str())];
     let (first, _) = FeedClient::open(&url, "anna", Role::User).await;
-    // One that has not said who it is takes a place too.
+    // A client that has not authenticated counts too.
     let _second = FeedClient::connect(&url, &[]).await.unwrap();
     assert_eq!(FeedClient::connect(&url, &headers).await.err(), Some(503));
     for (series, counted) in [
@@ -115,7 +115,7 @@ async fn places_are_held_and_counted_exactly() {
     let listen = reqwest::Client::new()
         .get(format!("{url}/api/events/stream"))
         .bearer_auth(token("anna", Role::User));
-    let stream = eventually("a place is free", async || {
+    let stream = eventually("a stream is permitted", async || {
         let stream = listen.try_clone().unwrap().send().await.unwrap();
         (stream.status() == 200).then_some(stream)
     })
@@ -136,7 +136,7 @@ async fn places_are_held_and_counted_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_its_pace_a_client_gets_what_waits_in_one_frame() {
+async fn beyond_its_pace_a_client_gets_the_waiting_events_in_one_frame() {
     // Ten at once, then one every six seconds.
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "10")]).await;
     let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
@@ -156,7 +156,7 @@ async fn past_its_pace_a_client_gets_what_waits_in_one_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_closes_nobody_who_reads() {
+async fn a_burst_closes_no_client_that_reads() {
     let grid = Grid::start_with(&[("WEBSOCKET_EVENT_BUFFER_SIZE", "10")]).await;
     let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     for _ in 0..3 {
@@ -168,7 +168,7 @@ async fn a_burst_closes_nobody_who_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there() {
+async fn a_client_that_does_not_read_is_closed_with_its_last_number_and_resumes_from_there() {
     let grid = Grid::without_service(&[
         ("WEBSOCKET_EVENT_BUFFER_SIZE", "100"),
         ("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000"),
@@ -179,7 +179,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
     let reason = "x".repeat(20_000);
     let big = vec![event_of("anna", EventType::MintFailed, &reason); 100];
     let operator = Api::new(&server.api_url, "an admin", Role::Admin);
-    eventually("the service gives up on it", async || {
+    eventually("the service closes the stream", async || {
         publish(&grid.pool, &big).await;
         let metrics = operator.get_text("/metrics").await;
         metrics
@@ -196,7 +196,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
                 assert_eq!(message["seq"], seen, "no silent gap");
             }
             Next::Closed(Some(close)) => break close,
-            Next::Closed(None) => panic!("closed without a word after {seen}"),
+            Next::Closed(None) => panic!("closed without a close frame after {seen}"),
         }
     };
     assert_eq!(code, 4408);
@@ -220,7 +220,7 @@ async fn who_does_not_read_is_closed_with_its_last_number_and_resumes_from_there
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_heard_within_milliseconds_of_its_commit() {
+async fn an_event_arrives_within_milliseconds_of_its_commit() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
     let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     let mut took = Vec::new();
@@ -235,6 +235,6 @@ async fn an_event_is_heard_within_milliseconds_of_its_commit() {
         "p50 {:?}, p90 {:?}, p99 {:?}",
         took[100], took[180], took[197]
     );
-    // Ten times what it takes beside nothing else: it fails when somebody waits for a poll.
+    // Ten times what it takes on an idle machine: it fails if delivery waits for a poll.
     assert!(took[100] < Duration::from_millis(100), "{:?}", took[100]);
 }

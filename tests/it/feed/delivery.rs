@@ -1,5 +1,5 @@
-//! The feed's promise: whoever goes on after the last number it saw gets each of its events once, in order, from any
-//! process, or is told by a gap what cannot be given.
+//! The feed's promise: a client that resumes after the last number it received gets each of its events once and in order, from
+//! any process, or a gap for the numbers that cannot be delivered.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::support::{FeedClient, Grid, eventually};
 
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Waits until this process has seen the number: hello tells.
-async fn until_heard(api_url: &str, seq: i64) {
-    eventually(&format!("event {seq} is heard"), async || {
-        let (_, heard) = FeedClient::open(api_url, "nobody", Role::User).await;
-        (heard == seq).then_some(())
+/// Waits until this process has read the number: hello contains it.
+async fn until_read(api_url: &str, seq: i64) {
+    eventually(&format!("the process has read event {seq}"), async || {
+        let (_, position) = FeedClient::open(api_url, "another", Role::User).await;
+        (position == seq).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_stands_still_in_its_transaction_stops_nobody() {
+async fn a_writer_that_hangs_in_its_transaction_does_not_block_others() {
     let grid = Grid::start().await;
     let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     let mut frozen = grid.pool.begin().await.unwrap();
@@ -47,22 +47,22 @@ async fn a_writer_that_stands_still_in_its_transaction_stops_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hello_comes_first_and_the_silent_time_loses_nothing() {
+async fn hello_comes_first_and_no_event_is_lost_before_the_stream_starts() {
     let grid = Grid::start().await;
     let url = grid.api_url();
     publish(&grid.pool, &events_of("anna", 3)).await;
-    until_heard(&url, 3).await;
+    until_read(&url, 3).await;
     let (mut silent, seq) = FeedClient::open(&url, "anna", Role::User).await;
     assert_eq!(seq, 3);
     let (mut subscribed, _) = FeedClient::open(&url, "anna", Role::User).await;
     publish(&grid.pool, &events_of("ben", 1)).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
-    // Silent until it says something, or for five seconds; then from hello's number on.
+    // Nothing is sent until the client sends a message, or for five seconds; then events after hello's number.
     silent.expect_silence_for(SILENCE).await;
     subscribed.send_json(json!({"type": "subscribe"})).await;
     assert_eq!(subscribed.seq().await, 5);
     assert_eq!(silent.seq().await, 5);
-    // Live now: a resume is refused and changes nothing.
+    // The streams are live now: a resume is rejected and changes nothing.
     for client in [&mut silent, &mut subscribed] {
         client
             .send_json(json!({"type": "resume", "after": 0}))
@@ -75,7 +75,7 @@ async fn hello_comes_first_and_the_silent_time_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_understood_is_an_error_and_the_stream_goes_on() {
+async fn a_malformed_message_is_answered_with_an_error_and_the_stream_continues() {
     let grid = Grid::start().await;
     publish(&grid.pool, &events_of("anna", 2)).await;
     let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
@@ -85,7 +85,7 @@ async fn what_is_not_understood_is_an_error_and_the_stream_goes_on() {
         r#"{"type":"resume","after":"1"}"#,
         r#"{"type":"resume"}"#,
         r#"[{"type":"resume","after":0}]"#,
-        r#"{"type":"shout"}"#,
+        r#"{"type":"unknown"}"#,
         r#"{"type":"auth","token":"x"}"#,
         r#"{"type":"subscribe","event_types":["Nothing"]}"#,
     ] {
@@ -106,7 +106,7 @@ async fn what_is_not_understood_is_an_error_and_the_stream_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_cannot_be_given_are_named() {
+async fn numbers_that_cannot_be_delivered_are_named() {
     let grid = Grid::start().await;
     let (url, anna) = (grid.api_url(), grid.user("anna"));
     publish(&grid.pool, &events_of("anna", 120)).await;
@@ -139,7 +139,7 @@ async fn numbers_that_cannot_be_given_are_named() {
         assert_eq!(answer.status, 400, "{query}: {:?}", answer.body);
     }
 
-    // Ahead of everything, over the socket: told, and live from the head.
+    // A WebSocket client ahead of the head gets the gap, and is live from the head.
     let mut ahead = FeedClient::resumed(&url, "anna", Role::User, 500).await;
     assert_eq!(
         ahead.message().await,
@@ -148,7 +148,7 @@ async fn numbers_that_cannot_be_given_are_named() {
     publish(&grid.pool, &events_of("anna", 1)).await;
     assert_eq!(ahead.seq().await, 121);
 
-    // What is no longer kept.
+    // Events that are no longer kept.
     sqlx::query("DELETE FROM events WHERE seq < 50")
         .execute(&grid.pool)
         .await
@@ -167,7 +167,7 @@ async fn numbers_that_cannot_be_given_are_named() {
             .get("gap")
             .is_none()
     );
-    // A process that remembers them still gives them; a new one reads the log.
+    // A process that remembers them still delivers them; a new one reads the log.
     let fresh = grid.spawn(&[]).await;
     let mut late = FeedClient::resumed(&fresh.api_url, "anna", Role::User, 10).await;
     assert_eq!(
@@ -180,17 +180,17 @@ async fn numbers_that_cannot_be_given_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_see_their_own_and_admins_everything() {
+async fn users_see_their_own_events_and_admins_all() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
     let url = grid.api_url();
-    let of_nobody = |event_type| Event::new(event_type, &EventFields::default());
+    let without_owner = |event_type| Event::new(event_type, &EventFields::default());
     publish(&grid.pool, &events_of("anna", 1)).await;
     publish(&grid.pool, &events_of("ben", 1)).await;
     publish(
         &grid.pool,
         &[
-            of_nobody(EventType::BatchMintingCompleted),
-            of_nobody(EventType::AdminNotification),
+            without_owner(EventType::BatchMintingCompleted),
+            without_owner(EventType::AdminNotification),
             event_of("anna", EventType::MintFailed, "x"),
         ],
     )
@@ -219,15 +219,15 @@ async fn users_see_their_own_and_admins_everything() {
     let mut anna = FeedClient::resumed(&url, "anna", Role::User, 0).await;
     let mut ben = FeedClient::resumed(&url, "ben", Role::User, 0).await;
     let mut admin = FeedClient::resumed(&url, "an admin", Role::Admin, 0).await;
-    let (mut choosy, _) = FeedClient::open(&url, "an admin", Role::Admin).await;
-    choosy
+    let (mut filtered, _) = FeedClient::open(&url, "an admin", Role::Admin).await;
+    filtered
         .send_json(json!({"type": "resume", "after": 0, "event_types": ["MintFailed"], "meters": ["meter-of-anna"]}))
         .await;
     for (client, seqs) in [
         (&mut anna, vec![1, 5]),
         (&mut ben, vec![2]),
         (&mut admin, vec![1, 2, 3, 4, 5]),
-        (&mut choosy, vec![5]),
+        (&mut filtered, vec![5]),
     ] {
         for seq in seqs {
             assert_eq!(client.seq().await, seq);
@@ -242,15 +242,15 @@ async fn users_see_their_own_and_admins_everything() {
         ],
     )
     .await;
-    assert_eq!(choosy.seq().await, 8);
+    assert_eq!(filtered.seq().await, 8);
     assert_eq!((anna.seq().await, anna.seq().await), (7, 8));
     assert_eq!(ben.seq().await, 6);
-    for client in [&mut anna, &mut ben, &mut choosy] {
+    for client in [&mut anna, &mut ben, &mut filtered] {
         client.expect_silence_for(SILENCE).await;
     }
 }
 
-/// Reads server-sent events until the text holds `end`; `None` when the stream ended before.
+/// Reads server-sent events until the text contains `end`; `None` if the stream ended before.
 async fn read_until(response: &mut reqwest::Response, end: &str) -> Option<String> {
     let mut text = String::new();
     while !text.contains(end) {
@@ -263,7 +263,7 @@ async fn read_until(response: &mut reqwest::Response, end: &str) -> Option<Strin
 async fn server_sent_events_share_the_cursor() {
     let mut grid = Grid::start().await;
     publish(&grid.pool, &events_of("anna", 3)).await;
-    until_heard(&grid.api_url(), 3).await;
+    until_read(&grid.api_url(), 3).await;
     let open = async |query: &str, last_event_id: Option<&str>| {
         let mut request = reqwest::Client::new()
             .get(format!("{}/api/events/stream{query}", grid.api_url()))
@@ -305,8 +305,8 @@ async fn server_sent_events_share_the_cursor() {
         assert_eq!(open(query, id).await.status(), 400, "{query} {id:?}");
     }
     grid.stop().await;
-    let end = read_until(&mut live, "\nretry: ").await.unwrap();
-    assert!(end.contains("event: end\n"), "{end}");
+    let last = read_until(&mut live, "\nretry: ").await.unwrap();
+    assert!(last.contains("event: end\n"), "{last}");
     assert_eq!(
         read_until(&mut live, "never").await,
         None,

@@ -1,5 +1,5 @@
-//! Places are counted exactly and come back, however a handshake or a connection ends; and streams leave a process that ends
-//! with a hint when to come back, without holding it up.
+//! Stream permits are counted exactly and returned however a handshake or a connection ends; and a draining process ends its
+//! streams, tells each client when to reconnect, and waits for none that does not read.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::support::raw_websocket::DEFLATE;
 use crate::support::wait::LIMIT;
 use crate::support::{FeedClient, Grid, RawWebSocket, Received, eventually};
 
-/// Fills all places and finds the next one refused.
-async fn fill(url: &str, places: usize) -> Vec<RawWebSocket> {
+/// Opens as many streams as are permitted and checks that the next one is rejected.
+async fn open_all(url: &str, streams: usize) -> Vec<RawWebSocket> {
     let token = token("anna", Role::User);
     let bearer = format!("Bearer {token}");
     let mut sockets = Vec::new();
-    for _ in 0..places {
-        let socket = eventually("a place is free", async || {
+    for _ in 0..streams {
+        let socket = eventually("a stream is permitted", async || {
             RawWebSocket::open(url, "/ws", &[("authorization", &bearer)])
                 .await
                 .ok()
@@ -30,7 +30,7 @@ async fn fill(url: &str, places: usize) -> Vec<RawWebSocket> {
         sockets.push(socket.await);
     }
     let refused = RawWebSocket::open(url, "/ws", &[("authorization", &bearer)]).await;
-    let (status, problem) = refused.err().expect("all places are taken");
+    let (status, problem) = refused.err().expect("all permits are taken");
     assert_eq!(status, 503, "{problem}");
     let stream = reqwest::Client::new()
         .get(format!("{url}/api/events/stream"))
@@ -44,8 +44,8 @@ async fn fill(url: &str, places: usize) -> Vec<RawWebSocket> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_a_connection_ends_its_place_is_free_again() {
-    const PLACES: usize = 4;
+async fn a_permit_is_returned_however_the_connection_ends() {
+    const STREAMS_MAX: usize = 4;
     let grid = Grid::start_with(&[("WEBSOCKET_MAX_CONNECTIONS", "4")]).await;
     let url = grid.api_url();
     let address = url.strip_prefix("http://").unwrap().to_owned();
@@ -55,29 +55,29 @@ async fn however_a_connection_ends_its_place_is_free_again() {
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: {bearer}\r\n\r\n"
     );
 
-    // Clients that go away without a word.
-    drop(fill(&url, PLACES).await);
-    // That close.
-    for mut socket in fill(&url, PLACES).await {
+    // Clients that disconnect without a close frame.
+    drop(open_all(&url, STREAMS_MAX).await);
+    // Clients that close.
+    for mut socket in open_all(&url, STREAMS_MAX).await {
         socket.send_frame(0x88, b"").await;
         socket.closed().await;
     }
-    // That are refused, once they are in.
-    for mut socket in fill(&url, PLACES).await {
+    // Clients that violate the protocol.
+    for mut socket in open_all(&url, STREAMS_MAX).await {
         socket.send_bytes(&[0xff; 20]).await;
         assert_eq!(socket.closed().await.0, 1002);
     }
-    // That send half of a handshake, or go between the request and its answer.
+    // Clients that send half of a handshake, or disconnect between the request and its answer.
     for bytes in [&handshake.as_bytes()[..60], handshake.as_bytes()] {
-        for _ in 0..3 * PLACES {
+        for _ in 0..3 * STREAMS_MAX {
             let mut stream = TcpStream::connect(&address).await.unwrap();
             stream.write_all(bytes).await.unwrap();
             drop(stream);
         }
-        drop(fill(&url, PLACES).await);
+        drop(open_all(&url, STREAMS_MAX).await);
     }
-    // Whose connection is reset in the middle of the handshake.
-    for _ in 0..3 * PLACES {
+    // Connections that are reset during the handshake.
+    for _ in 0..3 * STREAMS_MAX {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         socket2::SockRef::from(&stream)
             .set_linger(Some(Duration::ZERO))
@@ -85,29 +85,29 @@ async fn however_a_connection_ends_its_place_is_free_again() {
         stream.write_all(handshake.as_bytes()).await.unwrap();
         drop(stream);
     }
-    drop(fill(&url, PLACES).await);
-    // Who never say who they are.
-    let mut mute = Vec::new();
-    for _ in 0..PLACES {
-        let socket = eventually("a place is free", async || {
+    drop(open_all(&url, STREAMS_MAX).await);
+    // Clients that never authenticate.
+    let mut silent = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let socket = eventually("a stream is permitted", async || {
             RawWebSocket::open(&url, "/ws", &[]).await.ok()
         });
-        mute.push(socket.await);
+        silent.push(socket.await);
     }
-    for socket in &mut mute {
+    for socket in &mut silent {
         let (code, reason) = socket.closed().await;
         assert_eq!((code, &reason["reason"]), (4401, &json!("unauthorized")));
     }
-    // Who are refused before: no place is taken at all.
-    for _ in 0..2 * PLACES {
+    // Clients that are rejected before: they take no permit at all.
+    for _ in 0..2 * STREAMS_MAX {
         let bad = RawWebSocket::open(&url, "/ws", &[("authorization", "Bearer x")]).await;
         assert_eq!(bad.err().unwrap().0, 401);
     }
-    // Server-sent events count with them.
+    // Server-sent events count too.
     let http = reqwest::Client::new();
     let mut streams = Vec::new();
-    for _ in 0..PLACES {
-        let stream = eventually("a place is free", async || {
+    for _ in 0..STREAMS_MAX {
+        let stream = eventually("a stream is permitted", async || {
             let request = http.get(format!("{url}/api/events/stream"));
             let stream = request
                 .header("authorization", &bearer)
@@ -121,14 +121,14 @@ async fn however_a_connection_ends_its_place_is_free_again() {
     let refused = RawWebSocket::open(&url, "/ws", &[("authorization", &bearer)]).await;
     assert_eq!(refused.err().unwrap().0, 503);
     drop(streams);
-    fill(&url, PLACES).await;
+    open_all(&url, STREAMS_MAX).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
-    const PLACES: usize = 4;
-    // A place that was kept would be missed.
-    const PANICS: usize = PLACES + 1;
+async fn a_stream_that_panics_returns_its_permit_and_does_not_delay_the_drain() {
+    const STREAMS_MAX: usize = 4;
+    // One more than there are permits, so that one that is not returned would be missed.
+    const PANICS: usize = STREAMS_MAX + 1;
     let points = ["feed.stream_opened", "feed.before_frame", "api.before_sse"];
     let failpoints = points.map(|point| format!("{point}={PANICS}*panic(a defect)"));
     let grid = Grid::without_service(&[("WEBSOCKET_MAX_CONNECTIONS", "4")]).await;
@@ -138,19 +138,19 @@ async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
     let url = server.api_url.clone();
     let bearer = format!("Bearer {}", token("anna", Role::User));
     let opened = async || {
-        eventually("a place is free", async || {
+        eventually("a stream is permitted", async || {
             let headers = [("authorization", bearer.as_str())];
             RawWebSocket::open(&url, "/ws", &headers).await.ok()
         })
         .await
     };
 
-    // Before a word was said.
+    // Before the first message.
     for _ in 0..PANICS {
         assert_eq!(opened().await.next().await, Received::End);
     }
-    drop(fill(&url, PLACES).await);
-    // In the middle of the feed.
+    drop(open_all(&url, STREAMS_MAX).await);
+    // While events are sent.
     for _ in 0..PANICS {
         let mut socket = opened().await;
         assert_eq!(socket.message().await["type"], "hello");
@@ -158,7 +158,7 @@ async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
         publish(&grid.pool, &events_of("anna", 1)).await;
         assert_eq!(socket.next().await, Received::End);
     }
-    drop(fill(&url, PLACES).await);
+    drop(open_all(&url, STREAMS_MAX).await);
     let stream = reqwest::Client::new()
         .get(format!("{url}/api/events/stream?after=0"))
         .header("authorization", &bearer);
@@ -177,10 +177,10 @@ async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
         })
         .await;
     }
-    drop(fill(&url, PLACES).await);
+    drop(open_all(&url, STREAMS_MAX).await);
 
-    // Who comes after them misses nothing.
-    let mut client = eventually("a place is free", async || {
+    // A client that connects afterwards misses nothing.
+    let mut client = eventually("a stream is permitted", async || {
         FeedClient::connect(&url, &[("authorization", &bearer)])
             .await
             .ok()
@@ -201,7 +201,7 @@ async fn a_stream_that_panics_frees_its_place_and_holds_up_no_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_nothing_is_lost() {
+async fn a_draining_process_ends_its_streams_one_after_the_other_and_loses_nothing() {
     let grid = Grid::without_service(&[("SHUTDOWN_TIMEOUT_SECS", "10")]).await;
     let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
     const STREAMS: usize = 300;
@@ -210,8 +210,8 @@ async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_noth
         let (client, _) = FeedClient::open(&server.api_url, "anna", Role::User).await;
         all.push(client);
     }
-    // One that said nothing yet, one that reads nothing any more, and server-sent events.
-    let mut mute = RawWebSocket::open(&server.api_url, "/ws", &[])
+    // A client that has sent nothing yet, and server-sent events.
+    let mut silent = RawWebSocket::open(&server.api_url, "/ws", &[])
         .await
         .unwrap();
     let stream = reqwest::Client::new()
@@ -221,17 +221,17 @@ async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_noth
         .await
         .unwrap();
     server.signal(nix::sys::signal::Signal::SIGTERM);
-    let mut hints = BTreeSet::new();
+    let mut retry_times = BTreeSet::new();
     for client in &mut all {
         let (code, reason) = client.closed().await;
         assert_eq!((code, &reason["reason"]), (1001, &json!("going_away")));
-        hints.insert(reason["retry_after_ms"].as_u64().unwrap());
+        retry_times.insert(reason["retry_after_ms"].as_u64().unwrap());
     }
-    // A second and more, spread out.
-    assert!(hints.len() > STREAMS / 4, "{hints:?}");
-    let (first, last) = (hints.first().unwrap(), hints.last().unwrap());
+    // Spread over a second and more.
+    assert!(retry_times.len() > STREAMS / 4, "{retry_times:?}");
+    let (first, last) = (retry_times.first().unwrap(), retry_times.last().unwrap());
     assert!(*first >= 200 && *last <= 4_000, "{first} {last}");
-    assert_eq!(mute.closed().await.0, 1001);
+    assert_eq!(silent.closed().await.0, 1001);
     let text = stream.text().await.unwrap();
     let end = text
         .split("\n\n")
@@ -248,7 +248,7 @@ async fn a_process_that_ends_sends_its_streams_away_one_after_the_other_and_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
+async fn streams_that_do_not_read_delay_neither_other_clients_nor_the_drain() {
     let grid = Grid::without_service(&[
         ("SHUTDOWN_TIMEOUT_SECS", "6"),
         ("WEBSOCKET_EVENT_BUFFER_SIZE", "10"),
@@ -286,7 +286,7 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
     reader
         .send_json(json!({"type": "resume", "after": 0}))
         .await;
-    // Noise, which compression does not help much, until nobody could have room for it unread.
+    // Noise, which hardly compresses: more than any buffer holds unread.
     let noise: String = (0..4_000).map(|_| rand::random::<char>()).collect();
     let events = |round: usize| -> Vec<Event> {
         (0..100)
@@ -312,7 +312,7 @@ async fn streams_that_do_not_read_hold_up_nobody_and_no_end() {
         }
     }
     publish(&grid.pool, &events_of("anna", 1)).await;
-    // They hang to the last, and the process ends all the same.
+    // They hang until the end, and the process ends nevertheless.
     server.terminate().await;
     assert!(server.log().contains("drained"), "{}", server.log());
     drop((stuck, unread));

@@ -1,4 +1,4 @@
-//! `gridtokenx listen`, as a person calls it: what it prints is the feed, whatever becomes of the connection.
+//! `gridtokenx listen` as a user runs it: it prints the feed, whatever happens to the connection.
 
 use std::net::TcpListener;
 use std::process::{ExitStatus, Stdio};
@@ -16,16 +16,16 @@ use crate::support::server::program;
 use crate::support::wait::LIMIT;
 use crate::support::{Grid, Server, eventually};
 
-/// `gridtokenx listen` as a child. Dropped, it kills its own child and nothing else.
+/// `gridtokenx listen` as a child process, which is killed when this is dropped.
 struct Listening {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    remarks: Lines<BufReader<ChildStderr>>,
-    heard: Vec<i64>,
+    notices: Lines<BufReader<ChildStderr>>,
+    printed: Vec<i64>,
 }
 
 impl Listening {
-    /// Starts it and waits until it says that it listens.
+    /// Starts it and waits until it reports that it listens.
     async fn start(grid: &Grid, arguments: &[&str]) -> Listening {
         let mut child = program()
             .args(["listen", "--json"])
@@ -40,35 +40,32 @@ impl Listening {
             .expect("gridtokenx starts");
         let mut listening = Listening {
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
-            remarks: BufReader::new(child.stderr.take().unwrap()).lines(),
+            notices: BufReader::new(child.stderr.take().unwrap()).lines(),
             child,
-            heard: Vec::new(),
+            printed: Vec::new(),
         };
-        let remark = listening.remark().await;
-        assert!(remark.starts_with("Listening at ws://"), "{remark}");
+        let notice = listening.notice().await;
+        assert!(notice.starts_with("Listening at ws://"), "{notice}");
         listening
     }
 
-    async fn remark(&mut self) -> String {
-        let remark = tokio::time::timeout(LIMIT, self.remarks.next_line()).await;
-        remark
-            .expect("it says something")
-            .unwrap()
-            .expect("it runs")
+    async fn notice(&mut self) -> String {
+        let notice = tokio::time::timeout(LIMIT, self.notices.next_line()).await;
+        notice.expect("a notice in time").unwrap().expect("it runs")
     }
 
-    /// Reads what it prints up to this number: each later than the one before.
-    async fn until(&mut self, seq: i64) {
-        while self.heard.last() != Some(&seq) {
+    /// Reads its output up to this number, which must rise from line to line.
+    async fn until(&mut self, last: i64) {
+        while self.printed.last() != Some(&last) {
             let line = tokio::time::timeout(LIMIT, self.lines.next_line()).await;
             let line = line
-                .unwrap_or_else(|_| panic!("{seq} is not printed after {:?}", self.heard))
+                .unwrap_or_else(|_| panic!("{last} is not printed after {:?}", self.printed))
                 .unwrap()
                 .expect("it runs");
             let event: Value = serde_json::from_str(&line).unwrap();
-            let heard = event["seq"].as_i64().unwrap();
-            assert!(self.heard.last() < Some(&heard), "{heard} again: {line}");
-            self.heard.push(heard);
+            let seq = event["seq"].as_i64().unwrap();
+            assert!(self.printed.last() < Some(&seq), "{seq} again: {line}");
+            self.printed.push(seq);
         }
     }
 
@@ -80,7 +77,7 @@ impl Listening {
     }
 }
 
-/// Below the ports that the kernel gives to outgoing connections, so that nobody has it while the service is away.
+/// A port below those of outgoing connections, so that it stays free while the service is down.
 fn port() -> u16 {
     (0..1_000)
         .map(|_| rand::random_range(30_000..32_768))
@@ -88,23 +85,23 @@ fn port() -> u16 {
         .expect("a port is free")
 }
 
-/// What happens, without the rooms in which it usually does.
-struct Happenings<'a> {
+/// Publishes events without the service.
+struct Publisher<'a> {
     grid: &'a Grid,
     of_anna: usize,
 }
 
-impl Happenings<'_> {
+impl Publisher<'_> {
     async fn for_anna(&mut self, count: usize) {
         publish(&self.grid.pool, &events_of("anna", count)).await;
         self.of_anna += count;
     }
 
-    /// Something for ben, for nobody and for anna; gives the number of her last one, once all of hers have theirs.
+    /// Publishes events of ben, of no user and of anna; returns the number of her last one, once all of hers are numbered.
     async fn for_all(&mut self) -> i64 {
-        let nobodys = Event::new(EventType::BatchMintingCompleted, &EventFields::default());
+        let batch = Event::new(EventType::BatchMintingCompleted, &EventFields::default());
         publish(&self.grid.pool, &events_of("ben", 1)).await;
-        publish(&self.grid.pool, &[nobodys]).await;
+        publish(&self.grid.pool, &[batch]).await;
         self.for_anna(2).await;
         eventually("anna's events are numbered", async || {
             let numbers = numbers_of(&self.grid.pool, "anna").await;
@@ -116,7 +113,7 @@ impl Happenings<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_and_an_admin_hear_each_of_their_events_once_while_the_service_comes_and_goes() {
+async fn an_owner_and_an_admin_get_each_of_their_events_once_while_the_service_restarts() {
     let grid = Grid::without_service(&[]).await;
     let port = port();
     let address = format!("127.0.0.1:{port}");
@@ -131,40 +128,40 @@ async fn an_owner_and_an_admin_hear_each_of_their_events_once_while_the_service_
         pid: server.pid(),
     };
     running.write(grid.data_dir.path()).unwrap();
-    let mut happenings = Happenings {
+    let mut publisher = Publisher {
         grid: &grid,
         of_anna: 0,
     };
-    let first = happenings.for_all().await;
+    let first = publisher.for_all().await;
 
-    // One from the beginning, one from now on.
+    // One from the beginning, one from the head.
     let mut owner = Listening::start(&grid, &["--sub", "anna", "--after", "0"]).await;
     let mut admin = Listening::start(&grid, &[]).await;
     let head = last_seq(&grid.pool).await;
-    let live = happenings.for_all().await;
+    let live = publisher.for_all().await;
     owner.until(live).await;
     admin.until(live).await;
-    assert!((first + 1..=head + 1).contains(&admin.heard[0]));
+    assert!((first + 1..=head + 1).contains(&admin.printed[0]));
 
-    // The service ends in order, and something is committed while it is away; then it is killed in the middle of it.
+    // The service stops gracefully, and an event is committed while it is down; then it is killed while it works.
     assert!(server.terminate().await.success());
-    happenings.for_anna(1).await;
+    publisher.for_anna(1).await;
     server = serve().await;
-    let after_end = happenings.for_all().await;
+    let after_end = publisher.for_all().await;
     owner.until(after_end).await;
     admin.until(after_end).await;
-    happenings.for_anna(1).await;
+    publisher.for_anna(1).await;
     server.kill9().await;
-    happenings.for_anna(1).await;
+    publisher.for_anna(1).await;
     let _server = serve().await;
-    let last = happenings.for_all().await;
+    let last = publisher.for_all().await;
     owner.until(last).await;
     admin.until(last).await;
 
-    assert_eq!(owner.heard, numbers_of(&grid.pool, "anna").await);
-    // An admin's numbers have no holes.
-    let all: Vec<i64> = (admin.heard[0]..=last).collect();
-    assert_eq!(admin.heard, all);
+    assert_eq!(owner.printed, numbers_of(&grid.pool, "anna").await);
+    // The numbers that an admin sees have no holes.
+    let all: Vec<i64> = (admin.printed[0]..=last).collect();
+    assert_eq!(admin.printed, all);
     for listening in [owner, admin] {
         assert!(listening.ended().await.success());
     }

@@ -1,4 +1,4 @@
-//! Every event arrives once and in order, at those who may see it.
+//! Every event arrives once and in order at the clients that may see it.
 
 mod authentication;
 mod close_reasons;

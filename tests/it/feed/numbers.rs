@@ -1,4 +1,4 @@
-//! Numbers rise without gaps, and n + 1 is never visible before n, whoever writes, numbers, dies or stands still.
+//! Numbers rise without gaps, and n + 1 is never visible before n, whatever process writes, numbers, dies or hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::support::events::{events_of, last_seq, publish};
 use crate::support::{FeedClient, Grid, Meter, eventually};
 
-/// Looks at the log over and over while others write: within one statement, and from one to the next.
+/// Reads the log continuously while others write, and checks it within one statement and from one to the next.
 struct Watcher {
     done: Arc<AtomicBool>,
     task: JoinHandle<u32>,
@@ -26,7 +26,7 @@ impl Watcher {
         Watcher { done, task }
     }
 
-    /// Gives how many looks saw something new.
+    /// Returns how many reads found new events.
     async fn finish(self) -> u32 {
         self.done.store(true, Ordering::SeqCst);
         self.task.await.unwrap()
@@ -34,7 +34,7 @@ impl Watcher {
 }
 
 async fn watch(pool: PgPool, done: Arc<AtomicBool>) -> u32 {
-    let (mut cursor, mut news) = (0, 0);
+    let (mut cursor, mut reads_with_new) = (0, 0);
     loop {
         let is_last = done.load(Ordering::SeqCst);
         let (head, highest, count): (i64, i64, i64) = sqlx::query_as(
@@ -46,7 +46,7 @@ async fn watch(pool: PgPool, done: Arc<AtomicBool>) -> u32 {
         .fetch_one(&pool)
         .await
         .unwrap();
-        assert_eq!((highest, count), (head, head), "of one moment");
+        assert_eq!((highest, count), (head, head), "one snapshot");
         let new: Vec<i64> =
             sqlx::query_scalar("SELECT seq FROM events WHERE seq > $1 ORDER BY seq")
                 .bind(cursor)
@@ -57,15 +57,15 @@ async fn watch(pool: PgPool, done: Arc<AtomicBool>) -> u32 {
             cursor += 1;
             assert_eq!(*seq, cursor, "a number was skipped, and may be seen later");
         }
-        news += u32::from(!new.is_empty());
+        reads_with_new += u32::from(!new.is_empty());
         if is_last {
-            return news;
+            return reads_with_new;
         }
     }
 }
 
 async fn until_all_are_numbered(pool: &PgPool) {
-    eventually("everything is numbered", async || {
+    eventually("all events are numbered", async || {
         let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
             .fetch_one(pool)
             .await
@@ -75,8 +75,8 @@ async fn until_all_are_numbered(pool: &PgPool) {
     .await;
 }
 
-/// Events that tell of a reading; admins may be told of other things meanwhile.
-async fn told(pool: &PgPool) -> i64 {
+/// Events about a reading; there may be others for admins meanwhile.
+async fn reading_events(pool: &PgPool) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type = 'MeterReadingReceived'")
         .fetch_one(pool)
         .await
@@ -90,7 +90,7 @@ async fn stored(pool: &PgPool) -> i64 {
         .unwrap()
 }
 
-/// Readings, ten a request, until the process is gone. What it does not answer is not sent again.
+/// Reports readings, ten per request, until the process is gone. A request without an answer is not repeated.
 async fn report(meter: Meter, readings: usize) {
     for _ in 0..readings / 10 {
         let batch: Vec<_> = (0..10).map(|_| meter.next_submission("0.1")).collect();
@@ -108,7 +108,7 @@ async fn report(meter: Meter, readings: usize) {
 const NO_MINTING: (&str, &str) = ("TOKENIZATION_AUTO_MINT_ENABLED", "false");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_processes_that_write_at_once_share_one_row_of_numbers() {
+async fn two_processes_that_write_concurrently_share_one_sequence_of_numbers() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
     let servers = [grid.spawn(&[]).await, grid.spawn(&[]).await];
     let watcher = Watcher::start(&grid.pool);
@@ -123,17 +123,17 @@ async fn two_processes_that_write_at_once_share_one_row_of_numbers() {
         writer.await.unwrap();
     }
     until_all_are_numbered(&grid.pool).await;
-    let news = watcher.finish().await;
+    let reads_with_new = watcher.finish().await;
     let stored = stored(&grid.pool).await;
     assert!(stored > 0);
-    assert_eq!(told(&grid.pool).await, stored);
-    assert!(news > 10, "{news} looks prove little");
+    assert_eq!(reading_events(&grid.pool).await, stored);
+    assert!(reads_with_new > 10, "{reads_with_new} reads prove little");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_holder_dies_again_and_again_and_no_number_is_lost_or_given_twice() {
+async fn the_leader_dies_repeatedly_and_no_number_is_lost_or_given_twice() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
-    let mut holder = grid.spawn(&[]).await;
+    let mut leader = grid.spawn(&[]).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
     until_all_are_numbered(&grid.pool).await;
     let watcher = Watcher::start(&grid.pool);
@@ -141,7 +141,7 @@ async fn the_holder_dies_again_and_again_and_no_number_is_lost_or_given_twice() 
     for round in 0..6 {
         let next = grid.spawn(&[]).await;
         let mut writers = Vec::new();
-        for server in [&holder, &next] {
+        for server in [&leader, &next] {
             let meter = server.user("writer").meter().await;
             writers.push(tokio::spawn(report(meter, 300)));
         }
@@ -149,14 +149,14 @@ async fn the_holder_dies_again_and_again_and_no_number_is_lost_or_given_twice() 
             publish(&grid.pool, &events_of("anna", 7)).await;
             written += 7;
         }
-        // In the middle of it.
-        holder.kill9().await;
+        // While events are being numbered.
+        leader.kill9().await;
         for writer in writers {
             writer.await.unwrap();
         }
         until_all_are_numbered(&grid.pool).await;
-        // The one that is left is the holder now.
-        holder = next;
+        // The remaining process is the leader now.
+        leader = next;
         assert!(last_seq(&grid.pool).await >= written, "round {round}");
     }
     watcher.finish().await;
@@ -166,20 +166,23 @@ async fn the_holder_dies_again_and_again_and_no_number_is_lost_or_given_twice() 
             .await
             .unwrap();
     assert_eq!(ids, events);
-    assert_eq!(told(&grid.pool).await, written + stored(&grid.pool).await);
+    assert_eq!(
+        reading_events(&grid.pool).await,
+        written + stored(&grid.pool).await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_dies_within_its_transaction_leaves_no_number_behind() {
+async fn a_leader_that_dies_within_its_transaction_leaves_no_number_behind() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
-    // It makes the tables.
+    // It creates the tables.
     drop(grid.spawn(&[]).await);
     let watcher = Watcher::start(&grid.pool);
     let mut written = 0;
     for point in ["feed.fenced", "feed.numbered"] {
         let action = format!("{point}=3*off->1*return(kill)");
         let mut dying = grid.spawn(&[("FAILPOINTS", &action)]).await;
-        // One of them is its last.
+        // One of these batches is its last.
         while dying.is_running() {
             publish(&grid.pool, &events_of("anna", 3)).await;
             written += 3;
@@ -193,11 +196,11 @@ async fn a_holder_that_dies_within_its_transaction_leaves_no_number_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_is_stopped_within_its_transaction_stops_nobody_else() {
+async fn a_process_that_is_stopped_within_its_transaction_does_not_block_others() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
     let server = grid.spawn(&[]).await;
     let watcher = Watcher::start(&grid.pool);
-    let release = grid.data_dir.path().join("go on");
+    let release = grid.data_dir.path().join("release");
     let writer = grid
         .spawn(&[
             ("FAILPOINTS", "intake.before_commit=return(stall)"),
@@ -228,7 +231,7 @@ async fn a_process_that_is_stopped_within_its_transaction_stops_nobody_else() {
     .await;
     writer.signal(Signal::SIGSTOP);
 
-    // Everyone else's events are numbered and heard.
+    // The events of all others are numbered and delivered.
     let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 0).await;
     for seq in 1..=30 {
         publish(&grid.pool, &events_of("anna", 1)).await;
@@ -237,11 +240,11 @@ async fn a_process_that_is_stopped_within_its_transaction_stops_nobody_else() {
     let meter = server.user("another").meter().await;
     meter.report("1").await;
     until_all_are_numbered(&grid.pool).await;
-    assert_eq!(told(&grid.pool).await, 31);
+    assert_eq!(reading_events(&grid.pool).await, 31);
 
     std::fs::write(&release, "").unwrap();
     writer.signal(Signal::SIGCONT);
-    // It commits; or the database has ended its transaction, where all this took half a minute.
+    // It commits, unless all this took half a minute: then the database has ended its transaction.
     let answer = reporting.await.unwrap();
     grid.until("its transaction is over", async || {
         open_transactions().await == 0
@@ -249,7 +252,7 @@ async fn a_process_that_is_stopped_within_its_transaction_stops_nobody_else() {
     .await;
     until_all_are_numbered(&grid.pool).await;
     let stored = stored(&grid.pool).await;
-    assert_eq!(told(&grid.pool).await, 30 + stored);
+    assert_eq!(reading_events(&grid.pool).await, 30 + stored);
     if answer.is_ok_and(|answer| answer.status == 200) {
         assert_eq!(stored, 2);
     }

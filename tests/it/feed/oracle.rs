@@ -1,5 +1,5 @@
-//! Every event once and in order, under a storm of writers and with listeners that never stay: what they heard is compared
-//! with the database.
+//! Every event once and in order, with many concurrent writers and with clients that keep reconnecting: what they received is
+//! compared with the database.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,8 +27,8 @@ fn owner(index: usize) -> String {
     format!("user-{index}")
 }
 
-/// A writer that commits, hesitates and rolls back.
-async fn storm(pool: PgPool, seed: u64, transactions: u64) {
+/// Commits transactions, delays them at random, and rolls some back.
+async fn write_at_random(pool: PgPool, seed: u64, transactions: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..transactions {
         let owner = owner(rng.random_range(0..OWNERS));
@@ -49,7 +49,7 @@ async fn storm(pool: PgPool, seed: u64, transactions: u64) {
 }
 
 async fn until_outbox_is_empty(pool: &PgPool) {
-    eventually("everything is numbered", async || {
+    eventually("all events are numbered", async || {
         let left: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
             .fetch_one(pool)
             .await
@@ -59,7 +59,7 @@ async fn until_outbox_is_empty(pool: &PgPool) {
     .await;
 }
 
-/// The last number that each listener waits for, once the storm is over.
+/// The last number that each client waits for, once the writers are done.
 type Ends = Option<Vec<i64>>;
 
 /// Addresses of the processes that run now.
@@ -73,16 +73,16 @@ enum Transport {
     Pages,
 }
 
-/// A client that comes back at random, over a random transport and to a random process, until it has heard its last event.
+/// A client that reconnects at random, over a random transport and to a random process, until it has received its last event.
 struct RandomClient {
     urls: Urls,
     owner: String,
     /// Only WebSockets have filters, so a client with a filter uses no other transport.
     event_types: Option<Vec<&'static str>>,
     rng: StdRng,
-    /// Goes on after this.
+    /// The last number received.
     cursor: i64,
-    heard: Vec<i64>,
+    received: Vec<i64>,
     /// By transport.
     connections: [u32; 3],
 }
@@ -103,13 +103,13 @@ impl RandomClient {
             self.connections[transport as usize] += 1;
             let patience = self.rng.random_range(1..=12);
             match transport {
-                Transport::WebSocket => self.by_socket(&url, patience, index, &mut ends).await,
+                Transport::WebSocket => self.by_websocket(&url, patience, index, &mut ends).await,
                 Transport::ServerSentEvents => {
                     self.by_events(&url, patience, index, &mut ends).await
                 }
                 Transport::Pages => self.by_page(&url).await,
             }
-            // A process that is gone is not asked in a circle.
+            // A pause, so that a process that is gone is not retried in a busy loop.
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..10))).await;
         }
         self
@@ -118,19 +118,19 @@ impl RandomClient {
     fn is_done(&self, index: usize, ends: &watch::Receiver<Ends>) -> bool {
         let ends = ends.borrow();
         ends.as_ref()
-            .is_some_and(|ends| self.heard.last() == Some(&ends[index]))
+            .is_some_and(|ends| self.received.last() == Some(&ends[index]))
     }
 
-    fn hear(&mut self, event: &Value) {
+    fn receive(&mut self, event: &Value) {
         assert_ne!(event["type"], "gap", "nothing was dropped: {event}");
-        assert_eq!(event["user_id"], self.owner, "told to {}", self.owner);
+        assert_eq!(event["user_id"], self.owner, "sent to {}", self.owner);
         let seq = event["seq"].as_i64().unwrap();
         assert!(seq > self.cursor, "{seq} after {}", self.cursor);
-        self.heard.push(seq);
+        self.received.push(seq);
         self.cursor = seq;
     }
 
-    async fn by_socket(
+    async fn by_websocket(
         &mut self,
         url: &str,
         mut patience: u64,
@@ -148,7 +148,7 @@ impl RandomClient {
             tokio::select! {
                 next = client.next() => match next {
                     Next::Message(event) => {
-                        self.hear(&event);
+                        self.receive(&event);
                         patience -= 1;
                     }
                     Next::Closed(_) => return,
@@ -186,7 +186,7 @@ impl RandomClient {
             while let Some((event, rest)) = text.split_once("\n\n") {
                 let named = event.contains("event: hello");
                 if let Some((_, data)) = event.split_once("data: ").filter(|_| !named) {
-                    self.hear(&serde_json::from_str(data).unwrap());
+                    self.receive(&serde_json::from_str(data).unwrap());
                     patience = patience.saturating_sub(1);
                 }
                 text = rest.to_owned();
@@ -212,7 +212,7 @@ impl RandomClient {
         assert_eq!(page.get("gap"), None, "{page}");
         let events = page["events"].as_array().unwrap();
         for event in events {
-            self.hear(event);
+            self.receive(event);
         }
         if events.len() < limit {
             self.cursor = page["last_seq"].as_i64().unwrap();
@@ -220,12 +220,12 @@ impl RandomClient {
     }
 }
 
-/// Two processes, one of which is killed again and again; its successor has another address.
+/// Runs two processes and kills one of them repeatedly; its successor has another address.
 async fn kill_either(
     grid: &Grid,
     urls: &Urls,
     seed: u64,
-    storm: &AtomicUsize,
+    writing: &AtomicUsize,
 ) -> (Vec<Server>, u32) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut servers = Vec::new();
@@ -237,7 +237,7 @@ async fn kill_either(
         .map(|server| server.api_url.clone())
         .collect();
     let mut kills = 0;
-    while storm.load(Ordering::SeqCst) > 0 || kills < 6 {
+    while writing.load(Ordering::SeqCst) > 0 || kills < 6 {
         tokio::time::sleep(Duration::from_millis(rng.random_range(100..500))).await;
         let index = rng.random_range(0..2);
         servers[index].kill9().await;
@@ -249,14 +249,14 @@ async fn kill_either(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_order() {
+async fn a_client_that_keeps_reconnecting_gets_each_of_its_events_once_and_in_order() {
     const WRITERS: usize = 6;
     let grid = Grid::without_service(&[]).await;
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let urls = Urls::default();
     let writing = Arc::new(AtomicUsize::new(WRITERS));
-    let (told, _) = watch::channel(Ends::None);
+    let (ends, _) = watch::channel(Ends::None);
     // Two for each owner: one over all transports, one that asks for failures only.
     let plans: Vec<(String, Option<Vec<&str>>)> = (0..OWNERS)
         .flat_map(|index| {
@@ -267,8 +267,8 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
         })
         .collect();
 
-    let end_of_storm = async {
-        // The processes are there first.
+    let end_of_writing = async {
+        // The processes start first.
         eventually("two processes serve", async || {
             (urls.lock().unwrap().len() == 2).then_some(())
         })
@@ -277,18 +277,18 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
             .iter()
             .enumerate()
             .map(|(index, (owner, event_types))| {
-                let mut ends = told.subscribe();
+                let mut ends = ends.subscribe();
                 let client = RandomClient {
                     urls: Arc::clone(&urls),
                     owner: owner.clone(),
                     event_types: event_types.clone(),
                     rng: StdRng::seed_from_u64(seed.wrapping_add(index as u64)),
                     cursor: 0,
-                    heard: Vec::new(),
+                    received: Vec::new(),
                     connections: [0; 3],
                 };
                 tokio::spawn(async move {
-                    // Some come when all is over.
+                    // Some connect after all writers are done.
                     if index >= 6 {
                         ends.wait_for(Option::is_some).await.unwrap();
                     }
@@ -300,7 +300,7 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
             .map(|index| {
                 let (pool, writing) = (grid.pool.clone(), Arc::clone(&writing));
                 tokio::spawn(async move {
-                    storm(pool, seed ^ ((index as u64) << 20), 100).await;
+                    write_at_random(pool, seed ^ ((index as u64) << 20), 100).await;
                     writing.fetch_sub(1, Ordering::SeqCst);
                 })
             })
@@ -311,7 +311,7 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
         listeners
     };
     let (listeners, (servers, kills)) =
-        tokio::join!(end_of_storm, kill_either(&grid, &urls, seed, &writing));
+        tokio::join!(end_of_writing, kill_either(&grid, &urls, seed, &writing));
     for index in 0..OWNERS {
         let last = event_of(&owner(index), EventType::MintFailed, "the last");
         publish(&grid.pool, &[last]).await;
@@ -324,15 +324,15 @@ async fn a_listener_that_keeps_coming_back_gets_each_of_its_events_once_and_in_o
             Some(_) => failures_of(&grid.pool, owner).await,
         });
     }
-    let ends = expected.iter().map(|numbers| *numbers.last().unwrap());
-    told.send_replace(Some(ends.collect()));
+    let last_numbers = expected.iter().map(|numbers| *numbers.last().unwrap());
+    ends.send_replace(Some(last_numbers.collect()));
     let mut connections = [0; 3];
     for (listener, expected) in listeners.into_iter().zip(expected) {
         let client = tokio::time::timeout(LIMIT, listener)
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(client.heard, expected);
+        assert_eq!(client.received, expected);
         for (sum, each) in connections.iter_mut().zip(client.connections) {
             *sum += each;
         }
@@ -360,7 +360,7 @@ async fn two_sequencers_at_once_leave_no_gap_and_number_nothing_twice() {
     let grid = Grid::start().await;
     let stop = CancellationToken::new();
     let wake = Wake::default();
-    // Beside the service's own, and without its lock.
+    // In addition to the service's own, and without its lock.
     for _ in 0..2 {
         tokio::spawn(sequencer::run(
             grid.pool.clone(),
@@ -371,7 +371,7 @@ async fn two_sequencers_at_once_leave_no_gap_and_number_nothing_twice() {
         ));
     }
     let writers: Vec<_> = (0..8)
-        .map(|index| tokio::spawn(storm(grid.pool.clone(), index, 40)))
+        .map(|index| tokio::spawn(write_at_random(grid.pool.clone(), index, 40)))
         .collect();
     for writer in writers {
         writer.await.unwrap();

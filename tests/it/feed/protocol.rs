@@ -1,4 +1,4 @@
-//! The words of the feed: what can be asked for, what is answered, and the schema that says so.
+//! The protocol of the feed: its requests, its answers, and the schema that describes them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,20 +26,20 @@ fn energy(kwh: &str) -> Event {
     )
 }
 
-/// Asks for a sign of life: everything that was said before is in force once it is there.
-async fn settled(client: &mut FeedClient) {
+/// Sends a ping and waits for its answer: every request before it is in force then.
+async fn settle(client: &mut FeedClient) {
     client.send_json(json!({"type": "ping"})).await;
     assert_eq!(client.message().await["type"], "pong");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
+async fn a_stream_sends_what_the_client_subscribed_to_until_it_unsubscribes() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
     let (mut client, _) = FeedClient::open(&grid.api_url(), "anna", Role::User).await;
     client
         .send_json(json!({"type": "subscribe", "min_amount": "1.5", "meters": ["m-1"]}))
         .await;
-    settled(&mut client).await;
+    settle(&mut client).await;
     let failed = || event_of("anna", EventType::MintFailed, "x");
     publish(
         &grid.pool,
@@ -55,19 +55,19 @@ async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
     assert_eq!(client.seq().await, 4);
 
     client.send_json(json!({"type": "unsubscribe"})).await;
-    settled(&mut client).await;
+    settle(&mut client).await;
     let mut witness = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 4).await;
     publish(&grid.pool, &[energy("2"), failed()]).await;
-    // Told to all at once: what another one has heard would be on its way.
+    // The hub offers an event to all subscribers at once: what another client has received would be on its way.
     assert_eq!(witness.seq().await, 5);
     assert_eq!(witness.seq().await, 6);
     client.expect_silence_for(SILENCE).await;
 
-    // What happened meanwhile is not told: for that one resumes.
+    // Events that happened meanwhile are not sent: a client resumes to get them.
     client
         .send_json(json!({"type": "subscribe", "event_types": ["MintFailed"]}))
         .await;
-    settled(&mut client).await;
+    settle(&mut client).await;
     publish(&grid.pool, &[energy("3"), failed()]).await;
     assert_eq!(client.seq().await, 8);
     let mut again = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 4).await;
@@ -77,7 +77,7 @@ async fn a_stream_sends_what_is_subscribed_and_nothing_once_it_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_schema_allows_is_understood_and_what_it_forbids_is_not() {
+async fn messages_that_the_schema_allows_are_accepted_and_others_are_rejected() {
     let grid = Grid::start().await;
     let names: Vec<&str> = EventType::ALL.iter().map(|kind| kind.as_str()).collect();
     for (message, is_allowed) in [
@@ -144,10 +144,10 @@ async fn what_the_schema_allows_is_understood_and_what_it_forbids_is_not() {
         client.send(Message::text(message.to_string())).await;
         client.send_json(json!({"type": "ping"})).await;
         let first = client.message().await;
-        let was_understood = first["type"] == "pong";
-        assert_eq!(was_understood, is_allowed, "{message}: {first}");
+        let was_accepted = first["type"] == "pong";
+        assert_eq!(was_accepted, is_allowed, "{message}: {first}");
     }
-    // Said when it is time for them, they are understood as well.
+    // Messages that are accepted only at the start of a stream.
     for message in [
         json!({"type": "resume", "after": 0}),
         json!({"type": "resume", "after": i64::MAX, "min_amount": 1}),
@@ -158,7 +158,7 @@ async fn what_the_schema_allows_is_understood_and_what_it_forbids_is_not() {
 }
 
 #[test]
-fn the_schema_and_the_page_know_each_message_event_and_reason() {
+fn the_schema_and_the_page_contain_each_message_event_and_reason() {
     let definitions = schema::definitions();
     for kind in EventType::ALL {
         let name = kind.as_str();

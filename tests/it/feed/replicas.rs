@@ -1,4 +1,4 @@
-//! Many processes, many listeners, one log: what an event costs the database does not depend on who listens.
+//! Many processes, many listeners, one log: what an event costs the database does not depend on the listeners.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::support::database_proxy::DatabaseProxy;
 use crate::support::events::{events_of, publish, until_numbered};
 use crate::support::{FeedClient, Grid, ListenerProxy};
 
-/// What the hub and the followers read pages of the log with.
+/// Part of the query that reads a page of the log.
 const PAGE: &str = "FROM feed_head AS head";
-/// How often a hub looks without being woken.
+/// Poll interval of the hub.
 const POLL_EVERY: Duration = Duration::from_millis(400);
 const OWNERS: usize = 20;
 
@@ -31,13 +31,13 @@ async fn an_event_costs_no_query_for_each_listener_nor_for_itself() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
     let proxy = DatabaseProxy::start(&grid.database_url).await;
     let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
-    let mut client = listeners(&server.api_url, 100).await;
-    // Once each, so that everyone is live.
-    let greeting: Vec<_> = (0..OWNERS)
+    let mut clients = listeners(&server.api_url, 100).await;
+    // One event for each, so that all are live.
+    let first_events: Vec<_> = (0..OWNERS)
         .flat_map(|owner| events_of(&format!("owner-{owner}"), 1))
         .collect();
-    publish(&grid.pool, &greeting).await;
-    for client in &mut client {
+    publish(&grid.pool, &first_events).await;
+    for client in &mut clients {
         client.seq().await;
     }
 
@@ -48,7 +48,7 @@ async fn an_event_costs_no_query_for_each_listener_nor_for_itself() {
             .collect();
         publish(&grid.pool, &events).await;
     }
-    for client in &mut client {
+    for client in &mut clients {
         for _ in 0..BATCHES * 20 {
             client.seq().await;
         }
@@ -77,31 +77,31 @@ async fn one_notification_for_each_numbered_batch_reaches_all_processes() {
     ];
     let mut listener = PgListener::connect_with(&grid.pool).await.unwrap();
     listener.listen(NOTIFY_CHANNEL).await.unwrap();
-    let mut client = Vec::new();
+    let mut clients = Vec::new();
     for url in &urls {
-        client.push(FeedClient::resumed(url, "anna", Role::User, 0).await);
+        clients.push(FeedClient::resumed(url, "anna", Role::User, 0).await);
     }
-    // More than fits into one of its transactions, and many small ones.
+    // More events than one batch of the sequencer holds, and many small transactions.
     publish(&grid.pool, &events_of("anna", 3_500)).await;
     for _ in 0..50 {
         publish(&grid.pool, &events_of("anna", 2)).await;
     }
     until_numbered(&grid.pool, 3_600).await;
-    for client in &mut client {
+    for client in &mut clients {
         for seq in 1..=3_600 {
             assert_eq!(client.seq().await, seq);
         }
     }
-    // Notifications come in the order of their commits.
+    // Notifications arrive in the order of their commits.
     sqlx::query("SELECT pg_notify($1, 'the end')")
         .bind(NOTIFY_CHANNEL)
         .execute(&grid.pool)
         .await
         .unwrap();
-    let mut told = 0;
+    let mut notifications = 0;
     loop {
         match listener.recv().await.unwrap().payload() {
-            "feed" => told += 1,
+            "feed" => notifications += 1,
             "the end" => break,
             _ => {}
         }
@@ -111,23 +111,23 @@ async fn one_notification_for_each_numbered_batch_reaches_all_processes() {
         .await
         .unwrap();
     assert!(numbered >= 4, "{numbered}");
-    assert_eq!(told, numbered);
+    assert_eq!(notifications, numbered);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_whose_listening_connection_went_deaf_finds_events_by_polling() {
+async fn a_process_whose_listening_connection_is_frozen_finds_events_by_polling() {
     let grid = Grid::start().await;
     let proxy = ListenerProxy::start(&grid.database_url).await;
     let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
     let mut client = FeedClient::resumed(&server.api_url, "anna", Role::User, 0).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
     assert_eq!(client.seq().await, 1);
-    proxy.deafen_listeners();
+    proxy.stall_listeners();
     publish(&grid.pool, &events_of("anna", 1)).await;
     assert_eq!(client.seq().await, 2);
     assert_eq!(
         proxy.listening(),
         1,
-        "heard before the connection was replaced"
+        "received before the connection was replaced"
     );
 }

@@ -1,4 +1,4 @@
-//! Events are kept for as long as was promised and no longer, and whoever asks for older ones is told.
+//! Events are kept for as long as promised and no longer, and a client that asks for older ones gets a gap.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn kept(pool: &PgPool) -> Vec<i64> {
         .unwrap()
 }
 
-/// Lets days pass for everything up to a number.
+/// Makes all events up to a number older.
 async fn age(pool: &PgPool, up_to: i64, days: i32) {
     sqlx::query(
         "UPDATE events SET sequenced_at = sequenced_at - make_interval(days => $2) WHERE seq <= $1",
@@ -70,12 +70,12 @@ async fn round(pool: &PgPool) -> RoundOutcome {
     run_round(pool, Retention::new(MONTH)).await.unwrap()
 }
 
-/// A service that numbers, and leaves the dropping to the test.
-async fn grid_that_keeps() -> Grid {
+/// A service that numbers events; the test drops them.
+async fn grid_without_drops() -> Grid {
     Grid::start_with(&[("FEED_RETENTION_DAYS", "3650")]).await
 }
 
-/// A database with numbers and no service any more.
+/// A database with numbered events, whose service has stopped.
 async fn numbered(count: usize) -> Grid {
     let mut grid = Grid::start().await;
     publish_numbered(&grid.pool, count).await;
@@ -84,8 +84,8 @@ async fn numbered(count: usize) -> Grid {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_dropped_is_told_over_every_door() {
-    let grid = grid_that_keeps().await;
+async fn dropped_events_are_a_gap_over_every_transport() {
+    let grid = grid_without_drops().await;
     publish_numbered(&grid.pool, 20).await;
     // The feed was quiet for forty days: the newest partition ends at 20, and the next round drops it.
     age(&grid.pool, 20, 40).await;
@@ -106,7 +106,7 @@ async fn what_is_dropped_is_told_over_every_door() {
     );
     assert_eq!(kept(&grid.pool).await, [21, 22, 23, 24, 25]);
 
-    // A process that started before remembers what it heard; a new one reads the log.
+    // A process that started earlier remembers the events; a new one reads the log.
     let server = grid.spawn(&[]).await;
     let anna = server.user("anna");
     let page = anna.get("/api/events?after=7").await.ok();
@@ -147,15 +147,15 @@ async fn what_is_dropped_is_told_over_every_door() {
 async fn a_younger_event_keeps_its_partition_and_the_newest_partition_stays() {
     let grid = numbered(30).await;
     age(&grid.pool, 29, 400).await;
-    assert!(round(&grid.pool).await.cut, "it began long ago");
-    // Number 30 is of today, and so are the other 29 kept with it.
+    assert!(round(&grid.pool).await.cut, "it started long ago");
+    // Number 30 is from today, so the other 29 are kept with it.
     assert_eq!(round(&grid.pool).await, RoundOutcome::default());
     assert_eq!(kept(&grid.pool).await.len(), 30);
     age(&grid.pool, 30, 29).await;
     assert_eq!(round(&grid.pool).await, RoundOutcome::default(), "29 days");
     age(&grid.pool, 30, 1).await;
     assert_eq!(round(&grid.pool).await.dropped, 1);
-    // Nothing is left but room, and the next number goes there.
+    // Only an empty partition is left, and the next number goes there.
     assert_eq!(kept(&grid.pool).await, [0i64; 0]);
     assert_eq!(oldest_seq(&grid.pool).await, 31);
     for _ in 0..3 {
@@ -172,8 +172,8 @@ async fn a_younger_event_keeps_its_partition_and_the_newest_partition_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_feed_has_a_partition_for_each_span_and_no_more() {
-    let grid = grid_that_keeps().await;
-    // Ten events, and then a day.
+    let grid = grid_without_drops().await;
+    // Ten events each day.
     for _ in 0..5 {
         publish_numbered(&grid.pool, 10).await;
         let last = last_seq(&grid.pool).await;
@@ -185,11 +185,11 @@ async fn a_quiet_feed_has_a_partition_for_each_span_and_no_more() {
     let mut expected: Vec<String> = [(0, 11), (11, 21), (21, 31), (31, 41), (41, 51)]
         .map(|(from, to)| range(from, to))
         .into();
-    // What is left of a range made for a quick feed is divided, so that the next partition has this feed's width.
+    // The rest of a range that was made for a fast feed is divided, so that the next partition has this feed's width.
     expected.extend([range(51, 200_011), range(200_011, 1_000_000)]);
     assert_eq!(partitions(&grid.pool).await[..7], expected);
     assert_eq!(kept(&grid.pool).await, (1..=60).collect::<Vec<i64>>());
-    // Each has its indexes: uniqueness is kept, and a user's events are found.
+    // Each partition has its indexes: for uniqueness, and for a user's events.
     let indexes: Vec<i64> = sqlx::query_scalar(
         "SELECT count(*)
          FROM pg_inherits
@@ -204,7 +204,7 @@ async fn a_quiet_feed_has_a_partition_for_each_span_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_processes_drop_once() {
+async fn concurrent_rounds_drop_a_partition_once() {
     let grid = numbered(10).await;
     age(&grid.pool, 10, 40).await;
     let all_at_once = async || {
@@ -217,10 +217,10 @@ async fn many_processes_drop_once() {
         let mut dropped = 0;
         let mut cuts = 0;
         for round in rounds {
-            // One that waits for another's lock for too long gives up, and comes again a minute later.
-            if let Ok(tended) = round.await.unwrap() {
-                dropped += tended.dropped;
-                cuts += usize::from(tended.cut);
+            // A round that waits too long for another's lock fails; the next one is a minute later.
+            if let Ok(outcome) = round.await.unwrap() {
+                dropped += outcome.dropped;
+                cuts += usize::from(outcome.cut);
             }
         }
         (dropped, cuts)
@@ -233,8 +233,8 @@ async fn many_processes_drop_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_hangs_holds_up_nobody_but_the_dropping() {
-    let grid = grid_that_keeps().await;
+async fn a_reader_that_hangs_delays_only_the_retention() {
+    let grid = grid_without_drops().await;
     publish_numbered(&grid.pool, 10).await;
     age(&grid.pool, 10, 40).await;
     let mut hanging = grid.pool.begin().await.unwrap();
@@ -247,7 +247,7 @@ async fn a_reader_that_hangs_holds_up_nobody_but_the_dropping() {
         .unwrap_err();
     let code = error.as_database_error().and_then(|error| error.code());
     assert_eq!(code.as_deref(), Some("55P03"), "{error}");
-    // Numbers are given and read as before.
+    // Events are numbered and read as before.
     publish_numbered(&grid.pool, 10).await;
     let mut client = FeedClient::resumed(&grid.api_url(), "anna", Role::User, 0).await;
     for seq in 1..=20 {
@@ -260,18 +260,18 @@ async fn a_reader_that_hangs_holds_up_nobody_but_the_dropping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_while_it_is_dropped_gets_each_event_or_is_told_of_the_gap() {
-    let grid = grid_that_keeps().await;
+async fn a_reader_gets_each_event_or_a_gap_while_events_are_dropped() {
+    let grid = grid_without_drops().await;
     let admin = grid.admin();
     let is_done = AtomicBool::new(false);
-    // Thirty partitions of fifty events, all but the last five of them too old by and by.
+    // Thirty partitions of fifty events; all but the last five become too old one after the other.
     let write = async {
         for number in 1..=30i64 {
             publish_numbered(&grid.pool, 50).await;
             age(&grid.pool, number * 50, 2).await;
-            round_or_wait(&grid.pool).await;
+            successful_round(&grid.pool).await;
             age(&grid.pool, (number - 5) * 50, 40).await;
-            round_or_wait(&grid.pool).await;
+            successful_round(&grid.pool).await;
         }
         is_done.store(true, Ordering::SeqCst);
     };
@@ -306,22 +306,22 @@ async fn who_reads_while_it_is_dropped_gets_each_event_or_is_told_of_the_gap() {
     assert!(oldest_seq(&grid.pool).await > 1_000);
 }
 
-/// A round that readers let through.
-async fn round_or_wait(pool: &PgPool) {
-    eventually("a round is through", async || {
+/// Repeats a round until readers do not block it.
+async fn successful_round(pool: &PgPool) {
+    eventually("a round succeeds", async || {
         run_round(pool, Retention::new(MONTH)).await.ok()
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_dies_while_it_drops_or_cuts_leaves_the_log_as_it_was() {
+async fn a_process_that_dies_while_it_drops_or_cuts_leaves_the_log_unchanged() {
     let grid = numbered(10).await;
     age(&grid.pool, 10, 40).await;
     let before = partitions(&grid.pool).await;
     let dies_at = async |point: &str| {
         let action = format!("{point}=return(kill)");
-        // It looks at the partitions as soon as it is the holder, which may be before it says its address.
+        // It checks the partitions as soon as it is the leader, which may be before it reports its address.
         let more = [("FAILPOINTS", action.as_str())];
         let status = Server::run_to_its_end(grid.environment(), &more).await;
         assert!(status.code().is_none(), "{point}: {status}");
@@ -334,7 +334,7 @@ async fn a_process_that_dies_while_it_drops_or_cuts_leaves_the_log_as_it_was() {
     assert_eq!(kept(&grid.pool).await.len(), 10);
     assert_eq!(oldest_seq(&grid.pool).await, 1);
 
-    // The next one does it, at once.
+    // The next process does it at once.
     let server = grid.spawn(&[]).await;
     eventually("old events are dropped", async || {
         (oldest_seq(&grid.pool).await == 11).then_some(())
@@ -358,15 +358,15 @@ async fn shows(server: &Server, metric: &str, value: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limit_is_a_setting() {
+async fn the_retention_limit_is_configurable() {
     let grid = numbered(10).await;
     age(&grid.pool, 10, 40).await;
     assert!(round(&grid.pool).await.cut);
-    let patient = grid.spawn(&[("FEED_RETENTION_DAYS", "60")]).await;
+    let lenient = grid.spawn(&[("FEED_RETENTION_DAYS", "60")]).await;
     publish_numbered(&grid.pool, 1).await;
-    let page: Value = patient.user("anna").get("/api/events").await.ok();
+    let page: Value = lenient.user("anna").get("/api/events").await.ok();
     assert_eq!(page["oldest_seq"], 1);
-    drop(patient);
+    drop(lenient);
     let _strict = grid.spawn(&[("FEED_RETENTION_DAYS", "30")]).await;
     eventually("old events are dropped", async || {
         (oldest_seq(&grid.pool).await == 11).then_some(())
@@ -375,21 +375,21 @@ async fn the_limit_is_a_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn room_is_made_ahead_of_the_numbers() {
+async fn partitions_are_made_ahead_of_the_numbers() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
-    let has_room_until = async |seq: i64| {
+    let has_partitions_until = async |seq: i64| {
         let end = |range: &String| {
             let (_, end) = range.split_once(" TO ('").unwrap();
             end.trim_end_matches("')").parse::<i64>().unwrap()
         };
-        eventually(&format!("there is room until {seq}"), async || {
+        eventually(&format!("there are partitions until {seq}"), async || {
             let last = partitions(&grid.pool).await.last().map(end);
             last.is_some_and(|last| last >= seq).then_some(())
         })
         .await;
     };
-    has_room_until(1_000_001).await;
+    has_partitions_until(1_000_001).await;
     drop(server);
     sqlx::query("UPDATE feed_head SET last_seq = 2999990")
         .execute(&grid.pool)
@@ -401,8 +401,8 @@ async fn room_is_made_ahead_of_the_numbers() {
     for seq in 2_999_991..=3_000_010 {
         assert_eq!(client.seq().await, seq);
     }
-    has_room_until(4_000_000).await;
-    // Side by side: where one ends the next begins.
+    has_partitions_until(4_000_000).await;
+    // Adjacent: where one ends the next begins.
     let there = partitions(&grid.pool).await;
     for pair in there.windows(2) {
         let end = pair[0].split(" TO ").nth(1);

@@ -1,5 +1,5 @@
-//! The WebSocket at the level of frames: compression on the signed_bytes, what a client may not do, and that nothing that
-//! a client sends does harm.
+//! The WebSocket at the level of frames: compression, violations of the protocol, and that nothing a client sends harms the
+//! service.
 
 use std::time::{Duration, Instant};
 
@@ -23,17 +23,17 @@ async fn active(api: &Api) -> String {
     line.unwrap().to_owned()
 }
 
-/// Waits until nobody is connected to this process, which is the test's own.
+/// Waits until no stream is open in this process, which belongs to this test alone.
 async fn until_empty(server: &Server) {
     let admin = server.admin();
-    eventually("all seats are free", async || {
+    eventually("no stream is open", async || {
         (active(&admin).await == "0").then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
+async fn events_are_compressed_only_for_clients_that_offered_it() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")]).await;
     let url = grid.api_url();
     let token = token("anna", Role::User);
@@ -44,7 +44,7 @@ async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
         .unwrap();
     assert!(!plain.headers.contains_key("sec-websocket-extensions"));
     assert_eq!(plain.message().await["type"], "hello");
-    // A client may compress too, and need not.
+    // A client may compress its own messages, too.
     compressed
         .send_json_compressed(&json!({"type": "resume", "after": 0, "event_types": ["MintFailed"]}))
         .await;
@@ -61,7 +61,7 @@ async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
     assert!(was_compressed);
     assert_eq!(plain.text().await, (text, false));
 
-    // Several in a frame: the same, put together from what was compressed before.
+    // Several events in a frame: the same text, concatenated from the compressed events.
     let many: Vec<Event> = (0..300)
         .map(|number| event_of("anna", EventType::MintFailed, &format!("{number} {reason}")))
         .collect();
@@ -87,7 +87,7 @@ async fn events_are_compressed_for_those_who_offered_it_and_for_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offer_that_cannot_be_kept_or_is_switched_off_leaves_the_stream_plain() {
+async fn an_offer_that_cannot_be_satisfied_or_is_switched_off_leaves_the_stream_plain() {
     let grid = Grid::start().await;
     let off = grid
         .spawn(&[("WEBSOCKET_COMPRESSION_ENABLED", "false")])
@@ -108,23 +108,23 @@ async fn an_offer_that_cannot_be_kept_or_is_switched_off_leaves_the_stream_plain
         let mut socket = RawWebSocket::open(&url, "/ws", &headers).await.unwrap();
         assert!(!socket.headers.contains_key("sec-websocket-extensions"));
         assert_eq!(socket.message().await["type"], "hello");
-        // What was not agreed is not understood either.
+        // A compressed message is an error if compression was not negotiated.
         socket.send_json_compressed(&json!({"type": "ping"})).await;
         let (code, reason) = socket.closed().await;
         assert_eq!((code, &reason["reason"]), (1002, &json!("protocol_error")));
     }
 }
 
-/// What a client sends, and the code and reason that it is closed with.
-fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
+/// What a client sends, and the code and reason of the close frame.
+fn violations() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
     let bomb = deflated(&vec![b' '; 50_000_000]);
     let filter = json!({"type": "subscribe", "meters": vec!["m"; 501]}).to_string();
     let endless_fragments = {
-        let mut socket = masked(0x01, b"x");
+        let mut frames = masked(0x01, b"x");
         for _ in 0..100 {
-            socket.extend(masked(0x00, b""));
+            frames.extend(masked(0x00, b""));
         }
-        socket
+        frames
     };
     let nonsense: Vec<u8> = (0..20).flat_map(|_| masked(TEXT, b"nonsense")).collect();
     vec![
@@ -166,19 +166,19 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
         ),
         ("nothing but nonsense", nonsense, 4400, "bad_messages"),
         (
-            "a text that is none",
+            "a text that is not UTF-8",
             masked(TEXT, b"\xff\xfe"),
             1007,
             "not_utf8",
         ),
         (
-            "a compressed text that is none",
+            "a compressed text that is not UTF-8",
             masked(TEXT_COMPRESSED, &deflated(&[0xff; 500])),
             1007,
             "not_utf8",
         ),
         (
-            "noise that claims to be compressed",
+            "noise marked as compressed",
             masked(TEXT_COMPRESSED, &[0xff; 50]),
             1002,
             "protocol_error",
@@ -190,20 +190,20 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
             "protocol_error",
         ),
         (
-            "an opcode that is not defined",
+            "an undefined opcode",
             masked(0x83, b"x"),
             1002,
             "protocol_error",
         ),
         ("reserved bits", masked(0xb1, b"x"), 1002, "protocol_error"),
         (
-            "a fragment of nothing",
+            "a fragment without a message",
             masked(0x80, b"x"),
             1002,
             "protocol_error",
         ),
         (
-            "a ping in fragments",
+            "a fragmented ping",
             masked(0x09, b"x"),
             1002,
             "protocol_error",
@@ -215,13 +215,13 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
             "protocol_error",
         ),
         (
-            "half a close code",
+            "half a status code",
             masked(CLOSE, b"\x03"),
             1002,
             "protocol_error",
         ),
         (
-            "a code that may not be sent",
+            "a status code that must not be sent",
             masked(CLOSE, &1006_u16.to_be_bytes()),
             1002,
             "protocol_error",
@@ -230,7 +230,7 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_offence_has_its_close_code_and_costs_nobody_else() {
+async fn each_violation_has_its_close_code_and_affects_no_other_client() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
     let url = server.api_url.clone();
@@ -238,7 +238,7 @@ async fn each_offence_has_its_close_code_and_costs_nobody_else() {
     bystander
         .send_json(json!({"type": "resume", "after": 0}))
         .await;
-    for (what, bytes, code, reason) in offences() {
+    for (what, bytes, code, reason) in violations() {
         let mut socket = RawWebSocket::compressed(&url, &token("anna", Role::User)).await;
         socket.send_bytes(&bytes).await;
         let (was_code, was_reason) = socket.closed().await;
@@ -249,8 +249,8 @@ async fn each_offence_has_its_close_code_and_costs_nobody_else() {
         );
         assert_eq!(socket.next().await, Received::End, "{what}");
     }
-    // The same before anybody said who they are: nothing is told but the reason.
-    for (what, bytes, code, reason) in offences() {
+    // The same before authentication: the client learns only the reason.
+    for (what, bytes, code, reason) in violations() {
         let headers = [("sec-websocket-extensions", DEFLATE)];
         let mut socket = RawWebSocket::open(&url, "/ws", &headers).await.unwrap();
         socket.send_bytes(&bytes).await;
@@ -274,7 +274,7 @@ async fn each_offence_has_its_close_code_and_costs_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_begins_and_does_not_go_on_is_ended() {
+async fn a_message_that_starts_and_stalls_ends_the_stream() {
     const LIMIT: Duration = Duration::from_secs(20);
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
@@ -285,7 +285,7 @@ async fn a_message_that_begins_and_does_not_go_on_is_ended() {
         .await;
     let ping = masked(TEXT, br#"{"type":"ping"}"#);
     let fragment = masked(0x01, br#"{"type":"#);
-    // All at the same time: each takes its time.
+    // All at the same time, since each takes the full limit.
     let started = Instant::now();
     let mut sockets = Vec::new();
     for (what, bytes) in [
@@ -322,11 +322,11 @@ async fn a_message_that_begins_and_does_not_go_on_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_messages_is_ended() {
+async fn a_flood_of_messages_ends_the_stream() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
     let url = server.api_url.clone();
-    // Whoever reads the answers gets further than who does not, and both are ended.
+    // A client that reads the answers gets further than one that does not; both are closed.
     let mut reads = RawWebSocket::compressed(&url, &token("anna", Role::User)).await;
     let mut answers = 0;
     let (code, reason) = loop {
@@ -357,7 +357,7 @@ async fn a_flood_of_messages_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_closes_is_answered_with_its_own_code() {
+async fn a_client_that_closes_is_answered_with_its_own_code() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[]).await;
     let token = token("anna", Role::User);
@@ -386,8 +386,8 @@ fn random_bytes(rng: &mut StdRng, length: usize) -> Vec<u8> {
     (0..length).map(|_| rng.random()).collect()
 }
 
-/// Something that a client might send.
-fn anything(rng: &mut StdRng) -> Vec<u8> {
+/// Bytes that a client might send.
+fn random_input(rng: &mut StdRng) -> Vec<u8> {
     let deep = |open: &str, depth: usize| {
         format!(r#"{{"type":"subscribe","meters":{}"#, open.repeat(depth)).into_bytes()
     };
@@ -412,7 +412,7 @@ fn anything(rng: &mut StdRng) -> Vec<u8> {
             masked(TEXT_COMPRESSED, &noise)
         }
         4 => {
-            // Cut off in the middle.
+            // Truncated.
             let mut frame = masked(TEXT, &message);
             frame.truncate(rng.random_range(0..frame.len()));
             frame
@@ -422,7 +422,7 @@ fn anything(rng: &mut StdRng) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_clients_send_the_service_lives_and_every_seat_is_free_again() {
+async fn whatever_clients_send_the_service_survives_and_every_stream_ends() {
     let grid = Grid::without_service(&[]).await;
     let server = grid.spawn(&[("LOG_LEVEL", "warn")]).await;
     let url = server.api_url.clone();
@@ -447,10 +447,10 @@ async fn whatever_clients_send_the_service_lives_and_every_seat_is_free_again() 
                         RawWebSocket::compressed(&url, &token("anna", Role::User)).await
                     };
                     for _ in 0..rng.random_range(1..=6) {
-                        let bytes = anything(&mut rng);
+                        let bytes = random_input(&mut rng);
                         socket.send_bytes(&bytes).await;
                     }
-                    // Most go without a word; some wait for theirs.
+                    // Most disconnect at once; some send a close frame.
                     match rng.random_range(0..3) {
                         0 => socket.hang_up().await,
                         1 => socket.send_frame(CLOSE, b"").await,

@@ -205,7 +205,7 @@ async fn a_listening_connection_that_went_deaf_is_noticed_and_replaced() {
     assert_eq!(proxy.listening(), 1);
 
     let deaf_since = Instant::now();
-    proxy.deafen_listeners();
+    proxy.stall_listeners();
     one_listener_beside(&grid.pool, &[first]).await;
     // Quiet for ten seconds, tried for five, and some patience with a slow machine.
     let took = deaf_since.elapsed();

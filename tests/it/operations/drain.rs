@@ -345,17 +345,17 @@ async fn a_silent_database_does_not_hold_up_the_end() {
     grid.until_count("finalized", 1).await;
 
     // One whose answer the drain waits for in vain.
-    database.hush(INSERTION, 1);
+    database.stall_at(INSERTION, 1);
     let submission = meter.next_submission("1");
     let waiting = tokio::spawn(async move {
         let path = "/api/meters/submit-reading";
         let _ = meter.api.try_post(path, &submission).await;
     });
     grid.until("the reading's session is silent", async || {
-        database.hushed(INSERTION) == 1
+        database.stalled_at(INSERTION) == 1
     })
     .await;
-    database.hush_all();
+    database.stall_all();
     let began = Instant::now();
     let status = server.terminate().await;
 

@@ -37,12 +37,12 @@ async fn events_are_numbered_again_when_the_sequencers_session_falls_silent() {
     publish(&grid.pool, &events_of("anna", 1)).await;
     until_numbered(&grid.pool, 1).await;
 
-    proxy.hush(FENCE, 1);
+    proxy.stall_at(FENCE, 1);
     let silent_since = Instant::now();
     publish(&grid.pool, &events_of("anna", 5)).await;
     until_numbered(&grid.pool, 6).await;
 
-    assert_eq!(proxy.hushed(FENCE), 1);
+    assert_eq!(proxy.stalled_at(FENCE), 1);
     assert!(
         silent_since.elapsed() < GOES_ON_WITHIN,
         "{:?}",
@@ -60,12 +60,12 @@ async fn readings_are_finalized_when_the_resolvers_sessions_fall_silent() {
     grid.until_count("finalized", 1).await;
 
     // Those that settle, and those that look for proofs.
-    proxy.hush(WORK_LIST, 4);
+    proxy.stall_at(WORK_LIST, 4);
     let silent_since = Instant::now();
     meter.report("1").await;
     grid.until_count("finalized", 2).await;
 
-    assert!(proxy.hushed(WORK_LIST) > 0);
+    assert!(proxy.stalled_at(WORK_LIST) > 0);
     assert!(
         silent_since.elapsed() < GOES_ON_WITHIN,
         "{:?}",
@@ -94,10 +94,10 @@ async fn what_the_ledger_said_last_counts_until_it_answers_again() {
     })
     .await;
 
-    proxy.hush(IN_FLIGHT, 2);
+    proxy.stall_at(IN_FLIGHT, 2);
     eventually("two looks are left without an answer", async || {
         assert_eq!(breaker().await, open);
-        (proxy.hushed(IN_FLIGHT) == 2).then_some(())
+        (proxy.stalled_at(IN_FLIGHT) == 2).then_some(())
     })
     .await;
     sqlx::raw_sql("UPDATE foreign_mints SET booked_reason = 'a test'")
@@ -134,14 +134,14 @@ async fn every_loop_asks_again_when_its_session_falls_silent() {
         ])
         .await;
     for statement in ASKED {
-        proxy.hush(statement, 1);
+        proxy.stall_at(statement, 1);
     }
     // For the sequencer, which else does not look.
     publish(&grid.pool, &events_of("anna", 1)).await;
     for statement in ASKED {
         eventually(
             &format!("a session falls silent: {statement}"),
-            async || (proxy.hushed(statement) == 1).then_some(()),
+            async || (proxy.stalled_at(statement) == 1).then_some(()),
         )
         .await;
         let runs = proxy.runs_of(statement);
@@ -168,9 +168,9 @@ async fn sessions_that_fall_silent_one_after_the_other_do_not_use_up_the_pool() 
         .await;
     let meter = server.user("prosumer").meter().await;
 
-    proxy.hush(PAGE, SILENT);
+    proxy.stall_at(PAGE, SILENT);
     eventually("more of them than the pool has", async || {
-        (proxy.hushed(PAGE) == SILENT).then_some(())
+        (proxy.stalled_at(PAGE) == SILENT).then_some(())
     })
     .await;
 
@@ -191,9 +191,9 @@ async fn queue_workers_that_wait_for_silent_sessions_are_started_anew() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
 
-    proxy.hush(FETCH, WORKERS);
+    proxy.stall_at(FETCH, WORKERS);
     eventually("all are stuck", async || {
-        (proxy.hushed(FETCH) == WORKERS).then_some(())
+        (proxy.stalled_at(FETCH) == WORKERS).then_some(())
     })
     .await;
     meter.report("1").await;

@@ -1,5 +1,5 @@
-//! A proxy between service and Postgres that can take the answer to one COMMIT or statement away, as a network does, and
-//! counts the statements that pass.
+//! A proxy between service and Postgres that can lose the answer to a COMMIT or a statement, as a network does, and counts the
+//! statements that pass.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// What happens to a COMMIT. The client cannot tell these apart.
+/// What happens to a COMMIT. The client cannot distinguish these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// It does not arrive, and the connection breaks: nothing is committed.
     Before,
-    /// It does not arrive, and the connection is silent from then on: the server gives the session up later.
+    /// It does not arrive, and the connection is silent from then on: the server ends the session later.
     Lost,
     /// It is done, and the connection breaks before the answer.
     After,
@@ -25,15 +25,15 @@ pub enum Cut {
     Silence,
 }
 
-/// Which COMMITs are cut: those of transactions that ran this statement, so many times.
+/// Which COMMITs are cut: those of transactions that ran this statement, this many times.
 struct Plan {
     statement: &'static str,
     cut: Cut,
     left: usize,
 }
 
-/// How many sessions fall silent at this statement, and how many did.
-struct Hush {
+/// How many more sessions stall at this statement, and how many did.
+struct Stall {
     statement: &'static str,
     left: usize,
     done: usize,
@@ -42,23 +42,23 @@ struct Hush {
 struct Shared {
     plan: Mutex<Option<Plan>>,
     cuts: AtomicUsize,
-    hushes: Mutex<Vec<Hush>>,
-    /// Cancelled: no session hears anything any more.
-    silent: CancellationToken,
+    stalls: Mutex<Vec<Stall>>,
+    /// Cancelled: nothing passes in any session.
+    all_stalled: CancellationToken,
     /// How often each prepared statement was run.
     runs: Mutex<HashMap<String, usize>>,
 }
 
-/// A proxy of its own for one test; dropped, it breaks all connections.
+/// A proxy for one test; dropping it breaks all connections.
 pub struct DatabaseProxy {
-    /// Leads to the same database, through the proxy.
+    /// URL of the same database through the proxy.
     pub url: String,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
 impl DatabaseProxy {
-    /// Forwards everything, until told otherwise.
+    /// Starts a proxy that forwards everything.
     pub async fn start(database_url: &str) -> DatabaseProxy {
         let mut url = Url::parse(database_url).unwrap();
         let target = format!("127.0.0.1:{}", url.port().unwrap_or(5432));
@@ -70,8 +70,8 @@ impl DatabaseProxy {
         let shared = Arc::new(Shared {
             plan: Mutex::new(None),
             cuts: AtomicUsize::new(0),
-            hushes: Mutex::default(),
-            silent: CancellationToken::new(),
+            stalls: Mutex::default(),
+            all_stalled: CancellationToken::new(),
             runs: Mutex::new(HashMap::new()),
         });
         let mut tasks = JoinSet::new();
@@ -92,26 +92,26 @@ impl DatabaseProxy {
         });
     }
 
-    /// The sessions of the next `times` runs of a statement with this text fall silent: it is done, but neither its answer nor
-    /// an end of the connection comes.
-    pub fn hush(&self, statement: &'static str, times: usize) {
-        self.shared.hushes().push(Hush {
+    /// The sessions of the next `times` runs of a statement with this text stall: the server executes it, but neither its answer
+    /// nor the end of the connection arrives.
+    pub fn stall_at(&self, statement: &'static str, times: usize) {
+        self.shared.stalls().push(Stall {
             statement,
             left: times,
             done: 0,
         });
     }
 
-    /// Sessions that fell silent at this statement.
-    pub fn hushed(&self, statement: &str) -> usize {
-        let hushes = self.shared.hushes();
-        let of_it = hushes.iter().filter(|hush| hush.statement == statement);
-        of_it.map(|hush| hush.done).sum()
+    /// Sessions that stalled at this statement.
+    pub fn stalled_at(&self, statement: &str) -> usize {
+        let stalls = self.shared.stalls();
+        let here = stalls.iter().filter(|stall| stall.statement == statement);
+        here.map(|stall| stall.done).sum()
     }
 
-    /// All sessions fall silent, and so is every new one.
-    pub fn hush_all(&self) {
-        self.shared.silent.cancel();
+    /// All sessions stall, and so does every new one.
+    pub fn stall_all(&self) {
+        self.shared.all_stalled.cancel();
     }
 
     /// Runs so far of statements with this text.
@@ -134,19 +134,19 @@ impl Shared {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hushes(&self) -> std::sync::MutexGuard<'_, Vec<Hush>> {
-        self.hushes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stalls(&self) -> std::sync::MutexGuard<'_, Vec<Stall>> {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the session that runs this statement falls silent.
-    fn hushes_at(&self, statement: &str) -> bool {
-        let mut hushes = self.hushes();
-        let hush = hushes
+    /// Whether the session that runs this statement stalls.
+    fn should_stall_at(&self, statement: &str) -> bool {
+        let mut stalls = self.stalls();
+        let stall = stalls
             .iter_mut()
-            .find(|hush| hush.left > 0 && statement.contains(hush.statement));
-        hush.is_some_and(|hush| {
-            hush.left -= 1;
-            hush.done += 1;
+            .find(|stall| stall.left > 0 && statement.contains(stall.statement));
+        stall.is_some_and(|stall| {
+            stall.left -= 1;
+            stall.done += 1;
             true
         })
     }
@@ -156,7 +156,7 @@ impl Shared {
     }
 
     /// Whether a transaction that ran these statements is cut at its COMMIT.
-    fn take(&self, ran: &[String]) -> Option<Cut> {
+    fn take_cut(&self, ran: &[String]) -> Option<Cut> {
         let mut plan = self.plan();
         let plan = plan.as_mut().filter(|plan| {
             plan.left > 0
@@ -177,8 +177,8 @@ async fn accept(listener: TcpListener, target: String, shared: Arc<Shared>) {
             Ok((client, _)) = listener.accept() => {
                 let (target, shared) = (target.clone(), Arc::clone(&shared));
                 connections.spawn(async move {
-                    // A connection that breaks is what this proxy is about.
-                    let _ = pass_on(client, &target, &shared).await;
+                    // Breaking connections is what this proxy is for.
+                    let _ = forward(client, &target, &shared).await;
                 });
             }
             Some(_) = connections.join_next() => {}
@@ -186,18 +186,18 @@ async fn accept(listener: TcpListener, target: String, shared: Arc<Shared>) {
     }
 }
 
-async fn pass_on(client: TcpStream, target: &str, shared: &Shared) -> std::io::Result<()> {
+async fn forward(client: TcpStream, target: &str, shared: &Shared) -> std::io::Result<()> {
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let hushed = shared.silent.child_token();
+    let stalled = shared.all_stalled.child_token();
     let cut = {
-        let up = forward_until_cut(&mut from_client, &mut to_server, shared, &hushed);
+        let up = forward_until_cut(&mut from_client, &mut to_server, shared, &stalled);
         let down = async {
             let copied = tokio::io::copy(&mut from_server, &mut to_client);
-            if hushed.run_until_cancelled(copied).await.is_none() {
+            if stalled.run_until_cancelled(copied).await.is_none() {
                 std::future::pending::<()>().await;
             }
         };
@@ -223,12 +223,12 @@ async fn pass_on(client: TcpStream, target: &str, shared: &Shared) -> std::io::R
     Ok(())
 }
 
-/// Forwards message by message until a COMMIT is to be cut; gives that message, which was not forwarded.
+/// Forwards message by message until a COMMIT must be cut; returns that message, which was not forwarded.
 async fn forward_until_cut(
     client: &mut OwnedReadHalf,
     server: &mut OwnedWriteHalf,
     shared: &Shared,
-    hushed: &CancellationToken,
+    stalled: &CancellationToken,
 ) -> std::io::Result<(Vec<u8>, Cut)> {
     // The first message has no type.
     let startup = read_body(client, Vec::new()).await?;
@@ -251,15 +251,15 @@ async fn forward_until_cut(
                 if let Some(statement) = prepared.get(&name) {
                     *shared.runs().entry(statement.clone()).or_default() += 1;
                     ran.push(statement.clone());
-                    if shared.hushes_at(statement) {
-                        hushed.cancel();
+                    if shared.should_stall_at(statement) {
+                        stalled.cancel();
                     }
                 }
             }
             b'Q' => {
                 let statement = texts.next().unwrap_or_default();
                 if statement == "COMMIT"
-                    && let Some(cut) = shared.take(&ran)
+                    && let Some(cut) = shared.take_cut(&ran)
                 {
                     return Ok((message, cut));
                 }
@@ -271,7 +271,7 @@ async fn forward_until_cut(
     }
 }
 
-/// Reads the length and what belongs to it, after what is there already.
+/// Reads a length and as many bytes, and appends both to `message`.
 async fn read_body(client: &mut OwnedReadHalf, mut message: Vec<u8>) -> std::io::Result<Vec<u8>> {
     let length = client.read_u32().await?;
     message.extend(length.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Events, written and numbered without the rooms that usually write them.
+//! Writes events as the service's rooms do, and reads their numbers.
 
 use gridtokenx::outbox::{self, Event, EventFields, EventType, Topic};
 use sqlx::PgPool;
@@ -23,7 +23,7 @@ pub fn events_of(owner: &str, count: usize) -> Vec<Event> {
         .collect()
 }
 
-/// Writes events as every writer does: in one transaction.
+/// Publishes events in one transaction.
 pub async fn publish(pool: &PgPool, events: &[Event]) {
     let mut transaction = pool.begin().await.unwrap();
     outbox::publish(&mut transaction, events).await.unwrap();

@@ -1,4 +1,4 @@
-//! A client of the feed's WebSocket that hides nothing: it sees frames, messages and close codes as they are.
+//! A client of the feed's WebSocket that exposes frames, messages and close codes as they arrive.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,16 +24,16 @@ pub struct FeedClient {
     pub frames: Vec<usize>,
 }
 
-/// What came next.
+/// What arrived next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
     Message(Value),
-    /// Close code and reason; `None` for a connection that just ended.
+    /// Close code and reason; `None` for a connection that ended without a close frame.
     Closed(Option<(u16, String)>),
 }
 
 impl FeedClient {
-    /// Connects; `Err` is the status of the refusal.
+    /// Connects; `Err` is the status of the rejection.
     pub async fn connect(
         api_url: &str,
         headers: &[(&'static str, &str)],
@@ -41,7 +41,7 @@ impl FeedClient {
         FeedClient::connect_at(api_url, "/ws", headers).await
     }
 
-    /// The same, with a query.
+    /// The same for another path and query.
     pub async fn connect_at(
         api_url: &str,
         path: &str,
@@ -64,7 +64,7 @@ impl FeedClient {
         }
     }
 
-    /// Connects as a user and goes on as the message says; `None` when the process is gone, or goes meanwhile.
+    /// Connects as a user and sends the resume message; `None` if the process is gone or ends meanwhile.
     pub async fn try_resumed(api_url: &str, subject: &str, resume: &Value) -> Option<FeedClient> {
         let url = format!("{}/ws", api_url.replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
@@ -94,7 +94,7 @@ impl FeedClient {
             .unwrap_or_else(|status| panic!("refused with {status}"))
     }
 
-    /// Connects and reads hello; gives its number too.
+    /// Connects and reads hello; returns its number too.
     pub async fn open(api_url: &str, subject: &str, role: Role) -> (FeedClient, i64) {
         let mut client = FeedClient::with_token(api_url, &token(subject, role)).await;
         let hello = client.message().await;
@@ -103,7 +103,7 @@ impl FeedClient {
         (client, seq)
     }
 
-    /// Connects as a user, and goes on after a number.
+    /// Connects as a user and resumes after a number.
     pub async fn resumed(api_url: &str, subject: &str, role: Role, after: i64) -> FeedClient {
         let (mut client, _) = FeedClient::open(api_url, subject, role).await;
         client
@@ -120,7 +120,7 @@ impl FeedClient {
         self.socket.send(message).await.unwrap();
     }
 
-    /// What comes next, whenever that is.
+    /// Waits for the next message or close frame, without a limit.
     pub async fn next(&mut self) -> Next {
         loop {
             if let Some(message) = self.messages.pop_front() {
@@ -170,7 +170,7 @@ impl FeedClient {
         }
     }
 
-    /// The same for a stream that may still have something to tell before.
+    /// The same for a stream that may send other messages before.
     pub async fn eventually_closed(&mut self) -> (u16, Value) {
         loop {
             match self.next_in_time().await {
@@ -184,18 +184,18 @@ impl FeedClient {
     async fn next_in_time(&mut self) -> Next {
         tokio::time::timeout(LIMIT, self.next())
             .await
-            .expect("something comes")
+            .expect("a message in time")
     }
 
-    /// Demands that nothing comes for this long. Only for promises of silence; one that is broken late goes unnoticed.
+    /// Fails if a message arrives within this time. For promises of silence only: a message that arrives later goes unnoticed.
     pub async fn expect_silence_for(&mut self, time: Duration) {
-        if let Ok(heard) = tokio::time::timeout(time, self.next()).await {
-            panic!("{heard:?}");
+        if let Ok(received) = tokio::time::timeout(time, self.next()).await {
+            panic!("{received:?}");
         }
     }
 }
 
-/// The document that a close frame's reason is.
+/// Parses a close frame's reason, and checks it against the schema.
 pub fn reason_of(reason: &str) -> Value {
     let reason = serde_json::from_str(reason).unwrap();
     schema::check_close(&reason);

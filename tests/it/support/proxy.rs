@@ -1,4 +1,4 @@
-//! A JSON-RPC proxy between service and chain that can be told to misbehave: in this process by a closure, or as the program
+//! A JSON-RPC proxy between service and chain that injects faults: in this process by a closure, or as the program
 //! `gridtokenx-faultproxy` by a document.
 
 use std::process::Stdio;
@@ -13,14 +13,14 @@ use tokio::process::{Child, Command};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx-faultproxy");
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// A proxy of its own for one test; dropped, it stops.
+/// A proxy for one test; dropping it stops it.
 pub struct Proxy {
     pub url: String,
     proxy: FaultProxy,
 }
 
 impl Proxy {
-    /// Forwards everything, until told otherwise.
+    /// Starts a proxy that forwards everything.
     pub async fn start(target: &str) -> Proxy {
         let listen = "127.0.0.1:0".parse().unwrap();
         let proxy = FaultProxy::start(listen, target).await.unwrap();
@@ -28,7 +28,7 @@ impl Proxy {
         Proxy { url, proxy }
     }
 
-    /// From now on `rule` says what happens to each call, by method and parameters.
+    /// From now on `rule` decides what happens to each call, by method and parameters.
     pub fn obey(&self, rule: impl Fn(&str, &Value) -> Verdict + Send + 'static) {
         self.proxy.obey(rule);
     }
@@ -37,13 +37,13 @@ impl Proxy {
         self.obey(|_, _| Verdict::Forward);
     }
 
-    /// Calls that reached it so far, of one method or of all (`*`).
+    /// Calls received so far, of one method or of all (`*`).
     pub fn received(&self, method: &str) -> u64 {
         self.proxy.calls(method).received
     }
 }
 
-/// The program; dropped, it is killed.
+/// The program; dropping it kills its process.
 pub struct ProxyProgram {
     pub url: String,
     http: reqwest::Client,
@@ -65,7 +65,7 @@ impl ProxyProgram {
             .await
             .expect("gridtokenx-faultproxy listens in time")
             .unwrap()
-            .expect("gridtokenx-faultproxy says where it listens");
+            .expect("gridtokenx-faultproxy reports its address");
         let address = line.strip_prefix("listening=").unwrap();
         ProxyProgram {
             url: format!("http://{address}"),
@@ -74,7 +74,7 @@ impl ProxyProgram {
         }
     }
 
-    /// Replaces the rules; gives the status of the answer.
+    /// Replaces the rules; returns the status of the response.
     pub async fn put(&self, rules: Value) -> u16 {
         let request = self
             .http
@@ -99,7 +99,7 @@ impl ProxyProgram {
         request.send().await.unwrap().json().await.unwrap()
     }
 
-    /// Calls of the method that reached it.
+    /// Calls of the method received so far.
     pub async fn received(&self, method: &str) -> u64 {
         let control = self.control().await;
         control["calls"][method]["received"]
@@ -108,7 +108,7 @@ impl ProxyProgram {
     }
 }
 
-/// Takes sends and forgets them: the answer is the transaction's own signature, as an RPC node would give.
+/// Drops a sent transaction, but answers with its signature, as an RPC node would.
 pub fn drop_send(parameters: &Value) -> Verdict {
     use base64::Engine;
     let signed_bytes = base64::engine::general_purpose::STANDARD

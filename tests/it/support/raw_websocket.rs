@@ -1,5 +1,5 @@
-//! A client of the feed's WebSocket at the level of frames: it sends what a well-behaved library would not, and sees what goes
-//! over the wire. Its inflater is another implementation than the service's.
+//! A client of the feed's WebSocket at the level of frames: it can send what a well-behaved library would not, and exposes the
+//! received frames. Its inflater is another implementation than the service's.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -26,12 +26,12 @@ const PONG: u8 = 0x8a;
 pub struct RawWebSocket {
     stream: TcpStream,
     arrived: Vec<u8>,
-    /// Of the handshake's answer, in lower case.
+    /// Headers of the handshake's response; the names are in lower case.
     pub headers: HashMap<String, String>,
     pub answers_pings: bool,
 }
 
-/// What came.
+/// A received frame, or the end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
     /// A frame's text, and whether it was compressed.
@@ -44,7 +44,7 @@ pub enum Received {
 }
 
 impl RawWebSocket {
-    /// Shakes hands; `Err` is the status and the problem.
+    /// Performs the handshake; `Err` is the status and the problem document.
     pub async fn open(
         api_url: &str,
         path: &str,
@@ -97,7 +97,7 @@ impl RawWebSocket {
         Err((status, serde_json::from_slice(&body).unwrap()))
     }
 
-    /// Opens as whoever holds the token, with compression offered, and reads hello.
+    /// Opens a stream with this token, offers compression, and reads hello.
     pub async fn compressed(api_url: &str, token: &str) -> RawWebSocket {
         let bearer = format!("Bearer {token}");
         let headers = [
@@ -113,7 +113,7 @@ impl RawWebSocket {
         socket
     }
 
-    /// Sends bytes as they are; a service that has hung up is none of this one's business.
+    /// Sends bytes as they are. An error is ignored: the service may have closed the connection.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
@@ -132,11 +132,11 @@ impl RawWebSocket {
         self.send_frame(TEXT_COMPRESSED, &payload).await;
     }
 
-    /// What comes next, checked against the schema of the feed.
+    /// The next frame, checked against the schema of the feed.
     pub async fn next(&mut self) -> Received {
         tokio::time::timeout(LIMIT, self.next_frame())
             .await
-            .expect("something comes")
+            .expect("a frame in time")
     }
 
     async fn next_frame(&mut self) -> Received {
@@ -150,11 +150,11 @@ impl RawWebSocket {
                 let rest = self.arrived.split_off(header_bytes + length as usize);
                 let payload = self.arrived.split_off(header_bytes);
                 self.arrived = rest;
-                let heard = heard(&header, payload);
-                if heard == Received::Ping && self.answers_pings {
+                let received = received(&header, payload);
+                if received == Received::Ping && self.answers_pings {
                     self.send_frame(PONG, b"").await;
                 }
-                return heard;
+                return received;
             }
             match self.stream.read_buf(&mut self.arrived).await {
                 Ok(0) | Err(_) => return Received::End,
@@ -163,7 +163,7 @@ impl RawWebSocket {
         }
     }
 
-    /// The next frame that is no ping, as text.
+    /// The text of the next frame that is not a ping, and whether it was compressed.
     pub async fn text(&mut self) -> (String, bool) {
         loop {
             match self.next().await {
@@ -174,12 +174,12 @@ impl RawWebSocket {
         }
     }
 
-    /// The next frame, which holds one message.
+    /// The next frame, which contains one message.
     pub async fn message(&mut self) -> Value {
         serde_json::from_str(&self.text().await.0).unwrap()
     }
 
-    /// Code and reason of the close frame; whatever comes before is passed over.
+    /// Code and reason of the close frame; frames before it are skipped.
     pub async fn closed(&mut self) -> (u16, Value) {
         loop {
             match self.next().await {
@@ -190,13 +190,13 @@ impl RawWebSocket {
         }
     }
 
-    /// Ends the way in, so that the service sees a client that left.
+    /// Shuts down the sending direction, so that the service sees a client that disconnects.
     pub async fn hang_up(mut self) {
         let _ = self.stream.shutdown().await;
     }
 }
 
-fn heard(header: &FrameHeader, payload: Vec<u8>) -> Received {
+fn received(header: &FrameHeader, payload: Vec<u8>) -> Received {
     assert!(header.is_final && header.mask.is_none());
     assert!(!header.rsv2 && !header.rsv3);
     match header.opcode {
@@ -226,7 +226,7 @@ fn heard(header: &FrameHeader, payload: Vec<u8>) -> Received {
     }
 }
 
-/// A client's frame.
+/// Encodes and masks a client's frame.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask: [u8; 4] = rand::random();
     let mut bytes = vec![first];
@@ -248,7 +248,7 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// A compressed message's payload.
+/// The payload of a compressed message.
 pub fn deflated(message: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(message.len() + 100);
     Compress::new(Compression::best(), false)
