@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
+use tokio::time::sleep;
 
+use super::log_on_change::LogOnChange;
 use super::unproven_dead::find_landed;
 use crate::chain::Endpoints;
 use crate::db::within;
@@ -19,9 +21,9 @@ use crate::ledger::error::LedgerError;
 /// How often the authority's history is scanned while the ledger breaker is closed.
 pub const SCAN_EVERY: Duration = Duration::from_secs(60);
 /// A changed database is noticed this soon, also while nothing is signed: the wait that follows it begins then.
-pub const CHECK_IDENTITY_EVERY: Duration = Duration::from_secs(5);
+const CHECK_IDENTITY_EVERY: Duration = Duration::from_secs(5);
 /// An open breaker stops all minting, so it is closed as soon as rule 7 allows.
-pub const CHECK_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
+const CHECK_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 
 pub struct BreakerUpkeep<'a> {
     pub pool: &'a PgPool,
@@ -32,16 +34,29 @@ pub struct BreakerUpkeep<'a> {
     pub limit: Duration,
 }
 
-/// What a round found the breaker to be.
+/// The state in which a round left the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+enum Left {
     Open,
     Closed,
 }
 
 impl BreakerUpkeep<'_> {
-    /// One round of the upkeep.
-    pub async fn round(&self) -> Result<Found, LedgerError> {
+    pub async fn run(&self) {
+        let mut log = LogOnChange::new("ledger breaker");
+        loop {
+            let left = self.round().await;
+            let is_closed = matches!(left, Ok(Left::Closed));
+            log.note(left.map(drop));
+            if is_closed {
+                self.wait_for_scan().await;
+            } else {
+                sleep(CHECK_OPEN_BREAKER_EVERY).await;
+            }
+        }
+    }
+
+    async fn round(&self) -> Result<Left, LedgerError> {
         let (pool, endpoints, limit) = (self.pool, self.endpoints, self.limit);
         within(limit, open_if_identity_changed(pool)).await?;
         let row = within(limit, LedgerRow::read(pool)).await?;
@@ -49,11 +64,11 @@ impl BreakerUpkeep<'_> {
             let Some(height) = row.breaker_closes_after_height else {
                 let height = last_possible_height(endpoints).await?;
                 within(limit, set_closing_height(pool, height)).await?;
-                return Ok(Found::Open);
+                return Ok(Left::Open);
             };
             // A scan before that could not close it.
             if finalized_height(endpoints).await? <= height.get() {
-                return Ok(Found::Open);
+                return Ok(Left::Open);
             }
         }
         let (mint, authority) = (self.mint, self.authority);
@@ -61,17 +76,17 @@ impl BreakerUpkeep<'_> {
         let scanned = scan_history(pool, endpoints, mint, authority, limit).await?;
         found_dead?;
         Ok(if scanned.breaker.is_closed() {
-            Found::Closed
+            Left::Closed
         } else {
-            Found::Open
+            Left::Open
         })
     }
 
     /// Waits until the next scan is due, or until the database is another one than before.
-    pub async fn wait_for_scan(&self) {
+    async fn wait_for_scan(&self) {
         let mut checks = SCAN_EVERY.as_secs() / CHECK_IDENTITY_EVERY.as_secs();
         while checks > 0 {
-            tokio::time::sleep(CHECK_IDENTITY_EVERY).await;
+            sleep(CHECK_IDENTITY_EVERY).await;
             match within(self.limit, open_if_identity_changed(self.pool)).await {
                 Ok(false) => checks -= 1,
                 // A database that does not answer is how a fail-over begins.

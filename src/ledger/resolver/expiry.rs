@@ -16,6 +16,7 @@ use crate::domain::{Backoff, Jitter, MintNumber, MintTransactionState, Retries};
 use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::error::LedgerError;
 use crate::ledger::transitions;
+use crate::periodic::{Periodic, RunError};
 
 /// Block heights that one scan may span beyond the oldest transaction's life.
 const HEIGHTS_PER_SCAN: u64 = 600;
@@ -26,10 +27,10 @@ const SCAN_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(4), Duration
     .with_jitter(Jitter::between(75, 100));
 
 /// Searches for proofs, and counts the time that passes without one.
-pub struct ExpiryProver<'a> {
-    pool: &'a PgPool,
-    endpoints: &'a Endpoints,
-    limits: &'a ResolverLimits,
+pub struct ExpiryProver {
+    pool: PgPool,
+    endpoints: Endpoints,
+    limits: ResolverLimits,
     /// Up to here time without a proof is counted.
     counted_until: Instant,
     /// No scan before this moment.
@@ -38,12 +39,14 @@ pub struct ExpiryProver<'a> {
     scans_failed: bool,
 }
 
-impl<'a> ExpiryProver<'a> {
-    pub fn new(
-        pool: &'a PgPool,
-        endpoints: &'a Endpoints,
-        limits: &'a ResolverLimits,
-    ) -> ExpiryProver<'a> {
+impl Periodic for ExpiryProver {
+    async fn run(&mut self) -> Result<(), RunError> {
+        Ok(self.round().await?)
+    }
+}
+
+impl ExpiryProver {
+    pub fn new(pool: PgPool, endpoints: Endpoints, limits: ResolverLimits) -> ExpiryProver {
         ExpiryProver {
             pool,
             endpoints,
@@ -56,7 +59,7 @@ impl<'a> ExpiryProver<'a> {
     }
 
     /// Searches once for every transaction that has expired and was not seen on chain.
-    pub async fn round(&mut self) -> Result<(), LedgerError> {
+    async fn round(&mut self) -> Result<(), LedgerError> {
         let elapsed_secs = self.counted_until.elapsed().as_secs();
         let mut remaining = self.unseen().await?;
         let Some(oldest) = remaining
@@ -67,10 +70,11 @@ impl<'a> ExpiryProver<'a> {
             self.counted_until = Instant::now();
             return Ok(());
         };
-        let row = self.within_limit(LedgerRow::read(self.pool)).await?;
+        let row = self.within_limit(LedgerRow::read(&self.pool)).await?;
         let may_scan = Instant::now() >= self.scan_from;
         let mut answered = false;
-        for endpoint in self.endpoints.iter() {
+        let endpoints = self.endpoints.clone();
+        for endpoint in endpoints.iter() {
             let Ok(height) = endpoint.finalized_height().await else {
                 continue;
             };
@@ -106,7 +110,7 @@ impl<'a> ExpiryProver<'a> {
     /// The open transactions that are not known to have landed.
     async fn unseen(&self) -> sqlx::Result<Vec<OpenTransaction>> {
         let mut open = self
-            .within_limit(open_transactions::open_transactions(self.pool))
+            .within_limit(open_transactions::open_transactions(&self.pool))
             .await?;
         open.retain(|open| {
             matches!(
@@ -172,7 +176,7 @@ impl<'a> ExpiryProver<'a> {
                 remaining.push(open);
                 continue;
             }
-            let dead = transitions::mark_dead_expired(self.pool, open.number);
+            let dead = transitions::mark_dead_expired(&self.pool, open.number);
             let readings = self.within_limit(dead).await?;
             tracing::warn!(
                 signature,
@@ -230,13 +234,13 @@ impl<'a> ExpiryProver<'a> {
             return Ok(());
         }
         let numbers: Vec<MintNumber> = unproven.iter().map(|open| open.number).collect();
-        let added = open_transactions::add_unproven_secs(self.pool, &numbers, elapsed_secs);
+        let added = open_transactions::add_unproven_secs(&self.pool, &numbers, elapsed_secs);
         self.within_limit(added).await?;
         let limit_secs = self.limits.quarantine_after.as_secs();
         for open in unproven {
             let is_overdue = open.unproven_secs + elapsed_secs >= limit_secs;
             if open.state == MintTransactionState::Recorded && is_overdue {
-                let quarantined = transitions::quarantine(self.pool, open.number);
+                let quarantined = transitions::quarantine(&self.pool, open.number);
                 let readings = self.within_limit(quarantined).await?;
                 tracing::error!(
                     signature = %open.signature,

@@ -9,10 +9,12 @@ use futures_util::StreamExt;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
+use super::log_on_change::LogOnChange;
 use super::open_transactions::{self, OpenTransaction};
 use crate::chain::Endpoints;
 use crate::db::within;
 use crate::domain::MintNumber;
+use crate::ledger::error::LedgerError;
 use crate::ledger::send::send_to_all;
 
 /// The Minter has just sent what is younger; an older transaction that is not seen is sent again, this often.
@@ -29,7 +31,7 @@ pub struct ResendQueue {
 }
 
 impl ResendQueue {
-    /// The queue, and the end that [`resend`] drains. One batch waits while another is being sent.
+    /// The queue, and the end that a [`Resender`] drains. One batch waits while another is being sent.
     pub fn new() -> (ResendQueue, mpsc::Receiver<Vec<OpenTransaction>>) {
         let (due, queued) = mpsc::channel(1);
         let sent_at = HashMap::new();
@@ -66,27 +68,40 @@ impl ResendQueue {
     }
 }
 
-/// Sends one batch to all endpoints, and counts the sends in the ledger. `limit` bounds one transaction of the database.
-pub async fn resend(
-    pool: &PgPool,
-    endpoints: &Endpoints,
-    due: &[OpenTransaction],
-    limit: Duration,
-) -> sqlx::Result<()> {
-    let numbers: Vec<MintNumber> = due.iter().map(|open| open.number).collect();
-    let stored = within(limit, open_transactions::signed_bytes(pool, &numbers)).await?;
-    let signed_bytes: HashMap<MintNumber, Vec<u8>> = stored.into_iter().collect();
-    let sends = due.iter().filter_map(|open| {
-        let bytes = signed_bytes.get(&open.number)?;
-        Some(send_to_all(
-            endpoints,
-            &open.endpoint,
-            &open.signature,
-            bytes,
-        ))
-    });
-    futures_util::stream::iter(sends)
-        .for_each_concurrent(RESENDS_AT_ONCE, |send| send)
-        .await;
-    within(limit, open_transactions::note_sends(pool, &numbers)).await
+pub struct Resender<'a> {
+    pub pool: &'a PgPool,
+    pub endpoints: &'a Endpoints,
+    /// Bounds one transaction of the database.
+    pub limit: Duration,
+}
+
+impl Resender<'_> {
+    /// Sends each batch as soon as it is queued.
+    pub async fn run(&self, mut queued: mpsc::Receiver<Vec<OpenTransaction>>) {
+        let mut log = LogOnChange::new("re-sends");
+        while let Some(due) = queued.recv().await {
+            log.note(self.send(&due).await.map_err(LedgerError::from));
+        }
+    }
+
+    /// Sends one batch to all endpoints, and counts the sends in the ledger.
+    async fn send(&self, due: &[OpenTransaction]) -> sqlx::Result<()> {
+        let (pool, limit) = (self.pool, self.limit);
+        let numbers: Vec<MintNumber> = due.iter().map(|open| open.number).collect();
+        let stored = within(limit, open_transactions::signed_bytes(pool, &numbers)).await?;
+        let signed_bytes: HashMap<MintNumber, Vec<u8>> = stored.into_iter().collect();
+        let sends = due.iter().filter_map(|open| {
+            let bytes = signed_bytes.get(&open.number)?;
+            Some(send_to_all(
+                self.endpoints,
+                &open.endpoint,
+                &open.signature,
+                bytes,
+            ))
+        });
+        futures_util::stream::iter(sends)
+            .for_each_concurrent(RESENDS_AT_ONCE, |send| send)
+            .await;
+        within(limit, open_transactions::note_sends(pool, &numbers)).await
+    }
 }

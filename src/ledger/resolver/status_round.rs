@@ -18,6 +18,7 @@ use crate::db::within;
 use crate::domain::TxSignature;
 use crate::ledger::error::LedgerError;
 use crate::ledger::transitions::{self, Final, Landed};
+use crate::periodic::{Periodic, RunError};
 
 /// A block's time is for people to read: finality is stored without it when it does not come within this time.
 const BLOCK_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -27,19 +28,25 @@ const HISTORY_AFTER_MS: i64 = 60_000;
 /// Transactions confirmed in one database transaction: bounds how long their readings' events wait for each other.
 const CONFIRMED_AT_ONCE: usize = 64;
 
-pub struct StatusRounds<'a> {
-    pub pool: &'a PgPool,
-    pub endpoints: &'a Endpoints,
-    pub mint: &'a Pubkey,
-    pub limits: &'a ResolverLimits,
+pub struct StatusRounds {
+    pub pool: PgPool,
+    pub endpoints: Endpoints,
+    pub mint: Pubkey,
+    pub limits: ResolverLimits,
     pub missed: MissedRounds,
     pub resends: ResendQueue,
 }
 
-impl StatusRounds<'_> {
-    pub async fn round(&mut self) -> Result<(), LedgerError> {
+impl Periodic for StatusRounds {
+    async fn run(&mut self) -> Result<(), RunError> {
+        Ok(self.round().await?)
+    }
+}
+
+impl StatusRounds {
+    async fn round(&mut self) -> Result<(), LedgerError> {
         let open = self
-            .within_limit(open_transactions::open_transactions(self.pool))
+            .within_limit(open_transactions::open_transactions(&self.pool))
             .await?;
         self.missed.retain(&open);
         self.resends.retain(&open);
@@ -78,7 +85,7 @@ impl StatusRounds<'_> {
                 continue;
             }
             let signatures: Vec<TxSignature> = group.iter().map(|open| open.signature).collect();
-            let found = signature_status::fetch(self.endpoints, &signatures, lookup).await?;
+            let found = signature_status::fetch(&self.endpoints, &signatures, lookup).await?;
             statuses.extend(group.into_iter().zip(found));
         }
         Ok(statuses)
@@ -86,12 +93,12 @@ impl StatusRounds<'_> {
 
     async fn write(&self, changes: &StatusChanges) -> Result<(), LedgerError> {
         for landed in changes.confirmed.chunks(CONFIRMED_AT_ONCE) {
-            self.within_limit(transitions::confirm(self.pool, landed))
+            self.within_limit(transitions::confirm(&self.pool, landed))
                 .await?;
         }
         self.write_finalized(&changes.finalized).await?;
         if !changes.forked.is_empty() {
-            let forked = transitions::fork(self.pool, &changes.forked);
+            let forked = transitions::fork(&self.pool, &changes.forked);
             let readings = self.within_limit(forked).await?;
             tracing::warn!(
                 transactions = changes.forked.len(),
@@ -100,7 +107,7 @@ impl StatusRounds<'_> {
             );
         }
         for (number, error) in &changes.failed {
-            let ended = end_failed(self.pool, self.mint, self.limits, *number, error);
+            let ended = end_failed(&self.pool, &self.mint, &self.limits, *number, error);
             let readings = ended.await?;
             tracing::warn!(%number, %error, readings, "mint transaction failed on chain");
         }
@@ -120,7 +127,7 @@ impl StatusRounds<'_> {
             })
             .collect();
         for ended in ended.chunks(CONFIRMED_AT_ONCE) {
-            self.within_limit(transitions::finalize(self.pool, ended))
+            self.within_limit(transitions::finalize(&self.pool, ended))
                 .await?;
         }
         Ok(())

@@ -1,26 +1,23 @@
-//! The loops of the Resolver, side by side while this process holds its lock.
+//! The Resolver's tasks, which run concurrently while this process holds its lock. Three run periodically; re-sends run whenever the
+//! status rounds queue some; the upkeep of the breaker runs more often while the breaker is open.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::breaker_upkeep::{BreakerUpkeep, CHECK_OPEN_BREAKER_EVERY, Found, SCAN_EVERY};
+use super::breaker_upkeep::{BreakerUpkeep, SCAN_EVERY};
 use super::expiry::ExpiryProver;
 use super::limits::ResolverLimits;
-use super::log_on_change::LogOnChange;
-use super::open_transactions::OpenTransaction;
-use super::resend::{ResendQueue, resend};
+use super::resend::{ResendQueue, Resender};
 use super::status_changes::MissedRounds;
 use super::status_round::StatusRounds;
 use crate::chain::Endpoints;
 use crate::db::within;
 use crate::ledger::accounting::counts;
-use crate::ledger::error::LedgerError;
-use crate::periodic::Timing;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 /// About one slot.
 const STATUSES: Timing = Timing::new("resolver rounds", Duration::from_millis(400));
@@ -34,42 +31,16 @@ const COUNTS: Timing = Timing::new("folding of counts", Duration::from_secs(5));
 /// For the list of periodic tasks. Each step of a round has a limit of its own.
 pub const RESOLVER_TIMINGS: [Timing; 4] = [STATUSES, EXPIRY, BREAKER, COUNTS];
 
-/// A task of the Resolver that runs in rounds of a constant period.
-trait Rounds {
-    /// After a round that took longer, the next one begins a full period later.
-    const TIMING: Timing;
-
-    fn round(&mut self) -> impl Future<Output = Result<(), LedgerError>> + Send;
-}
-
-impl Rounds for StatusRounds<'_> {
-    const TIMING: Timing = STATUSES;
-
-    async fn round(&mut self) -> Result<(), LedgerError> {
-        self.round().await
-    }
-}
-
-impl Rounds for ExpiryProver<'_> {
-    const TIMING: Timing = EXPIRY;
-
-    async fn round(&mut self) -> Result<(), LedgerError> {
-        self.round().await
-    }
-}
-
 /// Folds the counts of readings by state.
-struct CountFold<'a> {
-    pool: &'a PgPool,
+struct CountFold {
+    pool: PgPool,
     limit: Duration,
 }
 
-impl Rounds for CountFold<'_> {
-    const TIMING: Timing = COUNTS;
-
-    async fn round(&mut self) -> Result<(), LedgerError> {
+impl Periodic for CountFold {
+    async fn run(&mut self) -> Result<(), RunError> {
         // What was folded when the limit is reached stays folded.
-        Ok(within(self.limit, counts::fold(self.pool)).await?)
+        Ok(within(self.limit, counts::fold(&self.pool)).await?)
     }
 }
 
@@ -102,69 +73,47 @@ impl Resolver {
     /// Runs until `stop`, which is also cancelled when the lock is lost.
     pub async fn run(&self, stop: CancellationToken) {
         let (resends, queued) = ResendQueue::new();
-        let statuses = StatusRounds {
+        let limit = self.limits.transaction_limit;
+        let resender = Resender {
             pool: &self.pool,
             endpoints: &self.endpoints,
-            mint: &self.mint,
-            limits: &self.limits,
-            missed: MissedRounds::default(),
-            resends,
+            limit,
         };
-        let expiry = ExpiryProver::new(&self.pool, &self.endpoints, &self.limits);
-        let counts = CountFold {
-            pool: &self.pool,
-            limit: self.limits.transaction_limit,
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = repeat(statuses) => {}
-            () = self.resend(queued) => {}
-            () = repeat(expiry) => {}
-            () = self.keep_breaker() => {}
-            () = repeat(counts) => {}
-        }
-    }
-
-    /// Runs whenever the status rounds have queued transactions.
-    async fn resend(&self, mut queued: mpsc::Receiver<Vec<OpenTransaction>>) {
-        let mut log = LogOnChange::new("resends");
-        while let Some(due) = queued.recv().await {
-            let limit = self.limits.transaction_limit;
-            let resent = resend(&self.pool, &self.endpoints, &due, limit).await;
-            log.note(resent.map_err(LedgerError::from));
-        }
-    }
-
-    /// Runs more often while the breaker is open.
-    async fn keep_breaker(&self) {
-        let upkeep = BreakerUpkeep {
+        let breaker = BreakerUpkeep {
             pool: &self.pool,
             endpoints: &self.endpoints,
             mint: &self.mint,
             authority: &self.authority,
-            limit: self.limits.transaction_limit,
+            limit,
         };
-        let mut log = LogOnChange::new(BREAKER.name);
-        loop {
-            let found = upkeep.round().await;
-            let is_closed = matches!(found, Ok(Found::Closed));
-            log.note(found.map(drop));
-            if is_closed {
-                upkeep.wait_for_scan().await;
-            } else {
-                sleep(CHECK_OPEN_BREAKER_EVERY).await;
-            }
+        let tasks = self.periodic_tasks(resends);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = join_all(tasks.map(|task| task.run(stop.clone()))) => {}
+            () = resender.run(queued) => {}
+            () = breaker.run() => {}
         }
     }
-}
 
-/// Runs the task indefinitely, and logs when it begins to fail and when it recovers.
-async fn repeat<T: Rounds>(mut task: T) {
-    let mut ticks = interval(T::TIMING.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut log = LogOnChange::new(T::TIMING.name);
-    loop {
-        ticks.tick().await;
-        log.note(task.round().await);
+    fn periodic_tasks(&self, resends: ResendQueue) -> [PeriodicTask; 3] {
+        let statuses = StatusRounds {
+            pool: self.pool.clone(),
+            endpoints: self.endpoints.clone(),
+            mint: self.mint,
+            limits: self.limits.clone(),
+            missed: MissedRounds::default(),
+            resends,
+        };
+        let (pool, endpoints) = (self.pool.clone(), self.endpoints.clone());
+        let expiry = ExpiryProver::new(pool, endpoints, self.limits.clone());
+        let counts = CountFold {
+            pool: self.pool.clone(),
+            limit: self.limits.transaction_limit,
+        };
+        [
+            PeriodicTask::new(STATUSES, statuses),
+            PeriodicTask::new(EXPIRY, expiry),
+            PeriodicTask::new(COUNTS, counts),
+        ]
     }
 }
