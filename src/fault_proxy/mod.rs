@@ -1,23 +1,23 @@
-//! A JSON-RPC proxy between service and chain that can be told to misbehave, for tests (feature `failpoints`).
+//! A JSON-RPC proxy between service and chain that injects faults, for tests (feature `failpoints`).
 //!
-//! It stands where the network and somebody else's node stand in production, so that what the service does about them is
-//! tried on the real thing. Tests in this process say by a closure what happens to each call ([`FaultProxy::obey`]); the
-//! program `gridtokenx-faultproxy` takes rules as a document over HTTP. Both end in the same [`Verdict`].
+//! It takes the place of the network and of a provider's node in production, so that tests exercise how the service handles
+//! their faults. Tests in this process decide each call by a closure ([`FaultProxy::on_call`]); the program
+//! `gridtokenx-faultproxy` takes rules as a document over HTTP. Both result in a [`CallAction`].
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `proxy` | takes calls, asks for the verdict, carries it out, counts |
+//! | `proxy` | receives calls, carries out the action for each, counts them |
 //! | `upstream` | the node behind it |
-//! | `verdict` | what may happen to a call |
-//! | `rules` | the document: which method meets which fault, for how long |
-//! | `memory` | answers of a node that lags, forgets or lies |
+//! | `call_action` | what can happen to a call |
+//! | `rules` | the document of rules: which method meets which fault, for how long |
+//! | `faulty_answers` | answers of a node that lags, has pruned its history, or reports wrong statuses |
 
-mod memory;
+mod call_action;
+mod faulty_answers;
 mod proxy;
 mod rules;
 mod upstream;
-mod verdict;
 
+pub use call_action::CallAction;
 pub use proxy::FaultProxy;
 pub use rules::{RuleBook, RuleError};
-pub use verdict::Verdict;

@@ -1,4 +1,4 @@
-//! Takes calls, asks for the verdict, carries it out, counts.
+//! Receives calls, carries out the action for each, and counts them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::memory;
-use super::rules::{Calls, RuleBook, RuleError};
+use super::call_action::CallAction;
+use super::faulty_answers;
+use super::rules::{CallCounts, RuleBook, RuleError};
 use super::upstream::Upstream;
-use super::verdict::Verdict;
 
 /// Rules over HTTP: PUT a document, GET it with the counts. Every other path is JSON-RPC.
 const CONTROL: &str = "/control";
-/// When no connection can be accepted for want of files.
+/// Pause when no connection can be accepted because the process has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type Closure = Box<dyn Fn(&str, &Value) -> Verdict + Send>;
+type Closure = Box<dyn Fn(&str, &Value) -> CallAction + Send>;
 
 /// A proxy that serves until it is dropped.
 pub struct FaultProxy {
@@ -39,7 +39,7 @@ pub struct FaultProxy {
 struct Shared {
     upstream: Upstream,
     book: Mutex<RuleBook>,
-    /// Asked when no rule of the book fits.
+    /// Decides when no rule of the book matches.
     closure: Mutex<Closure>,
 }
 
@@ -48,9 +48,9 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn verdict(&self, method: &str, parameters: &Value) -> Verdict {
-        if let Some(verdict) = self.book().decide(method, Instant::now()) {
-            return verdict;
+    fn action(&self, method: &str, parameters: &Value) -> CallAction {
+        if let Some(action) = self.book().decide(method, Instant::now()) {
+            return action;
         }
         let closure = self.closure.lock().unwrap_or_else(PoisonError::into_inner);
         closure(method, parameters)
@@ -58,13 +58,13 @@ impl Shared {
 }
 
 impl FaultProxy {
-    /// Serves in front of `target`, a URL; forwards everything until told otherwise.
+    /// Serves in front of `target`, a URL; forwards everything at first.
     pub async fn start(listen: SocketAddr, target: &str) -> io::Result<FaultProxy> {
         let listener = TcpListener::bind(listen).await?;
         let shared = Arc::new(Shared {
             upstream: Upstream::new(target),
             book: Mutex::default(),
-            closure: Mutex::new(Box::new(|_, _| Verdict::Forward)),
+            closure: Mutex::new(Box::new(|_, _| CallAction::Forward)),
         });
         let stop = CancellationToken::new();
         let address = listener.local_addr()?;
@@ -81,14 +81,14 @@ impl FaultProxy {
         format!("http://{}", self.address)
     }
 
-    /// From now on `closure` says what happens to each call that no rule decides, by method and parameters.
-    pub fn obey(&self, closure: impl Fn(&str, &Value) -> Verdict + Send + 'static) {
-        let mut known = self
+    /// From now on `closure` decides each call that no rule decides, by method and parameters.
+    pub fn on_call(&self, closure: impl Fn(&str, &Value) -> CallAction + Send + 'static) {
+        let mut current = self
             .shared
             .closure
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *known = Box::new(closure);
+        *current = Box::new(closure);
     }
 
     /// Replaces the rules.
@@ -97,8 +97,8 @@ impl FaultProxy {
         self.shared.book().put(document.as_bytes(), Instant::now())
     }
 
-    /// Calls so far, of one method or of all (`*`).
-    pub fn calls(&self, method: &str) -> Calls {
+    /// CallCounts so far, of one method or of all (`*`).
+    pub fn calls(&self, method: &str) -> CallCounts {
         self.shared.book().calls(method)
     }
 }
@@ -123,7 +123,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 
 /// Ends the connection without an answer.
 #[derive(Debug, Error)]
-#[error("the rules say to drop this connection")]
+#[error("the rules drop this connection")]
 struct Dropped;
 
 type Answer = Response<Full<Bytes>>;
@@ -131,15 +131,15 @@ type Answer = Response<Full<Bytes>>;
 async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
-        async move { take(&shared, request).await }
+        async move { handle(&shared, request).await }
     });
-    // An error is a client that went away, or a connection that was to be dropped.
+    // An error means that the client disconnected, or that the rules drop the connection.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-async fn take(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Dropped> {
+async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Dropped> {
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else {
         return Err(Dropped);
@@ -167,46 +167,50 @@ async fn call(shared: &Shared, body: &[u8]) -> Result<Answer, Dropped> {
     let method = call["method"].as_str().unwrap_or_default();
     shared.book().count_received(method);
     let upstream = &shared.upstream;
-    let answer = match shared.verdict(method, &call["params"]) {
-        Verdict::Forward => forward(shared, method, &call).await,
-        Verdict::Delay(delay) => {
+    let answer = match shared.action(method, &call["params"]) {
+        CallAction::Forward => forward(shared, method, &call).await,
+        CallAction::Delay(delay) => {
             tokio::time::sleep(delay).await;
             forward(shared, method, &call).await
         }
-        Verdict::ForwardThenTimeOut => {
+        CallAction::ForwardThenTimeOut => {
             forward(shared, method, &call).await;
             return Ok(status(StatusCode::GATEWAY_TIMEOUT));
         }
-        Verdict::Hang => std::future::pending().await,
-        Verdict::Drop => return Err(Dropped),
-        Verdict::Answer(result) => {
+        CallAction::Hang => std::future::pending().await,
+        CallAction::Drop => return Err(Dropped),
+        CallAction::Answer(result) => {
             Some(json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
         }
-        Verdict::Edit(edit) => forward(shared, method, &call).await.map(|mut answer| {
+        CallAction::Edit(edit) => forward(shared, method, &call).await.map(|mut answer| {
             let result = answer["result"].take();
             answer["result"] = edit(result);
             answer
         }),
-        Verdict::Error(code, message) => Some(memory::error_of(&call, code, message)),
-        Verdict::ErrorObject(error) => {
+        CallAction::Error(code, message) => Some(faulty_answers::error_of(&call, code, message)),
+        CallAction::ErrorObject(error) => {
             Some(json!({ "jsonrpc": "2.0", "id": call["id"], "error": error }))
         }
-        Verdict::Status(code) => return Ok(status(status_of(code))),
-        Verdict::RetryAfter { status: code, secs } => {
+        CallAction::Status(code) => return Ok(status(status_of(code))),
+        CallAction::RetryAfter { status: code, secs } => {
             let mut answer = status(status_of(code));
             answer.headers_mut().insert(RETRY_AFTER, secs.into());
             return Ok(answer);
         }
-        Verdict::Lag { slots } => memory::lagging(upstream, &call, slots).await,
-        Verdict::ForgetHistory => memory::without_history(upstream, &call).await,
-        Verdict::Prune { before_slot } => memory::pruned(upstream, &call, before_slot).await,
-        Verdict::SayNotFound if method == "getSignatureStatuses" => {
-            memory::not_found(upstream, &call).await
+        CallAction::Lag { slots } => faulty_answers::lagging(upstream, &call, slots).await,
+        CallAction::WithoutHistory => faulty_answers::without_history(upstream, &call).await,
+        CallAction::Prune { before_slot } => {
+            faulty_answers::pruned(upstream, &call, before_slot).await
         }
-        Verdict::SayConfirmed if method == "getSignatureStatuses" => {
-            memory::confirmed(upstream, &call).await
+        CallAction::ReportNotFound if method == "getSignatureStatuses" => {
+            faulty_answers::not_found(upstream, &call).await
         }
-        Verdict::SayNotFound | Verdict::SayConfirmed => forward(shared, method, &call).await,
+        CallAction::ReportConfirmed if method == "getSignatureStatuses" => {
+            faulty_answers::confirmed(upstream, &call).await
+        }
+        CallAction::ReportNotFound | CallAction::ReportConfirmed => {
+            forward(shared, method, &call).await
+        }
     };
     Ok(answer.map_or_else(
         || status(StatusCode::BAD_GATEWAY),

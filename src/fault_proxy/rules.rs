@@ -6,7 +6,7 @@
 //!   {"method": "*", "fault": "rate-limit", "retry_after_secs": 3, "for_secs": 10}
 //! ]}
 //! ```
-//! The first rule that fits a call and is not used up decides; without one the call is forwarded.
+//! The first rule that matches a call and has not ended decides; without one the call is forwarded.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::verdict::Verdict;
+use super::call_action::CallAction;
 
 /// A rule that cannot be carried out.
 #[derive(Clone, Debug, Error)]
@@ -30,14 +30,14 @@ pub enum RuleError {
     },
 }
 
-/// What goes wrong.
+/// The name of a fault in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultName {
     Forward,
     /// The connection is closed without an answer.
     Drop,
-    /// Never answered.
+    /// The call is never answered.
     Hang,
     /// Forwarded after `ms` milliseconds.
     Delay,
@@ -45,14 +45,14 @@ pub enum FaultName {
     ForwardThenTimeOut,
     /// 429, with Retry-After if `retry_after_secs` is given.
     RateLimit,
-    /// 503, likewise.
+    /// 503, with Retry-After if `retry_after_secs` is given.
     Unavailable,
     /// The JSON-RPC error `error`.
     Error,
-    /// As it was `slots` slots ago.
+    /// Answered as it was `slots` slots ago.
     Lag,
     ForgetHistory,
-    /// Nothing of the slots before `before_slot` is known.
+    /// Answered as by a node that has pruned the slots before `before_slot`.
     Prune,
     SayNotFound,
     SayConfirmed,
@@ -74,10 +74,10 @@ struct Rule {
     before_slot: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<Value>,
-    /// Used up after so many calls.
+    /// The rule ends after so many calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     for_calls: Option<u64>,
-    /// Used up so long after it was given.
+    /// The rule ends so many seconds after it was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     for_secs: Option<u64>,
 }
@@ -89,38 +89,38 @@ struct Document {
 }
 
 impl Rule {
-    fn verdict(&self, index: usize) -> Result<Verdict, RuleError> {
+    fn action(&self, index: usize) -> Result<CallAction, RuleError> {
         let missing = |member| RuleError::Missing {
             index,
             fault: self.fault,
             member,
         };
-        let refuse = |status| match self.retry_after_secs {
-            Some(secs) => Verdict::RetryAfter { status, secs },
-            None => Verdict::Status(status),
+        let status = |status| match self.retry_after_secs {
+            Some(secs) => CallAction::RetryAfter { status, secs },
+            None => CallAction::Status(status),
         };
         Ok(match self.fault {
-            FaultName::Forward => Verdict::Forward,
-            FaultName::Drop => Verdict::Drop,
-            FaultName::Hang => Verdict::Hang,
+            FaultName::Forward => CallAction::Forward,
+            FaultName::Drop => CallAction::Drop,
+            FaultName::Hang => CallAction::Hang,
             FaultName::Delay => {
-                Verdict::Delay(Duration::from_millis(self.ms.ok_or_else(|| missing("ms"))?))
+                CallAction::Delay(Duration::from_millis(self.ms.ok_or_else(|| missing("ms"))?))
             }
-            FaultName::ForwardThenTimeOut => Verdict::ForwardThenTimeOut,
-            FaultName::RateLimit => refuse(429),
-            FaultName::Unavailable => refuse(503),
+            FaultName::ForwardThenTimeOut => CallAction::ForwardThenTimeOut,
+            FaultName::RateLimit => status(429),
+            FaultName::Unavailable => status(503),
             FaultName::Error => {
-                Verdict::ErrorObject(self.error.clone().ok_or_else(|| missing("error"))?)
+                CallAction::ErrorObject(self.error.clone().ok_or_else(|| missing("error"))?)
             }
-            FaultName::Lag => Verdict::Lag {
+            FaultName::Lag => CallAction::Lag {
                 slots: self.slots.ok_or_else(|| missing("slots"))?,
             },
-            FaultName::ForgetHistory => Verdict::ForgetHistory,
-            FaultName::Prune => Verdict::Prune {
+            FaultName::ForgetHistory => CallAction::WithoutHistory,
+            FaultName::Prune => CallAction::Prune {
                 before_slot: self.before_slot.ok_or_else(|| missing("before_slot"))?,
             },
-            FaultName::SayNotFound => Verdict::SayNotFound,
-            FaultName::SayConfirmed => Verdict::SayConfirmed,
+            FaultName::SayNotFound => CallAction::ReportNotFound,
+            FaultName::SayConfirmed => CallAction::ReportConfirmed,
         })
     }
 }
@@ -128,16 +128,16 @@ impl Rule {
 #[derive(Debug)]
 struct ActiveRule {
     rule: Rule,
-    verdict: Verdict,
+    action: CallAction,
     calls_left: Option<u64>,
     ends_at: Option<Instant>,
-    /// Calls that it decided.
+    /// CallCounts that it decided.
     decided: u64,
 }
 
 /// Counts of one method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Calls {
+pub struct CallCounts {
     pub received: u64,
     pub forwarded: u64,
 }
@@ -149,17 +149,17 @@ const METHODS_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct RuleBook {
     rules: Vec<ActiveRule>,
-    calls: BTreeMap<String, Calls>,
+    calls: BTreeMap<String, CallCounts>,
 }
 
 impl RuleBook {
-    /// Replaces the rules by those of the document; the counts go on.
+    /// Replaces the rules by those of the document; the counts continue.
     pub fn put(&mut self, document: &[u8], now: Instant) -> Result<(), RuleError> {
         let document: Document = serde_json::from_slice(document)
             .map_err(|error| RuleError::Document(error.to_string()))?;
         let active = |(index, rule): (usize, Rule)| {
             Ok(ActiveRule {
-                verdict: rule.verdict(index)?,
+                action: rule.action(index)?,
                 calls_left: rule.for_calls,
                 ends_at: rule.for_secs.map(|secs| now + Duration::from_secs(secs)),
                 decided: 0,
@@ -175,19 +175,19 @@ impl RuleBook {
         Ok(())
     }
 
-    /// What the rules say of a call; `None`: nothing.
-    pub fn decide(&mut self, method: &str, now: Instant) -> Option<Verdict> {
-        let fits = |active: &&mut ActiveRule| {
+    /// The action of the first rule that matches the call; `None` when none matches.
+    pub fn decide(&mut self, method: &str, now: Instant) -> Option<CallAction> {
+        let matches = |active: &&mut ActiveRule| {
             (active.rule.method == "*" || active.rule.method == method)
                 && active.calls_left != Some(0)
                 && active.ends_at.is_none_or(|ends_at| now < ends_at)
         };
-        let active = self.rules.iter_mut().find(fits)?;
+        let active = self.rules.iter_mut().find(matches)?;
         active.decided += 1;
         if let Some(left) = &mut active.calls_left {
             *left -= 1;
         }
-        Some(active.verdict.clone())
+        Some(active.action.clone())
     }
 
     pub(super) fn count_received(&mut self, method: &str) {
@@ -198,24 +198,25 @@ impl RuleBook {
         self.count(method, |calls| calls.forwarded += 1);
     }
 
-    fn count(&mut self, method: &str, change: impl Fn(&mut Calls)) {
+    fn count(&mut self, method: &str, change: impl Fn(&mut CallCounts)) {
         if self.calls.len() < METHODS_MAX || self.calls.contains_key(method) {
             change(self.calls.entry(method.to_owned()).or_default());
         }
     }
 
     /// Of one method, or of all for `*`.
-    pub fn calls(&self, method: &str) -> Calls {
-        let of_method =
-            |(name, calls): (&String, &Calls)| (method == "*" || name == method).then_some(*calls);
-        let sum = |sum: Calls, calls: Calls| Calls {
+    pub fn calls(&self, method: &str) -> CallCounts {
+        let of_method = |(name, calls): (&String, &CallCounts)| {
+            (method == "*" || name == method).then_some(*calls)
+        };
+        let sum = |sum: CallCounts, calls: CallCounts| CallCounts {
             received: sum.received + calls.received,
             forwarded: sum.forwarded + calls.forwarded,
         };
         self.calls
             .iter()
             .filter_map(of_method)
-            .fold(Calls::default(), sum)
+            .fold(CallCounts::default(), sum)
     }
 
     /// The document of `GET /control`.
@@ -249,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_and_is_not_used_up_decides() {
+    fn the_first_rule_that_matches_and_has_not_ended_decides() {
         let mut book = book(
             r#"{"rules": [
                 {"method": "getSlot", "fault": "drop", "for_calls": 1},
                 {"method": "*", "fault": "rate-limit", "retry_after_secs": 3, "for_secs": 10}]}"#,
         );
         let now = Instant::now();
-        let kind = |verdict: Option<Verdict>| format!("{verdict:?}");
+        let kind = |action: Option<CallAction>| format!("{action:?}");
         assert_eq!(kind(book.decide("getSlot", now)), "Some(Drop)");
         let limited = "Some(RetryAfter { status: 429, secs: 3 })";
         assert_eq!(kind(book.decide("getSlot", now)), limited);
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_lacks_something_is_refused_and_the_old_ones_stay() {
+    fn a_rule_that_lacks_a_member_is_refused_and_the_old_rules_stay() {
         let mut book = book(r#"{"rules": [{"method": "*", "fault": "hang"}]}"#);
         for bad in [
             r#"{"rules": [{"method": "*", "fault": "delay"}]}"#,
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(book.calls("getSlot").received, 1);
         assert_eq!(
             book.calls("*"),
-            Calls {
+            CallCounts {
                 received: 2,
                 forwarded: 1
             }

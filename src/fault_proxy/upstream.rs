@@ -3,7 +3,7 @@
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-/// Where calls are forwarded to.
+/// Forwards calls to the node.
 pub(super) struct Upstream {
     http: reqwest::Client,
     url: String,
@@ -27,8 +27,8 @@ impl Upstream {
         request.send().await.ok()?.json().await.ok()
     }
 
-    /// A question of our own; `Null` when there is no result.
-    pub async fn ask(&self, method: &str, params: Value) -> Value {
+    /// A call of the proxy itself; `Null` when there is no result.
+    pub async fn call(&self, method: &str, params: Value) -> Value {
         let call = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let answer = self.forward(&call).await;
         answer

@@ -1,6 +1,6 @@
-//! A JSON-RPC proxy that misbehaves when told to, as a program: for tests that put it between a service and its chain.
+//! A JSON-RPC proxy that injects faults, as a program: for tests that place it between a service and its chain.
 //!
-//! `PUT /control` takes a document of rules, `GET /control` shows it with what was called; see [`gridtokenx::fault_proxy`].
+//! `PUT /control` takes a document of rules, `GET /control` returns it with the counts of calls; see [`gridtokenx::fault_proxy`].
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use gridtokenx::fault_proxy::FaultProxy;
 
-/// Stands before a Solana RPC endpoint and misbehaves when told to.
+/// Forwards calls to a Solana RPC endpoint and injects faults by rules.
 #[derive(Debug, Parser)]
 #[command(name = "gridtokenx-faultproxy", version)]
 struct Flags {
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
     match run(Flags::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody may be there to read it: then the exit status says it.
+            // stderr may be closed: then the exit status reports the failure.
             let _ = writeln!(std::io::stderr(), "gridtokenx-faultproxy: {error:#}");
             ExitCode::FAILURE
         }
@@ -52,7 +52,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     stdout.flush()?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
-        told = tokio::signal::ctrl_c() => told?,
+        received = tokio::signal::ctrl_c() => received?,
         _ = terminated.recv() => {}
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The chain itself: surfpool, set to where the store left off.
+//! The chain itself: surfpool, set to the state in the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use surfpool_types::{
 use tokio::sync::oneshot;
 
 use crate::error::{LocalnetError, StoreError};
-use crate::executing;
-use crate::persist::{EVENTS_WAITING_MAX, Persistence};
+use crate::execution_thread;
+use crate::persistence::{EVENTS_WAITING_MAX, Persistence};
 use crate::ports::Addresses;
 use crate::restore::{now_ms, restore, set_clock};
 use crate::store::Store;
 
-/// As surfpool's own default: enough for 20 mints, and a limit for a runaway program.
+/// surfpool's own default: enough for 20 mints, and a limit on a runaway program.
 const LOG_BYTES_MAX: usize = 10_000;
 
 /// How often block times are compared with the wall clock.
@@ -31,9 +31,9 @@ pub struct Chain {
     pub genesis_hash: Hash,
     /// The slot that is open for transactions at the start.
     pub slot: u64,
-    /// Says once that transactions are taken and answered.
+    /// Fires once when transactions are accepted and answered.
     pub started: oneshot::Receiver<()>,
-    /// Says once why the chain has ended.
+    /// Sends once why the chain has ended.
     pub ended: oneshot::Receiver<String>,
     commands: Sender<SimnetCommand>,
     locker: SurfnetSvmLocker,
@@ -41,7 +41,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Starts surfpool on what the store holds. Call on a multi-threaded runtime.
+    /// Starts surfpool with the state in the store. Call on a multi-threaded runtime.
     pub fn start(
         store: Arc<Store>,
         addresses: &Addresses,
@@ -51,7 +51,7 @@ impl Chain {
         let start_error = |error: &dyn std::fmt::Display| LocalnetError::Start(error.to_string());
         let (mut svm, simnet_events, _unused) = SurfnetSvm::new(SurfnetSvmConfig {
             slot_time: slot_ms,
-            // Profiling executes every prefix of a transaction once more.
+            // Profiling executes every prefix of a transaction again.
             instruction_profiling_enabled: false,
             max_profiles: 1,
             log_bytes_limit: Some(LOG_BYTES_MAX),
@@ -105,8 +105,8 @@ impl Chain {
         })
     }
 
-    /// Keeps block times near the wall clock. surfpool adds one slot's length per block, but a block takes a
-    /// little longer, and much longer on a machine that sleeps or is overloaded.
+    /// Keeps block times near the wall clock. surfpool adds one slot's length per block, but a block takes a little longer, and
+    /// much longer on a machine that sleeps or is overloaded.
     pub async fn keep_time(locker: SurfnetSvmLocker) {
         let mut tick = tokio::time::interval(CLOCK_CHECK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -114,7 +114,7 @@ impl Chain {
             tick.tick().await;
             let mut svm = locker.0.write().await;
             let now = now_ms();
-            // Never backwards: block times only grow.
+            // Never backwards: block times only increase.
             if now > svm.updated_at + svm.slot_time {
                 set_clock(&mut svm, now);
             }
@@ -125,7 +125,7 @@ impl Chain {
         self.locker.clone()
     }
 
-    /// Ends the chain and writes its newest block. Transactions that were executed are in it.
+    /// Stops the chain and writes its newest block, which includes every executed transaction.
     pub async fn stop(self) -> Result<(), LocalnetError> {
         let _ = self.commands.send(SimnetCommand::Terminate(None));
         let _ = self.ended.await;
@@ -154,7 +154,7 @@ struct RunLoop {
 }
 
 impl RunLoop {
-    /// surfpool's loop blocks its thread between events, so it gets a runtime of its own. Returns why it ended.
+    /// surfpool's loop blocks its thread between events, so it runs on a runtime of its own. Returns why it ended.
     fn run(self) -> String {
         let runtime = match tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -163,8 +163,8 @@ impl RunLoop {
             Ok(runtime) => runtime,
             Err(error) => return error.to_string(),
         };
-        let _executing = executing::here();
-        // Geyser plugins are for others: our events are taken before they get here.
+        let _executing = execution_thread::mark();
+        // Geyser plugins are not used: our events are taken before they reach this channel.
         let (_no_events, no_events_rx) = bounded(1);
         let ended = runtime.block_on(start_local_surfnet_runloop(
             self.locker,
@@ -173,7 +173,7 @@ impl RunLoop {
             self.commands_rx,
             no_events_rx,
         ));
-        // Its servers still run on it; the process ends soon.
+        // surfpool's servers still run on it, and dropping it would wait for them; the process ends soon.
         std::mem::forget(runtime);
         match ended {
             Ok(()) => "surfpool ended".to_owned(),
@@ -204,7 +204,7 @@ fn config(addresses: &Addresses, slot_ms: u64) -> SurfpoolConfig {
     }
 }
 
-/// surfpool waits when nobody takes its events, so they are taken for as long as it runs.
+/// surfpool blocks when its events are not received, so this receives them for as long as it runs.
 fn log_events(events: &Receiver<SimnetEvent>, started: oneshot::Sender<()>) {
     let mut started = Some(started);
     for event in events {

@@ -1,4 +1,4 @@
-//! The data directory: one process at a time, told apart by a lock that dies with its holder.
+//! The data directory, used by one process at a time: a lock that the kernel releases when its holder ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::LocalnetError;
 
-/// A killed predecessor is gone within milliseconds, but not at once: its lock is waited for this long.
+/// A killed predecessor ends within milliseconds, but not at once: how long to wait for its lock.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(1_000);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
@@ -55,7 +55,7 @@ impl DataDir {
                 }
             }
         }
-        // For the message above, in the next process that tries.
+        // For the error message above in another process.
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
@@ -70,7 +70,7 @@ impl DataDir {
         &self.path
     }
 
-    /// The chain's one file.
+    /// The file of the store.
     pub fn store_file(&self) -> PathBuf {
         self.path.join("chain.redb")
     }

@@ -1,4 +1,4 @@
-//! Why the chain does not start, or stops by itself: each a sentence for the person at the terminal.
+//! Why the chain does not start, or stops by itself: each text is a sentence for the operator.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub enum LocalnetError {
     #[error("port 65535 leaves no next port for pubsub; choose a lower port in --rpc-addr")]
     NoPortForPubsub,
 
-    #[error("no two free neighbouring ports were found on {0}; name one in --rpc-addr")]
+    #[error("no two free neighbouring ports were found on {0}; choose one in --rpc-addr")]
     NoFreePorts(std::net::IpAddr),
 
     #[error("data directory {dir} cannot be used: {source}")]
@@ -76,7 +76,7 @@ pub enum StoreError {
     Corrupt { what: &'static str, reason: String },
 }
 
-/// redb has one error type per operation; all of them are answered the same way here.
+/// redb has one error type per operation; all of them are handled the same way here.
 macro_rules! from_redb {
     ($($error:ident),+) => {
         $(impl From<redb::$error> for StoreError {

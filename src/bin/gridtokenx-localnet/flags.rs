@@ -18,7 +18,7 @@ pub struct Flags {
     )]
     pub rpc_addr: SocketAddr,
 
-    /// Keeps the chain here; the same directory continues the same chain.
+    /// Stores the chain here; the same directory continues the same chain.
     #[arg(
         long,
         value_name = "DIR",
@@ -27,7 +27,7 @@ pub struct Flags {
     )]
     pub data_dir: Option<PathBuf>,
 
-    /// Keeps nothing: the chain ends with the process.
+    /// Stores nothing: the chain ends with the process.
     #[arg(long)]
     pub ephemeral: bool,
 
@@ -35,7 +35,7 @@ pub struct Flags {
     #[arg(long, env = "LOCALNET_SLOT_MS", value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub slot_ms: u64,
 
-    /// Once JSON-RPC answers, one JSON line {rpc_url, ws_url, pid} appears here.
+    /// Once JSON-RPC answers, one JSON line {rpc_url, ws_url, pid} is written here.
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 

@@ -1,8 +1,8 @@
-//! A line of a program's log in a few bytes.
+//! A compact encoding of a line of a program's log.
 
 use serde::{Deserialize, Serialize};
 
-/// The lines that the runtime itself writes name a program and small numbers; the rest is kept as text.
+/// Lines that the runtime itself writes hold a program and small numbers; all others are stored as text.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogLine {
     Invoked { program: u8, depth: u32 },
@@ -15,7 +15,7 @@ impl LogLine {
     /// `addresses`: the message's addresses as text, in its order.
     pub fn parse(line: &str, addresses: &[String]) -> Self {
         match Self::parse_runtime_line(line, addresses) {
-            // A number may be written in more than one way: only what renders to the same line is taken.
+            // A number can be written in more than one way: only a line that renders identically is encoded.
             Some(parsed) if parsed.render(addresses) == line => parsed,
             _ => Self::Text(line.to_owned()),
         }

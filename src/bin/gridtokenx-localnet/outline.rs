@@ -1,7 +1,7 @@
 //! Reads from a transaction's signed bytes what a list of transactions needs, and skips the rest.
 //!
-//! `getSignaturesForAddress` walks every transaction of the chain. Decoding each as a whole takes a hundred times
-//! longer than looking at its addresses.
+//! `getSignaturesForAddress` reads every transaction of the chain. Decoding each completely takes a hundred times longer than
+//! reading its addresses.
 
 use solana_sdk::hash::Hash;
 use solana_sdk::message::compiled_instruction::CompiledInstruction;
@@ -10,12 +10,12 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
 use solana_sdk::transaction::VersionedTransaction;
 
-/// In front of a message with lookup tables.
+/// Precedes a message with lookup tables.
 const VERSION_0: u8 = 0x80;
 const VERSION_BIT: u8 = 0x80;
 
-/// The transaction with only those of its instructions that `wanted` programs get.
-/// `None` for bytes that are not a transaction, and for a message of a later version.
+/// The transaction with only the instructions of the `wanted` programs. `None` for bytes that are not a transaction, and for a
+/// message of a later version.
 pub fn outline(bytes: &[u8], wanted: &[Pubkey]) -> Option<VersionedTransaction> {
     let mut reader = Reader(bytes);
     let mut signatures = Vec::new();
@@ -40,7 +40,7 @@ pub fn outline(bytes: &[u8], wanted: &[Pubkey]) -> Option<VersionedTransaction> 
         let program = reader.byte()?;
         let accounts = reader.length().and_then(|accounts| reader.take(accounts))?;
         let data = reader.length().and_then(|data| reader.take(data))?;
-        // A program is never taken from a lookup table.
+        // A program never comes from a lookup table.
         if wanted.contains(keys.get(usize::from(program))?) {
             instructions.push(CompiledInstruction {
                 program_id_index: program,

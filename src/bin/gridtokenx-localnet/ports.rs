@@ -7,11 +7,11 @@ use rand::Rng;
 
 use crate::error::LocalnetError;
 
-/// Below Linux' range of ephemeral ports (32768 and up): no outgoing connection can take such a port
-/// while the chain restarts on it.
+/// Below Linux' range of ephemeral ports (32768 and up): no outgoing connection can take such a port while the chain restarts on
+/// it.
 const CHOSEN_PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// A busy machine may hold many ports; more misses than this mean that something else is wrong.
+/// On a busy machine many ports are in use; more failed attempts than this have another cause.
 const TRIES_MAX: usize = 200;
 
 /// Where the chain listens.
@@ -55,7 +55,7 @@ impl Addresses {
         Err(LocalnetError::NoFreePorts(ip))
     }
 
-    /// The host as surfpool wants it: a text to which it appends `:port`.
+    /// The host as surfpool expects it: a text to which it appends `:port`.
     pub fn host(&self) -> String {
         match self.rpc.ip() {
             IpAddr::V4(ip) => ip.to_string(),
@@ -83,7 +83,7 @@ fn refused(purpose: &'static str, addr: SocketAddr, source: io::Error) -> Localn
     }
 }
 
-/// A client cannot connect to "every address" (0.0.0.0): it is told the loopback one.
+/// A client cannot connect to the unspecified address (0.0.0.0): this replaces it by the loopback address.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => {

@@ -1,4 +1,4 @@
-//! The way back: a new `SurfnetSvm` becomes the chain as it was after the store's newest block.
+//! Restores the chain: sets a new `SurfnetSvm` to the state after the store's newest block.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,10 +10,10 @@ use surfpool_core::storage::{Storage, StorageError};
 use surfpool_core::surfnet::svm::SurfnetSvm;
 use surfpool_core::surfnet::{BlockIdentifier, FINALIZATION_SLOT_THRESHOLD};
 
+use crate::account_index::AccountIndex;
+use crate::chain_history::History;
 use crate::error::StoreError;
-use crate::executing;
-use crate::history::History;
-use crate::index::Index;
+use crate::execution_thread;
 use crate::store::{Header, Store};
 
 pub struct Restored {
@@ -21,10 +21,10 @@ pub struct Restored {
     pub history: Arc<History>,
 }
 
-/// A new chain begins with so many empty blocks behind it that a finalized block and blockhash exist at once.
+/// A new chain begins after so many empty blocks that a finalized block and blockhash exist at once.
 const FIRST_OPEN_SLOT: u64 = FINALIZATION_SLOT_THRESHOLD + 1;
 
-/// Sets a new `svm` to the state after the store's newest block; a new chain begins.
+/// Sets a new `svm` to the state after the store's newest block, or starts a new chain where the store is empty.
 pub fn restore(
     svm: &mut SurfnetSvm,
     store: Arc<Store>,
@@ -32,8 +32,8 @@ pub fn restore(
     on_failure: impl Fn(StoreError) + Send + Sync + 'static,
 ) -> Result<Restored, StoreError> {
     let now_ms = now_ms();
-    // Height and slot are the same number from the first block on. surfpool would count the height of blocks
-    // with transactions from its own start, and that of the others from slot 0.
+    // Height and slot are the same number from the first block on. surfpool would count the height of blocks with transactions
+    // from its own start, and that of the others from slot 0.
     let first_blocks = [0, FIRST_OPEN_SLOT - 1].map(|slot| {
         let age_ms = (FIRST_OPEN_SLOT - slot) * slot_ms;
         let header = Header {
@@ -89,14 +89,14 @@ fn restore_accounts(
         &mut svm.token_accounts_by_owner,
         &mut svm.token_accounts_by_mint,
     ] {
-        let mut ours = Index::default();
+        let mut ours = AccountIndex::default();
         for (key, listed) in index.into_iter().map_err(corrupt_index)? {
             ours.store(key, listed).map_err(corrupt_index)?;
         }
         *index = ours.clone_box();
     }
-    let _executing = executing::here();
-    accounts.sort_by_key(|(_, account)| order_of_restoring(account));
+    let _executing = execution_thread::mark();
+    accounts.sort_by_key(|(_, account)| restore_order(account));
     for (pubkey, account) in accounts {
         svm.set_account(&pubkey, account)
             .map_err(|error| StoreError::Corrupt {
@@ -115,7 +115,7 @@ fn corrupt_index(error: StorageError) -> StoreError {
 }
 
 /// An account is set after those that it refers to: a token account after its mint, a program after its code.
-fn order_of_restoring(account: &Account) -> u8 {
+fn restore_order(account: &Account) -> u8 {
     /// Of an SPL mint; longer accounts of Token-2022 say what they are in the byte after a token account's.
     const MINT_BYTES: usize = 82;
     const TOKEN_ACCOUNT_BYTES: usize = 165;

@@ -1,4 +1,4 @@
-//! From the flags to a chain that answers, and to its end.
+//! Runs the chain: starts it by the flags, reports when it answers, and stops it on a signal.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,17 @@ use crate::flags::Flags;
 use crate::ports::Addresses;
 use crate::store::{FORMAT_VERSION, Store};
 
-/// A start takes under a second, longer on a machine that compiles on all cores meanwhile.
+/// A start takes less than a second, more on a machine that compiles on all cores at the same time.
 const START_MAX: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 
-/// Whoever stops this program may wait two seconds.
+/// The callers that stop this program wait at least two seconds.
 const STOP_MAX: Duration = Duration::from_millis(1_800);
 
 pub fn run(flags: Flags) -> Result<(), LocalnetError> {
     log_to_stderr(&flags.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Two: one may wait for the chain while the other hears the signal to stop.
+        // Two: one may wait for the chain while the other receives the signal to stop.
         .worker_threads(2)
         .enable_all()
         .build()
@@ -43,14 +43,14 @@ async fn serve(flags: Flags) -> Result<(), LocalnetError> {
     let data_dir = flags.data_dir.as_deref().map(DataDir::lock).transpose()?;
     let addresses = Addresses::claim(flags.rpc_addr)?;
     if let Some(file) = &flags.ready_file {
-        // A file of an earlier start says that a chain is ready which is not.
+        // A file of an earlier start would report a chain as ready that has ended.
         let _ = std::fs::remove_file(file);
     }
     let location = data_dir.as_ref().map(|dir| dir.path().to_owned());
     let store = Arc::new(open_store(data_dir.as_ref())?);
     let mut chain = Chain::start(store, &addresses, flags.slot_ms, {
         let location = location.clone();
-        move |error| end_for_lack_of_store(location.as_deref(), error)
+        move |error| end_without_store(location.as_deref(), error)
     })?;
 
     tokio::select! {
@@ -64,7 +64,7 @@ async fn serve(flags: Flags) -> Result<(), LocalnetError> {
         () = signals.stop() => {
             clock.abort();
             stop(chain).await?;
-            // Kept until the newest block is written.
+            // The lock is held until the newest block is written.
             drop(data_dir);
             Ok(())
         }
@@ -82,7 +82,7 @@ fn log_to_stderr(filter: &str) -> Result<(), LocalnetError> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // It would complain on the very stderr that is gone, and panic.
+        // It would report a closed stderr on that stderr, and panic.
         .log_internal_errors(false)
         .init();
     Ok(())
@@ -105,8 +105,8 @@ fn open_store(data_dir: Option<&DataDir>) -> Result<Store, LocalnetError> {
     })
 }
 
-/// A chain that cannot remember must not go on: the process ends here and now.
-fn end_for_lack_of_store(location: Option<&Path>, source: StoreError) {
+/// A chain that cannot store its blocks must not continue: ends the process at once.
+fn end_without_store(location: Option<&Path>, source: StoreError) {
     let dir = location.map_or_else(|| PathBuf::from("memory"), Path::to_owned);
     let error = LocalnetError::Store { dir, source };
     let _ = writeln!(std::io::stderr(), "gridtokenx-localnet: {error}");
@@ -125,8 +125,8 @@ async fn until_answering(chain: &mut Chain, addresses: &Addresses) -> Result<(),
         let client = RpcClient::new(addresses.rpc_url());
         loop {
             match client.get_genesis_hash().await {
-                Ok(hash) => return is_ours(hash, chain.genesis_hash),
-                Err(error) => tracing::debug!("not yet answering: {error}"),
+                Ok(hash) => return check_genesis_hash(hash, chain.genesis_hash),
+                Err(error) => tracing::debug!("the chain does not answer yet: {error}"),
             }
             tokio::time::sleep(PROBE_EVERY).await;
         }
@@ -136,7 +136,7 @@ async fn until_answering(chain: &mut Chain, addresses: &Addresses) -> Result<(),
         .map_err(|_| LocalnetError::Start(format!("no answer within {} s", START_MAX.as_secs())))?
 }
 
-fn is_ours(answered: Hash, ours: Hash) -> Result<(), LocalnetError> {
+fn check_genesis_hash(answered: Hash, ours: Hash) -> Result<(), LocalnetError> {
     if answered == ours {
         return Ok(());
     }
@@ -157,7 +157,7 @@ fn announce(
             "ws_url": ws_url,
             "pid": std::process::id(),
         });
-        // By rename: a reader sees all of it or nothing.
+        // By rename: a reader sees the whole file or none.
         let unfinished = file.with_extension("unfinished");
         std::fs::write(&unfinished, format!("{line}\n"))
             .and_then(|()| std::fs::rename(&unfinished, file))
@@ -199,7 +199,7 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. SIGHUP is heard and ignored: the chain outlives the terminal.
+    /// Waits for SIGTERM or SIGINT. SIGHUP is received and ignored: the chain outlives the terminal.
     async fn stop(&mut self) {
         loop {
             tokio::select! {

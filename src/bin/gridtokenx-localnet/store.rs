@@ -1,7 +1,7 @@
 //! The embedded store: one redb file, one transaction per block.
 //!
-//! Invariant: the file holds the chain as it was after some block, never between two. Kept by writing a block's
-//! accounts, transactions and header in one transaction of redb; it would break if anything wrote a part alone.
+//! Invariant: the file holds the chain as it was after some block, never between two. Kept by writing a block's accounts,
+//! transactions and header in one transaction of redb; it would break if anything wrote a part alone.
 
 use std::path::Path;
 
@@ -19,16 +19,16 @@ use surfpool_core::solana_account::Account;
 use surfpool_core::types::TransactionWithStatusMeta;
 
 use crate::error::StoreError;
-use crate::record::{self, encoding};
+use crate::transaction_record::{self, encoding};
 
-/// Raised by every change of what the tables hold.
+/// To be raised with every change of the stored format.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Headers of blocks without transactions are kept for a day; older ones are a function of their neighbours.
-/// Without this an idle chain would grow by 200,000 rows a day for ever.
+/// Headers of blocks without transactions are stored for a day; older ones are a function of their neighbours. Without this
+/// limit an idle chain would grow by 200,000 rows a day.
 const EMPTY_HEADERS_KEPT: u64 = 216_000;
 
-/// redb's default of 1 GiB is more than the whole of this program needs.
+/// redb's default of 1 GiB is more memory than the rest of this program needs.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -39,7 +39,7 @@ const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
 const VERSION_KEY: &str = "version";
 const GENESIS_HASH_KEY: &str = "genesis hash";
 
-/// What is kept of a block beside its transactions. Its blockhash follows from its height.
+/// What is stored of a block beside its transactions. Its blockhash is derived from its height.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub height: u64,
@@ -53,7 +53,7 @@ pub struct Header {
 #[derive(Clone, Debug)]
 pub enum AccountChange {
     Whole(Account),
-    /// Only the balance is known: what an airdrop gave, or a failed transaction paid.
+    /// Only the balance is known: after an airdrop or a failed transaction.
     Lamports(u64),
 }
 
@@ -80,7 +80,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the file. A file of another version is refused, whatever wrote it.
+    /// Opens or creates the file. A file of another version is refused, older or newer.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
@@ -132,15 +132,15 @@ impl Store {
         Ok(store)
     }
 
-    /// The next start after a kill -9 opens at once instead of reading the whole file.
+    /// With quick repair: the next start after a kill -9 opens at once instead of reading the whole file.
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_quick_repair(true);
         Ok(transaction)
     }
 
-    /// The genesis hash of the chain in this store, and its newest block. A new chain begins with `first_blocks`,
-    /// which are empty, oldest first.
+    /// The genesis hash of the chain in this store, and its newest block. A new chain begins with `first_blocks`, which are
+    /// empty, oldest first.
     pub fn begin_or_continue(
         &self,
         new_genesis_hash: Hash,
@@ -178,7 +178,7 @@ impl Store {
         Ok((genesis_hash, tip))
     }
 
-    /// Writes a block: all of it or nothing.
+    /// Writes a block atomically.
     pub fn write(&self, block: &Block) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
         {
@@ -198,7 +198,7 @@ impl Store {
                     }
                 };
                 if account.lamports == 0 {
-                    // Closed. A restart begins with the programs only, so a missing row says the same.
+                    // Closed. A restart begins with the programs only, so a missing row means the same.
                     accounts.remove(key)?;
                 } else {
                     accounts.insert(key, encode_account(account)?.as_slice())?;
@@ -210,7 +210,7 @@ impl Store {
             }
             let mut headers = transaction.open_table(HEADERS)?;
             headers.insert(block.slot, encode("header", &block.header)?.as_slice())?;
-            // The first one stays: those after it are derived from it.
+            // The first one is never removed: those after it are derived from it.
             if let Some(old) = block
                 .slot
                 .checked_sub(EMPTY_HEADERS_KEPT)
@@ -270,7 +270,7 @@ impl Store {
         let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
         transactions
             .get(signature.as_array())?
-            .map(|record| record::decode(record.value()))
+            .map(|record| transaction_record::decode(record.value()))
             .transpose()
     }
 
@@ -287,8 +287,7 @@ impl Store {
             .len()?)
     }
 
-    /// What a list needs of every transaction, one at a time: all of them would not fit the memory of a chain that
-    /// ran for weeks.
+    /// What a list needs of every transaction, one at a time: those of a chain that ran for weeks do not fit into memory.
     pub fn transactions_listed(
         &self,
     ) -> Result<impl Iterator<Item = Result<TransactionWithStatusMeta, StoreError>>, StoreError>
@@ -296,7 +295,7 @@ impl Store {
         let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
         Ok(transactions
             .range::<&[u8; 64]>(..)?
-            .map(|row| record::decode_listed(row?.1.value())))
+            .map(|row| transaction_record::decode_listed(row?.1.value())))
     }
 
     pub fn accounts(&self) -> Result<Vec<(Pubkey, Account)>, StoreError> {
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn old_empty_headers_go_except_the_first() {
+    fn old_empty_headers_are_removed_except_the_first() {
         let store = started();
         for slot in [1, 2, EMPTY_HEADERS_KEPT, EMPTY_HEADERS_KEPT + 1] {
             store.write(&block(slot, Vec::new())).unwrap();
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_balance_changes_the_account_that_is_there_and_a_closed_one_goes() {
+    fn a_balance_changes_an_existing_account_and_a_closed_one_is_removed() {
         let store = started();
         let (token_account, wallet) = (Pubkey::new_unique(), Pubkey::new_unique());
         let whole = Account {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::support::world::world;
-use crate::support::{Api, Grid, Proxy, Server, Verdict, eventually, insert_backlog};
+use crate::support::{Api, CallAction, Grid, Proxy, Server, eventually, insert_backlog};
 
 const TRIGGER: &str = "/api/admin/tokenization/trigger-batch";
 const BATCHES: &str = "/api/admin/tokenization/batches";
@@ -445,9 +445,9 @@ async fn while_the_chain_is_away_a_batch_says_so_and_loses_nothing() {
     let mut grid = Grid::on_chain(&proxy.url, &[HELD]).await;
     grid.serve().await;
     insert_backlog(&grid.pool, 10, 40).await;
-    proxy.obey(|method, _| match method {
-        "simulateTransaction" => Verdict::Status(503),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "simulateTransaction" => CallAction::Status(503),
+        _ => CallAction::Forward,
     });
     let begun = Instant::now();
     let admin = grid.admin();

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::support::admin_log::entries;
 use crate::support::secrets::assert_untold;
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Server, Verdict, eventually};
+use crate::support::{CallAction, Grid, Proxy, Server, eventually};
 
 const RESOLVER_FAILS: &str = "the Resolver cannot work; trying again each round";
 const RESOLVER_WORKS: &str = "the Resolver works again";
@@ -188,17 +188,17 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
 
     // The HTTP client puts the URL into its errors: no connection, an error status, an error of the node, no answer to read.
     let faults = [
-        Verdict::Drop,
-        Verdict::Status(500),
-        Verdict::Error(-32000, "an error of the node"),
-        Verdict::Answer(Value::Null),
+        CallAction::Drop,
+        CallAction::Status(500),
+        CallAction::Error(-32000, "an error of the node"),
+        CallAction::Answer(Value::Null),
     ];
     for fault in faults {
         let logged = |message| lines_where(&server, "message", message).len();
         let (failed, worked) = (logged(RESOLVER_FAILS), logged(RESOLVER_WORKS));
-        proxy.obey(move |method, _| match method {
+        proxy.on_call(move |method, _| match method {
             "getSignatureStatuses" => fault.clone(),
-            _ => Verdict::Forward,
+            _ => CallAction::Forward,
         });
         meter.report("1").await;
         until_logged_again(&server, RESOLVER_FAILS, failed).await;
@@ -209,7 +209,7 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
         assert!(line["error"].as_str().unwrap().contains("rpc-1"), "{line}");
     }
     // And all calls at once, as admins are shown it.
-    proxy.obey(|_, _| Verdict::Drop);
+    proxy.on_call(|_, _| CallAction::Drop);
     let shown = eventually("the chain breaker is open", async || {
         let status = admin.get("/api/admin/tokenization/status").await;
         (status.body["chain"]["state"] == "open").then(|| status.body.to_string())

@@ -25,7 +25,7 @@ use crate::support::ledger::breaker;
 use crate::support::proxy::drop_send;
 use crate::support::stored_events::notifications;
 use crate::support::world::world;
-use crate::support::{Grid, Meter, Proxy, Verdict, eventually};
+use crate::support::{CallAction, Grid, Meter, Proxy, eventually};
 
 async fn retry(grid: &Grid, reading: &str, body: Value) -> Answer {
     let path = format!("/api/admin/tokenization/readings/{reading}/retry");
@@ -168,16 +168,16 @@ async fn a_reading_in_its_backoff_is_tried_at_once() {
     .await;
     grid.serve().await;
     let meter = grid.meter().await;
-    proxy.obey(|method, parameters| {
+    proxy.on_call(|method, parameters| {
         if method != "simulateTransaction" {
-            return Verdict::Forward;
+            return CallAction::Forward;
         }
         let message = sent(parameters).message;
         let payment = message
             .instructions
             .iter()
             .position(|call| *call.program_id(&message.account_keys) == spl_token_interface::ID);
-        Verdict::Answer(json!({
+        CallAction::Answer(json!({
             "context": { "slot": 1 },
             "value": {
                 "err": { "InstructionError": [payment, { "Custom": 17 }] },
@@ -274,12 +274,12 @@ fn sent(parameters: &Value) -> Transaction {
 /// An endpoint that takes transactions, shows nothing of what became of them, and has holes in its history.
 fn blind(proxy: &Proxy, lands: bool) {
     let hidden = Mutex::new(HashSet::new());
-    proxy.obey(move |method, parameters| match method {
+    proxy.on_call(move |method, parameters| match method {
         "sendTransaction" => {
             let signature = sent(parameters).signatures[0].to_string();
             hidden.lock().unwrap().insert(signature);
             if lands {
-                Verdict::Forward
+                CallAction::Forward
             } else {
                 drop_send(parameters)
             }
@@ -292,13 +292,15 @@ fn blind(proxy: &Proxy, lands: bool) {
                 .any(|asked| hidden.contains(asked.as_str().unwrap()))
             {
                 let value = vec![Value::Null; asked.len()];
-                Verdict::Answer(json!({ "context": { "slot": 1 }, "value": value }))
+                CallAction::Answer(json!({ "context": { "slot": 1 }, "value": value }))
             } else {
-                Verdict::Forward
+                CallAction::Forward
             }
         }
-        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
-        _ => Verdict::Forward,
+        "getBlock" => {
+            CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
+        }
+        _ => CallAction::Forward,
     });
 }
 
@@ -372,7 +374,7 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
     expires(-1_000_000_000).await;
 
     // Without an endpoint nobody knows.
-    proxy.obey(|_, _| Verdict::Status(503));
+    proxy.on_call(|_, _| CallAction::Status(503));
     assert_eq!(resolve(&grid, &signature, dead.clone()).await.status, 503);
     blind(&proxy, false);
     assert!(actions(&grid).await.is_empty(), "nothing was done yet");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::database_proxy::{Cut, DatabaseProxy};
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Verdict};
+use crate::support::{CallAction, Grid, Proxy};
 
 /// Signature of the transaction that `sendTransaction` carries.
 fn signature_of(parameters: &serde_json::Value) -> Vec<u8> {
@@ -39,11 +39,11 @@ async fn nothing_is_lost_or_paid_twice_with(cut: Cut) {
     let sent = Arc::new(Mutex::new(HashSet::<Vec<u8>>::new()));
     {
         let sent = Arc::clone(&sent);
-        chain.obey(move |method, parameters| {
+        chain.on_call(move |method, parameters| {
             if method == "sendTransaction" {
                 sent.lock().unwrap().insert(signature_of(parameters));
             }
-            Verdict::Forward
+            CallAction::Forward
         });
     }
 

@@ -13,7 +13,7 @@ use spl_token_interface::instruction::{AuthorityType, burn, close_account, set_a
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed};
 use crate::support::world::world;
-use crate::support::{Grid, Meter, Proxy, Verdict};
+use crate::support::{CallAction, Grid, Meter, Proxy};
 
 async fn reading(meter: &Meter, id: &str) -> Value {
     meter.api.get(&format!("/api/readings/{id}")).await.ok()
@@ -177,15 +177,15 @@ fn lie_about_token_accounts(proxy: &Proxy, payer: Pubkey, lie: Lie) -> Arc<Atomi
     let lies = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&lies);
     let payer = payer.to_string();
-    proxy.obey(move |method, parameters| {
+    proxy.on_call(move |method, parameters| {
         // Whether fee payer and mint are well is another question.
         if method != "getMultipleAccounts" || parameters[0][0] == payer.as_str() {
-            return Verdict::Forward;
+            return CallAction::Forward;
         }
         counter.fetch_add(1, Ordering::SeqCst);
         match parameters[1]["commitment"].as_str() {
-            Some("finalized") => Verdict::Edit(lie.finalized),
-            _ => Verdict::Edit(lie.confirmed),
+            Some("finalized") => CallAction::Edit(lie.finalized),
+            _ => CallAction::Edit(lie.confirmed),
         }
     });
     lies
@@ -280,7 +280,7 @@ async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts(
         Proxy::start(&world().rpc_url).await,
     );
     // Away at the start: nobody can tell which chain it is on.
-    foreign.obey(|_, _| Verdict::Drop);
+    foreign.on_call(|_, _| CallAction::Drop);
     let urls = format!("{},{}", good.url, foreign.url);
     let mut grid = Grid::on_chain(&urls, &[]).await;
     grid.serve().await;
@@ -289,10 +289,10 @@ async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts(
     grid.until_count("finalized", 1).await;
     let admin = grid.admin();
     let asked_for_accounts = foreign.received("getMultipleAccounts");
-    foreign.obey(|method, _| match method {
-        "getGenesisHash" => Verdict::Answer(json!(FOREIGN)),
-        "getMultipleAccounts" => Verdict::Edit(without_accounts),
-        _ => Verdict::Forward,
+    foreign.on_call(|method, _| match method {
+        "getGenesisHash" => CallAction::Answer(json!(FOREIGN)),
+        "getMultipleAccounts" => CallAction::Edit(without_accounts),
+        _ => CallAction::Forward,
     });
     grid.until("it is seen to be on another chain", async || {
         let chain = chain_of(&admin).await;
@@ -300,7 +300,7 @@ async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts(
     })
     .await;
     // Now it is the only one that answers.
-    good.obey(|_, _| Verdict::Drop);
+    good.on_call(|_, _| CallAction::Drop);
     meter.report("1").await;
     grid.until("minting waits", async || {
         chain_of(&admin).await["state"] == "open"

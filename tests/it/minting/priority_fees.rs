@@ -12,7 +12,7 @@ use solana_sdk::transaction::Transaction;
 use crate::support::metrics::value;
 use crate::support::proxy::drop_send;
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Verdict};
+use crate::support::{CallAction, Grid, Proxy};
 
 /// Micro-lamports: half a lamport for a compute unit.
 const PRICE: u64 = 500_000;
@@ -164,11 +164,11 @@ async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
 
     // A market; then one above the cap; then none that tells.
     for (told, expected) in [
-        (Verdict::Answer(slots(&[100, 200, 30_000, 900])), 900),
-        (Verdict::Answer(slots(&[50_000, 60_000])), 40_000),
+        (CallAction::Answer(slots(&[100, 200, 30_000, 900])), 900),
+        (CallAction::Answer(slots(&[50_000, 60_000])), 40_000),
     ] {
         let told = Mutex::new(told);
-        proxy.obey(move |method, parameters| match method {
+        proxy.on_call(move |method, parameters| match method {
             "getRecentPrioritizationFees" => {
                 let accounts = parameters[0].as_array().unwrap();
                 assert_eq!(
@@ -178,7 +178,7 @@ async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
                 );
                 told.lock().unwrap().clone()
             }
-            _ => Verdict::Forward,
+            _ => CallAction::Forward,
         });
         grid.serve().await;
         report_and_see_price(&grid, expected).await;
@@ -212,9 +212,9 @@ async fn a_chain_that_tells_no_prices_stops_nobody() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid =
         Grid::on_chain(&proxy.url, &[("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")]).await;
-    proxy.obey(|method, _| match method {
-        "getRecentPrioritizationFees" => Verdict::Error(-32601, "Method not found"),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "getRecentPrioritizationFees" => CallAction::Error(-32601, "Method not found"),
+        _ => CallAction::Forward,
     });
     grid.serve().await;
     grid.meter().await.report("1").await;
@@ -234,24 +234,24 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     let market = |price: u64, is_lost: bool| {
         let sent = Arc::clone(&sent);
         move |method: &str, parameters: &Value| match method {
-            "getRecentPrioritizationFees" => Verdict::Answer(slots(&[price])),
+            "getRecentPrioritizationFees" => CallAction::Answer(slots(&[price])),
             "sendTransaction" => {
                 let signed_bytes = parameters[0].as_str().unwrap().to_owned();
                 sent.lock().unwrap().push(signed_bytes);
                 if is_lost {
                     drop_send(parameters)
                 } else {
-                    Verdict::Forward
+                    CallAction::Forward
                 }
             }
-            _ => Verdict::Forward,
+            _ => CallAction::Forward,
         }
     };
     // The price is asked for at the start, and the mint is made then.
-    proxy.obey(market(1_000, false));
+    proxy.on_call(market(1_000, false));
     grid.serve().await;
     sent.lock().unwrap().clear();
-    proxy.obey(market(1_000, true));
+    proxy.on_call(market(1_000, true));
     let meter = grid.meter().await;
     meter.report("1").await;
     grid.until("it was sent", async || !sent.lock().unwrap().is_empty())
@@ -259,7 +259,7 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     grid.stop().await;
 
     // A start asks for the price at once.
-    proxy.obey(market(900_000, false));
+    proxy.on_call(market(900_000, false));
     grid.serve().await;
     grid.until_count("finalized", 1).await;
     let sent: HashSet<String> = sent.lock().unwrap().iter().cloned().collect();

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Verdict, eventually};
+use crate::support::{CallAction, Grid, Proxy, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_whose_job_is_lost_is_found_by_the_sweep() {
@@ -198,9 +198,9 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
     let (bad, good) = (grid.meter().await, grid.meter().await);
     let bad_wallet = solana_sdk::signature::Signer::pubkey(&bad.wallet);
     // The chain would refuse every payment to this one wallet.
-    proxy.obey(move |method, parameters| {
+    proxy.on_call(move |method, parameters| {
         if method != "simulateTransaction" {
-            return Verdict::Forward;
+            return CallAction::Forward;
         }
         use base64::Engine;
         let signed_bytes = base64::engine::general_purpose::STANDARD
@@ -216,9 +216,9 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
                 .any(|account| message.account_keys[usize::from(*account)] == bad_wallet)
         });
         match touched {
-            None => Verdict::Forward,
+            None => CallAction::Forward,
             // The account is created by the instruction before the payment.
-            Some(creation) => Verdict::Answer(json!({
+            Some(creation) => CallAction::Answer(json!({
                 "context": { "slot": 1 },
                 "value": {
                     "err": { "InstructionError": [creation + 1, { "Custom": 17 }] },

@@ -19,7 +19,7 @@ use spl_token_interface::state::{Account, AccountState};
 
 use crate::support::authority::Authority;
 use crate::support::proxy::drop_send;
-use crate::support::proxy::{Proxy, Verdict};
+use crate::support::proxy::{CallAction, Proxy};
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};
 
@@ -27,9 +27,9 @@ use crate::support::{Grid, Meter, eventually};
 fn refuse_payments_to(proxy: &Proxy, wallet: Pubkey) -> Arc<AtomicUsize> {
     let refusals = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&refusals);
-    proxy.obey(move |method, parameters| {
+    proxy.on_call(move |method, parameters| {
         if method != "simulateTransaction" {
-            return Verdict::Forward;
+            return CallAction::Forward;
         }
         let signed_bytes = STANDARD.decode(parameters[0].as_str().unwrap()).unwrap();
         let transaction: Transaction = bincode::deserialize(&signed_bytes).unwrap();
@@ -42,10 +42,10 @@ fn refuse_payments_to(proxy: &Proxy, wallet: Pubkey) -> Arc<AtomicUsize> {
                 .any(|account| message.account_keys[usize::from(*account)] == wallet)
         });
         match creation {
-            None => Verdict::Forward,
+            None => CallAction::Forward,
             Some(creation) => {
                 counter.fetch_add(1, Ordering::SeqCst);
-                Verdict::Answer(json!({
+                CallAction::Answer(json!({
                     "context": { "slot": 1 },
                     "value": {
                         "err": { "InstructionError": [creation + 1, { "Custom": 17 }] },
@@ -273,17 +273,19 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
     // The account was closed after everything had been looked at and simulated.
     let (mint, wallets) = (authority.mint, [bad.wallet.pubkey(), good.wallet.pubkey()]);
     let payer = authority.payer().to_string();
-    proxy.obey(move |method, parameters| match method {
+    proxy.on_call(move |method, parameters| match method {
         // Whether fee payer and mint are well is another question.
-        "getMultipleAccounts" if parameters[0][0] == payer.as_str() => Verdict::Forward,
-        "getMultipleAccounts" => Verdict::Answer(usable_accounts(mint, &wallets, &parameters[0])),
-        "simulateTransaction" => Verdict::Answer(json!({
+        "getMultipleAccounts" if parameters[0][0] == payer.as_str() => CallAction::Forward,
+        "getMultipleAccounts" => {
+            CallAction::Answer(usable_accounts(mint, &wallets, &parameters[0]))
+        }
+        "simulateTransaction" => CallAction::Answer(json!({
             "context": { "slot": 1 },
             "value": {
                 "err": null, "logs": [], "accounts": null, "unitsConsumed": 0, "returnData": null
             }
         })),
-        _ => Verdict::Forward,
+        _ => CallAction::Forward,
     });
     let refused = bad.report("2").await;
     good.report("2").await;
@@ -311,7 +313,7 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
 
 /// Whatever is sent is said to have landed with this error, at finality.
 fn let_everything_fail_with(proxy: &Proxy, error: Value) {
-    proxy.obey(move |method, parameters| match method {
+    proxy.on_call(move |method, parameters| match method {
         "sendTransaction" => drop_send(parameters),
         "getSignatureStatuses" => {
             let status = json!({
@@ -319,9 +321,9 @@ fn let_everything_fail_with(proxy: &Proxy, error: Value) {
                 "confirmationStatus": "finalized",
             });
             let asked = parameters[0].as_array().unwrap().len();
-            Verdict::Answer(json!({ "context": { "slot": 1 }, "value": vec![status; asked] }))
+            CallAction::Answer(json!({ "context": { "slot": 1 }, "value": vec![status; asked] }))
         }
-        _ => Verdict::Forward,
+        _ => CallAction::Forward,
     });
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::support::database_proxy::DatabaseProxy;
 use crate::support::world::world;
-use crate::support::{FeedClient, Grid, Proxy, Server, Verdict, wait};
+use crate::support::{CallAction, FeedClient, Grid, Proxy, Server, wait};
 
 /// Clients that submit until told to stop; gives the ids of the readings that were answered.
 async fn submit_until(server: &Server, stop: Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<String>> {
@@ -102,9 +102,9 @@ async fn a_chain_that_hangs_does_not_hold_up_the_end() {
         .spawn(&[("SHUTDOWN_TIMEOUT_SECS", limit.as_str())])
         .await;
     let meter = server.user("prosumer").meter().await;
-    proxy.obey(|method, _| match method {
-        "simulateTransaction" | "sendTransaction" => Verdict::Hang,
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "simulateTransaction" | "sendTransaction" => CallAction::Hang,
+        _ => CallAction::Forward,
     });
     let mut answered = Vec::new();
     for _ in 0..30 {
@@ -132,9 +132,9 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     let grid = Grid::on_chain(&proxy.url, &[]).await;
     let mut server = grid.spawn(&[]).await;
     let meter = server.user("prosumer").meter().await;
-    proxy.obey(|method, _| match method {
-        "simulateTransaction" => Verdict::Hang,
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "simulateTransaction" => CallAction::Hang,
+        _ => CallAction::Forward,
     });
     let submissions: Vec<_> = (0..20).map(|_| meter.next_submission("0.01")).collect();
     let answer = meter
@@ -193,9 +193,9 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
         .await;
     let api = server.user("prosumer");
     let meter = api.meter().await;
-    proxy.obey(|method, _| match method {
-        "simulateTransaction" | "sendTransaction" => Verdict::Hang,
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "simulateTransaction" | "sendTransaction" => CallAction::Hang,
+        _ => CallAction::Forward,
     });
     let submissions: Vec<_> = (0..READINGS)
         .map(|_| meter.next_submission("0.01"))

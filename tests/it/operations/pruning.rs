@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Verdict, eventually, insert_backlog};
+use crate::support::{CallAction, Grid, Proxy, eventually, insert_backlog};
 
 const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
 /// No sweep but the one that is asked for comes within a test.
@@ -184,9 +184,9 @@ async fn jobs_are_pruned_while_one_sweep_goes_on_for_long() {
     // One reading at a time, and half a second for each: the sweep takes several slices.
     const READINGS: usize = 240;
     let proxy = Proxy::start(&world().rpc_url).await;
-    proxy.obey(|method, _| match method {
-        "sendTransaction" => Verdict::Delay(Duration::from_millis(500)),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "sendTransaction" => CallAction::Delay(Duration::from_millis(500)),
+        _ => CallAction::Forward,
     });
     let settings = [
         EACH_SECOND,

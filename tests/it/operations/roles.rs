@@ -14,7 +14,7 @@ use crate::support::chain_breaker::{chain_of, until_closed, until_open};
 use crate::support::metrics::value;
 use crate::support::server::program;
 use crate::support::world::world;
-use crate::support::{Api, Grid, Proxy, Server, Verdict, eventually};
+use crate::support::{Api, CallAction, Grid, Proxy, Server, eventually};
 
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
 const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
@@ -302,7 +302,7 @@ async fn until_a_worker_has_told_who_pays_nobody_is_judged_and_an_empty_one_is_f
 /// An endpoint that answers nobody, until it is told otherwise.
 async fn silent_endpoint() -> Proxy {
     let proxy = Proxy::start(&world().rpc_url).await;
-    proxy.obey(|_, _| Verdict::Drop);
+    proxy.on_call(|_, _| CallAction::Drop);
     proxy
 }
 
@@ -369,9 +369,9 @@ async fn an_api_process_that_started_without_an_endpoint_ends_when_it_finds_anot
     assert!(grid.spawn(&[WORKER]).await.terminate().await.success());
     let proxy = silent_endpoint().await;
     let mut api = api_on(&grid, &proxy.url).await;
-    proxy.obey(|method, _| match method {
-        "getGenesisHash" => Verdict::Answer(json!(Pubkey::new_from_array([7; 32]).to_string())),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "getGenesisHash" => CallAction::Answer(json!(Pubkey::new_from_array([7; 32]).to_string())),
+        _ => CallAction::Forward,
     });
     assert!(!api.ended().await.success());
     let said = api.log();

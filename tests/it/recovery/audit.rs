@@ -13,7 +13,7 @@ use crate::support::localnet::TempDir;
 use crate::support::metrics::value;
 use crate::support::server::program;
 use crate::support::stored_events::notifications;
-use crate::support::{Api, Grid, Meter, Proxy, Verdict, eventually};
+use crate::support::{Api, CallAction, Grid, Meter, Proxy, eventually};
 
 /// A service that has finalized `readings` readings of 1 kWh, and was stopped.
 async fn settled(readings: i64) -> (Grid, Meter, Vec<String>) {
@@ -211,7 +211,7 @@ async fn the_audit_believes_only_a_history_that_begins_with_the_mint() {
     let whole = grid.rpc_url.clone();
     let pruned = Proxy::start(&whole).await;
     let now = authority.rpc.get_slot().await.unwrap();
-    pruned.obey(move |_, _| Verdict::Prune { before_slot: now });
+    pruned.on_call(move |_, _| CallAction::Prune { before_slot: now });
 
     grid.rpc_url = pruned.url.clone();
     let sentence = refused(&grid, &[]).await;

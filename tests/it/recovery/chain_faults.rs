@@ -11,7 +11,7 @@ use crate::support::localnet::{Localnet, State, TempDir};
 use crate::support::proxy::drop_send;
 use crate::support::server::program;
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Verdict, eventually};
+use crate::support::{CallAction, Grid, Proxy, eventually};
 
 /// Signatures of everything that was ever signed, in order.
 async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
@@ -34,7 +34,7 @@ async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
     let dropped = Arc::new(Mutex::new(HashSet::<String>::new()));
     {
         let (scanned, dropped) = (Arc::clone(&scanned), Arc::clone(&dropped));
-        proxy.obey(move |method, parameters| match method {
+        proxy.on_call(move |method, parameters| match method {
             "sendTransaction" => {
                 let signed_bytes = parameters[0].as_str().unwrap().to_owned();
                 let mut dropped = dropped.lock().unwrap();
@@ -47,13 +47,13 @@ async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
                     scanned.load(Ordering::SeqCst),
                     "signed anew without a scan of the blocks"
                 );
-                Verdict::Forward
+                CallAction::Forward
             }
             "getBlock" => {
                 scanned.store(true, Ordering::SeqCst);
-                Verdict::Forward
+                CallAction::Forward
             }
-            _ => Verdict::Forward,
+            _ => CallAction::Forward,
         });
     }
     meter.report("1").await;
@@ -81,16 +81,16 @@ async fn a_transaction_that_lands_late_is_paid_by_the_same_bytes() {
     let sends = Arc::new(Mutex::new(0_u32));
     {
         let sends = Arc::clone(&sends);
-        proxy.obey(move |method, parameters| {
+        proxy.on_call(move |method, parameters| {
             if method != "sendTransaction" {
-                return Verdict::Forward;
+                return CallAction::Forward;
             }
             let mut sends = sends.lock().unwrap();
             *sends += 1;
             if *sends <= 2 {
                 drop_send(parameters)
             } else {
-                Verdict::Forward
+                CallAction::Forward
             }
         });
     }
@@ -106,9 +106,9 @@ async fn a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again(
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
-    proxy.obey(|method, _| match method {
-        "sendTransaction" => Verdict::ForwardThenTimeOut,
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "sendTransaction" => CallAction::ForwardThenTimeOut,
+        _ => CallAction::Forward,
     });
     for _ in 0..5 {
         meter.report("1").await;
@@ -127,20 +127,20 @@ async fn a_hole_in_a_nodes_history_is_no_proof() {
     let holes_met = Arc::new(Mutex::new(0_u32));
     {
         let holes_met = Arc::clone(&holes_met);
-        proxy.obey(move |method, parameters| match method {
+        proxy.on_call(move |method, parameters| match method {
             "sendTransaction" => drop_send(parameters),
             // The node lacks every tenth block of its history.
             "getBlock" if parameters[0].as_u64().unwrap() % 10 == 0 => {
                 *holes_met.lock().unwrap() += 1;
-                Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage")
+                CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
             }
-            "getBlocks" => Verdict::Edit(|slots| {
+            "getBlocks" => CallAction::Edit(|slots| {
                 let kept = slots.as_array().unwrap().iter();
                 kept.filter(|slot| slot.as_u64().unwrap() % 10 != 0)
                     .cloned()
                     .collect()
             }),
-            _ => Verdict::Forward,
+            _ => CallAction::Forward,
         });
     }
     meter.report("1").await;
@@ -206,7 +206,7 @@ async fn an_outage_of_the_chain_uses_no_attempt_and_heals_by_itself() {
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
-    proxy.obey(|_, _| Verdict::Status(503));
+    proxy.on_call(|_, _| CallAction::Status(503));
     for _ in 0..10 {
         meter.report("0.1").await;
     }
@@ -229,9 +229,9 @@ async fn survives_a_kill_while_marking_dead(point: &str) {
     let failpoints = format!("{point}=return(kill)");
     let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
     let meter = server.user("prosumer").meter().await;
-    proxy.obey(|method, parameters| match method {
+    proxy.on_call(|method, parameters| match method {
         "sendTransaction" => drop_send(parameters),
-        _ => Verdict::Forward,
+        _ => CallAction::Forward,
     });
     for _ in 0..3 {
         meter.report("1").await;
@@ -263,10 +263,12 @@ async fn survives_a_kill_while_quarantining(point: &str) {
     let failpoints = format!("{point}=return(kill)");
     let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
     let meter = server.user("prosumer").meter().await;
-    proxy.obey(|method, parameters| match method {
+    proxy.on_call(|method, parameters| match method {
         "sendTransaction" => drop_send(parameters),
-        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
-        _ => Verdict::Forward,
+        "getBlock" => {
+            CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
+        }
+        _ => CallAction::Forward,
     });
     for _ in 0..3 {
         meter.report("1").await;
@@ -289,10 +291,12 @@ async fn expired_bytes_that_are_sent_again_use_no_attempt() {
     grid.serve().await;
     let meter = grid.meter().await;
     // Nothing lands, and nothing can be proven.
-    proxy.obey(|method, parameters| match method {
+    proxy.on_call(|method, parameters| match method {
         "sendTransaction" => drop_send(parameters),
-        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
-        _ => Verdict::Forward,
+        "getBlock" => {
+            CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
+        }
+        _ => CallAction::Forward,
     });
     meter.report("1").await;
     let age_passes = async |seconds: i32| {
@@ -313,9 +317,11 @@ async fn expired_bytes_that_are_sent_again_use_no_attempt() {
     };
     age_passes(25).await;
     // Now the chain gets the expired bytes, and has time to say of its refusal that it is final.
-    proxy.obey(|method, _| match method {
-        "getBlock" => Verdict::Error(-32007, "Slot was skipped, or missing in long-term storage"),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "getBlock" => {
+            CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
+        }
+        _ => CallAction::Forward,
     });
     age_passes(40).await;
     assert_eq!(grid.count("submitted").await, 1, "nothing is proven");
@@ -353,12 +359,14 @@ async fn an_endpoint_that_lags_makes_no_fork() {
     })
     .await;
     // The endpoint that is asked first knows nothing of it from now on.
-    proxy.obey(|method, parameters| match method {
+    proxy.on_call(|method, parameters| match method {
         "getSignatureStatuses" => {
             let asked = parameters[0].as_array().unwrap().len();
-            Verdict::Answer(json!({ "context": { "slot": 1 }, "value": vec![Value::Null; asked] }))
+            CallAction::Answer(
+                json!({ "context": { "slot": 1 }, "value": vec![Value::Null; asked] }),
+            )
         }
-        _ => Verdict::Forward,
+        _ => CallAction::Forward,
     });
     grid.until_count("finalized", 1).await;
     let told: i64 = sqlx::query_scalar(
@@ -388,18 +396,18 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
     let blocks_read = Arc::new(AtomicBool::new(false));
     {
         let (asked, blocks_read) = (Arc::clone(&asked), Arc::clone(&blocks_read));
-        proxy.obey(move |method, parameters| match method {
+        proxy.on_call(move |method, parameters| match method {
             "sendTransaction" => drop_send(parameters),
             // Somebody has pointed the endpoint at another cluster.
             "getGenesisHash" => {
                 *asked.lock().unwrap() += 1;
-                Verdict::Answer(json!("4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY"))
+                CallAction::Answer(json!("4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY"))
             }
             "getBlock" => {
                 blocks_read.store(true, Ordering::SeqCst);
-                Verdict::Forward
+                CallAction::Forward
             }
-            _ => Verdict::Forward,
+            _ => CallAction::Forward,
         });
     }
     meter.report("1").await;
@@ -451,15 +459,15 @@ async fn a_send_that_hangs_holds_up_nobody_else() {
     let first = Arc::new(Mutex::new(None::<String>));
     {
         let first = Arc::clone(&first);
-        proxy.obey(move |method, parameters| {
+        proxy.on_call(move |method, parameters| {
             if method != "sendTransaction" {
-                return Verdict::Forward;
+                return CallAction::Forward;
             }
             let signed_bytes = parameters[0].as_str().unwrap();
             let mut first = first.lock().unwrap();
             match first.get_or_insert_with(|| signed_bytes.to_owned()) == signed_bytes {
-                true => Verdict::Hang,
-                false => Verdict::Forward,
+                true => CallAction::Hang,
+                false => CallAction::Forward,
             }
         });
     }

@@ -9,7 +9,7 @@ use spl_token_interface::instruction::{AuthorityType, set_authority};
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{no_attempt_is_used, until_closed, until_open};
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, ProxyProgram, Verdict, eventually};
+use crate::support::{CallAction, Grid, Proxy, ProxyProgram, eventually};
 
 /// Texts of the notifications about the chain breaker, in order.
 async fn told(grid: &Grid) -> Vec<String> {
@@ -237,9 +237,9 @@ async fn batches_that_fail_although_every_look_is_fine_open_it_too() {
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
     let meter = grid.meter().await;
-    proxy.obey(|method, _| match method {
-        "simulateTransaction" => Verdict::Error(-32603, "Internal error"),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "simulateTransaction" => CallAction::Error(-32603, "Internal error"),
+        _ => CallAction::Forward,
     });
     for _ in 0..40 {
         meter.report("0.01").await;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed, until_open};
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, ProxyProgram, Verdict, eventually};
+use crate::support::{CallAction, Grid, Proxy, ProxyProgram, eventually};
 
 /// A service on these endpoints.
 async fn served_by(urls: &[&str]) -> Grid {
@@ -120,19 +120,19 @@ async fn retry_after_is_obeyed_and_with_one_endpoint_minting_waits() {
     let calls_after: Arc<Mutex<Vec<Duration>>> = Arc::default();
     {
         let (limited_at, calls_after) = (Arc::clone(&limited_at), Arc::clone(&calls_after));
-        proxy.obey(move |_, _| {
+        proxy.on_call(move |_, _| {
             let mut limited_at = limited_at.lock().unwrap();
             match *limited_at {
                 None => {
                     *limited_at = Some(Instant::now());
-                    Verdict::RetryAfter {
+                    CallAction::RetryAfter {
                         status: 429,
                         secs: PAUSE.as_secs(),
                     }
                 }
                 Some(limited_at) => {
                     calls_after.lock().unwrap().push(limited_at.elapsed());
-                    Verdict::Forward
+                    CallAction::Forward
                 }
             }
         });
@@ -214,7 +214,7 @@ async fn blockhash_simulation_and_first_send_of_a_transaction_go_to_one_endpoint
     let sends: Arc<Mutex<HashMap<String, Vec<usize>>>> = Arc::default();
     for (index, proxy) in proxies.iter().enumerate() {
         let sends = Arc::clone(&sends);
-        proxy.obey(move |method, parameters| {
+        proxy.on_call(move |method, parameters| {
             if method == "sendTransaction" {
                 let signed_bytes = parameters[0].as_str().unwrap().to_owned();
                 sends
@@ -224,7 +224,7 @@ async fn blockhash_simulation_and_first_send_of_a_transaction_go_to_one_endpoint
                     .or_default()
                     .push(index);
             }
-            Verdict::Forward
+            CallAction::Forward
         });
     }
     let meter = grid.meter().await;

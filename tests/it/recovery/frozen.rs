@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::proxy::drop_send;
 use crate::support::world::world;
-use crate::support::{Api, FeedClient, Grid, Proxy, Server, Verdict, eventually};
+use crate::support::{Api, CallAction, FeedClient, Grid, Proxy, Server, eventually};
 
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
 const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
@@ -182,9 +182,9 @@ async fn an_api_process_that_stands_still_holds_up_nobody() {
 
 /// What is sent through the proxy and fits does not arrive.
 fn drop_sends(proxy: &Proxy, fits: impl Fn(&str) -> bool + Send + 'static) {
-    proxy.obey(move |method, parameters| match method {
+    proxy.on_call(move |method, parameters| match method {
         "sendTransaction" if fits(parameters[0].as_str().unwrap()) => drop_send(parameters),
-        _ => Verdict::Forward,
+        _ => CallAction::Forward,
     });
 }
 
@@ -192,12 +192,12 @@ fn drop_sends(proxy: &Proxy, fits: impl Fn(&str) -> bool + Send + 'static) {
 fn note_sends(proxy: &Proxy) -> Arc<Mutex<Vec<String>>> {
     let sent = Arc::<Mutex<Vec<String>>>::default();
     let noted = Arc::clone(&sent);
-    proxy.obey(move |method, parameters| {
+    proxy.on_call(move |method, parameters| {
         if method == "sendTransaction" {
             let signed_bytes = parameters[0].as_str().unwrap().to_owned();
             noted.lock().unwrap().push(signed_bytes);
         }
-        Verdict::Forward
+        CallAction::Forward
     });
     sent
 }

@@ -22,7 +22,7 @@ use crate::support::ledger::{breaker, next_number, until_breaker};
 use crate::support::localnet::TempDir;
 use crate::support::stored_events::notifications;
 use crate::support::world::world;
-use crate::support::{Grid, Proxy, Verdict, eventually};
+use crate::support::{CallAction, Grid, Proxy, eventually};
 
 /// What a restore or a fail-over looks like from inside: the cluster is another one than the ledger knows.
 async fn become_another_cluster(grid: &Grid) {
@@ -267,9 +267,9 @@ async fn the_breaker_opens_while_others_record_all_the_time() {
 async fn a_ledger_whose_history_was_never_walked_signs_nothing() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
-    proxy.obey(|method, _| match method {
-        "getSignaturesForAddress" => Verdict::Error(-32601, "Method not found"),
-        _ => Verdict::Forward,
+    proxy.on_call(|method, _| match method {
+        "getSignaturesForAddress" => CallAction::Error(-32601, "Method not found"),
+        _ => CallAction::Forward,
     });
     grid.serve().await;
     let meter = grid.meter().await;
@@ -316,17 +316,17 @@ async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_be
     grid.rpc_url = proxy.url.clone();
     // It shows the mint's creation, and not what our authority minted.
     let address = authority.payer().to_string();
-    proxy.obey(move |method, parameters| {
+    proxy.on_call(move |method, parameters| {
         if method == "getSignaturesForAddress" && parameters[0] == address.as_str() {
-            Verdict::Answer(serde_json::json!([]))
+            CallAction::Answer(serde_json::json!([]))
         } else {
-            Verdict::Forward
+            CallAction::Forward
         }
     });
     grid.serve().await;
     until_refused(&grid, "has a supply of 1000000000 base units").await;
 
-    proxy.obey(move |_, _| Verdict::Prune {
+    proxy.on_call(move |_, _| CallAction::Prune {
         before_slot: paid_in as u64 + 1,
     });
     until_refused(&grid, "from its creation on").await;

@@ -34,7 +34,7 @@ pub use feed_client::{FeedClient, Next};
 pub use grid::Grid;
 pub use identity_provider::IdentityProvider;
 pub use listener_proxy::ListenerProxy;
-pub use proxy::{Proxy, ProxyProgram, Verdict};
+pub use proxy::{CallAction, Proxy, ProxyProgram};
 pub use raw_websocket::{RawWebSocket, Received};
 pub use server::Server;
 pub use wait::eventually;

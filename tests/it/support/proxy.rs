@@ -4,8 +4,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+pub use gridtokenx::fault_proxy::CallAction;
 use gridtokenx::fault_proxy::FaultProxy;
-pub use gridtokenx::fault_proxy::Verdict;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -29,12 +29,12 @@ impl Proxy {
     }
 
     /// From now on `rule` decides what happens to each call, by method and parameters.
-    pub fn obey(&self, rule: impl Fn(&str, &Value) -> Verdict + Send + 'static) {
-        self.proxy.obey(rule);
+    pub fn on_call(&self, rule: impl Fn(&str, &Value) -> CallAction + Send + 'static) {
+        self.proxy.on_call(rule);
     }
 
     pub fn forward_everything(&self) {
-        self.obey(|_, _| Verdict::Forward);
+        self.on_call(|_, _| CallAction::Forward);
     }
 
     /// Calls received so far, of one method or of all (`*`).
@@ -109,12 +109,12 @@ impl ProxyProgram {
 }
 
 /// Drops a sent transaction, but answers with its signature, as an RPC node would.
-pub fn drop_send(parameters: &Value) -> Verdict {
+pub fn drop_send(parameters: &Value) -> CallAction {
     use base64::Engine;
     let signed_bytes = base64::engine::general_purpose::STANDARD
         .decode(parameters[0].as_str().unwrap())
         .unwrap();
     let transaction: solana_sdk::transaction::Transaction =
         bincode::deserialize(&signed_bytes).unwrap();
-    Verdict::Answer(json!(transaction.signatures[0].to_string()))
+    CallAction::Answer(json!(transaction.signatures[0].to_string()))
 }

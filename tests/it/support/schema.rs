@@ -24,9 +24,9 @@ fn defined(name: &str) -> &'static Value {
     found.unwrap_or_else(|| panic!("the schema does not define {name}"))
 }
 
-type Verdict = Result<(), String>;
+type CallAction = Result<(), String>;
 
-fn judge(schema: &Value, instance: &Value) -> Verdict {
+fn judge(schema: &Value, instance: &Value) -> CallAction {
     let keywords = match schema {
         Value::Bool(true) => return Ok(()),
         Value::Bool(false) => return Err(format!("{instance} is not allowed here")),
@@ -126,7 +126,7 @@ fn is_of_type(name: &str, instance: &Value) -> bool {
 }
 
 fn choose(keyword: &str, schemas: &[Value], instance: &Value) -> Result<bool, String> {
-    let verdicts: Vec<Verdict> = schemas
+    let verdicts: Vec<CallAction> = schemas
         .iter()
         .map(|schema| judge(schema, instance))
         .collect();
@@ -138,7 +138,7 @@ fn choose(keyword: &str, schemas: &[Value], instance: &Value) -> Result<bool, St
     Ok(keyword == "anyOf" || fitting == 1)
 }
 
-fn judge_members(known: &Map<String, Value>, instance: &Value) -> Verdict {
+fn judge_members(known: &Map<String, Value>, instance: &Value) -> CallAction {
     for (name, value) in instance.as_object().into_iter().flatten() {
         if let Some(schema) = known.get(name) {
             judge(schema, value).map_err(|fault| format!("{name}: {fault}"))?;

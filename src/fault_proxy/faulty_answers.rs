@@ -1,27 +1,27 @@
-//! Answers of a node that lags, forgets or lies: the node's own answer, or what it would have said.
+//! Answers of a node that lags, has pruned its history, or reports wrong statuses: made from the real node's answers.
 
 use serde_json::{Value, json};
 
 use super::upstream::Upstream;
 
-/// What Solana nodes answer for a block that they do not have yet.
+/// The error of Solana nodes for a block that they do not have yet.
 const BLOCK_NOT_AVAILABLE: i64 = -32004;
-/// For one older than all that they keep.
+/// For one older than all that they store.
 const BLOCK_CLEANED_UP: i64 = -32001;
-/// And for one that they do not have any more.
+/// For one that they do not have any more.
 const SLOT_MISSING: i64 = -32009;
 /// A transaction signed on the hash of a block is valid for so many blocks after it.
 const BLOCKHASH_LIFE: u64 = 150;
 /// Slots that may be skipped before one with a block.
 const LOOK_BACK_SLOTS: u64 = 64;
 
-/// The answer as the node would have given it `slots` slots ago. Accounts are as they are now: an old state cannot be had.
+/// The answer as the node would have given it `slots` slots ago. Accounts are as they are now: their old state is not available.
 pub(super) async fn lagging(upstream: &Upstream, call: &Value, slots: u64) -> Option<Value> {
     let method = call["method"].as_str().unwrap_or_default();
     match method {
         "getBlock" | "getBlockTime" => {
             let slot = call["params"][0].as_u64().unwrap_or_default();
-            if slot > present_slot(upstream).await.saturating_sub(slots) {
+            if slot > current_slot(upstream).await.saturating_sub(slots) {
                 return Some(error_of(
                     call,
                     BLOCK_NOT_AVAILABLE,
@@ -35,13 +35,13 @@ pub(super) async fn lagging(upstream: &Upstream, call: &Value, slots: u64) -> Op
     let mut answer = upstream.forward(call).await?;
     let result = &mut answer["result"];
     match method {
-        "getSlot" | "getBlockHeight" => set_back(result, slots),
+        "getSlot" | "getBlockHeight" => subtract_slots(result, slots),
         "getEpochInfo" => {
-            set_back(&mut result["absoluteSlot"], slots);
-            set_back(&mut result["blockHeight"], slots);
+            subtract_slots(&mut result["absoluteSlot"], slots);
+            subtract_slots(&mut result["blockHeight"], slots);
         }
         "getBlocks" => {
-            let newest = present_slot(upstream).await.saturating_sub(slots);
+            let newest = current_slot(upstream).await.saturating_sub(slots);
             if let Some(list) = result.as_array_mut() {
                 list.retain(|slot| slot.as_u64().is_some_and(|slot| slot <= newest));
             }
@@ -60,22 +60,22 @@ pub(super) async fn lagging(upstream: &Upstream, call: &Value, slots: u64) -> Op
         _ => {}
     }
     if result["context"]["slot"].is_number() {
-        set_back(&mut result["context"]["slot"], slots);
+        subtract_slots(&mut result["context"]["slot"], slots);
     }
     Some(answer)
 }
 
-async fn present_slot(upstream: &Upstream) -> u64 {
-    let slot = upstream.ask("getSlot", json!([{ "commitment": "confirmed" }]));
+async fn current_slot(upstream: &Upstream) -> u64 {
+    let slot = upstream.call("getSlot", json!([{ "commitment": "confirmed" }]));
     slot.await.as_u64().unwrap_or_default()
 }
 
 async fn old_blockhash(upstream: &Upstream, call: &Value, slots: u64) -> Option<Value> {
-    let newest = present_slot(upstream).await.saturating_sub(slots);
+    let newest = current_slot(upstream).await.saturating_sub(slots);
     for slot in (newest.saturating_sub(LOOK_BACK_SLOTS)..=newest).rev() {
         let config =
             json!({ "transactionDetails": "none", "rewards": false, "commitment": "confirmed" });
-        let block = upstream.ask("getBlock", json!([slot, config])).await;
+        let block = upstream.call("getBlock", json!([slot, config])).await;
         if let Some(height) = block["blockHeight"].as_u64() {
             return Some(json!({
                 "jsonrpc": "2.0",
@@ -93,13 +93,13 @@ async fn old_blockhash(upstream: &Upstream, call: &Value, slots: u64) -> Option<
     upstream.forward(call).await
 }
 
-fn set_back(number: &mut Value, slots: u64) {
+fn subtract_slots(number: &mut Value, slots: u64) {
     if let Some(known) = number.as_u64() {
         *number = json!(known.saturating_sub(slots));
     }
 }
 
-/// As a node answers that keeps no history.
+/// The answer of a node without history.
 pub(super) async fn without_history(upstream: &Upstream, call: &Value) -> Option<Value> {
     let result = match call["method"].as_str().unwrap_or_default() {
         "getBlock" => {
@@ -108,7 +108,7 @@ pub(super) async fn without_history(upstream: &Upstream, call: &Value) -> Option
             return Some(error_of(call, SLOT_MISSING, &text));
         }
         "getTransaction" => Value::Null,
-        "getFirstAvailableBlock" => json!(present_slot(upstream).await),
+        "getFirstAvailableBlock" => json!(current_slot(upstream).await),
         "getBlocks" | "getSignaturesForAddress" => json!([]),
         "getSignatureStatuses" => return not_found(upstream, call).await,
         _ => return upstream.forward(call).await,
@@ -116,12 +116,12 @@ pub(super) async fn without_history(upstream: &Upstream, call: &Value) -> Option
     Some(json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
 }
 
-/// As a node answers that keeps nothing of the slots before `oldest`.
+/// The answer of a node that has pruned the slots before `oldest`.
 pub(super) async fn pruned(upstream: &Upstream, call: &Value, oldest: u64) -> Option<Value> {
     let method = call["method"].as_str().unwrap_or_default();
-    let is_kept = |slot: &Value| slot.as_u64().is_none_or(|slot| slot >= oldest);
+    let is_available = |slot: &Value| slot.as_u64().is_none_or(|slot| slot >= oldest);
     if let "getBlock" | "getBlockTime" = method
-        && !is_kept(&call["params"][0])
+        && !is_available(&call["params"][0])
     {
         let text = format!(
             "Block {} cleaned up, does not exist on node. First available block: {oldest}",
@@ -133,19 +133,19 @@ pub(super) async fn pruned(upstream: &Upstream, call: &Value, oldest: u64) -> Op
     let result = &mut answer["result"];
     match method {
         "getFirstAvailableBlock" | "minimumLedgerSlot" => *result = json!(oldest),
-        "getTransaction" if !is_kept(&result["slot"]) => *result = Value::Null,
+        "getTransaction" if !is_available(&result["slot"]) => *result = Value::Null,
         "getBlocks" | "getBlocksWithLimit" => {
             if let Some(slots) = result.as_array_mut() {
-                slots.retain(is_kept);
+                slots.retain(is_available);
             }
         }
         "getSignaturesForAddress" => {
             if let Some(listed) = result.as_array_mut() {
-                listed.retain(|entry| is_kept(&entry["slot"]));
+                listed.retain(|entry| is_available(&entry["slot"]));
             }
         }
         "getSignatureStatuses" => each_status(result, |status| {
-            if !is_kept(&status["slot"]) {
+            if !is_available(&status["slot"]) {
                 *status = Value::Null;
             }
         }),
@@ -154,14 +154,14 @@ pub(super) async fn pruned(upstream: &Upstream, call: &Value, oldest: u64) -> Op
     Some(answer)
 }
 
-/// Landed signatures are said not to be found.
+/// Reports landed signatures as not found.
 pub(super) async fn not_found(upstream: &Upstream, call: &Value) -> Option<Value> {
     let mut answer = upstream.forward(call).await?;
     each_status(&mut answer["result"], |status| *status = Value::Null);
     Some(answer)
 }
 
-/// Signatures that nobody has seen are said to be confirmed.
+/// Reports unknown signatures as confirmed.
 pub(super) async fn confirmed(upstream: &Upstream, call: &Value) -> Option<Value> {
     let mut answer = upstream.forward(call).await?;
     let slot = answer["result"]["context"]["slot"].clone();

@@ -1,9 +1,9 @@
-//! From surfpool's events to the store: one block, one transaction.
+//! Writes surfpool's events to the store, one block in one transaction.
 //!
 //! Two threads in a row, so that the next block is collected while the last one is written:
-//! `surfpool ─events─▶ collector ─blocks─▶ writer ─▶ redb`. Both channels are short and block their sender, surfpool in
-//! the end. So a chain whose disk stalls stands still with it, and what clients saw `finalized` is always written:
-//! an idle block sends four events, so at most 8 + 1 + 4 + 1 blocks wait, and finality is 31 behind.
+//! `surfpool ─events─▶ collector ─blocks─▶ writer ─▶ redb`. Both channels are short and block their sender, and in the end
+//! surfpool. So a chain stops while its disk stalls, and what clients saw `finalized` is always written: an idle block sends
+//! four events, so at most 8 + 1 + 4 + 1 blocks wait, and finality is 31 behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use solana_sdk::signature::Signature;
 use surfpool_core::surfnet::{GeyserBlockMetadata, GeyserEvent};
 use surfpool_core::types::TransactionWithStatusMeta;
 
+use crate::chain_history::History;
 use crate::error::StoreError;
-use crate::history::History;
-use crate::record;
 use crate::store::{AccountChange, Block, Header, Store};
+use crate::transaction_record;
 
 pub const EVENTS_WAITING_MAX: usize = 32;
 const BLOCKS_WAITING_MAX: usize = 4;
@@ -33,8 +33,8 @@ pub struct Persistence {
 }
 
 impl Persistence {
-    /// `airdrop_account` pays airdrops; surfpool makes a new one at each start, so it is not kept.
-    /// `on_failure` is called once when a block cannot be written; nothing is written after that.
+    /// `airdrop_account` pays airdrops; surfpool creates a new one at each start, so it is not stored. `on_failure` is called once
+    /// when a block cannot be written; nothing is written after that.
     pub fn start(
         events: Receiver<GeyserEvent>,
         store: Arc<Store>,
@@ -76,7 +76,7 @@ impl Persistence {
         })
     }
 
-    /// Writes the blocks whose events were sent before this call, and ends. Blocks until then.
+    /// Writes the blocks whose events were sent before this call, and ends both threads. Blocks until then.
     pub fn finish(self) {
         let _ = self.stop.send(());
         let _ = self.collector.join();
@@ -85,7 +85,7 @@ impl Persistence {
 }
 
 fn write(store: &Store, block: &Block) -> Result<(), StoreError> {
-    // `pause` keeps a block in the air, as a slow disk does; `return` is a full one.
+    // `pause` delays a block, as a slow disk does; `return` simulates a full disk.
     fail::fail_point!("localnet.write", |_| Err(redb::StorageError::Io(
         std::io::ErrorKind::StorageFull.into()
     )
@@ -107,7 +107,7 @@ fn write(store: &Store, block: &Block) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Gathers what happens in one block.
+/// Collects the changes of one block.
 struct Collector {
     blocks: Sender<Block>,
     history: Arc<History>,
@@ -162,8 +162,8 @@ impl Collector {
             return Ok(());
         };
         self.transactions
-            .push((*signature, record::encode(transaction)?));
-        // surfpool reports no account for airdrops and failed transactions: their balances are all that changed.
+            .push((*signature, transaction_record::encode(transaction)?));
+        // surfpool reports no account for airdrops and failed transactions, which change only balances.
         let meta = &transaction.meta;
         let keys = AccountKeys::new(
             transaction.transaction.message.static_account_keys(),
@@ -197,7 +197,7 @@ impl Collector {
             transactions: std::mem::take(&mut self.transactions),
         };
         self.history.close_block(&block);
-        // Fails only when the writer has failed, which it has said.
+        // Fails only when the writer has failed, which it has reported.
         let _ = self.blocks.send(block);
     }
 }

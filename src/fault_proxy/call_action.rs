@@ -1,16 +1,16 @@
-//! What may happen to one call.
+//! What the proxy does with one call.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// What happens to one call.
+/// What the proxy does with one call.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub enum CallAction {
     Forward,
     /// Forwarded after so long.
     Delay(Duration),
-    /// Forwarded, and the client is told that it took too long.
+    /// Forwarded; the client gets a time-out (504) as its answer.
     ForwardThenTimeOut,
     /// Not forwarded, and never answered.
     Hang,
@@ -22,7 +22,7 @@ pub enum Verdict {
     Edit(fn(Value) -> Value),
     /// Not forwarded; this JSON-RPC error is the answer.
     Error(i64, &'static str),
-    /// The same with all that an error object may hold.
+    /// The same with a whole error object.
     ErrorObject(Value),
     /// Not forwarded; this HTTP status is the answer.
     Status(u16),
@@ -35,14 +35,14 @@ pub enum Verdict {
     Lag {
         slots: u64,
     },
-    /// As a node without history answers.
-    ForgetHistory,
-    /// As a node answers that keeps nothing of the slots before this one.
+    /// Answered as by a node without history.
+    WithoutHistory,
+    /// Answered as by a node that has pruned the slots before this one.
     Prune {
         before_slot: u64,
     },
-    /// Signatures that landed are said not to be found.
-    SayNotFound,
-    /// Signatures that did not land are said to be confirmed.
-    SayConfirmed,
+    /// Signatures that landed are reported as not found.
+    ReportNotFound,
+    /// Signatures that did not land are reported as confirmed.
+    ReportConfirmed,
 }

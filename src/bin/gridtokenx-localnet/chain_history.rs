@@ -1,15 +1,15 @@
-//! What surfpool remembers of blocks and transactions, answered from the store.
+//! surfpool's maps of blocks and transactions, backed by the store.
 //!
-//! surfpool keeps both in maps that only grow. Here the maps hold what is not written yet (a block or two) and the
-//! newest transactions, which clients ask for again and again until they are final. Everything older is read from
-//! the store, so memory does not grow with the age of the chain, and a restart reads no transaction at all.
+//! surfpool's own maps only grow. Here the maps hold what is not written yet (a block or two) and the newest transactions, which
+//! clients query repeatedly until they are final. Everything older is read from the store, so memory does not grow with the age
+//! of the chain, and a restart reads no transaction at all.
 //!
-//! Invariant: what surfpool stored is found here at any time after. Kept by removing it from `unwritten` only after
-//! its block is committed, and by looking there first.
+//! Invariant: whatever surfpool stored can be read here at any later time. Kept by removing it from `unwritten` only after its
+//! block is committed, and by reading `unwritten` first.
 //!
-//! A walk over all transactions (`getSignaturesForAddress`) sees of each written one what such a list needs: slot,
-//! error, addresses and memos. surfpool's own `getTransactionsForAddress`, which is no method of Solana, would show
-//! no more either.
+//! An iteration over all transactions (`getSignaturesForAddress`) yields of each written one only what such a list needs: slot,
+//! error, addresses and memos. surfpool's own `getTransactionsForAddress`, which is no method of Solana, would show no more
+//! either.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,13 +24,13 @@ use surfpool_core::types::{
 };
 
 use crate::error::StoreError;
-use crate::executing;
+use crate::execution_thread;
 use crate::store::{Block, Header, Store};
 
-/// surfpool walks all blocks only to find the newest hundred or so (`getRecentPrioritizationFees`).
+/// surfpool iterates over all blocks only to find the newest hundred or so (`getRecentPrioritizationFees`).
 const HEADERS_LISTED_MAX: usize = 1_000;
 
-/// All that is not final yet at 330 transactions a second; 100 MB when each mints for 20 wallets.
+/// Everything that is not final yet at 330 transactions a second; 100 MB when each mints for 20 wallets.
 const RECENT_TRANSACTIONS_MAX: usize = 4_096;
 
 pub struct History {
@@ -40,7 +40,7 @@ pub struct History {
     memory: RwLock<Memory>,
     /// The newest slot whose block is complete.
     closed_slot: AtomicU64,
-    /// A history that cannot be read is none: this ends the process.
+    /// Called when the history cannot be read; ends the process.
     on_failure: Box<dyn Fn(StoreError) + Send + Sync>,
 }
 
@@ -79,7 +79,7 @@ impl History {
         Box::new(Transactions(self.clone()))
     }
 
-    /// The block is complete: surfpool itself remembers only those with transactions.
+    /// The block is complete. surfpool itself stores only blocks with transactions.
     pub fn close_block(&self, block: &Block) {
         let header = self.block_header(block.slot, block.slot, block.header.clone());
         self.memory_mut()
@@ -88,7 +88,7 @@ impl History {
         self.closed_slot.store(block.slot, Ordering::Release);
     }
 
-    /// The block is in the store: it need not be kept here.
+    /// The block is in the store: removes it from the unwritten ones.
     pub fn forget_written(&self, block: &Block) {
         let mut memory = self.memory_mut();
         let memory = &mut *memory;
@@ -119,7 +119,7 @@ impl History {
         if let Some(block) = self.memory().unwritten_blocks.get(&slot) {
             return Ok(Some(block.clone()));
         }
-        // One more: surfpool may have closed a block of which its event is still on the way.
+        // Plus one: surfpool may have closed a block whose event has not arrived yet.
         if slot > self.closed_slot.load(Ordering::Acquire) + 1 {
             return Ok(None);
         }
@@ -190,7 +190,7 @@ impl History {
     }
 }
 
-/// Which accounts it changed matters only until its block is confirmed, which a written one is.
+/// The set of changed accounts matters only until the block is confirmed, and a written block is.
 fn processed(transaction: TransactionWithStatusMeta) -> SurfnetTransactionStatus {
     SurfnetTransactionStatus::processed(transaction, Default::default())
 }
@@ -228,7 +228,7 @@ impl Storage<u64, BlockHeader> for Blocks {
         self.0.read(self.0.store.header_count())
     }
 
-    /// Only the cheat code that resets a network asks for this; this chain does not forget.
+    /// Only the cheat code that resets a network calls this; this chain does not delete its history.
     fn clear(&mut self) -> StorageResult<()> {
         Err(StorageError::LockError)
     }
@@ -265,13 +265,13 @@ impl Storage<String, SurfnetTransactionStatus> for Transactions {
     fn into_iter(
         &self,
     ) -> StorageResult<Box<dyn Iterator<Item = (String, SurfnetTransactionStatus)> + '_>> {
-        // At its start surfpool's loop replays every transaction into its log, all in memory at once: it is shown
-        // none. Clients, who may ask at the same time, are shown all.
-        if executing::is_here() {
+        // At its start surfpool's loop replays every transaction into its log, all in memory at once: it gets none. Clients, which
+        // may query at the same time, get all.
+        if execution_thread::is_current() {
             return Ok(Box::new(std::iter::empty()));
         }
-        // The unwritten ones are read first: one that is written meanwhile is then skipped in the store's list,
-        // and none is missed.
+        // The unwritten ones are read first: one that is written in the meantime is then skipped in the store's list, and none is
+        // missed.
         let unwritten = self.0.memory().unwritten.clone();
         let mut written = self.0.read(self.0.store.transactions_listed())?;
         let is_unwritten: std::collections::HashSet<String> = unwritten.keys().cloned().collect();
@@ -285,8 +285,9 @@ impl Storage<String, SurfnetTransactionStatus> for Transactions {
     }
 
     fn count(&self) -> StorageResult<u64> {
-        let unwritten = self.0.memory().unwritten.len() as u64;
-        Ok(self.0.read(self.0.store.transaction_count())? + unwritten)
+        let unwritten = u64::try_from(self.0.memory().unwritten.len()).unwrap_or(u64::MAX);
+        let written = self.0.read(self.0.store.transaction_count())?;
+        Ok(written.saturating_add(unwritten))
     }
 
     fn clear(&mut self) -> StorageResult<()> {

@@ -1,8 +1,8 @@
-//! What is kept of a transaction: its signed bytes, and its meta without what repeats.
+//! How a transaction is stored: its signed bytes, and its metadata without repetitions.
 //!
-//! A transaction of 18 mints and a memo takes 2.6 kB here and about 60 kB as JSON. The difference is text: log lines and
-//! token balances name the same few addresses over and over, in base58. Here an address that the message
-//! already lists is its index there, and an amount is a number.
+//! A transaction of 18 mints and a memo takes 2.6 kB here and about 60 kB as JSON. The difference is text: log lines and token
+//! balances repeat the same few addresses in base58. Here an address that the message lists is stored as its index there, and
+//! an amount as a number.
 
 use bincode::Options;
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,12 @@ use crate::error::StoreError;
 use crate::log_line::LogLine;
 use crate::outline;
 
-/// Small numbers in one byte.
+/// Encodes small numbers in one byte.
 pub fn encoding() -> impl Options {
     bincode::DefaultOptions::new()
 }
 
-/// What a list of transactions needs comes first, so that a walk reads no further.
+/// What a list of transactions needs comes first, so that listing reads no further.
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
     slot: u64,
@@ -35,7 +35,7 @@ struct Head<'a> {
     signed_bytes: &'a [u8],
 }
 
-/// `None` and an empty list are different answers of JSON-RPC, so both are kept.
+/// `None` and an empty list are different answers of JSON-RPC, so the distinction is stored.
 #[derive(Serialize, Deserialize)]
 struct Details {
     fee: u64,
@@ -61,12 +61,12 @@ struct TokenBalance {
     after: Option<u64>,
 }
 
-/// An address, by its place in the message where it has one.
+/// An address, as its index in the message where the message lists it.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 enum Address {
     InMessage(u8),
     Other(Pubkey),
-    /// Not an address at all; surfpool gives balances as text.
+    /// Not an address; surfpool reports the addresses of balances as text.
     Text(String),
 }
 
@@ -136,7 +136,7 @@ pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
         log_messages,
         pre_token_balances,
         post_token_balances,
-        // surfpool pays none.
+        // surfpool pays no rewards.
         rewards: Some(Vec::new()),
         loaded_addresses: head.loaded_addresses,
         return_data: None,
@@ -155,7 +155,7 @@ pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
     })
 }
 
-/// Only what a list of transactions needs: slot, error, addresses, and of the instructions the memos.
+/// Decodes only what a list of transactions needs: slot, error, addresses, and of the instructions the memos.
 pub fn decode_listed(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
     let mut reader = bincode::Deserializer::from_slice(bytes, encoding());
     let head = Head::deserialize(&mut reader).map_err(corrupt)?;
@@ -214,7 +214,7 @@ impl Keys {
         }
     }
 
-    /// One list of two: both are ordered by account.
+    /// Merges the two lists, which are ordered by account.
     fn join(
         &self,
         before: &[TransactionTokenBalance],
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_is_read_back_as_it_was() {
+    fn a_transaction_is_decoded_as_it_was_encoded() {
         let payer = Pubkey::new_from_array([1; 32]);
         let mint = Pubkey::new_from_array([2; 32]);
         let program = spl_token_interface::ID;
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_read_back_with_its_error() {
+    fn a_failed_transaction_is_decoded_with_its_error() {
         let original = transaction(
             vec![Pubkey::new_from_array([1; 32])],
             TransactionStatusMeta {
