@@ -19,7 +19,7 @@ use crate::chain::{ChainError, Endpoints};
 use crate::config::Config;
 use crate::ledger::{self, LedgerError};
 
-/// The document of `--report FILE`. Base units are strings: they pass 2^53.
+/// The document of `--report FILE`. Base units are strings because they exceed 2^53.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Of this program.

@@ -36,7 +36,7 @@ use crate::meters::Role;
 use crate::telemetry::{self, LogError};
 
 const LOG_LEVEL_DEFAULT: &str = "info";
-/// Without a line for each of the play's requests and jobs, which would hide everything else. Any LOG_LEVEL but the default is
+/// During a play: without a line for each request and job, which would hide everything else. Any LOG_LEVEL but the default is
 /// kept.
 const LOG_LEVEL_DURING_A_PLAY: &str =
     "warn,gridtokenx=info,gridtokenx::api=warn,gridtokenx::queue=warn";
@@ -64,11 +64,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N|max", default_value_t = Speed::DEFAULT)]
     pub speed: Speed,
 
-    /// Serves what is there
+    /// Serves without playing
     #[arg(long)]
     pub no_play: bool,
 
-    /// Sets the old data directory aside and starts anew
+    /// Renames the old data directory and starts with an empty one
     #[arg(long)]
     pub fresh: bool,
 
@@ -346,7 +346,7 @@ mod tests {
         let config = Config::from_flags(["--tokenization-reading-max-age-days=7"]).unwrap();
         let calendar = Calendar::before(first_start);
         let replay = Replay::plan(Day::Fleet, Speed::Max, calendar, &[1; 32]).unwrap();
-        // Some day of the file has energy in its first half hour.
+        // At least one day of the file has energy in its first half hour.
         let limit: DateTime<Utc> = "2026-12-01T04:00:00Z".parse().unwrap();
 
         assert_eq!(outdated_since(&replay, &config, first_start), None);

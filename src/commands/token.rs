@@ -18,11 +18,11 @@ pub struct TokenArgs {
     #[arg(long)]
     pub role: RoleName,
 
-    /// Whom the token speaks for: by default "admin", or the owner of the play's meters
+    /// Subject of the token: by default "admin", or the owner of the play's meters
     #[arg(long)]
     pub sub: Option<String>,
 
-    /// How long it counts: a number with s, m, h or d
+    /// How long it is valid: a number with s, m, h or d
     #[arg(long, default_value = "24h", value_parser = parse_ttl)]
     pub ttl: Duration,
 
@@ -44,7 +44,7 @@ const DEFAULT_ADMIN: &str = "admin";
 /// Prints the token.
 pub fn run(args: &TokenArgs) -> Result<ExitCode, TokenError> {
     let token = token(args)?;
-    // A closed standard output needs no token.
+    // A closed standard output is no error.
     let _ = writeln!(io::stdout(), "{token}");
     Ok(ExitCode::SUCCESS)
 }

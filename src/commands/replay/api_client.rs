@@ -53,7 +53,7 @@ pub struct ApiClient {
     tokens: Arc<TokenSource>,
 }
 
-/// One reading as the API takes it.
+/// One reading as the API accepts it.
 #[derive(Clone, Debug)]
 pub struct Submission {
     pub meter: String,
@@ -94,7 +94,7 @@ impl ApiClient {
         let http = Client::builder()
             .connect_timeout(CONNECT_LIMIT)
             .timeout(REQUEST_LIMIT)
-            // The service is this machine's: a proxy of the environment is not on the way.
+            // The service runs on this machine, so a proxy that the environment names is not used.
             .no_proxy()
             .build()
             .map_err(ApiError::Client)?;
@@ -136,7 +136,7 @@ impl ApiClient {
             reading_id: answer.reading_id,
             state: answer.state,
             base_units: answer.base_units,
-            // A duplicate of our own earlier try is this run's reading.
+            // A duplicate of an earlier try of this call is this run's reading.
             is_old: answer.duplicate && tries == 1,
         })
     }
@@ -227,7 +227,7 @@ mod tests {
 
     type Seen = Arc<Mutex<Vec<serde_json::Value>>>;
 
-    /// Refuses the first call as overloaded, the second as broken, and takes the third as a duplicate.
+    /// Refuses the first call as overloaded, fails the second, and accepts the third as a duplicate.
     async fn overloaded_at_first(
         State(seen): State<Seen>,
         headers: HeaderMap,

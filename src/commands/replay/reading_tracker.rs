@@ -18,7 +18,7 @@ const REFUSALS_SHOWN: usize = 3;
 /// Counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Readings whose submission was answered, accepted or not.
+    /// Readings whose submission was answered, accepted or refused.
     pub submitted: u64,
     /// Accepted now, or by an earlier run.
     pub accepted: u64,
@@ -187,7 +187,7 @@ impl ReadingTracker {
     }
 
     fn tracked(&self) -> MutexGuard<'_, Tracked> {
-        // No code under the lock can panic half-way through a change.
+        // No code that holds the lock can panic in the middle of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

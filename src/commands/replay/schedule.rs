@@ -16,7 +16,7 @@ const DAY: TimeDelta = TimeDelta::hours(24);
 pub enum Speed {
     /// So many times real time.
     Times(f64),
-    /// As fast as the service takes it.
+    /// As fast as the service accepts readings.
     Max,
 }
 

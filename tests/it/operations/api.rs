@@ -225,6 +225,9 @@ async fn status_and_metrics_tell_what_waits_and_why() {
         "held ones wait for a person"
     );
     assert_eq!(told["breaker"]["state"], "closed");
+    let disk_watch = json!({"name": "disk watch", "every_secs": 5.0, "limit_secs": 5.0});
+    let periodic_tasks = told["periodic_tasks"].as_array().unwrap();
+    assert!(periodic_tasks.contains(&disk_watch), "{periodic_tasks:?}");
     assert_eq!(told["configuration"]["SHUTDOWN_TIMEOUT_SECS"], "20");
     assert_eq!(told["configuration"]["DATABASE_URL"], "***");
     eventually("the scrape shows it", async || {
