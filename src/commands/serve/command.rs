@@ -25,8 +25,8 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once and loses nothing, because the ledger recovers.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, StartError> {
     args.config.check_complete()?;
-    telemetry::init_logs(&args.config.log).map_err(|error| StartError::Other(error.to_string()))?;
-    let stop = stop_on_signal().map_err(|error| StartError::Other(error.to_string()))?;
+    telemetry::init_logs(&args.config.log)?;
+    let stop = stop_on_signal().map_err(StartError::Signals)?;
     open_files::require_room(&args.config)?;
     let service = tokio::select! {
         started = start(args.config) => started?,
@@ -48,10 +48,8 @@ fn write_ready_file(file: &Path, api_url: &str) -> Result<(), StartError> {
     let draft = file.with_extension("draft");
     std::fs::write(&draft, format!("{api_url}\n"))
         .and_then(|()| std::fs::rename(&draft, file))
-        .map_err(|error| {
-            StartError::Other(format!(
-                "--ready-file {} cannot be written: {error}",
-                file.display()
-            ))
+        .map_err(|source| StartError::ReadyFile {
+            path: file.to_owned(),
+            source,
         })
 }

@@ -1,15 +1,21 @@
 //! Why the service did not start: one sentence each, which says what to do.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use metrics_exporter_prometheus::BuildError;
+use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::chain::{ChainError, KeyFileError};
+use crate::commands::tokens::TokenError;
 use crate::config::ConfigError;
 use crate::db::OpenError;
 use crate::domain::WalletError;
 use crate::ledger::BindingError;
 use crate::queue::RegistrationError;
+use crate::telemetry::LogError;
 use crate::telemetry::traces::TracesError;
 
 #[derive(Debug, Error)]
@@ -71,12 +77,33 @@ pub enum StartError {
     )]
     Listen {
         address: SocketAddr,
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error(transparent)]
     Ended(#[from] ServiceEnded),
-    #[error("{0}")]
-    Other(String),
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    #[error(transparent)]
+    Metrics(#[from] BuildError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+    #[error("SOLANA_RPC_URL names no endpoint")]
+    NoEndpoint,
+    #[error("GRIDTOKENX_DATA_DIR={} cannot be created: {source}", .path.display())]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("the limit of open files cannot be read or raised: {0}")]
+    OpenFiles(#[from] Errno),
+    #[error(
+        "WEBSOCKET_MAX_CONNECTIONS={streams} needs {least} open files, and this process may have {hard}: raise the hard \
+         limit (LimitNOFILE= of systemd, --ulimit nofile= of containers, `ulimit -Hn`), or set a lower number"
+    )]
+    TooFewOpenFiles { streams: u32, least: u64, hard: u64 },
+    #[error("the address of the listening socket cannot be read: {0}")]
+    LocalAddress(io::Error),
+    #[error("--ready-file {} cannot be written: {source}", .path.display())]
+    ReadyFile { path: PathBuf, source: io::Error },
 }
 
 /// Why a running service cannot continue.

@@ -38,9 +38,7 @@ pub(super) fn start_http(
         Some(state) => api::router(state.clone()),
         None => api::operations_router(operations.clone()),
     };
-    let address = listener
-        .local_addr()
-        .map_err(|error| StartError::Other(error.to_string()))?;
+    let address = listener.local_addr().map_err(StartError::LocalAddress)?;
     let server = TaskTracker::new();
     server.spawn(api::serve(
         listener,
@@ -155,7 +153,6 @@ fn minting_status(
 }
 
 fn authenticator(config: &Config) -> Result<Authenticator, StartError> {
-    tokens::with_development_secret(config.auth.clone(), &config.data_dir.path)
-        .and_then(|auth| tokens::authenticator(&auth))
-        .map_err(|error| StartError::Other(error.to_string()))
+    let auth = tokens::with_development_secret(config.auth.clone(), &config.data_dir.path)?;
+    Ok(tokens::authenticator(&auth)?)
 }

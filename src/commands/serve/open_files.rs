@@ -1,6 +1,5 @@
 //! Raises the limit of open files: each connection needs one, and by default systems allow a process few of them.
 
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::error::StartError;
@@ -17,7 +16,11 @@ pub(super) fn require_room(config: &Config) -> Result<(), StartError> {
     let (_, hard) = limits()?;
     let Needed { streams, least } = needed(config);
     if hard < least {
-        return Err(StartError::Other(too_few(streams, least, hard)));
+        return Err(StartError::TooFewOpenFiles {
+            streams,
+            least,
+            hard,
+        });
     }
     Ok(())
 }
@@ -28,22 +31,21 @@ pub(super) fn make_room(config: &Config) -> Result<(), StartError> {
     let (soft, hard) = limits()?;
     let Needed { streams, least } = needed(config);
     if hard < least {
-        tracing::warn!("{}", too_few(streams, least, hard));
+        let error = StartError::TooFewOpenFiles {
+            streams,
+            least,
+            hard,
+        };
+        tracing::warn!("{error}");
     }
     match raised(least, soft, hard) {
-        Some(limit) => setrlimit(Resource::RLIMIT_NOFILE, limit, hard).map_err(cannot),
+        Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?),
         None => Ok(()),
     }
 }
 
 fn limits() -> Result<(u64, u64), StartError> {
-    getrlimit(Resource::RLIMIT_NOFILE).map_err(cannot)
-}
-
-fn cannot(errno: Errno) -> StartError {
-    StartError::Other(format!(
-        "the limit of open files cannot be read or raised: {errno}"
-    ))
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?)
 }
 
 struct Needed {
@@ -59,13 +61,6 @@ fn needed(config: &Config) -> Needed {
     };
     let least = u64::from(streams) + u64::from(config.database.max_connections) + OTHER_FILES;
     Needed { streams, least }
-}
-
-fn too_few(streams: u32, least: u64, hard: u64) -> String {
-    format!(
-        "WEBSOCKET_MAX_CONNECTIONS={streams} needs {least} open files, and this process may have {hard}: raise the hard \
-         limit (LimitNOFILE= of systemd, --ulimit nofile= of containers, `ulimit -Hn`), or set a lower number"
-    )
 }
 
 /// The soft limit to be set; `None`: it may stay. API connections come and go, so they also work with fewer files than their

@@ -155,10 +155,7 @@ async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError>
             }
         }
     }
-    Err(failure.map_or_else(
-        || StartError::Other("SOLANA_RPC_URL names no endpoint".to_owned()),
-        StartError::Chain,
-    ))
+    Err(failure.map_or(StartError::NoEndpoint, StartError::Chain))
 }
 
 /// A process that only serves the API signs nothing, so that a host on the public internet need not have the authority's key. A
@@ -188,11 +185,9 @@ fn signer(config: &Config, is_local: bool) -> Result<MintSigner, StartError> {
 /// The key in this file of the data directory, created at the first start.
 fn local_keypair(config: &Config, file: &str) -> Result<Keypair, StartError> {
     let folder = &config.data_dir.path;
-    std::fs::create_dir_all(folder).map_err(|error| {
-        StartError::Other(format!(
-            "GRIDTOKENX_DATA_DIR={} cannot be created: {error}",
-            folder.display()
-        ))
+    std::fs::create_dir_all(folder).map_err(|source| StartError::DataDir {
+        path: folder.clone(),
+        source,
     })?;
     Ok(read_or_create_keypair(&folder.join(file))?)
 }

@@ -23,7 +23,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     config.check()?;
     open_files::make_room(&config)?;
     let role = config.service.role;
-    let metrics = Metrics::install().map_err(|error| StartError::Other(error.to_string()))?;
+    let metrics = Metrics::install()?;
     let listener = listen(&config)?;
     let base = Base::open(config, metrics).await?;
     let pool = base.database.pool.clone();
