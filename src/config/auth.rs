@@ -1,4 +1,4 @@
-//! How tokens of callers are verified.
+//! How the tokens of callers are verified.
 
 use clap::Args;
 use reqwest::Url;
@@ -6,10 +6,10 @@ use reqwest::Url;
 use super::Secret;
 use super::setting::{common, text_that};
 
-/// Shorter keys make HMAC-SHA-256 weaker than its hash (RFC 7518, section 3.2).
+/// A shorter key would make HMAC-SHA-256 weaker than its hash (RFC 7518, section 3.2).
 const JWT_SECRET_BYTES_MIN: usize = 32;
 
-/// Verification of JSON Web Tokens: by a shared secret or by a published key set, never both.
+/// Verification of JSON Web Tokens: with a shared secret or with a published key set, never both.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Authentication", mut_args(common))]
 pub struct AuthConfig {
@@ -34,7 +34,7 @@ fn is_long_enough(secret: &Secret) -> bool {
     secret.expose().len() >= JWT_SECRET_BYTES_MIN
 }
 
-/// Whoever can change the key set on its way can forge any token.
+/// Anyone who can modify the key set in transit can forge any token.
 fn is_trustworthy(url: &Url) -> bool {
     let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     url.scheme() == "https" || (url.scheme() == "http" && loopback)

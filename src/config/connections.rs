@@ -1,4 +1,4 @@
-//! What the service is connected to: database, chain, and the data directory of a local system.
+//! Connections of the service: database, chain, and the data directory of a local system.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use super::setting::{common, text, text_that, whole};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database", mut_args(common))]
 pub struct DatabaseConfig {
-    /// The database; unset, `gridtokenx run` keeps a private cluster: a postgres:// URL
+    /// The database; if unset, `gridtokenx run` starts a private cluster: a postgres:// URL
     #[arg(id = "DATABASE_URL", env, long = "database-url", hide_env_values = true, value_parser = text_that("a postgres:// URL", is_postgres_url))]
     pub url: Option<Secret>,
 
-    /// Connections of the pool: a whole number from 4 to 1000
+    /// Connections in the pool: a whole number from 4 to 1000
     #[arg(id = "DATABASE_MAX_CONNECTIONS", env, long = "database-max-connections", default_value = "20", value_parser = whole(4..=1000u32))]
     pub max_connections: u32,
 }
@@ -33,11 +33,11 @@ fn is_postgres_url(url: &Secret) -> bool {
         && PgConnectOptions::from_str(url).is_ok()
 }
 
-/// The chain. Endpoints may hold access keys, so they are secrets.
+/// The chain. The URLs of endpoints may contain access keys, so they are secrets.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Solana", mut_args(common))]
 pub struct SolanaConfig {
-    /// RPC endpoints, the first is asked first; unset, `gridtokenx run` keeps a local chain; `#NAME` at the end names one in metrics: http:// or https:// URLs, comma separated
+    /// RPC endpoints in order of preference; if unset, `gridtokenx run` starts a local chain; `#NAME` at the end of a URL names the endpoint in metrics: http:// or https:// URLs, comma separated
     #[arg(id = "SOLANA_RPC_URL", env, long = "solana-rpc-url", hide_env_values = true, value_delimiter = ',', value_parser = text_that("http:// or https:// URLs, comma separated", is_http_url))]
     pub rpc_urls: Vec<Secret>,
 
@@ -45,17 +45,17 @@ pub struct SolanaConfig {
     #[arg(id = "SOLANA_KEYPAIR_PATH", env, long = "solana-keypair-path", value_parser = text::<PathBuf>("a path"))]
     pub keypair_path: Option<PathBuf>,
 
-    /// Key file of the fee payer; unset, the mint authority pays: a path
+    /// Key file of the fee payer; if unset, the mint authority pays: a path
     #[arg(id = "SOLANA_FEE_PAYER_PATH", env, long = "solana-fee-payer-path", value_parser = text::<PathBuf>("a path"))]
     fee_payer_path: Option<PathBuf>,
 
-    /// The token's mint; required unless the chain is a local one: 32 bytes in base58
+    /// The token's mint; required unless the chain is local: 32 bytes in base58
     #[arg(id = "SOLANA_MINT_ADDRESS", env, long = "solana-mint-address", value_parser = text::<Pubkey>("32 bytes in base58"))]
     pub mint_address: Option<Pubkey>,
 }
 
 impl SolanaConfig {
-    /// Key file of the fee payer; the mint authority's unless another is named.
+    /// Key file of the fee payer; by default the key file of the mint authority.
     pub fn fee_payer_path(&self) -> Option<&PathBuf> {
         self.fee_payer_path.as_ref().or(self.keypair_path.as_ref())
     }
@@ -65,16 +65,16 @@ fn is_http_url(url: &Secret) -> bool {
     Url::parse(url.expose()).is_ok_and(|url| is_http(&url))
 }
 
-/// Over HTTP, and with a host (which [`Url`] makes sure of for these schemes).
+/// Whether the URL uses HTTP. [`Url`] guarantees a host for these schemes.
 pub(super) fn is_http(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
 }
 
-/// Where a local system keeps everything.
+/// The data directory of a local system.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Local system", mut_args(common))]
 pub struct DataDir {
-    /// Data of the local system, its database, chain and secrets: a path
+    /// Directory of the database, chain and secrets of the local system: a path
     #[arg(id = "GRIDTOKENX_DATA_DIR", env, long = "gridtokenx-data-dir", default_value = ".gridtokenx", value_parser = text::<PathBuf>("a path"))]
     pub path: PathBuf,
 }
@@ -83,7 +83,7 @@ pub struct DataDir {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Local system", mut_args(common))]
 pub struct LocalnetConfig {
-    /// RPC of the local chain, its pubsub is on the next port: an address such as 127.0.0.1:8899, with a port from 1 to 65534
+    /// RPC address of the local chain; its pubsub listens on the next port: an address such as 127.0.0.1:8899, with a port from 1 to 65534
     #[arg(id = "LOCALNET_RPC_ADDR", env, long = "localnet-rpc-addr", default_value = "127.0.0.1:8899", value_parser = text_that("an address such as 127.0.0.1:8899, with a port from 1 to 65534", has_next_port))]
     pub rpc_addr: SocketAddr,
 }

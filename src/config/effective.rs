@@ -1,4 +1,4 @@
-//! The configuration as it counts, for people: every setting's text, secrets left out.
+//! The effective configuration for display: every setting as text, without secrets.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::Config;
 
-/// In place of a value that must not be shown.
+/// Shown in place of a secret.
 const SET: &str = "***";
 
-/// Every variable with the text that it counts with: given by flag, by environment, or its default. `None`: unset. What may
-/// hold a password or an access key shows as `***` when it is set.
+/// Every variable with its effective text, from a flag, the environment or the default. `None`: unset. A value that may contain
+/// a password or an access key is shown as `***`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EffectiveConfig(BTreeMap<String, Option<String>>);
 
@@ -46,7 +46,7 @@ impl FromArgMatches for EffectiveConfig {
     }
 }
 
-/// It adds no flag of its own: it only looks at those of the other groups.
+/// Adds no flag of its own, and only reads the flags of the other groups.
 impl Args for EffectiveConfig {
     fn augment_args(command: Command) -> Command {
         command
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_there_with_what_counts() {
+    fn every_setting_has_its_effective_value() {
         let shown = shown(&[
             "--tokenization-decimals=6",
             "--cors-origins=https://a.example",
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_only_said_to_be_set() {
+    fn secrets_are_shown_as_set_only() {
         let flags = [
             "--jwt-secret=correct horse battery staple and more",
             "--database-url=postgres://grid:hunter2@127.0.0.1/grid",

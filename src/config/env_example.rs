@@ -1,10 +1,10 @@
-//! The file `.env.example`, written from the settings themselves.
+//! The file `.env.example`, generated from the settings.
 
 use std::fmt::Write;
 
 use super::Config;
 
-/// Every variable with its default and one line of explanation, in the groups of `--help`. What has no default is left
+/// Every variable with its default and one line of explanation, in the groups of `--help`. A variable without a default is
 /// empty, which counts as unset.
 pub fn env_example() -> String {
     let command = Config::command();
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_file_is_what_the_settings_say() {
+    fn the_example_file_matches_the_settings() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
         if std::env::var_os("UPDATE_ENV_EXAMPLE").is_some() {
             std::fs::write(path, env_example()).unwrap();
@@ -42,7 +42,7 @@ mod tests {
         let stored = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             stored == env_example(),
-            ".env.example differs from the settings; write it anew: UPDATE_ENV_EXAMPLE=1 cargo test --lib env_example"
+            ".env.example differs from the settings; generate it again: UPDATE_ENV_EXAMPLE=1 cargo test --lib env_example"
         );
     }
 }

@@ -2,10 +2,10 @@
 
 use rust_decimal::Decimal;
 
-/// Each text is one sentence that names the variables concerned and what to do.
+/// Each text is one sentence that names the variables and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// One value could not be read or is out of range; the sentence of the setting itself.
+    /// One value cannot be read or is out of range; the sentence comes from the setting.
     #[error("{0}")]
     Value(String),
     #[error(

@@ -1,10 +1,10 @@
-//! Everything that can be configured, one struct per group; each setting is a command-line flag and an environment
-//! variable of the same name (`--tokenization-decimals`, `TOKENIZATION_DECIMALS`).
+//! The settings, one struct per group. Each setting is a command-line flag and an environment variable of the same name
+//! (`--tokenization-decimals`, `TOKENIZATION_DECIMALS`).
 //!
-//! Invariant: a program that has started holds only values inside their ranges, exactly as they were written. A value
-//! that cannot be read, would be rounded, or is out of range stops the start with one sentence that names the variable,
-//! the value and what is allowed, and with exit status 2. An empty variable counts as unset. Secrets are never echoed,
-//! neither by a refusal nor by `--help` nor by `Debug`.
+//! Invariant: a program that has started has only values within their ranges, exactly as they were written. A value that
+//! cannot be read, would be rounded, or is out of range stops the start with exit status 2 and one sentence that names the
+//! variable, the value and the allowed values. An empty variable counts as unset. Secrets are never printed: not in error
+//! messages, not in `--help`, not by `Debug`.
 //!
 //! ```
 //! use gridtokenx::config::Config;

@@ -1,53 +1,79 @@
-//! The README's table of settings, compared with the settings themselves.
+//! Tests that the README names only settings that exist, with their defaults. `docs/configuration.md` lists all settings.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
 use super::Config;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-const BEGIN: &str = "<!-- settings: written by `UPDATE_README=1 cargo test --lib readme` -->\n";
-const END: &str = "<!-- end of settings -->";
 
-/// One row for each setting, in the groups of `--help`.
-fn settings_table() -> String {
-    let command = Config::command();
-    let mut table = String::from("\n| variable | default | meaning |\n|---|---|---|\n");
-    let mut group = None;
-    for arg in command.get_arguments() {
-        if group != arg.get_help_heading() {
-            group = arg.get_help_heading();
-            let _ = writeln!(table, "| **{}** | | |", group.unwrap_or_default());
-        }
-        let defaults: Vec<_> = arg
-            .get_default_values()
-            .iter()
-            .map(|value| format!("`{}`", value.to_string_lossy()))
-            .collect();
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(
-            table,
-            "| `{}` | {} | {} |",
-            arg.get_id(),
-            defaults.join(","),
-            help.replace('|', "\\|")
-        );
-    }
-    table.push('\n');
-    table
+/// Every variable with its default as a table shows it.
+fn defaults() -> BTreeMap<String, String> {
+    Config::command()
+        .get_arguments()
+        .map(|arg| {
+            let defaults: Vec<_> = arg
+                .get_default_values()
+                .iter()
+                .map(|value| format!("`{}`", value.to_string_lossy()))
+                .collect();
+            (arg.get_id().to_string(), defaults.join(","))
+        })
+        .collect()
+}
+
+/// Words such as `HTTP_ADDR`: at least two parts of capital letters or digits, joined by underscores.
+fn variables_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'))
+        .filter(|word| word.contains('_') && !word.bytes().any(|byte| byte.is_ascii_lowercase()))
+        .filter(|word| word.bytes().any(|byte| byte.is_ascii_uppercase()))
+}
+
+/// Rows ``| `VARIABLE` | default | meaning |``: variable and default.
+fn settings_shown_in(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let variable = cells.next()?.strip_suffix('`')?;
+        let default = cells.next()?;
+        let is_variable = variables_in(variable).next() == Some(variable);
+        is_variable.then_some((variable, default.trim()))
+    })
 }
 
 #[test]
-fn the_readme_lists_every_setting() {
-    let stored = std::fs::read_to_string(PATH).unwrap();
-    let (before, rest) = stored.split_once(BEGIN).unwrap();
-    let (table, after) = rest.split_once(END).unwrap();
-    if std::env::var_os("UPDATE_README").is_some() {
-        let written = format!("{before}{BEGIN}{}{END}{after}", settings_table());
-        std::fs::write(PATH, written).unwrap();
-        return;
+fn the_readme_names_only_settings_that_exist() {
+    let defaults = defaults();
+    for variable in variables_in(&std::fs::read_to_string(PATH).unwrap()) {
+        assert!(
+            defaults.contains_key(variable),
+            "README.md names {variable}, which is not a setting"
+        );
+    }
+}
+
+#[test]
+fn the_readme_shows_settings_with_their_defaults() {
+    let readme = std::fs::read_to_string(PATH).unwrap();
+    let defaults = defaults();
+    for (variable, default) in settings_shown_in(&readme) {
+        let expected = defaults.get(variable).map(String::as_str);
+        assert_eq!(
+            Some(default),
+            expected,
+            "README.md shows another default for {variable} than the setting has"
+        );
     }
     assert!(
-        table == settings_table(),
-        "the README's table differs from the settings; write it anew: UPDATE_README=1 cargo test --lib readme"
+        rows > 0,
+        "README.md has no table of settings that this test can read"
+    );
+}
+
+#[test]
+fn a_row_of_a_table_of_settings_is_recognised() {
+    let text = "| `HTTP_ADDR` | `127.0.0.1:8080` | address |\n| `DATABASE_URL` |  | unset |\n| `postgresql` | 15 | |\n";
+    let shown: Vec<_> = settings_shown_in(text).collect();
+    assert_eq!(
+        shown,
+        [("HTTP_ADDR", "`127.0.0.1:8080`"), ("DATABASE_URL", "")]
     );
 }

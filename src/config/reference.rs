@@ -1,4 +1,4 @@
-//! `docs/configuration.md`, written from the settings themselves.
+//! The file `docs/configuration.md`, generated from the settings.
 
 use std::fmt::Write;
 
@@ -10,11 +10,11 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")
 
 const HEAD: &str = "# Configuration
 
-Written from the settings by `UPDATE_CONFIGURATION=1 cargo test --lib config::reference`; a test fails while they differ.
+Generated from the settings by `UPDATE_CONFIGURATION=1 cargo test --lib config::reference`; a test fails while they differ.
 
 Each setting is an environment variable and a flag of `gridtokenx serve` and `gridtokenx run`; the flag wins. An empty variable counts as
 unset. A value that cannot be read, would be rounded, or is out of range stops the start with one sentence that names the variable, the
-value and what is allowed. Secrets are never shown. [.env.example](../.env.example) lists the variables for a file.
+value and the allowed values. Secrets are never shown. [.env.example](../.env.example) lists the variables for a file.
 ";
 
 /// One table for each group of `--help`.
@@ -53,14 +53,14 @@ fn row(arg: &Arg) -> String {
 }
 
 #[test]
-fn the_reference_tells_every_setting() {
+fn the_reference_lists_every_setting() {
     if std::env::var_os("UPDATE_CONFIGURATION").is_some() {
         std::fs::write(PATH, reference()).unwrap();
     }
     let stored = std::fs::read_to_string(PATH).unwrap_or_default();
     assert!(
         stored == reference(),
-        "docs/configuration.md differs from the settings; write it anew: \
+        "docs/configuration.md differs from the settings; generate it again: \
          UPDATE_CONFIGURATION=1 cargo test --lib config::reference"
     );
 }

@@ -1,4 +1,4 @@
-//! Which part of the service a process is.
+//! Which part of the service a process runs.
 
 use std::str::FromStr;
 
@@ -7,9 +7,9 @@ use std::str::FromStr;
 pub enum ProcessRole {
     /// API and queue workers.
     All,
-    /// The API alone: nothing is signed here, so it needs no keys.
+    /// Only the API: this process signs nothing, so it needs no keys.
     Api,
-    /// Queue workers and Minter; of HTTP only health and metrics.
+    /// Queue workers and minter; over HTTP only health and metrics.
     Worker,
 }
 
@@ -22,7 +22,7 @@ impl ProcessRole {
         }
     }
 
-    /// Whether it answers the public API and takes readings.
+    /// Whether it serves the public API and accepts readings.
     pub fn serves_api(self) -> bool {
         match self {
             ProcessRole::All | ProcessRole::Api => true,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// A password, a key, or a URL that may hold one. `Debug` and `Display` print `***`; only [`Secret::expose`] shows it.
+/// A password, a key, or a URL that may contain one. `Debug` and `Display` print `***`; only [`Secret::expose`] returns it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -13,7 +13,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that needs it.
+    /// The text itself, for the code that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_shown_by_nothing_but_expose() {
+    fn only_expose_shows_a_secret() {
         let secret = Secret::new("correct horse");
         assert_eq!(
             format!("{secret} {secret:?} {:?}", Some(&secret)),

@@ -1,4 +1,4 @@
-//! The service to its users and operators: HTTP, feed, logs, life of the process.
+//! What users and operators see of the service: HTTP, feed, logs, and the process.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -61,15 +61,15 @@ pub struct WebsocketConfig {
     #[arg(id = "WEBSOCKET_MAX_CONNECTIONS", env, long = "websocket-max-connections", default_value = "10000", value_parser = whole(1..=100_000u32))]
     pub max_connections: u32,
 
-    /// Pushes per minute to one client, past it events travel together: a whole number from 1 to 60000
+    /// Pushes per minute to one client; beyond it, one push carries several events: a whole number from 1 to 60000
     #[arg(id = "WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", env, long = "websocket-rate-limit-events-per-minute", default_value = "60", value_parser = whole(1..=60_000u32))]
     pub rate_limit_events_per_minute: u32,
 
-    /// Events that may wait for one client, past it the client is closed and resumes: a whole number from 1 to 100000
+    /// Events that may wait for one client; beyond it, the connection is closed and the client resumes: a whole number from 1 to 100000
     #[arg(id = "WEBSOCKET_EVENT_BUFFER_SIZE", env, long = "websocket-event-buffer-size", default_value = "1000", value_parser = whole(1..=100_000u32))]
     pub event_buffer_size: u32,
 
-    /// Ask for a token: true or false
+    /// Require a token: true or false
     #[arg(id = "WEBSOCKET_AUTH_REQUIRED", env, long = "websocket-auth-required", action = clap::ArgAction::Set, default_value = "true", value_parser = text::<bool>("true or false"))]
     pub auth_required: bool,
 
@@ -82,7 +82,7 @@ pub struct WebsocketConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Feed", mut_args(common))]
 pub struct FeedConfig {
-    /// How long events can be read again in days, then they are dropped: a whole number from 1 to 3650
+    /// How long events can be replayed before they are dropped, in days: a whole number from 1 to 3650
     #[arg(id = "FEED_RETENTION_DAYS", env, long = "feed-retention-days", default_value = "30", value_parser = whole(1..=3650u64).map(days))]
     pub retention: Duration,
 }
@@ -99,18 +99,18 @@ pub struct LogConfig {
     #[arg(id = "LOG_LEVEL", env, long = "log-level", default_value = "info", value_parser = text_that("a level (error, warn, info, debug, trace) or a filter such as info,gridtokenx::mint=debug", |filter: &String| is_log_filter(filter)))]
     pub level: String,
 
-    /// For people or for machines: pretty or json
+    /// Format of log lines: pretty or json
     #[arg(id = "LOG_FORMAT", env, long = "log-format", default_value = "pretty", value_parser = text::<LogFormat>("pretty or json"))]
     pub format: LogFormat,
 
-    /// Collector of traces, /v1/traces is added to it; unset, there are no traces: an http:// or https:// URL
+    /// Collector of traces, to which /v1/traces is appended; if unset, no traces are exported: an http:// or https:// URL
     #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", env, long = "otel-exporter-otlp-endpoint", hide_env_values = true, value_parser = text_that("an http:// or https:// URL", is_http))]
     pub otlp_endpoint: Option<Url>,
 }
 
-/// Whether it can be read as what LOG_LEVEL says.
+/// Whether the text is valid for LOG_LEVEL.
 pub fn is_log_filter(filter: &str) -> bool {
-    // A bare word is taken for the name of a module, so that a misspelt level would silence everything.
+    // `EnvFilter` takes a bare word for the name of a module, so a misspelt level would silence all logs.
     let is_level = || {
         filter
             .parse::<tracing::level_filters::LevelFilter>()
@@ -119,7 +119,7 @@ pub fn is_log_filter(filter: &str) -> bool {
     EnvFilter::try_new(filter).is_ok() && (is_level() || filter.contains(['=', ',']))
 }
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Pretty,
@@ -138,27 +138,27 @@ impl FromStr for LogFormat {
     }
 }
 
-/// The life of the process.
+/// The process.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Service", mut_args(common))]
 pub struct ServiceConfig {
-    /// Which part of the service this process is, also as --role: all, api or worker
+    /// Part of the service that this process runs, also as --role: all, api or worker
     #[arg(id = "GRIDTOKENX_ROLE", env, long = "gridtokenx-role", visible_alias = "role", default_value = "all", value_parser = text::<ProcessRole>("all, api or worker"))]
     pub role: ProcessRole,
 
-    /// How long a shutdown waits for work under way in seconds: a whole number from 1 to 600
+    /// How long a shutdown waits for work in progress, in seconds: a whole number from 1 to 600
     #[arg(id = "SHUTDOWN_TIMEOUT_SECS", env, long = "shutdown-timeout-secs", default_value = "30", value_parser = whole(1..=600u64).map(Duration::from_secs))]
     pub shutdown_timeout: Duration,
 
-    /// Send a reading of an own meter through the whole system every minute: true or false
+    /// Send a reading of a dedicated meter through the whole system every minute: true or false
     #[arg(id = "CANARY_ENABLED", env, long = "canary-enabled", action = clap::ArgAction::Set, default_value = "false", value_parser = text::<bool>("true or false"))]
     pub canary_enabled: bool,
 
-    /// Wallet that the canary's readings pay; unset, only a local chain makes one: 32 bytes in base58
+    /// Wallet that the canary's readings pay; required with the canary unless the chain is local: 32 bytes in base58
     #[arg(id = "CANARY_WALLET_ADDRESS", env, long = "canary-wallet-address", value_parser = text::<Pubkey>("32 bytes in base58"))]
     pub canary_wallet: Option<Pubkey>,
 
-    /// Free disk below which health is degraded, in the data directory, megabytes: a whole number from 0 to 1000000000
+    /// Free space on the disk of the data directory below which health is degraded, in megabytes: a whole number from 0 to 1000000000
     #[arg(id = "DISK_FREE_MIN_MB", env, long = "disk-free-min-mb", default_value = "500", value_parser = whole(0..=1_000_000_000u64))]
     pub disk_free_min_mb: u64,
 }

@@ -1,4 +1,4 @@
-//! How one setting is read, and the one sentence with which it is refused.
+//! Parses one setting, or refuses it with one sentence.
 
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
@@ -10,16 +10,16 @@ use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 use rust_decimal::Decimal;
 
-/// What is wrong with a value, as the predicate of a sentence: "is out of range".
-type Wrong = &'static str;
+/// The error of a value, as the predicate of a sentence: "is out of range".
+type Predicate = &'static str;
 
-const OUT_OF_RANGE: Wrong = "is out of range";
-/// Longer values are cut in a refusal: it is a sentence, not a dump.
+const OUT_OF_RANGE: Predicate = "is out of range";
+/// Longer values are truncated in an error message, which stays one sentence.
 const SHOWN_CHARS_MAX: usize = 60;
 
-type Reader<T> = Arc<dyn Fn(&str) -> Result<T, Wrong> + Send + Sync>;
+type Reader<T> = Arc<dyn Fn(&str) -> Result<T, Predicate> + Send + Sync>;
 
-/// Reads the text of one setting, for clap. `allowed` completes the sentence "give …".
+/// Parses the text of one setting, for clap. `allowed` completes the sentence "give …".
 #[derive(Clone)]
 pub(super) struct Setting<T> {
     allowed: String,
@@ -29,7 +29,7 @@ pub(super) struct Setting<T> {
 impl<T: 'static> Setting<T> {
     fn new(
         allowed: impl Into<String>,
-        read: impl Fn(&str) -> Result<T, Wrong> + Send + Sync + 'static,
+        read: impl Fn(&str) -> Result<T, Predicate> + Send + Sync + 'static,
     ) -> Setting<T> {
         Setting {
             allowed: allowed.into(),
@@ -37,7 +37,7 @@ impl<T: 'static> Setting<T> {
         }
     }
 
-    /// The same values in another type.
+    /// The same setting with its values converted to another type.
     pub(super) fn map<U: 'static>(
         self,
         convert: impl Fn(T) -> U + Send + Sync + 'static,
@@ -62,7 +62,7 @@ where
     })
 }
 
-/// Exact decimals within `range`: what [`Decimal`] would round is refused.
+/// Exact decimals within `range`: a number that [`Decimal`] would round is refused.
 pub(super) fn decimal(range: RangeInclusive<Decimal>) -> Setting<Decimal> {
     let allowed = format!("a number from {} to {}", range.start(), range.end());
     Setting::new(allowed, move |text| {
@@ -81,7 +81,7 @@ pub(super) fn decimal_above_zero() -> Setting<Decimal> {
     })
 }
 
-fn exact(text: &str) -> Result<Decimal, Wrong> {
+fn exact(text: &str) -> Result<Decimal, Predicate> {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -91,12 +91,12 @@ fn exact(text: &str) -> Result<Decimal, Wrong> {
     Decimal::from_str_exact(text).map_err(|_| "has more digits than can be kept exactly")
 }
 
-/// What `T` can be read from. `allowed` describes it.
+/// Texts that `T` can be parsed from. `allowed` describes them.
 pub(super) fn text<T: FromStr + 'static>(allowed: &str) -> Setting<T> {
     text_that(allowed, |_| true)
 }
 
-/// What `T` can be read from and `holds` accepts. `allowed` describes both.
+/// Texts that `T` can be parsed from and whose value satisfies `holds`. `allowed` describes them.
 pub(super) fn text_that<T: FromStr + 'static>(
     allowed: &str,
     holds: impl Fn(&T) -> bool + Send + Sync + 'static,
@@ -128,7 +128,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Setting<T> {
         } else {
             format!("={}", printable(&value.to_string_lossy()))
         };
-        // clap prints such a message as it is, so the end of the line belongs to it.
+        // clap prints this message verbatim, so it includes the end of the line.
         Err(Error::raw(
             ErrorKind::ValueValidation,
             format!("{variable}{shown} {wrong}: give {}\n", self.allowed),
@@ -136,7 +136,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Setting<T> {
     }
 }
 
-/// On one line, without control characters, and not longer than a sentence can bear.
+/// On one line, without control characters, and short enough for a sentence.
 fn printable(text: &str) -> String {
     let mut shown: String = text
         .chars()
@@ -149,10 +149,10 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// What all settings have in common; applied to every group by `#[command(mut_args(common))]`.
+/// Properties that all settings share; applied to every group by `#[command(mut_args(common))]`.
 ///
-/// An argument is a setting when its id is its variable. clap takes an empty variable for a value, so a setting whose
-/// variable is empty forgets its variable; the help still shows it.
+/// An argument is a setting if its id is the name of its variable. clap treats an empty variable as a value, so a setting whose
+/// variable is empty is detached from it; the help still shows the variable.
 pub(super) fn common(arg: Arg) -> Arg {
     let Some(variable) = arg.get_env().and_then(OsStr::to_str).map(str::to_owned) else {
         return arg;
@@ -210,10 +210,13 @@ mod tests {
 
     #[test]
     fn only_plain_notation_is_a_number() {
-        for odd in [
+        for text in [
             "1_000", "1e3", "+1", ".5", "5.", "0x1", "1,5", "NaN", "--1", " 1", "١",
         ] {
-            assert!(read(decimal_above_zero(), odd).is_err(), "{odd} was read");
+            assert!(
+                read(decimal_above_zero(), text).is_err(),
+                "{text} was accepted"
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! All groups together, and the rules between them.
+//! The whole configuration, and the rules between its settings.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::{
 };
 use crate::domain::PriorityFeePolicy;
 
-/// A reading that is retried for longer would outlive the alerts that watch it.
+/// Longest time for all retries of a reading; a longer one would outlast the alerts that watch it.
 const RETRY_DELAYS_TOTAL_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The whole configuration.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
-    /// All of it as text, to be shown. It comes first: the groups take their values away from clap.
+    /// All settings as text, for display. It comes first, because the groups remove their values from clap's matches.
     #[command(flatten)]
     pub effective: EffectiveConfig,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Every default, whatever the environment says.
+    /// All defaults, regardless of the environment.
     ///
     /// # Panics
     /// When a default is refused by its own setting, which a unit test rules out.
@@ -63,7 +63,7 @@ impl Config {
         }
     }
 
-    /// Defaults and these flags, whatever the environment says.
+    /// Defaults and these flags, regardless of the environment.
     pub fn from_flags(
         flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Config, ConfigError> {
@@ -81,12 +81,12 @@ impl Config {
             })
     }
 
-    /// A command that knows nothing but the settings.
+    /// A command with all settings and nothing else.
     pub(super) fn command() -> Command {
         Config::augment_args(Command::new("gridtokenx"))
     }
 
-    /// The rules between settings. Every command that works with the whole configuration checks them first.
+    /// Checks the rules between settings. Every command that uses the whole configuration calls this first.
     pub fn check(&self) -> Result<(), ConfigError> {
         let tokenization = &self.tokenization;
         let (initial, max) = (
@@ -132,8 +132,8 @@ impl Config {
         Ok(())
     }
 
-    /// [`Config::check`], and that everything is there which `gridtokenx run` provides by itself and a service must be told.
-    /// Keys and mint are missed later, where the chain is known: a local one makes its own.
+    /// [`Config::check`], and that all settings are present that `gridtokenx run` provides by itself and `gridtokenx serve`
+    /// requires. Keys and mint are checked later, when the chain is known: on a local chain they are created.
     pub fn check_complete(&self) -> Result<(), ConfigError> {
         self.check()?;
         let required = [
@@ -200,7 +200,7 @@ mod tests {
             ),
             (
                 "--blockchain-priority-fee=percentile:101",
-                "BLOCKCHAIN_PRIORITY_FEE=percentile:101 is not allowed: give none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of what recent slots asked for (1 to 100)",
+                "BLOCKCHAIN_PRIORITY_FEE=percentile:101 is not allowed: give none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of the prices in recent slots (1 to 100)",
             ),
             (
                 "--blockchain-priority-fee-max-microlamports=0",
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_must_be_told_what_a_local_system_provides() {
+    fn a_service_requires_the_settings_that_a_local_system_provides() {
         let mut flags = vec![];
         for (missing, flag) in [
             ("DATABASE_URL", "--database-url=postgres://db/grid"),
@@ -339,7 +339,11 @@ mod tests {
         }
         let no_tokens = [flags[0], flags[1], "--role=worker"];
         let worker = Config::from_flags(no_tokens).unwrap();
-        assert_eq!(worker.check_complete(), Ok(()), "a worker sees no token");
+        assert_eq!(
+            worker.check_complete(),
+            Ok(()),
+            "a worker verifies no tokens"
+        );
         let config = Config::from_flags(flags).unwrap();
         assert_eq!(config.check_complete(), Ok(()));
         assert_eq!(config.solana.rpc_urls[1].expose(), "https://two.example");
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_of_every_setting_what_is_allowed() {
+    fn the_help_of_every_setting_says_what_is_allowed() {
         let command = Config::command();
         for arg in command.get_arguments() {
             let flag = arg.get_long().unwrap();
@@ -369,7 +373,7 @@ mod tests {
         }
     }
 
-    /// Runs this very test again as a child whose environment is ours to set, and returns what it printed.
+    /// Runs this test again as a child process with these environment variables, and returns its output.
     fn with_environment(variables: &[(&str, &str)]) -> String {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args([

@@ -1,4 +1,4 @@
-//! What a reading may be, what it is worth, and when a failed one is tried again.
+//! Which readings are accepted, what they are worth, and when a refused one is retried.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 use super::setting::{common, decimal, decimal_above_zero, text, whole};
 use crate::domain::{Backoff, Jitter};
 
-/// Retries are spread by up to this share of their delay, so that readings which failed together do not return together.
+/// Each retry delay is extended at random by up to this share, so that readings that failed together are not retried together.
 const RETRY_JITTER_PERCENT: u32 = 20;
 
 /// Readings and their worth.
@@ -23,23 +23,23 @@ pub struct TokenizationConfig {
     #[arg(id = "TOKENIZATION_DECIMALS", env, long = "tokenization-decimals", default_value = "9", value_parser = whole(0..=9u8))]
     pub decimals: u8,
 
-    /// Largest amount of one reading in kWh: a number above 0
+    /// Largest energy of one reading, in kWh: a number above 0
     #[arg(id = "TOKENIZATION_MAX_READING_KWH", env, long = "tokenization-max-reading-kwh", default_value = "100.0", value_parser = decimal_above_zero())]
     pub max_reading_kwh: Decimal,
 
-    /// Age limit of an interval's start in days: a whole number from 1 to 3650
+    /// Highest age of an interval's start, in days: a whole number from 1 to 3650
     #[arg(id = "TOKENIZATION_READING_MAX_AGE_DAYS", env, long = "tokenization-reading-max-age-days", default_value = "7", value_parser = whole(1..=3650u16).map(days))]
     pub reading_max_age: Duration,
 
-    /// Mint without being asked; first start only, afterwards the stored setting rules: true or false
+    /// Mint without a trigger; used at the first start only, later the stored setting applies: true or false
     #[arg(id = "TOKENIZATION_AUTO_MINT_ENABLED", env, long = "tokenization-auto-mint-enabled", action = clap::ArgAction::Set, default_value = "true", value_parser = text::<bool>("true or false"))]
     pub auto_mint_enabled: bool,
 
-    /// Share of the meters that are minted for without being asked, by stable hash, for a gradual roll-out; first start only, afterwards the stored setting rules: a whole number from 0 to 100
+    /// Share of the meters whose readings are minted without a trigger, in percent, by stable hash, for a gradual roll-out; used at the first start only, later the stored setting applies: a whole number from 0 to 100
     #[arg(id = "TOKENIZATION_AUTO_MINT_PERCENTAGE", env, long = "tokenization-auto-mint-percentage", default_value = "100", value_parser = whole(0..=100u8))]
     pub auto_mint_percentage: u8,
 
-    /// Period of the sweep in seconds: a whole number from 1 to 86400
+    /// Period of the sweep, in seconds: a whole number from 1 to 86400
     #[arg(id = "TOKENIZATION_POLLING_INTERVAL_SECS", env, long = "tokenization-polling-interval-secs", default_value = "60", value_parser = whole(1..=86_400u64).map(Duration::from_secs))]
     pub polling_interval: Duration,
 
@@ -47,23 +47,23 @@ pub struct TokenizationConfig {
     #[arg(id = "TOKENIZATION_BATCH_SIZE", env, long = "tokenization-batch-size", default_value = "50", value_parser = whole(1..=1000u16))]
     pub batch_size: u16,
 
-    /// Retries of a refused reading before it is failed: a whole number from 0 to 10
+    /// Retries of a refused reading before it is marked failed: a whole number from 0 to 10
     #[arg(id = "TOKENIZATION_MAX_RETRY_ATTEMPTS", env, long = "tokenization-max-retry-attempts", default_value = "3", value_parser = whole(0..=10u8))]
     pub max_retry_attempts: u8,
 
-    /// Delay before the first retry in seconds: a whole number from 1 to 86400
+    /// Delay before the first retry, in seconds: a whole number from 1 to 86400
     #[arg(id = "TOKENIZATION_INITIAL_RETRY_DELAY_SECS", env, long = "tokenization-initial-retry-delay-secs", default_value = "300", value_parser = whole(1..=86_400u64).map(Duration::from_secs))]
     pub initial_retry_delay: Duration,
 
-    /// Each retry waits this many times longer than the one before: a number from 1 to 100
+    /// Factor by which each retry delay exceeds the previous one: a number from 1 to 100
     #[arg(id = "TOKENIZATION_RETRY_BACKOFF_MULTIPLIER", env, long = "tokenization-retry-backoff-multiplier", default_value = "2.0", value_parser = decimal(Decimal::ONE..=Decimal::ONE_HUNDRED))]
     pub retry_backoff_multiplier: Decimal,
 
-    /// Longest delay before a retry in seconds: a whole number from 1 to 86400
+    /// Longest delay before a retry, in seconds: a whole number from 1 to 86400
     #[arg(id = "TOKENIZATION_MAX_RETRY_DELAY_SECS", env, long = "tokenization-max-retry-delay-secs", default_value = "3600", value_parser = whole(1..=86_400u64).map(Duration::from_secs))]
     pub max_retry_delay: Duration,
 
-    /// Limit of one RPC call or database transaction in seconds; it ends a wait, never a transaction: a whole number from 1 to 600
+    /// Time limit of one RPC call or database transaction, in seconds; it ends a wait, never a mint transaction: a whole number from 1 to 600
     #[arg(id = "TOKENIZATION_TRANSACTION_TIMEOUT_SECS", env, long = "tokenization-transaction-timeout-secs", default_value = "60", value_parser = whole(1..=600u64).map(Duration::from_secs))]
     pub transaction_timeout: Duration,
 }
