@@ -44,8 +44,8 @@ pub async fn adopt_mint(
     let mut transaction = pool.begin().await?;
     let adopted = ledger::adopt(&mut transaction, &adoptable).await?;
     let action = AdminAction::AdoptMint {
-        signature: signature.to_string(),
-        number: adoptable.number().get(),
+        signature: signature.into(),
+        number: adoptable.number(),
         readings: adopted.readings,
     };
     admin_log::append(&mut transaction, actor, &action).await?;
@@ -76,7 +76,7 @@ pub async fn book_foreign_mint(
     ledger::book_without_reading(&mut transaction, &landed, &reason).await?;
     let base_units = landed.mint.base_units();
     let action = AdminAction::BookForeignMint {
-        signature: signature.to_string(),
+        signature: signature.into(),
         base_units: base_units.map(|sum| sum.to_string()).unwrap_or_default(),
         reason,
     };

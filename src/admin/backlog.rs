@@ -1,10 +1,11 @@
 //! The waiting work and the state of the ledger breaker, for metrics and the status page. Reads only.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
 use super::settings::StoredSettings;
-use crate::ledger::{MINT_TIME_TARGET, ReadingCounts};
+use super::waiting_readings::WaitingReadings;
+use crate::ledger::ReadingCounts;
 
 /// The unminted readings, and what they wait for.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,99 +23,6 @@ pub struct Backlog {
     /// When the oldest event without a sequence number was written.
     pub oldest_outbox_event_at: Option<DateTime<Utc>>,
     pub feed_last_seq: i64,
-}
-
-/// Unminted readings, by what they wait for.
-#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
-pub struct WaitingReadings {
-    /// Pending readings that the toggle or the roll-out holds back.
-    pub held: i64,
-    /// Readings that have waited for the service for longer than [`MINT_TIME_TARGET`].
-    pub overdue: i64,
-    /// When the oldest reading was accepted that waits for the service and not for a person: neither held nor failed.
-    pub oldest_waiting_at: Option<DateTime<Utc>>,
-}
-
-impl WaitingReadings {
-    /// Only a partial roll-out takes a scan of the unminted readings. If all pending readings are held, or none is, the stored
-    /// counts already contain the number.
-    async fn read(
-        connection: &mut PgConnection,
-        stored: &StoredSettings,
-        readings: &ReadingCounts,
-    ) -> sqlx::Result<WaitingReadings> {
-        let query = |statement: &'static str| {
-            sqlx::query_as::<_, WaitingReadings>(statement)
-                .bind(MINT_TIME_TARGET)
-                .bind(stored.changed_at)
-        };
-        match stored.settings.buckets_minted() {
-            0 => {
-                let waiting = query(
-                    "SELECT 0::BIGINT AS held,
-                            count(*) FILTER (WHERE GREATEST(accepted_at, $2) < now() - $1) AS overdue,
-                            min(accepted_at) AS oldest_waiting_at
-                     FROM readings
-                     -- Part of the predicate of the index readings_unminted.
-                     WHERE state IN ('submitted', 'quarantined')",
-                )
-                .fetch_one(connection)
-                .await?;
-                Ok(WaitingReadings {
-                    held: readings.pending,
-                    ..waiting
-                })
-            }
-            100 => {
-                // All waiting readings minus the recent ones: one statement, and so one snapshot.
-                query(
-                    "SELECT 0::BIGINT AS held,
-                            CASE
-                                WHEN $2 >= now() - $1 THEN 0
-                                ELSE (
-                                    SELECT COALESCE(sum(readings), 0)
-                                    FROM (
-                                        SELECT state, readings FROM reading_counts
-                                        UNION ALL
-                                        SELECT state, change FROM reading_count_changes
-                                    ) AS counted
-                                    WHERE state IN ('pending', 'submitted', 'quarantined')
-                                ) - (
-                                    SELECT count(*)
-                                    FROM readings
-                                    -- The predicate of the index readings_waiting.
-                                    WHERE state IN ('pending', 'submitted', 'quarantined')
-                                      AND accepted_at >= now() - $1
-                                )
-                            END::BIGINT AS overdue,
-                            (
-                                SELECT min(accepted_at)
-                                FROM readings
-                                WHERE state IN ('pending', 'submitted', 'quarantined')
-                            ) AS oldest_waiting_at",
-                )
-                .fetch_one(connection)
-                .await
-            }
-            buckets => {
-                query(
-                    "SELECT count(*) FILTER (WHERE held) AS held,
-                            count(*) FILTER (WHERE NOT held AND GREATEST(accepted_at, $2) < now() - $1) AS overdue,
-                            min(accepted_at) FILTER (WHERE NOT held) AS oldest_waiting_at
-                     FROM (
-                         SELECT readings.accepted_at,
-                                readings.state = 'pending' AND meters.rollout_bucket >= $3 AS held
-                         FROM readings
-                         JOIN meters ON meters.id = readings.meter
-                         WHERE readings.state IN ('pending', 'submitted', 'quarantined')
-                     ) AS unminted",
-                )
-                .bind(buckets)
-                .fetch_one(connection)
-                .await
-            }
-        }
-    }
 }
 
 /// The jobs of the queue, by state.

@@ -15,10 +15,11 @@ mod resolve;
 mod retry;
 mod runway;
 mod settings;
+mod waiting_readings;
 
 pub use adopt::{AdoptionError, adopt_mint, book_foreign_mint};
 pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
-pub use backlog::{Backlog, BreakerView, QueueDepth, WaitingReadings};
+pub use backlog::{Backlog, BreakerView, QueueDepth};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_level::{
     LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LOG_LEVEL_TIMING, LogLevel, follow_log_level,
@@ -28,3 +29,4 @@ pub use resolve::{Resolution, resolve_transaction};
 pub use retry::{RetryRequest, retry_reading};
 pub use runway::Runway;
 pub use settings::{Settings, StoredSettings};
+pub use waiting_readings::WaitingReadings;

@@ -30,8 +30,8 @@ pub async fn resolve_transaction(
     let mut transaction = pool.begin().await?;
     let resolved = ledger::resolve_transaction(&mut transaction, resolvable, &reason).await?;
     let action = AdminAction::ResolveTransaction {
-        signature: signature.to_string(),
-        outcome: outcome.as_str().to_owned(),
+        signature: signature.into(),
+        outcome: outcome.as_str(),
         reason,
     };
     admin_log::append(&mut transaction, actor, &action).await?;

@@ -1,42 +1,44 @@
-//! What an admin can do, as the admin log tells it.
+//! The actions of admins, with the names and details that the admin log stores.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// One action. Its name and details are stored for ever, so neither changes its meaning later.
+use crate::domain::{MintNumber, TxSignature};
+
+/// One action. Its name and details are stored permanently, so neither may change its meaning later.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AdminAction {
-    /// Minting without a trigger was switched on or off.
+    /// Switched minting without a trigger on or off.
     ToggleAutoMint { enabled: bool },
-    /// The share of meters whose readings are minted without a trigger, 0 to 100.
+    /// Set the share of meters whose readings are minted without a trigger, 0 to 100.
     SetAutoMintPercentage { percentage: u8 },
-    /// Unminted readings were handed to the Minter; `filters` as they were asked for.
+    /// Triggered a batch of unminted readings; `filters` as the admin requested them.
     TriggerBatch { batch_id: Uuid, filters: Value },
-    /// A reading was made due again, perhaps for another wallet.
+    /// Made a reading due again, optionally for another wallet.
     RetryReading {
         reading_id: Uuid,
         wallet_address: Option<String>,
         reason: Option<String>,
     },
-    /// A person decided what became of a quarantined mint transaction: `landed` or `dead`.
+    /// Decided the outcome of a quarantined mint transaction: `landed` or `dead`.
     ResolveTransaction {
-        signature: String,
-        outcome: String,
+        signature: TxSignature,
+        outcome: &'static str,
         reason: String,
     },
-    /// A landed mint that the ledger lacked was booked for the readings that it paid.
+    /// Assigned a landed mint that the ledger lacked to the readings that it paid.
     AdoptMint {
-        signature: String,
-        number: u64,
+        signature: TxSignature,
+        number: MintNumber,
         readings: u64,
     },
-    /// A landed mint that the ledger lacks was booked without a reading. Base units.
+    /// Booked a landed mint that the ledger lacks without a reading.
     BookForeignMint {
-        signature: String,
+        signature: TxSignature,
         base_units: String,
         reason: String,
     },
-    /// What all processes log, for so many minutes; `None`: each by its own configuration again.
+    /// Set the log level of all processes for a number of minutes; `None`: each process returns to its own configuration.
     SetLogLevel {
         level: Option<String>,
         minutes: Option<u32>,
@@ -58,7 +60,7 @@ impl AdminAction {
         }
     }
 
-    /// A JSON object in its one form: members ordered by name, no white space.
+    /// The details as a JSON object in canonical form: members ordered by name, no white space.
     pub fn details(&self) -> String {
         let details = match self {
             AdminAction::ToggleAutoMint { enabled } => json!({ "enabled": enabled }),
@@ -100,7 +102,7 @@ impl AdminAction {
     }
 }
 
-/// Members ordered by name at every depth, also where the map of `serde_json` keeps the order of insertion.
+/// Orders members by name at every depth, even if the map of `serde_json` keeps the order of insertion.
 fn canonical(value: Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_have_one_form() {
+    fn details_have_a_canonical_form() {
         let retry = AdminAction::RetryReading {
             reading_id: Uuid::nil(),
             wallet_address: None,

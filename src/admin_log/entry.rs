@@ -4,8 +4,8 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 22 | `gridtokenx admin log 1` in ASCII: no other hash of this product begins so |
-//! | 32 | the hash of the entry before; 32 zero bytes for the first |
+//! | 22 | `gridtokenx admin log 1` in ASCII: no other hash of this product has this prefix |
+//! | 32 | the hash of the previous entry; 32 zero bytes for the first |
 //! | 8 | number, unsigned, big-endian |
 //! | 8 | moment, microseconds since 1970-01-01T00:00:00Z, signed, big-endian |
 //! | 4 + n | actor: length in bytes, unsigned, big-endian, then UTF-8 |
@@ -22,10 +22,10 @@ use crate::domain::Hash32;
 
 const DOMAIN: &[u8; 22] = b"gridtokenx admin log 1";
 
-/// What stands for the entry before the first one.
+/// The previous hash of the first entry.
 pub const BEFORE_THE_FIRST: Hash32 = [0; 32];
 
-/// Number of an entry: 1, 2, 3 … without gaps. 0 stands before the first one.
+/// Number of an entry: 1, 2, 3 … without gaps. 0 is the position before the first entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, sqlx::Type)]
 #[serde(transparent)]
 #[sqlx(transparent)]
@@ -52,13 +52,13 @@ impl fmt::Display for LogNumber {
     }
 }
 
-/// One action of an admin, as it is stored.
+/// One action of an admin, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct LogEntry {
     pub number: LogNumber,
-    /// To the microsecond.
+    /// With microseconds.
     pub at: DateTime<Utc>,
-    /// Subject of the admin's token.
+    /// Subject of the admin's token; `operator NAME` for an action of the command line.
     pub actor: String,
     pub action: String,
     /// JSON object, as text.
@@ -68,7 +68,7 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// The hash that belongs to everything else in the entry.
+    /// The hash over all other fields of the entry.
     pub fn computed_hash(&self) -> Hash32 {
         let mut hasher = Sha256::new();
         hasher.update(DOMAIN);
@@ -76,7 +76,7 @@ impl LogEntry {
         hasher.update(self.number.0.to_be_bytes());
         hasher.update(self.at.timestamp_micros().to_be_bytes());
         for text in [&self.actor, &self.action, &self.details] {
-            // Texts of a request, which has at most a mebibyte: 32 bits hold every length.
+            // The texts come from a request of at most a mebibyte, so 32 bits hold every length.
             hasher.update((text.len() as u32).to_be_bytes());
             hasher.update(text);
         }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_vector() {
+    fn the_hash_matches_the_documented_vector() {
         let mut entry = entry();
         entry.actor = "operator".to_owned();
         let hash = hex(&entry.computed_hash());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_counts() {
+    fn the_hash_covers_every_field() {
         let hash = entry().computed_hash();
         let changed: [fn(&mut LogEntry); 7] = [
             |entry| entry.number = LogNumber(2),
@@ -123,7 +123,7 @@ mod tests {
             |entry| entry.action.push('x'),
             |entry| entry.details.push(' '),
             |entry| entry.previous_hash[31] = 1,
-            // The same letters, but not in the same texts.
+            // The same characters, divided differently between the texts.
             |entry| {
                 let last = entry.actor.pop().unwrap();
                 entry.action.insert(0, last);

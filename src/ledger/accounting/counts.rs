@@ -19,21 +19,32 @@ pub struct ReadingCounts {
     pub quarantined: i64,
 }
 
+/// The current counts as a relation `(state, readings)` with several rows a state: the folded counts and the changes since. A
+/// statement reads both at once, so that a reading never counts twice or not at all.
+macro_rules! counted_readings {
+    () => {
+        "(
+             SELECT state, readings FROM reading_counts
+             UNION ALL
+             SELECT state, change FROM reading_count_changes
+         )"
+    };
+}
+pub(crate) use counted_readings;
+
 impl ReadingCounts {
     pub async fn read(executor: impl sqlx::PgExecutor<'_>) -> sqlx::Result<ReadingCounts> {
-        sqlx::query_as(
+        sqlx::query_as(concat!(
             "SELECT COALESCE(sum(readings) FILTER (WHERE state = 'pending'), 0)::BIGINT AS pending,
                     COALESCE(sum(readings) FILTER (WHERE state = 'submitted'), 0)::BIGINT AS submitted,
                     COALESCE(sum(readings) FILTER (WHERE state = 'minted'), 0)::BIGINT AS minted,
                     COALESCE(sum(readings) FILTER (WHERE state = 'finalized'), 0)::BIGINT AS finalized,
                     COALESCE(sum(readings) FILTER (WHERE state = 'failed'), 0)::BIGINT AS failed,
                     COALESCE(sum(readings) FILTER (WHERE state = 'quarantined'), 0)::BIGINT AS quarantined
-             FROM (
-                 SELECT state, readings FROM reading_counts
-                 UNION ALL
-                 SELECT state, change FROM reading_count_changes
-             ) AS counted",
-        )
+             FROM ",
+            counted_readings!(),
+            " AS counted",
+        ))
         .fetch_one(executor)
         .await
     }
