@@ -28,6 +28,11 @@ fn variables_in(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| word.bytes().any(|byte| byte.is_ascii_uppercase()))
 }
 
+/// The parts between backticks, code blocks included.
+fn code_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
 /// Rows ``| `VARIABLE` | default | meaning |``: variable and default.
 fn settings_shown_in(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| {
@@ -42,7 +47,8 @@ fn settings_shown_in(text: &str) -> impl Iterator<Item = (&str, &str)> {
 #[test]
 fn the_readme_names_only_settings_that_exist() {
     let defaults = defaults();
-    for variable in variables_in(&std::fs::read_to_string(PATH).unwrap()) {
+    let readme = std::fs::read_to_string(PATH).unwrap();
+    for variable in code_in(&readme).flat_map(variables_in) {
         assert!(
             defaults.contains_key(variable),
             "README.md names {variable}, which is not a setting"
