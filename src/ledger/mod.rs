@@ -64,27 +64,12 @@ mod transition_metrics;
 mod transitions;
 mod waiting;
 
-<<<<<<< HEAD
 pub use accounting::costs::{Costs, costs};
 pub use accounting::counts::ReadingCounts;
+pub(crate) use accounting::counts::counted_readings;
 pub use accounting::fee_payer::{fee_payer, store_fee_payer};
 pub use accounting::minting_conditions::{
     MintingConditions, minting_conditions, newest_finalized_slot,
-=======
-pub use adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
-pub use blame::{Blame, blame};
-pub use breaker::{BreakerState, SigningRefused};
-pub use chain_binding::{BindingError, ChainBinding, bind, bind_offline, binding};
-pub use costs::{Costs, costs};
-pub use counts::ReadingCounts;
-pub(crate) use counts::counted_readings;
-pub use error::LedgerError;
-pub use fee_payer::{fee_payer, store_fee_payer};
-pub use history_scan::{ScanOutcome, scan_history};
-pub use open::count_open_transactions;
-pub use record::{
-    NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
->>>>>>> 5aa8a4b (The union of counted readings is one fragment of SQL; waiting readings are a file of their own; actions carry typed signatures)
 };
 pub use accounting::recent_spending::{Spending, recent_spending};
 pub use breaker::chain_binding::{BindingError, ChainBinding, bind, bind_offline, binding};
