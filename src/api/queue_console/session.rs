@@ -32,40 +32,40 @@ const NOTICE: &str = "<!-- notice -->";
 
 /// Why a login was refused. The URL of the login page has the code, and the page shows the sentence.
 #[derive(Clone, Copy)]
-enum LoginRefusal {
+enum LoginError {
     Token,
     Role,
     TooLong,
     KeysUnavailable,
 }
 
-impl LoginRefusal {
-    const ALL: [LoginRefusal; 4] = [
-        LoginRefusal::Token,
-        LoginRefusal::Role,
-        LoginRefusal::TooLong,
-        LoginRefusal::KeysUnavailable,
+impl LoginError {
+    const ALL: [LoginError; 4] = [
+        LoginError::Token,
+        LoginError::Role,
+        LoginError::TooLong,
+        LoginError::KeysUnavailable,
     ];
 
     fn code(self) -> &'static str {
         match self {
-            LoginRefusal::Token => "token",
-            LoginRefusal::Role => "role",
-            LoginRefusal::TooLong => "size",
-            LoginRefusal::KeysUnavailable => "later",
+            LoginError::Token => "token",
+            LoginError::Role => "role",
+            LoginError::TooLong => "size",
+            LoginError::KeysUnavailable => "later",
         }
     }
 
     fn sentence(self) -> &'static str {
         match self {
-            LoginRefusal::Token => {
+            LoginError::Token => {
                 "This token is not valid: it is incomplete, expired, or not signed by a trusted key."
             }
-            LoginRefusal::Role => "This is a user's token. The page is for admins.",
-            LoginRefusal::TooLong => {
+            LoginError::Role => "This is a user's token. The page is for admins.",
+            LoginError::TooLong => {
                 "This token is too long for a cookie (3,800 bytes at most). Get one with fewer claims."
             }
-            LoginRefusal::KeysUnavailable => {
+            LoginError::KeysUnavailable => {
                 "The keys that sign tokens cannot be fetched at the moment. Try again later."
             }
         }
@@ -84,15 +84,15 @@ pub(super) struct LoginQuery {
 }
 
 pub(super) async fn login_page(Query(query): Query<LoginQuery>) -> Response {
-    let refusal = LoginRefusal::ALL
+    let error = LoginError::ALL
         .into_iter()
-        .find(|refusal| refusal.code() == query.refused);
-    show_login(refusal)
+        .find(|error| error.code() == query.refused);
+    show_login(error)
 }
 
-fn show_login(refusal: Option<LoginRefusal>) -> Response {
-    let notice = refusal.map_or_else(String::new, |refusal| {
-        format!("<p role=\"alert\">{}</p>", refusal.sentence())
+fn show_login(error: Option<LoginError>) -> Response {
+    let notice = error.map_or_else(String::new, |error| {
+        format!("<p role=\"alert\">{}</p>", error.sentence())
     });
     let headers = [
         (header::CONTENT_SECURITY_POLICY, login_policy()),
@@ -118,16 +118,16 @@ pub(super) async fn login(
     origin::check(&headers)?;
     let token = form.token.trim();
     if token.len() > TOKEN_BYTES_MAX {
-        return Ok(refuse(LoginRefusal::TooLong));
+        return Ok(refuse(LoginError::TooLong));
     }
     let principal = match auth.verify(token).await {
         Ok(principal) => principal,
-        Err(AuthError::KeysUnavailable) => return Ok(refuse(LoginRefusal::KeysUnavailable)),
-        Err(_) => return Ok(refuse(LoginRefusal::Token)),
+        Err(AuthError::KeysUnavailable) => return Ok(refuse(LoginError::KeysUnavailable)),
+        Err(_) => return Ok(refuse(LoginError::Token)),
     };
     auth.count_request(&principal.caller.subject)?;
     if !principal.caller.is_admin() {
-        return Ok(refuse(LoginRefusal::Role));
+        return Ok(refuse(LoginError::Role));
     }
     let lives_secs = (principal.expires_at - Utc::now()).num_seconds().max(0);
     tracing::info!(
@@ -143,8 +143,8 @@ pub(super) async fn logout(headers: HeaderMap) -> Result<Response, Problem> {
     Ok(see_other(PREFIX, Some(cookie("", 0, &headers))))
 }
 
-fn refuse(refusal: LoginRefusal) -> Response {
-    let code = refusal.code();
+fn refuse(error: LoginError) -> Response {
+    let code = error.code();
     see_other(&format!("{PREFIX}/login?refused={code}"), None)
 }
 

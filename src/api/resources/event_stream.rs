@@ -195,7 +195,7 @@ fn numbered(seq: Seq) -> Event {
     Event::default().id(seq.to_string())
 }
 
-/// Gives a client a number to resume from, should it be disconnected before its first event.
+/// Gives a client a number to resume from if it is disconnected before its first event.
 fn hello(seq: Seq) -> Event {
     numbered(seq)
         .event("hello")

@@ -38,7 +38,7 @@ struct ListQuery {
 /// Events after a number.
 #[derive(Serialize, ToSchema)]
 struct EventsDocument {
-    /// In order. A user sees only the own events, so the numbers are not contiguous.
+    /// In order. A user sees only their own events, so the numbers are not contiguous.
     #[schema(value_type = Vec<Object>)]
     events: Vec<Box<RawValue>>,
     /// Highest number assigned so far. After a page with fewer events than `limit`, continue after this number.

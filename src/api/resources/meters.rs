@@ -128,7 +128,7 @@ struct MeterTotals {
     readings: i64,
     /// Their energy, kWh.
     kwh_total: String,
-    /// The tokens minted for them, base units.
+    /// The tokens that they are worth, base units.
     base_units_total: String,
 }
 

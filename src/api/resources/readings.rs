@@ -41,7 +41,7 @@ pub struct ReadingDocument {
     wallet_address: String,
     #[schema(value_type = String, example = "finalized")]
     state: ReadingState,
-    /// The tokens minted for it, base units.
+    /// The tokens that it is worth, base units.
     #[schema(value_type = String, example = "1250000000")]
     base_units: BaseUnits,
     /// Signature of the transaction that pays it, or of the last attempt; null until one was submitted.

@@ -56,7 +56,7 @@ struct ReadingAccepted {
     duplicate: bool,
     #[schema(value_type = String, example = "pending")]
     state: ReadingState,
-    /// The tokens minted for it, base units.
+    /// The tokens that it is worth, base units.
     #[schema(value_type = String, example = "1250000000")]
     base_units: BaseUnits,
 }
