@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::telemetry::metric_value;
 use crate::telemetry::names::{COALESCER_BATCH_ITEMS, COALESCER_WAIT_SECONDS};
 
 /// The limits of a [`Coalescer`]. All of them are at least 1; with a linger of zero a batch holds what is queued already.
@@ -211,8 +212,7 @@ where
 
     fn start_batch(&self, batch: Vec<Call<T, R>>, slot: OwnedSemaphorePermit) {
         metrics::histogram!(COALESCER_BATCH_ITEMS, "coalescer" => self.name)
-            // Prometheus counts in f64; a batch has far fewer than 2^53 items.
-            .record(batch.len() as f64);
+            .record(metric_value(batch.len()));
         let wait_seconds = metrics::histogram!(COALESCER_WAIT_SECONDS, "coalescer" => self.name);
         let mut items = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());

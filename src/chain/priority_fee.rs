@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::endpoints::{Endpoint, Endpoints};
 use super::error::ChainError;
 use crate::domain::{ComputeUnitPrice, Percentile, PriorityFeePolicy, market_price};
-use crate::telemetry::names;
+use crate::telemetry::{metric_value, names};
 
 /// Between two queries at least: a price lasts for some slots.
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
@@ -131,9 +131,8 @@ impl PriorityFees {
     }
 
     fn show(&self) {
-        // A gauge is an f64: exact up to 2^53 micro-lamports.
         metrics::gauge!(names::PRIORITY_FEE_MICROLAMPORTS)
-            .set(self.price().micro_lamports() as f64);
+            .set(metric_value(self.price().micro_lamports()));
     }
 }
 

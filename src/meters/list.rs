@@ -1,11 +1,10 @@
 //! Meters with the sums of what they have reported.
 
-use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 
 use super::caller::Caller;
 use super::error::MeterError;
 use super::meter::Meter;
-use super::store::MeterRow;
 
 /// Meters in one page unless the caller says otherwise.
 pub const METERS_PER_PAGE_DEFAULT: u16 = 100;
@@ -13,8 +12,9 @@ pub const METERS_PER_PAGE_DEFAULT: u16 = 100;
 pub const METERS_PER_PAGE_MAX: u16 = 1000;
 
 /// A meter and the sums over its accepted readings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct MeterSummary {
+    #[sqlx(flatten)]
     pub meter: Meter,
     /// How many readings were accepted.
     pub readings: i64,
@@ -43,18 +43,7 @@ pub async fn list(
 ) -> Result<MeterPage, MeterError> {
     let page_size = limit.clamp(1, METERS_PER_PAGE_MAX);
     let mut query = page_query(caller, after, page_size);
-    let rows = query.build().fetch_all(pool).await?;
-    let mut meters = rows
-        .iter()
-        .map(|row| {
-            Ok(MeterSummary {
-                meter: Meter::try_from(MeterRow::from_row(row)?)?,
-                readings: row.try_get("readings")?,
-                kwh_total: row.try_get("kwh_total")?,
-                base_units_total: row.try_get("base_units_total")?,
-            })
-        })
-        .collect::<sqlx::Result<Vec<MeterSummary>>>()?;
+    let mut meters: Vec<MeterSummary> = query.build_query_as().fetch_all(pool).await?;
     let is_last = meters.len() <= usize::from(page_size);
     meters.truncate(usize::from(page_size));
     let next = meters

@@ -1,11 +1,12 @@
 //! A registered meter.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::FromRow;
 
 use crate::domain::{MeterSerial, Wallet};
 
 /// A meter as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Meter {
     /// Key within the database.
     pub id: i64,
@@ -16,8 +17,10 @@ pub struct Meter {
     /// The wallet that its readings pay.
     pub wallet: Wallet,
     /// Length of a reading whose start is not given, minutes, 1..=1440.
+    #[sqlx(try_from = "i32")]
     pub interval_minutes: u16,
     /// Position in the roll-out, 0..=99.
+    #[sqlx(try_from = "i16")]
     pub rollout_bucket: u8,
     pub registered_at: DateTime<Utc>,
 }

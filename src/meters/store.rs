@@ -2,54 +2,23 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgExecutor};
+use sqlx::PgExecutor;
 
 use super::meter::Meter;
 use crate::domain::{MeterSerial, Wallet};
-
-#[derive(FromRow)]
-pub(super) struct MeterRow {
-    id: i64,
-    serial: MeterSerial,
-    owner: String,
-    wallet: Wallet,
-    interval_minutes: i32,
-    rollout_bucket: i16,
-    registered_at: DateTime<Utc>,
-}
-
-impl TryFrom<MeterRow> for Meter {
-    type Error = sqlx::Error;
-
-    fn try_from(row: MeterRow) -> Result<Meter, sqlx::Error> {
-        // The table's CHECKs allow nothing that does not fit.
-        let out_of_range = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
-        Ok(Meter {
-            id: row.id,
-            serial: row.serial,
-            owner: row.owner,
-            wallet: row.wallet,
-            interval_minutes: row.interval_minutes.try_into().map_err(out_of_range)?,
-            rollout_bucket: row.rollout_bucket.try_into().map_err(out_of_range)?,
-            registered_at: row.registered_at,
-        })
-    }
-}
 
 pub(crate) async fn find_by_serial(
     executor: impl PgExecutor<'_>,
     serial: &MeterSerial,
 ) -> sqlx::Result<Option<Meter>> {
-    let row: Option<MeterRow> = sqlx::query_as(
+    sqlx::query_as(
         "SELECT id, serial, owner, wallet, interval_minutes, rollout_bucket, registered_at
          FROM meters
          WHERE serial = $1",
     )
     .bind(serial)
     .fetch_optional(executor)
-    .await?;
-    row.map(Meter::try_from).transpose()
+    .await
 }
 
 /// The meters of a batch, in one query.
@@ -57,7 +26,7 @@ pub(crate) async fn find_by_serials(
     executor: impl PgExecutor<'_>,
     serials: &[&str],
 ) -> sqlx::Result<HashMap<MeterSerial, Meter>> {
-    let rows: Vec<MeterRow> = sqlx::query_as(
+    let meters: Vec<Meter> = sqlx::query_as(
         "SELECT id, serial, owner, wallet, interval_minutes, rollout_bucket, registered_at
          FROM meters
          WHERE serial = ANY($1)",
@@ -65,9 +34,10 @@ pub(crate) async fn find_by_serials(
     .bind(serials)
     .fetch_all(executor)
     .await?;
-    rows.into_iter()
-        .map(|row| Meter::try_from(row).map(|meter| (meter.serial.clone(), meter)))
-        .collect()
+    Ok(meters
+        .into_iter()
+        .map(|meter| (meter.serial.clone(), meter))
+        .collect())
 }
 
 /// The row of a new meter.
@@ -83,7 +53,7 @@ pub(super) async fn insert(
     executor: impl PgExecutor<'_>,
     new: &NewRow<'_>,
 ) -> sqlx::Result<Option<Meter>> {
-    let row: Option<MeterRow> = sqlx::query_as(
+    sqlx::query_as(
         "INSERT INTO meters (serial, owner, wallet, interval_minutes, rollout_bucket)
          VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (serial) DO NOTHING
@@ -95,6 +65,5 @@ pub(super) async fn insert(
     .bind(i32::from(new.interval_minutes))
     .bind(i16::from(new.serial.rollout_bucket()))
     .fetch_optional(executor)
-    .await?;
-    row.map(Meter::try_from).transpose()
+    .await
 }

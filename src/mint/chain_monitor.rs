@@ -14,7 +14,7 @@ use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
 use crate::periodic::Timing;
-use crate::telemetry::{Health, names};
+use crate::telemetry::{Health, metric_value, names};
 
 /// The loop that opens and closes this process's circuit breaker.
 pub struct ChainMonitor {
@@ -99,8 +99,7 @@ impl ChainMonitor {
     /// circuit breaker was open.
     async fn check_ledger(&self, snapshot: ChainSnapshot, before: Option<Cause>) -> Checked {
         if let Some(fee_payer) = snapshot.fee_payer {
-            // Exact up to 2^53 lamports, 9 million SOL.
-            metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(fee_payer.balance as f64);
+            metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(metric_value(fee_payer.balance));
         }
         let conditions = ledger::minting_conditions(&self.pool, snapshot.slot);
         let conditions =

@@ -13,7 +13,7 @@ use super::transaction;
 use crate::chain::{Endpoint, RecentBlockhash};
 use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError};
 use crate::telemetry::traces::TransactionSpan;
-use crate::telemetry::{Stage, names};
+use crate::telemetry::{Stage, metric_value, names};
 
 /// A signed mint transaction whose record was committed.
 pub(super) struct Recorded {
@@ -81,9 +81,9 @@ pub(super) async fn sign_and_record(
         });
     }
     observe(Stage::Signed, &accepted);
-    // Both are far below 2^53, so the conversions are exact.
-    metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(accepted.len() as f64);
-    metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES).record(draft.packed.bytes as f64);
+    metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(metric_value(accepted.len()));
+    metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES)
+        .record(metric_value(draft.packed.bytes));
     metrics::counter!(names::TOKEN_ACCOUNT_CREATIONS)
         .increment(u64::from(transaction.account_creations));
     tracing::debug!(

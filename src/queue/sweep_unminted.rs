@@ -20,7 +20,7 @@ use super::tidy::tidy;
 use crate::admin::batches;
 use crate::db::{LeaderLock, run_exclusive};
 use crate::outbox::{Job, SweepUnminted};
-use crate::telemetry::names;
+use crate::telemetry::{metric_value, names};
 
 /// How long a sweep that was requested between ticks waits for the one that runs; then it is deferred.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -38,9 +38,8 @@ impl Handle for SweepUnminted {
     async fn run(self, context: &QueueContext, job_id: &str) -> JobEnd {
         match run_limited(context.sweep_limit, sweep(context, &self)).await {
             Ok(Swept::Slice { batch, outcome }) => {
-                // Seconds of our era are exact in an f64.
                 metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS)
-                    .set(Utc::now().timestamp() as f64);
+                    .set(metric_value(Utc::now().timestamp()));
                 JobEnd::Done {
                     subject: Subject::Batch(batch),
                     outcome,

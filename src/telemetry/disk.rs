@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::health::Health;
-use super::metrics::gauge_value;
+use super::metrics::metric_value;
 use super::names;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
@@ -47,7 +47,7 @@ impl Periodic for DiskWatch {
         self.measurement = None;
         match measured? {
             Ok(bytes) => {
-                metrics::gauge!(names::DISK_FREE_BYTES).set(gauge_value(bytes));
+                metrics::gauge!(names::DISK_FREE_BYTES).set(metric_value(bytes));
                 report(&self.health, bytes, self.free_min_mb);
             }
             Err(error) => self.health.degraded(

@@ -113,13 +113,13 @@ fn register_all() {
             }
         }
     }
-    metrics::gauge!(names::PROCESS_START_TIME_SECONDS).set(gauge_value(Utc::now().timestamp()));
+    metrics::gauge!(names::PROCESS_START_TIME_SECONDS).set(metric_value(Utc::now().timestamp()));
     metrics::gauge!(names::BUILD_INFO, "version" => names::VERSION).set(1.0);
 }
 
-/// A count as the value of a gauge.
-pub fn gauge_value(count: impl TryInto<i128>) -> f64 {
-    // There is no lossless conversion: a count above 2^53 is rounded, which no reader of a gauge notices.
+/// A count as the value of a gauge or a histogram, which are floats.
+pub fn metric_value(count: impl TryInto<i128>) -> f64 {
+    // There is no lossless conversion: a count above 2^53 is rounded, which no reader of a metric notices.
     count.try_into().unwrap_or(i128::MAX) as f64
 }
 

@@ -4,7 +4,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
-use super::metrics::gauge_value;
+use super::metrics::metric_value;
 use super::names;
 
 /// Measures and sets the metrics. Must be called within the runtime. A value that this system does not provide keeps its last
@@ -16,13 +16,13 @@ pub fn update_process_metrics() {
             .absolute(u64::try_from(millis).unwrap_or_default());
     }
     if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        metrics::gauge!(names::PROCESS_MAX_FDS).set(gauge_value(limit));
+        metrics::gauge!(names::PROCESS_MAX_FDS).set(metric_value(limit));
     }
     if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
-        metrics::gauge!(names::PROCESS_OPEN_FDS).set(gauge_value(descriptors.count()));
+        metrics::gauge!(names::PROCESS_OPEN_FDS).set(metric_value(descriptors.count()));
     }
     if let Some(bytes) = resident_bytes() {
-        metrics::gauge!(names::PROCESS_RESIDENT_MEMORY_BYTES).set(gauge_value(bytes));
+        metrics::gauge!(names::PROCESS_RESIDENT_MEMORY_BYTES).set(metric_value(bytes));
     }
     update_runtime_metrics(&Handle::current().metrics());
 }
@@ -42,10 +42,10 @@ fn resident_in(status: &str) -> Option<u64> {
 
 fn update_runtime_metrics(runtime: &RuntimeMetrics) {
     let workers = runtime.num_workers();
-    metrics::gauge!(names::RUNTIME_WORKERS).set(gauge_value(workers));
-    metrics::gauge!(names::RUNTIME_ALIVE_TASKS).set(gauge_value(runtime.num_alive_tasks()));
+    metrics::gauge!(names::RUNTIME_WORKERS).set(metric_value(workers));
+    metrics::gauge!(names::RUNTIME_ALIVE_TASKS).set(metric_value(runtime.num_alive_tasks()));
     metrics::gauge!(names::RUNTIME_GLOBAL_QUEUE_TASKS)
-        .set(gauge_value(runtime.global_queue_depth()));
+        .set(metric_value(runtime.global_queue_depth()));
     let busy: u128 = (0..workers)
         .map(|worker| runtime.worker_total_busy_duration(worker).as_millis())
         .sum();

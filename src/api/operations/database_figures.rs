@@ -12,7 +12,7 @@ use crate::admin::{Backlog, Runway};
 use crate::audit::RecordedAudit;
 use crate::chain::FeeBudgetView;
 use crate::feed::LogSize;
-use crate::telemetry::names;
+use crate::telemetry::{metric_value, names};
 
 /// A scrape waits no longer for the database; Prometheus gives up after ten seconds.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -82,19 +82,14 @@ fn show_runway(runway: Option<&Runway>) {
 
 fn show_audit(audit: Option<&RecordedAudit>) {
     // Before the first audit the number of differences is unknown, which is not zero.
-    let differences = audit.map_or(f64::NAN, |audit| exact(audit.differences));
+    let differences = audit.map_or(f64::NAN, |audit| metric_value(audit.differences));
     gauge!(names::AUDIT_DIFFERENCES).set(differences);
     let finished_at = audit.map_or(0, |audit| audit.finished_at.timestamp());
     count(names::AUDIT_FINISHED_TIMESTAMP_SECONDS, finished_at);
 }
 
 fn count(name: &'static str, count: i64) {
-    gauge!(name).set(exact(count));
-}
-
-/// Counts are far below 2^53, so they are exact as floats; amounts of money are never shown here.
-fn exact(count: i64) -> f64 {
-    count as f64
+    gauge!(name).set(metric_value(count));
 }
 
 fn seconds_since(moment: Option<DateTime<Utc>>, now: DateTime<Utc>) -> f64 {
@@ -121,7 +116,7 @@ fn show_backlog(backlog: &Backlog, now: DateTime<Utc>) {
         ("failed", readings.failed),
         ("quarantined", readings.quarantined),
     ] {
-        gauge!(names::READINGS_BY_STATE, "state" => state).set(exact(readings));
+        gauge!(names::READINGS_BY_STATE, "state" => state).set(metric_value(readings));
     }
     age(
         names::OLDEST_UNMINTED_AGE_SECONDS,
@@ -135,7 +130,7 @@ fn show_backlog(backlog: &Backlog, now: DateTime<Utc>) {
         ("running", queue.running),
         ("dead", queue.dead),
     ] {
-        gauge!(names::QUEUE_JOBS, "state" => state).set(exact(jobs));
+        gauge!(names::QUEUE_JOBS, "state" => state).set(metric_value(jobs));
     }
     age(names::QUEUE_OLDEST_DUE_AGE_SECONDS, queue.oldest_due_at);
     age(

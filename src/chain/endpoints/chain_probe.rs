@@ -15,7 +15,7 @@ use super::selection::Endpoints;
 use crate::chain::cause::{Cause, LaggingEndpoint};
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{NoAnswer, UnusableAnswer};
-use crate::telemetry::names;
+use crate::telemetry::{metric_value, names};
 
 /// An endpoint that has not answered by then counts as failed: the probe waits for all of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -97,14 +97,13 @@ impl ChainProbe {
             let name = || view.name.clone();
             let healthy = f64::from(u8::from(view.healthy));
             metrics::gauge!(names::RPC_ENDPOINT_HEALTHY, "endpoint" => name()).set(healthy);
-            // A gauge is an f64: exact up to 2^53 blocks.
             if let Some(height) = view.height {
                 metrics::gauge!(names::RPC_ENDPOINT_HEIGHT, "endpoint" => name())
-                    .set(height as f64);
+                    .set(metric_value(height));
             }
             if let Some(lag) = view.lag_blocks {
                 metrics::gauge!(names::RPC_ENDPOINT_LAG_BLOCKS, "endpoint" => name())
-                    .set(lag as f64);
+                    .set(metric_value(lag));
             }
         }
     }
