@@ -1,4 +1,4 @@
-//! Every action of an admin is logged with it or not at all, and nobody changes the log unnoticed.
+//! Every action of an admin is logged with it or not at all, and no change of the log goes unnoticed.
 
 use futures_util::future::join_all;
 use gridtokenx::meters::Role;
@@ -47,7 +47,7 @@ fn chained(entries: &[Value]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_admins_did_is_told_in_order_and_can_be_computed_again_by_anybody() {
+async fn what_admins_did_is_listed_in_order_and_its_hashes_can_be_recomputed() {
     let grid = Grid::start().await;
     let admin = grid.admin();
     let other = Api::new(&grid.api_url(), "Ölmüller \"Ö\"", Role::Admin);
@@ -80,7 +80,7 @@ async fn what_admins_did_is_told_in_order_and_can_be_computed_again_by_anybody()
 
     let log = entries(&admin).await;
     chained(&log);
-    let told: Vec<(&str, &str, String)> = log
+    let listed: Vec<(&str, &str, String)> = log
         .iter()
         .map(|entry| {
             let text = |member: &str| entry[member].as_str().unwrap();
@@ -89,7 +89,7 @@ async fn what_admins_did_is_told_in_order_and_can_be_computed_again_by_anybody()
         .collect();
     let off = r#"{"enabled":false}"#.to_owned();
     assert_eq!(
-        told,
+        listed,
         [
             ("an admin", "toggle_auto_mint", off.clone()),
             ("Ölmüller \"Ö\"", "toggle_auto_mint", off),
@@ -236,7 +236,7 @@ async fn the_database_refuses_to_change_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_gets_around_the_triggers_is_found_and_the_entry_named() {
+async fn a_change_around_the_triggers_is_found_and_the_entry_named() {
     let grid = five_entries().await;
     let execute = async |statement: &'static str| {
         sqlx::raw_sql(statement).execute(&grid.pool).await.unwrap();
@@ -250,7 +250,7 @@ async fn whoever_gets_around_the_triggers_is_found_and_the_entry_named() {
     .await;
     for (change, number, reason) in [
         (
-            "UPDATE admin_log SET actor = 'somebody else' WHERE number = 3",
+            "UPDATE admin_log SET actor = 'another admin' WHERE number = 3",
             3,
             "was changed",
         ),
@@ -288,7 +288,7 @@ async fn whoever_gets_around_the_triggers_is_found_and_the_entry_named() {
             3,
             "does not name the hash of the one before it",
         ),
-        // An entry of nobody.
+        // An entry without an actor.
         (
             "INSERT INTO admin_log
              SELECT 6, at, actor, action, details, hash, sha256('x') FROM admin_log WHERE number = 5",

@@ -94,7 +94,7 @@ async fn what_one_process_switched_off_stays_off_at_another_and_after_a_restart(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_held_readings_tell_admins_once_and_are_minted_at_once_when_it_is_turned_on() {
+async fn fifty_held_readings_notify_admins_once_and_are_minted_at_once_when_it_is_turned_on() {
     let grid = Grid::without_service(&[NO_TICKS]).await;
     let (one, other) = (grid.spawn(&[]).await, grid.spawn(&[]).await);
     let admin = one.admin();
@@ -107,9 +107,9 @@ async fn fifty_held_readings_tell_admins_once_and_are_minted_at_once_when_it_is_
     }
     until_jobs_are_done(&grid, 50).await;
     assert_eq!(grid.count("pending").await, 50);
-    assert_eq!(notifications(&grid).await, 1, "told once");
-    let told = events(&grid, "AdminNotification").await;
-    let text = told[0]["error_reason"].as_str().unwrap();
+    assert_eq!(notifications(&grid).await, 1, "notified once");
+    let sent = events(&grid, "AdminNotification").await;
+    let text = sent[0]["error_reason"].as_str().unwrap();
     assert!(text.contains("auto-mint is off"), "{text}");
 
     // Off again is no new period.
@@ -131,11 +131,11 @@ async fn fifty_held_readings_tell_admins_once_and_are_minted_at_once_when_it_is_
             .unwrap();
     assert_eq!(sweeps, 1, "one sweep minted them all");
 
-    // The next quiet period is told anew.
+    // The next period of holding is announced again.
     toggle(&admin, false).await;
     meter.report("1").await;
     until_jobs_are_done(&grid, 52).await;
-    eventually("admins are told", async || {
+    eventually("admins are notified", async || {
         (notifications(&grid).await == 2).then_some(())
     })
     .await;

@@ -417,7 +417,7 @@ async fn a_batch_whose_worker_is_killed_after_minting_goes_on_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_whose_worker_is_killed_at_its_end_is_told_once() {
+async fn a_batch_whose_worker_is_killed_at_its_end_is_announced_once() {
     a_killed_batch_goes_on("batch.before_finish_commit=return(kill)").await;
 }
 
@@ -479,7 +479,7 @@ async fn while_the_chain_is_away_a_batch_says_so_and_loses_nothing() {
 async fn while_the_ledger_breaker_is_open_a_batch_says_so() {
     let grid = Grid::start_with(&[HELD]).await;
     insert_backlog(&grid.pool, 2, 10).await;
-    // A landed mint that nobody has dealt with holds it open.
+    // An unresolved landed mint holds it open.
     sqlx::query("INSERT INTO foreign_mints (signature, slot, base_units) VALUES ('x', 1, 1)")
         .execute(&grid.pool)
         .await

@@ -1,4 +1,4 @@
-//! The queue console shows an admin the jobs of the queue, to nobody else, and changes nothing.
+//! The queue console shows the jobs of the queue to admins only, and changes nothing.
 
 use std::time::Duration;
 
@@ -196,7 +196,7 @@ async fn a_session_is_a_cookie_that_ends_with_its_token_or_by_logout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_other_site_and_nobody_at_all_changes_anything() {
+async fn no_request_changes_anything_wherever_it_comes_from() {
     let grid = Grid::start().await;
     let browser = Browser::new(&grid.api_url());
     let cookie = browser.session().await;
@@ -304,7 +304,7 @@ async fn an_admin_sees_all_queues_and_what_is_in_them_dead_jobs_too() {
     let events = browser.get("/admin/queue/api/v1/events", &cookie).await;
     assert_eq!(events.headers()["content-type"], "text/event-stream");
     assert!(grid.stop().await, "the open stream holds up no drain");
-    assert_eq!(events.text().await.unwrap(), "", "it tells no logs");
+    assert_eq!(events.text().await.unwrap(), "", "it streams no logs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -355,7 +355,7 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
         assert_eq!(answer.status, status, "{signature} {body}: {answer:?}");
     }
 
-    // Before it has expired nobody can say so.
+    // Not before it has expired.
     let expires = async |heights: i64| {
         sqlx::query(
             "UPDATE mint_transactions
@@ -373,7 +373,7 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
     assert!(sentence.contains("has not expired"), "{sentence}");
     expires(-1_000_000_000).await;
 
-    // Without an endpoint nobody knows.
+    // Not without an endpoint that answers.
     proxy.on_call(|_, _| CallAction::Status(503));
     assert_eq!(resolve(&grid, &signature, dead.clone()).await.status, 503);
     blind(&proxy, false);
@@ -440,7 +440,7 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     .await;
     let (_, reason) = breaker(&grid).await;
     assert!(reason.unwrap().contains(&signature));
-    assert_eq!(notifications(&grid).await, 1, "told once");
+    assert_eq!(notifications(&grid).await, 1, "notified once");
     let audit = grid.audit().await;
     let found = difference(&audit, "dead_but_landed");
     assert_eq!(found["signature"], signature);
@@ -528,14 +528,14 @@ async fn a_quarantined_transaction_that_the_chain_shows_is_called_landed() {
     stop.cancel();
     holder.await.unwrap();
     grid.until_count("finalized", 1).await;
-    let told: i64 = sqlx::query_scalar(
+    let events: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM events WHERE event_type = 'TokensMinted')
               + (SELECT count(*) FROM outbox WHERE event_type = 'TokensMinted')",
     )
     .fetch_one(&grid.pool)
     .await
     .unwrap();
-    assert_eq!(told, 1, "its owner is told");
+    assert_eq!(events, 1, "its owner is notified");
     assert_eq!(actions(&grid).await, ["resolve_transaction"]);
     grid.audit_holds().await;
 }

@@ -1,4 +1,4 @@
-//! What callers are told when the database, or the way to it, fails in the middle; and that the same again is always safe.
+//! What callers are answered when the database, or the way to it, fails in the middle; and that the same again is always safe.
 
 use serde_json::Value;
 

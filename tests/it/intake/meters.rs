@@ -1,4 +1,4 @@
-//! Meters are registered once, for a wallet that somebody can sign for, and listed with what they reported.
+//! Meters are registered once, for a wallet that a key can sign for, and listed with what they reported.
 
 use serde_json::{Value, json};
 use solana_sdk::pubkey::Pubkey;

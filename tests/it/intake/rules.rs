@@ -1,4 +1,4 @@
-//! What a reading may be: every refusal is a problem document that says the value and what to do, and the owner hears of it.
+//! What a reading may be: every refusal is a problem document that names the value and says what to do, and the owner is notified.
 
 use chrono::{SubsecRound, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ async fn age_and_future_are_judged_at_their_own_end_of_the_interval() {
 }
 
 #[tokio::test]
-async fn without_a_start_the_meter_tells_the_length() {
+async fn without_a_start_the_meters_interval_gives_the_length() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     let start = past(3);
@@ -223,7 +223,8 @@ const REFUSALS: &str = "SELECT body FROM outbox WHERE event_type = 'MeterReading
                         SELECT body FROM events WHERE event_type = 'MeterReadingValidationFailed'";
 
 #[tokio::test]
-async fn the_owner_hears_of_a_refused_reading_ten_times_a_minute_and_nobody_else_makes_a_sound() {
+async fn the_owner_is_notified_of_refused_readings_ten_times_a_minute_and_other_refusals_write_no_event()
+ {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     let bad = reading(&meter, "250.5", past(3), 15);

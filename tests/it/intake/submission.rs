@@ -1,4 +1,4 @@
-//! A reading enters the books once, with its job and its event, whoever sends it how often and whatever breaks meanwhile.
+//! A reading is stored once, with its job and its event, however often it is sent and whatever breaks meanwhile.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -284,7 +284,7 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_stored() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_cancels_nobody_and_its_reading_is_stored() {
+async fn a_client_that_hangs_up_cancels_no_other_and_its_reading_is_stored() {
     let grid = Grid::start_with(&[("INTAKE_LINGER_MS", "100")]).await;
     let meter = grid.meter().await;
     let start = past(5);

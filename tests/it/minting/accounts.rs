@@ -1,4 +1,4 @@
-//! A wallet's token account is its owner's: it may be closed, given away, or made by somebody else beforehand.
+//! A wallet's token account is its owner's: it may be closed, given away, or created by another party beforehand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +54,7 @@ async fn fails_alone(grid: &Grid, troubled: &Meter, neighbour: &Meter, reason: &
     assert_eq!(
         events_about(grid, "MintFailed", id).await,
         1,
-        "its owner is told once"
+        "its owner is notified once"
     );
     let audit = grid.audit_holds().await;
     assert_eq!(audit["outstanding"]["readings"], 1);
@@ -111,7 +111,7 @@ async fn a_token_account_given_to_a_stranger_is_not_paid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_account_that_somebody_else_made_is_paid() {
+async fn a_token_account_that_another_party_created_is_paid() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     let authority = Authority::of(&grid).await;
@@ -191,7 +191,7 @@ fn lie_about_token_accounts(proxy: &Proxy, payer: Pubkey, lie: Lie) -> Arc<Atomi
     lies
 }
 
-/// The reading of this meter waits through several looks at its account, and loses nothing.
+/// The reading of this meter waits through several checks of its account, and loses nothing.
 async fn waits_and_loses_nothing(grid: &Grid, meter: &Meter, lies: &AtomicU64) {
     let before = grid.count("finalized").await;
     meter.report("1").await;
@@ -233,8 +233,8 @@ async fn an_account_that_one_answer_does_not_hold_fails_no_reading() {
     ];
     let mut paid = 1;
     for lie in lies {
-        let told = lie_about_token_accounts(&proxy, payer, lie);
-        waits_and_loses_nothing(&grid, &meter, &told).await;
+        let answers = lie_about_token_accounts(&proxy, payer, lie);
+        waits_and_loses_nothing(&grid, &meter, &answers).await;
         proxy.forward_everything();
         paid += 1;
         grid.until_count("finalized", paid).await;
@@ -279,7 +279,7 @@ async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts(
         Proxy::start(&world().rpc_url).await,
         Proxy::start(&world().rpc_url).await,
     );
-    // Away at the start: nobody can tell which chain it is on.
+    // Away at the start: it is unknown which chain it is on.
     foreign.on_call(|_, _| CallAction::Drop);
     let urls = format!("{},{}", good.url, foreign.url);
     let mut grid = Grid::on_chain(&urls, &[]).await;

@@ -12,7 +12,7 @@ fn ulid(letter: char) -> String {
     format!("01ARZ3NDEKTSV4RRFFQ69G5FA{letter}")
 }
 
-/// Puts a row into the queue that nobody of ours wrote. It is due before anything else.
+/// Puts a row into the queue that no process of ours wrote. It is due before anything else.
 async fn put(pool: &PgPool, id: &str, kind: &str, payload: &[u8]) {
     sqlx::query(
         "INSERT INTO apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at)
@@ -70,7 +70,7 @@ async fn end_dead(pool: &PgPool, poisoned: &[(String, &'static str)]) {
             sqlx::query_scalar::<_, Value>(
                 "SELECT last_result
                  FROM apalis.jobs
-                 -- An id that is none is replaced by one, and told in the reason.
+                 -- An id that is none is replaced by one, and named in the reason.
                  WHERE status = 'Killed' AND (id = $1 OR strpos(last_result ->> 'Err', $1) > 0)",
             )
             .bind(id)
@@ -79,13 +79,13 @@ async fn end_dead(pool: &PgPool, poisoned: &[(String, &'static str)]) {
             .unwrap()
         })
         .await;
-        let told = last_result["Err"].as_str().unwrap_or_default();
-        assert!(told.contains(reason), "{id}: {last_result}");
+        let stored = last_result["Err"].as_str().unwrap_or_default();
+        assert!(stored.contains(reason), "{id}: {last_result}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_can_never_be_run_ends_visibly_dead_and_blocks_nobody() {
+async fn a_job_that_can_never_be_run_ends_visibly_dead_and_blocks_no_other() {
     let grid = Grid::without_service(&[]).await;
     // The schema, and readings that wait behind the poison.
     let mut first = grid.spawn(&[("GRIDTOKENX_ROLE", "api")]).await;

@@ -45,7 +45,7 @@ impl Minted {
         (limit.unwrap(), price)
     }
 
-    /// As the chain tells it: fee in lamports, compute units consumed.
+    /// As the chain reports it: fee in lamports, compute units consumed.
     async fn on_chain(&self, grid: &Grid) -> (u64, u64) {
         let parameters = json!([
             self.signature.to_string(),
@@ -84,7 +84,7 @@ async fn minted(grid: &Grid) -> Vec<Minted> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_tells_the_chains_fee() {
+async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_the_chains_fee() {
     let grid = Grid::without_service(&[
         ("BLOCKCHAIN_PRIORITY_FEE", "fixed:500000"),
         ("MINT_LINGER_MS", "200"),
@@ -144,7 +144,7 @@ async fn without_a_policy_no_price_is_offered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
+async fn a_percentile_follows_what_the_chain_reports_up_to_the_cap() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let settings = [
         ("BLOCKCHAIN_PRIORITY_FEE", "percentile:75"),
@@ -152,7 +152,7 @@ async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
     ];
     let mut grid = Grid::on_chain(&proxy.url, &settings).await;
 
-    // The real chain's own answer: nobody has paid for our new mint.
+    // The real chain's own answer: no transaction has paid a priority fee for our new mint.
     grid.serve().await;
     let meter = grid.meter().await;
     meter.report("1").await;
@@ -162,12 +162,12 @@ async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
     assert_eq!(first.asks_for().1, None);
     grid.stop().await;
 
-    // A market; then one above the cap; then none that tells.
-    for (told, expected) in [
+    // A market; then one above the cap; then one without an answer.
+    for (reported, expected) in [
         (CallAction::Answer(slots(&[100, 200, 30_000, 900])), 900),
         (CallAction::Answer(slots(&[50_000, 60_000])), 40_000),
     ] {
-        let told = Mutex::new(told);
+        let reported = Mutex::new(reported);
         proxy.on_call(move |method, parameters| match method {
             "getRecentPrioritizationFees" => {
                 let accounts = parameters[0].as_array().unwrap();
@@ -176,7 +176,7 @@ async fn a_percentile_follows_what_the_chain_tells_up_to_the_cap() {
                     2,
                     "the mint and the fee payer: {accounts:?}"
                 );
-                told.lock().unwrap().clone()
+                reported.lock().unwrap().clone()
             }
             _ => CallAction::Forward,
         });
@@ -208,7 +208,7 @@ async fn report_and_see_price(grid: &Grid, micro_lamports: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_that_tells_no_prices_stops_nobody() {
+async fn a_chain_that_reports_no_prices_stops_no_minting() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid =
         Grid::on_chain(&proxy.url, &[("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")]).await;

@@ -1,4 +1,4 @@
-//! Many want to record the same readings at the same time: one does, the others are told to look again.
+//! Many want to record the same readings at the same time: one does, the others have to load them again.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
         reading,
         reason: reason.clone(),
     };
-    // An admin gives it another wallet while a batch looks at the old one's account.
+    // An admin gives it another wallet while a batch checks the old one's account.
     sqlx::query("UPDATE readings SET revision = revision + 1")
         .execute(&grid.pool)
         .await

@@ -86,7 +86,7 @@ async fn patience(grid: &Grid, reading: &str) -> Patience {
 async fn after_attempt(grid: &Grid, reading: &str, attempts: i32) -> Patience {
     eventually(&format!("attempt {attempts} is used"), async || {
         let stored = patience(grid, reading).await;
-        // The handler has ended too: nobody touches the job until it is due.
+        // The handler has ended too: no process touches the job until it is due.
         let rests =
             stored.state == "failed" || ["Pending", "Failed"].contains(&stored.job_status.as_str());
         (stored.attempts == attempts && rests).then_some(stored)
@@ -148,7 +148,11 @@ async fn a_refused_reading_waits_5_10_and_20_minutes_by_stored_times_and_is_fail
 
     let last = after_attempt(&grid, &reading, 4).await;
     assert_eq!(last.state, "failed");
-    assert_eq!(mint_failed_events(&grid).await, 1, "its owner is told once");
+    assert_eq!(
+        mint_failed_events(&grid).await,
+        1,
+        "its owner is notified once"
+    );
     let shown = meter
         .api
         .get(&format!("/api/readings/{reading}"))

@@ -243,7 +243,7 @@ async fn the_forecast_follows_what_was_spent() {
         "{runway}, {expected}"
     );
     // Services of other tests in this process write the same gauge.
-    grid.until("the runway's gauge tells it", async || {
+    grid.until("the runway's gauge shows it", async || {
         let metrics = grid.admin().get_text("/metrics").await;
         let seconds = metrics
             .lines()

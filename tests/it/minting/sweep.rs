@@ -145,9 +145,10 @@ async fn sweeps_that_found_nothing_are_shown_and_do_not_pile_up() {
     assert_eq!(status["last_sweep"]["state"], "completed");
     assert!(status["last_sweep"]["at"].is_string());
     assert_eq!(status["recent_batch_stats"], Value::Array(Vec::new()));
-    let told = "SELECT (SELECT count(*) FROM outbox WHERE event_type = 'BatchMintingCompleted')
+    let announced =
+        "SELECT (SELECT count(*) FROM outbox WHERE event_type = 'BatchMintingCompleted')
                      + (SELECT count(*) FROM events WHERE event_type = 'BatchMintingCompleted')";
-    assert_eq!(count(&grid.pool, told).await, 0);
+    assert_eq!(count(&grid.pool, announced).await, 0);
 
     insert_backlog(&grid.pool, 3, 4).await;
     grid.until_count("finalized", 12).await;
@@ -157,7 +158,7 @@ async fn sweeps_that_found_nothing_are_shown_and_do_not_pile_up() {
         .await
         .unwrap();
     assert_eq!(found, 12);
-    assert!((1..=3).contains(&count(&grid.pool, told).await));
+    assert!((1..=3).contains(&count(&grid.pool, announced).await));
     grid.audit_holds().await;
 }
 

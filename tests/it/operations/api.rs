@@ -205,7 +205,7 @@ async fn metric(api: &str, name: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_and_metrics_tell_what_waits_and_why() {
+async fn status_and_metrics_show_what_waits_and_why() {
     let mut grid = Grid::start_with(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let api = grid.api_url();
     let meter = grid.meter().await;
@@ -214,22 +214,22 @@ async fn status_and_metrics_tell_what_waits_and_why() {
     }
     let admin = grid.admin();
     let status = async || admin.get("/api/admin/tokenization/status").await.ok();
-    let told = status().await;
-    assert_eq!(told["auto_mint_enabled"], false);
-    assert_eq!(told["unminted_readings_count"], 3);
-    assert_eq!(told["held_readings_count"], 3);
-    assert_eq!(told["readings_by_state"]["pending"], 3);
+    let shown = status().await;
+    assert_eq!(shown["auto_mint_enabled"], false);
+    assert_eq!(shown["unminted_readings_count"], 3);
+    assert_eq!(shown["held_readings_count"], 3);
+    assert_eq!(shown["readings_by_state"]["pending"], 3);
     assert_eq!(
-        told["oldest_waiting_at"],
+        shown["oldest_waiting_at"],
         Value::Null,
         "held ones wait for a person"
     );
-    assert_eq!(told["breaker"]["state"], "closed");
+    assert_eq!(shown["breaker"]["state"], "closed");
     let disk_watch = json!({"name": "disk watch", "every_secs": 5.0, "limit_secs": 5.0});
-    let periodic_tasks = told["periodic_tasks"].as_array().unwrap();
+    let periodic_tasks = shown["periodic_tasks"].as_array().unwrap();
     assert!(periodic_tasks.contains(&disk_watch), "{periodic_tasks:?}");
-    assert_eq!(told["configuration"]["SHUTDOWN_TIMEOUT_SECS"], "20");
-    assert_eq!(told["configuration"]["DATABASE_URL"], "***");
+    assert_eq!(shown["configuration"]["SHUTDOWN_TIMEOUT_SECS"], "20");
+    assert_eq!(shown["configuration"]["DATABASE_URL"], "***");
     eventually("the scrape shows it", async || {
         (metric(&api, "gridtokenx_unminted_readings_count").await == 3.0).then_some(())
     })
@@ -250,12 +250,12 @@ async fn status_and_metrics_tell_what_waits_and_why() {
     // A stored setting outlives a start that is configured otherwise.
     assert!(grid.stop().await);
     grid.serve().await;
-    let told = grid
+    let shown = grid
         .admin()
         .get("/api/admin/tokenization/status")
         .await
         .ok();
-    assert_eq!(told["auto_mint_enabled"], true);
+    assert_eq!(shown["auto_mint_enabled"], true);
     assert!(grid.stop().await);
 }
 
@@ -276,7 +276,7 @@ async fn counts_by_state_sum_to_the_accepted_readings_at_every_moment() {
                          GROUP BY state
                          HAVING sum(readings) <> 0
                          ORDER BY state
-                     ) AS told)::TEXT
+                     ) AS written)::TEXT
                     IS NOT DISTINCT FROM
                     (SELECT json_object_agg(state, readings) FROM (
                          SELECT state, count(*) AS readings FROM readings GROUP BY state ORDER BY state
@@ -309,13 +309,13 @@ async fn counts_by_state_sum_to_the_accepted_readings_at_every_moment() {
         changes == 0
     };
     grid.until("the changes are folded", folded).await;
-    let told = grid
+    let shown = grid
         .admin()
         .get("/api/admin/tokenization/status")
         .await
         .ok();
-    assert_eq!(told["accepted_readings_count"], 30);
-    assert_eq!(told["readings_by_state"]["finalized"], 30);
+    assert_eq!(shown["accepted_readings_count"], 30);
+    assert_eq!(shown["readings_by_state"]["finalized"], 30);
     assert!(grid.stop().await);
 }
 

@@ -203,7 +203,7 @@ fn every_command_and_flag_is_known() {
 }
 
 #[test]
-fn nobody_kills_a_process_that_still_drains() {
+fn no_unit_kills_a_process_that_still_drains() {
     let configured = number(&manifest("service.yaml"), "SHUTDOWN_TIMEOUT_SECS: ");
     for file in ["api.yaml", "worker.yaml"] {
         let text = manifest(file);

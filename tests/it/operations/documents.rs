@@ -189,7 +189,7 @@ fn every_make_target_exists() {
     for expected in ["run", "test", "token", "audit", "listen"] {
         assert!(
             targets.contains(expected),
-            "nobody explains make {expected}"
+            "no page explains make {expected}"
         );
     }
     for target in targets {

@@ -1,4 +1,4 @@
-//! A service that is told to end finishes what it began, hands back the rest, and loses nothing.
+//! A service that receives SIGTERM finishes what it began, hands back the rest, and loses nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::support::database_proxy::DatabaseProxy;
 use crate::support::world::world;
 use crate::support::{CallAction, FeedClient, Grid, Proxy, Server, wait};
 
-/// Clients that submit until told to stop; gives the ids of the readings that were answered.
+/// Clients that submit until they are stopped; gives the ids of the readings that were answered.
 async fn submit_until(server: &Server, stop: Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<String>> {
     const CLIENTS: usize = 6;
     let mut clients = tokio::task::JoinSet::new();
@@ -182,7 +182,8 @@ fn last_words(server: &Server) -> std::collections::HashMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_and_tells_all() {
+async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_and_reports_everything()
+ {
     const LIMIT: Duration = Duration::from_secs(8);
     const READINGS: usize = 30;
     let proxy = Proxy::start(&world().rpc_url).await;
@@ -256,7 +257,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
     assert!(took < LIMIT + Duration::from_secs(3), "{took:?}");
     assert_eq!(claimed_jobs(&grid).await, 0, "claimed jobs are handed back");
     drop((half_head, half_body));
-    let told = last_words(&server);
+    let logged = last_words(&server);
     for (name, expected) in [
         ("complete", "false"),
         ("jobs_finished", "0"),
@@ -265,12 +266,12 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
         // The body that never came.
         ("connections_cut", "1"),
     ] {
-        assert_eq!(told[name], expected, "{name} in {told:?}");
+        assert_eq!(logged[name], expected, "{name} in {logged:?}");
     }
-    let closed: usize = told["connections_closed"].parse().unwrap();
+    let closed: usize = logged["connections_closed"].parse().unwrap();
     assert!(
         closed >= 3,
-        "WebSocket, event stream, half a head: {told:?}"
+        "WebSocket, event stream, half a head: {logged:?}"
     );
     proxy.forward_everything();
     nothing_is_lost(&grid, &[]).await;
@@ -284,14 +285,14 @@ async fn say(address: &str, text: &str) -> TcpStream {
 }
 
 async fn until_heard(stream: &mut TcpStream, wanted: &str) {
-    let mut heard = Vec::new();
-    while !String::from_utf8_lossy(&heard).contains(wanted) {
-        let read = tokio::time::timeout(wait::LIMIT, stream.read_buf(&mut heard)).await;
+    let mut received = Vec::new();
+    while !String::from_utf8_lossy(&received).contains(wanted) {
+        let read = tokio::time::timeout(wait::LIMIT, stream.read_buf(&mut received)).await;
         let read = read.expect("it is said in time").unwrap();
         assert!(
             read > 0,
             "ended after {:?}",
-            String::from_utf8_lossy(&heard)
+            String::from_utf8_lossy(&received)
         );
     }
 }
@@ -310,14 +311,14 @@ async fn a_quiet_service_ends_completely_and_says_so() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
     assert!(server.terminate().await.success());
-    let told = last_words(&server);
+    let logged = last_words(&server);
     for (name, expected) in [
         ("complete", "true"),
         ("jobs_handed_back", "0"),
         ("transactions_left", "0"),
         ("connections_cut", "0"),
     ] {
-        assert_eq!(told[name], expected, "{name} in {told:?}");
+        assert_eq!(logged[name], expected, "{name} in {logged:?}");
     }
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM processes")
         .fetch_one(&grid.pool)
@@ -344,7 +345,7 @@ async fn a_silent_database_does_not_hold_up_the_end() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
 
-    // One whose answer the drain waits for in vain.
+    // One whose answer does not come.
     database.stall_at(INSERTION, 1);
     let submission = meter.next_submission("1");
     let waiting = tokio::spawn(async move {
@@ -364,9 +365,9 @@ async fn a_silent_database_does_not_hold_up_the_end() {
     let took = began.elapsed();
     assert!(took < LIMIT + Duration::from_secs(13), "{took:?}");
     waiting.abort();
-    let told = last_words(&server);
+    let logged = last_words(&server);
     for name in ["jobs_handed_back", "transactions_left"] {
-        assert_eq!(told.get(name), None, "{name} in {told:?}");
+        assert_eq!(logged.get(name), None, "{name} in {logged:?}");
     }
     nothing_is_lost(&grid, &[]).await;
 }

@@ -20,7 +20,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 const ANSWERED_AT_WORST_WITHIN: Duration = Duration::from_secs(5);
 const PROBES_TOGETHER: usize = 7;
 /// A service that can accept nothing says so by then.
-const TOLD_WITHIN: Duration = Duration::from_secs(15);
+const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 
 const PARTS: [&str; 8] = [
     "breaker",
@@ -45,29 +45,29 @@ async fn until(api: &Api, part: &str, status: &str, http_status: u16) -> Value {
 
 /// The same, as fast as is promised of what takes the service away. Gives the reason.
 async fn until_unavailable(api: &Api, part: &str) -> String {
-    let told = until(api, part, "unavailable", 503);
-    let check = timeout(TOLD_WITHIN, told)
+    let shown = until(api, part, "unavailable", 503);
+    let check = timeout(REPORTED_WITHIN, shown)
         .await
-        .unwrap_or_else(|_| panic!("{part} was not unavailable within {TOLD_WITHIN:?}"));
+        .unwrap_or_else(|_| panic!("{part} was not unavailable within {REPORTED_WITHIN:?}"));
     check["reason"].as_str().unwrap().to_owned()
 }
 
 /// Waits until readiness gives all these reasons, no longer than is promised; gives the document.
-async fn until_told(api: &Api, reasons: &[(&str, String)]) -> Value {
-    let what = format!("readiness tells {reasons:?}");
-    let told = eventually(&what, async || {
+async fn until_reported(api: &Api, reasons: &[(&str, String)]) -> Value {
+    let what = format!("readiness reports {reasons:?}");
+    let shown = eventually(&what, async || {
         let ready = api.get("/health/ready").await;
-        let tells = |(part, sentence): &(&str, String)| {
+        let reports = |(part, sentence): &(&str, String)| {
             let check = &ready.body["checks"][part];
             let reason = check["reason"].as_str().unwrap_or_default();
             check["status"] == "unavailable" && reason.contains(sentence.as_str())
         };
-        let all = ready.status == 503 && reasons.iter().all(tells);
+        let all = ready.status == 503 && reasons.iter().all(reports);
         all.then_some(ready.body)
     });
-    timeout(TOLD_WITHIN, told)
+    timeout(REPORTED_WITHIN, shown)
         .await
-        .unwrap_or_else(|_| panic!("not told within {TOLD_WITHIN:?}: {reasons:?}"))
+        .unwrap_or_else(|_| panic!("not reported within {REPORTED_WITHIN:?}: {reasons:?}"))
 }
 
 async fn execute(pool: &PgPool, statement: impl Into<String>) {
@@ -139,12 +139,12 @@ async fn a_table_of_submissions_that_is_gone_is_503_and_recovers_by_itself() {
             format!("ALTER TABLE {table} RENAME TO {name}_away"),
         )
         .await;
-        until_told(&api, &[(part, format!("the table {table} is missing"))]).await;
+        until_reported(&api, &[(part, format!("the table {table} is missing"))]).await;
         let refused = meter
             .api
             .post("/api/meters/submit-reading", &meter.next_submission("1"))
             .await;
-        assert!(refused.status >= 500, "it told the truth: {refused:?}");
+        assert!(refused.status >= 500, "it answered correctly: {refused:?}");
         execute(
             &grid.pool,
             format!("ALTER TABLE {table}_away RENAME TO {name}"),
@@ -177,9 +177,9 @@ async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_and_recover
     // One alone: the others are not blamed for it.
     let rival = lock(&grid.pool, "readings").await;
     let locked = |table: &str| format!("another session keeps the table {table} locked");
-    let told = until_told(&api, &[("database", locked("readings"))]).await;
-    assert_eq!(told["checks"]["database"]["reason"], locked("readings"));
-    assert_eq!(told["checks"]["queue"]["status"], "ok", "{told}");
+    let shown = until_reported(&api, &[("database", locked("readings"))]).await;
+    assert_eq!(shown["checks"]["database"]["reason"], locked("readings"));
+    assert_eq!(shown["checks"]["queue"]["status"], "ok", "{shown}");
     rival.rollback().await.unwrap();
     until(&api, "database", "ok", 200).await;
 
@@ -187,7 +187,7 @@ async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_and_recover
     for (table, _, _) in TABLES {
         rivals.push(lock(&grid.pool, table).await);
     }
-    until_told(&api, &TABLES.map(|(table, _, part)| (part, locked(table)))).await;
+    until_reported(&api, &TABLES.map(|(table, _, part)| (part, locked(table)))).await;
     for rival in rivals {
         rival.rollback().await.unwrap();
     }
@@ -204,7 +204,7 @@ async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_and_recover
         let sentence = format!("{privilege} on the table {table} is not granted");
         (part, sentence)
     });
-    until_told(&api, &not_granted).await;
+    until_reported(&api, &not_granted).await;
     for (table, privilege, _) in TABLES {
         execute(
             &grid.pool,
@@ -272,13 +272,13 @@ async fn until_answered_with_503(api: &Api) -> Value {
         }
         // A probe notices within three seconds: that leaves enough for any machine.
         assert!(
-            started.elapsed() < TOLD_WITHIN,
-            "not told within {TOLD_WITHIN:?}"
+            started.elapsed() < REPORTED_WITHIN,
+            "not reported within {REPORTED_WITHIN:?}"
         );
     }
 }
 
-/// What only the database could tell is not told by what it said last.
+/// What only the database could report is not answered by its last report.
 fn assert_not_known(document: &Value) {
     for part in ["migrations", "queue"] {
         let check = &document["checks"][part];
@@ -402,8 +402,8 @@ async fn the_log_says_once_how_the_database_refuses() {
         ),
     )
     .await;
-    let told = until_told(&api, &[("database", "the log says how".to_owned())]).await;
-    assert_not_known(&told);
+    let shown = until_reported(&api, &[("database", "the log says how".to_owned())]).await;
+    assert_not_known(&shown);
     let lines = |level: &str| {
         let log = server.log();
         let lines = log.lines().map(|line| {
@@ -448,7 +448,9 @@ async fn without_a_key_that_checks_tokens_it_is_503_until_the_provider_is_back()
     provider.come_back();
     // Without a request that asks for them, which health is none of.
     let back = until(&api, "tokens", "ok", 200);
-    timeout(TOLD_WITHIN, back).await.expect("it is asked again");
+    timeout(REPORTED_WITHIN, back)
+        .await
+        .expect("it is asked again");
     assert_eq!(api.get("/api/meters").await.status, 200);
 
     let worker = grid.spawn(&[("GRIDTOKENX_ROLE", "worker")]).await;

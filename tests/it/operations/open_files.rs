@@ -24,7 +24,7 @@ fn serve(grid: &Grid, limits: &str) -> Command {
     command
 }
 
-/// Starts it, and tells how many files it may have open.
+/// Starts it, and returns how many files it may have open.
 async fn open_files(grid: &Grid, limits: &str) -> u64 {
     let dir = TempDir::new("open-files");
     let ready = dir.path().join("address");
@@ -66,7 +66,7 @@ async fn a_hard_limit_that_is_too_low_stops_the_start_with_a_sentence() {
         .unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
-    for told in ["WEBSOCKET_MAX_CONNECTIONS=2000", "may have 1000"] {
-        assert!(said.contains(told), "{said}");
+    for expected in ["WEBSOCKET_MAX_CONNECTIONS=2000", "may have 1000"] {
+        assert!(said.contains(expected), "{said}");
     }
 }

@@ -44,7 +44,7 @@ async fn an_api_process_takes_readings_and_a_worker_mints_them() {
     for _ in 0..5 {
         meter.report("1").await;
     }
-    assert_eq!(grid.count("pending").await, 5, "nobody is there to mint");
+    assert_eq!(grid.count("pending").await, 5, "no process mints");
 
     let mut worker = grid.spawn(&[WORKER]).await;
     grid.until_count("finalized", 5).await;
@@ -144,7 +144,7 @@ impl FeePayer {
         self.rpc.get_balance(&address).await.unwrap()
     }
 
-    /// Somebody who has the key takes all there is.
+    /// Another holder of the key takes all there is.
     async fn lose_everything(&self) {
         const FEE: u64 = 5_000;
         let from = self.keypair.pubkey();
@@ -255,7 +255,7 @@ async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn until_a_worker_has_told_who_pays_nobody_is_judged_and_an_empty_one_is_from_then_on() {
+async fn the_fee_payer_is_judged_only_once_a_worker_has_stored_its_address() {
     let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let payer = FeePayer::new(&grid, "fee-payer.json");
     assert!(payer.worker(&grid).await.terminate().await.success());
@@ -299,7 +299,7 @@ async fn until_a_worker_has_told_who_pays_nobody_is_judged_and_an_empty_one_is_f
     .await;
 }
 
-/// An endpoint that answers nobody, until it is told otherwise.
+/// An endpoint that answers no call until it is switched on.
 async fn silent_endpoint() -> Proxy {
     let proxy = Proxy::start(&world().rpc_url).await;
     proxy.on_call(|_, _| CallAction::Drop);
@@ -307,7 +307,7 @@ async fn silent_endpoint() -> Proxy {
 }
 
 /// Whether some process settles, or would.
-async fn somebody_holds_the_resolver_lock(grid: &Grid) -> bool {
+async fn resolver_lock_is_held(grid: &Grid) -> bool {
     sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT
@@ -345,7 +345,7 @@ async fn without_an_answering_endpoint_an_api_process_starts_and_checks_the_chai
     let answer = user.post("/api/meters/submit-reading", &reading).await;
     answer.ok();
     assert_eq!(grid.count("pending").await, 1);
-    assert!(!somebody_holds_the_resolver_lock(&grid).await);
+    assert!(!resolver_lock_is_held(&grid).await);
 
     proxy.forward_everything();
     eventually("the chain is well", async || {
@@ -354,7 +354,7 @@ async fn without_an_answering_endpoint_an_api_process_starts_and_checks_the_chai
     })
     .await;
     grid.until("it offers to settle", async || {
-        somebody_holds_the_resolver_lock(&grid).await
+        resolver_lock_is_held(&grid).await
     })
     .await;
     user.meter().await.report("1").await;
@@ -383,7 +383,7 @@ async fn an_api_process_that_started_without_an_endpoint_ends_when_it_finds_anot
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_answering_endpoint_nobody_mints_and_no_new_ledger_is_bound() {
+async fn without_an_answering_endpoint_nothing_is_minted_and_no_new_ledger_is_bound() {
     let grid = Grid::without_service(&[]).await;
     let proxy = silent_endpoint().await;
     let mint = Pubkey::new_unique().to_string();

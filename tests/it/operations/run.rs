@@ -281,7 +281,7 @@ fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_o
     let before = place.wait_until_running(&mut first);
     let chain = place.process("gridtokenx-localnet").expect("a chain");
 
-    // While it runs, nobody else may work in its data directory.
+    // While it runs, no other process may work in its data directory.
     let refused = sentence(&place.output(&["run", "--no-play"]));
     assert!(
         refused.contains("is in use by another gridtokenx"),
@@ -324,7 +324,7 @@ fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_o
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_told_in_one_sentence() {
+fn what_keeps_it_from_starting_is_said_in_one_sentence() {
     let place = Place::new();
 
     let taken = TcpListener::bind(("127.0.0.1", place.http_port)).unwrap();

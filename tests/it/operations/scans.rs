@@ -27,7 +27,7 @@ async fn insert_settled(pool: &PgPool) {
     let statement = format!(
         "WITH meter AS (
              INSERT INTO meters (serial, owner, wallet, interval_minutes, rollout_bucket)
-             VALUES ('settled', 'somebody', decode(repeat('07', 32), 'hex'), 15, 0)
+             VALUES ('settled', 'an owner', decode(repeat('07', 32), 'hex'), 15, 0)
              RETURNING id
          )
          INSERT INTO readings (id, meter, interval_start, interval_end, kwh, base_units, wallet, salt, state, accepted_at)
@@ -91,7 +91,7 @@ async fn scanned(pool: &PgPool) -> (Vec<(String, i64)>, i64) {
     (rows, index_scans)
 }
 
-/// Sessions tell their statistics once a second at most, and when they have been idle for ten.
+/// Sessions report their statistics once a second at most, and when they have been idle for ten.
 const TOLD_AFTER: Duration = Duration::from_secs(11);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,14 +118,11 @@ async fn scrape_status_sweep_and_minting_scan_no_table() {
         ] {
             admin.get(page).await.ok();
         }
-        eventually(
-            "it is finalized, and a scrape tells of a sweep",
-            async || {
-                let reading = user.get(&format!("/api/readings/{reading_id}")).await.ok();
-                let metrics = user.get_text("/metrics").await;
-                (reading["state"] == "finalized" && has_swept(&metrics)).then_some(())
-            },
-        )
+        eventually("it is finalized, and a scrape shows a sweep", async || {
+            let reading = user.get(&format!("/api/readings/{reading_id}")).await.ok();
+            let metrics = user.get_text("/metrics").await;
+            (reading["state"] == "finalized" && has_swept(&metrics)).then_some(())
+        })
         .await;
     }
     tokio::time::sleep(TOLD_AFTER).await;

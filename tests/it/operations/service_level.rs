@@ -1,5 +1,5 @@
-//! What the service levels are measured by tells the truth: held readings count against nobody, late ones do, and whoever
-//! watches is not counted among those who use.
+//! The service levels are measured correctly: held readings do not count as late, late ones do, and probes and scrapes are
+//! not counted as requests.
 
 use crate::support::client::Api;
 use crate::support::metrics::value;

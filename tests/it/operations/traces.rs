@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::support::readings::count;
-use crate::support::secrets::assert_untold;
+use crate::support::secrets::assert_absent;
 use crate::support::world::world;
 use crate::support::{Api, Collector, Exported, Grid, Meter, eventually};
 
@@ -125,7 +125,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     assert_eq!(traceresponse, "", "its caller wants no trace");
     let (reading, traceresponse) = report(&meter, &format!("00-{TRACE}-{CALLER}-01")).await;
     let own = meter.report("1").await;
-    // What a client writes into its address, or a header, is nobody else's business.
+    // What a client writes into its address, or a header, stays out of the traces.
     user.get("/api/readings?meter_id=a-secret-of-a-client")
         .await;
     grid.until_count("finalized", 3).await;
@@ -140,7 +140,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     let of_trace: Vec<Exported> = spans
         .iter()
         .filter(|span| span.trace == TRACE)
-        // Jobs may be run in vain before the one that submits.
+        // Jobs may be run without effect before the one that submits.
         .filter(|span| span.attribute("gridtokenx.outcome") != "put off")
         .cloned()
         .collect();
@@ -208,8 +208,8 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     own_traces.dedup();
     assert_eq!(own_traces.len(), 1, "{own_traces:?}");
     assert_ne!(own_traces, [TRACE]);
-    let told = format!("{spans:?}");
-    assert!(!told.contains(&unsampled));
+    let exported = format!("{spans:?}");
+    assert!(!exported.contains(&unsampled));
     let stored = "SELECT count(*) FROM reading_traces";
     eventually("traces that are complete are not stored", async || {
         (count(&grid.pool, stored).await == 0).then_some(())
@@ -219,16 +219,19 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     for span in &spans {
         assert!(span.instance().starts_with("gridtokenx-"), "{span:?}");
     }
-    assert!(!told.contains("/v1/traces"), "the export is no span itself");
+    assert!(
+        !exported.contains("/v1/traces"),
+        "the export is no span itself"
+    );
     assert!(!collector.authorizations().is_empty());
-    assert_untold(&told, &grid.secrets(&[&user]));
+    assert_absent(&exported, &grid.secrets(&[&user]));
     for secret in [
         "of-the-collector",
         "a-secret-of-a-client",
         "Bearer",
         &meter.serial,
     ] {
-        assert!(!told.contains(secret), "{secret} is told");
+        assert!(!exported.contains(secret), "{secret} is exported");
     }
     let log = worker.log();
     assert!(!log.contains("collector"), "{log}");

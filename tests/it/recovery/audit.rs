@@ -169,7 +169,7 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     );
     assert_eq!(grid.count("pending").await, 1);
     assert_eq!(authority.supply().await, 1_000_000_005);
-    assert_eq!(notifications(&grid).await, 1, "told once");
+    assert_eq!(notifications(&grid).await, 1, "notified once");
 
     execute(&grid, "UPDATE foreign_mints SET booked_reason = 'a test'").await;
     grid.until_count("finalized", 2).await;

@@ -102,7 +102,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
         &["dead_but_landed", "not_paid"],
     ),
     ("UPDATE mint_transactions SET slot = slot - 1", &["wrong_slot"]),
-    // What was paid is told in other words.
+    // What was paid is described differently.
     (
         "UPDATE meters SET serial = 'x' || serial",
         &["wrong_root"],
@@ -158,7 +158,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
          UPDATE readings SET state = 'pending'",
         &["wrong_state"],
     ),
-    // Nobody would ever pay it.
+    // It would never be paid.
     (
         "UPDATE readings SET state = 'submitted' WHERE state = 'pending'",
         &["stranded"],

@@ -155,8 +155,8 @@ async fn nothing_was_paid_twice(original: &Grid, restored: &Grid, mint: &Pubkey)
 
 /// Why the ledger breaker opened, each time.
 async fn reasons_told(grid: &Grid) -> Vec<String> {
-    let told = events(grid, "AdminNotification").await;
-    let reasons = told
+    let sent = events(grid, "AdminNotification").await;
+    let reasons = sent
         .iter()
         .map(|event| event["error_reason"].as_str().unwrap().to_owned());
     reasons

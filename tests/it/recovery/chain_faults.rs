@@ -331,7 +331,7 @@ async fn expired_bytes_that_are_sent_again_use_no_attempt() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    assert_eq!(attempts, 0, "nobody refused the reading");
+    assert_eq!(attempts, 0, "the reading was not refused");
     grid.audit_holds().await;
     grid.stop().await;
 }
@@ -369,18 +369,18 @@ async fn an_endpoint_that_lags_makes_no_fork() {
         _ => CallAction::Forward,
     });
     grid.until_count("finalized", 1).await;
-    let told: i64 = sqlx::query_scalar(
+    let written: i64 = sqlx::query_scalar(
         "SELECT count(*)
          FROM (SELECT event_id, body FROM outbox WHERE event_type = 'TokensMinted'
                UNION
-               SELECT event_id, body FROM events WHERE event_type = 'TokensMinted') AS told
+               SELECT event_id, body FROM events WHERE event_type = 'TokensMinted') AS written
          WHERE body LIKE '%' || $1 || '%'",
     )
     .bind(&reading)
     .fetch_one(&grid.pool)
     .await
     .unwrap();
-    assert_eq!(told, 1, "told once");
+    assert_eq!(written, 1, "notified once");
     proxy.forward_everything();
     grid.audit_holds().await;
     grid.stop().await;
@@ -398,7 +398,7 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
         let (asked, blocks_read) = (Arc::clone(&asked), Arc::clone(&blocks_read));
         proxy.on_call(move |method, parameters| match method {
             "sendTransaction" => drop_send(parameters),
-            // Somebody has pointed the endpoint at another cluster.
+            // The endpoint now points at another cluster.
             "getGenesisHash" => {
                 *asked.lock().unwrap() += 1;
                 CallAction::Answer(json!("4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY"))
@@ -450,7 +450,7 @@ async fn endpoints_of_two_chains_are_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_send_that_hangs_holds_up_nobody_else() {
+async fn a_send_that_hangs_holds_up_no_other() {
     const OTHERS: i64 = 5;
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;

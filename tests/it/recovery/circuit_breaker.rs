@@ -12,14 +12,14 @@ use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, ProxyProgram, eventually};
 
 /// Texts of the notifications about the chain breaker, in order.
-async fn told(grid: &Grid) -> Vec<String> {
+async fn breaker_notifications(grid: &Grid) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT body::JSON ->> 'error_reason'
          FROM (
              SELECT event_id, body FROM events WHERE event_type = 'AdminNotification'
              UNION
              SELECT event_id, body FROM outbox WHERE event_type = 'AdminNotification'
-         ) AS told
+         ) AS written
          WHERE body LIKE '%the chain breaker is%'
          ORDER BY body::JSON ->> 'timestamp'",
     )
@@ -57,7 +57,7 @@ async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
     })
     .await;
     let outage = json!([{ "method": "*", "fault": "drop", "for_secs": OUTAGE.as_secs() }]);
-    // Registering a meter looks at its wallet on chain: the meters of the second half exist before the outage.
+    // Registering a meter checks its wallet on chain: the meters of the second half exist before the outage.
     let meters = {
         let mut meters = Vec::new();
         for _ in 0..5 {
@@ -123,7 +123,10 @@ async fn while_it_is_open_the_backlog_is_not_touched_and_goes_on_at_once() {
     .fetch_one(&grid.pool)
     .await
     .unwrap();
-    assert!(untouched > 0, "every job of the backlog was run in vain");
+    assert!(
+        untouched > 0,
+        "every job of the backlog was run without effect"
+    );
     proxy.forward_everything().await;
     until_closed(&admin).await;
     let closed = Instant::now();
@@ -187,7 +190,7 @@ async fn each_fault_of_the_way_to_the_chain_is_survived_without_an_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_hangs_holds_nobody_up_for_longer_than_a_call_may_take() {
+async fn a_node_that_hangs_holds_up_no_caller_for_longer_than_a_call_may_take() {
     let proxy = ProxyProgram::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(
         &proxy.url,
@@ -296,7 +299,7 @@ async fn a_mint_that_is_not_ours_any_more_stops_minting_and_uses_no_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_once_by_three_replicas_and_its_end_once() {
+async fn an_outage_is_announced_once_by_three_replicas_and_its_end_once() {
     let proxy = ProxyProgram::start(&world().rpc_url).await;
     let grid = Grid::without_service(&[]).await;
     let through_proxy = [("SOLANA_RPC_URL", proxy.url.as_str())];
@@ -308,27 +311,35 @@ async fn an_outage_is_told_once_by_three_replicas_and_its_end_once() {
     for _ in 0..6 {
         meter.report("0.1").await;
     }
-    grid.until("it is told", async || told(&grid).await.len() == 1)
-        .await;
+    grid.until("it is announced", async || {
+        breaker_notifications(&grid).await.len() == 1
+    })
+    .await;
     // It comes back for a moment: the same outage.
     proxy.forward_everything().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.put_fault("*", "drop").await;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert_eq!(told(&grid).await.len(), 1, "an outage is told once");
+    assert_eq!(
+        breaker_notifications(&grid).await.len(),
+        1,
+        "an outage is announced once"
+    );
     proxy.forward_everything().await;
     grid.until_count("finalized", 6).await;
-    grid.until("its end is told", async || told(&grid).await.len() == 2)
-        .await;
+    grid.until("its end is announced", async || {
+        breaker_notifications(&grid).await.len() == 2
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let told = told(&grid).await;
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].starts_with("the chain breaker is open"), "{told:?}");
+    let sent = breaker_notifications(&grid).await;
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert!(sent[0].starts_with("the chain breaker is open"), "{sent:?}");
     assert!(
-        told[1].starts_with("the chain breaker is closed"),
-        "{told:?}"
+        sent[1].starts_with("the chain breaker is closed"),
+        "{sent:?}"
     );
-    assert!(!told[0].contains("127.0.0.1"), "no URL is told");
+    assert!(!sent[0].contains("127.0.0.1"), "no URL is shown");
     no_attempt_is_used(&grid).await;
     grid.audit_holds().await;
 }

@@ -19,7 +19,7 @@ use crate::support::localnet::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Durable in everything but fsync, which no test can tell from the real thing.
+/// Durable in everything but fsync, which no test can distinguish from the real thing.
 fn kept(dir: &TempDir) -> PostgresOptions {
     PostgresOptions {
         fsync: false,
@@ -292,7 +292,7 @@ async fn the_server_is_no_root_has_no_extra_groups_and_the_password_is_nowhere_t
     );
     assert!(!format!("{cluster:?}").contains(&password));
 
-    // Without the password nobody gets in.
+    // Without the password every connection is refused.
     let stranger = cluster.database_url().replace(&password, "guess");
     assert!(PgConnection::connect(&stranger).await.is_err());
     cluster.stop().await;

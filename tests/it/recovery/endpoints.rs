@@ -1,5 +1,5 @@
 //! With several RPC endpoints the service goes on as long as one is of use, asks first the one that is not behind, and leaves
-//! alone whoever asks for it.
+//! alone those that ask for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -195,12 +195,12 @@ async fn while_one_endpoint_wants_no_calls_the_others_are_asked() {
     assert_eq!(limited_calls().await, before, "it was called all the same");
     no_attempt_is_used(&grid).await;
     let metrics = grid.admin().get_text("/metrics").await;
-    let told = metrics.lines().any(|line| {
+    let is_counted = metrics.lines().any(|line| {
         line.starts_with("gridtokenx_rpc_calls_total{")
             && line.contains(r#"endpoint="rpc-1""#)
             && line.contains(r#"outcome="rate_limited""#)
     });
-    assert!(told, "the 429 is in the metrics");
+    assert!(is_counted, "the 429 is in the metrics");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! A process that stands still for longer than anybody waits for it costs nothing, and does no harm when it goes on.
+//! A process that stands still for longer than others wait for it costs nothing, and does no harm when it continues.
 
 use std::sync::{Arc, Mutex};
 
@@ -151,7 +151,7 @@ async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_ove
     submit(&second.user("prosumer"), 50).await;
     grid.until_count("finalized", 320).await;
     the_feed_is_whole(&grid).await;
-    // Three for each reading that was told after `seq`, in order; a fork would tell one again.
+    // Three for each reading after `seq`, in order; a fork would add one.
     let mut last = seq;
     for _ in 0..(300 * 3) {
         let next = client.seq().await;
@@ -163,7 +163,7 @@ async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_ove
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_process_that_stands_still_holds_up_nobody() {
+async fn an_api_process_that_stands_still_holds_up_no_other() {
     let grid = Grid::without_service(&[]).await;
     // It holds Resolver and sequencer, and has no worker.
     let holder = grid.spawn(&[API]).await;
@@ -209,7 +209,7 @@ async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with
     let grid = Grid::on_chain(&others.url, &[]).await;
     let release = grid.data_dir.path().join("go on");
     let api = grid.spawn(&[API]).await;
-    // The mint is made. The first transaction is to arrive by nobody's hand, whoever holds the Resolver.
+    // The mint exists. The first transaction must not arrive, whichever process runs the resolver.
     drop_sends(&others, |_| true);
     drop_sends(&sleepers, |_| true);
     let sleeper = grid

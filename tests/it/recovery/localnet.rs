@@ -34,7 +34,7 @@ use token::{MEMO, Money, memo, send, until_confirmed, until_confirmed_or_failed}
 struct Load {
     senders: JoinSet<()>,
     sent: Arc<Mutex<Sent>>,
-    /// Tells of each answer.
+    /// Reports each answer.
     answer: Arc<Notify>,
 }
 
@@ -383,7 +383,7 @@ async fn a_new_chain_has_finalized_blocks_and_pubsub_at_once() {
     };
     tokio::time::timeout(Duration::from_secs(20), notified)
         .await
-        .expect("pubsub tells of new slots");
+        .expect("pubsub reports new slots");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,7 +39,7 @@ async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
 
-    // Noticed by whoever wants to sign next, in the transaction that would record it.
+    // Noticed by the next process that signs, in the transaction that would record it.
     become_another_cluster(&grid).await;
     meter.report("1").await;
     eventually("the breaker is open", async || {
@@ -67,7 +67,7 @@ async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known
         .unwrap();
     assert!(height as i64 > closes_after);
     grid.until_count("finalized", 2).await;
-    assert_eq!(notifications(&grid).await, 1, "told once");
+    assert_eq!(notifications(&grid).await, 1, "notified once");
     grid.audit_holds().await;
 }
 
@@ -217,7 +217,7 @@ async fn a_fail_over_is_noticed_though_nothing_is_signed() {
     grid.stop().await;
 }
 
-/// Whoever opens the breaker waits for those who record, but not for those who come after it.
+/// A process that opens the breaker waits for transactions that record at that moment, not for later ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_breaker_opens_while_others_record_all_the_time() {
     const RECORDERS: u32 = 20;

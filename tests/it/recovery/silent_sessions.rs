@@ -1,4 +1,4 @@
-//! A session of the database that falls silent, without an end that anybody could notice, stops no loop for longer than one
+//! A session of the database that falls silent without closing stops no loop for longer than one
 //! transaction may take, and costs the pool no place.
 
 use std::time::{Duration, Instant};

@@ -15,7 +15,7 @@ use spl_token_interface::instruction::mint_to;
 
 use super::{Grid, Meter, eventually};
 
-/// The mint, and the key that may mint: what a service holds, and whoever stole it from there.
+/// The mint, and the key that may mint: what a service holds, or a thief.
 pub struct Authority {
     pub mint: Pubkey,
     keypair: Keypair,

@@ -13,7 +13,7 @@ use super::server::Server;
 use super::wait::eventually;
 use super::world::world;
 
-/// A service in this process, its database, and the means to look at both. More services can be put on the same database.
+/// A service in this process, its database, and access to both. More services can be put on the same database.
 pub struct Grid {
     pub database_url: String,
     pub rpc_url: String,

@@ -1,4 +1,4 @@
-//! Readings as the tests send them, and a look at the books.
+//! Readings as the tests send them, and as they are stored.
 
 use chrono::{DateTime, DurationRound, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};

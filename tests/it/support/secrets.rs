@@ -13,7 +13,7 @@ pub fn assert_untold(log: &str, secrets: &[String]) {
             "too short to be looked for: {secret}"
         );
         let line = log.lines().find(|line| line.contains(secret.as_str()));
-        assert_eq!(line, None, "the log tells {secret}");
+        assert_eq!(line, None, "the log holds {secret}");
     }
 }
 

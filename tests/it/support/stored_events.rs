@@ -10,7 +10,7 @@ pub async fn events(grid: &Grid, event_type: &str) -> Vec<Value> {
         "SELECT body
          FROM (SELECT event_id, body FROM outbox WHERE event_type = $1
                UNION
-               SELECT event_id, body FROM events WHERE event_type = $1) AS told
+               SELECT event_id, body FROM events WHERE event_type = $1) AS written
          ORDER BY event_id",
     )
     .bind(event_type)
@@ -23,13 +23,13 @@ pub async fn events(grid: &Grid, event_type: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Events that told admins of the breaker.
+/// Notifications to admins.
 pub async fn notifications(grid: &Grid) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*)
          FROM (SELECT event_id FROM outbox WHERE event_type = 'AdminNotification'
                UNION
-               SELECT event_id FROM events WHERE event_type = 'AdminNotification') AS told",
+               SELECT event_id FROM events WHERE event_type = 'AdminNotification') AS written",
     )
     .fetch_one(&grid.pool)
     .await

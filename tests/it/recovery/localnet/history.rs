@@ -1,4 +1,4 @@
-//! What a chain tells of its past.
+//! What a chain reports of its past.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
