@@ -34,7 +34,7 @@ SYMPTOM = row(
     )),
     (6, stat(
         "Readings refused",
-        "Share of the readings of this time that were not newly stored: invalid, overlapping, or sent before. The feed tells the owners why: MeterReadingValidationFailed.",
+        "Share of the readings of this time that were not newly stored: invalid, overlapping, or sent before. The feed notifies the owners why: MeterReadingValidationFailed.",
         f'1 - {in_range("gridtokenx_meter_readings_processed_total")} / {in_range("gridtokenx_meter_readings_received_total")}',
         unit="percentunit",
         decimals=1,

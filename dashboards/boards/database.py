@@ -1,4 +1,4 @@
-"""The database as the service sees it. Its own exporter tells about disks, locks and replication."""
+"""The database as the service sees it. Its own exporter covers disks, locks and replication."""
 
 from .panels import GREEN, JOB, RED, YELLOW, board, each, first_steps, graph, mean, per_second, quantile, row, runbook, shared, stat, steps, to, words
 
@@ -208,4 +208,4 @@ PROCESS = row(
     )),
 )
 
-BOARD = board("database", "Database", "The database as the service sees it. Its own exporter tells about disks, locks and replication.", [SYMPTOM, WRITES, STATE, PROCESS])
+BOARD = board("database", "Database", "The database as the service sees it. Its own exporter covers disks, locks and replication.", [SYMPTOM, WRITES, STATE, PROCESS])

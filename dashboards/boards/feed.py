@@ -138,7 +138,7 @@ CLIENTS = row(
     )),
     (12, graph(
         "Why connections end",
-        "WebSocket connections that ended, a second, by reason. gone, left, going_away and token_expired are daily life; too_slow and log_unavailable are ours to look at.",
+        "WebSocket connections that ended, a second, by reason. gone, left, going_away and token_expired are normal; check too_slow and log_unavailable.",
         [(per_second("gridtokenx_websocket_closes_total", by="reason"), "{{reason}}")],
         unit="suffix: /s",
         stacked=True,

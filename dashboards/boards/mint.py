@@ -26,7 +26,7 @@ SYMPTOM = row(
     )),
     (4, stat(
         "Ledger against chain",
-        "Landed mints of our authority that the ledger lacks and nobody has dealt with.",
+        "Landed mints of our authority that the ledger lacks and that are not resolved.",
         shared("gridtokenx_ledger_mismatches"),
         thresholds=steps(GREEN, (1, RED)),
         mappings=words(_0="agree"),
@@ -127,7 +127,7 @@ WORK = row(
     "The Minter",
     (12, graph(
         "A batch takes",
-        "Seconds from packing to the last send: two looks at the chain, simulation, one commit, the sends. Seconds mean a slow endpoint.",
+        "Seconds from packing to the last send: two calls of the chain, simulation, one commit, the sends. Seconds mean a slow endpoint.",
         [
             (quantile(0.5, "gridtokenx_batch_processing_duration_seconds"), "p50"),
             (quantile(0.99, "gridtokenx_batch_processing_duration_seconds"), "p99"),
@@ -264,7 +264,7 @@ ENDPOINTS = row(
     )),
     (12, graph(
         "Blocks behind",
-        "How far each endpoint is below the highest height that any told, as its worst process sees it. One that lags is asked last.",
+        "How far each endpoint is below the highest height that any reported, as its worst process sees it. One that lags is asked last.",
         [(f"max by (endpoint) ({each('gridtokenx_rpc_endpoint_lag_blocks')})", "{{endpoint}}")],
         unit="suffix: blocks",
         links=[runbook("OldestUnmintedReadingTooOld")],

@@ -19,7 +19,7 @@ GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "#808080"
 
 
 def each(metric, labels=""):
-    """What each chosen process tells about itself."""
+    """What each chosen process reports about itself."""
     return f"{metric}{{{INSTANCE}{labels and ', ' + labels}}}"
 
 

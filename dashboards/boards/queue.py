@@ -127,7 +127,7 @@ CAUSE = row(
     )),
     (12, graph(
         "Jobs that can never be run",
-        "Jobs found dead within 10 minutes, by cause: somebody wrote into the queue's table, or a version writes what another cannot read. Their readings are found by the next sweep.",
+        "Jobs found dead within 10 minutes, by cause: another program wrote into the queue's table, or a version writes what another cannot read. Their readings are found by the next sweep.",
         [(f'sum by (cause) (increase({each("gridtokenx_queue_dead_jobs_total")}[10m]))', "{{cause}}")],
         unit="short",
         decimals=0,

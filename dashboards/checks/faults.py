@@ -135,7 +135,7 @@ def lost_process(system, watch, load):
 
 
 def stopped_sweeps(system, watch, load):
-    """sweeps that nobody runs raise SweepNotRunning alone"""
+    """sweeps that no process runs raise SweepNotRunning alone"""
     system.sql(
         "CREATE FUNCTION no_sweep() RETURNS TRIGGER LANGUAGE plpgsql AS "
         "$$BEGIN IF NEW.job_type = 'SweepUnminted' THEN RETURN NULL; END IF; RETURN NEW; END$$"
@@ -188,7 +188,7 @@ def unknown_mint(system, watch, load):
     number = system.sql("SELECT max(number) FROM mint_transactions WHERE state = 'finalized'")[0][0]
     system.sql(f"UPDATE mint_transactions SET state = 'dead' WHERE number = {number}")
     system.sql(f"UPDATE ledger SET watermark_slot = (SELECT slot - 1 FROM mint_transactions WHERE number = {number})")
-    # Whoever gets the Resolver's lock walks the authority's history at once.
+    # The next leader of the resolver scans the authority's history at once.
     system.sql(f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND {RESOLVER_LOCK} AND granted")
     watch.expect("an unknown mint", ["LedgerMismatch"])
     watch.look_at_panels()
@@ -218,7 +218,7 @@ def failed_audit(system, watch, load):
 
 
 def no_audits(system, watch, load):
-    """audits that nobody runs raise AuditStale alone"""
+    """audits that do not run raise AuditStale alone"""
     system.sql("UPDATE recorded_audits SET finished_at = finished_at - INTERVAL '27 hours'")
     watch.expect("no audits", ["AuditStale"])
     watch.look_at_panels()
@@ -227,13 +227,13 @@ def no_audits(system, watch, load):
 
 
 def lost_database(system, watch, load):
-    """a database that lets nobody in raises DatabaseUnreachable, and SweepNotRunning since nothing is swept"""
+    """a database that refuses all connections raises DatabaseUnreachable, and SweepNotRunning since nothing is swept"""
     load.pause()
     until_minted(system)
     system.sql(f"ALTER DATABASE {system.database} ALLOW_CONNECTIONS FALSE", database="postgres")
     try:
         system.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{system.database}'", database="postgres")
-        # The listener is cut off and comes back in vain.
+        # The listener is cut off and cannot reconnect.
         watch.expect(
             "a lost database",
             ["DatabaseUnreachable", "SweepNotRunning"],

@@ -41,7 +41,7 @@ class Watch:
                 self.unseen.discard(query)
 
     def others(self, active, allowed=()):
-        """Alerts that nobody asked for: firing, or pending for some looks in a row. One slow scrape on a busy machine makes an alert
+        """Unexpected alerts: firing, or pending in several polls in a row. One slow scrape on a busy machine makes an alert
         pending for a moment, and no more."""
         self.pending_looks = {name: self.pending_looks.get(name, 0) + 1 for name in active["pending"]}
         lasting = {name for name, looks in self.pending_looks.items() if looks >= LOOKS_PENDING}
@@ -120,7 +120,7 @@ def check(arguments):
 
 
 def healthy(system, watch, load):
-    """Data everywhere, alerts nowhere, and both processes tell the same figures."""
+    """Data everywhere, alerts nowhere, and both processes report the same figures."""
     watch.expect_none("a healthy system under load", WARM_UP_SECS)
     if load.error:
         raise Failure(f"the load: {load.error}")
@@ -156,7 +156,7 @@ def rules_have_data(system):
 
 
 def every_metric_is_scraped(system):
-    """Names of dashboards and rules against what the running service tells."""
+    """Names of dashboards and rules against what the running service reports."""
     exist = set(system.ask_prometheus("label/__name__/values"))
     for board in promql.dashboards():
         for title, expression in promql.targets(board):
@@ -175,7 +175,7 @@ def replicas_agree(system, load):
         answers = [{sample["value"][1] for sample in system.query(f"{name}")} for name in figures]
         return all(len(values) == 1 for values in answers) and answers[0] == {"0"}
 
-    wait_for("both processes tell the same figures, and nothing is unminted", agree, limit=60)
+    wait_for("both processes report the same figures, and nothing is unminted", agree, limit=60)
     load.go_on()
 
 

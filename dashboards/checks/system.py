@@ -221,7 +221,7 @@ class System:
                 self.end(name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # --- What can be asked and told ---
+    # --- Requests and answers ---
 
     def token(self, role):
         if role not in self.tokens:
@@ -359,7 +359,7 @@ class Load:
                     self.meters.append(self.meters.pop(0))
                 self.send(self.READINGS_PER_CALL, address)
                 if number % 10 == 0:
-                    # What clients do wrong, and what they look at.
+                    # What clients do wrong, and what they read.
                     self.system.call("POST", "/api/meters/submit-reading", {"meter_id": self.meters[0], "kwh_amount": "-1", "reading_timestamp": "2026-01-01T00:00:00Z"}, "user", address)
                     self.system.call("GET", "/api/readings?limit=5", role="user", address=address)
             except (OSError, Failure) as error:
