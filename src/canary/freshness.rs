@@ -108,7 +108,7 @@ fn report(health: &Health, age: Option<TimeDelta>) {
         health.degraded(
             HEALTH_PART,
             format!(
-                "no canary reading of the last {} s was minted",
+                "no canary reading was minted in the last {} s",
                 age.num_seconds()
             ),
         );

@@ -2,7 +2,8 @@
 //!
 //! A caller hands in one reading and waits. Readings that arrive together are packed together, signed, recorded in the ledger,
 //! and only then sent. The caller gets its answer once the ledger holds the reading as `submitted`, or it cannot be minted
-//! now. What follows is the Resolver's part (see [`ledger`](crate::ledger)).
+//! now. What follows is the Resolver's part: see
+//! [the life of a mint transaction](crate::ledger#the-life-of-a-mint-transaction).
 //!
 //! | file | what it does |
 //! |---|---|
