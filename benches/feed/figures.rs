@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::targets::TargetName;
+use crate::variant::{Compression, TargetName};
 
 /// Figures that have a target value.
 pub const IDLE_MEMORY: &str = "memory of an idle connection";
@@ -55,23 +55,6 @@ pub struct TargetFigures {
 impl TargetFigures {
     fn figure(&self, what: &str) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.what == what)
-    }
-}
-
-/// Whether clients request compression, or negotiated it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    Off,
-    On,
-}
-
-impl Compression {
-    pub fn word(self) -> &'static str {
-        match self {
-            Compression::Off => "off",
-            Compression::On => "on",
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod figures;
 mod process;
 mod run;
 mod targets;
+mod variant;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,8 +19,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::figures::Compression;
-use crate::targets::TargetName;
+use crate::variant::{Compression, TargetName};
 
 /// Measures the event feed.
 #[derive(Clone, Debug, Parser)]

@@ -8,11 +8,10 @@ use anyhow::Result;
 
 use crate::Options;
 use crate::client::{ClientPlan, Connections, HANDSHAKES_AT_ONCE, Measurements};
-use crate::figures::{
-    Compression, Figure, IDLE_MEMORY, P99_AT_THE_RATE, Report, TargetFigures, quantile_ms,
-};
+use crate::figures::{Figure, IDLE_MEMORY, P99_AT_THE_RATE, Report, TargetFigures, quantile_ms};
 use crate::process::{cpu_seconds, resident_bytes};
-use crate::targets::{self, Backend, Recipient, Target, TargetName};
+use crate::targets::{self, Backend, Recipient, Target};
+use crate::variant::{Compression, TargetName};
 
 /// Interval of the transactions that publish events.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);

@@ -1,13 +1,11 @@
 //! The servers that are measured: the service, the bare server, and nchan.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use gridtokenx::api::{Authenticator, TokenKeys};
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use gridtokenx::meters::Role;
@@ -15,7 +13,6 @@ use gridtokenx::outbox::{self, Event, EventFields, EventType, Topic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::distr::{Alphanumeric, SampleString};
-use serde::Serialize;
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -23,30 +20,11 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use crate::Options;
 use crate::client::{ClientPlan, MARK, Measurements};
-use crate::figures::Compression;
 use crate::process;
+use crate::variant::{Compression, TargetName};
 
 const SECRET: &str = "a secret of the benchmark, longer than 32 bytes";
 const START_LIMIT: Duration = Duration::from_secs(90);
-
-/// A server that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum TargetName {
-    Service,
-    Bare,
-    Nchan,
-}
-
-impl fmt::Display for TargetName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            TargetName::Service => "service",
-            TargetName::Bare => "bare",
-            TargetName::Nchan => "nchan",
-        })
-    }
-}
 
 /// Who an event is for, and who a client listens as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

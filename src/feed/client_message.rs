@@ -1,4 +1,4 @@
-//! What a client may send: parses its messages, and says what is wrong with those that it cannot follow.
+//! Parses the messages that a client may send, and describes what is wrong with those that cannot be followed.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! The close frame that tells a client why its stream ends: a status code, and a reason that is one JSON object, so that programs
+//! Builds the close frame that reports why a stream ends: a status code, and a reason that is one JSON object, so that programs
 //! need not parse sentences.
 
 use std::ops::RangeInclusive;

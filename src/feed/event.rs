@@ -49,7 +49,7 @@ impl fmt::Display for Seq {
 pub struct FeedEvent {
     pub seq: Seq,
     pub event_type: String,
-    /// The user whom it concerns; `None`: no single user. See [`super::viewer`] for who may see it.
+    /// The user that the event concerns; `None`: no single user. See [`super::viewer`] for who may see it.
     pub owner: Option<String>,
     pub meter: Option<String>,
     /// Energy of the reading that it reports.

@@ -34,7 +34,7 @@ pub struct Follower {
     /// Live events that may wait in memory.
     buffer: usize,
     position: Seq,
-    /// Whether this feed is known to have given `position`.
+    /// Whether this feed is known to have assigned `position`.
     position_is_known: bool,
     /// Events and position that were read together with a gap, which is returned first.
     after_gap: Option<(Vec<Arc<FeedEvent>>, Seq)>,

@@ -4,7 +4,7 @@ use sqlx::{PgExecutor, PgTransaction};
 
 use super::event::Seq;
 
-/// The newest number that was given.
+/// The newest number that was assigned.
 pub(super) async fn last_seq(executor: impl PgExecutor<'_>) -> sqlx::Result<Seq> {
     let last_seq = sqlx::query_scalar("SELECT last_seq FROM feed_head")
         .fetch_one(executor)
@@ -12,7 +12,7 @@ pub(super) async fn last_seq(executor: impl PgExecutor<'_>) -> sqlx::Result<Seq>
     Ok(Seq::from_stored(last_seq))
 }
 
-/// Locks `feed_head` until the transaction ends: no other transaction gives numbers or changes partitions meanwhile. Returns the
+/// Locks `feed_head` until the transaction ends: no other transaction assigns numbers or changes partitions meanwhile. Returns the
 /// newest number; later statements of this transaction see everything that was committed before the lock was granted.
 pub(super) async fn lock(transaction: &mut PgTransaction<'_>) -> sqlx::Result<Seq> {
     let last_seq =

@@ -1,8 +1,8 @@
 //! The hub: one reader of new events per process, for all its listeners.
 //!
 //! It reads new numbers once, in order, and publishes them to its [`Subscribers`]: a steady stream costs one query per process and
-//! batch, however many clients listen. It also gives listeners that read the log their turn, so that a crowd of clients that
-//! resume leaves database connections to the rest of the process.
+//! batch, however many clients listen. It also limits how many listeners read the log at once, so that many clients that resume
+//! leave database connections to the rest of the process.
 
 use std::sync::Arc;
 use std::time::Duration;

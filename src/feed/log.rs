@@ -7,7 +7,7 @@ use sqlx::{PgPool, Postgres, QueryBuilder};
 use super::event::{FeedEvent, Seq, StoredEvent};
 use super::viewer::Viewer;
 
-/// Numbers that cannot be delivered: their events were dropped for age, or this feed never gave them.
+/// Numbers that cannot be delivered: their events were dropped for age, or this feed never assigned them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
     pub from: Seq,
@@ -20,7 +20,7 @@ pub struct Gap {
 pub struct EventsPage {
     /// In order; the numbers have holes where events are that this viewer may not see.
     pub events: Vec<FeedEvent>,
-    /// Highest number given so far, visible to this viewer or not.
+    /// Highest number assigned so far, visible to this viewer or not.
     pub last_seq: Seq,
     /// Lowest number that is still kept.
     pub oldest_seq: Seq,
@@ -45,7 +45,7 @@ impl EventsPage {
 pub struct LogSize {
     /// Lowest number that is still kept.
     pub oldest_seq: i64,
-    /// When that number was given; `None` if no event is kept.
+    /// When that number was assigned; `None` if no event is kept.
     pub oldest_at: Option<DateTime<Utc>>,
     /// Including empty ones for future numbers.
     pub partitions: i64,

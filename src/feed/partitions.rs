@@ -57,7 +57,7 @@ pub(super) async fn attached(connection: &mut PgConnection) -> sqlx::Result<Vec<
     .await
 }
 
-/// How many numbers the feed gave in the last such time.
+/// How many numbers the feed assigned in the last such time.
 pub(super) async fn pace(
     connection: &mut PgConnection,
     last_seq: Seq,
@@ -91,7 +91,7 @@ pub(super) async fn pace(
     Ok(last_seq.get() + 1 - newer)
 }
 
-/// The width of a partition for a feed that gives this many numbers in the time that one partition should cover.
+/// The width of a partition for a feed that assigns this many numbers in the time that one partition should cover.
 pub(super) fn width(pace: i64) -> i64 {
     pace.clamp(SEQS_MIN, SEQS_MAX)
 }

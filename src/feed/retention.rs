@@ -35,7 +35,7 @@ const LOCK_LIMIT: &str = "200ms";
 /// Most partitions dropped in one round: after a long pause the backlog takes several rounds.
 const DROPS_PER_ROUND_MAX: usize = 100;
 /// Most events in a partition that is cut: the cut reads them while `events` is locked, which takes a tenth of a second. A
-/// partition with more fills up instead: a feed that gives this many events in a span fills a partition in little more time.
+/// partition with more fills up instead: a feed with this many events in a span fills a partition in little more time.
 const CUT_EVENTS_MAX: i64 = 200_000;
 
 /// Begins a transaction that changes the partitions.

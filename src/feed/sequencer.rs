@@ -1,6 +1,6 @@
 //! The sequencer: numbers committed events without gaps.
 //!
-//! Invariant: numbers are given in one order, each once, and a number becomes readable together with all lower ones. Kept by the
+//! Invariant: numbers are assigned in one order, each once, and a number becomes readable together with all lower ones. Kept by the
 //! row lock on `feed_head` ([`head::lock`]) with which each of its transactions starts: a second sequencer, or one that was
 //! suspended, waits there and then reads the newest number. That only one sequencer runs at a time ([`crate::db::run_as_leader`]) saves
 //! work, nothing more.

@@ -1,6 +1,6 @@
 //! Who may see an event.
 //!
-//! Invariant: an event reaches a viewer only if [`Viewer::may_see`] says so. The hub calls it for each event that it publishes
+//! Invariant: an event reaches a viewer only if [`Viewer::may_see`] returns true. The hub calls it for each event that it publishes
 //! and for those that it remembers. Pages of the log apply the same rule in SQL ([`Viewer::push_condition`]), because a page
 //! must hold up to its limit of events that this viewer may see.
 

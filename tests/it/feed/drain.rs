@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{Event, EventType};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -300,12 +300,7 @@ async fn streams_that_do_not_read_delay_neither_other_clients_nor_the_drain() {
     for round in 0..10 {
         publish(&grid.pool, &events(round)).await;
         while next <= (round as i64 + 1) * 100 {
-            let frame: Value = serde_json::from_str(&reader.text().await.0).unwrap();
-            let messages = match frame {
-                Value::Array(messages) => messages,
-                message => vec![message],
-            };
-            for message in messages {
+            for message in reader.messages().await {
                 assert_eq!(message["seq"], next);
                 next += 1;
             }

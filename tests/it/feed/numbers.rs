@@ -10,8 +10,8 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 
-use crate::support::events::{events_of, last_seq, publish};
-use crate::support::{FeedClient, Grid, Meter, eventually};
+use crate::support::events::{events_of, last_seq, publish, until_outbox_is_empty};
+use crate::support::{FeedClient, Grid, Meter};
 
 /// Reads the log continuously while others write, and checks it within one statement and from one to the next.
 struct Watcher {
@@ -64,17 +64,6 @@ async fn watch(pool: PgPool, done: Arc<AtomicBool>) -> u32 {
     }
 }
 
-async fn until_all_are_numbered(pool: &PgPool) {
-    eventually("all events are numbered", async || {
-        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
-            .fetch_one(pool)
-            .await
-            .unwrap();
-        (waiting == 0).then_some(())
-    })
-    .await;
-}
-
 /// Events about a reading; there may be others for admins meanwhile.
 async fn reading_events(pool: &PgPool) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type = 'MeterReadingReceived'")
@@ -122,7 +111,7 @@ async fn two_processes_that_write_concurrently_share_one_sequence_of_numbers() {
     for writer in writers {
         writer.await.unwrap();
     }
-    until_all_are_numbered(&grid.pool).await;
+    until_outbox_is_empty(&grid.pool).await;
     let reads_with_new = watcher.finish().await;
     let stored = stored(&grid.pool).await;
     assert!(stored > 0);
@@ -135,7 +124,7 @@ async fn the_leader_dies_repeatedly_and_no_number_is_lost_or_given_twice() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
     let mut leader = grid.spawn(&[]).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
-    until_all_are_numbered(&grid.pool).await;
+    until_outbox_is_empty(&grid.pool).await;
     let watcher = Watcher::start(&grid.pool);
     let mut written = 1;
     for round in 0..6 {
@@ -154,7 +143,7 @@ async fn the_leader_dies_repeatedly_and_no_number_is_lost_or_given_twice() {
         for writer in writers {
             writer.await.unwrap();
         }
-        until_all_are_numbered(&grid.pool).await;
+        until_outbox_is_empty(&grid.pool).await;
         // The remaining process is the leader now.
         leader = next;
         assert!(last_seq(&grid.pool).await >= written, "round {round}");
@@ -189,7 +178,7 @@ async fn a_leader_that_dies_within_its_transaction_leaves_no_number_behind() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let _next = grid.spawn(&[]).await;
-        until_all_are_numbered(&grid.pool).await;
+        until_outbox_is_empty(&grid.pool).await;
         assert_eq!(last_seq(&grid.pool).await, written, "{point}");
     }
     watcher.finish().await;
@@ -239,7 +228,7 @@ async fn a_process_that_is_stopped_within_its_transaction_does_not_block_others(
     }
     let meter = server.user("another").meter().await;
     meter.report("1").await;
-    until_all_are_numbered(&grid.pool).await;
+    until_outbox_is_empty(&grid.pool).await;
     assert_eq!(reading_events(&grid.pool).await, 31);
 
     std::fs::write(&release, "").unwrap();
@@ -250,7 +239,7 @@ async fn a_process_that_is_stopped_within_its_transaction_does_not_block_others(
         open_transactions().await == 0
     })
     .await;
-    until_all_are_numbered(&grid.pool).await;
+    until_outbox_is_empty(&grid.pool).await;
     let stored = stored(&grid.pool).await;
     assert_eq!(reading_events(&grid.pool).await, 30 + stored);
     if answer.is_ok_and(|answer| answer.status == 200) {

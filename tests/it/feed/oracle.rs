@@ -17,7 +17,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::client::token;
-use crate::support::events::{event_of, events_of, last_seq, numbers_of, publish};
+use crate::support::events::{
+    event_of, events_of, last_seq, numbers_of, publish, until_outbox_is_empty,
+};
 use crate::support::wait::LIMIT;
 use crate::support::{FeedClient, Grid, Next, Server, eventually};
 
@@ -46,17 +48,6 @@ async fn write_at_random(pool: PgPool, seed: u64, transactions: u64) {
             transaction.commit().await.unwrap();
         }
     }
-}
-
-async fn until_outbox_is_empty(pool: &PgPool) {
-    eventually("all events are numbered", async || {
-        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
-            .fetch_one(pool)
-            .await
-            .unwrap();
-        (left == 0).then_some(())
-    })
-    .await;
 }
 
 /// The last number that each client waits for, once the writers are done.

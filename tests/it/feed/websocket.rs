@@ -7,27 +7,21 @@ use gridtokenx::meters::Role;
 use gridtokenx::outbox::{Event, EventFields, EventType};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::client::{Api, token};
+use crate::support::client::token;
 use crate::support::events::{event_of, events_of, publish, until_numbered};
+use crate::support::metrics::value;
 use crate::support::raw_websocket::{
     CLOSE, DEFLATE, PING, TEXT, TEXT_COMPRESSED, deflated, masked,
 };
 use crate::support::{Grid, RawWebSocket, Received, Server, eventually};
 
-async fn active(api: &Api) -> String {
-    let metrics = api.get_text("/metrics").await;
-    let name = "gridtokenx_websocket_connections_active ";
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap().to_owned()
-}
-
 /// Waits until no stream is open in this process, which belongs to this test alone.
 async fn until_empty(server: &Server) {
     let admin = server.admin();
     eventually("no stream is open", async || {
-        (active(&admin).await == "0").then_some(())
+        (value(&admin, "gridtokenx_websocket_connections_active").await == 0.0).then_some(())
     })
     .await;
 }
@@ -69,12 +63,7 @@ async fn events_are_compressed_only_for_clients_that_offered_it() {
     for socket in [&mut compressed, &mut plain] {
         let mut next = 2;
         while next <= 301 {
-            let frame: Value = serde_json::from_str(&socket.text().await.0).unwrap();
-            let messages = match frame {
-                Value::Array(messages) => messages,
-                message => vec![message],
-            };
-            for message in messages {
+            for message in socket.messages().await {
                 assert_eq!(message["seq"], next);
                 next += 1;
             }
@@ -472,7 +461,7 @@ async fn whatever_clients_send_the_service_survives_and_every_stream_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_each_hears_its_own_events_and_no_others() {
+async fn under_load_each_client_gets_its_own_events_and_no_others() {
     let grid = Grid::start_with(&[("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "120")]).await;
     let url = grid.api_url();
     const USERS: usize = 12;
@@ -497,22 +486,17 @@ async fn under_load_each_hears_its_own_events_and_no_others() {
                 .send_json(json!({"type": "resume", "after": 0}))
                 .await;
             listeners.push(tokio::spawn(async move {
-                let mut heard = Vec::new();
-                while heard.len() < ROUNDS {
-                    let frame: Value = serde_json::from_str(&socket.text().await.0).unwrap();
-                    let messages = match frame {
-                        Value::Array(messages) => messages,
-                        message => vec![message],
-                    };
-                    for message in messages {
+                let mut received = Vec::new();
+                while received.len() < ROUNDS {
+                    for message in socket.messages().await {
                         assert_eq!(message["user_id"], subject, "{message}");
-                        heard.push(message["error_reason"].as_str().unwrap().to_owned());
+                        received.push(message["error_reason"].as_str().unwrap().to_owned());
                     }
                 }
                 let expected: Vec<String> = (0..ROUNDS)
                     .map(|round| format!("round {round} of {subject}"))
                     .collect();
-                assert_eq!(heard, expected);
+                assert_eq!(received, expected);
             }));
         }
     }

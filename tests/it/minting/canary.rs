@@ -5,6 +5,7 @@ use std::time::Duration;
 use gridtokenx::canary::OWNER;
 use serde_json::{Value, json};
 
+use crate::support::metrics::value;
 use crate::support::{Grid, Server, eventually};
 
 const CANARY: (&str, &str) = ("CANARY_ENABLED", "true");
@@ -21,14 +22,6 @@ async fn readings(grid: &Grid) -> (i64, i64) {
     .fetch_one(&grid.pool)
     .await
     .unwrap()
-}
-
-async fn figure(server: &Server, name: &str) -> f64 {
-    let metrics = server.admin().get_text("/metrics").await;
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
 }
 
 async fn health(server: &Server) -> Value {
@@ -60,16 +53,19 @@ async fn it_mints_once_a_minute_whichever_of_two_processes_sends_it() {
     assert_eq!(intervals, 2, "one for each minute");
     for server in [&one, &other] {
         eventually("both say that it is fresh", async || {
-            let age = figure(server, "gridtokenx_canary_age_seconds").await;
+            let age = value(&server.admin(), "gridtokenx_canary_age_seconds").await;
             (age > 0.0 && age < 60.0 && health(server).await["status"] == "ok").then_some(())
         })
         .await;
-        assert_eq!(figure(server, "gridtokenx_canary_enabled").await, 1.0);
+        assert_eq!(
+            value(&server.admin(), "gridtokenx_canary_enabled").await,
+            1.0
+        );
     }
-    let minted = figure(&one, "gridtokenx_canary_duration_seconds_count").await;
+    let minted = value(&one.admin(), "gridtokenx_canary_duration_seconds_count").await;
     assert_eq!(minted, 2.0, "the holder saw both");
     assert_eq!(
-        figure(&other, "gridtokenx_canary_duration_seconds_count").await,
+        value(&other.admin(), "gridtokenx_canary_duration_seconds_count").await,
         0.0
     );
 
@@ -112,7 +108,7 @@ async fn silence_degrades_health_unless_auto_mint_is_off() {
         (ready.status, &ready.body["status"]),
         (200, &json!("degraded"))
     );
-    assert!(figure(&server, "gridtokenx_canary_age_seconds").await >= 600.0);
+    assert!(value(&server.admin(), "gridtokenx_canary_age_seconds").await >= 600.0);
 
     server
         .admin()
@@ -123,7 +119,7 @@ async fn silence_degrades_health_unless_auto_mint_is_off() {
         .await
         .ok();
     eventually("none is expected", async || {
-        let age = figure(&server, "gridtokenx_canary_age_seconds").await;
+        let age = value(&server.admin(), "gridtokenx_canary_age_seconds").await;
         (health(&server).await["status"] == "ok" && age == 0.0).then_some(())
     })
     .await;

@@ -9,6 +9,7 @@ use solana_sdk::pubkey::Pubkey;
 
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{no_attempt_is_used, until_open};
+use crate::support::metrics::value;
 use crate::support::{Api, Grid, Meter, eventually};
 
 /// Rent of an account without data: what the fee payer itself must keep.
@@ -244,11 +245,7 @@ async fn the_forecast_follows_what_was_spent() {
     );
     // Services of other tests in this process write the same gauge.
     grid.until("the runway's gauge shows it", async || {
-        let metrics = grid.admin().get_text("/metrics").await;
-        let seconds = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("gridtokenx_fee_payer_runway_seconds "));
-        seconds.unwrap().parse::<f64>().unwrap() > 0.0
+        value(&grid.admin(), "gridtokenx_fee_payer_runway_seconds").await > 0.0
     })
     .await;
 }

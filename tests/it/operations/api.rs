@@ -5,6 +5,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::support::metrics::value_in;
 use crate::support::{Grid, eventually};
 
 struct Answer {
@@ -195,13 +196,8 @@ async fn past_its_share_a_subject_waits_and_others_do_not() {
     assert!(grid.stop().await);
 }
 
-/// The value of a metric without labels.
 async fn metric(api: &str, name: &str) -> f64 {
-    let text = get(&format!("{api}/metrics")).await.body;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    value_in(&get(&format!("{api}/metrics")).await.body, name)
 }
 
 #[tokio::test(flavor = "multi_thread")]

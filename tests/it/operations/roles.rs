@@ -27,14 +27,6 @@ async fn status(server: &Server) -> Value {
         .ok()
 }
 
-async fn until_workers_alive(server: &Server, wanted: usize) -> Value {
-    eventually(&format!("{wanted} workers are alive"), async || {
-        let status = status(server).await;
-        (status["workers_alive"] == wanted).then_some(status)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_process_takes_readings_and_a_worker_mints_them() {
     let grid = Grid::without_service(&[]).await;
@@ -48,7 +40,7 @@ async fn an_api_process_takes_readings_and_a_worker_mints_them() {
 
     let mut worker = grid.spawn(&[WORKER]).await;
     grid.until_count("finalized", 5).await;
-    let status = until_workers_alive(&api, 1).await;
+    let status = api.until_workers_alive(1).await;
     let roles: Vec<(&Value, &Value, &Value)> = status["processes"]
         .as_array()
         .unwrap()
@@ -89,7 +81,7 @@ async fn an_api_process_takes_readings_and_a_worker_mints_them() {
     }
 
     assert!(worker.terminate().await.success());
-    let status = until_workers_alive(&api, 0).await;
+    let status = api.until_workers_alive(0).await;
     assert_eq!(status["processes"].as_array().unwrap().len(), 1, "{status}");
     grid.audit_holds().await;
 }
@@ -204,7 +196,7 @@ async fn dry_run_fee(api: &Server) -> Value {
     answer["fee_lamports"].clone()
 }
 
-async fn notifications(grid: &Grid) -> i64 {
+async fn breaker_notifications(grid: &Grid) -> i64 {
     sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM events WHERE event_type = 'AdminNotification' AND body LIKE '%chain breaker%')
               + (SELECT count(*) FROM outbox WHERE event_type = 'AdminNotification' AND body LIKE '%chain breaker%')",
@@ -243,7 +235,7 @@ async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
         10_000,
         "authority and fee payer sign"
     );
-    assert_eq!(notifications(&grid).await, 0);
+    assert_eq!(breaker_notifications(&grid).await, 0);
 
     // Another key at the next start of a worker, while the API runs on.
     assert!(worker.terminate().await.success());
@@ -462,7 +454,7 @@ async fn one_of_three_workers_is_killed_under_load_and_its_jobs_run_elsewhere_wi
     };
     eventually("it holds jobs", async || (held().await > 20).then_some(())).await;
     let _others = [grid.spawn(&[WORKER]).await, grid.spawn(&[WORKER]).await];
-    until_workers_alive(&api, 3).await;
+    api.until_workers_alive(3).await;
     let before = grid.count("finalized").await;
 
     let prefix: String = sqlx::query_scalar("SELECT worker_prefix FROM processes WHERE pid = $1")
@@ -487,7 +479,7 @@ async fn one_of_three_workers_is_killed_under_load_and_its_jobs_run_elsewhere_wi
     .await;
     let took = killed_at.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
-    until_workers_alive(&api, 2).await;
+    api.until_workers_alive(2).await;
 
     clients.join_all().await;
     let all = (CLIENTS * READINGS_PER_CLIENT) as i64;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DurationRound, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
+use crate::support::metrics::value_in;
 use crate::support::{Grid, insert_backlog};
 
 /// Thousands; a deployment has more, and no more series.
@@ -86,10 +87,7 @@ async fn thousands_of_meters_add_no_series() {
         ("gridtokenx_process_cpu_milliseconds_total", 1.0),
         ("gridtokenx_runtime_busy_milliseconds_total", 1.0),
     ] {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{name} ")));
-        let value: f64 = line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap();
+        let value = value_in(&text, name);
         assert!(value >= at_least, "{name} {value}");
     }
     grid.audit_holds().await;

@@ -17,10 +17,6 @@ async fn until(api: &Api, series: &str, wanted: f64) {
     .await;
 }
 
-async fn execute(grid: &Grid, statement: &'static str) {
-    sqlx::query(statement).execute(&grid.pool).await.unwrap();
-}
-
 /// Waits until the job of the only reading has ended. A job that runs after minting was switched on could be deferred until the
 /// reading is due; it would count as live then, and the sweep would pass the reading over.
 async fn until_its_job_is_done(grid: &Grid) {
@@ -51,24 +47,15 @@ async fn a_held_reading_is_not_overdue_and_its_time_counts_from_its_release() {
     let meter = api.meter().await;
     meter.report("1").await;
     meter.report("2").await;
-    execute(
-        &grid,
-        "UPDATE readings SET accepted_at = accepted_at - INTERVAL '1 hour'",
-    )
-    .await;
-    execute(
-        &grid,
-        "UPDATE settings SET changed_at = now() - INTERVAL '1 hour'",
-    )
-    .await;
+    grid.execute("UPDATE readings SET accepted_at = accepted_at - INTERVAL '1 hour'")
+        .await;
+    grid.execute("UPDATE settings SET changed_at = now() - INTERVAL '1 hour'")
+        .await;
     until(&api, HELD, 2.0).await;
     assert_eq!(value(&api, OVERDUE).await, 0.0);
 
-    execute(
-        &grid,
-        "UPDATE settings SET auto_mint_enabled = TRUE, changed_at = now()",
-    )
-    .await;
+    grid.execute("UPDATE settings SET auto_mint_enabled = TRUE, changed_at = now()")
+        .await;
     until(&api, KEPT, 2.0).await;
     assert_eq!(value(&api, LATE).await, 0.0);
     grid.until_count("finalized", 2).await;
@@ -82,20 +69,19 @@ async fn a_reading_that_waits_for_the_service_is_overdue_and_then_late() {
     let api = server.user("prosumer");
     api.meter().await.report("1").await;
     until_its_job_is_done(&grid).await;
-    execute(
-        &grid,
+    grid.execute(
         "UPDATE readings SET accepted_at = accepted_at - INTERVAL '1 hour',
                              next_attempt_at = now() + INTERVAL '1 hour'",
     )
     .await;
-    execute(
-        &grid,
+    grid.execute(
         "UPDATE settings SET auto_mint_enabled = TRUE, changed_at = now() - INTERVAL '1 hour'",
     )
     .await;
     until(&api, OVERDUE, 1.0).await;
 
-    execute(&grid, "UPDATE readings SET next_attempt_at = now()").await;
+    grid.execute("UPDATE readings SET next_attempt_at = now()")
+        .await;
     until(&api, LATE, 1.0).await;
     assert_eq!(value(&api, KEPT).await, 0.0);
     until(&api, OVERDUE, 0.0).await;

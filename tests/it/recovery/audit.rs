@@ -37,10 +37,6 @@ fn kinds(report: &Value) -> Vec<&str> {
         .collect()
 }
 
-async fn execute(grid: &Grid, statement: &'static str) {
-    sqlx::raw_sql(statement).execute(&grid.pool).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_row_of_the_ledger_is_found_from_the_chain() {
     let (grid, _, ids) = settled(1).await;
@@ -48,11 +44,8 @@ async fn a_deleted_row_of_the_ledger_is_found_from_the_chain() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    execute(
-        &grid,
-        "DELETE FROM mint_transaction_readings; DELETE FROM mint_transactions",
-    )
-    .await;
+    grid.execute("DELETE FROM mint_transaction_readings; DELETE FROM mint_transactions")
+        .await;
 
     let report = grid.audit().await;
     let unknown = difference(&report, "unknown_mint");
@@ -72,14 +65,12 @@ async fn a_deleted_row_of_the_ledger_is_found_from_the_chain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_reading_is_found_and_named() {
     let (grid, meter, ids) = settled(2).await;
-    execute(
-        &grid,
-        "CREATE TABLE before AS TABLE readings; CREATE TABLE paid AS TABLE mint_transaction_readings",
+    grid.execute("CREATE TABLE before AS TABLE readings; CREATE TABLE paid AS TABLE mint_transaction_readings",
     )
     .await;
     let wallet = meter.wallet.pubkey().to_string();
 
-    execute(&grid, "UPDATE readings SET base_units = base_units + 1 WHERE id = (SELECT min(id::TEXT)::UUID FROM readings)").await;
+    grid.execute("UPDATE readings SET base_units = base_units + 1 WHERE id = (SELECT min(id::TEXT)::UUID FROM readings)").await;
     let report = grid.audit().await;
     let amount = difference(&report, "wrong_amount");
     assert_eq!(amount["wallet"], wallet);
@@ -113,12 +104,10 @@ async fn a_changed_reading_is_found_and_named() {
         ),
         ("DELETE FROM mint_transaction_readings", "not_paid"),
     ] {
-        execute(&grid, change).await;
+        grid.execute(change).await;
         let report = grid.audit().await;
         assert!(kinds(&report).contains(&expected), "{change}: {report:#}");
-        execute(
-            &grid,
-            "TRUNCATE mint_transaction_readings; INSERT INTO mint_transaction_readings SELECT * FROM paid;
+        grid.execute("TRUNCATE mint_transaction_readings; INSERT INTO mint_transaction_readings SELECT * FROM paid;
              UPDATE readings
              SET base_units = before.base_units, wallet = before.wallet, interval_start = before.interval_start,
                  kwh = before.kwh, salt = before.salt, state = before.state
@@ -171,7 +160,8 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     assert_eq!(authority.supply().await, 1_000_000_005);
     assert_eq!(notifications(&grid).await, 1, "notified once");
 
-    execute(&grid, "UPDATE foreign_mints SET booked_reason = 'a test'").await;
+    grid.execute("UPDATE foreign_mints SET booked_reason = 'a test'")
+        .await;
     grid.until_count("finalized", 2).await;
     assert_eq!(breaker(&grid).await, ("closed".to_owned(), None));
     let report = grid.audit_holds().await;
@@ -282,7 +272,7 @@ async fn a_verdict_is_watched_once_it_is_recorded() {
     })
     .await;
 
-    execute(&grid, "UPDATE readings SET kwh = 2").await;
+    grid.execute("UPDATE readings SET kwh = 2").await;
     let output = audit_with(&grid, &["--record"]).await;
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -292,7 +282,7 @@ async fn a_verdict_is_watched_once_it_is_recorded() {
     })
     .await;
 
-    execute(&grid, "UPDATE readings SET kwh = 1").await;
+    grid.execute("UPDATE readings SET kwh = 1").await;
     done(&grid, &["--record"]).await;
     eventually("it holds again", async || {
         (watched(&api).await.0 == 0.0).then_some(())

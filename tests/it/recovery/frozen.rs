@@ -44,18 +44,6 @@ async fn submit(api: &Api, readings: usize) {
     .ok();
 }
 
-async fn until_workers_alive(server: &Server, wanted: usize) {
-    eventually(&format!("{wanted} workers are alive"), async || {
-        let status = server
-            .admin()
-            .get("/api/admin/tokenization/status")
-            .await
-            .ok();
-        (status["workers_alive"] == wanted).then_some(())
-    })
-    .await;
-}
-
 /// Every event has a number, and none is missing.
 async fn the_feed_is_whole(grid: &Grid) {
     eventually("all events are numbered, without a gap", async || {
@@ -104,10 +92,10 @@ async fn a_worker_that_stands_still_loses_its_jobs_and_pays_nothing_twice_when_i
     std::fs::write(&release, "").unwrap();
     let _other = grid.spawn(&[WORKER]).await;
     grid.until_count("finalized", HELD as i64).await;
-    until_workers_alive(&api, 1).await;
+    api.until_workers_alive(1).await;
 
     drop(frozen);
-    until_workers_alive(&api, 2).await;
+    api.until_workers_alive(2).await;
     submit(&api.user("prosumer"), 60).await;
     grid.until_count("finalized", HELD as i64 + 60).await;
     eventually("no job is left claimed", async || {
@@ -254,7 +242,7 @@ async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with
         sent_by_sleeper.lock().unwrap().contains(&old).then_some(())
     })
     .await;
-    until_workers_alive(&api, 2).await;
+    api.until_workers_alive(2).await;
     meter.report("3").await;
     grid.until_count("finalized", 2).await;
     let audit = grid.audit_holds().await;

@@ -47,6 +47,18 @@ pub async fn until_numbered(pool: &PgPool, seq: i64) {
     .await;
 }
 
+/// Waits until every committed event has a number.
+pub async fn until_outbox_is_empty(pool: &PgPool) {
+    eventually("all events are numbered", async || {
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        (waiting == 0).then_some(())
+    })
+    .await;
+}
+
 pub async fn numbers_of(pool: &PgPool, owner: &str) -> Vec<i64> {
     sqlx::query_scalar("SELECT seq FROM events WHERE user_id = $1 ORDER BY seq")
         .bind(owner)

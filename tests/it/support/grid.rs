@@ -133,6 +133,11 @@ impl Grid {
         self.user("prosumer").meter().await
     }
 
+    /// Runs a statement that changes the database behind the service's back.
+    pub async fn execute(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
+    }
+
     /// Readings by state.
     pub async fn count(&self, state: &str) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM readings WHERE state = $1")

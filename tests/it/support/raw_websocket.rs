@@ -174,9 +174,17 @@ impl RawWebSocket {
         }
     }
 
-    /// The next frame, which contains one message.
+    /// The next frame as JSON.
     pub async fn message(&mut self) -> Value {
         serde_json::from_str(&self.text().await.0).unwrap()
+    }
+
+    /// The messages of the next frame, which contains one or an array of them.
+    pub async fn messages(&mut self) -> Vec<Value> {
+        match self.message().await {
+            Value::Array(messages) => messages,
+            message => vec![message],
+        }
     }
 
     /// Code and reason of the close frame; frames before it are skipped.

@@ -116,6 +116,16 @@ impl Server {
         Api::new(&self.api_url, "an admin", Role::Admin)
     }
 
+    /// The status page, once that many workers are alive.
+    pub async fn until_workers_alive(&self, wanted: usize) -> Value {
+        eventually(&format!("{wanted} workers are alive"), async || {
+            let path = "/api/admin/tokenization/status";
+            let status = self.admin().get(path).await.ok();
+            (status["workers_alive"] == wanted).then_some(status)
+        })
+        .await
+    }
+
     /// The process' id; 0 once it was waited for.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
