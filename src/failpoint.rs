@@ -1,15 +1,15 @@
 //! Named points between two steps where a test can kill, stall or fail the process (feature `failpoints`).
 //!
-//! Without the feature [`failpoint!`](crate::failpoint) expands to nothing. With it, the variable `FAILPOINTS` says what
-//! happens where, in the grammar of the crate `fail`: `ledger.recorded=return(kill)`, `mint.sent=2*off->1*return(kill)`.
+//! Without the feature, [`failpoint!`](crate::failpoint) expands to nothing. With it, the variable `FAILPOINTS` assigns actions
+//! to points, in the grammar of the crate `fail`: `ledger.recorded=return(kill)`, `mint.sent=2*off->1*return(kill)`.
 //!
 //! | action | effect |
 //! |---|---|
-//! | `return(kill)` | the process dies at once, as by `kill -9` |
+//! | `return(kill)` | the process kills itself at once, as by `kill -9` |
 //! | `return(stall)` | the task waits here until the file named by `FAILPOINTS_RELEASE` exists |
 //! | `return(error)` | the two-argument form returns its error |
 
-/// Marks a step: `failpoint!("room.step")`, or `failpoint!("room.step", error)` where a fault may be injected too.
+/// Marks a step: `failpoint!("room.step")`, or `failpoint!("room.step", error)` where an error can be injected too.
 #[macro_export]
 macro_rules! failpoint {
     ($name:expr) => {
@@ -30,7 +30,7 @@ pub fn scenario() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()
 }
 
-/// Runs the action that the scenario names for this point; true when an error is to be injected.
+/// Runs the action that the scenario assigns to this point; returns true when an error is to be injected.
 #[cfg(feature = "failpoints")]
 pub async fn reach(name: &str) -> bool {
     match action(name).as_deref() {

@@ -150,13 +150,14 @@ impl Bin {
         }
     }
 
-    pub(super) fn close(self, full: bool) -> Packed {
+    /// The finished transaction, which counts as full: its caller knows whether it is to wait for more.
+    pub(super) fn close(self) -> Packed {
         Packed {
             base_units: self.base_units,
             compute_units: self.shape.compute_units(),
             creation_compute_units: self.shape.creation_compute_units(),
             bytes: self.shape.bytes(),
-            full,
+            full: true,
             oversized: self.oversized,
             readings: self.readings,
             payments: self.payments,

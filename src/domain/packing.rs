@@ -43,10 +43,13 @@ pub fn pack(items: Vec<PackItem>, limits: &PackLimits) -> Vec<Packed> {
     // Each bin after the first was opened for an item that did not fit the bins before it, so only the last may wait for more.
     let last = open.pop();
     closed.append(&mut open);
-    let packed = closed.into_iter().map(|bin| bin.close(true));
+    let packed = closed.into_iter().map(Bin::close);
     let last = last.map(|bin| {
         let full = !bin.admits_another(limits);
-        bin.close(full)
+        Packed {
+            full,
+            ..bin.close()
+        }
     });
     packed.chain(last).collect()
 }
