@@ -9,7 +9,7 @@ use gridtokenx::domain::{
     Wallet,
 };
 use sqlx::postgres::{PgHasArrayType, Postgres};
-use sqlx::{Decode, Encode, PgPool, Type};
+use sqlx::{Decode, Encode, PgPool, Row, Type};
 
 use crate::support::Grid;
 
@@ -35,11 +35,14 @@ where
         .unwrap();
     assert_eq!(read, values);
     for value in values {
-        let read: T = sqlx::query_scalar("SELECT $1")
+        let row = sqlx::query("SELECT $1")
             .bind(value.clone())
+            // Prepared statements are cached by their text, and this text has another type each time.
+            .persistent(false)
             .fetch_one(pool)
             .await
             .unwrap();
+        let read: T = row.get(0);
         assert_eq!(read, value);
     }
 }
