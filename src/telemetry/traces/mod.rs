@@ -20,16 +20,20 @@
 //!
 //! Only the context of a sampled trace is stored with a reading, so no later step starts a trace that lacks its beginning.
 
+pub mod attributes;
 mod context;
+mod installed;
 mod otlp_client;
 mod provider;
 mod queue;
 mod span;
-mod steps;
+mod step;
+mod step_export;
 mod store;
 
 pub use context::{TRACEPARENT, TRACERESPONSE, TraceContext};
-pub use provider::{Traces, TracesError, is_on, start};
-pub use span::{Span, TransactionSpan, attributes};
-pub use steps::{Step, StepKind};
+pub use installed::is_on;
+pub use provider::{Traces, TracesError, start};
+pub use span::{Span, TransactionSpan};
+pub use step::{Step, StepKind};
 pub use store::{of_readings, prune, store_contexts};

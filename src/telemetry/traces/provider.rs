@@ -1,6 +1,5 @@
 //! Starts and ends the export of traces.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -11,7 +10,7 @@ use opentelemetry_otlp::{
     ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use reqwest::Url;
 use sqlx::PgPool;
 use thiserror::Error;
@@ -21,9 +20,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::installed::{install, is_on};
 use super::otlp_client::OtlpClient;
 use super::queue::Queue;
-use super::steps::{STEPS_WAITING_MAX, Step, export_all};
+use super::step_export::{STEPS_WAITING_MAX, export_all};
 use crate::config::LogConfig;
 
 /// Limit of one export, its repetitions included. A collector that hangs loses the waiting spans and affects nothing else.
@@ -41,27 +41,6 @@ pub enum TracesError {
     Exporter(ExporterBuildError),
     #[error("the HTTP client for traces could not be created: {0}")]
     Client(reqwest::Error),
-}
-
-/// The exporter of this process, which all its spans use.
-struct Installed {
-    tracer: SdkTracer,
-    steps: mpsc::Sender<Step>,
-}
-
-static INSTALLED: OnceLock<Installed> = OnceLock::new();
-
-/// Whether traces are exported.
-pub fn is_on() -> bool {
-    INSTALLED.get().is_some()
-}
-
-pub(super) fn tracer() -> Option<&'static SdkTracer> {
-    INSTALLED.get().map(|installed| &installed.tracer)
-}
-
-pub(super) fn steps() -> Option<&'static mpsc::Sender<Step>> {
-    INSTALLED.get().map(|installed| &installed.steps)
 }
 
 /// The running export of this process. [`Traces::end`] flushes it.
@@ -87,11 +66,7 @@ pub fn start(
         .with_resource(resource(instance))
         .build();
     let (sender, steps) = mpsc::channel(STEPS_WAITING_MAX);
-    let installed = Installed {
-        tracer: provider.tracer("gridtokenx"),
-        steps: sender,
-    };
-    if INSTALLED.set(installed).is_err() {
+    if !install(provider.tracer("gridtokenx"), sender) {
         return Ok(None);
     }
     let (step_export, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -1,19 +1,18 @@
-//! Steps of a reading that become spans after they have ended: the trace of a reading is stored in the database, and no step
-//! waits for that query.
+//! Exports steps of a reading as spans after they have ended: the trace of a reading is stored in the database, and no step waits
+//! for that query.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use opentelemetry::trace::{SpanBuilder, SpanKind};
-use opentelemetry::{KeyValue, Value};
+use opentelemetry::trace::SpanBuilder;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::provider::steps;
+use super::installed::steps;
 use super::queue::count;
-use super::span::attributes::READING_ID;
+use super::step::{Step, StepKind};
 use super::{span, store};
 
 /// Steps that may wait for their export; further ones are dropped.
@@ -23,60 +22,7 @@ const STEPS_AT_ONCE: usize = 1_000;
 /// Limit of one query. Steps whose trace it does not return in time are dropped.
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
-/// What was done with a reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepKind {
-    JobRun,
-    Confirmation,
-    /// The last one: the trace is complete.
-    Finalization,
-}
-
-impl StepKind {
-    fn name(self) -> &'static str {
-        match self {
-            StepKind::JobRun => "mint reading",
-            StepKind::Confirmation => "confirm transaction",
-            StepKind::Finalization => "finalize transaction",
-        }
-    }
-
-    fn span_kind(self) -> SpanKind {
-        match self {
-            StepKind::JobRun => SpanKind::Consumer,
-            StepKind::Confirmation | StepKind::Finalization => SpanKind::Internal,
-        }
-    }
-}
-
-/// A step that has ended.
-#[derive(Debug)]
-pub struct Step {
-    kind: StepKind,
-    reading: Uuid,
-    begun: SystemTime,
-    ended: SystemTime,
-    attributes: Vec<KeyValue>,
-}
-
 impl Step {
-    /// A step that ends now. Its beginning may come from another host's clock, so the end is never before the beginning.
-    pub fn ended_now(kind: StepKind, reading: Uuid, begun: impl Into<SystemTime>) -> Step {
-        let begun = begun.into();
-        Step {
-            kind,
-            reading,
-            begun,
-            ended: SystemTime::now().max(begun),
-            attributes: vec![KeyValue::new(READING_ID, reading.to_string())],
-        }
-    }
-
-    pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Step {
-        self.attributes.push(KeyValue::new(key, value));
-        self
-    }
-
     /// Queues the step for export without waiting. Does nothing while no traces are exported.
     pub fn export(self) {
         if let Some(steps) = steps()
