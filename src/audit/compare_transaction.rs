@@ -183,8 +183,7 @@ mod tests {
     use super::*;
     use crate::audit::ledger_transactions::{LedgerReading, ReadingContent};
     use crate::audit::unreadable::{ReadingPart, UnreadableReading};
-    use crate::domain::{BaseUnits, Memo, MintNumber, Wallet};
-    use solana_sdk::signature::Signature;
+    use crate::domain::{BaseUnits, Memo, MintNumber, TxSignature, Wallet};
 
     struct Case {
         mint: Pubkey,
@@ -214,12 +213,12 @@ mod tests {
         let mut leaves = [1_u8, 2, 3].map(|id| (Uuid::from_u128(id.into()), [id; 32]));
         let root = root_of(&mut leaves);
         let memo = Memo::new(number(7), root);
-        let signature = Signature::from([9; 64]);
+        let signature = TxSignature::from_bytes([9; 64]);
         Case {
             mint,
             booked: LedgerTransaction {
                 number: number(7),
-                signature: signature.into(),
+                signature,
                 state: MintTransactionState::Finalized,
                 slot: Some(40),
                 base_units: BaseUnits::new(123),

@@ -167,7 +167,7 @@ async fn query_endpoints(
             authority: &context.authority,
             commitment: CommitmentConfig::confirmed(),
         };
-        let found = lookup.find(&booked.signature.signature()).await;
+        let found = lookup.find(booked.signature).await;
         match found {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => answered = true,

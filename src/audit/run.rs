@@ -26,7 +26,7 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
     let mut unmatched = unmatched_mints::find(&context, &mut findings).await?;
     let mut minted = Minted::until(supply);
     let landed = landed_transactions::check_all(&context, &mut findings, |mint| {
-        unmatched.in_flight.remove(&mint.signature.into());
+        unmatched.in_flight.remove(&mint.signature);
         for (_, base_units) in &mint.payments {
             minted.add(mint.slot, Total::from(*base_units));
         }

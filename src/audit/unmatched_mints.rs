@@ -58,7 +58,7 @@ pub(super) async fn find(
         let landed: Vec<TxSignature> = page
             .iter()
             .filter(|transaction| !transaction.failed)
-            .map(|transaction| transaction.signature.into())
+            .map(|transaction| transaction.signature)
             .collect();
         let known = ledger_transactions::known_among(context.pool, &landed).await?;
         let open: Vec<TxSignature> = landed
@@ -70,7 +70,7 @@ pub(super) async fn find(
             })
             .collect();
         let read: Vec<ChainMint> = futures_util::stream::iter(open)
-            .map(|signature| async move { lookup.read_listed(&signature.signature()).await })
+            .map(|signature| async move { lookup.read_listed(signature).await })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;
@@ -79,11 +79,11 @@ pub(super) async fn find(
             .into_iter()
             .filter(|transaction| !transaction.payments.is_empty())
             .collect();
-        let signatures: Vec<TxSignature> = mints.iter().map(|mint| mint.signature.into()).collect();
+        let signatures: Vec<TxSignature> = mints.iter().map(|mint| mint.signature).collect();
         // Queried again, because the ledger may have changed while they were read from the chain.
         let known = ledger_transactions::known_among(context.pool, &signatures).await?;
         for mint in mints {
-            let signature = TxSignature::from(mint.signature);
+            let signature = mint.signature;
             let entry = known.get(&signature).copied();
             let reason = booked.get(&signature.to_string());
             findings.add(unmatched.classify(&mint, entry, reason));
@@ -104,7 +104,7 @@ impl UnmatchedMints {
             .iter()
             .map(|(_, base_units)| Total::from(*base_units))
             .sum();
-        let (signature, slot) = (TxSignature::from(mint.signature), mint.slot);
+        let (signature, slot) = (mint.signature, mint.slot);
         match (entry, booked_reason) {
             (Some(LedgerEntry { number, state }), _) if state != MintTransactionState::Dead => {
                 // It is or soon will be landed: `landed_transactions` compares it, or its readings are outstanding.
@@ -158,11 +158,10 @@ mod tests {
     use super::*;
     use crate::domain::BaseUnits;
     use solana_sdk::pubkey::Pubkey;
-    use solana_sdk::signature::Signature;
 
     fn minted(base_units: u64) -> ChainMint {
         ChainMint {
-            signature: Signature::from([5; 64]),
+            signature: TxSignature::from_bytes([5; 64]),
             slot: 30,
             block_time: None,
             failed: false,

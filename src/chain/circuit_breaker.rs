@@ -3,7 +3,7 @@
 //! Invariant: while it is open this process mints nothing and no reading uses an attempt. The chain is probed again after
 //! pauses that grow, and the first probe that finds no fault closes the breaker. What is probed is decided by
 //! [`super::chain_probe`] and by the caller; this file only draws the conclusion. Batches that fail although every probe
-//! succeeds open the breaker too: then the pauses keep growing until a batch succeeds, so that a fault which the probes do not
+//! succeeds open the breaker too: then the pauses grow until a batch succeeds, so that a fault which the probes do not
 //! detect is not hammered.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use crate::domain::{Backoff, Jitter};
 const FAILED_BATCHES_TO_OPEN: u32 = 3;
 /// Between two probes while the breaker is closed.
 pub const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// Between two probes at least, however many callers ask for one.
+/// Between two probes at least, no matter how many callers request one.
 const PROBE_GAP: Duration = Duration::from_millis(500);
 /// The processes of a deployment must not probe in step.
 const JITTER: Jitter = Jitter::plus_minus(20);
@@ -156,7 +156,7 @@ impl CircuitBreaker {
         self.change(|state| state.record_probe(found));
     }
 
-    /// The chain answered everything that a batch asked of it.
+    /// A batch got every answer that it needed from the chain.
     pub fn batch_succeeded(&self) {
         self.change(State::batch_succeeded);
     }
@@ -167,12 +167,12 @@ impl CircuitBreaker {
         self.check_now();
     }
 
-    /// Asks for a probe now rather than when the next one is due: the caller has met something that a probe would detect.
+    /// Requests a probe now rather than when the next one is due: the caller has met a fault that a probe would detect.
     pub fn check_now(&self) {
         self.0.check_now.notify_one();
     }
 
-    /// Returns when the next probe is due: after its pause, or at once when the breaker is closed and a caller has asked for a
+    /// Returns when the next probe is due: after its pause, or at once when the breaker is closed and a caller has requested a
     /// probe. `random` is uniform in `0.0..1.0`.
     pub async fn until_next_probe(&self, random: f64) {
         let (pause, open) = {

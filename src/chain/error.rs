@@ -15,7 +15,7 @@ pub enum ChainError {
     /// No answer: connection, time-out, overload. Proves nothing about what the endpoint did.
     #[error("RPC endpoint {endpoint} did not answer: {reason}")]
     Unreachable { endpoint: String, reason: NoAnswer },
-    /// It answered 429 (now or before) and gets no calls for as long as it asked.
+    /// It answered 429 (now or before) and gets no calls for the time that it requested.
     #[error("RPC endpoint {endpoint} accepts no calls for {} s", wait.as_secs() + 1)]
     RateLimited { endpoint: String, wait: Duration },
     /// It answers, and lags.
@@ -37,7 +37,7 @@ pub enum ChainError {
     /// The account at the mint's address is not the mint that readings are paid with: no reading can be paid.
     #[error("the mint {mint} {problem}")]
     MintUnknown { mint: Pubkey, problem: MintProblem },
-    /// The answer contradicts itself or what was asked.
+    /// The answer contradicts itself or the request.
     #[error("RPC endpoint {endpoint} gave an answer that cannot be used: {reason}")]
     Unusable {
         endpoint: String,

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::Signature;
 use thiserror::Error;
 
-use crate::domain::BaseUnits;
+use crate::domain::{BaseUnits, TxSignature};
 
 /// Why no answer came. Never reqwest's own text: it holds the URL, which may hold an access key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -64,14 +63,14 @@ pub enum MintProblem {
     Authority { authority: Pubkey },
 }
 
-/// Why an answer cannot be used: it contradicts itself, or what was asked.
+/// Why an answer cannot be used: it contradicts itself, or the request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UnusableAnswer {
-    #[error("{asked} {items} asked, {answered} answered")]
+    #[error("{requested} {items} were requested, {answered} answered")]
     WrongCount {
         /// Accounts or signatures.
         items: &'static str,
-        asked: usize,
+        requested: usize,
         answered: usize,
     },
     /// The answer is JSON-RPC of a kind that the client does not understand; its text holds no URL.
@@ -87,12 +86,12 @@ pub enum UnusableAnswer {
     Supply(String),
     #[error("an account's data cannot be decoded")]
     AccountData,
-    #[error("{0} is listed, no signature")]
+    #[error("it lists {0}, which is no signature")]
     NoSignature(String),
     #[error("its list goes from slot {from_slot} up to {to_slot}, newest must come first")]
     HistoryOrder { from_slot: u64, to_slot: u64 },
-    #[error("its list breaks off after {0}, which it does not know any more")]
-    HistoryBreaksOff(Signature),
+    #[error("its list breaks off after {0}, which it no longer shows")]
+    HistoryBreaksOff(TxSignature),
     /// It lacks the oldest transactions of the mint.
     #[error(
         "it does not show the history of the mint {mint} from its creation on, so what was paid before is not known; \
@@ -114,10 +113,10 @@ pub enum UnusableAnswer {
     )]
     SupplyAboveHistory { supply: BaseUnits, known: Decimal },
     #[error("it lists {0} but does not show that transaction")]
-    TransactionNotShown(Signature),
+    TransactionNotShown(TxSignature),
     #[error("transaction {signature} {problem}")]
     Transaction {
-        signature: Signature,
+        signature: TxSignature,
         problem: TransactionProblem,
     },
     #[error("the mint cannot be described: {0}")]

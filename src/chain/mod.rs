@@ -5,7 +5,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `endpoints/endpoint`, `rpc_sender`, `rate_limit` | how a call reaches an endpoint; one that answers 429 gets no calls for as long as it asked |
+//! | `endpoints/endpoint`, `rpc_sender`, `rate_limit` | how a call reaches an endpoint; one that answers 429 gets no calls for the time that it requests |
 //! | `endpoints/endpoint_health`, `selection` | which endpoints are usable, and which one is queried first |
 //! | `endpoints/chain_probe`, `mint_accounts` | one probe of all endpoints, the fee payer and the mint |
 //! | `circuit_breaker`, `cause` | whether minting is worth trying now, and why not |

@@ -100,7 +100,7 @@ pub async fn inspect_token_accounts(
         if accounts.len() != chunk.len() {
             return Err(endpoint.unusable(UnusableAnswer::WrongCount {
                 items: "accounts",
-                asked: chunk.len(),
+                requested: chunk.len(),
                 answered: accounts.len(),
             }));
         }
@@ -122,7 +122,7 @@ pub async fn inspect_token_accounts(
     Ok(inspected)
 }
 
-/// The accounts in the order asked for, and the slot as of which they are shown.
+/// The accounts in the requested order, and the slot as of which they are shown.
 async fn accounts_at(
     endpoint: &Endpoint,
     addresses: &[Pubkey],

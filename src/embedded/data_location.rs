@@ -110,7 +110,7 @@ fn noted(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
 }
 
 /// Creates a directory below `parent`, named after the data directory, and notes it in the data directory. A name that is
-/// taken belongs to a data directory that has been renamed since: it has kept its note.
+/// taken belongs to a data directory that has been renamed since: its note moved with it.
 fn create_fallback(data_dir: &Path, parent: &Path) -> Result<PathBuf, EmbeddedError> {
     fs::create_dir_all(parent).map_err(EmbeddedError::file("cannot create", parent))?;
     let hash = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
@@ -199,7 +199,7 @@ mod tests {
             first.dir()
         );
 
-        // The data directory is set aside, and a fresh one takes its name: each keeps its own location.
+        // The data directory is renamed, and a fresh one takes its name: each has its own location.
         let aside = closed.join("aside");
         fs::rename(&data_dir, &aside).unwrap();
         let second = DataLocation::prepare(&data_dir, &fallback).unwrap();

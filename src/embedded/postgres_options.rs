@@ -30,7 +30,7 @@ pub enum Lifetime {
 }
 
 impl PostgresOptions {
-    /// Keeps every commit.
+    /// Every commit survives a power cut.
     pub fn durable(data_dir: impl Into<PathBuf>) -> PostgresOptions {
         PostgresOptions {
             data_dir: data_dir.into(),

@@ -116,7 +116,7 @@ fn corrupt_index(error: StorageError) -> StoreError {
 
 /// An account is set after those that it refers to: a token account after its mint, a program after its code.
 fn restore_order(account: &Account) -> u8 {
-    /// Of an SPL mint; longer accounts of Token-2022 say what they are in the byte after a token account's.
+    /// Of an SPL mint; longer accounts of Token-2022 hold their kind in the byte after a token account's.
     const MINT_BYTES: usize = 82;
     const TOKEN_ACCOUNT_BYTES: usize = 165;
     const IS_MINT: u8 = 1;

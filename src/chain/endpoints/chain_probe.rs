@@ -25,7 +25,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub struct ChainSnapshot {
     /// They include all that landed up to this slot, at `confirmed`.
     pub slot: u64,
-    /// The fee payer that was asked for.
+    /// `None` when the probe was run without a fee payer.
     pub fee_payer: Option<FeePayer>,
 }
 
@@ -148,7 +148,7 @@ impl ChainProbe {
             answered => {
                 return Err(endpoint.unusable(UnusableAnswer::WrongCount {
                     items: "accounts",
-                    asked: addresses.len(),
+                    requested: addresses.len(),
                     answered: answered.len(),
                 }));
             }

@@ -1,4 +1,4 @@
-//! The pause after a 429: an endpoint that answers "too many requests" gets no calls for as long as it asked.
+//! The pause after a 429: an endpoint that answers "too many requests" gets no calls for the time that its answer requests.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// When 429 comes without Retry-After.
 const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
-/// A node that asks for more is called again after this: a nonsensical header must not exclude it indefinitely.
+/// An endpoint that requests more is called again after this: a nonsensical header must not exclude it indefinitely.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// When the pause of an endpoint ends. It can only be extended.
@@ -56,27 +56,27 @@ pub(in crate::chain) fn pause_of(error: &ClientError) -> Option<Duration> {
     }
 }
 
-/// The pause that a response asks for: 429 always, and 503 with a Retry-After.
-pub(super) fn pause_asked(response: &Response) -> Option<Duration> {
+/// The pause that a response requests: 429 always, and 503 with a Retry-After.
+pub(super) fn requested_pause(response: &Response) -> Option<Duration> {
     let header = response.headers().get(RETRY_AFTER);
-    let asked = match response.status() {
+    let is_requested = match response.status() {
         StatusCode::TOO_MANY_REQUESTS => true,
         StatusCode::SERVICE_UNAVAILABLE => header.is_some(),
         _ => false,
     };
-    asked.then(|| retry_after(header.and_then(|text| text.to_str().ok()), Utc::now()))
+    is_requested.then(|| retry_after(header.and_then(|text| text.to_str().ok()), Utc::now()))
 }
 
-/// What the header Retry-After asks for: seconds, or a date (RFC 9110, section 10.2.3).
+/// The pause of the header Retry-After: seconds, or a date (RFC 9110, section 10.2.3).
 fn retry_after(header: Option<&str>, now: DateTime<Utc>) -> Duration {
-    let asked = header.map(str::trim).and_then(|text| {
+    let requested = header.map(str::trim).and_then(|text| {
         let seconds = text.parse().ok().map(Duration::from_secs);
         seconds.or_else(|| {
             let date = DateTime::parse_from_rfc2822(text).ok()?;
             Some((date.to_utc() - now).to_std().unwrap_or_default())
         })
     });
-    asked.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX)
+    requested.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX)
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_ends_when_its_time_is_over_and_never_earlier_than_was_asked() {
+    fn a_pause_ends_when_its_time_is_over_and_never_earlier_than_requested() {
         let (pause, now) = (RateLimitPause::default(), Instant::now());
         assert_eq!(pause.remaining(now), None);
         pause.extend(Duration::from_secs(10), now);

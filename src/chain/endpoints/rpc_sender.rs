@@ -18,7 +18,7 @@ use solana_client::rpc_custom_error::{
 use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 
-use super::rate_limit::{RateLimitPause, pause_asked, pause_of, rate_limited};
+use super::rate_limit::{RateLimitPause, pause_of, rate_limited, requested_pause};
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
 
@@ -103,7 +103,7 @@ impl EndpointSender {
             request = request.header(TRACEPARENT, context.to_string());
         }
         let response = request.send().await.map_err(without_url)?;
-        if let Some(pause) = pause_asked(&response) {
+        if let Some(pause) = requested_pause(&response) {
             self.rate_limit.extend(pause, Instant::now());
             return Err(rate_limited(pause));
         }

@@ -1,10 +1,8 @@
 //! Every transaction that mentions an address, newest first, as an endpoint lists them.
 //!
 //! Invariant: a history that was read to its end without an error has listed everything between the head and its floor that the
-//! endpoint knows at the commitment asked for. A list that merely stops is not believed: a page can come back empty because the
+//! endpoint knows at this commitment. A list that merely stops is not believed: a page can come back empty because the
 //! signature that it should continue from vanished in a fork, or because another node of a pool answered.
-
-use std::str::FromStr;
 
 use serde_json::json;
 use solana_client::rpc_config::RpcSignaturesForAddressConfig;
@@ -12,13 +10,13 @@ use solana_client::rpc_request::RpcRequest;
 use solana_client::rpc_response::RpcConfirmedTransactionStatusWithSignature;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::Signature;
 use solana_transaction_status::TransactionConfirmationStatus;
 
 use super::call_retry::{until_shown, while_unanswered};
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
+use crate::domain::TxSignature;
 
 /// What `getSignaturesForAddress` returns at most.
 const SIGNATURES_PER_PAGE: usize = 1_000;
@@ -26,7 +24,7 @@ const SIGNATURES_PER_PAGE: usize = 1_000;
 /// One transaction that mentions the address. Anyone can mention any address: this alone proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedTransaction {
-    pub signature: Signature,
+    pub signature: TxSignature,
     pub slot: u64,
     /// It landed with an error: it changed nothing but its fee.
     pub failed: bool,
@@ -112,7 +110,7 @@ impl<'a> AddressHistory<'a> {
         &self,
         entry: &RpcConfirmedTransactionStatusWithSignature,
     ) -> Result<ListedTransaction, ChainError> {
-        let signature = Signature::from_str(&entry.signature).map_err(|_| {
+        let signature = entry.signature.parse().map_err(|_| {
             self.endpoint
                 .unusable(UnusableAnswer::NoSignature(entry.signature.clone()))
         })?;
@@ -136,34 +134,34 @@ impl<'a> AddressHistory<'a> {
         }
     }
 
-    /// Nothing follows `before`: believed only if the endpoint still knows that transaction. A node lists a transaction some
-    /// moments before it shows its status, so it is asked more than once.
+    /// Nothing follows `before`: believed only if the endpoint still shows that transaction's status. A node lists a
+    /// transaction some moments before it shows its status, so the query is repeated.
     async fn check_end(&self) -> Result<(), ChainError> {
         let Some(before) = self.before else {
             return Ok(());
         };
-        let known = until_shown(async || {
-            let known = while_unanswered(|| self.knows(before.signature)).await?;
-            Ok(known.then_some(()))
+        let shown = until_shown(async || {
+            let shown = while_unanswered(|| self.shows_status(before.signature)).await?;
+            Ok(shown.then_some(()))
         });
-        known.await?.ok_or_else(|| {
+        shown.await?.ok_or_else(|| {
             self.endpoint
                 .unusable(UnusableAnswer::HistoryBreaksOff(before.signature))
         })
     }
 
-    async fn knows(&self, signature: Signature) -> Result<bool, ChainError> {
+    async fn shows_status(&self, signature: TxSignature) -> Result<bool, ChainError> {
         let statuses = self
             .endpoint
             .rpc()
-            .get_signature_statuses_with_history(&[signature])
+            .get_signature_statuses_with_history(&[signature.signature()])
             .await;
         let statuses = self.endpoint.answer(statuses)?.value;
         Ok(statuses.iter().any(Option::is_some))
     }
 }
 
-/// Whether an entry has the commitment asked for: some endpoints list everything and leave the check to the caller.
+/// Whether an entry has this commitment: some endpoints list everything and leave the check to the caller.
 fn reaches(status: Option<&TransactionConfirmationStatus>, commitment: CommitmentConfig) -> bool {
     match status {
         Some(TransactionConfirmationStatus::Processed) => false,
@@ -187,7 +185,7 @@ mod tests {
             (Some(Processed), finalized, false),
             (Some(Confirmed), finalized, false),
             (Some(Finalized), finalized, true),
-            // Nodes that give no status list only what they were asked for.
+            // Nodes that give no status list only what has the requested commitment.
             (None, finalized, true),
         ];
         for (status, commitment, expected) in cases {

@@ -9,7 +9,7 @@ use crate::domain::Backoff;
 const CALLS_MAX: u32 = 4;
 const UNANSWERED_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(250), Duration::from_secs(1));
-/// How often a node is asked for what it does not show yet. With [`SHOWN_PAUSE`] between them it has three seconds: a node may
+/// How often a node is queried for what it does not show yet. With [`SHOWN_PAUSE`] between them it has three seconds: a node may
 /// list a signature that long before it shows the transaction or its status.
 const SHOWN_CALLS_MAX: u32 = 10;
 const SHOWN_PAUSE: Duration = Duration::from_millis(300);

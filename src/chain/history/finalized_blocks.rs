@@ -9,7 +9,7 @@ use crate::chain::blockhash::BLOCKHASH_LIFE;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 
-/// Slots asked for in one `getBlocks`; skipped slots make it more than the blocks that come back.
+/// Slots requested in one `getBlocks`; skipped slots make it more than the blocks that come back.
 const SLOTS_PER_LIST: u64 = 400;
 /// What `getBlocks` takes at most.
 pub(super) const SLOTS_PER_LIST_MAX: u64 = 500_000;

@@ -5,7 +5,6 @@
 
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::Signature;
 use solana_sdk::transaction::VersionedTransaction;
 
 use super::call_retry::until_shown;
@@ -14,12 +13,12 @@ use super::shown_transaction;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
-use crate::domain::{BaseUnits, Memo};
+use crate::domain::{BaseUnits, Memo, TxSignature};
 
 /// A transaction that landed, as far as it concerns our mint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainMint {
-    pub signature: Signature,
+    pub signature: TxSignature,
     pub slot: u64,
     /// Seconds since 1970.
     pub block_time: Option<i64>,
@@ -52,15 +51,15 @@ pub struct MintLookup<'a> {
 
 impl MintLookup<'_> {
     /// Reads a transaction that the endpoint has listed; waits a few seconds until the endpoint shows it.
-    pub async fn read_listed(&self, signature: &Signature) -> Result<ChainMint, ChainError> {
+    pub async fn read_listed(&self, signature: TxSignature) -> Result<ChainMint, ChainError> {
         until_shown(|| self.find(signature)).await?.ok_or_else(|| {
             self.endpoint
-                .unusable(UnusableAnswer::TransactionNotShown(*signature))
+                .unusable(UnusableAnswer::TransactionNotShown(signature))
         })
     }
 
-    /// Asks once. `None` proves only that this endpoint does not show it now.
-    pub async fn find(&self, signature: &Signature) -> Result<Option<ChainMint>, ChainError> {
+    /// Queries once. `None` proves only that this endpoint does not show it now.
+    pub async fn find(&self, signature: TxSignature) -> Result<Option<ChainMint>, ChainError> {
         let found = self.find_with_transaction(signature).await?;
         Ok(found.map(|(mint, _)| mint))
     }
@@ -68,7 +67,7 @@ impl MintLookup<'_> {
     /// Like [`Self::find`], with the transaction itself.
     pub async fn find_with_transaction(
         &self,
-        signature: &Signature,
+        signature: TxSignature,
     ) -> Result<Option<(ChainMint, VersionedTransaction)>, ChainError> {
         let shown = shown_transaction::fetch(self.endpoint, signature, self.commitment).await?;
         let Some(shown) = shown else {
@@ -78,7 +77,7 @@ impl MintLookup<'_> {
         let failed = shown.meta.err.is_some();
         let memos = executed.memos();
         let found = ChainMint {
-            signature: *signature,
+            signature,
             slot: shown.slot,
             block_time: shown.block_time,
             failed,

@@ -1,4 +1,4 @@
-//! What an endpoint knows of the mint as a whole: its supply, and whether its history goes back to the beginning.
+//! What an endpoint shows of the mint as a whole: its supply, and whether its history goes back to the beginning.
 //!
 //! Invariant: a history counts as complete only when it shows a transaction before which the mint did not exist. Nothing can have
 //! happened to the mint earlier. A node that has pruned its oldest blocks shows a list that merely begins later, and the supply
@@ -69,6 +69,6 @@ async fn begins_with_creation(
     let Some(oldest) = oldest else {
         return Ok(None);
     };
-    let before = lamports_before(endpoint, &oldest.signature, mint, range.commitment).await?;
+    let before = lamports_before(endpoint, oldest.signature, mint, range.commitment).await?;
     Ok(before.map(|lamports| lamports == 0))
 }

@@ -6,7 +6,6 @@ use solana_client::rpc_config::RpcTransactionConfig;
 use solana_client::rpc_request::RpcRequest;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::signature::Signature;
 use solana_sdk::transaction::VersionedTransaction;
 use solana_transaction_status::{
     EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding, UiTransactionStatusMeta,
@@ -17,8 +16,9 @@ use super::executed_transaction::ExecutedTransaction;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{TransactionProblem, UnusableAnswer};
+use crate::domain::TxSignature;
 
-/// Newest transaction format that is understood here: one that nodes know and we do not must be an error, not a gap.
+/// Newest transaction format that is supported here: one that nodes support and we do not must be an error, not a gap.
 const NEWEST_VERSION: u8 = 1;
 
 pub(super) struct ShownTransaction {
@@ -31,7 +31,7 @@ pub(super) struct ShownTransaction {
 /// `None` proves only that this endpoint does not show it now.
 pub(super) async fn fetch(
     endpoint: &Endpoint,
-    signature: &Signature,
+    signature: TxSignature,
     commitment: CommitmentConfig,
 ) -> Result<Option<ShownTransaction>, ChainError> {
     let config = RpcTransactionConfig {
@@ -56,7 +56,7 @@ pub(super) async fn fetch(
         .transaction
         .decode()
         .ok_or_else(|| unusable(TransactionProblem::Undecodable))?;
-    if transaction.signatures.first() != Some(signature) {
+    if transaction.signatures.first() != Some(&signature.signature()) {
         return Err(unusable(TransactionProblem::AnotherOne));
     }
     let meta = found
@@ -75,7 +75,7 @@ pub(super) async fn fetch(
 /// transaction, or the transaction does not mention the account.
 pub(super) async fn lamports_before(
     endpoint: &Endpoint,
-    signature: &Signature,
+    signature: TxSignature,
     account: &Pubkey,
     commitment: CommitmentConfig,
 ) -> Result<Option<u64>, ChainError> {
@@ -90,7 +90,7 @@ impl ShownTransaction {
     pub fn executed(
         &self,
         endpoint: &Endpoint,
-        signature: &Signature,
+        signature: TxSignature,
     ) -> Result<ExecutedTransaction, ChainError> {
         ExecutedTransaction::decode(&self.transaction, &self.meta).ok_or_else(|| {
             unusable(
@@ -102,9 +102,10 @@ impl ShownTransaction {
     }
 }
 
-fn unusable(endpoint: &Endpoint, signature: &Signature, problem: TransactionProblem) -> ChainError {
-    endpoint.unusable(UnusableAnswer::Transaction {
-        signature: *signature,
-        problem,
-    })
+fn unusable(
+    endpoint: &Endpoint,
+    signature: TxSignature,
+    problem: TransactionProblem,
+) -> ChainError {
+    endpoint.unusable(UnusableAnswer::Transaction { signature, problem })
 }

@@ -150,7 +150,7 @@ impl HistoryScan<'_> {
         let landed: Vec<TxSignature> = page
             .iter()
             .filter(|transaction| !transaction.failed)
-            .map(|transaction| transaction.signature.into())
+            .map(|transaction| transaction.signature)
             .collect();
         let known = within(self.limit, known_among(self.pool, &landed)).await?;
         let unknown: Vec<TxSignature> = landed
@@ -164,7 +164,7 @@ impl HistoryScan<'_> {
             commitment: CommitmentConfig::finalized(),
         };
         let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
-            .map(|signature| async move { lookup.read_listed(&signature.signature()).await })
+            .map(|signature| async move { lookup.read_listed(signature).await })
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;

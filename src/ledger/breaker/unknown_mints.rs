@@ -65,7 +65,7 @@ pub async fn insert(
         .iter()
         .map(|mint| mint.signature.to_string())
         .collect();
-    let signatures: Vec<TxSignature> = found.iter().map(|mint| mint.signature.into()).collect();
+    let signatures: Vec<TxSignature> = found.iter().map(|mint| mint.signature).collect();
     let slots: Vec<BigInt> = found.iter().map(|mint| mint.slot.into()).collect();
     let memos: Vec<Option<&str>> = found.iter().map(|mint| mint.raw_memo.as_deref()).collect();
     let base_units = found

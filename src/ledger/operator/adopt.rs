@@ -188,7 +188,7 @@ fn transaction_of(
     memo: &Memo,
     readings: Vec<PackedReading>,
 ) -> Result<NewMintTransaction, LedgerError> {
-    let signature = TxSignature::from(landed.mint.signature);
+    let signature = landed.mint.signature;
     let unreadable = |what| LedgerError::Unreadable {
         what,
         value: signature.to_string(),

@@ -70,7 +70,6 @@ pub async fn fetch_unknown_mint(
     authority: &Pubkey,
     signature: TxSignature,
 ) -> Result<UnknownMint, UnknownMintError> {
-    let on_chain = signature.signature();
     let mut failure = None;
     for endpoint in endpoints.iter() {
         let lookup = MintLookup {
@@ -79,7 +78,7 @@ pub async fn fetch_unknown_mint(
             authority,
             commitment: CommitmentConfig::finalized(),
         };
-        match lookup.find_with_transaction(&on_chain).await {
+        match lookup.find_with_transaction(signature).await {
             Ok(Some((mint, transaction))) => {
                 if mint.payments.is_empty() {
                     return Err(UnknownMintError::MintedNothing { signature });
@@ -133,7 +132,7 @@ pub async fn book_without_reading(
     landed: &UnknownMint,
     reason: &str,
 ) -> Result<(), UnknownMintError> {
-    let signature = TxSignature::from(landed.mint.signature);
+    let signature = landed.mint.signature;
     // The history scan may not have stored it yet.
     unknown_mints::insert(transaction, std::slice::from_ref(&landed.mint)).await?;
     let booked = sqlx::query(

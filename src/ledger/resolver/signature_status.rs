@@ -53,7 +53,7 @@ async fn fetch_from(
             endpoint: endpoint.name().to_owned(),
             reason: UnusableAnswer::WrongCount {
                 items: "signatures",
-                asked: signatures.len(),
+                requested: signatures.len(),
                 answered: value.len(),
             },
         });

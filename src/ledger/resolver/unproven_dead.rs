@@ -108,7 +108,7 @@ async fn read_mint(
             authority,
             commitment: CommitmentConfig::confirmed(),
         };
-        match lookup.find(&signature.signature()).await {
+        match lookup.find(*signature).await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
             Err(error) => failure = Some(error),
