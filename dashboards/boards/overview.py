@@ -21,7 +21,7 @@ HEALTH = row(
     )),
     (6, stat(
         "Ledger against chain",
-        "Landed mints of our authority that the ledger lacks and that are not resolved. The chain's history is walked once a minute: anything but 0 means that tokens exist without a reading.",
+        "Landed mints of our authority that the ledger lacks and that are not resolved. The chain's history is scanned once a minute: anything but 0 means that tokens exist without a reading.",
         shared("gridtokenx_ledger_mismatches"),
         thresholds=steps(GREEN, (1, RED)),
         mappings=words(_0="agree"),

@@ -50,7 +50,7 @@ pub async fn adopt_mint(
     };
     admin_log::append(&mut transaction, actor, &action).await?;
     transaction.commit().await?;
-    adopted.committed();
+    adopted.report_committed();
     Ok(adopted.readings)
 }
 

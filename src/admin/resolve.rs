@@ -36,7 +36,7 @@ pub async fn resolve_transaction(
     };
     admin_log::append(&mut transaction, actor, &action).await?;
     transaction.commit().await?;
-    resolved.committed();
+    resolved.report_committed();
     tracing::warn!(
         %signature,
         outcome = outcome.as_str(),

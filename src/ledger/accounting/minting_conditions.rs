@@ -23,7 +23,7 @@ pub struct MintingConditions {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct StoredConditions {
     in_flight_lamports: BigInt,
     #[sqlx(try_from = "String")]
     breaker: StoredBreaker,
@@ -37,7 +37,7 @@ pub async fn minting_conditions(
     pool: &PgPool,
     slot: u64,
 ) -> Result<MintingConditions, LedgerError> {
-    let row: Row = sqlx::query_as(
+    let row: StoredConditions = sqlx::query_as(
         "SELECT (
                     SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
                     FROM mint_transactions

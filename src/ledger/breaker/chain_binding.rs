@@ -57,7 +57,7 @@ pub enum BindingError {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct StoredBinding {
     genesis_hash: String,
     mint_address: String,
     authority: String,
@@ -158,7 +158,7 @@ pub async fn binding(pool: &PgPool) -> Result<ChainBinding, BindingError> {
     })
 }
 
-async fn row(pool: &PgPool) -> sqlx::Result<Option<Row>> {
+async fn row(pool: &PgPool) -> sqlx::Result<Option<StoredBinding>> {
     sqlx::query_as(
         "SELECT genesis_hash, mint_address, authority, decimals
          FROM ledger",
@@ -167,7 +167,7 @@ async fn row(pool: &PgPool) -> sqlx::Result<Option<Row>> {
     .await
 }
 
-fn compare(stored: &Row, expected: &ChainBinding) -> Result<(), BindingError> {
+fn compare(stored: &StoredBinding, expected: &ChainBinding) -> Result<(), BindingError> {
     let (mint, authority) = (expected.mint.to_string(), expected.authority.to_string());
     if stored.genesis_hash != expected.genesis_hash {
         return Err(BindingError::Genesis {
@@ -208,7 +208,7 @@ mod tests {
             authority: Pubkey::new_unique(),
             decimals: 9,
         };
-        let stored = Row {
+        let stored = StoredBinding {
             genesis_hash: bound.genesis_hash.clone(),
             mint_address: bound.mint.to_string(),
             authority: bound.authority.to_string(),

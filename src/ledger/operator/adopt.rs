@@ -55,7 +55,7 @@ pub enum AdoptError {
         searched: usize,
     },
     #[error(
-        "the pending readings of the wallets that transaction {signature} paid can be put together in too many ways \
+        "the pending readings of the wallets that transaction {signature} paid can be combined in too many ways \
          ({searched} were searched), and none that was tried gives its root; adopt the transactions with lower numbers first"
     )]
     TooManySets {
@@ -100,7 +100,7 @@ pub struct Adopted {
 
 impl Adopted {
     /// Reports it to the metrics; after the commit.
-    pub fn committed(&self) {
+    pub fn report_committed(&self) {
         self.confirmed.report();
     }
 }

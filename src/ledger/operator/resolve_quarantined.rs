@@ -104,7 +104,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// Reports it to the metrics; after the commit.
-    pub fn committed(&self) {
+    pub fn report_committed(&self) {
         match &self.confirmed {
             Some(confirmed) => confirmed.report(),
             None => transition_metrics::count_transactions("dead", 1),
@@ -113,7 +113,7 @@ impl Resolved {
 }
 
 #[derive(FromRow)]
-struct Stored {
+struct StoredTransaction {
     number: MintNumber,
     state: MintTransactionState,
     last_valid_block_height: BigInt,
@@ -126,7 +126,7 @@ pub async fn check_resolvable(
     signature: TxSignature,
     outcome: QuarantineOutcome,
 ) -> Result<Resolvable, ResolveError> {
-    let stored: Option<Stored> = sqlx::query_as(
+    let stored: Option<StoredTransaction> = sqlx::query_as(
         "SELECT number, state, last_valid_block_height
          FROM mint_transactions
          WHERE signature = $1",

@@ -403,7 +403,7 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     let (mut grid, proxy, _, signature) = quarantined(true).await;
-    // A walk passes it while it is known: the watermark lies above it afterwards.
+    // A history scan passes it while it is known, so the watermark lies above it afterwards.
     assert!(grid.stop().await);
     grid.serve().await;
     let landed_in = RpcClient::new(world().rpc_url.clone())
@@ -414,7 +414,7 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
         .as_ref()
         .expect("it has landed")
         .slot;
-    eventually("the walk has passed it", async || {
+    eventually("the history scan has passed it", async || {
         let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
             .fetch_one(&grid.pool)
             .await
@@ -456,12 +456,12 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_one_that_lands_above_the_watermark_is_found_by_the_walk() {
+async fn a_dead_one_that_lands_above_the_watermark_is_found_by_the_history_scan() {
     let (mut grid, proxy, _, signature) = quarantined(true).await;
     let dead = json!({"outcome": "dead", "reason": "our node does not know it"});
     resolve(&grid, &signature, dead).await.ok();
     assert!(grid.stop().await);
-    // Without the look for what is watched.
+    // Without the search for unproven dead transactions.
     sqlx::query("UPDATE mint_transactions SET dead_unproven = FALSE")
         .execute(&grid.pool)
         .await

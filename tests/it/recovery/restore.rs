@@ -196,12 +196,12 @@ async fn a_copy_of_the_database_in_the_same_cluster_is_another_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fail_over_is_noticed_though_nothing_is_signed() {
     let mut grid = Grid::start().await;
-    eventually("the Resolver has walked", async || {
-        let walked: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
+    eventually("the Resolver has scanned the history", async || {
+        let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
             .fetch_one(&grid.pool)
             .await
             .unwrap();
-        (walked > 0).then_some(())
+        (watermark > 0).then_some(())
     })
     .await;
     // Whatever the start looked at is over by now.
@@ -264,7 +264,7 @@ async fn the_breaker_opens_while_others_record_all_the_time() {
 
 /// A database that was lost knows of nothing: meters report again what the chain has paid long ago.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_whose_history_was_never_walked_signs_nothing() {
+async fn a_ledger_whose_history_was_never_scanned_signs_nothing() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     proxy.on_call(|method, _| match method {
@@ -348,7 +348,7 @@ async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_be
     let lists = proxy.received("getSignaturesForAddress");
     let meter = grid.meter().await;
     meter.report("1").await;
-    grid.until("it was walked twice more", async || {
+    grid.until("it was scanned twice more", async || {
         proxy.received("getSignaturesForAddress") > lists + 2
     })
     .await;

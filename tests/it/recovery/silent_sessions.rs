@@ -16,7 +16,7 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
 const FENCE: &str = "UPDATE feed_head SET last_seq = last_seq";
 /// The Resolver's work list.
 const WORK_LIST: &str = "EXTRACT(EPOCH FROM now() - recorded_at)";
-/// What the fee payer has in flight, of the ledger's outlook.
+/// What the fee payer has in flight, in the ledger's minting conditions.
 const IN_FLIGHT: &str = "state <> 'confirmed' OR slot > $1";
 /// The hub's pages of the log.
 const PAGE: &str = "FROM feed_head AS head";
