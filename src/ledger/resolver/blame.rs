@@ -101,6 +101,7 @@ fn is_fault_of_mint(cause: &InstructionError) -> bool {
         TokenError::FixedSupply,
     ]
     .into_iter()
+    // As above: the discriminant.
     .any(|fault| fault as u32 == *code)
 }
 

@@ -1,4 +1,5 @@
-//! Logs a task's failure when it begins and when it ends, not at every round.
+//! Logs a failure of a loop when it begins and when it ends, not at every round: for the loops that are not
+//! [`periodic`](crate::periodic).
 
 use crate::ledger::error::LedgerError;
 
@@ -19,7 +20,7 @@ impl LogOnChange {
         match outcome {
             Err(error) if !self.is_failing => {
                 self.is_failing = true;
-                tracing::warn!(task = self.task, %error, "resolver task failed; it is retried every round");
+                tracing::warn!(task = self.task, %error, "resolver task fails");
             }
             Ok(()) if self.is_failing => {
                 self.is_failing = false;

@@ -8,8 +8,10 @@ use crate::support::secrets::assert_untold;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, Server, eventually};
 
-const RESOLVER_FAILS: &str = "the Resolver cannot work; trying again each round";
-const RESOLVER_WORKS: &str = "the Resolver works again";
+/// The Resolver's rounds, in the log of periodic tasks.
+const RESOLVER: &str = "resolver rounds";
+const FAILS: &str = "periodic task fails";
+const RECOVERED: &str = "periodic task recovered";
 
 const INFO: &[(&str, &str)] = &[("LOG_LEVEL", "info"), ("LOG_FORMAT", "json")];
 
@@ -36,10 +38,16 @@ fn lines_where(server: &Server, member: &str, value: &str) -> Vec<Value> {
     lines
 }
 
-/// Waits until the message is logged once more than in so many lines.
+fn resolver_lines(server: &Server, message: &str) -> Vec<Value> {
+    let mut lines = lines_where(server, "message", message);
+    lines.retain(|line| line["task"] == RESOLVER);
+    lines
+}
+
+/// Waits until the message is logged of the Resolver once more than in so many lines.
 async fn until_logged_again(server: &Server, message: &str, before: usize) {
     eventually(&format!("{message:?} is logged"), async || {
-        (lines_where(server, "message", message).len() > before).then_some(())
+        (resolver_lines(server, message).len() > before).then_some(())
     })
     .await;
 }
@@ -194,18 +202,18 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
         CallAction::Answer(Value::Null),
     ];
     for fault in faults {
-        let logged = |message| lines_where(&server, "message", message).len();
-        let (failed, worked) = (logged(RESOLVER_FAILS), logged(RESOLVER_WORKS));
+        let logged = |message| resolver_lines(&server, message).len();
+        let (failed, recovered) = (logged(FAILS), logged(RECOVERED));
         proxy.on_call(move |method, _| match method {
             "getSignatureStatuses" => fault.clone(),
             _ => CallAction::Forward,
         });
         meter.report("1").await;
-        until_logged_again(&server, RESOLVER_FAILS, failed).await;
+        until_logged_again(&server, FAILS, failed).await;
         proxy.forward_everything();
-        until_logged_again(&server, RESOLVER_WORKS, worked).await;
+        until_logged_again(&server, RECOVERED, recovered).await;
     }
-    for line in lines_where(&server, "message", RESOLVER_FAILS) {
+    for line in resolver_lines(&server, FAILS) {
         assert!(line["error"].as_str().unwrap().contains("rpc-1"), "{line}");
     }
     // And all calls at once, as admins are shown it.
