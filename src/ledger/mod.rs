@@ -1,7 +1,7 @@
 //! The ledger: which reading is paid by which transaction.
 //!
 //! Invariant: a reading has at most one live mint transaction. The unique index `live_mint_of_reading` keeps it, because two
-//! workers may hold the same job. Bytes are sent only after they are committed here ([`record`]). A transaction is dead only on
+//! workers may hold the same job. Bytes are sent only after they are committed here ([`record()`]). A transaction is dead only on
 //! proof; until then its bytes may be sent again any number of times, and its readings wait.
 //!
 //! This room alone writes the states, attempts and wallets of `readings`, and the tables of `migrations/0002_ledger.sql`.
@@ -16,21 +16,22 @@
 //!     │  └─▶ quarantined            unproven for too long ─▶ confirmed | dead
 //! ```
 //!
-//! | change | who makes it | on which evidence |
-//! |---|---|---|
-//! | → recorded | the Minter: [`record`] | the breaker is closed, the database is the known one, and every packed reading is pending at its packed revision: all read in the transaction that stores the bytes |
-//! | → sent | the Minter: [`send`]; again by `resolver/resend.rs` | the commit is known; later, the chain does not show the signature |
-//! | → confirmed | `resolver/status_round.rs` | the signature was found without an error, confirmed |
-//! | → finalized | `resolver/status_round.rs` | the signature was found without an error, finalized |
-//! | confirmed → recorded | `resolver/status_changes.rs` | no endpoint has shown it for several rounds |
-//! | → dead, expired | `resolver/expiry.rs` | an unbroken chain of finalized blocks over its whole life does not hold it |
-//! | → dead, failed | `resolver/failed_on_chain.rs` | the signature was found with an error, finalized |
-//! | → quarantined | `resolver/expiry.rs` | expired, and for `LEDGER_QUARANTINE_AFTER_SECS` no endpoint that answers could prove either |
-//! | quarantined → confirmed or dead | the Resolver as above; or a person: `operator/resolve_quarantined.rs` | proof; or the person's word, if the chain does not contradict it. The Resolver keeps searching for what was called dead (`resolver/unproven_dead.rs`) |
+//! | change | in which file | on which evidence | by which guard |
+//! |---|---|---|---|
+//! | → recorded | the Minter: `record.rs` | the breaker is closed, the database is the known one, and every packed reading is pending at its packed revision: all read in the transaction that stores the bytes | `live_mint_of_reading`, `Recorded` of the readings |
+//! | → sent | the Minter: `send.rs`; again: `resolver/resend.rs` | the commit is known; again: the chain does not show the signature | none: the same bytes may be sent any number of times |
+//! | → confirmed | `resolver/status_round.rs` | the signature was found without an error, confirmed | `Confirmed` |
+//! | → finalized | `resolver/status_round.rs` | the signature was found without an error, finalized | `Finalized` |
+//! | confirmed → recorded | `resolver/status_changes.rs` | no endpoint has shown it for several rounds | `Forked` |
+//! | → dead, expired | `resolver/expiry.rs` | an unbroken chain of finalized blocks over its whole life does not hold it | `Dead` |
+//! | → dead, failed | `resolver/failed_on_chain.rs` | the signature was found with an error, finalized | `Dead` |
+//! | → quarantined | `resolver/expiry.rs` | expired, and for `LEDGER_QUARANTINE_AFTER_SECS` no endpoint that answers could prove either | `Quarantined` |
+//! | quarantined → confirmed, dead | the Resolver as above; or a person: `operator/resolve_quarantined.rs` | proof; or the person's word, if the chain does not contradict it. The Resolver keeps searching for what was called dead (`resolver/unproven_dead.rs`) | as above; `ResolvedLanded`, `ResolvedDead` |
 //!
-//! Every one of these changes is a function of `transitions.rs` that compares and sets: the SQL guard comes from the domain's
-//! state machine ([`MintTransactionState`](crate::domain::MintTransactionState), `guard.rs`), so of two writers only one
-//! takes effect, and only that one publishes the events. The transaction's readings move with it (`changed_readings.rs`).
+//! The guards are events of the domain's state machine ([`MintTransactionEvent`](crate::domain::MintTransactionEvent)); `guard.rs`
+//! turns each into the states that a statement may change. Every change is a function of `transitions.rs` that compares and
+//! sets, so of two writers only one takes effect, and only that one publishes the events. The transaction's readings move with
+//! it (`changed_readings.rs`).
 //!
 //! # Files
 //!
