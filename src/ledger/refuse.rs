@@ -101,7 +101,7 @@ async fn mark_failed(
            AND reading.state = ANY($2)
            AND meter.id = reading.meter
          RETURNING reading.id, meter.owner, meter.serial, reading.wallet, reading.kwh,
-                   reading.base_units, ''::BYTEA AS signature, reading.accepted_at",
+                   reading.base_units, reading.accepted_at",
     )
     .bind(refusal.reading)
     .bind(guard.from)
