@@ -193,8 +193,93 @@ fn affordable_creations(spendable: u64, fees: u64, each: u64, wanted: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
+    use proptest::prelude::*;
+    use solana_sdk::pubkey::Pubkey;
+
+    use super::super::pack::pack;
     use super::*;
-    use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS as RENT;
+    use crate::chain::{Funds, TOKEN_ACCOUNT_RENT_LAMPORTS as RENT};
+    use crate::domain::{COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, TRANSACTION_BYTES_MAX};
+
+    const LIMITS: PackLimits = PackLimits {
+        max_readings: 5,
+        max_base_units: BaseUnits::new(100),
+        max_bytes: TRANSACTION_BYTES_MAX,
+        max_compute_units: COMPUTE_UNITS_MAX,
+        separate_fee_payer: false,
+        priced: true,
+    };
+
+    fn payable(number: u128, wallet: u8, base_units: u64, needs_account: bool) -> Payable {
+        Payable {
+            candidate: Candidate {
+                id: Uuid::from_u128(number),
+                revision: 0,
+                wallet: Wallet::from_stored([wallet; 32]),
+                base_units: BaseUnits::new(base_units),
+                pack_alone: false,
+                account_was_there: !needs_account,
+                leaf_hash: [0; 32],
+                accepted_at: Utc::now(),
+                trace: None,
+            },
+            needs_account,
+        }
+    }
+
+    fn budget(lamports: u64) -> FeeBudget {
+        let budget = FeeBudget::of(Some(Pubkey::new_unique()));
+        budget.refresh(Funds {
+            balance: lamports,
+            minimum: 0,
+            in_flight: 0,
+            least_fee: 0,
+        });
+        budget
+    }
+
+    proptest! {
+        #[test]
+        fn every_reading_is_funded_or_left_out_and_the_budget_is_not_overdrawn(
+            readings in prop::collection::vec((0_u8..12, 1_u64..120), 0..40),
+            new_wallets in prop::collection::hash_set(0_u8..12, 0..12),
+            rents in 0_u64..14,
+            spare in 0_u64..500_000,
+            micro_lamports in 0_u64..1_000_000,
+        ) {
+            let payable: Vec<Payable> = (0..)
+                .zip(&readings)
+                .map(|(number, (wallet, amount))| {
+                    payable(number, *wallet, *amount, new_wallets.contains(wallet))
+                })
+                .collect();
+            let all: Vec<Uuid> = payable.iter().map(|payable| payable.candidate.id).collect();
+            let costs = TransactionCosts {
+                base_fee: 5_000,
+                price: ComputeUnitPrice::from_micro_lamports(micro_lamports),
+            };
+            let lamports = rents * RENT + spare;
+            let budget = budget(lamports);
+            let plan = fit_to_budget(payable, &budget, &costs, |items| pack(items, &LIMITS, |_| true));
+
+            let funded = plan.funded.iter().flat_map(|funded| &funded.readings);
+            let oversized = plan.left_out.oversized.iter().map(|(reading, _)| reading.id);
+            let mut found: Vec<Uuid> = funded.map(|reading| reading.id).chain(oversized).collect();
+            found.extend(&plan.left_out.carried);
+            found.extend(&plan.left_out.without_rent);
+            found.extend(&plan.left_out.without_fee);
+            found.sort_unstable();
+            prop_assert_eq!(found, all);
+
+            let reserved: u64 = plan.funded.iter().map(|funded| costs.ceiling(&funded.packed)).sum();
+            prop_assert!(reserved <= lamports);
+            prop_assert_eq!(budget.spendable(), lamports - reserved);
+            for funded in &plan.funded {
+                prop_assert_eq!(funded.readings.len(), funded.packed.readings.len());
+            }
+        }
+    }
 
     #[test]
     fn accounts_are_created_as_far_as_the_money_goes_and_always_fewer_than_were_too_many() {

@@ -28,10 +28,10 @@ pub struct Unminted {
     pub account_was_there: bool,
 }
 
-/// What it would take.
+/// What minting would take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
-    /// All that were counted.
+    /// All that were added.
     pub readings: u64,
     /// Of those, the readings that would be refused before anything is signed: their token account is closed, frozen or given
     /// away, or their amount is above the limit of a transaction.
@@ -163,7 +163,7 @@ impl Estimating<'_> {
         }
     }
 
-    /// What it came to.
+    /// Ends the estimate: readings that still wait for more leave in a transaction of their own.
     pub fn end(mut self) -> Estimate {
         if !self.remainder.is_empty() {
             self.pack(&[]);

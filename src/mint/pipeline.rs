@@ -53,29 +53,30 @@ pub(super) async fn run(
 
 async fn mint_all(context: &MintContext, answers: &mut Answers) -> Result<(), DeferReason> {
     let permit = permit(context).await?;
-    for packing in 0..MAX_PACKINGS {
+    for round in 0..MAX_PACKINGS {
         let requests = answers.unanswered();
         if requests.is_empty() {
             return Ok(());
         }
+        // Step 1.
         let mut candidates = load(context, &requests, answers).await?;
         if candidates.is_empty() {
             return Ok(());
         }
-        let is_first = packing == 0;
+        let is_first = round == 0;
         if is_first {
             observe_picked(&candidates, answers);
         }
-        let packing = PackingRound {
+        let round = PackingRound {
             context,
             endpoint: context.chain.endpoints.preferred(),
             permit: &permit,
             is_first,
         };
         let span = attach_traces(context, &mut candidates).await;
-        match span.around(packing.mint(candidates, answers)).await {
+        match span.around(round.mint(candidates, answers)).await {
             Ok(()) => context.chain.circuit_breaker.batch_succeeded(),
-            Err(error) if packing.fails_over(&error) => {
+            Err(error) if round.fails_over(&error) => {
                 tracing::info!(%error, "batch continues with another endpoint");
             }
             Err(error) => {
@@ -105,21 +106,24 @@ impl PackingRound<'_> {
         let (context, endpoint) = (self.context, self.endpoint);
         let chain = &context.chain;
         endpoint.ensure_chain(&chain.accounts.genesis_hash).await?;
-        // Neither answer needs the other.
+        // Step 2. Neither answer needs the other.
         let (payable, blockhash) = tokio::try_join!(
             resolve_accounts(context, endpoint, candidates, answers),
             endpoint.recent_blockhash()
         )?;
+        // Steps 3 and 4: packed, and packed again without the readings that have to wait for funds.
         let price = chain.priority_fees.price();
         let (costs, limits) = (chain.costs_at(price), context.pack_limits(price));
-        // Once: not when it is packed again, nor when it comes back because its transaction was not full.
+        // A reading waits for the next batch once: not when it is packed again, nor in the batch that it waited for.
         let may_wait = |reading| self.is_first && !answers.was_carried(reading);
         let plan = fit_to_budget(payable, &chain.fee_budget, &costs, |items| {
             pack(items, &limits, may_wait)
         });
         answer_left_out(context, plan.left_out, answers).await;
+        // Step 5.
         let drafts = draft_all(context, plan.funded, price, answers).await;
         let drafts = simulate_all(context, endpoint, drafts, answers).await?;
+        // Steps 6 and 7.
         self.record_and_send(blockhash, drafts, answers).await;
         Ok(())
     }
