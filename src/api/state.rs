@@ -7,7 +7,7 @@ use super::auth::caller_auth::CallerAuth;
 use super::auth::stream_auth::StreamAuth;
 use super::chain_access::{ChainAccess, MintingStatus};
 use super::live_feed::LiveFeed;
-use super::operations::state::Operations;
+use super::operations::operations_state::Operations;
 use super::origin::CorsOrigins;
 use crate::readings::Intake;
 

@@ -20,7 +20,7 @@ use super::auth::caller_auth::CallerAuth;
 use super::chain_access::{ChainAccess, MintingStatus, ShownSettings};
 use super::extract::JsonBody;
 use super::live_feed::LiveFeed;
-use super::operations::state::Operations;
+use super::operations::operations_state::Operations;
 use super::origin::CorsOrigins;
 use super::problem::Problem;
 use super::server::layers::with_middleware;

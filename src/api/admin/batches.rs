@@ -165,7 +165,7 @@ impl BatchDocument {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct ListQuery {
+struct BatchesQuery {
     /// Most batches in the answer, 1 to 100; 20 by default.
     limit: Option<String>,
 }
@@ -183,13 +183,13 @@ struct Batches {
     path = "/api/admin/tokenization/batches",
     tag = "admin",
     security(("bearer" = [])),
-    params(ListQuery),
+    params(BatchesQuery),
     responses((status = 200, description = "The newest first", body = Batches))
 )]
 async fn list(
     _: AdminOnly,
     State(pool): State<PgPool>,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<BatchesQuery>,
 ) -> Result<Json<Batches>, Problem> {
     let limit = page::limit(
         query.limit.as_deref(),
@@ -204,7 +204,7 @@ async fn list(
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct ShowQuery {
+struct BatchQuery {
     /// Only results after this one: `next` of the previous page.
     #[param(value_type = Option<i64>)]
     after: Option<String>,
@@ -220,7 +220,7 @@ struct ShowQuery {
     path = "/api/admin/tokenization/batches/{id}",
     tag = "admin",
     security(("bearer" = [])),
-    params(("id" = Uuid, Path, description = "`batch_id`"), ShowQuery),
+    params(("id" = Uuid, Path, description = "`batch_id`"), BatchQuery),
     responses(
         (status = 200, description = "As it is now", body = BatchDocument, example = json!(example())),
         (status = 404, description = "No such batch, or it was dropped", body = ProblemDocument,
@@ -231,7 +231,7 @@ async fn show(
     _: AdminOnly,
     State(pool): State<PgPool>,
     Path(id): Path<Uuid>,
-    Query(query): Query<ShowQuery>,
+    Query(query): Query<BatchQuery>,
 ) -> Result<Json<BatchDocument>, Problem> {
     let limit = page::limit(
         query.limit.as_deref(),

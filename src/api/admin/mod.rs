@@ -5,7 +5,7 @@
 //! | `status`, `chain` | the state of minting, of the chain and of the fee payer |
 //! | `batches`, `trigger` | the progress of sweeps and triggers; triggers a batch |
 //! | `settings`, `log_level` | changes what admins may change at run time |
-//! | `readings`, `transactions` | retries a reading, resolves a quarantined transaction |
+//! | `reading_retry`, `transactions` | retries a reading, resolves a quarantined transaction |
 //! | `log` | what admins did |
 //! | `router` | all of their routes |
 
@@ -13,7 +13,7 @@ mod batches;
 mod chain;
 mod log;
 mod log_level;
-mod readings;
+mod reading_retry;
 pub(super) mod router;
 mod settings;
 mod status;

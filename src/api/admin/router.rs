@@ -2,7 +2,7 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{batches, log, log_level, readings, settings, status, transactions, trigger};
+use super::{batches, log, log_level, reading_retry, settings, status, transactions, trigger};
 use crate::api::state::AppState;
 
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -11,7 +11,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(batches::routes())
         .merge(trigger::routes())
         .merge(settings::routes())
-        .merge(readings::routes())
+        .merge(reading_retry::routes())
         .merge(transactions::routes())
         .merge(log::routes())
         .merge(log_level::routes())

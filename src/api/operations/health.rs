@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::state::Operations;
+use super::operations_state::Operations;
 use crate::telemetry::{Readiness, Status};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>

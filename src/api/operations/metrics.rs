@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::state::Operations;
+use super::operations_state::Operations;
 use crate::telemetry::{self, names};
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";

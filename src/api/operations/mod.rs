@@ -6,13 +6,13 @@
 //! | `database_probe`, `submission_tables` | whether a reading and its job could be stored now |
 //! | `metrics` | `GET /metrics` |
 //! | `database_figures` | the figures in it that are read from the database |
-//! | `state` | what both work with |
+//! | `operations_state` | what both work with |
 //! | `router` | their routes, and all routes of a worker |
 
 mod database_figures;
 mod database_probe;
 mod health;
 mod metrics;
+pub mod operations_state;
 pub mod router;
-pub mod state;
 mod submission_tables;

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::state::Operations;
+use super::operations_state::Operations;
 use super::{health, metrics};
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;

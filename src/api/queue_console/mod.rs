@@ -7,13 +7,13 @@
 //! | file | what it does |
 //! |---|---|
 //! | `session` | login, logout, and the check of every request |
-//! | `origin` | whether a request comes from a page of the service itself |
+//! | `request_origin` | whether a request comes from a page of the service itself |
 //! | `ui` | the pages of the board, rewritten to work under this path |
 //! | `board` | the data that they show |
 //! | `router` | the routes |
 
 mod board;
-mod origin;
+mod request_origin;
 pub(super) mod router;
 mod session;
 mod ui;

@@ -12,7 +12,7 @@ use axum::response::{Html, IntoResponse, Response};
 use chrono::Utc;
 use serde::Deserialize;
 
-use super::origin;
+use super::request_origin;
 use super::ui::{self, PREFIX};
 use crate::api::auth::auth_error::AuthError;
 use crate::api::auth::caller_auth::CallerAuth;
@@ -115,7 +115,7 @@ pub(super) async fn login(
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, Problem> {
-    origin::check(&headers)?;
+    request_origin::check(&headers)?;
     let token = form.token.trim();
     if token.len() > TOKEN_BYTES_MAX {
         return Ok(refuse(LoginError::TooLong));
@@ -139,7 +139,7 @@ pub(super) async fn login(
 }
 
 pub(super) async fn logout(headers: HeaderMap) -> Result<Response, Problem> {
-    origin::check(&headers)?;
+    request_origin::check(&headers)?;
     Ok(see_other(PREFIX, Some(cookie("", 0, &headers))))
 }
 
@@ -164,7 +164,7 @@ fn see_other(location: &str, cookie: Option<String>) -> Response {
 }
 
 fn cookie(token: &str, lives_secs: i64, headers: &HeaderMap) -> String {
-    let secure = if origin::needs_secure_cookie(headers) {
+    let secure = if request_origin::needs_secure_cookie(headers) {
         "; Secure"
     } else {
         ""

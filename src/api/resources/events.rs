@@ -26,7 +26,7 @@ const EVENTS_PER_PAGE_MAX: u16 = 1_000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct ListQuery {
+struct EventsQuery {
     /// Number of the last event that the client has seen; without it, from the oldest event that is kept.
     #[param(minimum = 0, default = 0)]
     after: Option<i64>,
@@ -96,7 +96,7 @@ impl TryFrom<EventsPage> for EventsDocument {
     path = "/api/events",
     tag = "feed",
     security(("bearer" = [])),
-    params(ListQuery),
+    params(EventsQuery),
     responses((status = 200, body = EventsDocument, example = json!({
         "events": [{
             "seq": 42, "id": "01935a6e-7c00-7000-8000-000000000001", "type": "TokensMinted", "version": 1,
@@ -110,7 +110,7 @@ impl TryFrom<EventsPage> for EventsDocument {
 async fn list(
     State(pool): State<PgPool>,
     Authenticated(principal): Authenticated,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<EventsQuery>,
 ) -> Result<Json<EventsDocument>, Problem> {
     let after = event_cursor(query.after.unwrap_or_default())?;
     let limit = query.limit.unwrap_or(EVENTS_PER_PAGE_DEFAULT);

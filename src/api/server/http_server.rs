@@ -6,7 +6,7 @@ use axum::Router;
 
 use super::drain::ConnectionDrain;
 use super::probes_only::ProbesOnly;
-use crate::api::operations::state::Operations;
+use crate::api::operations::operations_state::Operations;
 use crate::api::state::AppState;
 
 /// Everything that the server answers with.

@@ -133,17 +133,20 @@ mod tests {
     use std::time::Duration;
 
     use axum::Json;
-    use axum::extract::WebSocketUpgrade;
     use axum::routing::{get, post};
+    use futures_util::SinkExt;
     use serde_json::{Value, json};
+    use tokio::net::TcpListener;
     use tokio::time::timeout;
+    use tokio_tungstenite::accept_async;
+    use tokio_tungstenite::tungstenite::Message;
     use uuid::Uuid;
 
     use super::super::plan::test_plan;
     use super::*;
     use crate::commands::tokens::test_tokens;
 
-    /// Accepts everything, sends no events, and reports every reading as finalized when queried.
+    /// Accepts everything, and reports every reading as finalized when queried.
     fn silent_service(accepted: Arc<Mutex<Vec<Uuid>>>) -> axum::Router {
         let listed = accepted.clone();
         let submit = async move |Json(_): Json<Value>| {
@@ -159,30 +162,37 @@ mod tests {
             let readings: Vec<Value> = listed.lock().unwrap().iter().map(line).collect();
             Json(json!({"readings": readings, "next": null}))
         };
-        let hello = async |upgrade: WebSocketUpgrade| {
-            upgrade.on_upgrade(async |mut socket| {
-                let hello = json!({"type": "hello", "connection_id": "c", "seq": 0});
-                socket.send(hello.to_string().into()).await.unwrap();
-                while socket.recv().await.is_some() {}
-            })
-        };
         axum::Router::new()
             .route("/api/meters", post(async || Json(json!({}))))
             .route("/api/meters/submit-reading", post(submit))
             .route("/api/readings", get(list))
-            .route("/ws", get(hello))
+    }
+
+    /// Greets each client of the feed and sends no events.
+    async fn silent_feed(listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut socket = accept_async(stream).await.unwrap();
+                let hello = json!({"type": "hello", "connection_id": "c", "seq": 0});
+                socket.send(Message::text(hello.to_string())).await.unwrap();
+                while socket.next().await.is_some() {}
+            });
+        }
     }
 
     #[tokio::test]
     async fn events_that_never_come_do_not_hang_the_replay() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let feed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let feed_address = feed.local_addr().unwrap();
+        let feed = tokio::spawn(silent_feed(feed));
         let service = silent_service(Arc::default());
         let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
         let tokens = Arc::new(test_tokens());
         let target = Target {
             api: ApiClient::new(&format!("http://{address}"), tokens.clone()).unwrap(),
-            ws_url: format!("ws://{address}/ws"),
+            ws_url: format!("ws://{feed_address}/ws"),
             tokens,
             give_up_after: None,
         };
@@ -200,5 +210,6 @@ mod tests {
         assert_eq!(outcome.base_units_minted, Decimal::from(1000 * readings));
         assert_eq!(outcome.latency_ms, LatencyMs::default());
         server.abort();
+        feed.abort();
     }
 }
