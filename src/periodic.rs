@@ -95,7 +95,7 @@ impl PeriodicTask {
         self.timing
     }
 
-    /// Runs the task now and then on each tick, until `stop`.
+    /// Runs the task at once and on each tick after that, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         (self.start)(stop).await;
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_runs_on_whatever_a_run_does_and_until_it_is_stopped() {
+    async fn a_task_keeps_running_whatever_a_run_does_until_it_is_stopped() {
         let ended = Arc::new(AtomicUsize::new(0));
         let task = Unreliable {
             runs: 0,
@@ -186,7 +186,7 @@ mod tests {
         };
         timeout(Duration::from_secs(20), ten_runs)
             .await
-            .expect("runs go on");
+            .expect("the task keeps running");
         stop.cancel();
         timeout(Duration::from_secs(20), running)
             .await

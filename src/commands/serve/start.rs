@@ -45,7 +45,8 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     } else {
         None
     };
-    let (operations, drain) = (operations(&base, &chain), ConnectionDrain::new());
+    let operations = operations(&base, &chain);
+    let drain = ConnectionDrain::new();
     let api = if role.serves_api() {
         let operations = operations.clone();
         Some(open_api(&base, &chain, operations, &drain, periodic_tasks).await?)
