@@ -92,7 +92,7 @@ pub async fn request_context(request: Request, next: Next) -> Response {
     response
 }
 
-/// None for probes and scrapes: they would bury the users' requests.
+/// None for probes and scrapes: they would outnumber the requests of users.
 fn begin_trace(request: &Request, route: &str) -> Span {
     if is_monitoring(route) {
         return Span::none();
