@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 use serde::Serialize;
 
-use super::Config;
+use super::auth::AuthConfig;
+use super::connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
+use super::minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
+use super::service::{FeedConfig, HttpConfig, LogConfig, ServiceConfig, WebsocketConfig};
+use super::tokenization::TokenizationConfig;
 
 /// Shown in place of a secret.
 const SET: &str = "***";
@@ -25,7 +29,7 @@ impl EffectiveConfig {
 
 impl FromArgMatches for EffectiveConfig {
     fn from_arg_matches(matches: &ArgMatches) -> Result<EffectiveConfig, Error> {
-        let settings = Config::command();
+        let settings = all_settings();
         let texts = settings.get_arguments().map(|arg| {
             let id = arg.get_id().as_str();
             let text = matches.try_get_raw(id).ok().flatten().map(|values| {
@@ -46,6 +50,33 @@ impl FromArgMatches for EffectiveConfig {
     }
 }
 
+/// Adds the flags of one group to a command.
+type AddGroup = fn(Command) -> Command;
+
+/// The groups of settings that are shown. A test holds them to those of the whole configuration.
+const GROUPS: [AddGroup; 14] = [
+    TokenizationConfig::augment_args,
+    LedgerConfig::augment_args,
+    IntakeConfig::augment_args,
+    BlockchainConfig::augment_args,
+    WebsocketConfig::augment_args,
+    FeedConfig::augment_args,
+    DatabaseConfig::augment_args,
+    SolanaConfig::augment_args,
+    AuthConfig::augment_args,
+    HttpConfig::augment_args,
+    LogConfig::augment_args,
+    ServiceConfig::augment_args,
+    DataDir::augment_args,
+    LocalnetConfig::augment_args,
+];
+
+fn all_settings() -> Command {
+    GROUPS
+        .into_iter()
+        .fold(Command::new("gridtokenx"), |command, add| add(command))
+}
+
 /// Adds no flag of its own, and only reads the flags of the other groups.
 impl Args for EffectiveConfig {
     fn augment_args(command: Command) -> Command {
@@ -60,6 +91,7 @@ impl Args for EffectiveConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn shown(flags: &[&str]) -> BTreeMap<String, Option<String>> {
         Config::from_flags(flags.iter().copied())
