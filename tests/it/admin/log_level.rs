@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::admin_log::entries;
-use crate::support::secrets::assert_untold;
+use crate::support::secrets::assert_absent;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, Server, eventually};
 
@@ -251,6 +251,6 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
 
     let mut secrets = grid.secrets(&[&user, &admin, &stranger]);
     secrets.push(api_key);
-    assert_untold(&server.log(), &secrets);
+    assert_absent(&server.log(), &secrets);
     grid.audit_holds().await;
 }

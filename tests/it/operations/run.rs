@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::secrets::{assert_untold, key_forms, token_forms};
+use crate::support::secrets::{assert_absent, key_forms, token_forms};
 use crate::support::server::blocking_program;
 
 /// A start makes a database cluster, on a machine that compiles meanwhile.
@@ -138,7 +138,7 @@ impl Place {
         let logs = self.logs();
         let of_children = ["postgres/postgres.log", "localnet.log"].map(kept);
         for log in of_children.iter().chain([&logs]) {
-            assert_untold(log, &secrets);
+            assert_absent(log, &secrets);
         }
     }
 

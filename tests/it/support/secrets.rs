@@ -6,7 +6,7 @@ use std::path::Path;
 const BYTES_MIN: usize = 8;
 
 /// None of them is in the log.
-pub fn assert_untold(log: &str, secrets: &[String]) {
+pub fn assert_absent(log: &str, secrets: &[String]) {
     for secret in secrets {
         assert!(
             secret.len() >= BYTES_MIN,
