@@ -482,7 +482,7 @@ async fn a_quarantined_transaction_that_the_chain_shows_is_called_landed() {
     let stop = CancellationToken::new();
     let options = PgConnectOptions::from_str(&grid.database_url).unwrap();
     let held = CancellationToken::new();
-    let holder = tokio::spawn({
+    let leader = tokio::spawn({
         let held = held.clone();
         run_as_leader(options, LeaderLock::Resolver, stop.clone(), move |lock| {
             held.cancel();
@@ -526,7 +526,7 @@ async fn a_quarantined_transaction_that_the_chain_shows_is_called_landed() {
     assert_eq!(answer["readings"], 1);
     assert_eq!(reading(&grid, &id).await["state"], "minted");
     stop.cancel();
-    holder.await.unwrap();
+    leader.await.unwrap();
     grid.until_count("finalized", 1).await;
     let events: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM events WHERE event_type = 'TokensMinted')

@@ -63,7 +63,7 @@ async fn it_mints_once_a_minute_whichever_of_two_processes_sends_it() {
         );
     }
     let minted = value(&one.admin(), "gridtokenx_canary_duration_seconds_count").await;
-    assert_eq!(minted, 2.0, "the holder saw both");
+    assert_eq!(minted, 2.0, "the leader saw both");
     assert_eq!(
         value(&other.admin(), "gridtokenx_canary_duration_seconds_count").await,
         0.0

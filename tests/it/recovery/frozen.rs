@@ -154,15 +154,15 @@ async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_ove
 async fn an_api_process_that_stands_still_holds_up_no_other() {
     let grid = Grid::without_service(&[]).await;
     // It holds Resolver and sequencer, and has no worker.
-    let holder = grid.spawn(&[API]).await;
+    let leader = grid.spawn(&[API]).await;
     let _worker = grid.spawn(&[WORKER]).await;
     let other = grid.spawn(&[API]).await;
-    submit(&holder.user("prosumer"), 30).await;
-    let frozen = Frozen::new(&holder);
+    submit(&leader.user("prosumer"), 30).await;
+    let frozen = Frozen::new(&leader);
     submit(&other.user("prosumer"), 30).await;
     grid.until_count("finalized", 60).await;
     drop(frozen);
-    submit(&holder.user("prosumer"), 30).await;
+    submit(&leader.user("prosumer"), 30).await;
     grid.until_count("finalized", 90).await;
     the_feed_is_whole(&grid).await;
     grid.audit_holds().await;
