@@ -20,7 +20,7 @@ pub enum Cause {
     FeePayerEmpty(Funds),
     /// The mint does not exist, or this service may not mint it.
     MintUnknown(ChainError),
-    /// The ledger breaker is open, for this reason.
+    /// The ledger breaker is open. Its reason is a text here because the ledger is a room above this one.
     LedgerBreaker(String),
 }
 
