@@ -79,7 +79,11 @@ const OWNER_LIFETIME: &str = "TEST_OWNER_LIFETIME";
 impl Owner {
     fn start(data_dir: &Path, lifetime: &str) -> Owner {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "embedded::owner_of_a_cluster", "--nocapture"])
+            .args([
+                "--exact",
+                "recovery::embedded::owner_of_a_cluster",
+                "--nocapture",
+            ])
             .env(OWNER_DIR, data_dir)
             .env(OWNER_LIFETIME, lifetime)
             .stdout(Stdio::piped())
