@@ -110,9 +110,9 @@ pub async fn run(args: AuditArgs) -> ExitCode {
 }
 
 async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
-    let target = Target::of(args)?;
-    let pool = connect(&target.database_url, READING_SESSION).await?;
-    let endpoints = Endpoints::for_commands(&target.rpc_urls, CALL_LIMIT);
+    let system = AuditedSystem::of(args)?;
+    let pool = connect(&system.database_url, READING_SESSION).await?;
+    let endpoints = Endpoints::for_commands(&system.rpc_urls, CALL_LIMIT);
     if let Some(asked) = args.solana.mint_address {
         let binding = ledger::binding(&pool).await.map_err(AuditError::from)?;
         if binding.mint != asked {
@@ -123,14 +123,14 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
         }
     }
     if let Some(asked) = Booking::of(args)? {
-        let writable = connect(&target.database_url, WRITING_SESSION).await?;
+        let writable = connect(&system.database_url, WRITING_SESSION).await?;
         asked.carry_out(&writable, &endpoints).await?;
         writable.close().await;
     }
     let report = audit::audit(&pool, &endpoints).await?;
     pool.close().await;
     if args.record {
-        let writable = connect(&target.database_url, WRITING_SESSION).await?;
+        let writable = connect(&system.database_url, WRITING_SESSION).await?;
         audit::record(&writable, &report)
             .await
             .map_err(|error| NoVerdict::NotRecorded {
@@ -215,14 +215,14 @@ async fn breaker_after_scan(pool: &PgPool, endpoints: &Endpoints) -> String {
 }
 
 /// Where ledger and chain are.
-struct Target {
+struct AuditedSystem {
     database_url: String,
     rpc_urls: Vec<String>,
 }
 
-impl Target {
+impl AuditedSystem {
     /// What is configured; the rest from the running system.
-    fn of(args: &AuditArgs) -> Result<Target, RunningError> {
+    fn of(args: &AuditArgs) -> Result<AuditedSystem, RunningError> {
         let database_url = args
             .database
             .url
@@ -235,13 +235,13 @@ impl Target {
             .map(|url| url.expose().to_owned())
             .collect();
         if let (Some(database_url), false) = (&database_url, rpc_urls.is_empty()) {
-            return Ok(Target {
+            return Ok(AuditedSystem {
                 database_url: database_url.clone(),
                 rpc_urls,
             });
         }
         let running = Running::read(&args.data_dir.path)?;
-        Ok(Target {
+        Ok(AuditedSystem {
             database_url: database_url.unwrap_or(running.database_url),
             rpc_urls: if rpc_urls.is_empty() {
                 running.rpc_url.split(',').map(str::to_owned).collect()
@@ -295,9 +295,9 @@ mod tests {
         audit: AuditArgs,
     }
 
-    fn target(flags: &[&str]) -> Result<Target, RunningError> {
+    fn system(flags: &[&str]) -> Result<AuditedSystem, RunningError> {
         let line = ["audit"].into_iter().chain(flags.iter().copied());
-        Target::of(&Line::try_parse_from(line).unwrap().audit)
+        AuditedSystem::of(&Line::try_parse_from(line).unwrap().audit)
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         let data_dir = std::env::temp_dir().join(format!("audit-{}", uuid::Uuid::new_v4()));
         let path = data_dir.to_str().unwrap();
         std::fs::create_dir(&data_dir).unwrap();
-        let nothing_runs = target(&["--gridtokenx-data-dir", path]).err().unwrap();
+        let nothing_runs = system(&["--gridtokenx-data-dir", path]).err().unwrap();
         assert!(
             matches!(nothing_runs, RunningError::NotRunning { .. }),
             "{nothing_runs}"
@@ -320,14 +320,14 @@ mod tests {
         };
         running.write(&data_dir).unwrap();
 
-        let found = target(&["--gridtokenx-data-dir", path]).unwrap();
+        let found = system(&["--gridtokenx-data-dir", path]).unwrap();
         assert_eq!(found.database_url, running.database_url);
         assert_eq!(
             found.rpc_urls,
             ["http://127.0.0.1:8899", "http://127.0.0.1:8898"]
         );
 
-        let given = target(&[
+        let given = system(&[
             "--gridtokenx-data-dir",
             path,
             "--database-url",

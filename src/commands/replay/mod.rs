@@ -20,7 +20,7 @@
 //! | `wallets` | a wallet for each meter |
 //! | `plan` | all of that together: which meter reports what, when |
 //! | `api_client` | the service as its clients see it: REST |
-//! | `target`, `error` | the system that is replayed against; why a replay ended early |
+//! | `target`, `replay_error` | the system that is replayed against; why a replay ended early |
 //! | `reading_tracker` | the state of each reading, from answers and events |
 //! | `listener` | follows the event feed into the tracker |
 //! | `settle` | waits until every accepted reading is final |
@@ -29,11 +29,11 @@
 
 mod api_client;
 mod data_file;
-mod error;
 mod listener;
 mod plan;
 mod progress;
 mod reading_tracker;
+mod replay_error;
 mod replay_run;
 mod schedule;
 mod settle;
@@ -42,9 +42,9 @@ mod wallets;
 
 pub use api_client::{ApiClient, ApiError};
 pub use data_file::{DataFileError, Day, METER_OWNER, PlannedReading, readings_of};
-pub use error::ReplayError;
 pub use plan::Replay;
 pub use reading_tracker::{Counts, LatencyMs};
+pub use replay_error::ReplayError;
 pub use replay_run::Outcome;
 pub use schedule::{Calendar, Speed};
 pub use target::{STALL_LIMIT, Target};

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::api_client::Submission;
 use super::data_file::{Day, PlannedReading, readings_of};
-use super::error::ReplayError;
+use super::replay_error::ReplayError;
 use super::schedule::{Calendar, Speed, due_after};
 use super::wallets::wallet_of;
 

@@ -9,11 +9,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::api_client::{ApiClient, ApiError};
 use super::data_file::Day;
-use super::error::ReplayError;
 use super::listener::start_listening;
 use super::plan::{PlannedMeter, PlannedReport, Replay};
 use super::progress::Progress;
 use super::reading_tracker::{Counts, LatencyMs, ReadingTracker};
+use super::replay_error::ReplayError;
 use super::schedule::Speed;
 use super::settle::settle;
 use super::target::Target;

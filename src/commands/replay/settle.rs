@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::api_client::ApiClient;
-use super::error::ReplayError;
 use super::progress::Progress;
 use super::reading_tracker::{Counts, ReadingTracker};
+use super::replay_error::ReplayError;
 use super::target::{STALL_LIMIT, Target};
 use crate::domain::{Backoff, Retries};
 

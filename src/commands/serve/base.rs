@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::StartError;
+use super::start_error::StartError;
 use crate::config::Config;
 use crate::db::{self, Database};
 use crate::outbox::Wake;

@@ -9,8 +9,8 @@ use sqlx::PgPool;
 use tokio::sync::SetOnce;
 
 use super::base::Base;
-use super::error::StartError;
 use super::solana::{self, Solana};
+use super::start_error::StartError;
 use crate::chain::PriorityFees;
 use crate::config::Config;
 use crate::ledger::{self, BindingError};

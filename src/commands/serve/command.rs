@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::error::StartError;
 use super::open_files;
 use super::start::start;
+use super::start_error::StartError;
 use crate::commands::signals::stop_on_signal;
 use crate::config::Config;
 use crate::telemetry;

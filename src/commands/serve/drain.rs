@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use super::base::Tasks;
 use super::chain::FailedCheck;
-use super::error::ServiceEnded;
 use super::http::Http;
 use super::minting::Minting;
+use super::start_error::ServiceEnded;
 use crate::api::DrainReport;
 use crate::ledger;
 use crate::queue::ProcessRegistration;

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use super::base::Base;
-use super::error::StartError;
+use super::start_error::StartError;
 use crate::api::{
     self, AppState, Authenticator, CallerAuth, ChainAccess, ConnectionDrain, CorsOrigins,
     HttpServer, LiveFeed, MintingStatus, Operations, ShownSettings,

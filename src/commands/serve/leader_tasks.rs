@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::base::Base;
-use super::error::StartError;
 use super::solana::Solana;
+use super::start_error::StartError;
 use crate::canary::CanarySender;
 use crate::db::{self, LeaderLock};
 use crate::feed::{self, retention::Retention};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::base::Base;
-use super::error::StartError;
 use super::solana::Solana;
+use super::start_error::StartError;
 use crate::domain::BaseUnits;
 use crate::ledger::RetrySchedule;
 use crate::mint::{ChainHandle, MintLimits, Minter};

@@ -7,7 +7,7 @@
 //! | `open_files` | room for as many connections as are configured |
 //! | `start` | starts every part, in order |
 //! | `base` | what the parts are built on: configuration, database, health, and the tasks by the step that ends them |
-//! | `listen` | opens the listening socket |
+//! | `listening_socket` | opens the listening socket |
 //! | `chain` | opens the chain or recalls it from the ledger, and monitors it |
 //! | `leader_tasks` | tasks that one process of the deployment runs: event numbers, resolver, canary |
 //! | `minting` | Minter and queue workers |
@@ -19,17 +19,17 @@ mod base;
 mod chain;
 mod command;
 mod drain;
-mod error;
 mod http;
 mod leader_tasks;
-mod listen;
+mod listening_socket;
 mod minting;
 mod open_files;
 mod periodic_tasks;
 mod solana;
 mod start;
+mod start_error;
 
 pub use command::{ServeArgs, run};
 pub use drain::RunningService;
-pub use error::{ServiceEnded, StartError};
 pub use start::start;
+pub use start_error::{ServiceEnded, StartError};

@@ -2,7 +2,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::error::StartError;
+use super::start_error::StartError;
 use crate::api::CALLERS_MAX;
 use crate::config::Config;
 

@@ -9,7 +9,7 @@ use solana_sdk::signature::{Keypair, Signer};
 use spl_token_interface::state::Mint;
 use sqlx::PgPool;
 
-use super::error::StartError;
+use super::start_error::StartError;
 use crate::chain::{
     ChainError, Endpoint, Endpoints, MintAccounts, MintSigner, is_local_chain, prepare_local_chain,
     read_keypair, read_or_create_keypair,

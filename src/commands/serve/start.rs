@@ -3,13 +3,13 @@
 use super::base::Base;
 use super::chain::{chain_handle, open_or_recall, run_on_checked_chain, start_monitor};
 use super::drain::RunningService;
-use super::error::StartError;
 use super::http::{open_api, operations, start_http};
 use super::leader_tasks::{resolver, start_canary, start_sequencer};
-use super::listen::listen;
+use super::listening_socket::listen;
 use super::minting::start_minting;
 use super::open_files;
 use super::periodic_tasks::start_periodic_tasks;
+use super::start_error::StartError;
 use crate::admin::{self, Settings};
 use crate::api::ConnectionDrain;
 use crate::config::Config;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::error::StartError;
+use super::start_error::StartError;
 use crate::config::Config;
 
 /// Connections that may wait to be accepted where few streams are configured: API clients arrive in bursts too.
