@@ -17,7 +17,7 @@ pub struct Backlog {
     pub waiting: WaitingReadings,
     pub queue: QueueDepth,
     /// `None` before the ledger is set up.
-    pub breaker: Option<BreakerView>,
+    pub breaker: Option<LedgerBreakerView>,
     /// Landed mints of our authority that the ledger lacks and no admin has adopted or booked.
     pub mismatches: i64,
     /// When the oldest event without a sequence number was written.
@@ -40,18 +40,56 @@ pub struct QueueDepth {
     pub oldest_running_at: Option<DateTime<Utc>>,
 }
 
+/// Whether the ledger breaker is closed, or else why it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerBreakerState {
+    Closed,
+    /// The database is another one than before, or its server was restarted.
+    Identity,
+    /// A landed mint that the ledger lacks or marked dead.
+    Mismatch,
+}
+
+impl LedgerBreakerState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LedgerBreakerState::Closed => "closed",
+            LedgerBreakerState::Identity => "identity",
+            LedgerBreakerState::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// A stored word that this version does not know as a state of the ledger breaker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a state of the ledger breaker that this version knows")]
+pub struct UnknownBreakerState(String);
+
+impl TryFrom<String> for LedgerBreakerState {
+    type Error = UnknownBreakerState;
+
+    fn try_from(word: String) -> Result<LedgerBreakerState, UnknownBreakerState> {
+        match word.as_str() {
+            "closed" => Ok(LedgerBreakerState::Closed),
+            "identity" => Ok(LedgerBreakerState::Identity),
+            "mismatch" => Ok(LedgerBreakerState::Mismatch),
+            _ => Err(UnknownBreakerState(word)),
+        }
+    }
+}
+
 /// The ledger breaker, which all processes share.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
-pub struct BreakerView {
-    /// `closed`, or why it is open: `identity`, `mismatch`.
-    pub state: String,
+pub struct LedgerBreakerView {
+    #[sqlx(try_from = "String")]
+    pub state: LedgerBreakerState,
     pub reason: Option<String>,
     pub opened_at: Option<DateTime<Utc>>,
 }
 
-impl BreakerView {
+impl LedgerBreakerView {
     pub fn is_open(&self) -> bool {
-        self.state != "closed"
+        self.state != LedgerBreakerState::Closed
     }
 }
 

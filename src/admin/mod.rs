@@ -19,7 +19,7 @@ mod waiting_readings;
 
 pub use adopt::{AdoptionError, adopt_mint, book_foreign_mint};
 pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
-pub use backlog::{Backlog, BreakerView, QueueDepth};
+pub use backlog::{Backlog, LedgerBreakerState, LedgerBreakerView, QueueDepth};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_level::{
     LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LOG_LEVEL_TIMING, LogLevel, follow_log_level,

@@ -3,7 +3,7 @@
 use clap::Args;
 use reqwest::Url;
 
-use super::Secret;
+use super::secret::Secret;
 use super::setting::{common, text_that};
 
 /// A shorter key would make HMAC-SHA-256 weaker than its hash (RFC 7518, section 3.2).

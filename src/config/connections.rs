@@ -9,7 +9,7 @@ use reqwest::Url;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::postgres::PgConnectOptions;
 
-use super::Secret;
+use super::secret::Secret;
 use super::setting::{common, text, text_that, whole};
 
 /// The database.

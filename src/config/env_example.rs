@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Config;
+use super::settings::Config;
 
 /// Every variable with its default and one line of explanation, in the groups of `--help`. A variable without a default is
 /// empty, which counts as unset.

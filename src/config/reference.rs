@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Arg;
 
-use super::Config;
+use super::settings::Config;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 

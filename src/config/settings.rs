@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 
-use super::{
-    AuthConfig, BlockchainConfig, ConfigError, DataDir, DatabaseConfig, EffectiveConfig,
-    FeedConfig, HttpConfig, IntakeConfig, LedgerConfig, LocalnetConfig, LogConfig, ServiceConfig,
-    SolanaConfig, TokenizationConfig, WebsocketConfig,
-};
+use super::auth::AuthConfig;
+use super::connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
+use super::effective::EffectiveConfig;
+use super::error::ConfigError;
+use super::minting::{BlockchainConfig, IntakeConfig, LedgerConfig};
+use super::service::{FeedConfig, HttpConfig, LogConfig, ServiceConfig, WebsocketConfig};
+use super::tokenization::TokenizationConfig;
 use crate::domain::PriorityFeePolicy;
 
 /// Longest time for all retries of a reading; a longer one would outlast the alerts that watch it.

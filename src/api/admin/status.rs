@@ -264,7 +264,7 @@ async fn status(
     let settings = stored.settings;
     let breaker = match backlog.breaker {
         Some(breaker) => Breaker {
-            state: breaker.state,
+            state: breaker.state.as_str().to_owned(),
             reason: breaker.reason,
             opened_at: breaker.opened_at.map(rfc3339_micros),
         },
