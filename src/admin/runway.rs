@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use crate::chain::FeeBudgetView;
 use crate::ledger::{self, Spending};
-use crate::telemetry::gauge_value;
+use crate::telemetry::metric_value;
 
 /// The cost of a reading before any reading was minted: the fee of a transaction with one signature for one reading, to a
 /// wallet that has its token account. Readings that share a transaction cost less; the first one of a wallet also costs the
@@ -60,13 +60,14 @@ impl Runway {
             .since
             .map_or(at_least, |since| now - since)
             .max(at_least);
-        let per_hour = |count: u64| gauge_value(count) * 3_600.0 / over.as_seconds_f64();
+        let per_hour = |count: u64| metric_value(count) * 3_600.0 / over.as_seconds_f64();
         let lamports_per_hour = per_hour(spending.lamports);
         let hours = if fee_budget.is_empty() {
             // Also if nothing was spent for hours, because nothing could be.
             Some(0.0)
         } else {
-            (lamports_per_hour > 0.0).then(|| gauge_value(fee_budget.spendable) / lamports_per_hour)
+            (lamports_per_hour > 0.0)
+                .then(|| metric_value(fee_budget.spendable) / lamports_per_hour)
         };
         Runway {
             balance_lamports: fee_budget.funds.balance,
