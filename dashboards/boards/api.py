@@ -1,4 +1,4 @@
-"""The door: requests, errors, latency, what is refused."""
+"""HTTP: requests, errors, latency, what is refused."""
 
 from .panels import GREEN, JOB, RED, YELLOW, board, graph, in_range, mean, per_second, quantile, row, runbook, stat, steps, to
 
@@ -119,4 +119,4 @@ READINGS = row(
     )),
 )
 
-BOARD = board("api", "API", "The door: requests, errors, latency, what is refused.", [SYMPTOM, ANSWERS, READINGS])
+BOARD = board("api", "API", "HTTP: requests, errors, latency, what is refused.", [SYMPTOM, ANSWERS, READINGS])

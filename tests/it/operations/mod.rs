@@ -12,7 +12,7 @@ mod run;
 mod scans;
 mod scrape;
 mod service_level;
-mod structure;
 mod sql_types;
+mod structure;
 mod traces;
 mod versions;
