@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_deployment_has_a_price_and_no_end() {
+    fn a_new_deployment_has_an_assumed_price_and_no_end_of_the_runway() {
         let now = Utc::now();
         let runway = Runway::of(fee_budget(5_000), Spending::default(), now);
         assert_eq!(runway.lamports_per_reading, LAMPORTS_PER_READING_FALLBACK);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_fee_payer_lasts_no_longer_however_long_nothing_was_spent() {
+    fn the_runway_of_an_empty_fee_payer_is_zero_however_long_nothing_was_spent() {
         let now = Utc::now();
         for lamports in [0, 5_000] {
             let spending = Spending {

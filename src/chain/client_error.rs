@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_that_reports_that_it_is_behind_is_not_one_that_fails() {
+    fn a_node_that_reports_that_it_is_behind_does_not_count_as_failed() {
         let error: ClientError = RpcError::RpcResponseError {
             code: -32005,
             message: "Node is behind by 42 slots".to_owned(),

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_may_ask_for_a_pause_up_to_the_limit() {
+    fn a_service_may_request_a_pause_up_to_the_limit() {
         for (reason, pause_ms) in [
             (r#"{"reason":"going_away","retry_after_ms":1250}"#, 1_250),
             (r#"{"reason":"too_slow","resume_after":3}"#, 0),

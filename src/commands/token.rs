@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_providers_tokens_are_not_ours_to_make() {
+    fn no_token_is_issued_when_an_identity_provider_signs_them() {
         let line = [
             "token",
             "--role",

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_said_is_no_answer_a_bad_value_or_a_failure_of_the_client() {
+    fn an_error_without_a_servers_answer_is_classified_by_its_variant() {
         let silent = std::io::Error::from(std::io::ErrorKind::TimedOut);
         for (error, condition, class) in [
             (

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_costs_what_the_chain_charges() {
+    fn the_computed_fee_is_what_the_chain_charges() {
         for (micro_lamports, compute_units, lamports) in [
             (0, 1_400_000, 0),
             (1, 0, 0),

@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_serial_is_its_own_serial(text in any::<String>()) {
+        fn parsing_a_serial_again_changes_nothing(text in any::<String>()) {
             if let Ok(serial) = MeterSerial::parse(&text) {
                 prop_assert_eq!(MeterSerial::parse(serial.as_str()), Ok(serial.clone()));
                 prop_assert!((1..=64).contains(&serial.as_str().chars().count()));

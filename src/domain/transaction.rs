@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_stands_after_the_limit_and_none_is_left_out() {
+    fn the_price_follows_the_limit_and_is_left_out_when_it_is_none() {
         let keys = keys(false);
         let payments = payments(&[true, false]);
         let (priced, unpriced) = (build_at(5_000, &payments, &keys), build(&payments, &keys));

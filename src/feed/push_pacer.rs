@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn one_push_a_minute_is_one() {
+    fn a_limit_of_one_push_a_minute_permits_one() {
         let start = Instant::now();
         let mut pacer = PushPacer::per_minute(1, start);
         assert_eq!(pacer.next_push_at(start), None);

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_are_created_as_far_as_the_money_goes_and_always_fewer_than_were_too_many() {
+    fn the_budget_limits_account_creations_and_each_round_plans_fewer() {
         for (spendable, wanted, expected) in [
             (0, 5, 0),
             (RENT, 5, 0),

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_priority_fee_counts_with_what_may_be_asked_for() {
+    fn the_priority_fee_is_estimated_for_the_most_units_that_may_be_requested() {
         let estimator = priced_estimator(u64::MAX, 1_000_000);
         let estimate = estimate(&estimator, &items(1, 2, 1));
         // One payment and one creation, a lamport for each unit.

@@ -11,7 +11,7 @@
 //! | `pipeline` | one batch from top to bottom: the order of the steps |
 //! | `load`, `candidate` | step 1: loads what is needed to pay a reading, and answers those that are not to be minted |
 //! | `resolve_accounts`, `token_accounts` | step 2: which wallets can be paid, and what it takes to refuse one |
-//! | `pack` | step 3: which readings share a transaction, by the rules of [`domain::pack`](crate::domain::pack) |
+//! | `pack` | step 3: which transactions are sent now and which wait for more readings. Which readings share one: [`domain::pack`](crate::domain::pack) |
 //! | `affordability`, `costs` | step 4: trims a batch to what the fee payer can afford |
 //! | `left_out`, `refuse` | answers the readings that steps 2 to 5 leave out |
 //! | `draft`, `simulate` | step 5: unsigned transactions, simulated |

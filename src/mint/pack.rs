@@ -1,7 +1,8 @@
-//! Step 3 of the pipeline: which readings share a transaction, and which of those transactions leave now. Pure.
+//! Step 3 of the pipeline: packs readings into transactions, and decides which of the transactions are sent now. Pure.
 //!
-//! The rules for sharing are in [`domain::packing`](crate::domain::pack). Here is decided what leaves: a reading that no
-//! transaction can pay is refused, and under load a transaction that is not full waits for the next batch, once.
+//! [`domain::pack`](crate::domain::pack) decides which readings share a transaction. This file decides which transactions are
+//! sent: a reading that no transaction can pay is refused, and under load a transaction that is not full waits for the next
+//! batch, once.
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! The integration tests: real Postgres, real local chain, the real program. One folder for each promise.
+//! The integration tests: real Postgres, a real local chain, the real program. One folder for each guarantee.
 
 mod admin;
 mod feed;

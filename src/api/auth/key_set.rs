@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_provider_that_hangs_delays_neither_the_start_nor_the_end() {
+    async fn a_provider_that_hangs_delays_neither_the_start_nor_the_shutdown() {
         // Accepts connections and never answers.
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", silent.local_addr().unwrap());

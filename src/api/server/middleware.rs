@@ -235,7 +235,7 @@ mod tests {
     use crate::api::test_support::{NO_DATABASE, call, request, sample_routes, test_state};
 
     #[test]
-    fn a_sane_request_id_is_kept_and_another_replaced() {
+    fn a_valid_request_id_is_kept_and_an_invalid_one_replaced() {
         let with = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());

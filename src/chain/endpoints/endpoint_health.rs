@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn one_far_probe_is_a_doubt_and_two_are_a_lag_until_it_has_caught_up() {
+    fn two_lagging_probes_in_a_row_mark_an_endpoint_as_behind_until_it_has_caught_up() {
         let (mut health, now) = (EndpointHealth::default(), Instant::now());
         health.record(at(980), 1_000, now);
         assert!(health.is_healthy() && health.is_in_doubt());
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_failed_is_asked_for_its_chain_again() {
+    fn the_chain_of_an_endpoint_that_failed_is_checked_again() {
         let (mut health, now) = (EndpointHealth::default(), Instant::now());
         let fails: [fn(&mut EndpointHealth); 2] = [
             |health| health.record(no_answer(), 10, Instant::now()),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_reports_that_it_is_behind_is_believed() {
+    fn a_node_that_reports_that_it_is_behind_counts_as_behind() {
         let (mut health, now) = (EndpointHealth::default(), Instant::now());
         for _ in 0..2 {
             let probe = ProbeResult::Height {

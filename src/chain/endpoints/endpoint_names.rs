@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_called_by_its_fragment_or_its_place() {
+    fn an_endpoint_is_named_by_its_url_fragment_or_its_position() {
         let urls = [
             "https://one.example/key#main",
             "https://two.example/",

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_survives_the_way_through_the_client() {
+    fn the_pause_is_preserved_in_the_clients_error() {
         let wait = Duration::from_secs(9);
         assert_eq!(pause_of(&rate_limited(wait)), Some(wait));
     }

@@ -185,7 +185,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_life_is_its_own_blockhash_and_151_blocks() {
+    fn a_life_spans_the_block_of_the_blockhash_and_151_more() {
         let blocks = chain(5_000, 1_000, &[2; 152]);
         let scan = scanned(&blocks);
         assert!(scan.proves_absent("nowhere", 1_150));

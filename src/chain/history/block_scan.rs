@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cluster_that_stood_still_leaves_no_hole() {
+    async fn slots_without_blocks_leave_no_hole() {
         // In the middle of the transaction's life 30,000 slots pass without a block.
         let mut gaps = vec![1; 160];
         gaps[70] = 30_000;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hole_hides_a_life_across_it_and_no_other() {
+    async fn a_hole_prevents_the_proof_only_for_lives_that_span_it() {
         let mut blocks = chain(10_000, 1_000, &[1; 480]);
         blocks.remove(&10_160);
         let (endpoints, node) = node(blocks).await;

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn two_memos_of_ours_contradict_each_other() {
+    fn two_memos_of_ours_in_one_transaction_both_count_as_none() {
         let memo =
             |number| Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, number]), [1; 32]).encode();
         assert_eq!(

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payment_that_fails_is_its_wallets_fault() {
+    fn a_failed_payment_is_blamed_on_the_readings_of_its_wallet() {
         for packed in [Packed::new(0), Packed::new(5_000)] {
             for (payment, (reading, _)) in packed.payments().into_iter().zip(packed.readings) {
                 for cause in [
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_fee_payer_lacks_is_no_readings_fault() {
+    fn missing_funds_are_blamed_on_no_reading() {
         for packed in [Packed::new(0), Packed::new(5_000)] {
             for creation in packed.creations() {
                 for cause in [
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compute_limit_that_was_too_low_is_ours_wherever_it_is_hit() {
+    fn a_compute_limit_that_was_too_low_is_blamed_on_the_service() {
         let packed = Packed::new(5_000);
         for index in 0..=packed.memo() {
             for cause in [
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mint_that_is_not_ours_any_more_is_no_readings_fault() {
+    fn a_mint_that_we_no_longer_control_is_blamed_on_no_reading() {
         let packed = Packed::new(0);
         for fault in [
             TokenError::InvalidMint,
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_around_the_payments_for_another_reason_is_not_known() {
+    fn the_blame_is_unknown_when_an_instruction_around_the_payments_fails() {
         let packed = Packed::new(5_000);
         let around = [0, 1, packed.memo(), packed.memo() + 1];
         for index in around.into_iter().chain(packed.creations()) {

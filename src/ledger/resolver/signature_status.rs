@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_never_called_minted_and_final_only_when_finalized() {
+    fn an_error_never_counts_as_minted_and_is_final_only_when_finalized() {
         use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
         let error = TransactionError::AccountNotFound;
         let cases = [

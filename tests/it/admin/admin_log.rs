@@ -1,4 +1,4 @@
-//! Every action of an admin is logged with it or not at all, and no change of the log goes unnoticed.
+//! An action of an admin and its log entry commit together or not at all, and every change of the log is detected.
 
 use futures_util::future::join_all;
 use gridtokenx::meters::Role;
@@ -170,7 +170,7 @@ async fn admins_of_two_processes_at_once_leave_one_chain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_action_that_dies_leaves_neither_a_change_nor_an_entry() {
+async fn an_action_whose_process_is_killed_leaves_neither_a_change_nor_an_entry() {
     let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let mut server = grid
         .spawn(&[("FAILPOINTS", "admin.before_retry_commit=return(kill)")])

@@ -1,4 +1,4 @@
-//! The toggle and the roll-out: stored, obeyed by all processes at once, and nothing is lost by them.
+//! The toggle and the roll-out are stored, all processes apply a change immediately, and no reading is lost.
 
 use gridtokenx::domain::MeterSerial;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::{Api, Grid, eventually};
 const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
 const PERCENTAGE: &str = "/api/admin/tokenization/auto-mint-percentage";
 const STATUS: &str = "/api/admin/tokenization/status";
-/// No sweep but that of an admin's action comes within a test.
+/// A period so long that only an admin's action starts a sweep during a test.
 const NO_TICKS: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "86400");
 
 async fn toggle(admin: &Api, enabled: bool) -> Value {
@@ -19,7 +19,7 @@ async fn toggle(admin: &Api, enabled: bool) -> Value {
     answer
 }
 
-/// Waits until that many jobs of readings have ended well, and no other is left.
+/// Waits until that many jobs of readings have succeeded and none remains.
 async fn until_jobs_are_done(grid: &Grid, wanted: i64) {
     eventually(&format!("{wanted} jobs are done"), async || {
         let (done, all): (i64, i64) = sqlx::query_as(
@@ -43,7 +43,7 @@ async fn once_a_toggle_is_answered_no_process_mints_what_comes_after_it() {
     let mut jobs = 0;
     for round in 1..=10 {
         toggle(&admin, false).await;
-        // At once: whatever learns of the toggle later than by its commit would mint some of these.
+        // Without a pause: a process that applied the toggle only some time after its commit would mint some of these.
         for _ in 0..3 {
             meter.report("1").await;
         }
@@ -71,7 +71,7 @@ async fn what_one_process_switched_off_stays_off_at_another_and_after_a_restart(
     assert_eq!(grid.count("pending").await, 3);
     other.kill9().await;
 
-    // Configured to mint, but what is stored rules.
+    // The configuration says to mint, but the stored setting takes precedence.
     let next = grid
         .spawn(&[("TOKENIZATION_AUTO_MINT_ENABLED", "true")])
         .await;
@@ -112,7 +112,7 @@ async fn fifty_held_readings_notify_admins_once_and_are_minted_at_once_when_it_i
     let text = sent[0]["error_reason"].as_str().unwrap();
     assert!(text.contains("auto-mint is off"), "{text}");
 
-    // Off again is no new period.
+    // Switching it off a second time does not start a new period.
     let again = toggle(&admin, false).await;
     assert_eq!(
         again["message"],
@@ -156,7 +156,7 @@ async fn a_roll_out_mints_for_some_meters_by_their_hash_and_for_the_rest_when_it
     let user = grid.user("prosumer");
     let mut meters = Vec::new();
     let is_in = |serial: &str| MeterSerial::parse(serial).unwrap().rollout_bucket() < 30;
-    // Until both sides have some.
+    // Until there are meters both inside and outside the roll-out.
     while meters.len() < 12
         || meters.iter().filter(|(_, is_in)| *is_in).count() < 2
         || meters.iter().filter(|(_, is_in)| !*is_in).count() < 2
@@ -191,7 +191,7 @@ async fn a_roll_out_mints_for_some_meters_by_their_hash_and_for_the_rest_when_it
     grid.until_count("finalized", all).await;
     grid.audit_holds().await;
 
-    // The environment still says 30; what is stored rules.
+    // The environment still says 30; the stored setting takes precedence.
     assert!(grid.stop().await);
     grid.serve().await;
     let status = grid.admin().get(STATUS).await.ok();

@@ -1,4 +1,4 @@
-//! An admin's trigger mints everything unminted now, once, and says what became of each reading.
+//! An admin's trigger mints all unminted readings now, each once, and reports the outcome of each.
 
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,7 @@ async fn completions(pool: &PgPool) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_mints_what_is_held_back_and_says_what_became_of_each() {
+async fn a_trigger_mints_what_is_held_back_and_reports_the_outcome_of_each() {
     let grid = Grid::start_with(&[HELD]).await;
     let meter = grid.meter().await;
     let mut reported = Vec::new();
@@ -143,7 +143,7 @@ async fn a_trigger_does_not_wait_for_a_backoff() {
     .await
     .unwrap();
     let batch = trigger(&grid.admin(), json!({ "meter_id": meters[0] })).await;
-    // Those that the sweep was quicker to find before their backoff began are not the trigger's.
+    // Readings that the sweep found before their backoff began do not belong to the trigger.
     let (total, successful, failed) = figures(&batch);
     assert_eq!((total, failed), (successful, 0), "{batch:#}");
     grid.until_count("finalized", 3).await;
@@ -200,7 +200,7 @@ async fn filters_choose_what_is_minted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_no_sense_is_refused() {
+async fn invalid_triggers_are_refused() {
     let grid = Grid::start_with(&[HELD]).await;
     let admin = grid.admin();
     for (body, status, sentence) in [
@@ -233,7 +233,7 @@ async fn what_makes_no_sense_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_wait_follows_the_document_as_it_grows() {
+async fn a_caller_that_does_not_wait_pages_through_the_results_as_they_arrive() {
     const READINGS: usize = 2_000;
     let grid = Grid::start_with(&[HELD]).await;
     insert_backlog(&grid.pool, 20, READINGS / 20).await;
@@ -377,8 +377,8 @@ async fn twenty_triggers_over_three_processes_mint_nothing_twice() {
     );
 }
 
-/// Kills the only worker at a step of the batch; another goes on.
-async fn a_killed_batch_goes_on(failpoint: &str) {
+/// Kills the only worker at a step of the batch; another worker continues the batch.
+async fn a_killed_batch_continues(failpoint: &str) {
     const READINGS: u64 = 400;
     let grid = Grid::without_service(&[HELD]).await;
     let mut first = grid.spawn(&[("FAILPOINTS", failpoint)]).await;
@@ -407,18 +407,18 @@ async fn a_killed_batch_goes_on(failpoint: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_whose_worker_is_killed_after_a_claim_goes_on_elsewhere() {
-    a_killed_batch_goes_on("queue.batch_claimed=2*off->return(kill)").await;
+async fn a_batch_whose_worker_is_killed_after_a_claim_continues_in_another_process() {
+    a_killed_batch_continues("queue.batch_claimed=2*off->return(kill)").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_whose_worker_is_killed_after_minting_goes_on_elsewhere() {
-    a_killed_batch_goes_on("queue.batch_handed_in=1*off->return(kill)").await;
+async fn a_batch_whose_worker_is_killed_after_minting_continues_in_another_process() {
+    a_killed_batch_continues("queue.batch_handed_in=1*off->return(kill)").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_whose_worker_is_killed_at_its_end_is_announced_once() {
-    a_killed_batch_goes_on("batch.before_finish_commit=return(kill)").await;
+    a_killed_batch_continues("batch.before_finish_commit=return(kill)").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -440,7 +440,7 @@ async fn a_batch_whose_job_is_lost_is_rescued_by_the_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_chain_is_away_a_batch_says_so_and_loses_nothing() {
+async fn while_the_chain_is_unavailable_a_batch_reports_it_and_loses_nothing() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[HELD]).await;
     grid.serve().await;
@@ -476,7 +476,7 @@ async fn while_the_chain_is_away_a_batch_says_so_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_ledger_breaker_is_open_a_batch_says_so() {
+async fn while_the_ledger_breaker_is_open_a_batch_reports_it() {
     let grid = Grid::start_with(&[HELD]).await;
     insert_backlog(&grid.pool, 2, 10).await;
     // An unresolved landed mint holds it open.
@@ -538,7 +538,7 @@ async fn a_refused_reading_is_a_failed_one_of_its_batch_and_its_neighbours_are_m
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_goes_on_elsewhere_when_its_process_drains() {
+async fn a_batch_continues_in_another_process_when_its_process_drains() {
     const READINGS: u64 = 3_000;
     let grid = Grid::without_service(&[HELD]).await;
     let mut first = grid.spawn(&[]).await;

@@ -44,7 +44,7 @@ fn resolver_lines(server: &Server, message: &str) -> Vec<Value> {
     lines
 }
 
-/// Waits until the message is logged of the Resolver once more than in so many lines.
+/// Waits until the log has more than `before` lines with this message of the Resolver.
 async fn until_logged_again(server: &Server, message: &str, before: usize) {
     eventually(&format!("{message:?} is logged"), async || {
         (resolver_lines(server, message).len() > before).then_some(())
@@ -87,7 +87,7 @@ async fn a_level_holds_in_all_processes_and_ends() {
     let late = grid.spawn(INFO).await;
     until_changed(&late, &[DEBUG]).await;
 
-    // It ends by itself: the moment passes.
+    // It expires.
     sqlx::query("UPDATE settings SET log_level_until = now() - INTERVAL '1 second'")
         .execute(&grid.pool)
         .await
@@ -126,7 +126,7 @@ async fn a_level_holds_in_all_processes_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_level_is_refused_and_users_change_nothing() {
+async fn an_invalid_level_is_refused_and_users_change_nothing() {
     let grid = Grid::start().await;
     let admin = grid.admin();
     for (body, named) in [
@@ -174,7 +174,7 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
     let again = meter.next_submission("1");
     let bulk = json!({ "readings": [again, again, meter.next_submission("-1")] });
     user.post("/api/meters/submit-readings", &bulk).await.ok();
-    // Refused ones too: a token that is none, and an answer to it.
+    // Refused requests too: an invalid token, and the answer to it.
     let mut stranger = user.clone();
     stranger.token = format!("{}x", user.token);
     assert_eq!(
@@ -216,7 +216,7 @@ async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
     for line in resolver_lines(&server, FAILS) {
         assert!(line["error"].as_str().unwrap().contains("rpc-1"), "{line}");
     }
-    // And all calls at once, as admins are shown it.
+    // And when all calls fail, as the status page shows it to admins.
     proxy.on_call(|_, _| CallAction::Drop);
     let shown = eventually("the chain breaker is open", async || {
         let status = admin.get("/api/admin/tokenization/status").await;

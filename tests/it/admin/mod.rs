@@ -1,4 +1,4 @@
-//! What admins decide is carried out, once, and logged.
+//! Every action of an admin takes effect once and is logged.
 
 mod admin_log;
 mod auto_mint;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::client::{brief_token, token};
 use crate::support::{Grid, eventually};
 
-/// A browser without a jar: the test says which cookie it sends.
+/// A browser without a cookie jar: the test chooses the cookie of each request.
 struct Browser {
     url: String,
     http: reqwest::Client,
@@ -115,7 +115,7 @@ async fn without_a_session_there_is_a_login_and_nothing_else() {
             assert_eq!(problem["status"], status);
         }
     }
-    // A header is no session: a page of another site could not send the cookie, but the board sends no header.
+    // A token in a header does not open a session: the board sends no header, and a page of another site cannot send the cookie.
     let with_header = browser
         .request(Method::GET, "/admin/queue/api/v1/queues")
         .bearer_auth(token("an admin", Role::Admin))
@@ -178,7 +178,7 @@ async fn a_session_is_a_cookie_that_ends_with_its_token_or_by_logout() {
     assert!(cleared.starts_with("gridtokenx_queue=; "), "{cleared}");
     assert!(cleared.contains("Max-Age=0"), "{cleared}");
 
-    // The skew of clocks is allowed for, so a token that is over counts for half a minute more.
+    // Clock skew is tolerated, so an expired token is accepted for another half minute.
     let brief = brief_token("an admin", Role::Admin, Duration::from_secs(1));
     let brief = format!("gridtokenx_queue={brief}");
     assert_eq!(

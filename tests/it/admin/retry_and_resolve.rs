@@ -1,4 +1,4 @@
-//! What an admin decides about a reading or a mint transaction: only what may be decided, and nothing is paid twice by it.
+//! Admins can retry readings and resolve mint transactions only where that is safe, and nothing is paid twice by it.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -96,7 +96,7 @@ async fn a_failed_reading_is_paid_once_to_the_wallet_that_the_admin_names() {
     .await;
     assert_eq!(before["wallet_address"], answer["wallet_address"]);
 
-    // What is no wallet is refused, and changes nothing.
+    // An address that is not a wallet is refused, and nothing changes.
     let account = get_associated_token_address(&authority.payer(), &authority.mint);
     let token_account = {
         let other = grid.user("neighbour").meter().await;
@@ -136,7 +136,7 @@ async fn a_failed_reading_is_paid_once_to_the_wallet_that_the_admin_names() {
     let audit = grid.audit_holds().await;
     assert_eq!(audit["outstanding"]["readings"], 0);
 
-    // Only what is not paid can be retried, and the answer says what it is.
+    // Only unpaid readings can be retried; the refusal names the reading's state.
     for finalized in [&failed, &paid] {
         let answer = retry(&grid, finalized, body.clone()).await;
         assert_eq!(answer.status, 409, "{answer:?}");
@@ -192,7 +192,7 @@ async fn a_reading_in_its_backoff_is_tried_at_once() {
     })
     .await;
     proxy.forward_everything();
-    // Twice at once: one of them may come after it was submitted.
+    // Two concurrent requests: one of them may arrive after the reading was submitted.
     let answers = join_all([
         retry(&grid, &refused, json!({})),
         retry(&grid, &refused, json!({})),
@@ -271,7 +271,7 @@ fn sent(parameters: &Value) -> Transaction {
     bincode::deserialize(&signed_bytes).unwrap()
 }
 
-/// An endpoint that takes transactions, shows nothing of what became of them, and has holes in its history.
+/// An endpoint that accepts transactions, never shows their outcome, and has holes in its history.
 fn blind(proxy: &Proxy, lands: bool) {
     let hidden = Mutex::new(HashSet::new());
     proxy.on_call(move |method, parameters| match method {
@@ -403,7 +403,7 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     let (mut grid, proxy, _, signature) = quarantined(true).await;
-    // A history scan passes it while it is known, so the watermark lies above it afterwards.
+    // A history scan passes the transaction while the ledger knows it, so the watermark is above it afterwards.
     assert!(grid.stop().await);
     grid.serve().await;
     let landed_in = RpcClient::new(world().rpc_url.clone())
@@ -444,7 +444,7 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     let audit = grid.audit().await;
     let found = difference(&audit, "dead_but_landed");
     assert_eq!(found["signature"], signature);
-    // A person deals with it: booked as foreign, it holds nothing up.
+    // A person resolves it: once booked as foreign, it no longer keeps the breaker open.
     sqlx::query("UPDATE foreign_mints SET booked_reason = 'called dead by mistake'")
         .execute(&grid.pool)
         .await

@@ -290,7 +290,7 @@ async fn without_cors_origins_only_the_services_own_pages_may_listen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_no_handshake_learns_how_one_looks() {
+async fn a_request_that_is_not_a_handshake_is_answered_with_what_is_missing() {
     let grid = Grid::start().await;
     let http = reqwest::Client::new();
     let url = format!("{}/ws", grid.api_url());

@@ -111,7 +111,7 @@ async fn an_expired_token_opens_no_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_token_is_needed_one_may_be_shown_before_anything_is_asked_for() {
+async fn an_anonymous_client_may_authenticate_before_its_first_request() {
     let grid = Grid::start_with(&[("WEBSOCKET_AUTH_REQUIRED", "false")]).await;
     let url = grid.api_url();
     publish(&grid.pool, &events_of("anna", 1)).await;
@@ -160,7 +160,7 @@ async fn events_that_wait_for_the_pace_are_sent_before_the_filter_changes() {
     client.expect_silence_for(Duration::from_millis(500)).await;
 }
 
-/// What docs/feed.md promises for a quiet stream.
+/// The limits that docs/feed.md gives for a quiet stream.
 const PING_WITHIN: Duration = Duration::from_secs(30);
 const COMMENT_WITHIN: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(90);

@@ -1,4 +1,4 @@
-//! Numbers rise without gaps, and n + 1 is never visible before n, whatever process writes, numbers, dies or hangs.
+//! Numbers rise without gaps, and n + 1 is never visible before n, whichever process writes, numbers, crashes or hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -233,7 +233,7 @@ async fn a_process_that_is_stopped_within_its_transaction_does_not_block_others(
 
     std::fs::write(&release, "").unwrap();
     writer.signal(Signal::SIGCONT);
-    // It commits, unless all this took half a minute: then the database has ended its transaction.
+    // It commits, unless the steps above took half a minute: then the database has ended its transaction.
     let answer = reporting.await.unwrap();
     grid.until("its transaction is over", async || {
         open_transactions().await == 0

@@ -1,4 +1,4 @@
-//! Many readings at once, each judged on its own.
+//! Readings in bulk, each validated independently.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};

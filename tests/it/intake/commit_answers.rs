@@ -1,5 +1,5 @@
-//! The answer to COMMIT is lost when a mint transaction is recorded: the bytes are not sent on a guess, and nothing is
-//! lost or paid twice, whatever the database did.
+//! When the answer to the COMMIT that records a mint transaction is lost, the bytes are not sent, and nothing is lost or paid
+//! twice, whether the database committed or not.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! What callers are answered when the database, or the way to it, fails in the middle; and that the same again is always safe.
+//! How submissions are answered when the database or the connection to it fails midway; repeating a submission is always safe.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::{Grid, Server};
 
 const SUBMIT: &str = "/api/meters/submit-reading";
 
-/// Submits a reading to a service that fails once at `point`, and once again. Gives the refusal and the second answer.
+/// Submits a reading to a service that fails once at `point`, then submits it again. Returns the refusal and the second answer.
 async fn fail_once_at(grid: &Grid, point: &str) -> (Value, Value) {
     let failpoints = format!("{point}=1*return(error)");
     let server: Server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;

@@ -105,7 +105,7 @@ async fn only_an_admin_names_another_owner() {
 }
 
 #[tokio::test]
-async fn what_is_no_meter_and_no_wallet_is_refused_with_the_reason() {
+async fn invalid_serials_and_wallets_are_refused_with_the_reason() {
     let grid = Grid::start().await;
     let alice = grid.user("alice");
     let wallet = Keypair::new().pubkey();

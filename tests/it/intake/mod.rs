@@ -1,4 +1,4 @@
-//! Readings and meters are taken in once, by the rules, whatever fails meanwhile.
+//! Readings and meters are accepted once and by the rules, whatever fails meanwhile.
 
 mod bulk;
 mod commit_answers;

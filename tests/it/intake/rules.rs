@@ -20,7 +20,7 @@ fn validation_problem(sentence: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_refusal_says_the_value_and_what_to_do() {
+async fn every_refusal_names_the_value_and_what_to_do() {
     let grid = Grid::start_with(&[("BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION", "100000000000")]).await;
     let meter = grid.meter().await;
     let start = past(3);
@@ -116,7 +116,7 @@ async fn every_refusal_says_the_value_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn age_and_future_are_judged_at_their_own_end_of_the_interval() {
+async fn the_age_is_checked_at_the_start_and_the_future_at_the_end_of_the_interval() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     let old = reading(&meter, "1", past(7 * 24 + 1), 23 * 60);
@@ -191,7 +191,7 @@ async fn a_body_is_one_json_object_and_unknown_members_are_ignored() {
 }
 
 #[tokio::test]
-async fn an_unknown_meter_and_another_users_are_the_same_to_a_stranger() {
+async fn an_unknown_meter_and_another_users_meter_get_the_same_answer() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     let submission = reading(&meter, "1", past(3), 15);
@@ -213,7 +213,7 @@ async fn an_unknown_meter_and_another_users_are_the_same_to_a_stranger() {
             })
         );
     }
-    // An admin may report for everybody.
+    // An admin may report for every owner.
     grid.admin().post(SUBMIT, &submission).await.ok();
 }
 
@@ -253,7 +253,7 @@ async fn the_owner_is_notified_of_refused_readings_ten_times_a_minute_and_other_
         "Reading validation failed: kwh_amount 250.5 is above this service's limit of 100 kWh per reading; \
          split the interval or ask the operator"
     );
-    // Another meter of the same owner has an allowance of its own.
+    // Another meter of the same owner has a limit of its own.
     let other = grid.meter().await;
     meter
         .api

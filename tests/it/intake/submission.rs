@@ -14,7 +14,7 @@ use crate::support::{Grid, eventually};
 
 const SUBMIT: &str = "/api/meters/submit-reading";
 
-/// Keeps everybody from writing readings until it is dropped.
+/// Blocks all writes of readings until it is dropped.
 async fn hold_readings(pool: &PgPool) -> sqlx::Transaction<'static, sqlx::Postgres> {
     let mut transaction = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE readings IN EXCLUSIVE MODE")
@@ -179,7 +179,7 @@ async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touc
             .await
             .ok();
     }
-    // Another meter has a time of its own.
+    // The intervals of another meter do not conflict.
     let other_meter = grid.meter().await;
     other_meter
         .api
@@ -190,14 +190,14 @@ async fn another_value_and_an_overlap_are_refused_by_name_and_intervals_may_touc
 }
 
 #[tokio::test]
-async fn rivals_on_two_services_never_store_overlapping_intervals() {
+async fn concurrent_submissions_to_two_services_never_store_overlapping_intervals() {
     let grid = Grid::start().await;
     let second = grid.spawn(&[]).await;
     let meter = grid.meter().await;
     let second = second.user("prosumer");
     let start = past(12);
     let answers = join_all((0..240).map(async |number: i64| {
-        // Starts and lengths that meet each other in every way.
+        // Starts and lengths that overlap in every possible way.
         let from = start + TimeDelta::minutes(number * 37 % 240);
         let submission = reading(&meter, "1", from, 1 + number * 13 % 30);
         let api = if number % 2 == 0 { &meter.api } else { &second };
@@ -233,7 +233,7 @@ async fn the_same_reading_is_found_again_after_its_age_limit_and_under_stricter_
     let again = strict.post(SUBMIT, &old).await.ok();
     assert_eq!(again["duplicate"], true);
     assert_eq!(again["reading_id"], first["reading_id"]);
-    // Another value is a conflict with what is stored, and only what is new is too old.
+    // Another value conflicts with the stored reading; only a new reading can be too old.
     let other = strict
         .post(SUBMIT, &reading(&meter, "51", past(100), 15))
         .await;

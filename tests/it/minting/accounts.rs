@@ -1,4 +1,4 @@
-//! A wallet's token account is its owner's: it may be closed, given away, or created by another party beforehand.
+//! A token account belongs to the wallet's owner: it may be closed, given away, or created by another party beforehand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ async fn events_about(grid: &Grid, event_type: &str, reading: &str) -> i64 {
     .unwrap()
 }
 
-/// Reports for the meter in trouble and for a neighbour at once: the one fails alone, the other is paid.
+/// Reports for the meter with the unusable account and for a neighbour together: the first fails alone, the second is paid.
 async fn fails_alone(grid: &Grid, troubled: &Meter, neighbour: &Meter, reason: &str) {
     let before = grid.count("finalized").await;
     let refused = troubled.report("1").await;
@@ -87,7 +87,7 @@ async fn a_token_account_closed_by_its_owner_is_not_paid_for_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_account_given_to_a_stranger_is_not_paid() {
+async fn a_token_account_given_to_another_owner_is_not_paid() {
     let grid = Grid::start_with(&[("MINT_LINGER_MS", "200")]).await;
     let (meter, neighbour) = (grid.meter().await, grid.meter().await);
     meter.report("1").await;
@@ -141,7 +141,7 @@ async fn lamports_sent_ahead_to_the_account_do_no_harm() {
     let gift = solana_system_interface::instruction::transfer(
         &authority.payer(),
         &account,
-        // Rent of an account without data: less would not stay.
+        // Rent of an account without data: an account with less would be removed.
         890_880,
     );
     authority.send(gift, &[]).await;
@@ -150,7 +150,7 @@ async fn lamports_sent_ahead_to_the_account_do_no_harm() {
     grid.audit_holds().await;
 }
 
-/// None of the accounts is there.
+/// Makes the answer say that none of the accounts exists.
 fn without_accounts(mut answer: Value) -> Value {
     if let Some(accounts) = answer["value"].as_array_mut() {
         accounts.fill(Value::Null);
@@ -158,45 +158,49 @@ fn without_accounts(mut answer: Value) -> Value {
     answer
 }
 
-/// The same, long ago.
+/// The same, as of an old slot.
 fn without_accounts_long_ago(answer: Value) -> Value {
     let mut answer = without_accounts(answer);
     answer["context"]["slot"] = json!(1);
     answer
 }
 
-/// What an endpoint says of token accounts, by the commitment asked for.
+/// How an endpoint misreports token accounts, by the requested commitment.
 #[derive(Clone, Copy, Debug)]
-struct Lie {
+struct FalseAnswer {
     confirmed: fn(Value) -> Value,
     finalized: fn(Value) -> Value,
 }
 
-/// Lies about token accounts, and about nothing else, from now on; counts the lies.
-fn lie_about_token_accounts(proxy: &Proxy, payer: Pubkey, lie: Lie) -> Arc<AtomicU64> {
-    let lies = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&lies);
+/// From now on the endpoint misreports token accounts and nothing else; counts the wrong answers.
+fn misreport_token_accounts(
+    proxy: &Proxy,
+    payer: Pubkey,
+    false_answer: FalseAnswer,
+) -> Arc<AtomicU64> {
+    let false_answers = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&false_answers);
     let payer = payer.to_string();
     proxy.on_call(move |method, parameters| {
-        // Whether fee payer and mint are well is another question.
+        // The probe of fee payer and mint gets the true answer.
         if method != "getMultipleAccounts" || parameters[0][0] == payer.as_str() {
             return CallAction::Forward;
         }
         counter.fetch_add(1, Ordering::SeqCst);
         match parameters[1]["commitment"].as_str() {
-            Some("finalized") => CallAction::Edit(lie.finalized),
-            _ => CallAction::Edit(lie.confirmed),
+            Some("finalized") => CallAction::Edit(false_answer.finalized),
+            _ => CallAction::Edit(false_answer.confirmed),
         }
     });
-    lies
+    false_answers
 }
 
-/// The reading of this meter waits through several checks of its account, and loses nothing.
-async fn waits_and_loses_nothing(grid: &Grid, meter: &Meter, lies: &AtomicU64) {
+/// The reading of this meter waits through several checks of its account and uses no attempt.
+async fn waits_and_loses_nothing(grid: &Grid, meter: &Meter, false_answers: &AtomicU64) {
     let before = grid.count("finalized").await;
     meter.report("1").await;
     grid.until("its account was looked at several times", async || {
-        lies.load(Ordering::SeqCst) >= 3
+        false_answers.load(Ordering::SeqCst) >= 3
     })
     .await;
     assert_eq!(grid.count("failed").await, 0);
@@ -214,26 +218,26 @@ async fn an_account_that_one_answer_does_not_hold_fails_no_reading() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
     let payer = Authority::of(&grid).await.payer();
-    let lies = [
+    let false_answers = [
         // The endpoint is far behind.
-        Lie {
+        FalseAnswer {
             confirmed: without_accounts_long_ago,
             finalized: without_accounts_long_ago,
         },
-        // One of its nodes is, and that one is asked what is final.
-        Lie {
+        // Only one of its nodes is behind, and that node answers the query for finalized state.
+        FalseAnswer {
             confirmed: without_accounts,
             finalized: without_accounts_long_ago,
         },
-        // What was confirmed on a fork, and never is final.
-        Lie {
+        // An account that was closed on a fork: confirmed, but never finalized.
+        FalseAnswer {
             confirmed: without_accounts,
             finalized: |answer| answer,
         },
     ];
     let mut paid = 1;
-    for lie in lies {
-        let answers = lie_about_token_accounts(&proxy, payer, lie);
+    for false_answer in false_answers {
+        let answers = misreport_token_accounts(&proxy, payer, false_answer);
         waits_and_loses_nothing(&grid, &meter, &answers).await;
         proxy.forward_everything();
         paid += 1;
@@ -258,22 +262,22 @@ async fn a_neighbour_is_paid_by_the_endpoint_that_is_not_behind() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
     let payer = Authority::of(&grid).await.payer();
-    let lie = Lie {
+    let false_answer = FalseAnswer {
         confirmed: without_accounts_long_ago,
         finalized: without_accounts_long_ago,
     };
     let neighbour = grid.meter().await;
-    let lies = lie_about_token_accounts(&behind, payer, lie);
+    let false_answers = misreport_token_accounts(&behind, payer, false_answer);
     meter.report("1").await;
     neighbour.report("1").await;
     grid.until_count("finalized", 3).await;
-    assert!(lies.load(Ordering::SeqCst) > 0, "it was asked");
+    assert!(false_answers.load(Ordering::SeqCst) > 0, "it was asked");
     no_attempt_is_used(&grid).await;
     grid.audit_holds().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts() {
+async fn an_endpoint_that_recovers_on_another_chain_is_not_queried_for_accounts() {
     const FOREIGN: &str = "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY";
     let (good, foreign) = (
         Proxy::start(&world().rpc_url).await,
@@ -299,7 +303,7 @@ async fn an_endpoint_that_comes_back_on_another_chain_is_not_asked_for_accounts(
         chain["endpoints"][1]["healthy"] == false && chain.to_string().contains(FOREIGN)
     })
     .await;
-    // Now it is the only one that answers.
+    // From now on it is the only endpoint that answers.
     good.on_call(|_, _| CallAction::Drop);
     meter.report("1").await;
     grid.until("minting waits", async || {

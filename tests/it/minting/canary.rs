@@ -37,7 +37,7 @@ async fn it_mints_once_a_minute_whichever_of_two_processes_sends_it() {
     })
     .await;
     let other = grid.spawn(&[CANARY]).await;
-    // Neither of them adds one within its minute; the next comes with the next.
+    // Neither process sends a second reading within the minute; the next one follows in the next minute.
     tokio::time::timeout(Duration::from_secs(110), async {
         grid.until("the second is minted", async || {
             readings(&grid).await == (2, 2)
@@ -94,7 +94,7 @@ async fn silence_degrades_health_unless_auto_mint_is_off() {
         .await
         .unwrap();
     eventually("health reports the silence", async || {
-        // As if it had been silent since; again for a reading of a minute that began meanwhile.
+        // As if none had been minted since; repeated, because a new minute may have begun meanwhile.
         sqlx::query("UPDATE readings SET accepted_at = now() - INTERVAL '10 minutes'")
             .execute(&grid.pool)
             .await

@@ -1,4 +1,4 @@
-//! Each accepted reading is paid exactly once, wherever the process dies.
+//! Each accepted reading is paid exactly once, wherever the process is killed.
 
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
@@ -126,14 +126,14 @@ async fn survives_a_kill_at(point: &str) {
     assert!(!status.success(), "it was killed at {point}");
 
     let server = grid.spawn(&[]).await;
-    // What was answered is stored; what was not may be, and is found again.
+    // Readings that were answered are stored; the others may be stored, and are then found as duplicates.
     submit_each(&server.user("prosumer"), &submissions).await;
     grid.until_count("finalized", READINGS as i64).await;
     let audit = grid.audit_holds().await;
     assert_eq!(audit["base_units_chain"], "9000000000");
 }
 
-/// A service that dies meanwhile answers some of them with a broken connection.
+/// If the service is killed meanwhile, some of the connections break without an answer.
 async fn submit_each(api: &Api, submissions: &[Value]) {
     for submission in submissions {
         let _ = api.try_post("/api/meters/submit-reading", submission).await;
@@ -166,7 +166,7 @@ survives_a_kill! {
     kill_after_finality_committed: "ledger.finalized",
 }
 
-/// Base units on the wallet's token account, asked of the chain.
+/// Base units in the wallet's token account, read from the chain.
 async fn balance(grid: &Grid, meter: &Meter) -> u64 {
     let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
         .fetch_one(&grid.pool)

@@ -1,4 +1,4 @@
-//! Each accepted reading is paid exactly once, as soon as possible and as cheaply as promised.
+//! Each accepted reading is paid exactly once, as soon as possible and within the promised cost.
 
 mod accounts;
 mod canary;

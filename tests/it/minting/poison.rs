@@ -1,4 +1,4 @@
-//! Whatever lies in the queue, and whatever happens to the connection that wakes it, the readings go on.
+//! Readings are minted whatever rows are in the queue, and whatever happens to the connection that receives notifications.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::support::{Grid, ListenerProxy, Server, eventually};
 
-/// A valid id, another for each letter.
+/// A valid id, different for each letter.
 fn ulid(letter: char) -> String {
     format!("01ARZ3NDEKTSV4RRFFQ69G5FA{letter}")
 }
@@ -197,7 +197,7 @@ async fn a_listening_connection_that_is_ended_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listening_connection_that_went_deaf_is_noticed_and_replaced() {
+async fn a_listening_connection_that_receives_nothing_is_detected_and_replaced() {
     let grid = Grid::without_service(&[]).await;
     let proxy = ListenerProxy::start(&grid.database_url).await;
     let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
@@ -207,7 +207,7 @@ async fn a_listening_connection_that_went_deaf_is_noticed_and_replaced() {
     let deaf_since = Instant::now();
     proxy.stall_listeners();
     one_listener_beside(&grid.pool, &[first]).await;
-    // Quiet for ten seconds, tried for five, and some patience with a slow machine.
+    // Ten seconds without a notification, five for the probe, and a reserve for a slow machine.
     let took = deaf_since.elapsed();
     assert!(took < Duration::from_secs(40), "{took:?}");
     assert!(
@@ -216,7 +216,7 @@ async fn a_listening_connection_that_went_deaf_is_noticed_and_replaced() {
     );
     listener_is_well(&server, r#"gridtokenx_listener_broken_total{how="deaf"} 1"#).await;
 
-    // Woken again: what is committed is found at once, not by the poll.
+    // Notifications arrive again: a commit is found immediately, not by the poll.
     let meter = server.user("prosumer").meter().await;
     meter.report("1").await;
     grid.until_count("finalized", 1).await;

@@ -1,4 +1,4 @@
-//! A priority fee is offered as configured, costs what the ledger says, and is never raised for what is already signed.
+//! A priority fee is offered as configured, costs what the ledger records, and is never raised once a transaction is signed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -25,8 +25,8 @@ struct Minted {
 }
 
 impl Minted {
-    /// What the bytes ask for: the limit, and the price if there is one.
-    fn asks_for(&self) -> (u32, Option<u64>) {
+    /// What the signed bytes request: the compute limit, and the price if there is one.
+    fn compute_budget(&self) -> (u32, Option<u64>) {
         let message = &self.transaction.message;
         let mut limit = None;
         let mut price = None;
@@ -90,7 +90,7 @@ async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_th
         ("MINT_LINGER_MS", "200"),
     ])
     .await;
-    // A process of its own, whose metrics no other service counts in.
+    // A separate process, so that no other service counts in its metrics.
     let server = grid.spawn(&[]).await;
     let user = server.user("prosumer");
     let meters = [user.meter().await, user.meter().await, user.meter().await];
@@ -104,7 +104,7 @@ async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_th
     assert!(all.len() >= 2);
     let mut priority_fees = 0;
     for one in &all {
-        let (limit, price) = one.asks_for();
+        let (limit, price) = one.compute_budget();
         assert_eq!(price, Some(PRICE));
         assert_eq!(one.priority_fee, u64::from(limit).div_ceil(2));
         let (fee, consumed) = one.on_chain(&grid).await;
@@ -114,7 +114,7 @@ async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_th
         priority_fees += one.priority_fee;
     }
     // The accounts are there: what was simulated and a margin, not what was planned (31,000 for one payment).
-    let (limit, _) = all.last().unwrap().asks_for();
+    let (limit, _) = all.last().unwrap().compute_budget();
     assert!(limit < 10_000, "{limit}");
 
     let price = value(&user, "gridtokenx_priority_fee_microlamports").await;
@@ -134,7 +134,7 @@ async fn without_a_policy_no_price_is_offered() {
     grid.meter().await.report("1").await;
     grid.until_count("finalized", 1).await;
     let all = minted(&grid).await;
-    let (limit, price) = all[0].asks_for();
+    let (limit, price) = all[0].compute_budget();
     assert_eq!((price, all[0].fee, all[0].priority_fee), (None, 5_000, 0));
     let (fee, consumed) = all[0].on_chain(&grid).await;
     assert_eq!(fee, 5_000);
@@ -159,10 +159,10 @@ async fn a_percentile_follows_what_the_chain_reports_up_to_the_cap() {
     grid.until_count("finalized", 1).await;
     assert!(proxy.received("getRecentPrioritizationFees") > 0);
     let first = minted(&grid).await.remove(0);
-    assert_eq!(first.asks_for().1, None);
+    assert_eq!(first.compute_budget().1, None);
     grid.stop().await;
 
-    // A market; then one above the cap; then one without an answer.
+    // Market prices; then prices above the cap; then no answer.
     for (reported, expected) in [
         (CallAction::Answer(slots(&[100, 200, 30_000, 900])), 900),
         (CallAction::Answer(slots(&[50_000, 60_000])), 40_000),
@@ -199,7 +199,7 @@ async fn report_and_see_price(grid: &Grid, micro_lamports: u64) {
     grid.meter().await.report("1").await;
     grid.until_count("finalized", finalized + 1).await;
     let last = minted(grid).await.pop().unwrap();
-    let (limit, price) = last.asks_for();
+    let (limit, price) = last.compute_budget();
     assert_eq!(price, Some(micro_lamports));
     let (fee, _) = last.on_chain(grid).await;
     let priority_fee = (u64::from(limit) * micro_lamports).div_ceil(1_000_000);
@@ -219,7 +219,7 @@ async fn a_chain_that_reports_no_prices_stops_no_minting() {
     grid.serve().await;
     grid.meter().await.report("1").await;
     grid.until_count("finalized", 1).await;
-    assert_eq!(minted(&grid).await[0].asks_for().1, None);
+    assert_eq!(minted(&grid).await[0].compute_budget().1, None);
     grid.audit_holds().await;
     grid.stop().await;
 }
@@ -247,7 +247,7 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
             _ => CallAction::Forward,
         }
     };
-    // The price is asked for at the start, and the mint is made then.
+    // The start queries the price and creates the mint.
     proxy.on_call(market(1_000, false));
     grid.serve().await;
     sent.lock().unwrap().clear();
@@ -258,7 +258,7 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
         .await;
     grid.stop().await;
 
-    // A start asks for the price at once.
+    // A start queries the price immediately.
     proxy.on_call(market(900_000, false));
     grid.serve().await;
     grid.until_count("finalized", 1).await;
@@ -270,7 +270,7 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     let prices: Vec<_> = minted(&grid)
         .await
         .iter()
-        .map(|minted| minted.asks_for().1)
+        .map(|minted| minted.compute_budget().1)
         .collect();
     assert_eq!(prices, [Some(1_000), Some(900_000)], "each signed once");
     grid.audit_holds().await;

@@ -1,4 +1,4 @@
-//! The queue may lose a job, run it twice, or die with it: the sweep and the other processes see to it.
+//! The queue may lose a job, run it twice, or crash while it runs: the sweep and the other processes still mint each reading once.
 
 use serde_json::json;
 
@@ -111,7 +111,7 @@ async fn jobs_of_a_killed_process_run_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_that_dies_is_followed_by_another() {
+async fn a_sweep_that_is_killed_is_followed_by_another() {
     let grid = Grid::without_service(&[
         ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
         ("MINT_LINGER_MS", "500"),
@@ -144,7 +144,7 @@ async fn a_sweep_that_dies_is_followed_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_wakes_up_late_pays_nothing_twice() {
+async fn a_worker_that_resumes_late_pays_nothing_twice() {
     let grid = Grid::without_service(&[]).await;
     let release = grid.data_dir.path().join("go on");
     let asleep = grid
@@ -197,7 +197,7 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
     grid.serve().await;
     let (bad, good) = (grid.meter().await, grid.meter().await);
     let bad_wallet = solana_sdk::signature::Signer::pubkey(&bad.wallet);
-    // The chain would refuse every payment to this one wallet.
+    // Simulation refuses every payment to this one wallet.
     proxy.on_call(move |method, parameters| {
         if method != "simulateTransaction" {
             return CallAction::Forward;
@@ -240,7 +240,7 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
     grid.audit_holds().await;
 }
 
-/// The database alone says what is due: clocks of hosts differ.
+/// Only the database's clock decides what is due, because the clocks of hosts differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_clock_is_ten_minutes_late_mints_at_once() {
     let mut grid = Grid::start().await;

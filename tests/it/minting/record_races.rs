@@ -1,4 +1,4 @@
-//! Many want to record the same readings at the same time: one does, the others have to load them again.
+//! Several workers record the same readings at the same time: one succeeds, the others have to load them again.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn transaction_of(grid: &Grid, readings: &[Uuid]) -> NewMintTransaction {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rivals_for_the_same_readings_in_any_order_do_not_deadlock() {
+async fn concurrent_records_of_the_same_readings_in_any_order_do_not_deadlock() {
     const ROUNDS: usize = 3;
     const READINGS: usize = 60;
     let mut grid = Grid::start_with(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
@@ -62,7 +62,7 @@ async fn rivals_for_the_same_readings_in_any_order_do_not_deadlock() {
         .await
         .ok();
     grid.stop().await;
-    // Slow enough that all are in the middle of it at the same time.
+    // Slow enough that all of them overlap.
     sqlx::raw_sql(
         "CREATE FUNCTION dawdle() RETURNS TRIGGER LANGUAGE plpgsql
          AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$;

@@ -1,4 +1,4 @@
-//! A refused reading is tried again later and later, by times that are stored with it, and its neighbours never wait for it.
+//! A refused reading is retried after growing delays, whose ends are stored with it, and its neighbours never wait for it.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -58,9 +58,9 @@ fn refuse_payments_to(proxy: &Proxy, wallet: Pubkey) -> Arc<AtomicUsize> {
     refusals
 }
 
-/// What is stored of a reading's patience.
+/// The stored retry state of a reading.
 #[derive(Debug, sqlx::FromRow)]
-struct Patience {
+struct RetryState {
     state: String,
     attempts: i32,
     next_attempt_at: DateTime<Utc>,
@@ -68,7 +68,7 @@ struct Patience {
     job_status: String,
 }
 
-async fn patience(grid: &Grid, reading: &str) -> Patience {
+async fn retry_state(grid: &Grid, reading: &str) -> RetryState {
     sqlx::query_as(
         "SELECT reading.state, reading.attempts, reading.next_attempt_at,
                 job.run_at AS job_run_at, job.status AS job_status
@@ -82,20 +82,20 @@ async fn patience(grid: &Grid, reading: &str) -> Patience {
     .unwrap()
 }
 
-/// Waits for the attempt and gives what is stored after it.
-async fn after_attempt(grid: &Grid, reading: &str, attempts: i32) -> Patience {
+/// Waits for the attempt and returns what is stored after it.
+async fn after_attempt(grid: &Grid, reading: &str, attempts: i32) -> RetryState {
     eventually(&format!("attempt {attempts} is used"), async || {
-        let stored = patience(grid, reading).await;
-        // The handler has ended too: no process touches the job until it is due.
-        let rests =
+        let stored = retry_state(grid, reading).await;
+        // The handler must have ended too: then no process changes the job until it is due.
+        let is_idle =
             stored.state == "failed" || ["Pending", "Failed"].contains(&stored.job_status.as_str());
-        (stored.attempts == attempts && rests).then_some(stored)
+        (stored.attempts == attempts && is_idle).then_some(stored)
     })
     .await
 }
 
-/// The clock strikes for this reading: what was stored for later is due.
-async fn let_it_be_due(grid: &Grid, reading: &str) {
+/// Makes the reading and its job due now.
+async fn make_due(grid: &Grid, reading: &str) {
     sqlx::query("UPDATE readings SET next_attempt_at = now() WHERE id = $1::UUID")
         .bind(reading)
         .execute(&grid.pool)
@@ -137,13 +137,13 @@ async fn a_refused_reading_waits_5_10_and_20_minutes_by_stored_times_and_is_fail
         assert_eq!(stored.state, "pending", "{stored:?}");
         assert_eq!(stored.job_run_at, stored.next_attempt_at, "{stored:?}");
         let delay = (stored.next_attempt_at - refused_after).as_seconds_f64();
-        // A fifth to both sides, and what the attempt itself took.
+        // Plus or minus a fifth, and the duration of the attempt itself.
         assert!(
             (delay_secs * 0.8..delay_secs * 1.2 + 30.0).contains(&delay),
             "after attempt {attempts}: {delay} s"
         );
         assert_eq!(mint_failed_events(&grid).await, 0);
-        let_it_be_due(&grid, &reading).await;
+        make_due(&grid, &reading).await;
     }
 
     let last = after_attempt(&grid, &reading, 4).await;
@@ -173,7 +173,7 @@ async fn a_sweep_in_between_does_not_bypass_the_backoff() {
     let refusals = refuse_payments_to(&proxy, meter.wallet.pubkey());
     let reading = meter.report("1").await;
     let refused = after_attempt(&grid, &reading, 1).await;
-    // A straggler, but for its backoff: its job is lost.
+    // Its job is lost, so it would be a straggler if its backoff were over.
     sqlx::query("DELETE FROM apalis.jobs WHERE idempotency_key = $1")
         .bind(&reading)
         .execute(&grid.pool)
@@ -217,7 +217,7 @@ async fn a_sweep_in_between_does_not_bypass_the_backoff() {
     grid.audit_holds().await;
 }
 
-/// What `getMultipleAccounts` says of usable token accounts of these wallets, in the order asked for.
+/// What `getMultipleAccounts` returns for usable token accounts of these wallets, in the requested order.
 fn usable_accounts(mint: Pubkey, wallets: &[Pubkey], addresses: &Value) -> Value {
     let owner_of = |address: &str| {
         let address = Pubkey::from_str(address).unwrap();
@@ -274,11 +274,11 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
     grid.until_count("finalized", 2).await;
     let authority = Authority::of(&grid).await;
     close_token_account(&authority, &bad, 1_000_000_000).await;
-    // The account was closed after everything had been looked at and simulated.
+    // The account was closed after it had been checked and the transaction simulated.
     let (mint, wallets) = (authority.mint, [bad.wallet.pubkey(), good.wallet.pubkey()]);
     let payer = authority.payer().to_string();
     proxy.on_call(move |method, parameters| match method {
-        // Whether fee payer and mint are well is another question.
+        // The probe of fee payer and mint gets the true answer.
         "getMultipleAccounts" if parameters[0][0] == payer.as_str() => CallAction::Forward,
         "getMultipleAccounts" => {
             CallAction::Answer(usable_accounts(mint, &wallets, &parameters[0]))
@@ -307,15 +307,15 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
     assert!(alone);
     assert!(error.starts_with("failed on chain: "), "{error}");
 
-    // Seen as it is, the closed account fails the reading for good, in words.
+    // Once the endpoint shows the closed account, the reading fails permanently, with a readable reason.
     proxy.forward_everything();
-    let_it_be_due(&grid, &refused).await;
+    make_due(&grid, &refused).await;
     grid.until_count("failed", 1).await;
     assert_eq!(mint_failed_events(&grid).await, 1);
     grid.audit_holds().await;
 }
 
-/// Whatever is sent is said to have landed with this error, at finality.
+/// Reports everything that is sent as landed with this error, finalized.
 fn let_everything_fail_with(proxy: &Proxy, error: Value) {
     proxy.on_call(move |method, parameters| match method {
         "sendTransaction" => drop_send(parameters),
@@ -332,7 +332,7 @@ fn let_everything_fail_with(proxy: &Proxy, error: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reading_alone_in_its_transaction_does_not_answer_for_the_fee_payer_or_for_us() {
+async fn a_reading_alone_in_its_transaction_is_not_blamed_for_the_fee_payer_or_the_service() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
@@ -341,7 +341,7 @@ async fn a_reading_alone_in_its_transaction_does_not_answer_for_the_fee_payer_or
     let faults = [
         // The fee payer could not pay the rent.
         (json!({ "InstructionError": [1, { "Custom": 1 }] }), false),
-        // Out of compute units: next time it gets all that it may need, as what is packed alone does.
+        // Out of compute units: the next transaction requests the full ceiling, as one with a reading alone does.
         (
             json!({ "InstructionError": [1, "ProgramFailedToComplete"] }),
             true,
@@ -361,7 +361,7 @@ async fn a_reading_alone_in_its_transaction_does_not_answer_for_the_fee_payer_or
             dead == paid
         })
         .await;
-        let stored = patience(&grid, &reading).await;
+        let stored = retry_state(&grid, &reading).await;
         assert_eq!((stored.state.as_str(), stored.attempts), ("pending", 0));
         assert_eq!(stored.job_run_at, stored.next_attempt_at, "{stored:?}");
         let alone: bool = sqlx::query_scalar("SELECT pack_alone FROM readings WHERE id = $1::UUID")
@@ -371,9 +371,9 @@ async fn a_reading_alone_in_its_transaction_does_not_answer_for_the_fee_payer_or
             .unwrap();
         assert_eq!(alone, is_packed_alone);
         proxy.forward_everything();
-        // By itself, after a pause that is not a backoff.
+        // Without an admin, after a pause that is not a backoff.
         grid.until_count("finalized", paid).await;
-        let now = patience(&grid, &reading).await;
+        let now = retry_state(&grid, &reading).await;
         assert_eq!(now.attempts, 0);
         assert_eq!(now.next_attempt_at, stored.next_attempt_at, "put off once");
     }

@@ -1,4 +1,4 @@
-//! Minting stops before the fee payer's money does, as far as it must and no further, and goes on after a top-up.
+//! Minting stops before the fee payer's balance runs out, only as far as necessary, and continues after a top-up.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Payer {
         self.rpc.get_balance(&address).await.unwrap()
     }
 
-    /// Gives everything away but so much.
+    /// Transfers everything away except this much.
     async fn leave(&self, lamports: u64) {
         let gift = self.balance().await - FEE - lamports;
         let transfer = solana_system_interface::instruction::transfer(
@@ -80,7 +80,7 @@ async fn with_known_wallets(meters: usize) -> (Grid, Vec<Meter>, Payer) {
     (grid, known, payer)
 }
 
-/// The service has seen that the balance is no more than this.
+/// Waits until the service has seen that the balance is at most this.
 async fn until_seen(grid: &Grid, lamports: u64) {
     grid.until("the balance is seen", async || {
         let balance = runway(&grid.admin()).await["balance_lamports"].as_u64();
@@ -257,7 +257,7 @@ async fn two_processes_with_little_money_pay_nothing_twice_and_keep_the_minimum(
     payer.leave(MINIMUM + 2 * RENT + 10 * FEE).await;
     let first = grid.spawn(&[]).await;
     let second = grid.spawn(&[]).await;
-    // The start of a service tops a poor payer up on a local chain: take it away again.
+    // On a local chain a starting service tops up a low balance: transfer it away again.
     payer.leave(MINIMUM + 2 * RENT + 10 * FEE).await;
     let mut reported = 3;
     for server in [&first, &second] {

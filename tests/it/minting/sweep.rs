@@ -1,4 +1,4 @@
-//! The sweep finds what no job looks after: one run a tick over all processes, in bounded steps, within what holds back.
+//! The sweep finds readings without a job: one run per tick over all processes, in bounded steps, and never a held reading.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{Api, Grid, eventually, insert_backlog};
 
 const EACH_SECOND: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "1");
 
-/// A run of the sweep as the database saw it, also of those that found nothing.
+/// A run of the sweep as the database recorded it, including runs that found nothing.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 struct Run {
     tick: i64,
@@ -22,7 +22,7 @@ struct Run {
     found: i64,
 }
 
-/// From now on every sweep that ends is noted.
+/// Records every sweep that ends from now on.
 async fn note_runs(pool: &PgPool) {
     for statement in [
         "CREATE TABLE runs (tick BIGINT, started DOUBLE PRECISION, finished DOUBLE PRECISION, found BIGINT)",
@@ -66,7 +66,7 @@ fn in_a_row(runs: &[Run]) {
 async fn a_sweep_takes_stragglers_and_nothing_else() {
     let grid = Grid::start_with(&[EACH_SECOND, ("TOKENIZATION_AUTO_MINT_PERCENTAGE", "50")]).await;
     note_runs(&grid.pool).await;
-    // Together in one transaction: nothing is swept before it is as it is to be.
+    // In one transaction, so that no sweep sees a half-prepared state.
     let mut transaction = grid.pool.begin().await.unwrap();
     for (serial, bucket, delay, has_job) in [
         ("straggler", 49, "0", false),
@@ -134,7 +134,7 @@ async fn sweeps_that_found_nothing_are_shown_and_do_not_pile_up() {
     })
     .await;
     let kept = count(&grid.pool, "SELECT count(*) FROM batches").await;
-    // The newest that ended, and one that may run this moment.
+    // The newest sweep that ended, and one that may be running now.
     assert!((1..=2).contains(&kept), "{kept}");
     let status = grid
         .admin()
@@ -217,7 +217,7 @@ async fn ticks_that_were_missed_are_not_made_up() {
     })
     .await;
     in_a_row(&after);
-    // The tick that was awaited when the pause began may come late; then it goes on with the present ones.
+    // The tick that was awaited when the pause began may be late; after it only current ticks follow.
     let made_up = after[before.len()..]
         .iter()
         .filter(|run| run.tick < continued)
@@ -226,7 +226,7 @@ async fn ticks_that_were_missed_are_not_made_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_whose_process_dies_is_gone_on_with() {
+async fn a_sweep_whose_process_is_killed_is_continued() {
     let grid = Grid::without_service(&[EACH_SECOND]).await;
     let mut first = grid
         .spawn(&[("FAILPOINTS", "queue.batch_claimed=1*off->return(kill)")])
@@ -300,7 +300,7 @@ async fn a_large_backlog_goes_through_the_minter_in_bounded_steps() {
     assert_eq!(sum("total_readings"), READINGS);
     assert_eq!(sum("successful_mints"), READINGS);
     assert_eq!(sum("failed_mints"), 0);
-    // One by the settings' change, or two: what was claimed before the process knew of it.
+    // One batch by the change of the settings, or two: readings may have been claimed before the process learned of the change.
     assert!(batches.len() <= 2, "{batches:#?}");
     grid.audit_holds().await;
 }

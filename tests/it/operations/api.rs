@@ -1,5 +1,5 @@
-//! The API's promises on a running service: one shape of refusal, documentation that works offline, figures that are
-//! true, settings that outlive a start.
+//! The API's guarantees on a running service: every refusal has one shape, the documentation works offline, figures are
+//! correct, settings survive a restart.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
@@ -38,7 +38,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// Demands exactly this problem document.
+    /// Asserts exactly this problem document.
     fn is_problem(&self, status: u16, slug: &str, title: &str, sentence: &str) {
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(
@@ -165,7 +165,7 @@ async fn the_documentation_of_a_running_service_is_browsable_and_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_its_share_a_subject_waits_and_others_do_not() {
+async fn a_subject_over_its_rate_limit_waits_and_others_do_not() {
     let mut grid = Grid::start_with(&[("API_RATE_LIMIT", "5")]).await;
     let ask = async |subject: &str| {
         let user = grid.user(subject);
@@ -233,7 +233,7 @@ async fn status_and_metrics_show_what_waits_and_why() {
     assert_eq!(metric(&api, "gridtokenx_held_readings_count").await, 3.0);
     assert_eq!(metric(&api, "gridtokenx_database_figures_stale").await, 0.0);
 
-    // What an admin changes in the database, every process follows.
+    // Every process follows a change of the stored settings.
     sqlx::query("UPDATE settings SET auto_mint_enabled = TRUE")
         .execute(&grid.pool)
         .await
@@ -243,7 +243,7 @@ async fn status_and_metrics_show_what_waits_and_why() {
     })
     .await;
 
-    // A stored setting outlives a start that is configured otherwise.
+    // A stored setting takes precedence over a different configuration at the next start.
     assert!(grid.stop().await);
     grid.serve().await;
     let shown = grid
@@ -260,7 +260,7 @@ async fn counts_by_state_sum_to_the_accepted_readings_at_every_moment() {
     let mut grid = Grid::start_with(&[("MINT_LINGER_MS", "1")]).await;
     let meter = grid.meter().await;
     let counted_right = async || -> bool {
-        // One statement, one moment.
+        // One statement, so one snapshot.
         sqlx::query_scalar(
             "SELECT (SELECT json_object_agg(state, readings) FROM (
                          SELECT state, sum(readings) AS readings

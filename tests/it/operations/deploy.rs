@@ -1,4 +1,4 @@
-//! What the files of `deploy/` set, run and ask for is what this program knows.
+//! The files of `deploy/` use only settings, commands, flags and routes that this program has.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::support::Grid;
 use crate::support::server::blocking_program;
 
-/// What an orchestrator is to allow behind `SHUTDOWN_TIMEOUT_SECS` before it kills.
+/// The time that an orchestrator must allow beyond `SHUTDOWN_TIMEOUT_SECS` before it kills the process.
 const BEHIND_THE_DRAIN_SECS: u64 = 15;
-/// A migration of a large table takes minutes, and one that is killed begins anew.
+/// A migration of a large table takes minutes, and one that is killed starts from the beginning.
 const MIGRATION_SECS: u64 = 30 * 60;
 
 fn folder() -> PathBuf {
@@ -109,7 +109,7 @@ fn check_variables(file: &str, variables: &[&str]) {
     }
 }
 
-/// A command of the program knows all these flags.
+/// Asserts that a command of the program has all these flags.
 fn check_flags(file: &str, words: &[&str]) {
     let [command, flags @ ..] = words else {
         panic!("{file} runs no command");
@@ -148,7 +148,7 @@ fn every_variable_is_a_setting() {
                 .skip(1)
                 .filter_map(|rest| rest.split('=').next()),
         );
-        // The audit has nothing but what all have.
+        // The audit sets no variable of its own.
         if file != "audit.yaml" {
             check_variables(&file, &variables);
         }
@@ -244,7 +244,7 @@ fn a_long_migration_is_not_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_probe_asks_for_a_route() {
+async fn every_probe_requests_a_route_that_is_served() {
     let grid = Grid::start().await;
     let served = grid.admin().get_text("/api/openapi.json").await;
     let served: Value = serde_json::from_str(&served).unwrap();

@@ -242,7 +242,7 @@ async fn every_route_that_is_named_is_served() {
         });
         assert!(!paths.is_empty(), "no {method} is explained");
         for path in paths {
-            // Pages for people are not in the document for programs.
+            // Pages for people are not in the OpenAPI document.
             let is_page = ["/", "/docs", "/api/openapi.json", "/admin/queue"].contains(&path);
             let operation = &served["paths"][path][method.to_lowercase()];
             assert!(

@@ -1,4 +1,4 @@
-//! A service that receives SIGTERM finishes what it began, hands back the rest, and loses nothing.
+//! On SIGTERM a service finishes the work that it has begun, hands back the rest, and loses nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::support::database_proxy::DatabaseProxy;
 use crate::support::world::world;
 use crate::support::{CallAction, FeedClient, Grid, Proxy, Server, wait};
 
-/// Clients that submit until they are stopped; gives the ids of the readings that were answered.
+/// Clients that submit until they are stopped; returns the ids of the readings that were answered.
 async fn submit_until(server: &Server, stop: Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<String>> {
     const CLIENTS: usize = 6;
     let mut clients = tokio::task::JoinSet::new();
@@ -93,7 +93,7 @@ async fn sigterm_under_load_ends_in_order_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_that_hangs_does_not_hold_up_the_end() {
+async fn a_chain_that_hangs_does_not_delay_the_shutdown() {
     const LIMIT_SECS: u64 = 3;
     let proxy = Proxy::start(&world().rpc_url).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;
@@ -213,7 +213,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
     .await;
     let (mut client, _) = FeedClient::open(&server.api_url, "prosumer", Role::User).await;
     let address = server.api_url.strip_prefix("http://").unwrap().to_owned();
-    let mut events = say(
+    let mut events = send_text(
         &address,
         &format!(
             "GET /api/events/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
@@ -222,8 +222,8 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
     )
     .await;
     until_heard(&mut events, "event: hello").await;
-    let half_head = say(&address, "POST /api/meters/submit-read").await;
-    let mut half_body = say(
+    let half_head = send_text(&address, "POST /api/meters/submit-read").await;
+    let mut half_body = send_text(
         &address,
         &format!(
             "POST /api/meters/submit-reading HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
@@ -263,7 +263,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
         ("jobs_finished", "0"),
         ("jobs_handed_back", "30"),
         ("transactions_left", "0"),
-        // The body that never came.
+        // The connection whose request body never arrived.
         ("connections_cut", "1"),
     ] {
         assert_eq!(logged[name], expected, "{name} in {logged:?}");
@@ -277,8 +277,8 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
     nothing_is_lost(&grid, &[]).await;
 }
 
-/// Opens a connection and says this much.
-async fn say(address: &str, text: &str) -> TcpStream {
+/// Opens a connection and sends this text.
+async fn send_text(address: &str, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     stream
@@ -304,7 +304,7 @@ async fn until_ended(mut stream: TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_service_ends_completely_and_says_so() {
+async fn an_idle_service_shuts_down_completely_and_reports_it() {
     let grid = Grid::without_service(&[]).await;
     let mut server = grid.spawn(&[("LOG_LEVEL", "info")]).await;
     let meter = server.user("prosumer").meter().await;
@@ -328,7 +328,7 @@ async fn a_quiet_service_ends_completely_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_database_does_not_hold_up_the_end() {
+async fn a_silent_database_does_not_delay_the_shutdown() {
     const LIMIT: Duration = Duration::from_secs(3);
     const INSERTION: &str = "INSERT INTO readings";
     let grid = Grid::without_service(&[]).await;
@@ -361,7 +361,7 @@ async fn a_silent_database_does_not_hold_up_the_end() {
     let status = server.terminate().await;
 
     assert!(status.success(), "{status}");
-    // What is promised to orchestrators, with a reserve.
+    // Below the limit that the documentation gives to orchestrators, with a reserve.
     let took = began.elapsed();
     assert!(took < LIMIT + Duration::from_secs(13), "{took:?}");
     waiting.abort();
@@ -372,7 +372,7 @@ async fn a_silent_database_does_not_hold_up_the_end() {
     nothing_is_lost(&grid, &[]).await;
 }
 
-/// Dies in the middle of its drain, under load.
+/// Kills a process in the middle of its drain, under load.
 async fn survives_a_kill_in_the_drain_at(point: &str) {
     let grid = Grid::without_service(&[]).await;
     let failpoints = format!("{point}=return(kill)");

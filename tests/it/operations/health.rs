@@ -13,13 +13,13 @@ use tokio::time::{Instant, timeout};
 use crate::support::world::world;
 use crate::support::{Api, Grid, IdentityProvider, eventually};
 
-/// What is promised of a probe. A machine that is busy with other tests may keep single ones from the processor, so it is
-/// demanded of the middle one of several that ask together.
+/// The documented limit of a probe. On a machine that is busy with other tests single probes may be delayed, so the median of
+/// several concurrent probes must meet it.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
-/// The slowest of them; whatever hangs behind a probe hangs for longer.
+/// The limit of the slowest of them; everything that hangs in these tests hangs for longer.
 const ANSWERED_AT_WORST_WITHIN: Duration = Duration::from_secs(5);
 const PROBES_TOGETHER: usize = 7;
-/// A service that can accept nothing says so by then.
+/// A service that cannot accept readings reports it within this time.
 const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 
 const PARTS: [&str; 8] = [
@@ -33,7 +33,7 @@ const PARTS: [&str; 8] = [
     "workers",
 ];
 
-/// Waits until the part has the status, and gives it.
+/// Waits until the part has the status, and returns it.
 async fn until(api: &Api, part: &str, status: &str, http_status: u16) -> Value {
     eventually(&format!("{part} is {status}"), async || {
         let ready = api.get("/health/ready").await;
@@ -43,7 +43,7 @@ async fn until(api: &Api, part: &str, status: &str, http_status: u16) -> Value {
     .await
 }
 
-/// The same, as fast as is promised of what takes the service away. Gives the reason.
+/// The same for status `unavailable`, which must be reported within the documented time. Returns the reason.
 async fn until_unavailable(api: &Api, part: &str) -> String {
     let shown = until(api, part, "unavailable", 503);
     let check = timeout(REPORTED_WITHIN, shown)
@@ -52,7 +52,7 @@ async fn until_unavailable(api: &Api, part: &str) -> String {
     check["reason"].as_str().unwrap().to_owned()
 }
 
-/// Waits until readiness gives all these reasons, no longer than is promised; gives the document.
+/// Waits until readiness reports all these reasons, within the documented time; returns the document.
 async fn until_reported(api: &Api, reasons: &[(&str, String)]) -> Value {
     let what = format!("readiness reports {reasons:?}");
     let shown = eventually(&what, async || {
@@ -97,7 +97,7 @@ async fn every_part_is_named_with_its_state_and_since_when() {
     );
 }
 
-/// What a submission works on, what it must be allowed there, and the part of the service that each belongs to.
+/// The tables that a submission uses, the privilege that it needs on each, and the part of the service that each belongs to.
 const TABLES: [(&str, &str, &str); 6] = [
     ("meters", "SELECT", "database"),
     ("readings", "INSERT", "database"),
@@ -174,7 +174,7 @@ async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_and_recover
     let api = grid.admin();
     until(&api, "database", "ok", 200).await;
 
-    // One alone: the others are not blamed for it.
+    // One table is locked: the others are not reported.
     let rival = lock(&grid.pool, "readings").await;
     let locked = |table: &str| format!("another session keeps the table {table} locked");
     let shown = until_reported(&api, &[("database", locked("readings"))]).await;
@@ -240,7 +240,7 @@ async fn a_schema_that_is_too_old_is_503() {
     until(&api, "migrations", "ok", 200).await;
 }
 
-/// Several probes that ask together: the status of each, and how long the middle and the slowest of them took.
+/// Several concurrent probes: the status of each, and how long the median and the slowest of them took.
 async fn probe_together(api: &Api) -> (Vec<Value>, Duration, Duration) {
     let probe = async || {
         let asked_at = Instant::now();
@@ -260,7 +260,7 @@ async fn probe_together(api: &Api) -> (Vec<Value>, Duration, Duration) {
     (unavailable.collect(), middle, slowest)
 }
 
-/// Each probe is answered, though nothing behind it is; the first ones still with what was found before.
+/// Every probe is answered although the database answers nothing; the first probes may still return the earlier result.
 async fn until_answered_with_503(api: &Api) -> Value {
     let started = Instant::now();
     loop {
@@ -278,7 +278,7 @@ async fn until_answered_with_503(api: &Api) -> Value {
     }
 }
 
-/// What only the database could report is not answered by its last report.
+/// Parts that only the database could report are unavailable as "not known"; an earlier report is not repeated.
 fn assert_not_known(document: &Value) {
     for part in ["migrations", "queue"] {
         let check = &document["checks"][part];
@@ -377,7 +377,7 @@ async fn without_workers_and_with_a_full_disk_readings_are_accepted_all_the_same
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_once_how_the_database_refuses() {
+async fn the_log_reports_the_databases_error_once() {
     const TARGET: &str = "gridtokenx::api::operations::database_probe";
     let grid = Grid::without_service(&[]).await;
     let level = format!("info,{TARGET}=debug");
@@ -446,7 +446,7 @@ async fn without_a_key_that_checks_tokens_it_is_503_until_the_provider_is_back()
     assert_eq!(api.get("/api/meters").await.status, 503);
 
     provider.come_back();
-    // Without a request that asks for them, which health is none of.
+    // Without a request that needs the keys: a health check does not.
     let back = until(&api, "tokens", "ok", 200);
     timeout(REPORTED_WITHIN, back)
         .await

@@ -1,4 +1,4 @@
-//! A service makes room for the connections that it promises, or says that it cannot.
+//! A service raises its limit of open files to what the configured connections need, or reports that it cannot.
 
 use std::process::Stdio;
 
@@ -65,8 +65,8 @@ async fn a_hard_limit_that_is_too_low_stops_the_start_with_a_sentence() {
         .await
         .unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     for expected in ["WEBSOCKET_MAX_CONNECTIONS=2000", "may have 1000"] {
-        assert!(said.contains(expected), "{said}");
+        assert!(stderr.contains(expected), "{stderr}");
     }
 }

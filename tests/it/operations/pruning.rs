@@ -11,12 +11,12 @@ use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually, insert_backlog};
 
 const TOGGLE: &str = "/api/admin/tokenization/toggle-auto-mint";
-/// No sweep but the one that is asked for comes within a test.
+/// A period so long that only the requested sweep runs during a test.
 const NO_TICKS: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "86400");
 const EACH_SECOND: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "1");
 const ATTEMPTS_MAX: i32 = 25;
 
-/// What every sweep drops.
+/// Jobs that every sweep deletes.
 const OLD: Jobs = Jobs {
     name: "done long ago",
     count: 10,
@@ -32,7 +32,7 @@ struct Jobs {
     count: i32,
     status: &'static str,
     attempts: i32,
-    /// Since they ended.
+    /// How long ago they ended.
     ago: &'static str,
     stay: bool,
 }
@@ -108,10 +108,10 @@ async fn a_sweep_prunes_finished_jobs_and_leaves_the_books_alone() {
 
     let (done, failed, killed) = ("Done", "Failed", "Killed");
     let kinds = [
-        // More than one statement drops.
+        // More than one statement deletes.
         ("done long ago", 2_500, done, 1, "11 minutes", false),
         ("done", 3, done, 1, "9 minutes", true),
-        // Tried again, however old.
+        // Retried, however old.
         ("backing off", 4, failed, ATTEMPTS_MAX - 1, "8 days", true),
         (
             "used up long ago",
@@ -180,7 +180,7 @@ async fn a_sweep_prunes_finished_jobs_and_leaves_the_books_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_are_pruned_while_one_sweep_goes_on_for_long() {
+async fn jobs_are_pruned_during_a_long_sweep() {
     // One reading at a time, and half a second for each: the sweep takes several slices.
     const READINGS: usize = 240;
     let proxy = Proxy::start(&world().rpc_url).await;
@@ -217,9 +217,9 @@ async fn jobs_are_pruned_while_one_sweep_goes_on_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_fails_keeps_no_other_from_its_turn() {
+async fn a_step_that_fails_does_not_keep_others_from_running() {
     let grid = Grid::start_with(&[EACH_SECOND]).await;
-    // The first step finds a trigger that has lost its job, and cannot give it another.
+    // The first step finds a trigger that has lost its job, and cannot enqueue another.
     for statement in [
         "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS $$
          BEGIN

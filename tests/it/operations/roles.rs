@@ -55,7 +55,7 @@ async fn an_api_process_takes_readings_and_a_worker_mints_them() {
         ]
     );
 
-    // A worker of no public API.
+    // A worker serves no public API.
     let stranger = worker.user("prosumer");
     let refused = stranger
         .post("/api/meters/submit-reading", &meter.next_submission("1"))
@@ -98,7 +98,7 @@ async fn an_api_process_needs_no_key() {
     );
     api.user("prosumer").meter().await.report("1").await;
     grid.until_count("finalized", 1).await;
-    // The Resolver needs none either: this process holds the lock once the worker is gone.
+    // The Resolver needs no key either: this process holds the lock once the worker has ended.
     drop(worker);
     grid.audit_holds().await;
 }
@@ -136,7 +136,7 @@ impl FeePayer {
         self.rpc.get_balance(&address).await.unwrap()
     }
 
-    /// Another holder of the key takes all there is.
+    /// Another holder of the key takes the whole balance.
     async fn lose_everything(&self) {
         const FEE: u64 = 5_000;
         let from = self.keypair.pubkey();
@@ -154,7 +154,7 @@ impl FeePayer {
         assert_eq!(self.balance().await, 0);
     }
 
-    /// What a process shows as the fee payer's is this one's.
+    /// Waits until a process shows this fee payer's balance.
     async fn until_watched_by(&self, server: &Server) {
         eventually("its balance is shown", async || {
             let shown = status(server).await["runway"]["balance_lamports"].as_u64();
@@ -211,7 +211,7 @@ async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
     let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let first = FeePayer::new(&grid, "first-fee-payer.json");
     let mut worker = first.worker(&grid).await;
-    // The authority has no SOL: taken for the fee payer it would be an empty one.
+    // The authority has no SOL: a process that mistook it for the fee payer would report an empty one.
     let authority = FeePayer::new(&grid, "mint-authority.json");
     assert_eq!(authority.balance().await, 0);
 
@@ -247,11 +247,11 @@ async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_fee_payer_is_judged_only_once_a_worker_has_stored_its_address() {
+async fn the_fee_payer_is_checked_only_once_a_worker_has_stored_its_address() {
     let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let payer = FeePayer::new(&grid, "fee-payer.json");
     assert!(payer.worker(&grid).await.terminate().await.success());
-    // As workers of an earlier version leave it.
+    // The state that workers of an earlier version leave.
     sqlx::query("UPDATE ledger SET fee_payer = NULL")
         .execute(&grid.pool)
         .await
@@ -298,7 +298,7 @@ async fn silent_endpoint() -> Proxy {
     proxy
 }
 
-/// Whether some process settles, or would.
+/// Whether some process holds the Resolver's lock.
 async fn resolver_lock_is_held(grid: &Grid) -> bool {
     sqlx::query_scalar(
         "SELECT EXISTS (
@@ -366,12 +366,12 @@ async fn an_api_process_that_started_without_an_endpoint_ends_when_it_finds_anot
         _ => CallAction::Forward,
     });
     assert!(!api.ended().await.success());
-    let said = api.log();
+    let log = api.log();
     assert!(
-        said.contains("this ledger belongs to the chain with genesis hash"),
-        "{said}"
+        log.contains("this ledger belongs to the chain with genesis hash"),
+        "{log}"
     );
-    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(log.lines().count(), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,7 +435,7 @@ async fn submit_all(api: &Api) -> tokio::task::JoinSet<()> {
 async fn one_of_three_workers_is_killed_under_load_and_its_jobs_run_elsewhere_within_seconds() {
     let grid = Grid::without_service(&[]).await;
     let api = grid.spawn(&[API]).await;
-    // It certainly holds jobs when it dies.
+    // It stalls, so it holds jobs when it is killed.
     let mut doomed = grid
         .spawn(&[WORKER, ("FAILPOINTS", "queue.picked=return(stall)")])
         .await;

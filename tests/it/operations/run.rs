@@ -72,7 +72,7 @@ impl Place {
         Program { child }
     }
 
-    /// Runs a command that ends by itself.
+    /// Runs a command to its end.
     fn output(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
@@ -125,7 +125,7 @@ impl Place {
     }
 
     /// The secrets that the data directory keeps are in no log, and no token is.
-    fn assert_no_secret_is_told(&self) {
+    fn assert_no_secret_is_shown(&self) {
         let data_dir = self.data_dir();
         let kept = |file: &str| {
             let text = fs::read_to_string(data_dir.join(file)).unwrap();
@@ -257,7 +257,7 @@ fn a_play_is_finalized_and_audited_once_and_a_later_one_finds_it_done() {
     assert!(place.running().is_none());
 
     assert!(place.logs().contains("DEBUG"), "it looked closely");
-    place.assert_no_secret_is_told();
+    place.assert_no_secret_is_shown();
 
     let mut second = place.start(&[&play[..], &["second.json"]].concat());
     let status = second.wait("the second play", START_LIMIT + PLAY_LIMIT);
@@ -275,7 +275,7 @@ fn a_play_is_finalized_and_audited_once_and_a_later_one_finds_it_done() {
 }
 
 #[test]
-fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_order() {
+fn a_start_after_a_kill_serves_the_same_data_and_shuts_down_in_order() {
     let place = Place::new();
     let mut first = place.start(&["--no-play"]);
     let before = place.wait_until_running(&mut first);
@@ -296,7 +296,7 @@ fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_o
         "the chain survives"
     );
 
-    // The chain ends while it runs: what it says of that holds no secret either.
+    // The chain ends while the program runs: the report about it contains no secret either.
     let mut second = place.start(&[&["--no-play"][..], &LOUD].concat());
     let after = place.wait_until_running(&mut second);
     assert_eq!(after["mint_address"], before["mint_address"]);
@@ -320,11 +320,11 @@ fn a_killed_program_is_succeeded_by_one_that_serves_the_same_books_and_ends_in_o
         place.processes()
     );
     assert!(place.running().is_none());
-    place.assert_no_secret_is_told();
+    place.assert_no_secret_is_shown();
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_said_in_one_sentence() {
+fn a_failure_to_start_is_reported_in_one_sentence() {
     let place = Place::new();
 
     let taken = TcpListener::bind(("127.0.0.1", place.http_port)).unwrap();

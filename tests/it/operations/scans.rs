@@ -1,5 +1,5 @@
-//! What happens all the time reads no table from end to end, however much was ever minted: asked of Postgres' own statistics,
-//! which count what each statement really did.
+//! Routine work scans no table in full, however much was ever minted: checked by Postgres' own statistics, which count the
+//! rows that each statement really read.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use crate::support::{Api, Grid, eventually};
 
-/// Enough that the planner would rather take an index, where there is one.
+/// Enough that the planner prefers an index where one exists.
 const SETTLED: i64 = 100_000;
 const READINGS_PER_TRANSACTION: i64 = 20;
 /// Far above those that the service gives in this test.
@@ -22,7 +22,7 @@ const GROWING: [&str; 4] = [
     "jobs",
 ];
 
-/// As if the service had settled them long ago, and run their jobs just now.
+/// Inserts readings as if the service had settled them long ago and run their jobs just now.
 async fn insert_settled(pool: &PgPool) {
     let statement = format!(
         "WITH meter AS (
@@ -56,7 +56,7 @@ async fn insert_settled(pool: &PgPool) {
         .unwrap();
 }
 
-/// The audit would miss them on chain.
+/// Deletes them before the audit, which would not find them on chain.
 async fn delete_settled(pool: &PgPool) {
     let statement = format!(
         "DELETE FROM mint_transaction_readings WHERE transaction > {FIRST_NUMBER};

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes stays small, however many clients report and however much.
+//! The number of metric series stays small, however many clients report and however much.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ async fn thousands_of_meters_add_no_series() {
             .collect();
         let body = json!({ "readings": readings });
         user.post("/api/meters/submit-readings", &body).await.ok();
-        // Paths that are not served, and users that were never seen, are no labels either.
+        // Unknown paths and unknown users do not become labels either.
         let stranger = server.user(&format!("stranger-{number}"));
         stranger.get(&format!("/api/{}", serials[number])).await;
         // Under load: minting is under way.

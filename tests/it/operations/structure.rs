@@ -142,7 +142,7 @@ impl Crate {
     fn imports(&self) -> BTreeSet<Import> {
         let mut imports = BTreeSet::new();
         for (module, file) in &self.modules {
-            // The face of a room hands names on; that is no use of them.
+            // A `mod.rs` only re-exports these names; that does not count as using them.
             let declared: Vec<(ModulePath, String)> = declarations(&file.code)
                 .filter(|(is_public, _)| !is_public)
                 .flat_map(|(_, tree)| leaves(tree))

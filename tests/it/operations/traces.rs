@@ -1,5 +1,5 @@
-//! One trace for each reading, from its request to its finalized transaction, over the borders of processes; and a collector
-//! that holds up nothing.
+//! Each reading has one trace from its request to its finalized transaction, across processes, and a collector that hangs
+//! delays nothing.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ const CLIENT: i32 = 3;
 const PRODUCER: i32 = 4;
 const CONSUMER: i32 = 5;
 
-/// Reports with a `traceparent`; gives the reading's id and `traceresponse`, empty if there is none.
+/// Reports with a `traceparent`; returns the reading's id and `traceresponse`, empty if there is none.
 async fn report(meter: &Meter, traceparent: &str) -> (String, String) {
     let response = reqwest::Client::new()
         .post(format!("{}/api/meters/submit-reading", meter.api.url))
@@ -199,7 +199,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     let traceparent = format!("00-{}-{}-01", call.trace, call.id);
     assert!(tap.sends.lock().unwrap().contains(&traceparent));
 
-    // A reading without a caller's trace has its own; one whose caller wants none has none.
+    // A reading without a caller's trace has its own; one whose caller's trace is not sampled has none.
     let of_own = spans
         .iter()
         .filter(|span| span.attribute("gridtokenx.reading_id") == own);
@@ -259,7 +259,7 @@ async fn spans_by_outcome(api: &Api, outcome: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_hangs_or_is_gone_holds_up_nothing() {
+async fn a_collector_that_hangs_or_has_ended_delays_nothing() {
     let (hangs, _task) = hanging().await;
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gone = format!("http://{}", gone.local_addr().unwrap());

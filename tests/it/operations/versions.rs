@@ -6,7 +6,7 @@ use crate::support::Grid;
 async fn a_version_starts_and_mints_on_the_schema_of_a_newer_one() {
     let mut grid = Grid::start().await;
     assert!(grid.stop().await);
-    // What a newer version leaves behind: a migration that this one does not know.
+    // As after a newer version: the database has a migration that this version does not contain.
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (999999, 'of a later version', TRUE, '\\x00', 0)",

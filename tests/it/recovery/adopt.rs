@@ -1,4 +1,4 @@
-//! A person deals with a landed mint that the ledger lacks, and the ledger breaker closes.
+//! A person resolves a landed mint that the ledger lacks, and the ledger breaker closes.
 
 use crate::support::Grid;
 use crate::support::admin_log::admin_log;
@@ -7,7 +7,7 @@ use crate::support::authority::Authority;
 use crate::support::ledger::{breaker, until_breaker};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_by_hand_is_booked_as_foreign_and_minting_goes_on() {
+async fn a_manual_mint_is_booked_as_foreign_and_minting_continues() {
     let mut grid = Grid::start().await;
     let meter = grid.meter().await;
     meter.report("1").await;

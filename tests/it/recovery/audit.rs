@@ -124,7 +124,7 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     let (mut grid, meter, _) = settled(1).await;
     let authority = Authority::of(&grid).await;
     let token = spl_token_interface::ID;
-    // In a batch: the token program mints, and no instruction of the transaction looks like a mint.
+    // In a batch instruction: the token program mints although no instruction of the transaction is a mint.
     let hidden = batch(&token, &[authority.mint_to(&meter, 5)]).unwrap();
     let signature = authority.send(hidden, &[]).await.to_string();
 
@@ -186,9 +186,9 @@ async fn what_a_holder_burns_is_no_difference() {
     assert_eq!(report["base_units_chain"], "1000000000");
 }
 
-/// A node that has forgotten the beginning would hide a mint by hand, and the burned tokens would hide it in the supply.
+/// A node that lacks the beginning of the history hides a manual mint, and burned tokens hide it in the supply.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_believes_only_a_history_that_begins_with_the_mint() {
+async fn the_audit_accepts_only_a_history_that_begins_with_the_mint() {
     let (mut grid, meter, _) = settled(1).await;
     let authority = Authority::of(&grid).await;
     let by_hand = authority.send(authority.mint_to(&meter, 7), &[]).await;
@@ -244,7 +244,7 @@ async fn the_audit_holds_at_any_moment_while_the_service_mints() {
     );
 }
 
-/// What those who watch the service see of audits: differences, and when the last one was finished.
+/// The metrics about audits: differences, and when the last audit was finished.
 async fn watched(api: &Api) -> (f64, f64) {
     let differences = value(api, "gridtokenx_audit_differences").await;
     let finished_at = value(api, "gridtokenx_audit_last_finished_timestamp_seconds").await;
@@ -291,7 +291,7 @@ async fn a_verdict_is_watched_once_it_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_that_cannot_run_says_why_and_is_no_verdict() {
+async fn an_audit_that_cannot_run_reports_why_and_gives_no_verdict() {
     let nothing = TempDir::new("nothing-runs");
     let output = program()
         .args(["audit", "--json"])

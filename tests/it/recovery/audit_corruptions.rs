@@ -1,4 +1,4 @@
-//! Whatever is changed by hand in the books, the audit names it.
+//! The audit names every manual change of the ledger's tables.
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -39,7 +39,7 @@ async fn settled() -> (Grid, Vec<Meter>) {
     (grid, meters)
 }
 
-/// In the order in which rows may be put in.
+/// In the order in which rows can be inserted.
 const TABLES: [&str; 4] = [
     "meters",
     "readings",
@@ -75,7 +75,7 @@ fn kinds(report: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What is done to the books, and how the audit calls it.
+/// Each corruption of the tables, and the kinds of difference that the audit reports.
 const CORRUPTIONS: &[(&str, &[&str])] = &[
     // The chain's side is right, the ledger's row is not.
     (
@@ -111,7 +111,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
         "UPDATE readings SET interval_end = interval_end - INTERVAL '1 second' WHERE state = 'finalized'",
         &["wrong_root"],
     ),
-    // From one reading of a wallet to another, in other transactions.
+    // Energy moved from one reading of a wallet to another one in another transaction.
     (
         "UPDATE readings SET base_units = 3000000000 - base_units, kwh = 3 - kwh WHERE state = 'finalized'",
         &["wrong_amount", "wrong_root", "wrong_sum"],
@@ -120,7 +120,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
         "UPDATE readings SET wallet = (SELECT wallet FROM meters ORDER BY wallet LIMIT 1) WHERE state = 'finalized'",
         &["wrong_amount", "wrong_root"],
     ),
-    // Readings that come and go.
+    // Readings added or removed.
     (
         "SET session_replication_role = replica;
          DELETE FROM mint_transaction_readings WHERE reading = (SELECT id FROM readings WHERE state = 'finalized' LIMIT 1);
@@ -146,7 +146,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
         &["paid_twice", "released", "wrong_root"],
     ),
     ("UPDATE readings SET state = 'failed' WHERE state = 'finalized'", &["wrong_state"]),
-    // Landed, but the ledger would pay it again.
+    // Landed, but the ledger would pay its readings again.
     (
         "UPDATE mint_transactions SET state = 'recorded';
          UPDATE mint_transaction_readings SET live = FALSE;
@@ -179,7 +179,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_changed_by_hand_is_named() {
+async fn every_manual_change_is_reported() {
     let (grid, _) = settled().await;
     let mut missed = Vec::new();
     for (corruption, expected) in CORRUPTIONS {

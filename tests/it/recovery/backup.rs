@@ -41,13 +41,13 @@ const HELD: Range<u8> = 50..100;
 /// A transaction that pays readings of before and of after the backup can be adopted by neither database.
 const ONE_A_TRANSACTION: (&str, &str) = ("BLOCKCHAIN_MAX_BATCH_SIZE", "1");
 
-/// Between two reports of a meter that is held, and of one that is not: each mint that the backup lacks is dealt with by a
-/// command of its own.
+/// Pause between two reports of a held meter, and of one that is not held: longer for the second, because each mint that the
+/// backup lacks takes a command of its own.
 const PACE: Duration = Duration::from_millis(200);
 const PACE_OF_MINTS: Duration = Duration::from_millis(700);
 const BASE_UNITS_OF_A_READING: usize = 1_000_000_000;
 
-/// A new meter of that part of the roll-out.
+/// A new meter in this range of roll-out buckets.
 async fn meter_in(user: &Api, buckets: Range<u8>) -> Meter {
     loop {
         let meter = user.meter().await;
@@ -137,7 +137,7 @@ async fn add_paid(pool: &PgPool, paid: &mut BTreeMap<Vec<u8>, BTreeSet<DateTime<
     }
 }
 
-/// Whatever both databases say together, each interval was paid once.
+/// Asserts that each interval was paid once, counted over both databases.
 async fn nothing_was_paid_twice(original: &Grid, restored: &Grid, mint: &Pubkey) {
     let mut paid = BTreeMap::new();
     add_paid(&original.pool, &mut paid).await;
@@ -172,11 +172,11 @@ fn unknown_mints(report: &Value) -> HashSet<String> {
         .collect()
 }
 
-/// What the command says it did; the audit that follows holds after the last mint only.
-fn said(output: Output) -> String {
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(matches!(output.status.code(), Some(0 | 1)), "{said}");
-    said
+/// What the command reports to have done; only after the last mint does the audit that follows hold.
+fn stderr_of(output: Output) -> String {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{stderr}");
+    stderr
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +206,7 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
     let accepted = "SELECT count(*) FROM readings";
     let folder = TempDir::new("backup");
     let dump = folder.path().join("dump");
-    // A dump can be quicker than the pace of the meters: then it is another one.
+    // A dump can take less time than the pause between two reports: then it is repeated.
     eventually("a reading is accepted during the dump", async || {
         let before = count(&original.pool, accepted).await;
         backup::dump(&world().cluster, &original.database_url, &dump).await;
@@ -215,7 +215,7 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
     })
     .await;
 
-    // What the backup holds as pending is paid, and what it does not know at all.
+    // Readings that are pending in the backup are paid, and so are readings that the backup lacks.
     let dumped_at: DateTime<Utc> = sqlx::query_scalar("SELECT now()")
         .fetch_one(&original.pool)
         .await
@@ -271,7 +271,7 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
         .map(|(signature, _)| signature.to_string())
         .collect();
 
-    // Readings are accepted, those of the backup are known again, and nothing is signed.
+    // Readings are accepted, those of the backup are recognised as duplicates, and nothing is signed.
     restored.serve().await;
     let authority = Authority::of(&restored).await;
     let supply = authority.supply().await;
@@ -309,7 +309,7 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
     admin.post(TOGGLE, &json!({ "enabled": false })).await.ok();
     for (signature, _) in &adoptable {
         let adopted = audit_with(&restored, &["--adopt", &signature.to_string()]).await;
-        let adopted = said(adopted);
+        let adopted = stderr_of(adopted);
         assert!(adopted.contains("it paid 1 readings"), "{adopted}");
     }
     let lost = foreign[0].0.to_string();
@@ -323,9 +323,9 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
             &signature,
             "its reading is lost with the backup",
         ];
-        said(audit_with(&restored, &booked).await);
+        stderr_of(audit_with(&restored, &booked).await);
     }
-    // Also what was signed before can land no more.
+    // By now no transaction that was signed before can still land.
     until_breaker(&restored, "closed").await;
     assert_eq!(authority.supply().await, supply);
     let report = restored.audit_holds().await;
@@ -351,7 +351,7 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_backup_that_lacks_nothing_minting_goes_on_by_itself() {
+async fn after_a_backup_that_lacks_nothing_minting_resumes_automatically() {
     let mut original = Grid::start().await;
     let meter = original.meter().await;
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! What the chain, and the way to it, may do to a mint transaction.
+//! Faults of the chain, and of the connection to it, that affect a mint transaction.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
             "sendTransaction" => {
                 let signed_bytes = parameters[0].as_str().unwrap().to_owned();
                 let mut dropped = dropped.lock().unwrap();
-                // Only the first transaction is lost, however often it is sent.
+                // Only the first transaction is dropped, however often it is sent.
                 if dropped.is_empty() || dropped.contains(&signed_bytes) {
                     dropped.insert(signed_bytes);
                     return drop_send(parameters);
@@ -201,7 +201,7 @@ async fn a_fork_is_healed_with_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_the_chain_uses_no_attempt_and_heals_by_itself() {
+async fn an_outage_of_the_chain_uses_no_attempt_and_minting_resumes() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
@@ -283,7 +283,7 @@ async fn survives_a_kill_while_quarantining(point: &str) {
     assert_eq!(audit["base_units_chain"], "3000000000");
 }
 
-/// How an endpoint refused a send is not what became of the transaction.
+/// An endpoint that refused a send has not decided the outcome of the transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_bytes_that_are_sent_again_use_no_attempt() {
     let proxy = Proxy::start(&world().rpc_url).await;
@@ -316,7 +316,7 @@ async fn expired_bytes_that_are_sent_again_use_no_attempt() {
         .await;
     };
     age_passes(25).await;
-    // Now the chain gets the expired bytes, and has time to say of its refusal that it is final.
+    // Now the chain receives the expired bytes, and has time to report its refusal as finalized.
     proxy.on_call(|method, _| match method {
         "getBlock" => {
             CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
@@ -358,7 +358,7 @@ async fn an_endpoint_that_lags_makes_no_fork() {
         grid.count("minted").await + grid.count("finalized").await == 1
     })
     .await;
-    // The endpoint that is asked first knows nothing of it from now on.
+    // From now on the endpoint that is queried first does not show the transaction.
     proxy.on_call(|method, parameters| match method {
         "getSignatureStatuses" => {
             let asked = parameters[0].as_array().unwrap().len();
@@ -450,7 +450,7 @@ async fn endpoints_of_two_chains_are_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_send_that_hangs_holds_up_no_other() {
+async fn a_send_that_hangs_delays_no_other() {
     const OTHERS: i64 = 5;
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;

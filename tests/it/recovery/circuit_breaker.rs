@@ -1,4 +1,4 @@
-//! While the chain cannot be used nothing is minted and no attempt is used; afterwards everything is minted by itself.
+//! While the chain cannot be used nothing is minted and no attempt is used; afterwards everything is minted automatically.
 
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_is_open_the_backlog_is_not_touched_and_goes_on_at_once() {
+async fn while_it_is_open_the_backlog_is_untouched_and_continues_once_it_closes() {
     let proxy = ProxyProgram::start(&world().rpc_url).await;
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
@@ -115,7 +115,7 @@ async fn while_it_is_open_the_backlog_is_not_touched_and_goes_on_at_once() {
         .post("/api/meters/submit-readings", &body)
         .await
         .ok();
-    // Longer than a job holds its place.
+    // Longer than a job waits for the breaker.
     tokio::time::sleep(Duration::from_secs(14)).await;
     let untouched: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM apalis.jobs WHERE job_type = 'MintReading' AND attempts = 0",
@@ -190,7 +190,7 @@ async fn each_fault_of_the_way_to_the_chain_is_survived_without_an_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_hangs_holds_up_no_caller_for_longer_than_a_call_may_take() {
+async fn a_node_that_hangs_delays_no_caller_beyond_the_call_limit() {
     let proxy = ProxyProgram::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(
         &proxy.url,
@@ -212,16 +212,16 @@ async fn a_node_that_hangs_holds_up_no_caller_for_longer_than_a_call_may_take() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_confirms_what_never_landed_is_found_out() {
+async fn a_node_that_confirms_what_never_landed_is_detected() {
     let proxy = ProxyProgram::start(&world().rpc_url).await;
     let grid = served_through(&proxy.url).await;
     let meter = grid.meter().await;
-    // Nothing arrives, and the node says that all of it is confirmed.
-    let lies = json!([
+    // Nothing arrives, and the node reports all of it as confirmed.
+    let rules = json!([
         { "method": "sendTransaction", "fault": "unavailable" },
         { "method": "getSignatureStatuses", "fault": "say-confirmed" },
     ]);
-    assert_eq!(proxy.put(lies).await, 204);
+    assert_eq!(proxy.put(rules).await, 204);
     for _ in 0..3 {
         meter.report("1").await;
     }
@@ -235,7 +235,7 @@ async fn a_node_that_confirms_what_never_landed_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_that_fail_although_every_look_is_fine_open_it_too() {
+async fn batches_that_fail_although_every_probe_succeeds_open_it_too() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
@@ -263,7 +263,7 @@ async fn batches_that_fail_although_every_look_is_fine_open_it_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_that_is_not_ours_any_more_stops_minting_and_uses_no_attempt() {
+async fn a_mint_that_we_no_longer_control_stops_minting_and_uses_no_attempt() {
     let grid = Grid::start().await;
     let admin = grid.admin();
     let meter = grid.meter().await;
@@ -315,7 +315,7 @@ async fn an_outage_is_announced_once_by_three_replicas_and_its_end_once() {
         breaker_notifications(&grid).await.len() == 1
     })
     .await;
-    // It comes back for a moment: the same outage.
+    // The chain recovers for a moment: it counts as the same outage.
     proxy.forward_everything().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.put_fault("*", "drop").await;

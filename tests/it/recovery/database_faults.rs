@@ -1,4 +1,4 @@
-//! Postgres goes away in the middle of the work, and comes back.
+//! Postgres becomes unavailable in the middle of the work, and recovers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};
 
-/// Submits until it is answered: a database that is away is a 503 that says so, or a broken connection.
+/// Submits until it is accepted: while the database is unavailable the answer is a 503 with that reason, or the connection breaks.
 async fn report_until_accepted(meter: &Meter) {
     let submission = meter.next_submission("0.1");
     eventually("the reading is accepted", async || {
@@ -40,7 +40,7 @@ async fn a_restart_of_postgres_in_the_middle_loses_nothing_and_pays_once() {
             report_until_accepted(&meter).await;
         }
         let postmaster = Pid::from_raw(i32::try_from(cluster.pid()).unwrap());
-        // Fast shutdown, or none at all.
+        // A fast shutdown, or a kill.
         let signal = if round % 2 == 0 {
             Signal::SIGINT
         } else {

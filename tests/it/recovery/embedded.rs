@@ -19,7 +19,7 @@ use crate::support::localnet::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Durable in everything but fsync, which no test can distinguish from the real thing.
+/// Durable except for fsync, whose absence no test can detect.
 fn kept(dir: &TempDir) -> PostgresOptions {
     PostgresOptions {
         fsync: false,
@@ -190,7 +190,7 @@ async fn a_killed_server_is_started_again_on_the_same_port_and_state() {
         assert_eq!(stored(&url).await.unwrap(), [7]);
     }
     assert_ne!(cluster.pid(), pid);
-    // A pool that was there all the time finds its way back.
+    // A pool that was open all the time reconnects.
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM kept")
         .fetch_one(&pool)
         .await
@@ -201,13 +201,13 @@ async fn a_killed_server_is_started_again_on_the_same_port_and_state() {
 }
 
 #[tokio::test]
-async fn a_stale_pid_file_that_names_a_living_stranger_does_not_stop_a_start() {
+async fn a_stale_pid_file_that_names_an_unrelated_process_does_not_prevent_a_start() {
     let dir = TempDir::new("pg-stale");
     let cluster = PostgresCluster::start(kept(&dir)).await.unwrap();
     cluster.stop().await;
     let data = dir.path().join("postgres/data");
     let owner = fs::metadata(&data).unwrap();
-    // The hard case: a stranger of the very user that runs the server.
+    // The hard case: an unrelated process of the same user that runs the server.
     let mut stranger = Command::new("sleep")
         .arg("1000")
         .uid(owner.uid())
@@ -247,7 +247,7 @@ async fn a_server_that_hangs_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_half_made_cluster_is_made_anew() {
+async fn an_unfinished_cluster_is_created_again() {
     let dir = TempDir::new("pg-half");
     let home = dir.path().join("postgres");
     let half = home.join("data.new-0badcafe");
@@ -303,7 +303,7 @@ async fn the_server_is_no_root_has_no_extra_groups_and_the_password_is_nowhere_t
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_says_why_in_one_sentence() {
+async fn a_server_that_cannot_start_reports_why_in_one_sentence() {
     let dir = TempDir::new("pg-refuses");
     let cluster = PostgresCluster::start(kept(&dir)).await.unwrap();
     let port = cluster.port();

@@ -1,5 +1,5 @@
-//! With several RPC endpoints the service goes on as long as one is of use, asks first the one that is not behind, and leaves
-//! alone those that ask for it.
+//! With several RPC endpoints the service continues as long as one is usable, queries first one that is not behind, and makes
+//! no calls to an endpoint that has requested a pause.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ fn endpoint<'a>(chain: &'a Value, name: &str) -> &'a Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_goes_away_is_left_for_the_next() {
+async fn calls_move_from_an_endpoint_that_fails_to_the_next() {
     let first = ProxyProgram::start(&world().rpc_url).await;
     let second = ProxyProgram::start(&world().rpc_url).await;
     let grid = served_by(&[&first.url, &second.url]).await;
@@ -46,12 +46,12 @@ async fn an_endpoint_that_goes_away_is_left_for_the_next() {
     })
     .await;
     no_attempt_is_used(&grid).await;
-    // The audit asks the endpoints too, and the first one is away.
+    // The audit queries the endpoints too, and the first one is unavailable.
     grid.audit_holds().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_endpoint_that_is_behind_is_not_asked_first() {
+async fn the_endpoint_that_is_behind_is_not_queried_first() {
     let (lagging, good) = (
         ProxyProgram::start(&world().rpc_url).await,
         ProxyProgram::start(&world().rpc_url).await,
@@ -85,7 +85,7 @@ async fn the_endpoint_that_is_behind_is_not_asked_first() {
         "a blockhash was asked of the endpoint that is behind"
     );
     no_attempt_is_used(&grid).await;
-    // The audit asks the first endpoint, whose supply is of now and whose history is not.
+    // The audit queries the first endpoint, whose supply is current and whose history is not.
     lagging.forward_everything().await;
     grid.audit_holds().await;
 }
@@ -166,7 +166,7 @@ async fn retry_after_is_obeyed_and_with_one_endpoint_minting_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_one_endpoint_wants_no_calls_the_others_are_asked() {
+async fn while_one_endpoint_is_rate_limited_the_others_are_queried() {
     let limited = ProxyProgram::start(&world().rpc_url).await;
     let other = ProxyProgram::start(&world().rpc_url).await;
     let grid = served_by(&[&limited.url, &other.url]).await;
@@ -210,7 +210,7 @@ async fn blockhash_simulation_and_first_send_of_a_transaction_go_to_one_endpoint
         Proxy::start(&world().rpc_url).await,
     ];
     let grid = served_by(&[&proxies[0].url, &proxies[1].url]).await;
-    // What each endpoint was asked for, by the blockhash that it gave or was sent.
+    // The calls of each endpoint, by the blockhash that it returned or received.
     let sends: Arc<Mutex<HashMap<String, Vec<usize>>>> = Arc::default();
     for (index, proxy) in proxies.iter().enumerate() {
         let sends = Arc::clone(&sends);

@@ -1,4 +1,4 @@
-//! A process that stands still for longer than others wait for it costs nothing, and does no harm when it continues.
+//! A process that is frozen for longer than others wait for it loses nothing, and does no harm when it resumes.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use crate::support::{Api, CallAction, FeedClient, Grid, Proxy, Server, eventuall
 const API: (&str, &str) = ("GRIDTOKENX_ROLE", "api");
 const WORKER: (&str, &str) = ("GRIDTOKENX_ROLE", "worker");
 
-/// Goes on by itself when the test ends early: a stopped process would stay behind.
+/// Resumes the process when it is dropped: after a failed test a stopped process would remain.
 struct Frozen<'a>(&'a Server);
 
 impl<'a> Frozen<'a> {
@@ -61,12 +61,12 @@ async fn the_feed_is_whole(grid: &Grid) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_stands_still_loses_its_jobs_and_pays_nothing_twice_when_it_goes_on() {
+async fn a_frozen_worker_loses_its_jobs_and_pays_nothing_twice_when_it_resumes() {
     const HELD: usize = 40;
     let grid = Grid::without_service(&[]).await;
     let release = grid.data_dir.path().join("go on");
     let api = grid.spawn(&[API]).await;
-    // It stands still with jobs in its hands.
+    // It is frozen while it holds jobs.
     let worker = grid
         .spawn(&[
             WORKER,
@@ -88,7 +88,7 @@ async fn a_worker_that_stands_still_loses_its_jobs_and_pays_nothing_twice_when_i
     })
     .await;
     let frozen = Frozen::new(&worker);
-    // From here on its handlers would go on, if it only could.
+    // From here on only the freeze keeps its handlers from continuing.
     std::fs::write(&release, "").unwrap();
     let _other = grid.spawn(&[WORKER]).await;
     grid.until_count("finalized", HELD as i64).await;
@@ -115,7 +115,7 @@ async fn a_worker_that_stands_still_loses_its_jobs_and_pays_nothing_twice_when_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_over() {
+async fn another_process_takes_over_from_a_frozen_leader_of_resolver_and_sequencer() {
     let grid = Grid::without_service(&[]).await;
     // The first one gets both locks.
     let first = grid.spawn(&[]).await;
@@ -151,7 +151,7 @@ async fn the_holder_of_resolver_and_sequencer_stands_still_and_another_takes_ove
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_process_that_stands_still_holds_up_no_other() {
+async fn a_frozen_api_process_delays_no_other() {
     let grid = Grid::without_service(&[]).await;
     // It holds Resolver and sequencer, and has no worker.
     let leader = grid.spawn(&[API]).await;
@@ -191,7 +191,7 @@ fn note_sends(proxy: &Proxy) -> Arc<Mutex<Vec<String>>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with_its_old_bytes() {
+async fn a_worker_frozen_before_its_first_send_pays_nothing_twice_with_its_old_bytes() {
     let others = Proxy::start(&world().rpc_url).await;
     let sleepers = Proxy::start(&world().rpc_url).await;
     let grid = Grid::on_chain(&others.url, &[]).await;
@@ -213,7 +213,7 @@ async fn a_worker_that_stood_still_before_its_first_send_pays_nothing_twice_with
     meter.report("2").await;
     grid.until_count("submitted", 1).await;
     let frozen = Frozen::new(&sleeper);
-    // From here on it would send, if it only could.
+    // From here on only the freeze keeps it from sending.
     std::fs::write(&release, "").unwrap();
     let sent_by_sleeper = note_sends(&sleepers);
     let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")

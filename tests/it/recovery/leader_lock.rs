@@ -1,4 +1,4 @@
-//! Leader locks: of all processes that compete for a loop, one runs it, and another takes over when that one ends, dies, or is
+//! Leader locks: of all processes that compete for a loop, one runs it, and another takes over when that one ends, crashes, or is
 //! frozen.
 
 use std::str::FromStr;
@@ -68,7 +68,7 @@ async fn another_takes_over_within_a_second_of_a_clean_end() {
     let grid = Grid::without_service(&[]).await;
     let all = [(); 3].map(|()| Contender::start(&grid.database_url));
     let first = until_one_works(&[&all[0], &all[1], &all[2]]).await;
-    // Long enough for each of the others to try twice.
+    // Long enough for each other process to try twice.
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     assert_eq!(all.iter().filter(|contender| contender.works()).count(), 1);
 

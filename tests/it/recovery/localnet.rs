@@ -1,4 +1,4 @@
-//! The local chain keeps its books: through kill -9 under load, through a restart, and in what it refuses.
+//! The local chain stays consistent after kill -9 under load and after a restart, and refuses what it cannot serve.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -30,7 +30,7 @@ mod token;
 use history::{block, landed, times_of_blocks, walk};
 use token::{MEMO, Money, memo, send, until_confirmed, until_confirmed_or_failed};
 
-/// Tasks that send mints, each as soon as its last one is answered, until the chain is gone.
+/// Tasks that send mints, each as soon as its last one is answered, until the chain has ended.
 struct Load {
     senders: JoinSet<()>,
     sent: Arc<Mutex<Sent>>,
@@ -84,15 +84,15 @@ impl Load {
         load
     }
 
-    /// Returns at a moment for a kill, with the slot of shortly before. Sends are answered when their block closes,
-    /// so most of the moments are while it is written; the others are anywhere.
+    /// Returns at the moment of the kill, with the slot shortly before it. Sends are answered when their block closes, so
+    /// most of these moments are while the block is written; the others are random.
     async fn run(&self, client: &RpcClient, rng: &mut StdRng) -> u64 {
         const ANSWER_MAX: Duration = Duration::from_secs(20);
         tokio::time::sleep(Duration::from_millis(rng.random_range(300..1_000))).await;
         let processed = CommitmentConfig::processed();
         let slot = client.get_slot_with_commitment(processed).await.unwrap();
         if rng.random_bool(0.8) {
-            // One may be left from before.
+            // One permit may be left from before.
             for _ in 0..2 {
                 tokio::time::timeout(ANSWER_MAX, self.answer.notified())
                     .await
@@ -169,7 +169,7 @@ async fn supply_equals_the_landed_mints_after_every_kill() {
         first_slot = chain.slot;
         all_sent.extend(sent);
     }
-    // What ever landed is still there.
+    // Everything that has landed is still there.
     let (landed, sum) = landed(&chain.client(), &all_sent).await;
     assert_eq!((landed.len(), sum), (landed_before, supply_before));
     assert!(landed.len() > KILLS, "the chain was under load");
@@ -199,7 +199,7 @@ async fn a_stop_under_load_keeps_every_answered_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clean_restart_forgets_nothing() {
+async fn a_clean_restart_loses_nothing() {
     let dir = TempDir::new("restart");
     let mut chain = Localnet::start(dir.path()).await;
     let client = chain.client();
@@ -318,7 +318,7 @@ async fn a_confirmed_transaction_that_a_fork_takes_back_lands_when_sent_again() 
     let money = Money::create(&chain.client()).await;
     assert!(chain.stop().await.success());
 
-    // Its blocks stay in the air.
+    // Its blocks are held back and not written.
     chain
         .restart_with(&[("FAILPOINTS", "localnet.write=pause")])
         .await;
@@ -410,33 +410,33 @@ async fn a_chain_that_cannot_write_ends_with_one_sentence() {
         .expect("it ends by itself")
         .unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("cannot be read or written"), "{said}");
-    assert!(said.contains(dir.path().to_str().unwrap()), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("cannot be read or written"), "{stderr}");
+    assert!(stderr.contains(dir.path().to_str().unwrap()), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_that_cannot_be_is_refused_with_one_sentence() {
+async fn an_impossible_start_is_refused_with_one_sentence() {
     let dir = TempDir::new("refused");
     let mut chain = Localnet::start(dir.path()).await;
 
-    let said = refusal(&["--ephemeral", "--rpc-addr", chain.rpc_addr()]);
-    assert!(said.contains(chain.rpc_addr()), "{said}");
-    assert!(said.contains("already in use"), "{said}");
+    let stderr = refusal(&["--ephemeral", "--rpc-addr", chain.rpc_addr()]);
+    assert!(stderr.contains(chain.rpc_addr()), "{stderr}");
+    assert!(stderr.contains("already in use"), "{stderr}");
 
     let path = dir.path().to_str().unwrap();
     let in_dir = ["--data-dir", path, "--rpc-addr", "127.0.0.1:0"];
-    let said = refusal(&in_dir);
+    let stderr = refusal(&in_dir);
     let holder = format!("in use by process {}", chain.pid);
-    assert!(said.contains(&holder), "{said}");
+    assert!(stderr.contains(&holder), "{stderr}");
 
     assert!(chain.stop().await.success());
     // A file that no version of this program wrote.
     let mut file = std::fs::File::create(dir.path().join("chain.redb")).unwrap();
     file.write_all(b"SQLite format 3\0").unwrap();
-    let said = refusal(&in_dir);
-    assert!(said.contains(path), "{said}");
+    let stderr = refusal(&in_dir);
+    assert!(stderr.contains(path), "{stderr}");
 
     let version_9 = redb::Database::create(dir.path().join("other.redb")).unwrap();
     let transaction = version_9.begin_write().unwrap();
@@ -448,8 +448,8 @@ async fn a_start_that_cannot_be_is_refused_with_one_sentence() {
     transaction.commit().unwrap();
     drop(version_9);
     std::fs::rename(dir.path().join("other.redb"), dir.path().join("chain.redb")).unwrap();
-    let said = refusal(&in_dir);
-    assert!(said.contains("version 9"), "{said}");
+    let stderr = refusal(&in_dir);
+    assert!(stderr.contains("version 9"), "{stderr}");
 }
 
 /// Runs the program with flags that it must refuse; returns its one sentence.
@@ -460,7 +460,7 @@ fn refusal(flags: &[&str]) -> String {
         .output()
         .unwrap();
     assert!(!output.status.success(), "{flags:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
 }

@@ -1,4 +1,4 @@
-//! Whatever fails, comes back, or goes backwards: nothing is lost and nothing is paid twice.
+//! Whatever fails, recovers, or is restored to an earlier state: nothing is lost and nothing is paid twice.
 
 mod adopt;
 mod audit;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::Grid;
 
-/// The first time that the process comes to this point it panics there.
+/// Panics at this point the first time that the process reaches it.
 async fn is_minted_after_a_panic_at(point: &str) -> (Grid, Value) {
     let grid = Grid::without_service(&[("TOKENIZATION_POLLING_INTERVAL_SECS", "1")]).await;
     let failpoints = format!("{point}=1*panic(a defect)");

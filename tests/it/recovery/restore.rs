@@ -1,4 +1,4 @@
-//! A database that goes backwards pays nothing a second time.
+//! After a database went back to an earlier state, nothing is paid a second time.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +24,7 @@ use crate::support::stored_events::notifications;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually};
 
-/// What a restore or a fail-over looks like from inside: the cluster is another one than the ledger knows.
+/// What the service sees after a restore or a fail-over: the cluster is not the one that the ledger has stored.
 async fn become_another_cluster(grid: &Grid) {
     sqlx::query("UPDATE ledger SET system_identifier = system_identifier - 1")
         .execute(&grid.pool)
@@ -94,7 +94,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
         .await
         .unwrap();
 
-    // The original signs and records, and dies before it sends.
+    // The original signs and records, and is killed before it sends.
     grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
     enable_minting(&grid).await;
     sqlx::query("UPDATE ledger SET next_number = 1000")
@@ -112,7 +112,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     let in_flight: Transaction = bincode::deserialize(&signed_bytes).unwrap();
     let authority = Authority::of(&grid).await;
 
-    // The restored one takes its place; then the bytes land.
+    // The restored database replaces it; then the bytes land.
     grid.pool.close().await;
     grid.database_url = restored_url;
     grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     let unknown = difference(&report, "unknown_mint");
     assert_eq!(unknown["signature"], signature.to_string());
 
-    // The reading is here: the mint is booked for it, and it is paid no second time.
+    // The reading is in this database: the mint is booked for it, and it is not paid again.
     let signature = signature.to_string();
     let report = done(&grid, &["--adopt", &signature]).await;
     assert_eq!(report["foreign"], serde_json::json!([]));
@@ -194,7 +194,7 @@ async fn a_copy_of_the_database_in_the_same_cluster_is_another_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fail_over_is_noticed_though_nothing_is_signed() {
+async fn a_fail_over_is_detected_while_nothing_is_signed() {
     let mut grid = Grid::start().await;
     eventually("the Resolver has scanned the history", async || {
         let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
@@ -204,7 +204,7 @@ async fn a_fail_over_is_noticed_though_nothing_is_signed() {
         (watermark > 0).then_some(())
     })
     .await;
-    // Whatever the start looked at is over by now.
+    // The checks at the start have ended by now.
     tokio::time::sleep(Duration::from_secs(3)).await;
     become_another_cluster(&grid).await;
     let changed = Instant::now();
@@ -262,7 +262,7 @@ async fn the_breaker_opens_while_others_record_all_the_time() {
     assert!(took < Duration::from_secs(5), "opened after {took:?}");
 }
 
-/// A database that was lost knows of nothing: meters report again what the chain has paid long ago.
+/// The database was lost and replaced by an empty one: meters report again what the chain has paid long ago.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_whose_history_was_never_scanned_signs_nothing() {
     let proxy = Proxy::start(&world().rpc_url).await;
@@ -283,7 +283,7 @@ async fn a_ledger_whose_history_was_never_scanned_signs_nothing() {
     grid.stop().await;
 }
 
-/// Waits until the service says why it signs nothing, where operators look.
+/// Waits until readiness reports why the service signs nothing.
 async fn until_refused(grid: &Grid, reason: &str) {
     let admin = grid.admin();
     grid.until(&format!("nothing is signed: {reason}"), async || {
@@ -294,7 +294,7 @@ async fn until_refused(grid: &Grid, reason: &str) {
     .await;
 }
 
-/// The database was lost, and the only endpoint has forgotten what it had paid.
+/// The database was lost, and the only endpoint no longer has the history of the payments.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_beginning() {
     let mut grid = Grid::start().await;
@@ -330,7 +330,7 @@ async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_be
         before_slot: paid_in as u64 + 1,
     });
     until_refused(&grid, "from its creation on").await;
-    // Burned tokens are in no supply: that it is accounted for proves nothing.
+    // The supply does not include burned tokens: that the supply is accounted for proves nothing.
     let account = get_associated_token_address(&meter.wallet.pubkey(), &authority.mint);
     let owner = meter.wallet.pubkey();
     let token = spl_token_interface::ID;
@@ -363,11 +363,11 @@ async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_be
     grid.stop().await;
 }
 
-/// What operators say after they have put files back in a way that nothing in the database betrays: docs/operations.md.
+/// The statement for operators who have put files back in a way that the database cannot detect: docs/operations.md.
 const FILES_WERE_PUT_BACK: &str = "UPDATE ledger SET server_start = -1;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_says_that_the_database_went_backwards() {
+async fn an_operator_declares_that_the_database_went_backwards() {
     let manual = include_str!("../../../docs/operations.md");
     assert!(manual.contains(FILES_WERE_PUT_BACK));
     let mut grid = Grid::start().await;
@@ -387,7 +387,7 @@ async fn an_operator_says_that_the_database_went_backwards() {
     grid.stop().await;
 }
 
-/// A snapshot of the volume that is set back: identifier, timeline and oids are the same as before.
+/// A volume is set back to a snapshot: identifier, timeline and oids are the same as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
     let dir = TempDir::new("put-back");
@@ -399,7 +399,7 @@ async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
     let cluster = PostgresCluster::start(options.clone()).await.unwrap();
     let url = cluster.create_database("elsewhere").await.unwrap();
     let pool = PgPool::connect(&url).await.unwrap();
-    // As a server that is not ours.
+    // As on a server that is not our private cluster.
     sqlx::query("ALTER DATABASE elsewhere SET gridtokenx.private_cluster = 'off'")
         .execute(&pool)
         .await
@@ -418,7 +418,7 @@ async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
     let snapshot = dir.path().join("snapshot");
     copy(&files, &snapshot);
 
-    // It goes on: a restart alone costs a pause, which ends by itself. Then a transaction is signed and not sent yet.
+    // It continues: a mere restart only pauses signing for a while. Then a transaction is signed and not sent yet.
     let cluster = PostgresCluster::start(options.clone()).await.unwrap();
     grid.pool = PgPool::connect(&url).await.unwrap();
     enable_minting(&grid).await;

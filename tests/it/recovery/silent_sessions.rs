@@ -1,5 +1,5 @@
 //! A session of the database that falls silent without closing stops no loop for longer than one
-//! transaction may take, and costs the pool no place.
+//! transaction may take, and uses up no connection of the pool.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ async fn readings_are_finalized_when_the_resolvers_sessions_fall_silent() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
 
-    // Those that settle, and those that look for proofs.
+    // The status rounds, and the search for proofs of expiry.
     proxy.stall_at(WORK_LIST, 4);
     let silent_since = Instant::now();
     meter.report("1").await;
@@ -75,7 +75,7 @@ async fn readings_are_finalized_when_the_resolvers_sessions_fall_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_ledger_said_last_counts_until_it_answers_again() {
+async fn the_last_conditions_of_the_ledger_count_until_it_answers_again() {
     let grid = grid().await;
     let proxy = DatabaseProxy::start(&grid.database_url).await;
     let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
@@ -111,8 +111,8 @@ async fn what_the_ledger_said_last_counts_until_it_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_loop_asks_again_when_its_session_falls_silent() {
-    const ASKED: [&str; 9] = [
+async fn every_loop_queries_again_when_its_session_falls_silent() {
+    const STATEMENTS: [&str; 9] = [
         FENCE,
         "SELECT EXISTS (SELECT 1 FROM outbox)",
         PAGE,
@@ -133,12 +133,12 @@ async fn every_loop_asks_again_when_its_session_falls_silent() {
             ("DATABASE_MAX_CONNECTIONS", "30"),
         ])
         .await;
-    for statement in ASKED {
+    for statement in STATEMENTS {
         proxy.stall_at(statement, 1);
     }
-    // For the sequencer, which else does not look.
+    // The sequencer queries only when there is an event.
     publish(&grid.pool, &events_of("anna", 1)).await;
-    for statement in ASKED {
+    for statement in STATEMENTS {
         eventually(
             &format!("a session falls silent: {statement}"),
             async || (proxy.stalled_at(statement) == 1).then_some(()),
@@ -180,7 +180,7 @@ async fn sessions_that_fall_silent_one_after_the_other_do_not_use_up_the_pool() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queue_workers_that_wait_for_silent_sessions_are_started_anew() {
+async fn queue_workers_that_wait_for_silent_sessions_are_restarted() {
     // What each of the three kinds of worker fetches its jobs with.
     const FETCH: &str = "apalis.get_jobs";
     const WORKERS: usize = 3;

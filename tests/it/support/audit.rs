@@ -1,4 +1,4 @@
-//! `gridtokenx audit` with arguments, and what its report says.
+//! Runs `gridtokenx audit` with arguments and reads its report.
 
 use std::process::Output;
 
@@ -32,9 +32,10 @@ pub async fn refused(grid: &Grid, arguments: &[&str]) -> String {
 /// The report of the audit that follows, which holds.
 pub async fn done(grid: &Grid, arguments: &[&str]) -> Value {
     let output = audit_with(grid, arguments).await;
-    let said = String::from_utf8(output.stderr).unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
-    assert_eq!(output.status.code(), Some(0), "{said} {report:#}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert_eq!(output.status.code(), Some(0), "{stderr} {report:#}");
     assert_eq!(report["ok"], true);
     report
 }

@@ -1,4 +1,4 @@
-//! The mint authority's key in a test's hands.
+//! The mint authority's key, used by a test directly.
 
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ use spl_token_interface::instruction::mint_to;
 
 use super::{Grid, Meter, eventually};
 
-/// The mint, and the key that may mint: what a service holds, or a thief.
+/// The mint, and the key that may mint: what a service has, and what an attacker who stole it would have.
 pub struct Authority {
     pub mint: Pubkey,
     keypair: Keypair,
@@ -38,12 +38,12 @@ impl Authority {
         }
     }
 
-    /// Who pays for what [`send`](Self::send) sends.
+    /// Pays for what [`send`](Self::send) sends.
     pub fn payer(&self) -> Pubkey {
         self.keypair.pubkey()
     }
 
-    /// Mints to the meter's wallet, whose account is there, without any service.
+    /// Mints to the meter's wallet, whose token account exists, without any service.
     pub fn mint_to(&self, meter: &Meter, base_units: u64) -> Instruction {
         let account = get_associated_token_address(&meter.wallet.pubkey(), &self.mint);
         let authority = self.keypair.pubkey();
@@ -68,7 +68,7 @@ impl Authority {
 
     /// Sends bytes that were signed before.
     pub async fn send_late(&self, transaction: &Transaction) -> Signature {
-        // Their blockhash is younger than the newest finalized block, which preflight would look at.
+        // Preflight would check against the newest finalized block, which is older than their blockhash.
         let config = RpcSendTransactionConfig {
             skip_preflight: true,
             ..RpcSendTransactionConfig::default()

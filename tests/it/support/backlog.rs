@@ -1,4 +1,4 @@
-//! A backlog of readings without jobs, put into the tables at once: what is left of lost jobs, and of weeks with auto-mint off.
+//! A backlog of readings without jobs, written directly to the tables: as lost jobs or weeks with auto-mint off leave it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use solana_sdk::signature::{Keypair, Signer};

@@ -22,7 +22,7 @@ pub async fn restore(cluster: &PostgresCluster, database_url: &str, file: &Path)
     succeeds(command).await;
 }
 
-/// A server is started by its whole path, and its programs stand together.
+/// The path of a program beside the server: a server is started by its full path, and PostgreSQL's programs share a directory.
 fn beside_server(cluster: &PostgresCluster, name: &str) -> PathBuf {
     let line = std::fs::read_to_string(format!("/proc/{}/cmdline", cluster.pid())).unwrap();
     let server = line.split('\0').next().unwrap_or_default();
@@ -36,15 +36,15 @@ fn beside_server(cluster: &PostgresCluster, name: &str) -> PathBuf {
     program
 }
 
-/// Those of our own URLs are known to no other program.
+/// Our URLs have parameters that no other program understands.
 fn without_parameters(database_url: &str) -> &str {
     database_url.split('?').next().unwrap_or_default()
 }
 
 async fn succeeds(mut command: Command) {
-    // PGPORT and its like would have a say otherwise.
+    // Otherwise variables such as PGPORT would take effect.
     let output = command.env_clear().stdin(Stdio::null()).output().await;
     let output = output.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
 }

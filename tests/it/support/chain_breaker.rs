@@ -4,13 +4,13 @@ use serde_json::Value;
 
 use super::{Api, Grid, eventually};
 
-/// What `GET /api/admin/tokenization/status` says of the chain.
+/// What `GET /api/admin/tokenization/status` reports about the chain.
 pub async fn chain_of(admin: &Api) -> Value {
     let status = admin.get("/api/admin/tokenization/status").await.ok();
     status["chain"].clone()
 }
 
-/// Waits until the chain breaker is open for this trouble.
+/// Waits until the chain breaker is open for this cause.
 pub async fn until_open(admin: &Api, trouble: &str) -> Value {
     eventually(
         &format!("the chain breaker is open: {trouble}"),

@@ -75,7 +75,7 @@ impl Api {
             .unwrap()
     }
 
-    /// A document that is no JSON.
+    /// A document that is not JSON.
     pub async fn get_text(&self, path: &str) -> String {
         let request = self.http.get(format!("{}{path}", self.url));
         request.send().await.unwrap().text().await.unwrap()
@@ -113,7 +113,7 @@ async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
     Ok(Answer { status, body })
 }
 
-/// A registered meter; each report is of another quarter of an hour.
+/// A registered meter; each report covers another quarter of an hour.
 pub struct Meter {
     pub serial: String,
     pub wallet: Keypair,
@@ -134,7 +134,7 @@ impl Meter {
         })
     }
 
-    /// The same meter, reported over another service.
+    /// The same meter, reporting to another service.
     pub fn at(self, api: &Api) -> Meter {
         Meter {
             api: api.clone(),
@@ -142,7 +142,7 @@ impl Meter {
         }
     }
 
-    /// Reports and gives the reading's id.
+    /// Reports a reading and returns its id.
     pub async fn report(&self, kwh: &str) -> String {
         let submission = self.next_submission(kwh);
         let body = self

@@ -1,4 +1,4 @@
-//! A small collector of traces: takes OTLP over HTTP, as protobuf, and keeps what it was sent.
+//! A small collector of traces: receives OTLP over HTTP, as protobuf, and keeps what it receives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -83,7 +83,7 @@ struct Kept {
     authorizations: Arc<Mutex<Vec<String>>>,
 }
 
-/// Dropped, it stops.
+/// Stops when it is dropped.
 pub struct Collector {
     /// Without a path.
     pub address: String,

@@ -17,11 +17,11 @@ use url::Url;
 pub enum Cut {
     /// It does not arrive, and the connection breaks: nothing is committed.
     Before,
-    /// It does not arrive, and the connection is silent from then on: the server ends the session later.
+    /// It does not arrive, and the connection is silent afterwards: the server ends the session later.
     Lost,
-    /// It is done, and the connection breaks before the answer.
+    /// It is executed, and the connection breaks before the answer.
     After,
-    /// It is done, and the connection is silent from then on.
+    /// It is executed, and the connection is silent afterwards.
     Silence,
 }
 
@@ -213,7 +213,7 @@ async fn forward(client: TcpStream, target: &str, shared: &Shared) -> std::io::R
         Cut::Lost => std::future::pending().await,
         Cut::After | Cut::Silence => {
             to_server.write_all(&commit).await?;
-            // The first byte of the answer comes when the commit is done.
+            // The first byte of the answer arrives once the commit is done.
             from_server.read_u8().await?;
             if cut == Cut::Silence {
                 std::future::pending::<()>().await;

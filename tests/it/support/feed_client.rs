@@ -187,7 +187,7 @@ impl FeedClient {
             .expect("a message in time")
     }
 
-    /// Fails if a message arrives within this time. For promises of silence only: a message that arrives later goes unnoticed.
+    /// Fails if a message arrives within this time. Only for tests of silence: a message that arrives later goes unnoticed.
     pub async fn expect_silence_for(&mut self, time: Duration) {
         if let Ok(received) = tokio::time::timeout(time, self.next()).await {
             panic!("{received:?}");

@@ -1,4 +1,4 @@
-//! One test's world: a database, a mint authority with its mint, and as many services on them as the test wants.
+//! One test's world: a database, a mint authority with its mint, and as many services on them as the test starts.
 
 use gridtokenx::commands::serve::{self, RunningService};
 use gridtokenx::config::Config;
@@ -48,7 +48,7 @@ impl Grid {
         Grid::on(&database_url, rpc_url, settings).await
     }
 
-    /// On this very database and chain.
+    /// On exactly this database and chain.
     pub async fn on(database_url: &str, rpc_url: &str, settings: &[(&'static str, &str)]) -> Grid {
         let pool = PgPool::connect(database_url).await.unwrap();
         Grid {
@@ -155,12 +155,12 @@ impl Grid {
         .await;
     }
 
-    /// Waits until it is so.
+    /// Waits until the condition holds.
     pub async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         eventually(what, async || is_so().await.then_some(())).await;
     }
 
-    /// What no text for people or machines may hold: the secrets of the service, and the tokens of these callers.
+    /// What no log, page or document may contain: the secrets of the service, and the tokens of these callers.
     pub fn secrets(&self, callers: &[&Api]) -> Vec<String> {
         let mut secrets = secrets::key_forms(&self.data_dir.path().join("mint-authority.json"));
         for caller in callers {

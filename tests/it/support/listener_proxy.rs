@@ -57,7 +57,7 @@ impl ListenerProxy {
         self.listening.load(Ordering::SeqCst)
     }
 
-    /// From now on nothing passes over the connections that listen now.
+    /// Stalls the connections that listen now: nothing passes over them any more.
     pub fn stall_listeners(&self) {
         self.stalled.send_replace(true);
     }

@@ -19,7 +19,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Where a chain's state is.
 #[derive(Clone, Debug)]
 pub enum State {
-    /// Gone with the process.
+    /// Lost when the process ends.
     Ephemeral,
     In(PathBuf),
 }
@@ -98,7 +98,7 @@ impl Localnet {
         RpcClient::new_with_commitment(self.rpc_url.clone(), CommitmentConfig::confirmed())
     }
 
-    /// Ends it without any warning, and waits until it is gone.
+    /// Kills it with SIGKILL and waits until it has ended.
     pub async fn kill9(&mut self) {
         self.signal(Signal::SIGKILL);
         self.child.wait().await.unwrap();

@@ -28,7 +28,7 @@ impl Proxy {
         Proxy { url, proxy }
     }
 
-    /// From now on `rule` decides what happens to each call, by method and parameters.
+    /// From now on `rule` decides the action for each call, by method and parameters.
     pub fn on_call(&self, rule: impl Fn(&str, &Value) -> CallAction + Send + 'static) {
         self.proxy.on_call(rule);
     }

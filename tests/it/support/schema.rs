@@ -1,7 +1,6 @@
-//! The schema of the feed's messages, `docs/feed.schema.json`: everything that comes over a stream in a test is checked against it.
+//! The schema of the feed's messages, `docs/feed.schema.json`: every message of a stream in a test is checked against it.
 //!
-//! The few keywords of JSON Schema (2020-12) that it uses are judged here; one that is not known fails, so that none is passed
-//! over.
+//! Implements the few keywords of JSON Schema (2020-12) that it uses; an unknown keyword fails the test, so that none is ignored.
 
 use std::sync::LazyLock;
 
@@ -12,7 +11,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 });
 
-/// Demands that an instance is what a definition describes.
+/// Asserts that an instance matches a definition.
 fn check(definition: &str, instance: &Value) {
     if let Err(fault) = judge(defined(definition), instance) {
         panic!("{instance} is no {definition}: {fault}");
@@ -199,14 +198,14 @@ pub fn check_close(reason: &Value) {
     }
 }
 
-/// Server-sent events: what stands behind `data:`.
+/// Server-sent events: the text after `data:`.
 pub fn check_stream(text: &str) {
     for data in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
         check("sseData", &serde_json::from_str(data).unwrap());
     }
 }
 
-/// Whether a client may say this.
+/// Whether a client may send this.
 pub fn allows_client_message(message: &Value) -> bool {
     judge(defined("clientMessage"), message).is_ok()
 }

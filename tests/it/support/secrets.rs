@@ -1,8 +1,8 @@
-//! What no log may hold.
+//! What no log may contain.
 
 use std::path::Path;
 
-/// Shorter ones are found by chance.
+/// Shorter secrets would match by chance.
 const BYTES_MIN: usize = 8;
 
 /// None of them is in the log.

@@ -73,8 +73,8 @@ impl Server {
             .expect("gridtokenx starts");
         let api_url = eventually("the service says its address", async || {
             if let Some(status) = child.try_wait().unwrap() {
-                let said = std::fs::read_to_string(dir.path().join(LOG_FILE)).unwrap_or_default();
-                panic!("gridtokenx serve ended with {status} before it served: {said}");
+                let log = std::fs::read_to_string(dir.path().join(LOG_FILE)).unwrap_or_default();
+                panic!("gridtokenx serve ended with {status} before it served: {log}");
             }
             std::fs::read_to_string(&file).ok()
         })
@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    /// Starts it and waits until it ends by itself, which may be before it serves.
+    /// Starts it and waits until it exits, which may be before it serves.
     pub async fn run_to_its_end(
         environment: impl IntoIterator<Item = (&'static str, String)>,
         more: &[(&str, &str)],
@@ -147,13 +147,13 @@ impl Server {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Ends it without any warning.
+    /// Kills it with SIGKILL.
     pub async fn kill9(&mut self) {
         self.signal(Signal::SIGKILL);
         self.child.wait().await.unwrap();
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits.
     pub async fn ended(&mut self) -> ExitStatus {
         tokio::time::timeout(Duration::from_secs(120), self.child.wait())
             .await
@@ -161,14 +161,14 @@ impl Server {
             .unwrap()
     }
 
-    /// SIGTERM, and the status it ends with.
+    /// Sends SIGTERM and returns the exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ended().await
     }
 }
 
-/// Runs `gridtokenx audit --json` and gives its report; the exit status must agree with it.
+/// Runs `gridtokenx audit --json` and returns its report; the exit status must agree with it.
 pub async fn audit(environment: &[(&'static str, String)]) -> Value {
     let output = program()
         .args(["audit", "--json"])

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Far above what anything takes on an idle machine, so that only a defect reaches it.
+/// Far above what any step takes on an idle machine, so that only a defect reaches it.
 pub const LIMIT: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Waits until `look` gives something; panics with `what` when it does not within [`LIMIT`].
+/// Polls until `look` returns something; panics with `what` if it does not within [`LIMIT`].
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

@@ -76,12 +76,12 @@ async fn start() -> World {
         .args(["-c", "read -r _; kill -9 \"$1\"", "watchdog"])
         .arg(localnet.pid.to_string())
         .stdin(Stdio::piped())
-        // A signal to the tests' group must not end the one who cleans up after them.
+        // In a process group of its own: a signal to the tests' group must not end the process that cleans up after them.
         .process_group(0)
         .spawn()
         .unwrap();
     let rpc_url = localnet.rpc_url.clone();
-    // Its end is the watchdog's.
+    // The watchdog ends it.
     std::mem::forget(localnet);
     World {
         cluster,

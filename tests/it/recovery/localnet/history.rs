@@ -1,4 +1,4 @@
-//! What a chain reports of its past.
+//! Checks the history that a chain reports.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

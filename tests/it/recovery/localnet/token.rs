@@ -1,4 +1,4 @@
-//! Money on a chain: a payer, a mint, and transactions that mint.
+//! Sets up a payer and a mint on a chain, and builds transactions that mint.
 
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ pub fn memo(text: &str) -> Instruction {
     Instruction::new_with_bytes(spl_memo_interface::v3::ID, text.as_bytes(), Vec::new())
 }
 
-/// Sends once, without preflight: what happens to it is the chain's business.
+/// Sends once, without preflight, so that only the chain decides whether it lands.
 pub async fn send(client: &RpcClient, transaction: &Transaction) -> Result<Signature, String> {
     let config = RpcSendTransactionConfig {
         skip_preflight: true,
