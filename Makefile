@@ -3,7 +3,7 @@
 GRIDTOKENX := $(or $(CARGO_TARGET_DIR),target)/debug/gridtokenx
 BUILD := cargo build --locked --features localnet
 # More threads than cores, because the integration tests mostly wait for the chain's slots.
-TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test --locked --features localnet,failpoints
+TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),8) cargo test --locked --features localnet,failpoints
 
 .DEFAULT_GOAL := help
 .PHONY: help run test token audit listen lint coverage check-dashboards bench-feed

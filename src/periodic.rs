@@ -2,13 +2,14 @@
 //!
 //! Invariant: a task runs until it is stopped, whatever a single run does. A run that exceeds its limit is cancelled and a run
 //! that panics is caught; the next run starts at the next tick. Runs of one task never overlap, and missed ticks are not made
-//! up. A loop of its own, outside [`PeriodicTask::run`], has to keep all of this by itself.
+//! up. A loop of its own, outside [`PeriodicTask::run`], has to keep all of this by itself. The exception is a task of a leader:
+//! its panic unwinds, so that the lock passes to a process that may not share the defect.
 //!
 //! The log has a line when runs begin to fail and one when they succeed again, never one for each run.
 
 use std::error::Error;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -83,11 +84,31 @@ pub struct PeriodicTask {
     start: Start,
 }
 
+/// What a panic of a run means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnPanic {
+    /// The run has failed; the next one follows.
+    Continue,
+    /// The panic goes on to the caller.
+    Unwind,
+}
+
 impl PeriodicTask {
+    /// A task of every process: a run that panics has failed, and the next one follows.
     pub fn new(timing: Timing, task: impl Periodic) -> PeriodicTask {
+        PeriodicTask::with(timing, task, OnPanic::Continue)
+    }
+
+    /// A task of the one process that holds a leader lock: a panic unwinds to the caller, which gives the lock up, so that another
+    /// process can take over.
+    pub fn of_leader(timing: Timing, task: impl Periodic) -> PeriodicTask {
+        PeriodicTask::with(timing, task, OnPanic::Unwind)
+    }
+
+    fn with(timing: Timing, task: impl Periodic, on_panic: OnPanic) -> PeriodicTask {
         PeriodicTask {
             timing,
-            start: Box::new(move |stop| run_until(timing, task, stop).boxed()),
+            start: Box::new(move |stop| run_until(timing, task, on_panic, stop).boxed()),
         }
     }
 
@@ -101,7 +122,12 @@ impl PeriodicTask {
     }
 }
 
-async fn run_until(timing: Timing, mut task: impl Periodic, stop: CancellationToken) {
+async fn run_until(
+    timing: Timing,
+    mut task: impl Periodic,
+    on_panic: OnPanic,
+    stop: CancellationToken,
+) {
     let mut failing = false;
     let mut ticks = interval(timing.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +136,8 @@ async fn run_until(timing: Timing, mut task: impl Periodic, stop: CancellationTo
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let Some(outcome) = stop.run_until_cancelled(run_once(timing, &mut task)).await else {
+        let run = run_once(timing, &mut task, on_panic);
+        let Some(outcome) = stop.run_until_cancelled(run).await else {
             return;
         };
         match &outcome {
@@ -125,7 +152,11 @@ async fn run_until(timing: Timing, mut task: impl Periodic, stop: CancellationTo
     }
 }
 
-async fn run_once(timing: Timing, task: &mut impl Periodic) -> Result<(), RunError> {
+async fn run_once(
+    timing: Timing,
+    task: &mut impl Periodic,
+    on_panic: OnPanic,
+) -> Result<(), RunError> {
     let run = AssertUnwindSafe(task.run()).catch_unwind();
     let ended = match timing.limit {
         Some(limit) => timeout(limit, run)
@@ -133,7 +164,11 @@ async fn run_once(timing: Timing, task: &mut impl Periodic) -> Result<(), RunErr
             .map_err(|_| RunError::TimedOut(limit))?,
         None => run.await,
     };
-    ended.unwrap_or(Err(RunError::Panicked))
+    match ended {
+        Ok(outcome) => outcome,
+        Err(panic) if on_panic == OnPanic::Unwind => resume_unwind(panic),
+        Err(_) => Err(RunError::Panicked),
+    }
 }
 
 #[cfg(test)]
@@ -192,5 +227,23 @@ mod tests {
             .await
             .expect("it stops")
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_panic_of_a_leaders_task_unwinds_so_that_its_lock_is_given_up() {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let task = Unreliable {
+            runs: 0,
+            ended: Arc::clone(&ended),
+        };
+        let timing = Timing::new("unreliable", EVERY).with_limit(EVERY);
+        let task = PeriodicTask::of_leader(timing, task);
+        let running = tokio::spawn(task.run(CancellationToken::new()));
+        let unwound = timeout(Duration::from_secs(20), running)
+            .await
+            .expect("it ends")
+            .unwrap_err();
+        assert!(unwound.is_panic());
+        assert_eq!(ended.load(Ordering::SeqCst), 3, "the fourth run panicked");
     }
 }

@@ -17,14 +17,20 @@ use super::request::{MintOutcome, MintPermission, MintRequest};
 use crate::domain::{BaseUnits, Interval, Kwh, Leaf, MeterSerial, ReadingState, Wallet};
 use crate::telemetry::traces::{self, Span};
 
+/// Whether a reading is to be minted.
 #[derive(FromRow)]
-struct StoredReading {
-    id: Uuid,
-    revision: i64,
+struct StoredState {
     state: ReadingState,
     next_attempt_at: DateTime<Utc>,
     is_due: bool,
     is_held: bool,
+}
+
+/// What it takes to pay a reading.
+#[derive(FromRow)]
+struct StoredReading {
+    id: Uuid,
+    revision: i64,
     wallet: Wallet,
     base_units: BaseUnits,
     pack_alone: bool,
@@ -105,18 +111,20 @@ async fn rows(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<PgRow>> {
 /// The reading, if it can be minted now; otherwise its answer. A row that cannot be decoded does not keep the others from being
 /// minted.
 fn candidate(row: &PgRow, permission: MintPermission) -> Result<Candidate, MintOutcome> {
-    let reading = StoredReading::from_row(row).map_err(unreadable)?;
-    if reading.state != ReadingState::Pending {
-        return Err(MintOutcome::AlreadyHandled(reading.state));
+    // Before the rest is decoded: a reading that is not to be minted has its answer whatever its other columns hold.
+    let stored = StoredState::from_row(row).map_err(unreadable)?;
+    if stored.state != ReadingState::Pending {
+        return Err(MintOutcome::AlreadyHandled(stored.state));
     }
     if permission == MintPermission::WhenDue {
-        if reading.is_held {
+        if stored.is_held {
             return Err(MintOutcome::OnHold);
         }
-        if !reading.is_due {
-            return Err(MintOutcome::NotDue(reading.next_attempt_at));
+        if !stored.is_due {
+            return Err(MintOutcome::NotDue(stored.next_attempt_at));
         }
     }
+    let reading = StoredReading::from_row(row).map_err(unreadable)?;
     let interval = Interval::new(reading.interval_start, reading.interval_end)
         .map_err(|error| unreadable(sqlx::Error::Decode(Box::new(error))))?;
     let leaf = Leaf {

@@ -111,9 +111,9 @@ impl Resolver {
             limit: self.limits.transaction_limit,
         };
         [
-            PeriodicTask::new(STATUSES, statuses),
-            PeriodicTask::new(EXPIRY, expiry),
-            PeriodicTask::new(COUNTS, counts),
+            PeriodicTask::of_leader(STATUSES, statuses),
+            PeriodicTask::of_leader(EXPIRY, expiry),
+            PeriodicTask::of_leader(COUNTS, counts),
         ]
     }
 }
