@@ -2,7 +2,7 @@
 //!
 //! Invariant: a task runs until it is stopped, whatever a single run does. A run that exceeds its limit is cancelled and a run
 //! that panics is caught; the next run starts at the next tick. Runs of one task never overlap, and missed ticks are not made
-//! up. A loop of its own, outside [`PeriodicTask::run`], has to keep all of this by itself. The exception is a task of a leader:
+//! up. A loop of its own, outside [`PeriodicTask::run`], has to ensure all of this itself. The exception is a task of a leader:
 //! its panic unwinds, so that the lock passes to a process that may not share the defect.
 //!
 //! The log has a line when runs begin to fail and one when they succeed again, never one for each run.

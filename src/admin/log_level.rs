@@ -1,7 +1,7 @@
 //! A temporary log level for all processes, set by an admin.
 //!
 //! One row sets it for all processes, because an admin behind a load balancer cannot choose a process, and workers have no API.
-//! It expires, since a level that was forgotten fills disks. Without it each process logs by its own LOG_LEVEL.
+//! It expires, because a forgotten level fills disks. Without it each process logs by its own LOG_LEVEL.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use crate::telemetry::metric_value;
 /// wallet that has its token account. Readings that share a transaction cost less; the first one of a wallet also costs the
 /// account's rent.
 const LAMPORTS_PER_READING_FALLBACK: u64 = 5_000;
-/// The shortest time over which a rate is computed: the first readings of a new deployment are no rate yet.
+/// The shortest time over which a rate is computed: the first readings of a new deployment do not give a rate yet.
 const RATE_OVER_AT_LEAST: TimeDelta = TimeDelta::minutes(10);
 
 /// Balance, price and rate, and the forecast that follows from them.

@@ -20,7 +20,7 @@ use crate::readings::ReadingError;
 /// Media type of a problem document.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// How long a client is asked to wait when the service knows no better time.
+/// Retry-After of a 503 when the service has no better estimate.
 pub const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(2);
 
 /// One error answer: its kind, a sentence that says what is wrong and what to do, and further members and headers.

@@ -13,7 +13,7 @@ use crate::ledger::ChainBinding;
 
 /// Transactions read from the chain at once.
 pub(super) const READS_AT_ONCE: usize = 16;
-/// How long the chain may take to pass the slot of the supply: a chain that stands still cannot be audited.
+/// How long the chain may take to pass the slot of the supply: a chain that produces no blocks cannot be audited.
 const NEXT_SLOT_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 

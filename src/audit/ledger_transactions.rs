@@ -116,7 +116,7 @@ struct ReadingRow {
     reading_state: Option<ReadingState>,
     interval_start: Option<DateTime<Utc>>,
     interval_end: Option<DateTime<Utc>>,
-    /// Undecoded: an amount with too many digits is a difference of this reading, and no error of the audit.
+    /// Undecoded: an amount with too many digits is a difference of this reading, not an error of the audit.
     kwh: Option<Decimal>,
     reading_base_units: Option<BaseUnits>,
     wallet: Option<Wallet>,

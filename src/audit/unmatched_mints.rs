@@ -2,7 +2,7 @@
 //!
 //! The history is listed first and the ledger is queried afterwards. The service records a transaction before it sends it, so a
 //! mint that is in the history and not in the ledger is not about to be recorded. A mint that is recorded but not confirmed
-//! in the ledger is no difference: the resolver will confirm it soon.
+//! in the ledger is not a difference: the resolver will confirm it soon.
 
 use std::collections::HashMap;
 

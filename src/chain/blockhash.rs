@@ -21,7 +21,7 @@ pub struct RecentBlockhash {
 pub const BLOCKHASH_LIFE: u64 = 150;
 
 impl Endpoint {
-    /// At `confirmed`: `processed` may be on a fork that dies, `finalized` has lost 13 of its 60 seconds already.
+    /// At `confirmed`: `processed` may be on a fork that is dropped, `finalized` has lost 13 of its 60 seconds already.
     pub async fn recent_blockhash(&self) -> Result<RecentBlockhash, ChainError> {
         let commitment = CommitmentConfig::confirmed();
         let (hash, last_valid_block_height) = self.answer(

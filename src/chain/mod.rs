@@ -1,6 +1,6 @@
 //! The Solana cluster as this service sees it: RPC endpoints, signer, blocks, token accounts.
 //!
-//! Invariant: an answer is believed for what it proves and no more. That a signature was found proves that it landed; that
+//! Invariant: an answer counts only for what it proves. That a signature was found proves that it landed; that
 //! it was not found proves nothing, unless [`scan_blocks`] read every block that could hold it.
 //!
 //! | file | what it does |

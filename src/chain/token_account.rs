@@ -25,7 +25,7 @@ pub enum TokenAccountState {
     Usable,
     /// The freeze authority froze it.
     Frozen,
-    /// It exists but no longer belongs to the wallet, or is no token account of our mint.
+    /// It exists but no longer belongs to the wallet, or is not a token account of our mint.
     GivenAway,
 }
 

@@ -1,6 +1,6 @@
 //! The data directory: everything that `gridtokenx run` keeps between its starts.
 //!
-//! Invariant: one process at a time uses it, and none that does not know its format. Kept by a lock on the file `lock`, which
+//! Invariant: one process at a time uses it, and only a program that supports its format. Kept by a lock on the file `lock`, which
 //! the kernel releases however the process ends, and by the number in the file `format`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};

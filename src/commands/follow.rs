@@ -33,7 +33,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const RECONNECT_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(200), Duration::from_secs(5))
         .with_jitter(Jitter::HALF_TO_FULL);
-/// The longest pause before a reconnect that the service may ask for.
+/// The longest pause before a reconnect that the service may request.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 
 /// One message of the feed. Fields that its type does not carry are `None`.
@@ -89,7 +89,7 @@ pub enum FollowStep<'a> {
     },
 }
 
-/// Why following ended for good: a retry would fail again.
+/// Why following ended permanently: a retry would fail again.
 #[derive(Debug, Error)]
 pub enum FollowError {
     #[error("the event feed at {ws_url} refused the token ({status})")]
@@ -146,7 +146,7 @@ pub async fn follow(
 
 enum Ended {
     CutOff(String),
-    /// By the service, which asks for a pause before the reconnect.
+    /// By the service, which requests a pause before the reconnect.
     Closed {
         reason: String,
         retry_after: Duration,
@@ -278,7 +278,7 @@ async fn resume(
         .map_err(|error| Ended::CutOff(error.to_string()))
 }
 
-/// The pause that a close frame's reason asks for; zero when the reason has another format.
+/// The pause that a close frame's reason requests; zero when the reason has another format.
 fn retry_after(reason: &str) -> Duration {
     #[derive(Default, Deserialize)]
     struct CloseReason {

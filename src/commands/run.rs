@@ -213,7 +213,7 @@ async fn serve_and_play(
     ended
 }
 
-/// The play and its report; without `--exit` it never ends by itself.
+/// The play and its report; without `--exit` it never ends unless it is stopped.
 async fn play_then_serve(
     args: &RunArgs,
     data_dir: &DataDir,

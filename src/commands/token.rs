@@ -44,7 +44,7 @@ const DEFAULT_ADMIN: &str = "admin";
 /// Prints the token.
 pub fn run(args: &TokenArgs) -> Result<ExitCode, TokenError> {
     let token = token(args)?;
-    // A closed standard output is no error.
+    // A closed standard output is not an error.
     let _ = writeln!(io::stdout(), "{token}");
     Ok(ExitCode::SUCCESS)
 }

@@ -134,7 +134,7 @@ impl Config {
         Ok(())
     }
 
-    /// [`Config::check`], and that all settings are present that `gridtokenx run` provides by itself and `gridtokenx serve`
+    /// [`Config::check`], and that all settings are present that `gridtokenx run` provides automatically and `gridtokenx serve`
     /// requires. Keys and mint are checked later, when the chain is known: on a local chain they are created.
     pub fn check_complete(&self) -> Result<(), ConfigError> {
         self.check()?;

@@ -23,7 +23,7 @@ impl GuardedConnection {
         })
     }
 
-    /// Returns the connection to the pool: the session has answered everything that it was asked.
+    /// Returns the connection to the pool: the session has answered every statement.
     pub fn reuse(mut self) {
         self.is_reusable = true;
     }

@@ -6,7 +6,7 @@
 //! cancelled token.
 //!
 //! The lock only keeps the processes from doing the same work twice; it makes no write safe. A leader that is stopped between a
-//! check and a write resumes in the belief that it still leads. So every write is guarded by itself: the ledger compares and
+//! check and a write resumes as if it still led. So every write has a guard of its own: the ledger compares and
 //! sets, the sequencer locks a row first.
 
 use std::panic::AssertUnwindSafe;

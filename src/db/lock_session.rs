@@ -1,11 +1,11 @@
 //! A session-level advisory lock on a connection of its own.
 //!
-//! Invariant: a process that holds the lock knows that it lost it no later than the server gives it away. The server ends a
+//! Invariant: a process that holds the lock notices its loss no later than another process can acquire it. The server ends a
 //! session that is idle for [`IDLE_LIMIT`]; the holder pings every [`PING_EVERY`] and gives up after [`PING_LIMIT`], which
-//! together are shorter. So a process that is stopped or cut off loses the lock without its own help.
+//! together are shorter. So a process that is stopped or cut off loses the lock without doing anything.
 //!
-//! Holding the lock never makes a write safe: a process that is stopped between a check and a write resumes in the belief that
-//! it still holds it.
+//! Holding the lock never makes a write safe: a process that is stopped between a check and a write resumes as if it
+//! still held it.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_LIMIT: Duration = Duration::from_secs(5);
 /// Opening a connection; one attempt to acquire.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// Pause between two attempts; a random part is added, so that the processes of a deployment do not ask in step.
+/// Pause between two attempts; a random part is added, so that the processes of a deployment do not try in step.
 const RETRY_EVERY: Duration = Duration::from_millis(400);
 const RETRY_JITTER_MS: u64 = 200;
 

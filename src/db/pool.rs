@@ -42,7 +42,7 @@ const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
 /// closed. Without this limit it would wait, and keep its place in the pool, for as long as the database is silent.
 const RETURN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Session settings: a session that waits for a lock, or idles inside a transaction, ends by itself, and the server notices a
+/// Session settings: a session that waits for a lock, or idles inside a transaction, is ended by the server, which also notices a
 /// process whose host is gone. The keepalive probes also keep a firewall in between from dropping a quiet connection.
 const SESSION: &str = "SET lock_timeout = '10s';
 SET idle_in_transaction_session_timeout = '30s';

@@ -1,7 +1,7 @@
 //! What an error of the database means.
 //!
 //! Invariant: every decision on an SQLSTATE code, or on a variant of [`sqlx::Error`], is made here. A caller matches the
-//! [`SqlCondition`] where it must tell two conditions of one class apart, and the [`ErrorClass`] otherwise.
+//! [`SqlCondition`] where it must distinguish two conditions of one class, and the [`ErrorClass`] otherwise.
 //!
 //! The codes are those of the PostgreSQL manual, appendix A ("PostgreSQL Error Codes"): two characters of class, three of
 //! condition.
@@ -48,7 +48,7 @@ pub enum ErrorClass {
     Unavailable,
     /// The database refuses this very value or row; others may pass.
     BadRow,
-    /// The schema is not what this program expects: no row is to blame, and trying again is of no use.
+    /// The schema is not what this program expects: no row is to blame, and trying again does not help.
     SchemaMismatch,
 }
 

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 /// Waits for the database no longer than `limit`, then reports [`timed_out`].
 ///
-/// The database may carry out what was asked all the same, so a caller that timed out at COMMIT does not know its outcome. A
+/// The database may still execute the statement, so after a time-out at COMMIT the outcome is unknown to the caller. A
 /// pooled connection that is still waiting for an answer is not reused: see [`GuardedConnection`](super::GuardedConnection) and
 /// the release check of the pool.
 pub async fn within<T, E: From<sqlx::Error>>(

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`Wallet`] | `BYTEA`, 32 bytes |
 //! | [`TxSignature`] | `BYTEA`, 64 bytes |
-//! | `Hash32`, salts | `BYTEA`: arrays of bytes, which sqlx knows |
+//! | `Hash32`, salts | `BYTEA`: arrays of bytes, which sqlx supports |
 //! | [`BaseUnits`] | `NUMERIC(20, 0)` |
 //! | [`Kwh`] | `NUMERIC` |
 //! | [`MintNumber`] | `BIGINT` |

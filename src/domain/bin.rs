@@ -150,7 +150,7 @@ impl Bin {
         }
     }
 
-    /// The finished transaction, which counts as full: its caller knows whether it is to wait for more.
+    /// The finished transaction, which counts as full: its caller decides whether it waits for more.
     pub(super) fn close(self) -> Packed {
         Packed {
             base_units: self.base_units,

@@ -1,7 +1,7 @@
 //! Which readings share a Solana transaction.
 //!
 //! Invariant: every item is in exactly one transaction, and each transaction is within all limits, unless a single reading
-//! exceeds them by itself: that one is marked `oversized` and must not be sent.
+//! exceeds them on its own: that one is marked `oversized` and must not be sent.
 //!
 //! A signature costs the same for one wallet as for nineteen, so transactions should leave full. First fit, costliest first
 //! (wallets whose account must be created), leaves no two transactions that could have been one.

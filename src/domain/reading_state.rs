@@ -333,8 +333,8 @@ mod tests {
     }
 
     proptest! {
-        /// For any sequence of events: between two records lies a death, and a confirmed payment does not die unless it forked
-        /// before.
+        /// For any sequence of events: a reading is recorded again only after its transaction was marked dead, and a confirmed
+        /// payment is not marked dead unless it forked before.
         #[test]
         fn no_second_payment_without_a_death(
             events in prop::collection::vec(prop::sample::select(&ReadingEvent::ALL[..]), 0..200),

@@ -13,7 +13,7 @@ use super::excerpt::excerpt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxSignature(Signature);
 
-/// A text that is no signature.
+/// A text that is not a signature.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{text} is not a transaction's signature: 64 bytes in base58")]
 pub struct TxSignatureError {
@@ -31,7 +31,7 @@ impl TxSignature {
         self.0.into()
     }
 
-    /// As the libraries of Solana know it.
+    /// As Solana's libraries represent it.
     pub fn signature(&self) -> Signature {
         self.0
     }
@@ -66,7 +66,7 @@ impl fmt::Display for TxSignature {
     }
 }
 
-/// Base58: 64 numbers would say nothing.
+/// Base58: a list of 64 numbers would be unreadable.
 impl fmt::Debug for TxSignature {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)

@@ -19,7 +19,7 @@ const RETRY_SPREAD_MIN: Duration = Duration::from_millis(800);
 #[derive(Clone, Debug)]
 pub struct DrainSchedule {
     draining: CancellationToken,
-    /// All streams are asked to end within this time, however many there are.
+    /// The end of every stream begins within this time, however many there are.
     spread_max: Duration,
 }
 
@@ -32,7 +32,7 @@ impl DrainSchedule {
         }
     }
 
-    /// Time within which all streams are asked to end.
+    /// Time within which the end of every stream begins.
     pub fn spread_max(&self) -> Duration {
         self.spread_max
     }

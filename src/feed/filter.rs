@@ -1,4 +1,4 @@
-//! Selects, of the events that a listener may see, those that it asked for.
+//! Selects, of the events that a listener may see, those that it requested.
 
 use std::collections::HashSet;
 

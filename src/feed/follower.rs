@@ -63,7 +63,7 @@ impl Follower {
     /// Starts after a number that a client names. Must be called before the first step.
     pub fn start_after(&mut self, after: Seq) {
         self.position = after;
-        // A number ahead of this process may come from a process that is faster, or be invented: the log knows.
+        // A number ahead of this process may come from a process that is faster, or be invented: the log decides.
         self.position_is_known = after <= self.hub.position();
     }
 

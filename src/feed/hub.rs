@@ -64,7 +64,7 @@ impl Hub {
         Ok(hub)
     }
 
-    /// A hub that stands at a number and reads nothing.
+    /// A hub with this number as its position, which reads nothing.
     pub(crate) fn at(pool: PgPool, position: Seq, limit: Duration) -> Hub {
         let replays = (pool.options().get_max_connections() / REPLAYS_SHARE).max(1);
         Hub(Arc::new(Shared {

@@ -19,7 +19,7 @@
 //! |---|---|
 //! | `event` | a numbered event |
 //! | `viewer` | who may see an event |
-//! | `filter` | which of those events a client asked for |
+//! | `filter` | which of those events a client requested |
 //! | `head`, `sequencer`, `partitions` | the newest number and its lock; numbers committed events; makes partitions for future numbers |
 //! | `retention` | drops events that are too old |
 //! | `log` | pages of numbered events |

@@ -1,4 +1,4 @@
-//! What one client is sent: hello, nothing until the client says where to start, then every event from there.
+//! What one client is sent: hello, nothing until the client chooses where to start, then every event from there.
 //!
 //! Invariant: every event up to `cursor` was sent, or was not for this client; events that wait for the client's pace are after
 //! it. A client that resumes after `cursor` misses nothing.
@@ -30,7 +30,7 @@ use crate::websocket::{ArrayCompression, Text, Writer};
 const START_LIMIT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(25);
 /// A client whose buffer overflowed while a frame was being written has this time to read the frame. Without it a burst, which
-/// says nothing about the client, would close connections that are fast enough.
+/// does not mean that the client is slow, would close connections that are fast enough.
 const SLOW_GRACE: Duration = Duration::from_secs(2);
 /// Longest time to write one frame: a client that blocks longer is too slow, whatever the reason.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ pub(super) struct StreamSession<'a> {
     writer: &'a mut Writer,
     is_anonymous: bool,
     follower: Follower,
-    /// `None`: the client wants no events.
+    /// `None`: the client has unsubscribed.
     filter: Option<Filter>,
     cursor: Seq,
     pacer: PushPacer,
@@ -114,7 +114,7 @@ impl<'a> StreamSession<'a> {
         Ok(self.forward(inputs).await?)
     }
 
-    /// Waits until the client says where to start; after [`START_LIMIT`] the stream starts at hello's number.
+    /// Waits until the client chooses where to start; after [`START_LIMIT`] the stream starts at hello's number.
     async fn await_start(&mut self, inputs: &mut ClientInputs) -> Result<(), SessionEnd> {
         let starts_at = Instant::now() + START_LIMIT;
         loop {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a subscriber that joined after a number is offered every later event that it may see, once and in order, until it
 //! is detached, which it learns. Kept by one lock over position, recent events and subscribers: no subscriber joins between
-//! an event's being remembered and its being offered.
+//! the step that remembers an event and the step that offers it.
 //!
 //! A subscriber that does not empty its buffer is detached, never waited for.
 

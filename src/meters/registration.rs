@@ -37,7 +37,7 @@ pub struct Registration {
     pub created: bool,
 }
 
-/// Registers a meter, or finds it registered with the same values. `mint` is this service's token, which is no wallet.
+/// Registers a meter, or finds it registered with the same values. `mint` is this service's token, which is not a wallet.
 pub async fn register(
     pool: &PgPool,
     endpoints: &Endpoints,

@@ -12,7 +12,7 @@ use crate::domain::Wallet;
 /// How long one endpoint may take before the next is queried: a person waits for the answer.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Parses and checks a wallet by the rules of a registration. `mint` is this service's token, which is no wallet.
+/// Parses and checks a wallet by the rules of a registration. `mint` is this service's token, which is not a wallet.
 pub async fn payable_wallet(
     endpoints: &Endpoints,
     mint: &Pubkey,

@@ -30,7 +30,7 @@ pub(super) struct Plan {
 /// Why readings of a batch do not leave with it.
 #[derive(Default)]
 pub(super) struct LeftOut {
-    /// Past the limits of a transaction by themselves, with their amounts.
+    /// Readings that exceed the limits of a transaction on their own, with their amounts.
     pub oversized: Vec<(Candidate, BaseUnits)>,
     /// They wait for the next batch.
     pub carried: Vec<Uuid>,

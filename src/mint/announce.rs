@@ -2,7 +2,7 @@
 //!
 //! Every process has a circuit breaker of its own. Only the process that holds the Resolver's lock notifies, and its last notice
 //! is a row that it compares and sets, so a successor does not repeat it. A state that lasts for less than a few seconds is not
-//! announced, so that an endpoint which comes and goes is announced as one outage.
+//! announced, so that an intermittent endpoint is announced as one outage.
 
 use std::time::Duration;
 

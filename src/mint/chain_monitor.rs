@@ -105,7 +105,7 @@ impl ChainMonitor {
         let conditions =
             match within(self.transaction_limit.min(CONDITIONS_LIMIT), conditions).await {
                 Ok(conditions) => conditions,
-                // Nothing is wrong with the chain: minting fails by itself while the database is unavailable, and uses no attempt.
+                // Nothing is wrong with the chain: while the database is unavailable minting fails anyway, and uses no attempt.
                 // The last conditions of the ledger stay valid.
                 Err(error) => {
                     tracing::debug!(%error, "the ledger's conditions could not be read");
@@ -130,7 +130,7 @@ impl ChainMonitor {
         if let Some(reason) = conditions.signing_refused {
             return Checked::failed(Cause::LedgerBreaker(reason.to_string()));
         }
-        // Without the reservations of this process: they come and go with each batch.
+        // Without the reservations of this process: they change with each batch.
         if let Some(funds) = funds.filter(|funds| funds.is_empty()) {
             return Checked::failed(Cause::FeePayerEmpty(funds));
         }

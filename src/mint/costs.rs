@@ -11,12 +11,12 @@ use crate::domain::{
 pub(super) struct TransactionCosts {
     /// For the signatures of one mint transaction, lamports.
     pub base_fee: u64,
-    /// Of each compute unit that a transaction asks for.
+    /// Of each compute unit that a transaction requests.
     pub price: ComputeUnitPrice,
 }
 
 impl TransactionCosts {
-    /// The priority fee at most: the compute units that a transaction asks for are known once it was simulated.
+    /// The priority fee at most: the compute units that a transaction requests are known once it was simulated.
     pub fn priority_fee(&self, packed: &Packed) -> u64 {
         self.price
             .lamports_for(packed.compute_units.min(COMPUTE_UNITS_MAX))

@@ -98,8 +98,8 @@ impl Draft {
         self.readings.iter().map(|reading| reading.id).collect()
     }
 
-    /// Asks for the compute units that the simulation consumed plus a margin, and returns the rest of the reservation. A draft
-    /// with a reading that failed on chain before asks for all planned units, so that it cannot fail for lack of them.
+    /// Requests the compute units that the simulation consumed plus a margin, and returns the rest of the reservation. A draft
+    /// with a reading that failed on chain before requests all planned units, so that it cannot fail for lack of them.
     pub fn limit_compute_units(&mut self, consumed: Option<u64>, base_fee_lamports: u64) {
         let failed_before = self.readings.iter().any(|reading| reading.pack_alone);
         let limit = if failed_before {

@@ -41,7 +41,7 @@ pub struct Estimate {
     pub account_creations: u64,
     /// Fees of the transactions, with the priority fee.
     pub fee_lamports: u64,
-    /// The priority fee's part of it, at most: the compute units that a transaction asks for are known once it was simulated.
+    /// The priority fee's part of it, at most: the compute units that a transaction requests are known once it was simulated.
     pub priority_fee_lamports: u64,
     /// Rent of the token accounts, beside the fees.
     pub rent_lamports: u64,

@@ -14,7 +14,7 @@ pub(super) struct Packing {
     pub leaving: Vec<Packed>,
     /// Readings of the transaction that waits for the next batch, because it is not full while others are.
     pub carried: Vec<Uuid>,
-    /// One reading each, which passes the limits of a transaction by itself.
+    /// One reading each, which exceeds the limits of a transaction on its own.
     pub oversized: Vec<Packed>,
 }
 

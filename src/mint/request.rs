@@ -15,7 +15,7 @@ pub enum MintPermission {
     Now,
 }
 
-/// What became of a reading that was handed in.
+/// The outcome of a reading that was handed in.
 #[derive(Clone, Debug)]
 pub enum MintOutcome {
     /// Recorded by this batch and on its way.
@@ -28,7 +28,7 @@ pub enum MintOutcome {
     NotDue(DateTime<Utc>),
     /// Refused now; it is tried again at this moment.
     RetryAt(DateTime<Utc>),
-    /// Refused for good, until an admin retries it.
+    /// Refused permanently, unless an admin retries it.
     Failed,
     /// The reading is fine: the chain, the database or a breaker does not let it be minted now.
     Deferred(DeferReason),
@@ -51,6 +51,6 @@ pub(super) struct MintRequest {
 #[derive(Clone, Debug)]
 pub(super) enum BatchAnswer {
     Done(MintOutcome),
-    /// It would have left in a transaction that is not full while others filled theirs: hand it in once more.
+    /// It would have left in a transaction that is not full while others filled theirs: hand it in again.
     Carry,
 }

@@ -1,6 +1,6 @@
 //! Step 5 of the pipeline: simulates each draft on the endpoint, before anything is signed.
 //!
-//! A draft that passes asks for the compute units that the simulation took, with a margin. Of one that fails, the readings to
+//! A draft that passes requests the compute units that the simulation took, with a margin. Of one that fails, the readings to
 //! blame use up an attempt, and their neighbours are packed again at once.
 
 use futures_util::future::try_join_all;
@@ -77,7 +77,7 @@ async fn refuse_blamed(
         // Fee payer, blockhash, a busy account: no reading is at fault.
         return Err(ChainError::Refused(error.clone()));
     }
-    // A mint that is no longer ours fails each payment in turn: no reading is to blame, whatever the error says.
+    // A mint that is no longer ours fails each payment in turn: no reading is to blame, whatever the error.
     accounts.check_mint(endpoint).await?;
     for reading in to_blame {
         let reason = RefusalReason::Simulation(error.clone());

@@ -27,7 +27,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 /// Closing the connection at shutdown.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Payload of a probe. It is no topic, so it wakes no receiver.
+/// Payload of a probe. It is not a topic, so it wakes no receiver.
 const PROBE: &str = "trial";
 const HEALTH_PART: &str = "listener";
 
@@ -141,7 +141,7 @@ async fn probe_when_quiet(
         }
         let sent_at = Instant::now();
         let Ok(Ok(())) = timeout(PROBE_LIMIT, send_probe(pool)).await else {
-            // The database does not answer, which says nothing about the listening connection.
+            // The database does not answer, which shows nothing about the listening connection.
             sleep(PROBE_LIMIT).await;
             continue;
         };

@@ -33,7 +33,7 @@ impl DeadLetterReason {
     }
 }
 
-/// Ends a job for good: apalis stores it as `Killed` with this detail.
+/// Ends a job permanently: apalis stores it as `Killed` with this detail.
 pub(super) fn dead_letter(
     job_type: &'static str,
     job: &str,

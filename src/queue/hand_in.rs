@@ -15,7 +15,7 @@ const HAND_IN_LIMIT: Duration = Duration::from_secs(20);
 
 /// The result of handing in a page.
 pub(super) struct Handed {
-    /// A reading was minted, was paid already, or failed for good.
+    /// A reading was minted, was paid already, or failed permanently.
     pub progressed: bool,
     /// Nothing is wrong with the readings, but they cannot be minted now.
     pub outage: Option<DeferReason>,

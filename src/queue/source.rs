@@ -23,7 +23,7 @@ pub const POLL_TIMING: Timing = Timing::new("queue poll", POLL_EVERY);
 /// *processes* are detected within seconds by their lock.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 const MISSED_HEARTBEATS: usize = 12;
-/// How long a worker that ended with an error (the database went away) waits before it starts again.
+/// How long a worker that ended with an error (the database became unavailable) waits before it starts again.
 pub(super) const RESTART_DELAY: Duration = Duration::from_millis(500);
 /// Limit of the search for unreadable rows; one that takes longer is left to the next start.
 const REJECT_LIMIT: Duration = Duration::from_secs(10);

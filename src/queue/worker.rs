@@ -20,7 +20,7 @@ pub(super) struct WorkerParts {
     pub heartbeats: Heartbeats,
 }
 
-/// Registers the worker of a kind of job. The monitor builds it anew, under a new name, after each error.
+/// Registers the worker of a kind of job. The monitor builds it again, under a new name, after each error.
 pub(super) fn register_worker<J: Handle>(parts: &WorkerParts, monitor: Monitor) -> Monitor {
     let parts = parts.clone();
     monitor.register(move |restart: usize| {

@@ -92,7 +92,7 @@ impl Workers {
                     .build(enqueue_sweep)
             })
             .shutdown_timeout(drain_limit)
-            // The database may be away for a while: the worker comes back, under a new name.
+            // The database may be unavailable for a while: the worker is restarted under a new name.
             .should_restart(|_, error| {
                 tracing::warn!(%error, "a queue worker ended; restarting it");
                 true

@@ -80,7 +80,7 @@ impl Intake {
         answer
     }
 
-    /// The same for many, each on its own: a bad one never costs a good one. An item that was no submission keeps its error.
+    /// The same for many, each on its own: a bad one never affects a good one. An item that was not a submission keeps its error.
     pub async fn submit_many(
         &self,
         caller: &Caller,

@@ -37,7 +37,7 @@ impl TryFrom<StoredRow> for Stored {
     }
 }
 
-/// The interval of a stored reading. A pair that is no interval is an error of decoding.
+/// The interval of a stored reading. A pair that is not an interval is an error of decoding.
 pub(super) fn stored_interval(start: DateTime<Utc>, end: DateTime<Utc>) -> sqlx::Result<Interval> {
     Interval::new(start, end).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }

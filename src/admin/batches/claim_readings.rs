@@ -120,7 +120,7 @@ async fn add_to_total(
 struct IndexEntry {
     id: Uuid,
     next_attempt_at: DateTime<Utc>,
-    /// The batch wants this reading.
+    /// The batch may claim this reading.
     matches: bool,
     /// It matches, and was not in this batch before.
     claimed: bool,

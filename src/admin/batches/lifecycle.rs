@@ -10,8 +10,8 @@ use super::batch::{Batch, BatchKind, Figures};
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// The sweep to run now: the one that has not ended yet, or else a new one. `None`: a sweep has already run for this tick or a
-/// later one; missed ticks are not made up for. `tick` is `None` when something other than the clock asks. A tick from the
-/// future (a host's clock is wrong) counts as one in a minute, so that it holds back other sweeps no longer than that.
+/// later one; missed ticks are not made up for. `tick` is `None` when something other than the clock requests a sweep. A tick from
+/// the future (a host's clock is wrong) counts as one in a minute, so that it holds back other sweeps no longer than that.
 pub async fn begin_sweep(pool: &PgPool, tick: Option<i64>) -> sqlx::Result<Option<Batch>> {
     let unfinished: Option<Batch> = sqlx::query_as(
         "SELECT id, kind, meter, owner, ending_before, include_failed, requested_at, slice, idle_ms, error

@@ -76,7 +76,7 @@ async fn log_level(
 
 /// Changes the log level of all processes, workers included, for a limited time.
 ///
-/// Takes effect within seconds, survives restarts, and ends by itself: then each process uses its LOG_LEVEL again. Messages of
+/// Takes effect within seconds, survives restarts, and expires: then each process uses its LOG_LEVEL again. Messages of
 /// libraries below `info` are never logged.
 #[utoipa::path(
     post,

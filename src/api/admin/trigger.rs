@@ -31,7 +31,7 @@ use crate::chain::ChainError;
 use crate::domain::{Backoff, Retries};
 use crate::mint::{Estimate, Unminted};
 
-/// The route of a trigger: its answer may take as long as its caller wants to wait.
+/// The route of a trigger: its answer may take as long as its caller is willing to wait.
 pub const TRIGGER_PATH: &str = "/api/admin/tokenization/trigger-batch";
 
 /// How long the answer waits for the batch by default, and at most, seconds.

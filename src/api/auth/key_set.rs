@@ -2,7 +2,7 @@
 //!
 //! Invariant: a token signed by a known key is checked without waiting, and a key that the provider withdrew is refused
 //! within ten minutes while its key set can be fetched. Kept by [`KeySet::keep_fetching`], which runs beside the requests and
-//! is the only code that fetches: a client that goes away cancels no fetch, and any number of requests cause one.
+//! is the only code that fetches: a client that disconnects cancels no fetch, and any number of requests share one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ struct Known {
     is_failing: bool,
     /// No fetch before that, not even for a key that is not known.
     allowed_at: Instant,
-    /// The next fetch, whether or not a token asks for it.
+    /// The next fetch, whether or not a token needs it.
     due_at: Instant,
 }
 
@@ -134,7 +134,7 @@ impl KeySet {
         known.keys.find(key_id).ok_or(AuthError::Untrusted)
     }
 
-    /// Fetches the keys whenever a fetch is due or wanted, and reports to health, until stopped.
+    /// Fetches the keys whenever a fetch is due or requested, and reports to health, until stopped.
     pub async fn keep_fetching(self: Arc<Self>, health: Health, stop: CancellationToken) {
         let work = async {
             loop {
@@ -145,7 +145,7 @@ impl KeySet {
         stop.run_until_cancelled(work).await;
     }
 
-    /// Waits until a fetch is due, or allowed and wanted.
+    /// Waits until a fetch is due, or requested and allowed.
     async fn next_fetch(&self) {
         let (allowed_at, due_at) = {
             let known = self.known.borrow();

@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `authenticator` | checks tokens, and makes those of development |
-//! | `principal` | who a token speaks for: the rules for its claims |
+//! | `principal` | whom a token identifies: the rules for its claims |
 //! | `key_set`, `jwks_client`, `published_keys` | an identity provider's keys: cached, fetched, parsed |
 //! | `auth_error` | why a token is refused |
 //! | `rate_limit` | requests per subject and minute |

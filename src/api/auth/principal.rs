@@ -1,4 +1,4 @@
-//! Who a token speaks for: the rules for its claims.
+//! Whom a token identifies: the rules for its claims.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub const SKEW_SECS: i64 = 30;
 /// the skew cannot overflow.
 const TIME_SECS_MAX: f64 = 253_402_300_799.0; // 9999-12-31T23:59:59Z
 
-/// Who a token speaks for, and until when.
+/// Whom a token identifies, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub caller: Caller,
@@ -91,7 +91,7 @@ pub(super) fn check_subject(subject: &str) -> Result<(), AuthError> {
 }
 
 fn time(seconds: f64, claim: &'static str) -> Result<DateTime<Utc>, AuthError> {
-    // Rounded down: a token is never accepted for longer than it says.
+    // Rounded down: a token is never accepted beyond its own times.
     let whole = seconds.floor();
     (0.0..=TIME_SECS_MAX)
         .contains(&whole)

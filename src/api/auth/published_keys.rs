@@ -19,8 +19,8 @@ pub struct PublishedKey {
 pub(super) struct PublishedKeys(HashMap<String, Arc<PublishedKey>>);
 
 impl PublishedKeys {
-    /// Takes the keys that the service can use. Others in the set (encryption keys, other curves, future kinds) are no
-    /// error, so each key is parsed by itself: `jsonwebtoken::jwk::JwkSet` would refuse the whole set.
+    /// Takes the keys that the service can use. Others in the set (encryption keys, other curves, future kinds) are not
+    /// an error, so each key is parsed separately: `jsonwebtoken::jwk::JwkSet` would refuse the whole set.
     pub fn parse(document: &[u8]) -> serde_json::Result<PublishedKeys> {
         #[derive(Deserialize)]
         struct Document<'a> {

@@ -59,7 +59,7 @@ const TABLES: [Table; 6] = [
 const LOCKS_LIMIT: Duration = Duration::from_millis(500);
 
 /// The wait for a table's lock once the limit is used up, so that the probe still finds out whether it is free: a lock that
-/// is held for a moment is no outage.
+/// is held for a moment is not an outage.
 const LOCK_WAIT_MIN: Duration = Duration::from_millis(20);
 
 /// What keeps readings from being stored.

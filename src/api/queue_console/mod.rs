@@ -1,8 +1,8 @@
 //! The queue console: the board of apalis under `/admin/queue`, for admins, read-only.
 //!
-//! Invariant: only an admin sees the queue here, and no request changes it. Kept in three ways: each request needs a session,
-//! which is checked anew; methods other than GET and HEAD are refused; and the console queries over connections of its own that
-//! the database makes read-only.
+//! Invariant: only an admin sees the queue here, and no request changes it. Kept in three ways: each request needs a session, which
+//! is checked each time; methods other than GET and HEAD are refused; and the console queries over connections of its own that the
+//! database makes read-only.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -161,7 +161,7 @@ fn rewritten_index(index: &str) -> String {
     index
         .replace("href=\"/", &format!("href=\"{PREFIX}/"))
         .replace("'/apalis-board-web", &format!("'{PREFIX}/apalis-board-web"))
-        // Otherwise a browser asks for /favicon.ico.
+        // Otherwise a browser requests /favicon.ico.
         .replace("</title>", "</title><link rel=\"icon\" href=\"data:,\">")
         .replace("</body>", &format!("{LOGOUT}</body>"))
 }

@@ -53,9 +53,9 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 /// Live events as server-sent events.
 ///
 /// Each event's `id` is its number, so that a client that is disconnected resumes with the header `Last-Event-ID`, as EventSource
-/// does by itself. Events have no name; `hello` comes first, `gap` lists numbers that cannot be delivered, and `end` comes last and
-/// gives the reason. The stream ends with its token, which comes in the header `Authorization`; an EventSource, which cannot set
-/// it, opens its stream with `?ticket=`.
+/// does automatically. Events have no name; `hello` comes first, `gap` lists numbers that cannot be delivered, and `end` comes last
+/// and gives the reason. The stream ends with its token, which comes in the header `Authorization`; an EventSource, which cannot
+/// set it, opens its stream with `?ticket=`.
 #[utoipa::path(
     get,
     path = "/api/events/stream",
@@ -175,7 +175,7 @@ async fn step(follower: &mut Follower) -> Result<Vec<Event>, End> {
 /// For a client that reconnects after an outage of the event log, or with a new token.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// EventSource obeys `retry` by itself.
+/// EventSource itself obeys `retry`.
 fn end_event(end: &End) -> Event {
     let (reason, retry_after) = match end {
         End::GoingAway { retry_after } => ("going_away", *retry_after),

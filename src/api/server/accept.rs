@@ -1,9 +1,10 @@
 //! Accepts connections, and drains them in order.
 //!
-//! Invariant: when draining begins, readiness turns false first, every request that had begun is answered within the
-//! limit, and no later request is taken, whatever connection it comes on. No client can delay that: an idle connection is
-//! closed at once, a request whose head is half sent gets [`HALF_SENT_GRACE`](super::connection::HALF_SENT_GRACE), a stream ends
-//! by the same token, and at the limit what is left is cut. Until the very end new connections are accepted for probes:
+//! Invariant: when draining begins, readiness turns false first, every request that had begun is answered within the limit, and no
+//! later request is taken, whatever connection it comes on. No client can delay that: an idle connection is closed at once, a
+//! request whose head is half sent gets [`HALF_SENT_GRACE`](super::connection::HALF_SENT_GRACE), a stream ends once
+//! `ConnectionDrain::draining` is cancelled, and at the limit the remaining connections are cut. Until the very end new connections
+//! are accepted for probes:
 //! `/health/ready` returns 503, `/health/live` 200, and any other request is sent to another process.
 //!
 //! Probes are answered under overload, too: beyond the callers' connections a few more are accepted, and answered as during a

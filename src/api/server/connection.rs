@@ -113,7 +113,7 @@ pub(super) async fn serve_connection(connection: Connection, server: HttpServer)
         },
     };
     if let Err(error) = ended {
-        // A client that went away or did not speak HTTP: an operator can do nothing about it.
+        // The client disconnected or did not speak HTTP: an operator can do nothing about it.
         tracing::debug!(%error, %peer, "connection ended early");
     }
 }

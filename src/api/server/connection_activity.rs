@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// One of the server's connections, free for another one once every clone is dropped. A WebSocket keeps it: its connection
-/// outlives the request that asked for it, and is still an open file.
+/// outlives the request that opened it, and is still an open file.
 #[derive(Clone, Debug)]
 pub struct ConnectionSlot(
     #[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>,

@@ -12,11 +12,11 @@ use tokio_util::task::TaskTracker;
 pub struct ConnectionDrain {
     /// Cancelled when the drain begins: open streams end, and new connections are answered for probes only.
     pub draining: CancellationToken,
-    /// Cancelled at the limit: connections that are left are cut.
+    /// Cancelled at the limit: the remaining connections are cut.
     pub(super) cut: CancellationToken,
     /// Cancelled at the end: probes are answered until then.
     pub(super) closed: CancellationToken,
-    /// The task that accepts connections: the drain waits for it, so that it misses none that is just being accepted.
+    /// The task that accepts connections: the drain waits for it, so that it includes one that is just being accepted.
     pub(super) accepting: TaskTracker,
     /// Connections that were opened before the drain.
     pub(super) connections: TaskTracker,

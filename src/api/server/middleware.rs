@@ -27,10 +27,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// A request that has not been answered by then is refused. Bodies, database transactions and waits for a batch have
-/// shorter limits of their own; this one bounds everything else. Streams answer at once and go on without it.
+/// shorter limits of their own; this one bounds everything else. A stream is answered at once and continues beyond it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a request to this route may take. The answer of a trigger waits for its batch as long as its caller asks for.
+/// How long a request to this route may take. The answer of a trigger waits for its batch as long as its caller requests.
 fn limit_of(route: &str) -> Duration {
     if route == TRIGGER_PATH {
         REQUEST_LIMIT + Duration::from_secs(WAIT_SECS_MAX.into())

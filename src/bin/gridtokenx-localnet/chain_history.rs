@@ -8,7 +8,7 @@
 //! block is committed, and by reading `unwritten` first.
 //!
 //! An iteration over all transactions (`getSignaturesForAddress`) yields of each written one only what such a list needs: slot,
-//! error, addresses and memos. surfpool's own `getTransactionsForAddress`, which is no method of Solana, would show no more
+//! error, addresses and memos. surfpool's own `getTransactionsForAddress`, which is not a method of Solana, would show no more
 //! either.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -24,7 +24,7 @@ impl Endpoint {
         Err(self.unusable(UnusableAnswer::OtherChain { found }))
     }
 
-    /// Like [`Self::check_chain`], but the result is cached until the endpoint fails: it may come back as a node of another
+    /// Like [`Self::check_chain`], but the result is cached until the endpoint fails: it may return as a node of another
     /// cluster.
     pub async fn ensure_chain(&self, genesis_hash: &Hash) -> Result<(), ChainError> {
         if self.health().is_on_our_chain {

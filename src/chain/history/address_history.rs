@@ -1,7 +1,7 @@
 //! Every transaction that mentions an address, newest first, as an endpoint lists them.
 //!
 //! Invariant: a history that was read to its end without an error has listed everything between the head and its floor that the
-//! endpoint knows at this commitment. A list that merely stops is not believed: a page can come back empty because the
+//! endpoint knows at this commitment. A list that merely stops does not count as complete: a page can be empty because the
 //! signature that it should continue from vanished in a fork, or because another node of a pool answered.
 
 use serde_json::json;
@@ -134,7 +134,7 @@ impl<'a> AddressHistory<'a> {
         }
     }
 
-    /// Nothing follows `before`: believed only if the endpoint still shows that transaction's status. A node lists a
+    /// Nothing follows `before`: accepted only if the endpoint still shows that transaction's status. A node lists a
     /// transaction some moments before it shows its status, so the query is repeated.
     async fn check_end(&self) -> Result<(), ChainError> {
         let Some(before) = self.before else {

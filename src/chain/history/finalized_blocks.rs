@@ -9,7 +9,7 @@ use crate::chain::blockhash::BLOCKHASH_LIFE;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 
-/// Slots requested in one `getBlocks`; skipped slots make it more than the blocks that come back.
+/// Slots requested in one `getBlocks`; fewer blocks are returned where slots were skipped.
 const SLOTS_PER_LIST: u64 = 400;
 /// What `getBlocks` takes at most.
 pub(super) const SLOTS_PER_LIST_MAX: u64 = 500_000;
@@ -53,7 +53,7 @@ pub(super) async fn first_block(
     for slot in slots.into_iter().rev() {
         let block = match read_block(endpoint, slot).await {
             Ok(block) => block,
-            // An older one will do; the scan reports the hole when it comes to it.
+            // An older one is enough; the scan reports the hole when it reaches it.
             Err(error) if error.is_missing_block() && missing < MISSING_IN_A_ROW_MAX => {
                 missing += 1;
                 continue;

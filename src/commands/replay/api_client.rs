@@ -26,7 +26,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(5))
     .with_jitter(Jitter::HALF_TO_FULL);
-/// A service that asks for a longer pause than its rate limit's minute is called again after this.
+/// A service that requests a longer pause than its rate limit's minute is called again after this.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 /// Clients that received the same Retry-After do not all return in the same second.
 const RETRY_AFTER_SCATTER_MS: u64 = 500;
@@ -121,7 +121,7 @@ impl ApiClient {
         Ok(())
     }
 
-    /// Submits one reading, until it is accepted or refused for good.
+    /// Submits one reading, until it is accepted or refused permanently.
     pub async fn submit(&self, reading: &Submission) -> Result<Acceptance, ApiError> {
         let body = json!({
             "meter_id": reading.meter,

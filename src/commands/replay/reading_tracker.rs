@@ -27,7 +27,7 @@ pub struct Counts {
     /// Confirmed on chain, finalized ones included.
     pub minted: u64,
     pub finalized: u64,
-    /// Accepted, and failed for good.
+    /// Accepted, and failed permanently.
     pub failed: u64,
 }
 
@@ -104,7 +104,7 @@ impl ReadingTracker {
         tracked.accepted.insert(acceptance.reading_id, reading);
     }
 
-    /// A submission was refused for good.
+    /// A submission was refused permanently.
     pub fn refuse(&self, reason: String) {
         let mut tracked = self.tracked();
         tracked.counts.submitted += 1;

@@ -37,7 +37,7 @@ pub struct Outcome {
 }
 
 impl Replay {
-    /// Ends when every reading was answered and every accepted one is final, or has failed for good. To end it earlier, drop
+    /// Ends when every reading was answered and every accepted one is final, or has failed permanently. To end it earlier, drop
     /// it: nothing that is under way needs to be finished.
     pub async fn run(self, target: Target) -> Result<Outcome, ReplayError> {
         let readings = self.readings();

@@ -26,7 +26,7 @@ impl Speed {
     pub const DEFAULT: Speed = Speed::Times(1440.0);
 }
 
-/// A text that is no speed.
+/// A text that is not a speed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is neither a number above 0 nor \"max\"")]
 pub struct NotASpeed(String);

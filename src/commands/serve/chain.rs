@@ -1,4 +1,4 @@
-//! The chain at start: opened and bound to the ledger, or recalled from the ledger while no endpoint answers.
+//! The chain at start: opened and bound to the ledger, or read from the ledger while no endpoint answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub(super) struct OpenedChain {
     is_checked: bool,
 }
 
-/// Opens the chain and binds the ledger to it. While no endpoint answers, a process that signs nothing recalls the chain from
-/// its ledger.
+/// Opens the chain and binds the ledger to it. While no endpoint answers, a process that signs nothing reads what it needs to know
+/// about the chain from its ledger.
 pub(super) async fn open_or_recall(base: &Base) -> Result<OpenedChain, StartError> {
     let pool = &base.database.pool;
     match open(&base.config, pool).await {
@@ -57,7 +57,7 @@ async fn open(config: &Config, pool: &PgPool) -> Result<Solana, StartError> {
     Ok(solana)
 }
 
-/// The handle that all rooms use. A process that mints knows the fee payer by its key and stores its address for the other
+/// The handle that all rooms use. A process that mints has the fee payer's key and stores its address for the other
 /// processes, whose own keys, if they have any, pay nothing.
 pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHandle, StartError> {
     let (config, pool) = (&base.config, &base.database.pool);
@@ -84,7 +84,7 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
     ))
 }
 
-/// Monitors the chain. Returns after the first probe, so that the first job knows what the fee payer can spend.
+/// Monitors the chain. Returns after the first probe, so that the fee budget is known before the first job.
 pub(super) async fn start_monitor(base: &Base, chain: &ChainHandle) {
     let monitor = ChainMonitor::new(
         base.database.pool.clone(),

@@ -62,7 +62,7 @@ impl RunningService {
     }
 
     /// Waits until the service cannot continue, and returns why: a check that was skipped at a start without the chain has failed,
-    /// or a part ended by itself, which is a defect.
+    /// or a part ended without being stopped, which is a defect.
     pub async fn wait(&self) -> ServiceEnded {
         let jobs = async {
             match &self.minting {

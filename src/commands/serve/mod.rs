@@ -8,7 +8,7 @@
 //! | `start` | starts every part, in order |
 //! | `base` | what the parts are built on: configuration, database, health, and the tasks by the step that ends them |
 //! | `listening_socket` | opens the listening socket |
-//! | `chain` | opens the chain or recalls it from the ledger, and monitors it |
+//! | `chain` | opens the chain, or reads its identity from the ledger, and monitors it |
 //! | `leader_tasks` | tasks that one process of the deployment runs: event numbers, resolver, canary |
 //! | `minting` | Minter and queue workers |
 //! | `http` | the HTTP server, with the API or with health and metrics alone |

@@ -74,7 +74,7 @@ const LOCAL_AUTHORITY_FILE: &str = "mint-authority.json";
 pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     let urls = urls(config);
     let call_limit = config.tokenization.transaction_timeout;
-    // A start waits for an endpoint that asks for a pause; the running service uses the others.
+    // A start waits for an endpoint that requests a pause; the running service uses the others.
     let patient = Endpoints::for_commands(&urls, call_limit);
     let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint

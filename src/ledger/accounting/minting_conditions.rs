@@ -1,4 +1,4 @@
-//! What a process that mints needs to know of the ledger: whether signing is refused, what is in flight, and who pays.
+//! What a process that mints needs from the ledger: whether signing is refused, what is in flight, and who pays.
 
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};

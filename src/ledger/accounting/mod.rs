@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `costs` | what everything that landed has cost |
 //! | `recent_spending` | what was spent in the last hours |
-//! | `minting_conditions` | what a process that mints needs to know of the ledger |
+//! | `minting_conditions` | what a process that mints needs from the ledger |
 //! | `fee_payer` | which address processes without keys watch |
 //! | `counts` | readings by state, exact at every moment |
 

@@ -2,11 +2,11 @@
 //! (rule 8).
 //!
 //! Invariant: a mint transaction is recorded only in a database that the ledger knows, and only while the breaker is closed;
-//! both are read in the very transaction that records it. One row holds the breaker for all processes. It opens by itself when
+//! both are read in the very transaction that records it. One row holds the breaker for all processes. It opens automatically when
 //! the database is another one than before or its server was restarted (the ledger may lack what an earlier one has sent),
 //! and when a landed mint is found that the ledger lacks or holds as dead.
 //!
-//! After a change of the database it closes by itself, once nothing that was signed before can land any more and everything
+//! After a change of the database it closes automatically, once nothing that was signed before can land any more and everything
 //! that landed is known. After a mismatch a person has to deal with each unknown mint first.
 //!
 //! | file | what it does |

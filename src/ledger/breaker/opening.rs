@@ -9,7 +9,7 @@ use crate::db::BigInt;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// Compares the database with the one that the ledger knows. Another one opens the breaker and becomes the known one: a second
-/// fail-over opens it anew. Needs no chain. Returns whether it opened the breaker.
+/// fail-over opens it again. Needs no chain. Returns whether it opened the breaker.
 pub async fn open_if_identity_changed(pool: &PgPool) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
     // Compared without the lock first: this runs every few seconds and must not block the transactions that record.

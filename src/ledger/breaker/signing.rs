@@ -14,7 +14,7 @@ struct Permission {
     history_scanned: bool,
 }
 
-/// `None`: signing is allowed. Until the caller's transaction ends, no process can open the breaker; a transaction that asks after
+/// `None`: signing is allowed. Until the caller's transaction ends, no process can open the breaker; a transaction that checks after
 /// an opening sees it.
 pub async fn signing_refusal(
     transaction: &mut PgConnection,

@@ -1,5 +1,5 @@
-//! Keeps the ledger breaker as the evidence says: opens it when the database changed, scans the authority's history, and closes
-//! it when it may be closed (rule 7).
+//! Keeps the ledger breaker in line with the evidence: opens it when the database changed, scans the authority's history, and
+//! closes it when it may be closed (rule 7).
 
 use std::time::Duration;
 

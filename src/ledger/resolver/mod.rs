@@ -11,7 +11,7 @@
 //! | `resend` | sends the same bytes again |
 //! | `expiry` | proves that an expired transaction did not land: dead; or quarantines it |
 //! | `breaker_upkeep`, `unproven_dead` | keeps the ledger breaker open or closed; searches for what a person called dead |
-//! | `open_transactions`, `signature_status` | what the ledger, and what the chain knows of a transaction |
+//! | `open_transactions`, `signature_status` | open transactions as the ledger stores them; their status as the chain reports it |
 //! | `limits`, `log_on_change` | settings, and quiet logging of failures |
 
 pub(super) mod blame;
