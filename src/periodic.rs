@@ -89,7 +89,7 @@ pub struct PeriodicTask {
 enum OnPanic {
     /// The run has failed; the next one follows.
     Continue,
-    /// The panic goes on to the caller.
+    /// The panic propagates to the caller.
     Unwind,
 }
 

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_correct_payment_is_no_difference() {
+    fn a_correct_payment_is_not_a_difference() {
         assert_eq!(kinds_after(|_| {}), [""; 0]);
         // One payment or several to one account: the sum counts.
         let split = |case: &mut Case| {

@@ -26,14 +26,14 @@ pub struct Funds {
 }
 
 impl Funds {
-    /// What the balance can still pay beside what is in flight.
+    /// What the balance can still pay on top of what is in flight.
     pub fn available(self) -> u64 {
         self.balance
             .saturating_sub(self.minimum)
             .saturating_sub(self.in_flight)
     }
 
-    /// Nothing can be minted: the balance does not cover one more fee beside what is in flight.
+    /// Nothing can be minted: the balance does not cover one more fee on top of what is in flight.
     pub fn is_empty(self) -> bool {
         self.available() < self.least_fee
     }

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_of_every_setting_says_what_is_allowed() {
+    fn the_help_of_every_setting_names_the_allowed_values() {
         let command = Config::command();
         for arg in command.get_arguments() {
             let flag = arg.get_long().unwrap();

@@ -299,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_microsecond_comes_back_from_every_offset(
+        fn every_microsecond_is_parsed_back_from_every_offset(
             micros in 100_000_000_000_i64..253_402_200_000_000_000,
             offset in -1_439_i32..=1_439,
         ) {

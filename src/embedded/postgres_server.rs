@@ -32,7 +32,7 @@ const PORT_TRIES: usize = 20;
 /// How often a starting server is polled, and how long one answer may take.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// A server that for so long neither accepts a connection nor reports that it is starting up is broken. A new one may wait for
+/// A server that neither accepts a connection nor reports that it is starting up for this long is broken. A new one may wait for
 /// a busy disk; an adopted one has been running before.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 const SILENCE_LIMIT_ADOPTED: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub enum CallAction {
     Forward,
-    /// Forwarded after so long.
+    /// Forwarded after this delay.
     Delay(Duration),
     /// Forwarded; the client gets a time-out (504) as its answer.
     ForwardThenTimeOut,
@@ -31,7 +31,7 @@ pub enum CallAction {
         status: u16,
         secs: u64,
     },
-    /// Answered as it was so many slots ago: heights, slots, blockhashes, and what landed.
+    /// Answered as it was this many slots ago: heights, slots, blockhashes, and what landed.
     Lag {
         slots: u64,
     },

@@ -10,7 +10,7 @@ const BLOCK_NOT_AVAILABLE: i64 = -32004;
 const BLOCK_CLEANED_UP: i64 = -32001;
 /// For one that they do not have any more.
 const SLOT_MISSING: i64 = -32009;
-/// A transaction signed on the hash of a block is valid for so many blocks after it.
+/// A transaction signed on the hash of a block is valid for this many blocks after it.
 const BLOCKHASH_LIFE: u64 = 150;
 /// Slots that may be skipped before one with a block.
 const LOOK_BACK_SLOTS: u64 = 64;

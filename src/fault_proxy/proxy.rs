@@ -97,7 +97,7 @@ impl FaultProxy {
         self.shared.book().put(document.as_bytes(), Instant::now())
     }
 
-    /// CallCounts so far, of one method or of all (`*`).
+    /// Calls so far, of one method or of all (`*`).
     pub fn calls(&self, method: &str) -> CallCounts {
         self.shared.book().calls(method)
     }

@@ -74,10 +74,10 @@ struct Rule {
     before_slot: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<Value>,
-    /// The rule ends after so many calls.
+    /// The rule ends after this many calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     for_calls: Option<u64>,
-    /// The rule ends so many seconds after it was set.
+    /// The rule ends this many seconds after it was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     for_secs: Option<u64>,
 }
@@ -131,7 +131,7 @@ struct ActiveRule {
     action: CallAction,
     calls_left: Option<u64>,
     ends_at: Option<Instant>,
-    /// CallCounts that it decided.
+    /// Calls that it decided.
     decided: u64,
 }
 

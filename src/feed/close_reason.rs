@@ -12,7 +12,7 @@ use crate::websocket::{CloseCode, ProtocolViolation, SocketError};
 /// Why a stream ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The client's connection is gone.
+    /// The client's connection has ended.
     Gone,
     /// The client closed the stream, with this code; the server answers with the same one.
     Left(Option<CloseCode>),

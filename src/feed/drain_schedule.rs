@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
 
-/// Ten thousand streams end within ten seconds: a rate of handshakes that another process can take beside its work.
+/// Ten thousand streams end within ten seconds: a rate of handshakes that another process can take in addition to its work.
 const PER_STREAM: Duration = Duration::from_millis(1);
 /// Shortest time until a client should reconnect: one that does so at once reaches the draining process again, if no other runs.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(200);

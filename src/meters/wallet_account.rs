@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_of_a_program_is_no_wallet_and_a_missing_account_is_fine() {
+    fn an_account_of_a_program_is_not_a_wallet_and_a_missing_account_is_fine() {
         let wallet = Wallet::from_stored(Keypair::new().pubkey().to_bytes());
         assert!(check_owner(wallet, None).is_ok());
         assert!(check_owner(wallet, Some(solana_system_interface::program::ID)).is_ok());

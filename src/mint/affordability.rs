@@ -1,6 +1,6 @@
 //! Step 4 of the pipeline: trims a batch to what the fee payer can afford, and reserves its cost.
 //!
-//! When the balance does not cover every new token account, readings for wallets that have one go on, and the newest of the
+//! When the balance does not cover every new token account, readings for wallets that have one are paid, and the newest of the
 //! others wait; when it does not cover every fee, what is left waits.
 
 use std::collections::{HashMap, HashSet};
@@ -143,9 +143,9 @@ fn reserve_some(
     reserved
 }
 
-/// The readings whose wallets' token accounts cannot be created beside the fees of these transactions. It returns at least one
-/// while any account is to be created, so that packing again with the rest comes to an end. `payable` is in the order in
-/// which wallets are served.
+/// The readings whose wallets' token accounts cannot be created in addition to the fees of these transactions. It returns at least
+/// one while any account is to be created, so that packing again with the rest comes to an end. `payable` is in the order in which
+/// wallets are served.
 fn cannot_create(
     budget: &FeeBudget,
     costs: &TransactionCosts,
@@ -183,7 +183,7 @@ fn cannot_create(
     }
 }
 
-/// How many of `wanted` accounts to create beside `fees`, at `each`: fewer than wanted, since the budget did not cover all.
+/// How many of `wanted` accounts to create in addition to `fees`, at `each`: fewer than wanted, since the budget did not cover all.
 fn affordable_creations(spendable: u64, fees: u64, each: u64, wanted: usize) -> usize {
     let affordable = spendable.saturating_sub(fees) / each;
     usize::try_from(affordable)

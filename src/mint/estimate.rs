@@ -43,7 +43,7 @@ pub struct Estimate {
     pub fee_lamports: u64,
     /// The priority fee's part of it, at most: the compute units that a transaction requests are known once it was simulated.
     pub priority_fee_lamports: u64,
-    /// Rent of the token accounts, beside the fees.
+    /// Rent of the token accounts, in addition to the fees.
     pub rent_lamports: u64,
 }
 

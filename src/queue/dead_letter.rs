@@ -2,7 +2,7 @@
 //!
 //! Most of them reach a handler, which ends them ([`dead_letter`]). A row that apalis cannot even read (an id that is no
 //! ULID, a time before 1970, a metadata key without a value) ends every worker that fetches it, together with the jobs
-//! fetched beside it. [`reject_unreadable_rows`] takes such rows out of the queue before a worker starts, so also before a
+//! fetched together with it. [`reject_unreadable_rows`] takes such rows out of the queue before a worker starts, so also before a
 //! worker that ended because of one starts again.
 
 use apalis::prelude::BoxDynError;

@@ -1,7 +1,7 @@
 //! Registers this process in the database, and hands back the jobs of processes that are dead.
 //!
 //! Invariant: a registered process that is alive holds the session advisory lock whose second key is the process' number
-//! ([`LockSession`]). So a lock that another process can acquire belongs to a process that is gone, and its jobs are handed back
+//! ([`LockSession`]). So a lock that another process can acquire belongs to a process that has ended, and its jobs are handed back
 //! within seconds, whatever clocks and heartbeats report. A process that is stopped loses its lock too; when it resumes, it
 //! registers again. Its jobs may run twice then, which the ledger bears.
 

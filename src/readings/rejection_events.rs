@@ -26,7 +26,7 @@ use crate::outbox::{self, Event, EventFields, EventType, Topic};
 /// Events of one meter within [`WINDOW`].
 const EVENTS_PER_WINDOW: usize = 10;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Meters with events in the window; while so many are remembered, further ones get no events.
+/// Meters with events in the window; while this many are remembered, further ones get no events.
 const METERS_MAX: usize = 10_000;
 /// How long the answer to the caller waits for its event.
 const ANSWER_DELAY_MAX: Duration = Duration::from_millis(500);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_end_early_are_no_transaction() {
+    fn bytes_that_end_early_are_not_a_transaction() {
         let payer = Pubkey::new_from_array([1; 32]);
         let message = Message::new(&instructions(), Some(&payer));
         let (_, bytes) = signed_bytes(VersionedMessage::Legacy(message));

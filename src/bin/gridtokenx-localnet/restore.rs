@@ -21,7 +21,7 @@ pub struct Restored {
     pub history: Arc<History>,
 }
 
-/// A new chain begins after so many empty blocks that a finalized block and blockhash exist at once.
+/// A new chain begins after this many empty blocks, so that a finalized block and blockhash exist immediately.
 const FIRST_OPEN_SLOT: u64 = FINALIZATION_SLOT_THRESHOLD + 1;
 
 /// Sets a new `svm` to the state after the store's newest block, or starts a new chain where the store is empty.

@@ -39,7 +39,7 @@ const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
 const VERSION_KEY: &str = "version";
 const GENESIS_HASH_KEY: &str = "genesis hash";
 
-/// What is stored of a block beside its transactions. Its blockhash is derived from its height.
+/// What is stored of a block besides its transactions. Its blockhash is derived from its height.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub height: u64,

@@ -1,4 +1,4 @@
-//! The health of an endpoint beside the others: pure.
+//! The health of an endpoint compared with the others: pure.
 //!
 //! An endpoint is *behind* when two probes in a row found it far below the highest height, and until it has nearly caught up:
 //! with a single threshold, a node that oscillates around it would be left and preferred in turn.
@@ -27,7 +27,7 @@ pub(super) enum ProbeResult {
     },
     /// It did not answer, or is on another chain.
     NoAnswer(ChainError),
-    /// It was not probed, or answered 429: it gets no calls for so long.
+    /// It was not probed, or answered 429: it gets no calls for this long.
     RateLimited(Duration),
 }
 

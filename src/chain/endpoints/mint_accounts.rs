@@ -12,7 +12,7 @@ use super::endpoint::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::MintProblem;
 
-/// What minting requires beside a fee payer: the mint, and the chain that it is on.
+/// What minting requires besides a fee payer: the mint, and the chain that it is on.
 #[derive(Clone, Copy, Debug)]
 pub struct MintAccounts {
     /// Identifies the cluster.

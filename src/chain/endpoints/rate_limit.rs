@@ -41,7 +41,7 @@ struct RateLimited {
     wait: Duration,
 }
 
-/// The error of a call to an endpoint that accepts none for so long.
+/// The error of a call to an endpoint that accepts no calls for this long.
 pub(super) fn rate_limited(wait: Duration) -> ClientError {
     ClientErrorKind::Middleware(RateLimited { wait }.into()).into()
 }

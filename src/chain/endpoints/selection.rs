@@ -11,7 +11,7 @@ use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
 
 /// How long a command waits for an endpoint that answers 429.
 const COMMAND_RATE_LIMIT_WAIT: Duration = Duration::from_secs(120);
-/// An endpoint that comes before the preferred one in the configured order is preferred again after so long without a
+/// An endpoint that comes before the preferred one in the configured order is preferred again after this long without a
 /// failure.
 const RETURNS_AFTER: Duration = Duration::from_secs(60);
 
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_never_holds_a_url() {
+    fn the_text_that_is_shown_never_contains_a_url() {
         let endpoints = Endpoints::new(
             &["http://user:secret@127.0.0.1:9/key".to_owned()],
             Duration::from_secs(1),

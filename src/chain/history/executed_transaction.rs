@@ -33,7 +33,7 @@ pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
 #[derive(Debug)]
 pub(super) struct ExecutedTransaction {
     accounts: Vec<Pubkey>,
-    /// The first so many accounts signed.
+    /// How many accounts, from the first one on, signed.
     signers: usize,
     instructions: Vec<Instruction>,
 }
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_that_cannot_be_decoded_is_no_outcome() {
+    fn an_outcome_that_cannot_be_decoded_is_not_an_outcome() {
         let keys = Keys::new();
         let calls = [keys.mint_to(&Pubkey::new_unique(), 1)];
         let message = Message::new(&calls, Some(&keys.authority.pubkey()));

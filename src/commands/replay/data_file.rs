@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fleet_reports_what_the_data_says_to_the_last_digit() {
+    fn the_fleet_reports_the_data_to_the_last_digit() {
         let readings = readings_of(Day::Fleet).unwrap();
 
         let total: Decimal = readings

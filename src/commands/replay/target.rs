@@ -14,6 +14,6 @@ pub struct Target {
     pub api: ApiClient,
     pub ws_url: String,
     pub tokens: Arc<TokenSource>,
-    /// End the replay when nothing changes for so long; `None`: report it and keep waiting.
+    /// End the replay when nothing changes for this long; `None`: report it and keep waiting.
     pub give_up_after: Option<Duration>,
 }

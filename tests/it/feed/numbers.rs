@@ -79,7 +79,7 @@ async fn stored(pool: &PgPool) -> i64 {
         .unwrap()
 }
 
-/// Reports readings, ten per request, until the process is gone. A request without an answer is not repeated.
+/// Reports readings, ten per request, until the process has ended. A request without an answer is not repeated.
 async fn report(meter: Meter, readings: usize) {
     for _ in 0..readings / 10 {
         let batch: Vec<_> = (0..10).map(|_| meter.next_submission("0.1")).collect();
@@ -120,7 +120,7 @@ async fn two_processes_that_write_concurrently_share_one_sequence_of_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_dies_repeatedly_and_no_number_is_lost_or_given_twice() {
+async fn the_leader_is_killed_repeatedly_and_no_number_is_lost_or_assigned_twice() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
     let mut leader = grid.spawn(&[]).await;
     publish(&grid.pool, &events_of("anna", 1)).await;
@@ -162,7 +162,7 @@ async fn the_leader_dies_repeatedly_and_no_number_is_lost_or_given_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_dies_within_its_transaction_leaves_no_number_behind() {
+async fn a_leader_killed_within_its_transaction_leaves_no_number_behind() {
     let grid = Grid::without_service(&[NO_MINTING]).await;
     // It creates the tables.
     drop(grid.spawn(&[]).await);

@@ -100,7 +100,7 @@ impl RandomClient {
                 }
                 Transport::Pages => self.by_page(&url).await,
             }
-            // A pause, so that a process that is gone is not retried in a busy loop.
+            // A pause, so that a process that has ended is not retried in a busy loop.
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..10))).await;
         }
         self

@@ -315,7 +315,7 @@ async fn successful_round(pool: &PgPool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_dies_while_it_drops_or_cuts_leaves_the_log_unchanged() {
+async fn a_process_killed_while_it_drops_or_cuts_leaves_the_log_unchanged() {
     let grid = numbered(10).await;
     age(&grid.pool, 10, 40).await;
     let before = partitions(&grid.pool).await;

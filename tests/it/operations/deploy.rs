@@ -256,7 +256,7 @@ async fn every_probe_requests_a_route_that_is_served() {
             let operation = &served["paths"][path]["get"];
             assert!(operation.is_object(), "{file} asks for {path}");
         }
-        // Readiness is false while the database is away, which a restart does not cure.
+        // Readiness is false while the database is unavailable, which a restart does not fix.
         let liveness = below(&text, "livenessProbe:").join("\n");
         assert_eq!(values(&liveness, "path: "), ["/health/live"], "{file}");
     }

@@ -128,7 +128,7 @@ async fn grid_of_ordinary_user() -> (Grid, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_submissions_that_is_gone_is_503_and_recovers_by_itself() {
+async fn a_missing_table_of_submissions_is_503_until_it_exists_again() {
     let grid = Grid::start().await;
     let api = grid.admin();
     let meter = grid.meter().await;
@@ -169,7 +169,7 @@ async fn lock<'p>(pool: &'p PgPool, table: &str) -> sqlx::Transaction<'p, sqlx::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_and_recovers_by_itself() {
+async fn a_table_of_submissions_that_is_locked_or_not_granted_is_503_until_it_is_usable() {
     let (grid, user) = grid_of_ordinary_user().await;
     let api = grid.admin();
     until(&api, "database", "ok", 200).await;
@@ -309,7 +309,7 @@ fn signal_all(processes: &[Pid], signal: Signal) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_hangs_or_dies_is_503_answered_in_time_and_recovers() {
+async fn a_database_that_hangs_or_crashes_is_503_answered_in_time_and_recovers() {
     let mut cluster = PostgresCluster::start(PostgresOptions::ephemeral())
         .await
         .unwrap();

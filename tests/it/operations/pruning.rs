@@ -89,7 +89,7 @@ async fn books(pool: &PgPool) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_prunes_finished_jobs_and_leaves_the_books_alone() {
+async fn a_sweep_prunes_finished_jobs_and_nothing_of_the_ledger() {
     let grid = Grid::start_with(&[NO_TICKS]).await;
     let meter = grid.meter().await;
     for _ in 0..3 {

@@ -171,7 +171,7 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_holder_burns_is_no_difference() {
+async fn burned_tokens_are_not_a_difference() {
     let (grid, meter, _) = settled(1).await;
     let authority = Authority::of(&grid).await;
     let holder = meter.wallet.pubkey();

@@ -22,7 +22,7 @@ async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_never_lands_is_signed_anew_only_after_the_proof() {
+async fn a_transaction_that_never_lands_is_replaced_only_after_the_proof() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let grid = {
         let mut grid = Grid::on_chain(&proxy.url, &[]).await;
@@ -119,7 +119,7 @@ async fn a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hole_in_a_nodes_history_is_no_proof() {
+async fn a_hole_in_a_nodes_history_proves_nothing() {
     let proxy = Proxy::start(&world().rpc_url).await;
     let mut grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "5")]).await;
     grid.serve().await;
@@ -222,7 +222,7 @@ async fn an_outage_of_the_chain_uses_no_attempt_and_minting_resumes() {
     grid.audit_holds().await;
 }
 
-/// The first transaction never lands; the process that proves it dead is killed at `point`, and its successor goes on.
+/// The first transaction never lands; the process that proves it dead is killed at `point`, and its successor continues.
 async fn survives_a_kill_while_marking_dead(point: &str) {
     let proxy = Proxy::start(&world().rpc_url).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;

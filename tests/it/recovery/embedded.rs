@@ -262,7 +262,7 @@ async fn an_unfinished_cluster_is_created_again() {
 }
 
 #[tokio::test]
-async fn the_server_is_no_root_has_no_extra_groups_and_the_password_is_nowhere_to_be_seen() {
+async fn the_server_does_not_run_as_root_or_with_extra_groups_and_its_password_is_not_visible() {
     let dir = TempDir::new("pg-secret");
     let cluster = PostgresCluster::start(kept(&dir)).await.unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", cluster.pid())).unwrap();

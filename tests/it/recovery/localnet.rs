@@ -103,7 +103,7 @@ impl Load {
         slot
     }
 
-    /// Waits until the last sender has seen that the chain is gone.
+    /// Waits until the last sender has seen that the chain has ended.
     async fn finish(mut self) -> Sent {
         while self.senders.join_next().await.is_some() {}
         std::mem::take(&mut *self.sent.lock().await)
@@ -118,7 +118,7 @@ fn unix_seconds() -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn supply_equals_the_landed_mints_after_every_kill() {
     const KILLS: usize = 20;
-    /// At most so many closed blocks wait to be written (see the program's `persist.rs`).
+    /// At most this many closed blocks wait to be written (see the program's `persist.rs`).
     const BLOCKS_ROLLED_BACK_MAX: u64 = 14;
     let seed: u64 = rand::random();
     println!("seed {seed}");

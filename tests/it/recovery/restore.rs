@@ -296,7 +296,7 @@ async fn until_refused(grid: &Grid, reason: &str) {
 
 /// The database was lost, and the only endpoint no longer has the history of the payments.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_ledger_signs_nothing_while_no_endpoint_knows_the_mint_from_its_beginning() {
+async fn a_new_ledger_signs_nothing_while_no_endpoint_has_the_whole_history_of_the_mint() {
     let mut grid = Grid::start().await;
     let meter = grid.meter().await;
     meter.report("1").await;

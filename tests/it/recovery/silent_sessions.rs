@@ -119,7 +119,7 @@ async fn every_loop_queries_again_when_its_session_falls_silent() {
         WORK_LIST,
         "WITH folded AS",
         IN_FLIGHT,
-        // Jobs of workers and processes that are gone.
+        // Jobs of workers and processes that have ended.
         "id <> ALL($2)",
         "SELECT number, worker_prefix",
         // The tick of the sweep.

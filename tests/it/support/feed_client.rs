@@ -64,7 +64,7 @@ impl FeedClient {
         }
     }
 
-    /// Connects as a user and sends the resume message; `None` if the process is gone or ends meanwhile.
+    /// Connects as a user and sends the resume message; `None` if the process has ended or ends meanwhile.
     pub async fn try_resumed(api_url: &str, subject: &str, resume: &Value) -> Option<FeedClient> {
         let url = format!("{}/ws", api_url.replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
