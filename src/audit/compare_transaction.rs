@@ -9,7 +9,7 @@ use super::difference::Difference;
 use super::ledger_transactions::LedgerTransaction;
 use super::total::Total;
 use crate::chain::ChainMint;
-use crate::domain::{Hash32, MintTransactionState, ReadingState, hex, root_of};
+use crate::domain::{Hash32, MintNumber, MintTransactionState, ReadingState, hex, root_of};
 
 /// All differences between the two.
 pub(super) fn compare(
@@ -50,11 +50,11 @@ fn compare_readings(booked: &LedgerTransaction, differences: &mut Vec<Difference
                 reason: reason.clone(),
             });
         }
-        if reading.state != expected {
+        if reading.state != expected.as_str() {
             differences.push(Difference::WrongState {
                 reading_id,
                 signature,
-                state: reading.state,
+                state: reading.state.clone(),
                 transaction_state: booked.state,
             });
         }
@@ -127,7 +127,9 @@ fn compare_amounts(
 
 /// The memo was signed with the transaction, so it identifies the readings that were meant, regardless of the ledger's rows.
 fn compare_memo(booked: &LedgerTransaction, landed: &ChainMint, differences: &mut Vec<Difference>) {
-    let memo = landed.memo.filter(|memo| memo.number() == booked.number);
+    let memo = landed
+        .memo
+        .filter(|memo| MintNumber::try_from(booked.number) == Ok(memo.number()));
     let Some(memo) = memo else {
         differences.push(Difference::WrongMemo {
             signature: booked.signature,
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
     use crate::audit::ledger_transactions::{LedgerReading, ReadingContent};
     use crate::audit::unreadable::{ReadingPart, UnreadableReading};
-    use crate::domain::{BaseUnits, Memo, MintNumber, TxSignature, Wallet};
+    use crate::domain::{BaseUnits, Memo, TxSignature, Wallet};
 
     struct Case {
         mint: Pubkey,
@@ -197,7 +199,7 @@ mod tests {
         let wallets = [1, 2].map(|byte| Wallet::from_stored([byte; 32]));
         let reading = |id: u8, wallet: Wallet, base_units: u64| LedgerReading {
             id: Uuid::from_u128(id.into()),
-            state: ReadingState::Finalized,
+            state: "finalized".to_owned(),
             live: true,
             content: Ok(ReadingContent {
                 wallet,
@@ -212,17 +214,17 @@ mod tests {
         ];
         let mut leaves = [1_u8, 2, 3].map(|id| (Uuid::from_u128(id.into()), [id; 32]));
         let root = root_of(&mut leaves);
-        let memo = Memo::new(number(7), root);
+        let memo = Memo::new(MintNumber::try_from(7_u64).unwrap(), root);
         let signature = TxSignature::from_bytes([9; 64]);
         Case {
             mint,
             booked: LedgerTransaction {
-                number: number(7),
+                number: 7,
                 signature,
                 state: MintTransactionState::Finalized,
                 slot: Some(40),
                 base_units: BaseUnits::new(123),
-                merkle_root: root,
+                merkle_root: root.to_vec(),
                 readings,
             },
             landed: ChainMint {
@@ -239,10 +241,6 @@ mod tests {
                 fee_lamports: 5_000,
             },
         }
-    }
-
-    fn number(number: u64) -> MintNumber {
-        MintNumber::try_from(number).unwrap()
     }
 
     fn content(case: &mut Case, index: usize) -> &mut ReadingContent {
@@ -275,7 +273,7 @@ mod tests {
         let confirmed = |case: &mut Case| {
             case.booked.state = MintTransactionState::Confirmed;
             for reading in &mut case.booked.readings {
-                reading.state = ReadingState::Minted;
+                reading.state = "minted".to_owned();
             }
         };
         assert_eq!(kinds_after(confirmed), [""; 0]);
@@ -284,7 +282,7 @@ mod tests {
     #[test]
     fn every_change_is_reported() {
         type Change = fn(&mut Case);
-        let cases: [(Change, &[&str]); 12] = [
+        let cases: [(Change, &[&str]); 17] = [
             (
                 // The amount goes into the leaf too; the leaf is not recomputed in this test.
                 |case| content(case, 1).base_units = BaseUnits::new(21),
@@ -320,10 +318,18 @@ mod tests {
                 &["wrong_sum"],
             ),
             (|case| case.booked.merkle_root[0] ^= 1, &["wrong_root"]),
-            (|case| case.booked.number = number(8), &["wrong_memo"]),
+            (|case| case.booked.merkle_root.truncate(31), &["wrong_root"]),
+            (|case| case.booked.number = 8, &["wrong_memo"]),
+            (|case| case.booked.number = -7, &["wrong_memo"]),
+            (|case| case.booked.number = 7 + (1 << 48), &["wrong_memo"]),
+            (|case| case.booked.slot = Some(41), &["wrong_slot"]),
             (|case| case.landed.memo = None, &["wrong_memo"]),
             (
-                |case| case.booked.readings[2].state = ReadingState::Submitted,
+                |case| case.booked.readings[2].state = "submitted".to_owned(),
+                &["wrong_state"],
+            ),
+            (
+                |case| case.booked.readings[2].state = "paid".to_owned(),
                 &["wrong_state"],
             ),
             (|case| case.booked.readings[2].live = false, &["released"]),

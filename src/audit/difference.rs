@@ -9,9 +9,11 @@ use uuid::Uuid;
 use super::total::Total;
 use super::unreadable::UnreadableReading;
 use crate::admin_log::{BrokenEntryReason, LogNumber};
-use crate::domain::{BaseUnits, MintNumber, MintTransactionState, ReadingState, TxSignature};
+use crate::domain::{BaseUnits, MintTransactionState, ReadingState, TxSignature};
 
 /// A disagreement between ledger and chain. `kind` and the fields are stable; the sentence of `Display` is for people.
+///
+/// The `number` of a transaction and the `state` of a wrong state are what the ledger's row holds, valid or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Difference {
@@ -25,21 +27,21 @@ pub enum Difference {
     /// The ledger marked it dead, but it landed: its readings may have been paid again.
     DeadButLanded {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         slot: u64,
         base_units: Total,
     },
     /// The ledger says that it landed, but no endpoint shows it.
     NotOnChain {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         state: MintTransactionState,
         base_units: Total,
     },
     /// The ledger says that it landed, but it failed on chain and paid nothing.
     FailedOnChain {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         slot: u64,
         base_units: Total,
     },
@@ -58,20 +60,20 @@ pub enum Difference {
     /// The amount stored with the transaction is not the sum of its readings.
     WrongSum {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         base_units_stored: BaseUnits,
         base_units_readings: Total,
     },
     /// The memo is missing, is not ours, or carries another number.
     WrongMemo {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         memo: Option<String>,
     },
     /// The memo's Merkle root is not the root of the ledger's readings.
     WrongRoot {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         readings: Vec<Uuid>,
         /// Hexadecimal.
         root_ledger: String,
@@ -88,13 +90,13 @@ pub enum Difference {
     WrongState {
         reading_id: Uuid,
         signature: TxSignature,
-        state: ReadingState,
+        state: String,
         transaction_state: MintTransactionState,
     },
     /// It landed in another slot than the ledger says.
     WrongSlot {
         signature: TxSignature,
-        number: MintNumber,
+        number: i64,
         slot_ledger: u64,
         slot_chain: u64,
     },

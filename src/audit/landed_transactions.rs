@@ -13,7 +13,7 @@ use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerTransaction};
 use super::total::Total;
 use crate::chain::{ChainMint, MintLookup};
-use crate::domain::{MintNumber, MintTransactionState};
+use crate::domain::MintTransactionState;
 
 /// Transactions in one page, each with a few dozen readings at most: bounds the memory.
 const PAGE: u16 = 200;
@@ -51,13 +51,10 @@ pub(super) async fn check_all(
     mut each: impl FnMut(&ChainMint),
 ) -> Result<LandedTotals, AuditError> {
     let mut totals = LandedTotals::default();
-    let mut last = None;
-    loop {
-        let numbers = ledger_transactions::landed_after(context.pool, last, PAGE).await?;
-        if numbers.is_empty() {
-            return Ok(totals);
-        }
-        last = numbers.last().copied();
+    let mut first = Some(i64::MIN);
+    while let Some(from) = first {
+        let numbers = ledger_transactions::landed_from(context.pool, from, PAGE).await?;
+        first = numbers.last().and_then(|last| last.checked_add(1));
         let booked = ledger_transactions::transactions(context.pool, &numbers).await?;
         let compared: Vec<Compared> = futures_util::stream::iter(booked)
             .map(|booked| compare_one(context, booked))
@@ -80,6 +77,7 @@ pub(super) async fn check_all(
             findings.add(differences);
         }
     }
+    Ok(totals)
 }
 
 impl LandedTotals {
@@ -145,7 +143,7 @@ async fn compare_one(
 
 async fn reread(
     context: &AuditContext<'_>,
-    number: MintNumber,
+    number: i64,
 ) -> Result<Option<LedgerTransaction>, AuditError> {
     Ok(ledger_transactions::transactions(context.pool, &[number])
         .await?

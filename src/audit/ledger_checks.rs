@@ -7,7 +7,7 @@ use super::difference::Difference;
 use super::report::Outstanding;
 use super::total::Total;
 use crate::db::BigInt;
-use crate::domain::{BaseUnits, MintNumber, MintTransactionState, ReadingState, TxSignature};
+use crate::domain::{BaseUnits, MintTransactionState, ReadingState, TxSignature};
 
 /// Rows of one kind of difference that are fetched: further ones would not be listed.
 const ROWS_MAX: i64 = 2_000;
@@ -16,7 +16,7 @@ const ROWS_MAX: i64 = 2_000;
 /// ledger says otherwise.
 pub(super) async fn paid_twice(
     pool: &PgPool,
-    landed_against_the_ledger: &[MintNumber],
+    landed_against_the_ledger: &[i64],
 ) -> sqlx::Result<Vec<Difference>> {
     let rows: Vec<(Uuid, Vec<TxSignature>)> = sqlx::query_as(
         "SELECT link.reading, array_agg(mint_transaction.signature ORDER BY mint_transaction.number)
@@ -110,7 +110,7 @@ pub(super) async fn contradicting(pool: &PgPool) -> sqlx::Result<Vec<Difference>
                 (Some(signature), Some(transaction_state)) => Difference::WrongState {
                     reading_id,
                     signature,
-                    state,
+                    state: state.to_string(),
                     transaction_state,
                 },
                 _ => Difference::Stranded { reading_id, state },

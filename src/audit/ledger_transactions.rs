@@ -1,6 +1,13 @@
 //! The ledger's transactions and readings, as the audit reads them.
 //!
 //! The audit has its own statements, which only read: an audit that called the ledger's code would inherit its mistakes.
+//!
+//! Invariant: a row that was tampered with is a difference, and does not end the audit. So rows are decoded into what their
+//! columns can hold, with or without the schema's constraints, and not into the domain's types, which refuse it: a reading that
+//! does not convert is unreadable, and any other value differs from what the chain has.
+//!
+//! Two kinds of values still end the audit with an error: a transaction's own signature, state or amount, without which it
+//! cannot be compared, and a NUMERIC that [`Decimal`] cannot represent, such as `NaN`.
 
 use std::collections::HashMap;
 
@@ -11,22 +18,22 @@ use uuid::Uuid;
 
 use super::total::Total;
 use super::unreadable::{ReadingPart, UnreadableReading};
-use crate::db::BigInt;
 use crate::domain::{
-    BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, MintNumber, MintTransactionState,
-    ReadingState, TxSignature, Wallet,
+    BaseUnits, Hash32, Interval, Kwh, Leaf, MeterSerial, MintTransactionState, TxSignature, Wallet,
 };
 
 /// A mint transaction with the readings that it pays.
 #[derive(Clone, Debug)]
 pub(super) struct LedgerTransaction {
-    pub number: MintNumber,
+    /// Any number of the column, not only one that a memo can carry.
+    pub number: i64,
     pub signature: TxSignature,
     pub state: MintTransactionState,
     /// `None` before it landed.
     pub slot: Option<u64>,
     pub base_units: BaseUnits,
-    pub merkle_root: Hash32,
+    /// Of any length.
+    pub merkle_root: Vec<u8>,
     /// Ordered by id.
     pub readings: Vec<LedgerReading>,
 }
@@ -61,7 +68,8 @@ pub(super) fn is_landed(state: MintTransactionState) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct LedgerReading {
     pub id: Uuid,
-    pub state: ReadingState,
+    /// Any text of the column, not only a reading's state.
+    pub state: String,
     /// Whether this transaction reserves the reading, so that no other one may pay it.
     pub live: bool,
     pub content: Result<ReadingContent, UnreadableReading>,
@@ -75,22 +83,17 @@ pub(super) struct ReadingContent {
     pub leaf_hash: Hash32,
 }
 
-/// Numbers of landed transactions after this one (`None`: from the first one), in order.
-pub(super) async fn landed_after(
-    pool: &PgPool,
-    after: Option<MintNumber>,
-    limit: u16,
-) -> sqlx::Result<Vec<MintNumber>> {
+/// Numbers of landed transactions from this one on, in order.
+pub(super) async fn landed_from(pool: &PgPool, first: i64, limit: u16) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar(
         "SELECT number
          FROM mint_transactions
-         WHERE number > $1
+         WHERE number >= $1
            AND state IN ('confirmed', 'finalized')
          ORDER BY number
          LIMIT $2",
     )
-    // Not zero: a negative number must fail to decode, not be skipped.
-    .bind(after.map_or(i64::MIN, i64::from))
+    .bind(first)
     .bind(i64::from(limit))
     .fetch_all(pool)
     .await
@@ -98,12 +101,12 @@ pub(super) async fn landed_after(
 
 #[derive(FromRow)]
 struct TransactionRow {
-    number: MintNumber,
+    number: i64,
     signature: TxSignature,
     state: MintTransactionState,
-    slot: Option<BigInt>,
+    slot: Option<i64>,
     base_units: BaseUnits,
-    merkle_root: Hash32,
+    merkle_root: Vec<u8>,
     live: Option<bool>,
     #[sqlx(flatten)]
     reading: ReadingRow,
@@ -113,21 +116,20 @@ struct TransactionRow {
 #[derive(FromRow)]
 struct ReadingRow {
     reading: Option<Uuid>,
-    reading_state: Option<ReadingState>,
+    reading_state: Option<String>,
     interval_start: Option<DateTime<Utc>>,
     interval_end: Option<DateTime<Utc>>,
-    /// Undecoded: an amount with too many digits is a difference of this reading, not an error of the audit.
     kwh: Option<Decimal>,
-    reading_base_units: Option<BaseUnits>,
-    wallet: Option<Wallet>,
-    salt: Option<[u8; 16]>,
+    reading_base_units: Option<Decimal>,
+    wallet: Option<Vec<u8>>,
+    salt: Option<Vec<u8>>,
     serial: Option<MeterSerial>,
 }
 
 /// The current rows of these transactions, each with all its readings: one statement, so one snapshot.
 pub(super) async fn transactions(
     pool: &PgPool,
-    numbers: &[MintNumber],
+    numbers: &[i64],
 ) -> sqlx::Result<Vec<LedgerTransaction>> {
     let rows: Vec<TransactionRow> = sqlx::query_as(
         "SELECT mint_transaction.number, mint_transaction.signature, mint_transaction.state,
@@ -145,7 +147,12 @@ pub(super) async fn transactions(
     .bind(numbers)
     .fetch_all(pool)
     .await?;
-    let mut transactions: Vec<LedgerTransaction> = Vec::with_capacity(numbers.len());
+    Ok(grouped(rows))
+}
+
+/// One transaction from all its rows, which follow each other.
+fn grouped(rows: Vec<TransactionRow>) -> Vec<LedgerTransaction> {
+    let mut transactions: Vec<LedgerTransaction> = Vec::new();
     for row in rows {
         let reading = row.reading.into_reading(row.live.unwrap_or_default());
         match transactions.last_mut() {
@@ -154,23 +161,24 @@ pub(super) async fn transactions(
                 number: row.number,
                 signature: row.signature,
                 state: row.state,
-                slot: row.slot.map(BigInt::get),
+                // A negative slot becomes one above 2^63, which no chain reaches: it differs from the slot on chain.
+                slot: row.slot.map(i64::cast_unsigned),
                 base_units: row.base_units,
                 merkle_root: row.merkle_root,
                 readings: reading.into_iter().collect(),
             }),
         }
     }
-    Ok(transactions)
+    transactions
 }
 
 impl ReadingRow {
     fn into_reading(self, live: bool) -> Option<LedgerReading> {
         Some(LedgerReading {
             id: self.reading?,
-            state: self.reading_state?,
             live,
             content: self.content(),
+            state: self.reading_state.unwrap_or_default(),
         })
     }
 
@@ -188,10 +196,13 @@ impl ReadingRow {
             .serial
             .as_ref()
             .ok_or_else(|| missing(ReadingPart::Meter))?;
-        let wallet = self.wallet.ok_or_else(|| missing(ReadingPart::Wallet))?;
+        let wallet = bytes(self.wallet.as_deref())
+            .map(Wallet::from_stored)
+            .ok_or_else(|| missing(ReadingPart::Wallet))?;
+        let base_units = BaseUnits::from_decimal(base_units)?;
         let leaf = Leaf {
             reading_id: self.reading.unwrap_or_default(),
-            salt: self.salt.ok_or_else(|| missing(ReadingPart::Salt))?,
+            salt: bytes(self.salt.as_deref()).ok_or_else(|| missing(ReadingPart::Salt))?,
             interval: Interval::new(start, end)?,
             base_units,
             wallet,
@@ -206,10 +217,15 @@ impl ReadingRow {
     }
 }
 
+/// `None` also for another length.
+fn bytes<const LENGTH: usize>(stored: Option<&[u8]>) -> Option<[u8; LENGTH]> {
+    stored?.try_into().ok()
+}
+
 /// A transaction of the ledger by its number and state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LedgerEntry {
-    pub number: MintNumber,
+    pub number: i64,
     pub state: MintTransactionState,
 }
 
@@ -218,7 +234,7 @@ pub(super) async fn known_among(
     pool: &PgPool,
     signatures: &[TxSignature],
 ) -> sqlx::Result<HashMap<TxSignature, LedgerEntry>> {
-    let rows: Vec<(TxSignature, MintNumber, MintTransactionState)> = sqlx::query_as(
+    let rows: Vec<(TxSignature, i64, MintTransactionState)> = sqlx::query_as(
         "SELECT signature, number, state
          FROM mint_transactions
          WHERE signature = ANY($1)",
@@ -242,4 +258,117 @@ pub(super) async fn booked_foreign(pool: &PgPool) -> sqlx::Result<HashMap<String
     .fetch_all(pool)
     .await?;
     Ok(rows.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of a transaction with one reading, both valid.
+    fn row() -> TransactionRow {
+        TransactionRow {
+            number: 7,
+            signature: TxSignature::from_bytes([9; 64]),
+            state: MintTransactionState::Finalized,
+            slot: Some(40),
+            base_units: BaseUnits::new(1_000),
+            merkle_root: vec![5; 32],
+            live: Some(true),
+            reading: ReadingRow {
+                reading: Some(Uuid::from_u128(1)),
+                reading_state: Some("finalized".to_owned()),
+                interval_start: Some("2026-11-25T04:00:00Z".parse().unwrap()),
+                interval_end: Some("2026-11-25T04:15:00Z".parse().unwrap()),
+                kwh: Some(Decimal::ONE),
+                reading_base_units: Some(Decimal::ONE_THOUSAND),
+                wallet: Some(vec![1; 32]),
+                salt: Some(vec![2; 16]),
+                serial: Some(MeterSerial::from_stored("M1".to_owned())),
+            },
+        }
+    }
+
+    fn transaction_after(change: impl FnOnce(&mut TransactionRow)) -> LedgerTransaction {
+        let mut row = row();
+        change(&mut row);
+        grouped(vec![row]).pop().unwrap()
+    }
+
+    #[test]
+    fn every_value_of_a_column_is_kept() {
+        let changed = transaction_after(|row| {
+            row.number = i64::MIN;
+            row.slot = Some(-1);
+            row.merkle_root = vec![5; 3];
+            row.reading.reading_state = Some("paid".to_owned());
+        });
+        assert_eq!(changed.number, i64::MIN);
+        assert_eq!(changed.slot, Some(u64::MAX));
+        assert_eq!(changed.merkle_root, [5; 3]);
+        assert_eq!(changed.readings[0].state, "paid");
+        let without_state = transaction_after(|row| row.reading.reading_state = None);
+        assert_eq!(without_state.readings[0].state, "");
+    }
+
+    #[test]
+    fn a_reading_that_does_not_convert_is_unreadable() {
+        type Change = fn(&mut ReadingRow);
+        let cases: [(Change, &str); 9] = [
+            (|row| row.wallet = None, "its wallet is missing"),
+            (
+                |row| row.wallet = Some(vec![1; 31]),
+                "its wallet is missing",
+            ),
+            (|row| row.salt = Some(vec![2; 17]), "its salt is missing"),
+            (|row| row.serial = None, "its meter is missing"),
+            (|row| row.reading_base_units = None, "its amount is missing"),
+            (
+                |row| row.reading_base_units = Some(Decimal::NEGATIVE_ONE),
+                "-1 is not an amount of base units: a whole number from 0 to 18446744073709551615, digits only",
+            ),
+            (
+                |row| row.reading_base_units = Some(Decimal::from(1_u128 << 64)),
+                "18446744073709551616 is not an amount of base units: a whole number from 0 to 18446744073709551615, digits only",
+            ),
+            (|row| row.kwh = None, "its energy is missing"),
+            (|row| row.interval_end = None, "its end is missing"),
+        ];
+        assert!(transaction_after(|_| {}).readings[0].content.is_ok());
+        for (change, expected) in cases {
+            let transaction = transaction_after(|row| change(&mut row.reading));
+            let error = transaction.readings[0].content.as_ref().unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(transaction.worth(), Total::ZERO);
+        }
+        let backwards =
+            transaction_after(|row| row.reading.interval_end = row.reading.interval_start);
+        assert!(matches!(
+            backwards.readings[0].content,
+            Err(UnreadableReading::Interval(_))
+        ));
+        let negative = transaction_after(|row| row.reading.kwh = Some(Decimal::NEGATIVE_ONE));
+        assert!(matches!(
+            negative.readings[0].content,
+            Err(UnreadableReading::Kwh(_))
+        ));
+    }
+
+    #[test]
+    fn a_transaction_without_readings_has_none() {
+        let empty = transaction_after(|row| {
+            row.live = None;
+            row.reading = ReadingRow {
+                reading: None,
+                reading_state: None,
+                interval_start: None,
+                interval_end: None,
+                kwh: None,
+                reading_base_units: None,
+                wallet: None,
+                salt: None,
+                serial: None,
+            };
+        });
+        assert!(empty.readings.is_empty());
+    }
 }

@@ -97,11 +97,27 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
          SET session_replication_role = DEFAULT",
         &["wrong_memo"],
     ),
+    // No number of a mint transaction: beyond 48 bits, or negative.
+    (
+        "SET session_replication_role = replica;
+         UPDATE mint_transactions SET number = number + 281474976710656;
+         UPDATE mint_transaction_readings SET transaction = transaction + 281474976710656;
+         SET session_replication_role = DEFAULT",
+        &["wrong_memo"],
+    ),
+    (
+        "SET session_replication_role = replica;
+         UPDATE mint_transactions SET number = -number;
+         UPDATE mint_transaction_readings SET transaction = -transaction;
+         SET session_replication_role = DEFAULT",
+        &["wrong_memo"],
+    ),
     (
         "UPDATE mint_transactions SET state = 'dead'",
         &["dead_but_landed", "not_paid"],
     ),
     ("UPDATE mint_transactions SET slot = slot - 1", &["wrong_slot"]),
+    ("UPDATE mint_transactions SET slot = -1 - slot", &["wrong_slot"]),
     // What was paid is described differently.
     (
         "UPDATE meters SET serial = 'x' || serial",
