@@ -132,10 +132,13 @@ async fn an_owner_and_an_admin_get_each_of_their_events_once_while_the_service_r
         grid: &grid,
         of_anna: 0,
     };
-    let first = publisher.for_all().await;
+    let replayed = publisher.for_all().await;
 
-    // One from the beginning, one from the head.
+    // One from the beginning, one from the head. What one has received live, the service counts in the head of the other.
     let mut owner = Listening::start(&grid, &["--sub", "anna", "--after", "0"]).await;
+    owner.until(replayed).await;
+    let first = publisher.for_all().await;
+    owner.until(first).await;
     let mut admin = Listening::start(&grid, &[]).await;
     let head = last_seq(&grid.pool).await;
     let live = publisher.for_all().await;
