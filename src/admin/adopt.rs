@@ -44,7 +44,7 @@ pub async fn adopt_mint(
     let mut transaction = pool.begin().await?;
     let adopted = ledger::adopt(&mut transaction, &adoptable).await?;
     let action = AdminAction::AdoptMint {
-        signature: signature.into(),
+        signature,
         number: adoptable.number(),
         readings: adopted.readings,
     };
@@ -76,7 +76,7 @@ pub async fn book_foreign_mint(
     ledger::book_without_reading(&mut transaction, &landed, &reason).await?;
     let base_units = landed.mint.base_units();
     let action = AdminAction::BookForeignMint {
-        signature: signature.into(),
+        signature,
         base_units: base_units.map(|sum| sum.to_string()).unwrap_or_default(),
         reason,
     };

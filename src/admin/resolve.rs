@@ -30,7 +30,7 @@ pub async fn resolve_transaction(
     let mut transaction = pool.begin().await?;
     let resolved = ledger::resolve_transaction(&mut transaction, resolvable, &reason).await?;
     let action = AdminAction::ResolveTransaction {
-        signature: signature.into(),
+        signature,
         outcome: outcome.as_str(),
         reason,
     };
