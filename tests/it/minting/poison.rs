@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::support::{Grid, ListenerProxy, Server, eventually};
 
@@ -13,7 +13,7 @@ fn ulid(letter: char) -> String {
 }
 
 /// Puts a row into the queue that no process of ours wrote. It is due before anything else.
-async fn put(pool: &PgPool, id: &str, kind: &str, payload: &[u8]) {
+async fn put(transaction: &mut PgConnection, id: &str, kind: &str, payload: &[u8]) {
     sqlx::query(
         "INSERT INTO apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at)
          VALUES ($1, $2, $3, 'Pending', 0, 25, now() - INTERVAL '1 hour')",
@@ -21,24 +21,32 @@ async fn put(pool: &PgPool, id: &str, kind: &str, payload: &[u8]) {
     .bind(id)
     .bind(kind)
     .bind(payload)
-    .execute(pool)
+    .execute(transaction)
     .await
     .unwrap();
 }
 
-/// One of each kind of poison; gives how many, and a part of the reason that each must end with.
+/// One of each kind of poison, in one transaction: a worker must not take a row before it is spoiled. Returns their ids, and a
+/// part of the reason that each must end with.
 async fn poison(pool: &PgPool, letters: [char; 8]) -> Vec<(String, &'static str)> {
+    let mut transaction = pool.begin().await.unwrap();
     let id = letters.map(ulid);
     let unknown = format!(r#"{{"reading_id":"{}"}}"#, uuid::Uuid::now_v7());
-    put(pool, &id[0], "MintReading", b"\xff\xfe\x00").await;
-    put(pool, &id[1], "MintReading", b"not json").await;
-    put(pool, &id[2], "MintReading", br#"{"reading":1}"#).await;
-    put(pool, &id[3], "MintReading", unknown.as_bytes()).await;
-    put(pool, &id[4], "SweepUnminted", b"{}").await;
-    put(pool, &id[5], "MintReading", unknown.as_bytes()).await;
-    put(pool, &id[6], "MintReading", unknown.as_bytes()).await;
+    put(&mut transaction, &id[0], "MintReading", b"\xff\xfe\x00").await;
+    put(&mut transaction, &id[1], "MintReading", b"not json").await;
+    put(&mut transaction, &id[2], "MintReading", br#"{"reading":1}"#).await;
+    put(&mut transaction, &id[3], "MintReading", unknown.as_bytes()).await;
+    put(&mut transaction, &id[4], "SweepUnminted", b"{}").await;
+    put(&mut transaction, &id[5], "MintReading", unknown.as_bytes()).await;
+    put(&mut transaction, &id[6], "MintReading", unknown.as_bytes()).await;
     let no_ulid = format!("by hand {}", letters[7]);
-    put(pool, &no_ulid, "MintReading", unknown.as_bytes()).await;
+    put(
+        &mut transaction,
+        &no_ulid,
+        "MintReading",
+        unknown.as_bytes(),
+    )
+    .await;
     for (id, change) in [
         (
             &id[5],
@@ -49,8 +57,13 @@ async fn poison(pool: &PgPool, letters: [char; 8]) -> Vec<(String, &'static str)
             "UPDATE apalis.jobs SET metadata = 'key=>NULL' WHERE id = $1",
         ),
     ] {
-        sqlx::query(change).bind(id).execute(pool).await.unwrap();
+        sqlx::query(change)
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
     }
+    transaction.commit().await.unwrap();
     let [a, b, c, d, e, f, g, _] = id;
     vec![
         (a, "cannot be read"),
