@@ -1,4 +1,4 @@
-//! Why the chain does not start, or stops without being told to: each text is a sentence for the operator.
+//! Why the chain does not start, or stops without a signal: each text is a sentence for the operator.
 
 use std::io;
 use std::net::SocketAddr;

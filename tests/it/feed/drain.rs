@@ -1,5 +1,5 @@
 //! Stream permits are counted exactly and returned however a handshake or a connection ends; and a draining process ends its
-//! streams, tells each client when to reconnect, and does not wait for clients that do not read.
+//! streams, sends each client the time to reconnect, and does not wait for clients that do not read.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
