@@ -124,6 +124,9 @@ async fn wait_until_beyond(endpoint: &Endpoint, supply_slot: u64) -> Result<(), 
 }
 
 async fn slot(endpoint: &Endpoint, commitment: CommitmentConfig) -> Result<u64, AuditError> {
-    let slot = endpoint.rpc().get_slot_with_commitment(commitment).await;
+    let slot = endpoint
+        .background()
+        .get_slot_with_commitment(commitment)
+        .await;
     Ok(slot.map_err(|error| ChainError::from_client(endpoint.name(), &error))?)
 }

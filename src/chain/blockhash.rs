@@ -25,13 +25,13 @@ impl Endpoint {
     pub async fn recent_blockhash(&self) -> Result<RecentBlockhash, ChainError> {
         let commitment = CommitmentConfig::confirmed();
         let (hash, last_valid_block_height) = self.answer(
-            self.rpc()
+            self.hot()
                 .get_latest_blockhash_with_commitment(commitment)
                 .await,
         )?;
         // Queried after the hash: never below the slot of the hash, so the scan that starts there goes back until the heights
         // agree.
-        let slot = self.answer(self.rpc().get_slot_with_commitment(commitment).await)?;
+        let slot = self.answer(self.hot().get_slot_with_commitment(commitment).await)?;
         Ok(RecentBlockhash {
             hash,
             slot,

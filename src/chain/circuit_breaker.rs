@@ -4,95 +4,25 @@
 //! pauses that grow, and the first probe that finds no fault closes the breaker. What is probed is decided by
 //! [`super::chain_probe`] and by the caller; this file only draws the conclusion. Batches that fail although every probe
 //! succeeds open the breaker too: then the pauses grow until a batch succeeds, so that a fault which the probes do not
-//! detect is not hammered.
+//! detect is not hammered. A pause begins when the breaker opens, and nothing shortens it.
+//!
+//! Status, readiness and the gauge show the same state at any time: all are set under the lock that guards it.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};
 
+use super::breaker_state::{Activity, BreakerState};
 use super::cause::Cause;
 use super::error::ChainError;
-use crate::domain::{Backoff, Jitter};
+use crate::telemetry::{Health, names};
 
-/// Batches in a row that must fail because of the chain.
-const FAILED_BATCHES_TO_OPEN: u32 = 3;
-/// Between two probes while the breaker is closed.
-pub const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// Without a batch for this long a process is idle. A process that has just started is not.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// Between two probes at least, no matter how many callers request one.
 const PROBE_GAP: Duration = Duration::from_millis(500);
-/// The processes of a deployment must not probe in step.
-const JITTER: Jitter = Jitter::plus_minus(20);
-/// Between two probes while the chain itself is unreachable or overloaded.
-const CHAIN_BACKOFF: Backoff =
-    Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30)).with_jitter(JITTER);
-/// Between two probes while the chain answers and an operator has to act: a probe costs little, and an operator who has topped
-/// up the fee payer should not have to wait.
-const OPERATOR_BACKOFF: Backoff =
-    Backoff::doubling(Duration::from_secs(1), Duration::from_secs(4)).with_jitter(JITTER);
-
-fn backoff(cause: &Cause) -> Backoff {
-    match cause {
-        Cause::Unreachable(_) | Cause::Lagging(_) | Cause::RateLimited | Cause::Failing(_) => {
-            CHAIN_BACKOFF
-        }
-        Cause::FeePayerEmpty(_) | Cause::MintUnknown(_) | Cause::LedgerBreaker(_) => {
-            OPERATOR_BACKOFF
-        }
-    }
-}
-
-/// The state machine: pure.
-#[derive(Clone, Debug, Default)]
-struct State {
-    open: Option<Cause>,
-    /// In a row.
-    failed_probes: u32,
-    /// In a row.
-    failed_batches: u32,
-    /// How often failed batches have opened the breaker since one succeeded.
-    reopenings: u32,
-}
-
-impl State {
-    fn record_probe(&mut self, found: Result<(), Cause>) {
-        match found {
-            Ok(()) => {
-                self.open = None;
-                self.failed_probes = 0;
-            }
-            Err(cause) => {
-                self.open = Some(cause);
-                self.failed_probes = self.failed_probes.saturating_add(1);
-            }
-        }
-    }
-
-    fn batch_succeeded(&mut self) {
-        self.failed_batches = 0;
-        self.reopenings = 0;
-    }
-
-    fn batch_failed(&mut self, error: ChainError) {
-        self.failed_batches = self.failed_batches.saturating_add(1);
-        // After a reopening the first failure is enough.
-        let opens = self.failed_batches >= FAILED_BATCHES_TO_OPEN || self.reopenings > 0;
-        if opens && self.open.is_none() {
-            self.failed_batches = 0;
-            self.reopenings = self.reopenings.saturating_add(1);
-            self.open = Some(Cause::Failing(error));
-        }
-    }
-
-    /// Until the next probe; `random` is uniform in `0.0..1.0`.
-    fn pause(&self, random: f64) -> Duration {
-        match &self.open {
-            None => PROBE_EVERY,
-            Some(cause) => backoff(cause).delay(self.failed_probes.max(self.reopenings), random),
-        }
-    }
-}
 
 /// A snapshot of the circuit breaker.
 #[derive(Clone, Debug)]
@@ -117,9 +47,17 @@ impl CircuitBreakerView {
 pub struct CircuitBreaker(Arc<Inner>);
 
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     view: watch::Sender<CircuitBreakerView>,
     check_now: Notify,
+    last_batch: Mutex<Instant>,
+    health: OnceLock<Health>,
+}
+
+/// A probe that is under way: what it finds cannot close a breaker that batches opened after it began.
+#[derive(Clone, Copy, Debug)]
+pub struct BegunProbe {
+    batch_openings: u64,
 }
 
 impl Default for CircuitBreaker {
@@ -132,6 +70,8 @@ impl Default for CircuitBreaker {
                 since: Utc::now(),
             }),
             check_now: Notify::new(),
+            last_batch: Mutex::new(Instant::now()),
+            health: OnceLock::new(),
         }))
     }
 }
@@ -151,20 +91,50 @@ impl CircuitBreaker {
         }
     }
 
+    /// From now on readiness shows its state. Only the first call has an effect.
+    pub fn report_to(&self, health: Health) {
+        let _ = self.0.health.set(health);
+    }
+
+    /// Called before a probe.
+    pub fn begin_probe(&self) -> BegunProbe {
+        BegunProbe {
+            batch_openings: self.state().batch_openings,
+        }
+    }
+
     /// Opens or closes the breaker by the result of a probe.
-    pub fn record_probe(&self, found: Result<(), Cause>) {
-        self.change(|state| state.record_probe(found));
+    pub fn record_probe(&self, begun: BegunProbe, found: Result<(), Cause>) {
+        self.change(|state| {
+            if found.is_err() || begun.batch_openings == state.batch_openings {
+                state.record_probe(found);
+            }
+        });
+    }
+
+    /// A batch begins. After an idle time the chain is probed now.
+    pub fn batch_begins(&self) {
+        let was_idle = {
+            let mut last = self.last_batch();
+            let before = std::mem::replace(&mut *last, Instant::now());
+            before.elapsed() >= IDLE_AFTER
+        };
+        if was_idle {
+            self.check_now();
+        }
     }
 
     /// A batch got every answer that it needed from the chain.
     pub fn batch_succeeded(&self) {
-        self.change(State::batch_succeeded);
+        self.change(BreakerState::batch_succeeded);
     }
 
-    /// A batch failed because of the chain. Starts a probe, and opens the breaker after several in a row.
+    /// A batch failed because of the chain. Starts a probe, or opens the breaker after several in a row: then the pause counts.
     pub fn batch_failed(&self, error: ChainError) {
         self.change(|state| state.batch_failed(error));
-        self.check_now();
+        if self.view().open.is_none() {
+            self.check_now();
+        }
     }
 
     /// Requests a probe now rather than when the next one is due: the caller has met a fault that a probe would detect.
@@ -175,25 +145,57 @@ impl CircuitBreaker {
     /// Returns when the next probe is due: after its pause, or at once when the breaker is closed and a caller has requested a
     /// probe. `random` is uniform in `0.0..1.0`.
     pub async fn until_next_probe(&self, random: f64) {
-        let (pause, open) = {
-            let state = self.state();
-            (state.pause(random), state.open.is_some())
-        };
+        let mut from = tokio::time::Instant::now();
+        let mut views = self.0.view.subscribe();
+        let mut was_open = views.borrow().open.is_some();
         tokio::time::sleep(PROBE_GAP).await;
-        tokio::select! {
-            () = tokio::time::sleep(pause.saturating_sub(PROBE_GAP)) => {}
-            () = self.0.check_now.notified(), if !open => {}
+        loop {
+            let (pause, open) = self.pause(random);
+            if open != was_open {
+                // A batch has opened it: another pause counts, from now.
+                from = tokio::time::Instant::now();
+                was_open = open;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(from + pause) => return,
+                () = self.0.check_now.notified(), if !open => return,
+                () = until_changed(&mut views, open) => {}
+            }
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Until the next probe, and whether the breaker is open.
+    fn pause(&self, random: f64) -> (Duration, bool) {
+        let activity = self.activity();
+        let state = self.state();
+        (state.pause(activity, random), state.open.is_some())
+    }
+
+    /// Whether batches run.
+    pub fn activity(&self) -> Activity {
+        if self.last_batch().elapsed() < IDLE_AFTER {
+            Activity::Busy
+        } else {
+            Activity::Idle
+        }
+    }
+
+    fn last_batch(&self) -> MutexGuard<'_, Instant> {
+        self.0
+            .last_batch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        // The lock is held until the view is updated: two changes must not become visible in the other order.
+    fn change(&self, change: impl FnOnce(&mut BreakerState)) {
+        // The lock is held until view, gauge and health are updated: two changes must not become visible in the other order.
         let mut state = self.state();
         change(&mut state);
+        report(state.open.as_ref(), self.0.health.get());
         self.0.view.send_if_modified(|view| {
             if view.open == state.open {
                 return false;
@@ -207,11 +209,41 @@ impl CircuitBreaker {
     }
 }
 
+async fn until_changed(views: &mut watch::Receiver<CircuitBreakerView>, was_open: bool) {
+    // The sender lives as long as the breaker.
+    let _ = views.wait_for(|view| view.open.is_some() != was_open).await;
+}
+
+/// Shows the state in the gauge and in the parts of health: `chain`, and `breaker` for the ledger's own one.
+fn report(open: Option<&Cause>, health: Option<&Health>) {
+    let is_of_chain = open.is_some_and(|cause| !matches!(cause, Cause::LedgerBreaker(_)));
+    metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(f64::from(u8::from(is_of_chain)));
+    let Some(health) = health else {
+        return;
+    };
+    match open {
+        None => {
+            health.ok("chain");
+            health.ok("breaker");
+        }
+        Some(cause @ Cause::LedgerBreaker(_)) => {
+            health.ok("chain");
+            health.degraded("breaker", cause.to_string());
+        }
+        Some(cause) => {
+            health.degraded("chain", cause.to_string());
+            // The balance is checked only once the ledger allows signing.
+            if matches!(cause, Cause::FeePayerEmpty(_)) {
+                health.ok("breaker");
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::chain::breaker_state::FAILED_BATCHES_TO_OPEN;
     use crate::chain::error_reason::NoAnswer;
     use crate::chain::fee_budget::Funds;
 
@@ -230,105 +262,68 @@ mod tests {
         Cause::FeePayerEmpty(Funds::default())
     }
 
-    #[test]
-    fn a_failed_probe_opens_and_the_first_good_one_closes() {
-        let mut state = State::default();
-        state.record_probe(Err(unreachable()));
-        assert_eq!(state.open, Some(unreachable()));
-        state.record_probe(Err(empty()));
-        assert_eq!(state.open, Some(empty()), "the newest cause counts");
-        state.record_probe(Ok(()));
-        assert_eq!(state.open, None);
+    fn probe(breaker: &CircuitBreaker, found: Result<(), Cause>) {
+        breaker.record_probe(breaker.begin_probe(), found);
+    }
+
+    /// A wait that began while the breaker was closed ends after the pause of the opening, which nothing shortens.
+    #[tokio::test]
+    async fn an_opening_during_the_wait_for_a_probe_begins_its_pause() {
+        let breaker = CircuitBreaker::default();
+        let waiting = tokio::spawn({
+            let breaker = breaker.clone();
+            async move { breaker.until_next_probe(0.5).await }
+        });
+        tokio::time::sleep(PROBE_GAP / 5).await;
+        let opened = Instant::now();
+        for _ in 0..FAILED_BATCHES_TO_OPEN {
+            breaker.batch_begins();
+            breaker.batch_failed(time_out());
+        }
+        assert!(breaker.view().open.is_some());
+        breaker.check_now();
+        waiting.await.unwrap();
+        assert!(
+            opened.elapsed() >= Duration::from_secs(1),
+            "{:?}",
+            opened.elapsed()
+        );
     }
 
     #[test]
-    fn pauses_double_up_to_the_cap_of_their_cause() {
-        let pauses = |cause: Cause| -> Vec<u64> {
-            let mut state = State::default();
-            (0..7)
-                .map(|_| {
-                    state.record_probe(Err(cause.clone()));
-                    state.pause(0.5).as_secs()
-                })
-                .collect()
-        };
-        assert_eq!(pauses(unreachable()), [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(pauses(empty()), [1, 2, 4, 4, 4, 4, 4]);
-        assert_eq!(State::default().pause(0.9), PROBE_EVERY);
+    fn a_probe_that_began_before_batches_opened_it_does_not_close_it() {
+        let breaker = CircuitBreaker::default();
+        let begun = breaker.begin_probe();
+        for _ in 0..FAILED_BATCHES_TO_OPEN {
+            breaker.batch_failed(time_out());
+        }
+        breaker.record_probe(begun, Ok(()));
+        assert!(breaker.view().open.is_some());
+        probe(&breaker, Ok(()));
+        assert!(breaker.view().open.is_none());
     }
 
     #[test]
-    fn failing_batches_open_it_and_a_good_probe_does_not_reset_their_count() {
-        let mut state = State::default();
-        for _ in 0..2 {
-            state.batch_failed(time_out());
+    fn readiness_agrees_with_the_view_after_every_change() {
+        let (breaker, health) = (CircuitBreaker::default(), Health::default());
+        breaker.report_to(health.clone());
+        let shows_open = || health.readiness().checks["chain"].reason.is_some();
+        probe(&breaker, Ok(()));
+        assert!(!shows_open());
+        for _ in 0..FAILED_BATCHES_TO_OPEN {
+            breaker.batch_failed(time_out());
+            assert_eq!(shows_open(), breaker.view().open.is_some());
         }
-        state.batch_succeeded();
-        for _ in 0..2 {
-            state.batch_failed(time_out());
-            assert_eq!(state.open, None);
-        }
-        state.batch_failed(time_out());
-        assert_eq!(state.open, Some(Cause::Failing(time_out())));
-        assert_eq!(state.pause(0.5).as_secs(), 1);
-        for expected in [2, 4, 8] {
-            state.record_probe(Ok(()));
-            assert_eq!(state.open, None, "a good probe lets a batch try");
-            state.batch_failed(time_out());
-            assert!(state.open.is_some(), "the first failure is enough now");
-            assert_eq!(state.pause(0.5).as_secs(), expected);
-        }
-        state.record_probe(Ok(()));
-        state.batch_succeeded();
-        state.batch_failed(time_out());
-        assert_eq!(state.open, None, "a success resets the count");
-    }
-
-    proptest! {
-        #[test]
-        fn jitter_stays_within_a_fifth_and_the_cap(probes in 1_usize..40, random in 0.0..1.0_f64) {
-            let mut state = State::default();
-            for _ in 0..probes {
-                state.record_probe(Err(unreachable()));
-            }
-            let (exact, jittered) = (state.pause(0.5).as_secs_f64(), state.pause(random).as_secs_f64());
-            prop_assert!((jittered - exact).abs() <= exact * 0.2 + 1e-6);
-            prop_assert!(jittered <= 30.0 * 1.2 + 1e-6);
-        }
-
-        /// After any sequence of events: a good probe closes it, and it never opens without a failed probe or batch.
-        #[test]
-        fn it_opens_and_closes_only_for_cause(events in prop::collection::vec(0_u8..4, 1..100)) {
-            let mut state = State::default();
-            for event in events {
-                let was_open = state.open.is_some();
-                match event {
-                    0 => {
-                        state.record_probe(Ok(()));
-                        prop_assert!(state.open.is_none());
-                    }
-                    1 => {
-                        state.record_probe(Err(unreachable()));
-                        prop_assert!(state.open.is_some());
-                    }
-                    2 => {
-                        state.batch_failed(time_out());
-                        prop_assert!(!was_open || state.open.is_some());
-                    }
-                    _ => {
-                        state.batch_succeeded();
-                        prop_assert_eq!(state.open.is_some(), was_open);
-                    }
-                }
-            }
-        }
+        assert!(shows_open());
+        probe(&breaker, Ok(()));
+        assert!(!shows_open());
     }
 
     #[tokio::test]
     async fn a_waiting_caller_continues_when_it_closes_and_else_receives_the_cause() {
         let breaker = CircuitBreaker::default();
         assert_eq!(breaker.until_closed(Duration::ZERO).await, Ok(()));
-        breaker.record_probe(Err(unreachable()));
+        probe(&breaker, Err(unreachable()));
         assert_eq!(
             breaker.until_closed(Duration::from_millis(10)).await,
             Err(unreachable())
@@ -338,18 +333,18 @@ mod tests {
             async move { breaker.until_closed(Duration::from_secs(60)).await }
         });
         tokio::task::yield_now().await;
-        breaker.record_probe(Ok(()));
+        probe(&breaker, Ok(()));
         assert_eq!(waiting.await.unwrap(), Ok(()));
     }
 
     #[test]
     fn since_is_the_moment_of_opening_or_closing_not_of_another_cause() {
         let breaker = CircuitBreaker::default();
-        breaker.record_probe(Err(unreachable()));
+        probe(&breaker, Err(unreachable()));
         let opened = breaker.view().since;
-        breaker.record_probe(Err(empty()));
+        probe(&breaker, Err(empty()));
         assert_eq!(breaker.view().since, opened);
-        breaker.record_probe(Ok(()));
+        probe(&breaker, Ok(()));
         assert!(breaker.view().since >= opened && breaker.view().open.is_none());
     }
 }

@@ -27,7 +27,7 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 /// Whether this endpoint is a surfnet, by the version that it reports: that works through a proxy too.
 pub async fn is_local_chain(endpoint: &Endpoint) -> Result<bool, ChainError> {
     let version = endpoint
-        .rpc()
+        .hot()
         .send(RpcRequest::GetVersion, serde_json::Value::Null);
     let version: serde_json::Value = endpoint.answer(version.await)?;
     Ok(version.get("surfnet-version").is_some())
@@ -43,7 +43,7 @@ pub async fn prepare_local_chain(
     fund(endpoint, &signer.fee_payer()).await?;
     let mint = local_mint_keypair(signer);
     let existing = endpoint
-        .rpc()
+        .hot()
         .get_account_with_commitment(&mint.pubkey(), CommitmentConfig::confirmed())
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
@@ -64,7 +64,7 @@ fn local_mint_keypair(signer: &MintSigner) -> Keypair {
 
 async fn fund(endpoint: &Endpoint, fee_payer: &Pubkey) -> Result<(), ChainError> {
     let client_error = |error| ChainError::from_client(endpoint.name(), &error);
-    let rpc = endpoint.rpc();
+    let rpc = endpoint.hot();
     let balance = rpc.get_balance(fee_payer).await.map_err(client_error)?;
     if balance >= LOCAL_FUNDING_FLOOR_LAMPORTS {
         return Ok(());
@@ -85,7 +85,7 @@ async fn create_mint(
     decimals: u8,
 ) -> Result<(), ChainError> {
     let client_error = |error| ChainError::from_client(endpoint.name(), &error);
-    let rpc = endpoint.rpc();
+    let rpc = endpoint.hot();
     let rent = rpc
         .get_minimum_balance_for_rent_exemption(Mint::LEN)
         .await

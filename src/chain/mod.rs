@@ -5,10 +5,11 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `endpoints/endpoint`, `rpc_sender`, `rate_limit` | how a call reaches an endpoint; one that answers 429 gets no calls for the time that it requests |
+//! | `endpoints/endpoint`, `rpc_sender` | how a call reaches an endpoint |
+//! | `endpoints/rpc_class`, `call_budget`, `rate_limit` | which budget a call spends, and when none is made |
 //! | `endpoints/endpoint_health`, `selection` | which endpoints are usable, and which one is queried first |
 //! | `endpoints/chain_probe`, `mint_accounts` | one probe of all endpoints, the fee payer and the mint |
-//! | `circuit_breaker`, `cause` | whether minting is worth trying now, and why not |
+//! | `circuit_breaker`, `breaker_state`, `cause` | whether minting is worth trying now, and why not |
 //! | `fee_budget` | what the fee payer can still spend |
 //! | `priority_fee` | what is offered for a compute unit |
 //! | `blockhash` | what a transaction is signed on, and how long that is valid |
@@ -19,6 +20,7 @@
 //! | `error`, `error_reason`, `client_error` | what can go wrong |
 
 mod blockhash;
+mod breaker_state;
 mod cause;
 mod circuit_breaker;
 mod client_error;
@@ -33,10 +35,11 @@ mod signer;
 mod token_account;
 
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
+pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY};
 pub use cause::{Cause, LaggingEndpoint};
-pub use circuit_breaker::{CircuitBreaker, CircuitBreakerView, PROBE_EVERY};
+pub use circuit_breaker::{BegunProbe, CircuitBreaker, CircuitBreakerView};
 pub use endpoints::{
-    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, FeePayer, MintAccounts,
+    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, FeePayer, MintAccounts, RpcClass,
 };
 pub use error::{ChainError, FailureOrigin, ProbeFailure, UnusableEndpoint};
 pub use error_reason::{Lag, MintProblem, NoAnswer, TransactionProblem, UnusableAnswer};

@@ -141,7 +141,7 @@ async fn recent_prices(
     endpoint: &Endpoint,
     writable: &[Pubkey],
 ) -> Result<Vec<(u64, ComputeUnitPrice)>, ChainError> {
-    let paid = endpoint.rpc().get_recent_prioritization_fees(writable);
+    let paid = endpoint.hot().get_recent_prioritization_fees(writable);
     Ok(endpoint
         .answer(paid.await)?
         .into_iter()

@@ -10,7 +10,7 @@ use solana_sdk::pubkey::Pubkey;
 use spl_token_interface::state::{Account, AccountState};
 use thiserror::Error;
 
-use super::endpoints::Endpoint;
+use super::endpoints::{Endpoint, RpcClass};
 use super::error::ChainError;
 use super::error_reason::{Lag, UnusableAnswer};
 use crate::domain::Wallet;
@@ -79,9 +79,10 @@ impl TokenAccounts {
     }
 }
 
-/// Reads the associated token accounts of these wallets, 100 a call.
+/// Reads the associated token accounts of these wallets, 100 a call, from the budget of this class.
 pub async fn inspect_token_accounts(
     endpoint: &Endpoint,
+    class: RpcClass,
     mint: &Pubkey,
     wallets: &[Wallet],
     as_of: AsOf,
@@ -95,7 +96,7 @@ pub async fn inspect_token_accounts(
             .iter()
             .map(|wallet| wallet.token_account(mint))
             .collect();
-        let (accounts, slot) = accounts_at(endpoint, &addresses, as_of).await?;
+        let (accounts, slot) = accounts_at(endpoint, class, &addresses, as_of).await?;
         inspected.slot = inspected.slot.min(slot);
         if accounts.len() != chunk.len() {
             return Err(endpoint.unusable(UnusableAnswer::WrongCount {
@@ -125,6 +126,7 @@ pub async fn inspect_token_accounts(
 /// The accounts in the requested order, and the slot as of which they are shown.
 async fn accounts_at(
     endpoint: &Endpoint,
+    class: RpcClass,
     addresses: &[Pubkey],
     as_of: AsOf,
 ) -> Result<(Vec<Option<ChainAccount>>, u64), ChainError> {
@@ -140,7 +142,7 @@ async fn accounts_at(
         min_context_slot: since,
     };
     let answer = endpoint
-        .rpc()
+        .client(class)
         .get_multiple_ui_accounts_with_config(addresses, config);
     let answer = endpoint.answer(answer.await)?;
     let slot = answer.context.slot;

@@ -10,6 +10,7 @@ use clap::Args;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgPool};
 
+use super::paced_endpoints::paced_endpoints;
 use super::running::{Running, RunningError};
 use crate::admin::{self, AdoptionError};
 use crate::audit::{self, AuditError, AuditReport};
@@ -112,7 +113,7 @@ pub async fn run(args: AuditArgs) -> ExitCode {
 async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     let system = AuditedSystem::of(args)?;
     let pool = connect(&system.database_url, READING_SESSION).await?;
-    let endpoints = Endpoints::for_commands(&system.rpc_urls, CALL_LIMIT);
+    let endpoints = paced_endpoints(&args.solana, &system.rpc_urls, CALL_LIMIT).await;
     if let Some(asked) = args.solana.mint_address {
         let binding = ledger::binding(&pool).await.map_err(AuditError::from)?;
         if binding.mint != asked {

@@ -9,7 +9,7 @@
 //! | `audit` | proves that ledger and chain agree |
 //! | `listen` | prints the feed; `follow` is its client, and the play's |
 //! | `data_dir`, `running`, `tokens` | what a local system keeps, where it runs, who may use it |
-//! | `signals`, `atomic_file`, `public_url` | used by several of them |
+//! | `signals`, `atomic_file`, `public_url`, `paced_endpoints` | used by several of them |
 
 mod atomic_file;
 pub mod audit;
@@ -18,6 +18,7 @@ mod data_dir;
 mod follow;
 pub mod listen;
 mod local_stack;
+mod paced_endpoints;
 mod public_url;
 pub mod replay;
 mod report;

@@ -165,7 +165,7 @@ impl Report {
 
 async fn token_supply(subject: Subject<'_>) -> Result<String, ChainError> {
     let endpoint = subject.endpoints.preferred();
-    let supply = endpoint.rpc().get_token_supply(&subject.mint).await;
+    let supply = endpoint.background().get_token_supply(&subject.mint).await;
     supply
         .map(|supply| supply.amount)
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))

@@ -20,6 +20,7 @@ use super::atomic_file::folder_of;
 use super::console;
 use super::data_dir::{DataDir, DataDirError};
 use super::local_stack::LocalStack;
+use super::paced_endpoints::paced_endpoints;
 use super::replay::{
     ApiClient, Calendar, Day, METER_OWNER, Outcome, Replay, ReplayError, STALL_LIMIT, Speed, Target,
 };
@@ -28,7 +29,6 @@ use super::running::Running;
 use super::serve::{self, RunningService, StartError};
 use super::signals::stop_on_signal;
 use super::tokens::{TokenError, TokenSource, with_development_secret};
-use crate::chain::Endpoints;
 use crate::config::{Config, ConfigError, ProcessRole};
 use crate::domain::{Backoff, Jitter, Retries, rfc3339_secs};
 use crate::embedded::EmbeddedError;
@@ -280,11 +280,12 @@ async fn play_and_report(
         .iter()
         .map(|url| url.expose().to_owned())
         .collect();
+    let call_limit = config.tokenization.transaction_timeout;
     let subject = Subject {
         running,
         config,
         pool: service.pool(),
-        endpoints: &Endpoints::for_commands(&rpc_urls, config.tokenization.transaction_timeout),
+        endpoints: &paced_endpoints(&config.solana, &rpc_urls, call_limit).await,
         mint: service.mint_address(),
     };
     let report = report_on(subject, day, &outcome).await?;

@@ -6,11 +6,13 @@ use std::str::FromStr;
 
 use clap::Args;
 use reqwest::Url;
+use rust_decimal::Decimal;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::postgres::PgConnectOptions;
 
 use super::secret::Secret;
-use super::setting::{common, text, text_that, whole};
+use super::setting::{common, decimal, text, text_that, whole};
+use crate::domain::CallRate;
 
 /// The database.
 #[derive(Args, Clone, Debug)]
@@ -52,9 +54,23 @@ pub struct SolanaConfig {
     /// The token's mint; required unless the chain is local: 32 bytes in base58
     #[arg(id = "SOLANA_MINT_ADDRESS", env, long = "solana-mint-address", value_parser = text::<Pubkey>("32 bytes in base58"))]
     pub mint_address: Option<Pubkey>,
+
+    /// RPC calls per second to one endpoint for all that can wait: proofs, history, audit, look-ups; if unset, 10, and no limit on a local chain: a number from 0.1 to 1000
+    #[arg(id = "RPC_BACKGROUND_CALLS_PER_SECOND", env, long = "rpc-background-calls-per-second", value_parser = decimal(CallRate::PER_SECOND_MIN..=CallRate::PER_SECOND_MAX).map(CallRate::per_second))]
+    pub background_rate: Option<CallRate>,
 }
 
+/// The rate of background calls on a cluster, if none is configured: what is left of the 50 calls a second of a small paid plan
+/// while minting spends 4 on each of 10 transactions a second. At this rate the 152 blocks of a proof are read in 16 seconds.
+const BACKGROUND_CALLS_PER_SECOND: Decimal = Decimal::TEN;
+
 impl SolanaConfig {
+    /// The rate of background calls to each endpoint of a cluster.
+    pub fn cluster_background_rate(&self) -> CallRate {
+        let default = CallRate::per_second(BACKGROUND_CALLS_PER_SECOND);
+        self.background_rate.unwrap_or(default)
+    }
+
     /// Key file of the fee payer; by default the key file of the mint authority.
     pub fn fee_payer_path(&self) -> Option<&PathBuf> {
         self.fee_payer_path.as_ref().or(self.keypair_path.as_ref())

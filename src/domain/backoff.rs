@@ -20,6 +20,7 @@
 //! | a batch that an outage keeps from minting (`queue/batch_slice.rs`) | `OUTAGE_BACKOFF` | 600 ms | 5 s | 100 % |
 //! | the circuit breaker's next probe, chain unreachable or overloaded (`chain/circuit_breaker.rs`) | `CHAIN_BACKOFF` | 1 s | 30 s | 80–120 % |
 //! | the circuit breaker's next probe, an operator must act (`chain/circuit_breaker.rs`) | `OPERATOR_BACKOFF` | 1 s | 4 s | 80–120 % |
+//! | an endpoint that refused a call for too many calls and named no time (`chain/endpoints/rate_limit.rs`) | `PAUSE_BACKOFF` | 1 s | 30 s | 100–120 % |
 //! | a call that gets no answer during a scan of the chain (`chain/history/call_retry.rs`) | `UNANSWERED_BACKOFF` | 250 ms | 1 s | 100 % |
 //! | scans that prove no expiry (`ledger/resolver/expiry.rs`) | `SCAN_BACKOFF` | 4 s | 15 s | 75–100 % |
 //! | the answer of a trigger, between queries of its batch (`api/admin/trigger.rs`) | `POLL_BACKOFF` | 50 ms | 500 ms | 100 % |

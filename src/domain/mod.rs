@@ -28,11 +28,13 @@
 //! | `packing`, `bin` | which readings share a transaction; one transaction while it is being filled |
 //! | `transaction` | its instructions and its size |
 //! | `compute`, `priority_fee` | its compute units, and the price of each |
+//! | `call_rate` | how many calls a second |
 //! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
 mod adoption;
 mod backoff;
 mod bin;
+mod call_rate;
 mod compute;
 mod energy;
 mod exact;
@@ -58,6 +60,7 @@ mod wallet;
 pub use adoption::{Adoption, PaidWallet, UnpaidReading, adoption};
 pub use backoff::{Backoff, Jitter, Retries};
 pub use bin::{PackItem, PackLimits, Packed};
+pub use call_rate::CallRate;
 pub use compute::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
 };

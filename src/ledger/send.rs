@@ -23,7 +23,7 @@ pub async fn send(endpoint: &Endpoint, signed_bytes: &[u8]) -> Result<(), ChainE
         { "encoding": "base64", "skipPreflight": true, "preflightCommitment": "confirmed" }
     ]);
     let answer: Result<String, _> = endpoint
-        .rpc()
+        .hot()
         .send(RpcRequest::SendTransaction, parameters)
         .await;
     match answer.map_err(|error| ChainError::from_client(endpoint.name(), &error)) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
+use tokio::sync::Semaphore;
 
 use super::error::MeterError;
 use crate::chain::Endpoints;
@@ -11,6 +12,13 @@ use crate::domain::Wallet;
 
 /// How long one endpoint may take before the next is queried: a person waits for the answer.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+/// Look-ups of one process that wait for an endpoint at the same time; the others wait here, so that many registrations take no
+/// more than half of the turns of the other background work, a proof and a history scan.
+const LOOK_UPS_AT_ONCE: usize = 2;
+/// How long a registration waits until it may query at all.
+const ADMISSION_LIMIT: Duration = Duration::from_secs(10);
+
+static LOOK_UPS: Semaphore = Semaphore::const_new(LOOK_UPS_AT_ONCE);
 
 /// Parses and checks a wallet by the rules of a registration. `mint` is this service's token, which is not a wallet.
 pub async fn payable_wallet(
@@ -31,10 +39,15 @@ pub(super) async fn check_wallet_account(
     endpoints: &Endpoints,
     wallet: Wallet,
 ) -> Result<(), MeterError> {
-    for endpoint in endpoints.iter() {
+    let admitted = tokio::time::timeout(ADMISSION_LIMIT, LOOK_UPS.acquire()).await;
+    // The semaphore is never closed.
+    let Ok(Ok(_look_up)) = admitted else {
+        return Err(MeterError::ChainUnavailable { wallet });
+    };
+    for endpoint in endpoints.for_background() {
         let address = wallet.pubkey();
         let look_up = endpoint
-            .rpc()
+            .background()
             .get_account_with_commitment(&address, CommitmentConfig::confirmed());
         match tokio::time::timeout(LOOK_UP_LIMIT, look_up).await {
             Ok(Ok(answer)) => {

@@ -40,6 +40,7 @@ impl ChainMonitor {
         health: Health,
         transaction_limit: Duration,
     ) -> ChainMonitor {
+        chain.circuit_breaker.report_to(health.clone());
         ChainMonitor {
             pool,
             probe: ChainProbe::new(chain.endpoints.clone(), chain.accounts),
@@ -67,6 +68,7 @@ impl ChainMonitor {
     /// Probes once and updates circuit breaker, fee budget and health. Before the first check the circuit breaker is closed and the
     /// fee budget empty.
     pub async fn check(&self) {
+        let begun = self.chain.circuit_breaker.begin_probe();
         let before = self.chain.circuit_breaker.view().open;
         let was_open = before.is_some();
         self.chain.fee_budget.begin_refresh();
@@ -84,9 +86,9 @@ impl ChainMonitor {
             Ok(snapshot) => self.check_ledger(snapshot, before).await,
             Err(cause) => Checked::failed(cause),
         };
-        self.report(&found);
+        self.report_fee_payer();
         let resumes = found.is_ok() && (was_open || shortfall_covered);
-        self.chain.circuit_breaker.record_probe(found);
+        self.chain.circuit_breaker.record_probe(begun, found);
         if self.probe.is_in_doubt() {
             self.chain.circuit_breaker.check_now();
         }
@@ -157,27 +159,7 @@ impl ChainMonitor {
         is_another
     }
 
-    fn report(&self, found: &Result<(), Cause>) {
-        match found {
-            Ok(()) => {
-                metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
-                self.health.ok("chain");
-                self.health.ok("breaker");
-            }
-            Err(cause @ Cause::LedgerBreaker(_)) => {
-                metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(0.0);
-                self.health.ok("chain");
-                self.health.degraded("breaker", cause.to_string());
-            }
-            Err(cause) => {
-                metrics::gauge!(names::CHAIN_BREAKER_OPEN).set(1.0);
-                self.health.degraded("chain", cause.to_string());
-                // The balance is checked only once the ledger allows signing.
-                if matches!(cause, Cause::FeePayerEmpty(_)) {
-                    self.health.ok("breaker");
-                }
-            }
-        }
+    fn report_fee_payer(&self) {
         match self.chain.fee_budget.view().and_then(|view| view.shortfall) {
             Some(_) => self.health.degraded(
                 "fee_payer",

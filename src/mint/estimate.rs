@@ -8,7 +8,7 @@ use super::chain_handle::ChainHandle;
 use super::costs::TransactionCosts;
 use super::pack::pack;
 use super::token_accounts;
-use crate::chain::{AsOf, ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::chain::{AsOf, ChainError, RpcClass, TOKEN_ACCOUNT_RENT_LAMPORTS};
 use crate::domain::{
     BaseUnits, COMPUTE_UNITS_MAX, PackItem, PackLimits, TRANSACTION_BYTES_MAX, Wallet,
 };
@@ -107,7 +107,14 @@ impl Estimating<'_> {
         let chain = &self.estimator.chain;
         let endpoint = chain.endpoints.preferred();
         let wallets = readings.iter().map(|reading| reading.wallet);
-        let inspected = token_accounts::inspect(chain, endpoint, wallets, AsOf::Confirmed).await;
+        let inspected = token_accounts::inspect(
+            chain,
+            endpoint,
+            RpcClass::Background,
+            wallets,
+            AsOf::Confirmed,
+        )
+        .await;
         if let Err(ChainError::Unreachable { .. }) = &inspected {
             chain.endpoints.fail_over_from(endpoint);
         }

@@ -168,6 +168,7 @@ async fn permit(context: &MintContext) -> Result<Arc<OwnedSemaphorePermit>, Defe
         .view()
         .allows_minting()
         .map_err(DeferReason::CircuitBreakerOpen)?;
+    circuit_breaker.batch_begins();
     let permit = Arc::clone(&context.in_flight)
         .acquire_owned()
         .await

@@ -13,7 +13,7 @@ use super::context::MintContext;
 use super::defer_reason::DeferReason;
 use super::refuse::refuse;
 use super::token_accounts;
-use crate::chain::{AsOf, ChainError, Endpoint, Lag};
+use crate::chain::{AsOf, ChainError, Endpoint, Lag, RpcClass};
 use crate::ledger::{self, RefusalReason};
 
 /// Returns the readings whose wallets can be paid. Those whose token account is unusable in this answer are checked against
@@ -25,8 +25,14 @@ pub(super) async fn resolve_accounts(
     answers: &mut Answers,
 ) -> Result<Vec<Payable>, ChainError> {
     let wallets = candidates.iter().map(|candidate| candidate.wallet);
-    let accounts =
-        token_accounts::inspect(&context.chain, endpoint, wallets, AsOf::Confirmed).await?;
+    let accounts = token_accounts::inspect(
+        &context.chain,
+        endpoint,
+        RpcClass::Hot,
+        wallets,
+        AsOf::Confirmed,
+    )
+    .await?;
     let mut payable = Vec::with_capacity(candidates.len());
     let mut doubtful = Vec::new();
     for candidate in candidates {
@@ -74,7 +80,15 @@ async fn check_finalized(
     }
     let wallets = doubtful.iter().map(|candidate| candidate.wallet);
     let as_of = AsOf::FinalSince(known_slot);
-    let accounts = match token_accounts::inspect(&context.chain, endpoint, wallets, as_of).await {
+    let accounts = match token_accounts::inspect(
+        &context.chain,
+        endpoint,
+        RpcClass::Hot,
+        wallets,
+        as_of,
+    )
+    .await
+    {
         // The nodes behind one endpoint reach finality of a slot one after the other.
         Err(error @ ChainError::Behind { .. }) => {
             answers.defer(&ids, &error.into());

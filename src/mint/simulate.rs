@@ -53,7 +53,7 @@ async fn simulate(endpoint: &Endpoint, draft: &Draft) -> Result<Simulation, Chai
     };
     let unsigned = Transaction::new_unsigned(draft.message.clone());
     let result = endpoint
-        .rpc()
+        .hot()
         .simulate_transaction_with_config(&unsigned, config)
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?

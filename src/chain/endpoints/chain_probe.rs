@@ -140,7 +140,7 @@ impl ChainProbe {
         let minimum = self.minimum(endpoint).await?;
         let addresses: Vec<Pubkey> = fee_payer.into_iter().chain([self.accounts.mint]).collect();
         let accounts = endpoint
-            .rpc()
+            .hot()
             .get_multiple_accounts_with_commitment(&addresses, CommitmentConfig::confirmed());
         let answer = within_limit(endpoint, accounts).await?;
         let (payers, mint) = match answer.value.as_slice() {
@@ -169,7 +169,7 @@ impl ChainProbe {
         if known > 0 {
             return Ok(known);
         }
-        let rent = endpoint.rpc().get_minimum_balance_for_rent_exemption(0);
+        let rent = endpoint.hot().get_minimum_balance_for_rent_exemption(0);
         let minimum = within_limit(endpoint, rent).await?;
         self.minimum_lamports.store(minimum, Ordering::Relaxed);
         Ok(minimum)
@@ -181,10 +181,10 @@ async fn probe(endpoint: &Endpoint, genesis_hash: &Hash) -> ProbeResult {
         return ProbeResult::RateLimited(wait);
     }
     let height = endpoint
-        .rpc()
+        .hot()
         .get_block_height_with_commitment(CommitmentConfig::confirmed());
     // The node compares itself with the cluster: the only way to detect that a single endpoint lags from the start.
-    let health = endpoint.rpc().get_health();
+    let health = endpoint.hot().get_health();
     let (chain, height, health) = tokio::join!(
         ensure_chain(endpoint, genesis_hash),
         within_limit(endpoint, height),

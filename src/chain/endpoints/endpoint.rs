@@ -1,4 +1,4 @@
-//! One RPC endpoint: its client, its rate-limit pause and its health.
+//! One RPC endpoint: a client for each class of calls, their budgets, and its health.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,8 +8,9 @@ use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::RpcClientConfig;
 use solana_commitment_config::CommitmentConfig;
 
+use super::call_budget::CallBudgets;
 use super::endpoint_health::EndpointHealth;
-use super::rate_limit::RateLimitPause;
+use super::rpc_class::RpcClass;
 use super::rpc_sender::EndpointSender;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
@@ -17,34 +18,40 @@ use crate::chain::error_reason::UnusableAnswer;
 /// One RPC endpoint. Its URL may hold an access key: only the name is ever shown.
 pub struct Endpoint {
     name: String,
-    rpc: RpcClient,
-    rate_limit: Arc<RateLimitPause>,
+    hot: RpcClient,
+    background: RpcClient,
+    budgets: Arc<CallBudgets>,
     health: Mutex<EndpointHealth>,
 }
 
 impl Endpoint {
-    /// `call_limit` ends a wait for one answer; `rate_limit_wait` is how long a call waits for the end of a pause.
+    /// `call_limit` ends a wait for one answer.
     pub(super) fn new(
-        http: reqwest::Client,
+        http: &reqwest::Client,
         name: String,
         url: &str,
         call_limit: Duration,
-        rate_limit_wait: Duration,
+        budgets: CallBudgets,
     ) -> Endpoint {
-        let rate_limit = Arc::new(RateLimitPause::default());
-        let sender = EndpointSender::new(
-            http,
-            url.to_owned(),
-            name.clone(),
-            Arc::clone(&rate_limit),
-            call_limit,
-            rate_limit_wait,
-        );
-        let config = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
+        let budgets = Arc::new(budgets);
+        let client = |class| {
+            let sender = EndpointSender::new(
+                http.clone(),
+                url.to_owned(),
+                name.clone(),
+                class,
+                Arc::clone(&budgets),
+                call_limit,
+            );
+            let config = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
+            RpcClient::new_sender(sender, config)
+        };
+        let (hot, background) = (client(RpcClass::Hot), client(RpcClass::Background));
         Endpoint {
             name,
-            rpc: RpcClient::new_sender(sender, config),
-            rate_limit,
+            hot,
+            background,
+            budgets,
             health: Mutex::default(),
         }
     }
@@ -54,18 +61,37 @@ impl Endpoint {
         &self.name
     }
 
-    /// The client; default commitment `confirmed`, every call limited by the configured time. During a rate-limit pause (429)
-    /// each call fails at once without being made.
-    pub fn rpc(&self) -> &RpcClient {
-        &self.rpc
+    /// The client for what minting waits for. Every call is limited by the configured time. During a pause of the hot budget each
+    /// call fails at once without being made.
+    pub fn hot(&self) -> &RpcClient {
+        &self.hot
     }
 
-    /// How long the endpoint gets no calls because it answered 429.
+    /// The client for what can wait. A call waits for its turn and for the end of a pause; the request itself is limited by the
+    /// configured time.
+    pub fn background(&self) -> &RpcClient {
+        &self.background
+    }
+
+    /// The client of this class, where the caller of the caller decides.
+    pub fn client(&self, class: RpcClass) -> &RpcClient {
+        match class {
+            RpcClass::Hot => self.hot(),
+            RpcClass::Background => self.background(),
+        }
+    }
+
+    /// How long calls of this class are not made because the endpoint refused one.
+    pub fn paused_for(&self, class: RpcClass) -> Option<Duration> {
+        self.budgets.of(class).pause.remaining(Instant::now())
+    }
+
+    /// How long minting does not call it.
     pub fn rate_limited_for(&self) -> Option<Duration> {
-        self.rate_limit.remaining(Instant::now())
+        self.paused_for(RpcClass::Hot)
     }
 
-    /// Whether it may be called, answers, and is not behind.
+    /// Whether minting may call it, it answers, and it is not behind.
     pub fn is_usable(&self) -> bool {
         self.rate_limited_for().is_none() && self.health().is_healthy()
     }
@@ -88,7 +114,7 @@ impl Endpoint {
     }
 
     #[cfg(test)]
-    pub(super) fn rate_limit(&self) -> &RateLimitPause {
-        &self.rate_limit
+    pub(super) fn budgets(&self) -> &CallBudgets {
+        &self.budgets
     }
 }

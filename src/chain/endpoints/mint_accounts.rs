@@ -26,7 +26,7 @@ impl MintAccounts {
     /// Whether the mint can be minted by our authority, as this endpoint shows it now.
     pub async fn check_mint(&self, endpoint: &Endpoint) -> Result<(), ChainError> {
         let account = endpoint
-            .rpc()
+            .hot()
             .get_account_with_commitment(&self.mint, CommitmentConfig::confirmed())
             .await;
         self.check(endpoint.answer(account)?.value.as_ref())

@@ -1,5 +1,6 @@
 //! The configured RPC endpoints: how a call reaches one, which one is queried first, and what a probe of all of them found.
 
+mod call_budget;
 mod chain_identity;
 mod chain_probe;
 mod endpoint;
@@ -7,10 +8,12 @@ mod endpoint_health;
 mod endpoint_names;
 mod mint_accounts;
 pub(super) mod rate_limit;
+mod rpc_class;
 mod rpc_sender;
 mod selection;
 
 pub use chain_probe::{ChainProbe, ChainSnapshot, FeePayer};
 pub use endpoint::Endpoint;
 pub use mint_accounts::MintAccounts;
+pub use rpc_class::RpcClass;
 pub use selection::{EndpointView, Endpoints};

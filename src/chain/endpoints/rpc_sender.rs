@@ -1,13 +1,15 @@
-//! How a call reaches an endpoint: one HTTP request, none during the endpoint's rate-limit pause.
+//! How a call of one class reaches an endpoint: one HTTP request, none during the pause of its budget.
 //!
 //! solana-client's own sender waits inside a call for up to ten minutes after a 429, and the caller does not learn why. Here a
-//! 429 starts the endpoint's pause and is the caller's answer at once, so that another endpoint can be queried.
+//! 429 starts a pause. A hot call fails at once, so that another endpoint can be queried; a background call waits in place and is
+//! made again, so that nothing that was read so far is lost.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 use solana_client::client_error::{ClientError, ClientErrorKind, Result as ClientResult};
@@ -18,7 +20,9 @@ use solana_client::rpc_custom_error::{
 use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 
-use super::rate_limit::{RateLimitPause, pause_of, rate_limited, requested_pause};
+use super::call_budget::CallBudgets;
+use super::rate_limit::{pause_of, rate_limited, requested_pause};
+use super::rpc_class::RpcClass;
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
 
@@ -28,12 +32,10 @@ pub(super) struct EndpointSender {
     url: String,
     /// The endpoint's name, for metrics.
     endpoint: String,
-    rate_limit: Arc<RateLimitPause>,
+    class: RpcClass,
+    budgets: Arc<CallBudgets>,
     /// Limit of one request.
     call_limit: Duration,
-    /// How long a call waits for the end of a pause before it fails. Zero in a service, which has other endpoints and can retry
-    /// later; a command that an operator started waits.
-    rate_limit_wait: Duration,
     next_id: AtomicU64,
 }
 
@@ -42,17 +44,17 @@ impl EndpointSender {
         http: reqwest::Client,
         url: String,
         endpoint: String,
-        rate_limit: Arc<RateLimitPause>,
+        class: RpcClass,
+        budgets: Arc<CallBudgets>,
         call_limit: Duration,
-        rate_limit_wait: Duration,
     ) -> EndpointSender {
         EndpointSender {
             http,
             url,
             endpoint,
-            rate_limit,
+            class,
+            budgets,
             call_limit,
-            rate_limit_wait,
             next_id: AtomicU64::new(0),
         }
     }
@@ -60,10 +62,12 @@ impl EndpointSender {
     async fn call(&self, request: RpcRequest, params: Value) -> ClientResult<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = request.build_request_json(id, params).to_string();
-        let gives_up_at = Instant::now() + self.rate_limit_wait;
+        let budget = self.budgets.of(self.class);
+        let gives_up_at = Instant::now() + budget.pause_wait;
         loop {
+            budget.pacer.turn().await;
             let now = Instant::now();
-            if let Some(wait) = self.rate_limit.remaining(now) {
+            if let Some(wait) = budget.pause.remaining(now) {
                 if now + wait > gives_up_at {
                     count(&self.endpoint, request, "held");
                     return Err(rate_limited(wait));
@@ -86,7 +90,7 @@ impl EndpointSender {
             .record(now.elapsed());
             count(&self.endpoint, request, outcome);
             match answer {
-                Err(error) if pause_of(&error).is_some() && !self.rate_limit_wait.is_zero() => {}
+                Err(error) if pause_of(&error).is_some() && !budget.pause_wait.is_zero() => {}
                 answer => return answer,
             }
         }
@@ -103,10 +107,19 @@ impl EndpointSender {
             request = request.header(TRACEPARENT, context.to_string());
         }
         let response = request.send().await.map_err(without_url)?;
-        if let Some(pause) = requested_pause(&response) {
-            self.rate_limit.extend(pause, Instant::now());
+        let requested = requested_pause(response.headers());
+        let refuses = match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            StatusCode::SERVICE_UNAVAILABLE => requested.is_some(),
+            _ => false,
+        };
+        if refuses {
+            let pause = self
+                .budgets
+                .note_refusal(self.class, requested, Instant::now());
             return Err(rate_limited(pause));
         }
+        self.budgets.note_answer(self.class);
         let response = response.error_for_status().map_err(without_url)?;
         let answer: Value = response.json().await.map_err(without_url)?;
         result_of(answer)

@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::call_budget::CallBudgets;
 use super::endpoint::Endpoint;
 use super::endpoint_health::{HighestHeight, ProbeResult};
 use super::endpoint_names::named;
+use super::rpc_class::RpcClass;
 use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
+use crate::domain::CallRate;
 
 /// How long a command waits for an endpoint that answers 429.
 const COMMAND_RATE_LIMIT_WAIT: Duration = Duration::from_secs(120);
@@ -42,21 +45,36 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// For a service: a call to an endpoint in its rate-limit pause fails at once. `call_limit` ends a wait for one answer,
-    /// never a transaction.
+    /// For a service, with background calls that are not paced: a hot call to an endpoint in its pause fails at once. `call_limit`
+    /// ends a wait for one answer, never a transaction.
     pub fn new(urls: &[String], call_limit: Duration) -> Endpoints {
-        Endpoints::with_rate_limit_wait(urls, call_limit, Duration::ZERO)
+        Endpoints::paced(urls, call_limit, None)
     }
 
-    /// For a command that an operator waits for: a call to an endpoint that answers 429 waits and is made again.
-    pub fn for_commands(urls: &[String], call_limit: Duration) -> Endpoints {
-        Endpoints::with_rate_limit_wait(urls, call_limit, COMMAND_RATE_LIMIT_WAIT)
+    /// For a service, with this rate of background calls to each endpoint.
+    pub fn paced(urls: &[String], call_limit: Duration, rate: Option<CallRate>) -> Endpoints {
+        Endpoints::with_budgets(urls, call_limit, || CallBudgets::new(Duration::ZERO, rate))
     }
 
-    fn with_rate_limit_wait(urls: &[String], call_limit: Duration, wait: Duration) -> Endpoints {
+    /// For a command that an operator waits for: a hot call to an endpoint that answers 429 waits too and is made again.
+    pub fn for_commands(
+        urls: &[String],
+        call_limit: Duration,
+        rate: Option<CallRate>,
+    ) -> Endpoints {
+        Endpoints::with_budgets(urls, call_limit, || {
+            CallBudgets::new(COMMAND_RATE_LIMIT_WAIT, rate)
+        })
+    }
+
+    fn with_budgets(
+        urls: &[String],
+        call_limit: Duration,
+        budgets: impl Fn() -> CallBudgets,
+    ) -> Endpoints {
         let http = reqwest::Client::new();
         let all = named(urls)
-            .map(|(name, url)| Endpoint::new(http.clone(), name, url, call_limit, wait))
+            .map(|(name, url)| Endpoint::new(&http, name, url, call_limit, budgets()))
             .collect();
         Endpoints {
             all,
@@ -103,6 +121,13 @@ impl Endpoints {
         // Stable, and `false` comes before `true`.
         order[1..].sort_by_key(|index| !self.all[*index].is_usable());
         order.into_iter().map(|index| &self.all[index])
+    }
+
+    /// Every endpoint, for background work: in the order of [`Self::iter`], those last whose background calls are paused.
+    pub fn for_background(&self) -> impl Iterator<Item = &Endpoint> {
+        let mut all: Vec<&Endpoint> = self.iter().collect();
+        all.sort_by_key(|endpoint| endpoint.paused_for(RpcClass::Background).is_some());
+        all.into_iter()
     }
 
     pub fn by_name(&self, name: &str) -> Option<&Endpoint> {
@@ -244,9 +269,13 @@ mod tests {
     fn an_endpoint_in_its_rate_limit_pause_is_not_usable() {
         let endpoints = endpoints(2);
         let first = &endpoints.configured()[0];
-        first
-            .rate_limit()
-            .extend(Duration::from_secs(60), Instant::now());
+        let pause = Some(Duration::from_secs(60));
+        let budgets = first.budgets();
+        budgets.note_refusal(RpcClass::Background, pause, Instant::now());
+        assert!(first.is_usable(), "minting does not notice");
+        let order: Vec<&str> = endpoints.for_background().map(Endpoint::name).collect();
+        assert_eq!(order, ["rpc-2", "rpc-1"]);
+        budgets.note_refusal(RpcClass::Hot, pause, Instant::now());
         assert!(!first.is_usable());
         assert!(endpoints.fail_over_from(first));
         let views = endpoints.views();
@@ -260,7 +289,7 @@ mod tests {
             &["http://user:secret@127.0.0.1:9/key".to_owned()],
             Duration::from_secs(1),
         );
-        assert_eq!(endpoints.preferred().rpc().url(), "rpc-1");
+        assert_eq!(endpoints.preferred().hot().url(), "rpc-1");
         let shown = format!("{:?} {}", endpoints.views(), endpoints.none_usable());
         assert!(
             !shown.contains("secret") && !shown.contains("127"),

@@ -101,7 +101,7 @@ impl<'a> AddressHistory<'a> {
         let parameters = json!([self.address.to_string(), config]);
         let listed = self
             .endpoint
-            .rpc()
+            .background()
             .send(RpcRequest::GetSignaturesForAddress, parameters);
         self.endpoint.answer(listed.await)
     }
@@ -153,7 +153,7 @@ impl<'a> AddressHistory<'a> {
     async fn shows_status(&self, signature: TxSignature) -> Result<bool, ChainError> {
         let statuses = self
             .endpoint
-            .rpc()
+            .background()
             .get_signature_statuses_with_history(&[signature.signature()])
             .await;
         let statuses = self.endpoint.answer(statuses)?.value;

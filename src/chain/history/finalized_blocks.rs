@@ -76,7 +76,7 @@ async fn finalized_slots(
     last: u64,
 ) -> Result<Vec<u64>, ChainError> {
     let slots = endpoint
-        .rpc()
+        .background()
         .get_blocks_with_commitment(first, Some(last), CommitmentConfig::finalized())
         .await;
     endpoint.answer(slots)
@@ -90,7 +90,10 @@ pub(super) async fn read_block(endpoint: &Endpoint, slot: u64) -> Result<Block, 
         commitment: Some(CommitmentConfig::finalized()),
         max_supported_transaction_version: Some(0),
     };
-    let block = endpoint.rpc().get_block_with_config(slot, config).await;
+    let block = endpoint
+        .background()
+        .get_block_with_config(slot, config)
+        .await;
     let block: UiConfirmedBlock = endpoint.answer(block)?;
     match (block.block_height, block.signatures) {
         (Some(height), Some(signatures)) => Ok(Block {

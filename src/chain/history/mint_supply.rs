@@ -26,7 +26,7 @@ impl Endpoint {
     /// At finalized commitment, so that no fork takes any of it back. A local chain answers with its newest state instead.
     pub async fn token_supply(&self, mint: &Pubkey) -> Result<TokenSupply, ChainError> {
         let supply = self
-            .rpc()
+            .background()
             .get_token_supply_with_commitment(mint, CommitmentConfig::finalized());
         let answer = self.answer(supply.await)?;
         let Ok(base_units) = answer.value.amount.parse() else {

@@ -42,7 +42,7 @@ pub(super) async fn fetch(
     let parameters = json!([signature.to_string(), config]);
     let call = || async {
         let answer: ClientResult<Option<EncodedConfirmedTransactionWithStatusMeta>> = endpoint
-            .rpc()
+            .background()
             .send(RpcRequest::GetTransaction, parameters.clone())
             .await;
         endpoint.answer(answer)

@@ -75,10 +75,10 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     let urls = urls(config);
     let call_limit = config.tokenization.transaction_timeout;
     // A start waits for an endpoint that requests a pause; the running service uses the others.
-    let patient = Endpoints::for_commands(&urls, call_limit);
+    let patient = Endpoints::for_commands(&urls, call_limit, config.solana.background_rate);
     let endpoint = first_answering(&patient).await?;
     let genesis_hash = endpoint
-        .rpc()
+        .hot()
         .get_genesis_hash()
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
@@ -97,8 +97,13 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
     };
     let state = mint_state(endpoint, mint, config.tokenization.decimals).await?;
     let authority = authority(mint, state, signer.as_ref())?;
+    let background_rate = if is_local {
+        config.solana.background_rate
+    } else {
+        Some(config.solana.cluster_background_rate())
+    };
     Ok(Solana {
-        endpoints: Endpoints::new(&urls, call_limit),
+        endpoints: Endpoints::paced(&urls, call_limit, background_rate),
         signer,
         authority,
         mint,
@@ -130,7 +135,11 @@ pub(super) async fn recall(config: &Config, pool: &PgPool) -> Result<Option<Sola
             value: bound.genesis_hash,
         })?;
     Ok(Some(Solana {
-        endpoints: Endpoints::new(&urls(config), config.tokenization.transaction_timeout),
+        endpoints: Endpoints::paced(
+            &urls(config),
+            config.tokenization.transaction_timeout,
+            Some(config.solana.cluster_background_rate()),
+        ),
         signer: None,
         authority: bound.authority,
         mint,
@@ -147,7 +156,7 @@ fn urls(config: &Config) -> Vec<String> {
 async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError> {
     let mut failure = None;
     for endpoint in endpoints.iter() {
-        match endpoint.rpc().get_version().await {
+        match endpoint.hot().get_version().await {
             Ok(_) => return Ok(endpoint),
             Err(error) => {
                 endpoints.fail_over_from(endpoint);
@@ -195,7 +204,7 @@ fn local_keypair(config: &Config, file: &str) -> Result<Keypair, StartError> {
 /// The mint, with the decimals that readings are converted with.
 async fn mint_state(endpoint: &Endpoint, mint: Pubkey, decimals: u8) -> Result<Mint, StartError> {
     let account = endpoint
-        .rpc()
+        .hot()
         .get_account_with_commitment(&mint, CommitmentConfig::confirmed())
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?

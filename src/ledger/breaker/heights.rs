@@ -15,7 +15,7 @@ async fn newest_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
     let mut failure = no_endpoint();
     for endpoint in endpoints.iter() {
         let height = endpoint
-            .rpc()
+            .background()
             .get_block_height_with_commitment(CommitmentConfig::processed())
             .await;
         match height {

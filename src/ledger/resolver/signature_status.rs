@@ -29,10 +29,10 @@ pub enum SignatureStatus {
 /// Where an endpoint looks a signature up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// Its cache of recent statuses, on one endpoint: cheap.
+    /// Its cache of recent statuses, on one endpoint: cheap, and a hot call, since a user waits for the result.
     Recent,
     /// Its whole history. What one endpoint has not seen is looked up on the others too, because a signature found anywhere
-    /// wins.
+    /// wins. A background call: it waits for its turn and for the end of a pause.
     History,
 }
 
@@ -41,10 +41,14 @@ async fn fetch_from(
     signatures: &[Signature],
     lookup: Lookup,
 ) -> Result<Vec<SignatureStatus>, ChainError> {
-    let rpc = endpoint.rpc();
     let answer = match lookup {
-        Lookup::Recent => rpc.get_signature_statuses(signatures).await,
-        Lookup::History => rpc.get_signature_statuses_with_history(signatures).await,
+        Lookup::Recent => endpoint.hot().get_signature_statuses(signatures).await,
+        Lookup::History => {
+            let background = endpoint.background();
+            background
+                .get_signature_statuses_with_history(signatures)
+                .await
+        }
     };
     let Response { value, .. } =
         answer.map_err(|error| ChainError::from_client(endpoint.name(), &error))?;

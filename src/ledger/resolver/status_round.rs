@@ -136,7 +136,7 @@ impl StatusRounds {
     /// Seconds since 1970, by slot. A time that no endpoint reports soon is left out, not guessed.
     async fn block_times(&self, finalized: &[Landed]) -> HashMap<u64, i64> {
         let slots: HashSet<u64> = finalized.iter().map(|landed| landed.slot).collect();
-        let rpc = self.endpoints.preferred().rpc();
+        let rpc = self.endpoints.preferred().hot();
         futures_util::stream::iter(slots)
             .map(|slot| async move {
                 let fetched = tokio::time::timeout(BLOCK_TIME_LIMIT, rpc.get_block_time(slot));
