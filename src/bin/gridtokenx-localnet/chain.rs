@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{LocalnetError, StoreError};
 use crate::execution_thread;
+use crate::parameters::Choice;
 use crate::persistence::{EVENTS_WAITING_MAX, Persistence};
 use crate::ports::Addresses;
 use crate::restore::{now_ms, restore, set_clock};
@@ -45,10 +46,14 @@ impl Chain {
     pub fn start(
         store: Arc<Store>,
         addresses: &Addresses,
-        slot_ms: u64,
+        chosen: Choice,
         on_store_failure: impl Fn(StoreError) + Clone + Send + Sync + 'static,
     ) -> Result<Self, LocalnetError> {
         let start_error = |error: &dyn std::fmt::Display| LocalnetError::Start(error.to_string());
+        let parameters = store
+            .parameters(chosen)
+            .map_err(|error| start_error(&error))?;
+        let slot_ms = parameters.slot_ms;
         let (mut svm, simnet_events, _unused) = SurfnetSvm::new(SurfnetSvmConfig {
             slot_time: slot_ms,
             // Profiling executes every prefix of a transaction again.
@@ -61,8 +66,13 @@ impl Chain {
         let (geyser_tx, geyser_rx) = bounded(EVENTS_WAITING_MAX);
         svm.geyser_events_tx = geyser_tx;
 
-        let restored = restore(&mut svm, store.clone(), slot_ms, on_store_failure.clone())
-            .map_err(|error| start_error(&error))?;
+        let restored = restore(
+            &mut svm,
+            store.clone(),
+            parameters,
+            on_store_failure.clone(),
+        )
+        .map_err(|error| start_error(&error))?;
         let airdrop_account = svm.inner.airdrop_pubkey();
         let slot = svm.get_latest_absolute_slot();
         let locker = SurfnetSvmLocker::new(svm);

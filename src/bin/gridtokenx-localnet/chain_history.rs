@@ -23,9 +23,10 @@ use surfpool_core::types::{
     SurfnetTransactionStatus, SyntheticBlockhash, TransactionWithStatusMeta,
 };
 
+use crate::block::{Block, Header};
 use crate::error::StoreError;
 use crate::execution_thread;
-use crate::store::{Block, Header, Store};
+use crate::store::Store;
 
 /// surfpool iterates over all blocks only to find the newest hundred or so (`getRecentPrioritizationFees`).
 const HEADERS_LISTED_MAX: usize = 1_000;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::parameters::Choice;
+
 /// A Solana chain on this machine: JSON-RPC, pubsub, and state that survives kill -9.
 #[derive(Debug, Parser)]
 #[command(name = "gridtokenx-localnet", version)]
@@ -31,9 +33,14 @@ pub struct Flags {
     #[arg(long)]
     pub ephemeral: bool,
 
-    /// Length of a slot in milliseconds.
-    #[arg(long, env = "LOCALNET_SLOT_MS", value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    pub slot_ms: u64,
+    /// Length of a slot in milliseconds; otherwise that of the stored chain, 200 for a new one.
+    #[arg(long, env = "LOCALNET_SLOT_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub slot_ms: Option<u64>,
+
+    /// Rent in lamports per byte; otherwise that of the stored chain, 5080 for a new one (a token account costs 1,488,440).
+    // The highest makes a token account cost 293 SOL: no limit in practice, and no amount overflows.
+    #[arg(long, env = "LOCALNET_RENT_LAMPORTS_PER_BYTE", value_name = "LAMPORTS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub rent_lamports_per_byte: Option<u64>,
 
     /// Once JSON-RPC answers, one JSON line {rpc_url, ws_url, pid} is written here.
     #[arg(long, value_name = "FILE")]
@@ -47,4 +54,13 @@ pub struct Flags {
         default_value = "warn"
     )]
     pub log: String,
+}
+
+impl Flags {
+    pub fn parameters(&self) -> Choice {
+        Choice {
+            slot_ms: self.slot_ms,
+            rent_lamports_per_byte: self.rent_lamports_per_byte,
+        }
+    }
 }

@@ -12,11 +12,13 @@
 //! | [`persistence`] | collects events into blocks and writes blocks to the store |
 //! | [`chain_history`] | blocks and transactions, as surfpool reads them |
 //! | [`account_index`], [`execution_thread`] | accounts by owner and by mint, as surfpool updates them |
-//! | [`store`], [`transaction_record`], [`log_line`], [`outline`] | what is on disk |
+//! | [`store`], [`block`], [`transaction_record`], [`log_line`], [`outline`] | what is on disk |
 //! | [`data_dir`], [`ports`], [`flags`], [`error`] | lock, addresses, command line and errors |
+//! | [`parameters`] | length of a slot and rent, chosen by flags and kept by the store |
 #![forbid(unsafe_code)]
 
 mod account_index;
+mod block;
 mod chain;
 mod chain_history;
 mod data_dir;
@@ -25,6 +27,7 @@ mod execution_thread;
 mod flags;
 mod log_line;
 mod outline;
+mod parameters;
 mod persistence;
 mod ports;
 mod restore;

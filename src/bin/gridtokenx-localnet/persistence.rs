@@ -17,9 +17,10 @@ use solana_sdk::signature::Signature;
 use surfpool_core::surfnet::{GeyserBlockMetadata, GeyserEvent};
 use surfpool_core::types::TransactionWithStatusMeta;
 
+use crate::block::{AccountChange, Block, Header};
 use crate::chain_history::History;
 use crate::error::StoreError;
-use crate::store::{AccountChange, Block, Header, Store};
+use crate::store::Store;
 use crate::transaction_record;
 
 pub const EVENTS_WAITING_MAX: usize = 32;

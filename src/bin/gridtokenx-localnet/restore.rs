@@ -5,16 +5,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
+use solana_sdk::rent::Rent;
 use surfpool_core::solana_account::Account;
 use surfpool_core::storage::{Storage, StorageError};
 use surfpool_core::surfnet::svm::SurfnetSvm;
 use surfpool_core::surfnet::{BlockIdentifier, FINALIZATION_SLOT_THRESHOLD};
 
 use crate::account_index::AccountIndex;
+use crate::block::Header;
 use crate::chain_history::History;
 use crate::error::StoreError;
 use crate::execution_thread;
-use crate::store::{Header, Store};
+use crate::parameters::Parameters;
+use crate::store::Store;
 
 pub struct Restored {
     pub genesis_hash: Hash,
@@ -28,9 +31,10 @@ const FIRST_OPEN_SLOT: u64 = FINALIZATION_SLOT_THRESHOLD + 1;
 pub fn restore(
     svm: &mut SurfnetSvm,
     store: Arc<Store>,
-    slot_ms: u64,
+    parameters: Parameters,
     on_failure: impl Fn(StoreError) + Send + Sync + 'static,
 ) -> Result<Restored, StoreError> {
+    let slot_ms = parameters.slot_ms;
     let now_ms = now_ms();
     // Height and slot are the same number from the first block on. surfpool would count the height of blocks with transactions
     // from its own start, and that of the others from slot 0.
@@ -74,6 +78,10 @@ pub fn restore(
     svm.transactions = history.transactions();
     restore_accounts(svm, store.accounts()?)?;
     svm.reconstruct_sysvars();
+    // It is not among the accounts that blocks change, so no store holds it.
+    let mut rent = svm.inner.get_sysvar::<Rent>();
+    rent.lamports_per_byte = parameters.rent_lamports_per_byte;
+    svm.inner.set_sysvar(&rent);
     Ok(Restored {
         genesis_hash,
         history,

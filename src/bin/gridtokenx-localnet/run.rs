@@ -48,7 +48,7 @@ async fn serve(flags: Flags) -> Result<(), LocalnetError> {
     }
     let location = data_dir.as_ref().map(|dir| dir.path().to_owned());
     let store = Arc::new(open_store(data_dir.as_ref())?);
-    let mut chain = Chain::start(store, &addresses, flags.slot_ms, {
+    let mut chain = Chain::start(store, &addresses, flags.parameters(), {
         let location = location.clone();
         move |error| end_without_store(location.as_deref(), error)
     })?;

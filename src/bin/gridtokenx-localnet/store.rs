@@ -5,28 +5,32 @@
 
 use std::path::Path;
 
-use bincode::Options;
 use redb::backends::InMemoryBackend;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     WriteTransaction,
 };
-use serde::{Deserialize, Serialize};
 use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signature;
 use surfpool_core::solana_account::Account;
 use surfpool_core::types::TransactionWithStatusMeta;
 
+use crate::block::{AccountChange, Block, Header, decode, decode_account, encode, encode_account};
 use crate::error::StoreError;
-use crate::transaction_record::{self, encoding};
+use crate::parameters::{Choice, Parameters};
+use crate::transaction_record;
 
 /// To be raised with every change of the stored format.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
-/// Headers of blocks without transactions are stored for a day; older ones are a function of their neighbours. Without this
-/// limit an idle chain would grow by 200,000 rows a day.
-const EMPTY_HEADERS_KEPT: u64 = 216_000;
+/// Its transactions' records state no version: this program reads them and continues the chain as one of
+/// [`FORMAT_VERSION`].
+const UNVERSIONED_RECORDS: u32 = 1;
+
+/// Headers of blocks without transactions are stored for a day of 200 ms slots; older ones are a function of their neighbours.
+/// Without this limit an idle chain would grow by 430,000 rows a day.
+const EMPTY_HEADERS_KEPT: u64 = 432_000;
 
 /// redb's default of 1 GiB is more memory than the rest of this program needs.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -38,49 +42,14 @@ const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
 
 const VERSION_KEY: &str = "version";
 const GENESIS_HASH_KEY: &str = "genesis hash";
-
-/// What is stored of a block besides its transactions. Its blockhash is derived from its height.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    pub height: u64,
-    /// Seconds since 1970.
-    pub time: i64,
-    /// In the order of execution.
-    pub signatures: Vec<Signature>,
-}
-
-/// What a block did to one account.
-#[derive(Clone, Debug)]
-pub enum AccountChange {
-    Whole(Account),
-    /// Only the balance is known: after an airdrop or a failed transaction.
-    Lamports(u64),
-}
-
-/// One block, complete, as it is written.
-#[derive(Debug)]
-pub struct Block {
-    pub slot: u64,
-    pub header: Header,
-    pub accounts: Vec<(Pubkey, AccountChange)>,
-    pub transactions: Vec<(Signature, Vec<u8>)>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredAccount {
-    lamports: u64,
-    owner: Pubkey,
-    executable: bool,
-    rent_epoch: u64,
-    data: Vec<u8>,
-}
+const PARAMETERS_KEY: &str = "parameters";
 
 pub struct Store {
     database: Database,
 }
 
 impl Store {
-    /// Opens or creates the file. A file of another version is refused, older or newer.
+    /// Opens or creates the file. A file of a later version is refused.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
@@ -111,17 +80,19 @@ impl Store {
             let found = meta
                 .get(VERSION_KEY)?
                 .map(|version| version.value().to_vec());
-            match found {
-                None => {
+            match found.as_deref().map(version_of) {
+                Some(Some(FORMAT_VERSION)) => return Ok(store),
+                Some(Some(UNVERSIONED_RECORDS)) => {
                     meta.insert(VERSION_KEY, FORMAT_VERSION.to_le_bytes().as_slice())?;
                 }
-                Some(version) if version == FORMAT_VERSION.to_le_bytes() => return Ok(store),
-                Some(version) => {
-                    let version = <[u8; 4]>::try_from(version.as_slice()).map_or_else(
-                        |_| "unknown".to_owned(),
-                        |le| u32::from_le_bytes(le).to_string(),
-                    );
-                    return Err(StoreError::OtherVersion(version));
+                None => {
+                    meta.insert(VERSION_KEY, FORMAT_VERSION.to_le_bytes().as_slice())?;
+                    let parameters = encode("parameters", &Parameters::OF_A_NEW_CHAIN)?;
+                    meta.insert(PARAMETERS_KEY, parameters.as_slice())?;
+                }
+                Some(other) => {
+                    let other = other.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+                    return Err(StoreError::OtherVersion(other));
                 }
             }
             transaction.open_table(ACCOUNTS)?;
@@ -176,6 +147,26 @@ impl Store {
         };
         transaction.commit()?;
         Ok((genesis_hash, tip))
+    }
+
+    /// The chain's parameters, as the command line chooses them or as they were; these are stored.
+    pub fn parameters(&self, chosen: Choice) -> Result<Parameters, StoreError> {
+        let transaction = self.begin_write()?;
+        let parameters = {
+            let mut meta = transaction.open_table(META)?;
+            let stored = meta
+                .get(PARAMETERS_KEY)?
+                .map(|bytes| decode("parameters", bytes.value()))
+                .transpose()?;
+            let parameters = chosen.apply_to(stored.unwrap_or(Parameters::UNSTORED));
+            meta.insert(
+                PARAMETERS_KEY,
+                encode("parameters", &parameters)?.as_slice(),
+            )?;
+            parameters
+        };
+        transaction.commit()?;
+        Ok(parameters)
     }
 
     /// Writes a block atomically.
@@ -313,46 +304,8 @@ impl Store {
     }
 }
 
-fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
-    encoding()
-        .serialize(value)
-        .map_err(|error| StoreError::Corrupt {
-            what,
-            reason: error.to_string(),
-        })
-}
-
-fn decode<T: for<'de> Deserialize<'de>>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    encoding()
-        .deserialize(bytes)
-        .map_err(|error| StoreError::Corrupt {
-            what,
-            reason: error.to_string(),
-        })
-}
-
-fn encode_account(account: Account) -> Result<Vec<u8>, StoreError> {
-    encode(
-        "account",
-        &StoredAccount {
-            lamports: account.lamports,
-            owner: account.owner,
-            executable: account.executable,
-            rent_epoch: account.rent_epoch,
-            data: account.data,
-        },
-    )
-}
-
-fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
-    let stored: StoredAccount = decode("account", bytes)?;
-    Ok(Account {
-        lamports: stored.lamports,
-        owner: stored.owner,
-        executable: stored.executable,
-        rent_epoch: stored.rent_epoch,
-        data: stored.data,
-    })
+fn version_of(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -392,6 +345,63 @@ mod tests {
         let (genesis_hash, tip) = store.begin_or_continue(other, &[(9, header(9))]).unwrap();
         assert_eq!(genesis_hash, Hash::new_from_array([1; 32]));
         assert_eq!(tip, (1, header(1)));
+    }
+
+    #[test]
+    fn a_store_of_format_1_continues_as_one_of_this_format() {
+        let set_version = |store: &Store, version: u32| {
+            let transaction = store.begin_write().unwrap();
+            transaction
+                .open_table(META)
+                .unwrap()
+                .insert(VERSION_KEY, version.to_le_bytes().as_slice())
+                .unwrap();
+            transaction.commit().unwrap();
+        };
+        let store = started();
+        set_version(&store, UNVERSIONED_RECORDS);
+        let store = Store::prepare(store.database).unwrap();
+        assert_eq!(store.slots().unwrap(), [0]);
+        let store = Store::prepare(store.database).unwrap();
+        set_version(&store, FORMAT_VERSION + 1);
+        let refused = Store::prepare(store.database).err().unwrap();
+        assert_eq!(
+            refused.to_string(),
+            format!("version {}", FORMAT_VERSION + 1)
+        );
+    }
+
+    #[test]
+    fn a_chain_keeps_its_parameters_until_others_are_chosen() {
+        let store = started();
+        let kept = |store: &Store| store.parameters(Choice::default()).unwrap();
+        assert_eq!(kept(&store), Parameters::OF_A_NEW_CHAIN);
+        let chosen = Choice {
+            slot_ms: Some(50),
+            ..Choice::default()
+        };
+        let parameters = Parameters {
+            slot_ms: 50,
+            ..Parameters::OF_A_NEW_CHAIN
+        };
+        assert_eq!(store.parameters(chosen).unwrap(), parameters);
+        assert_eq!(kept(&store), parameters);
+    }
+
+    #[test]
+    fn a_chain_from_before_parameters_were_stored_continues_with_what_it_had() {
+        let store = started();
+        let transaction = store.begin_write().unwrap();
+        transaction
+            .open_table(META)
+            .unwrap()
+            .remove(PARAMETERS_KEY)
+            .unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(
+            store.parameters(Choice::default()).unwrap(),
+            Parameters::UNSTORED
+        );
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! A transaction of 18 mints and a memo takes 2.6 kB here and about 60 kB as JSON. The difference is text: log lines and token
 //! balances repeat the same few addresses in base58. Here an address that the message lists is stored as its index there, and
 //! an amount as a number.
+//!
+//! The signed bytes are those of the wire, which only `wincode` writes: `bincode` writes other bytes for a transaction of
+//! version 1, without an error. Records of a store of format 1 hold bincode's bytes, which bincode reads back.
 
 use bincode::Options;
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,41 @@ use crate::outline;
 /// Encodes small numbers in one byte.
 pub fn encoding() -> impl Options {
     bincode::DefaultOptions::new()
+}
+
+/// Begins a record that states its version. A record of a store of format 1 begins with its slot, and no number begins with
+/// this byte in the [`encoding`].
+const VERSION_MARKER: u8 = 0xff;
+
+/// Of a record whose signed bytes are those of the wire.
+const WIRE_RECORD: u8 = 2;
+
+/// How the signed bytes of a record are encoded.
+#[derive(Clone, Copy)]
+enum SignedBytesEncoding {
+    /// In records without a version. Equals the wire for legacy transactions and those of version 0.
+    Bincode,
+    Wire,
+}
+
+impl SignedBytesEncoding {
+    /// Splits a record into the encoding that it states and the rest.
+    fn split(record: &[u8]) -> Result<(Self, &[u8]), StoreError> {
+        match record {
+            [VERSION_MARKER, WIRE_RECORD, rest @ ..] => Ok((Self::Wire, rest)),
+            [VERSION_MARKER, version, ..] => Err(corrupt(format!(
+                "its record has version {version}, this program reads versions up to {WIRE_RECORD}"
+            ))),
+            _ => Ok((Self::Bincode, record)),
+        }
+    }
+
+    fn decode(self, signed_bytes: &[u8]) -> Result<VersionedTransaction, StoreError> {
+        match self {
+            Self::Bincode => bincode::deserialize(signed_bytes).map_err(corrupt),
+            Self::Wire => wincode::deserialize(signed_bytes).map_err(corrupt),
+        }
+    }
 }
 
 /// What a list of transactions needs comes first, so that listing reads no further.
@@ -74,7 +112,7 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
     let meta = &transaction.meta;
     let message = &transaction.transaction.message;
     let keys = Keys::new(message.static_account_keys(), &meta.loaded_addresses);
-    let signed_bytes = bincode::serialize(&transaction.transaction).map_err(corrupt)?;
+    let signed_bytes = wincode::serialize(&transaction.transaction).map_err(corrupt)?;
     let head = Head {
         slot: transaction.slot,
         status: meta.status.clone(),
@@ -106,13 +144,17 @@ pub fn encode(transaction: &TransactionWithStatusMeta) -> Result<Vec<u8>, StoreE
         compute_units_consumed: meta.compute_units_consumed,
         cost_units: meta.cost_units,
     };
-    encoding().serialize(&(head, details)).map_err(corrupt)
+    let mut record = vec![VERSION_MARKER, WIRE_RECORD];
+    encoding()
+        .serialize_into(&mut record, &(head, details))
+        .map_err(corrupt)?;
+    Ok(record)
 }
 
-pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
-    let (head, details): (Head, Details) = encoding().deserialize(bytes).map_err(corrupt)?;
-    let transaction: VersionedTransaction =
-        bincode::deserialize(head.signed_bytes).map_err(corrupt)?;
+pub fn decode(record: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
+    let (signed_bytes, rest) = SignedBytesEncoding::split(record)?;
+    let (head, details): (Head, Details) = encoding().deserialize(rest).map_err(corrupt)?;
+    let transaction = signed_bytes.decode(head.signed_bytes)?;
     let keys = Keys::new(
         transaction.message.static_account_keys(),
         &head.loaded_addresses,
@@ -156,12 +198,13 @@ pub fn decode(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
 }
 
 /// Decodes only what a list of transactions needs: slot, error, addresses, and of the instructions the memos.
-pub fn decode_listed(bytes: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
-    let mut reader = bincode::Deserializer::from_slice(bytes, encoding());
+pub fn decode_listed(record: &[u8]) -> Result<TransactionWithStatusMeta, StoreError> {
+    let (_, rest) = SignedBytesEncoding::split(record)?;
+    let mut reader = bincode::Deserializer::from_slice(rest, encoding());
     let head = Head::deserialize(&mut reader).map_err(corrupt)?;
     let memo_programs = [spl_memo_interface::v1::ID, spl_memo_interface::v3::ID];
     let Some(transaction) = outline::outline(head.signed_bytes, &memo_programs) else {
-        return decode(bytes);
+        return decode(record);
     };
     Ok(TransactionWithStatusMeta {
         slot: head.slot,
@@ -299,92 +342,4 @@ fn corrupt(reason: impl ToString) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use solana_sdk::message::{Message, VersionedMessage};
-    use solana_sdk::signature::Signature;
-
-    fn balance(account_index: u8, mint: Pubkey, amount: u64) -> TransactionTokenBalance {
-        TransactionTokenBalance {
-            account_index,
-            mint: mint.to_string(),
-            ui_token_amount: token_amount_to_ui_amount_v3(
-                amount,
-                &SplTokenAdditionalDataV2::with_decimals(9),
-            ),
-            owner: Pubkey::new_from_array([7; 32]).to_string(),
-            program_id: spl_token_interface::ID.to_string(),
-        }
-    }
-
-    fn transaction(keys: Vec<Pubkey>, meta: TransactionStatusMeta) -> TransactionWithStatusMeta {
-        TransactionWithStatusMeta {
-            slot: 31,
-            transaction: VersionedTransaction {
-                signatures: vec![Signature::from([3; 64])],
-                message: VersionedMessage::Legacy(Message {
-                    account_keys: keys,
-                    ..Message::default()
-                }),
-            },
-            meta,
-        }
-    }
-
-    #[test]
-    fn a_transaction_is_decoded_as_it_was_encoded() {
-        let payer = Pubkey::new_from_array([1; 32]);
-        let mint = Pubkey::new_from_array([2; 32]);
-        let program = spl_token_interface::ID;
-        let original = transaction(
-            vec![payer, mint, program],
-            TransactionStatusMeta {
-                status: Ok(()),
-                fee: 5_000,
-                pre_balances: vec![10_000, 1, 1],
-                post_balances: vec![5_000, 1, 1],
-                log_messages: Some(vec![
-                    format!("Program {program} invoke [1]"),
-                    "Program log: Memo (len 5): \"g1abc\"".to_owned(),
-                    format!("Program {program} consumed 119 of 199881 compute units"),
-                    format!("Program {program} success"),
-                ]),
-                // Account 1 is created, 2 grows, 3 is closed.
-                pre_token_balances: Some(vec![balance(2, mint, 5), balance(3, mint, 9)]),
-                post_token_balances: Some(vec![balance(1, mint, 7), balance(2, mint, u64::MAX)]),
-                compute_units_consumed: Some(119),
-                ..TransactionStatusMeta::default()
-            },
-        );
-        let bytes = encode(&original).unwrap();
-        let back = decode(&bytes).unwrap();
-        assert_eq!(back.slot, original.slot);
-        assert_eq!(back.transaction, original.transaction);
-        assert_eq!(
-            back.meta,
-            TransactionStatusMeta {
-                rewards: Some(Vec::new()),
-                ..original.meta
-            }
-        );
-    }
-
-    #[test]
-    fn a_failed_transaction_is_decoded_with_its_error() {
-        let original = transaction(
-            vec![Pubkey::new_from_array([1; 32])],
-            TransactionStatusMeta {
-                status: Err(TransactionError::InsufficientFundsForFee),
-                ..TransactionStatusMeta::default()
-            },
-        );
-        let bytes = encode(&original).unwrap();
-        for back in [decode(&bytes).unwrap(), decode_listed(&bytes).unwrap()] {
-            assert_eq!(back.slot, 31);
-            assert_eq!(
-                back.meta.status,
-                Err(TransactionError::InsufficientFundsForFee)
-            );
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ use solana_commitment_config::CommitmentConfig;
 use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Signature, Signer};
+use solana_sdk::transaction::VersionedTransaction;
 use solana_transaction_status::UiTransactionEncoding;
 use spl_token_interface::instruction::mint_to;
 use tokio::sync::{Mutex, Notify};
@@ -26,6 +27,7 @@ use crate::support::localnet::{Localnet, PROGRAM, State, TempDir};
 
 mod history;
 mod token;
+mod version_1;
 
 use history::{block, landed, times_of_blocks, walk};
 use token::{MEMO, Money, memo, send, until_confirmed, until_confirmed_or_failed};
@@ -46,7 +48,7 @@ struct Sent {
 }
 
 impl Load {
-    /// `next_amount` is never used twice, so every signature is new.
+    /// Every other sender's transactions have version 1. `next_amount` is never used twice, so every signature is new.
     fn start(
         rpc_url: &str,
         money: &Arc<Money>,
@@ -61,7 +63,7 @@ impl Load {
             answer: Arc::default(),
         };
         let client = Arc::new(RpcClient::new(rpc_url.to_owned()));
-        for _ in 0..SENDERS {
+        for sender in 0..SENDERS {
             let (client, money, next_amount) = (client.clone(), money.clone(), next_amount.clone());
             let (sent, answer) = (load.sent.clone(), load.answer.clone());
             load.senders.spawn(async move {
@@ -70,7 +72,10 @@ impl Load {
                     let amounts = first..first + MINTS_PER_TRANSACTION;
                     let mut instructions = vec![memo(MEMO)];
                     instructions.extend(amounts.clone().map(|amount| money.mint_to(amount)));
-                    let transaction = money.signed(&instructions, blockhash);
+                    let transaction = match sender % 2 {
+                        0 => VersionedTransaction::from(money.signed(&instructions, blockhash)),
+                        _ => money.signed_version_1(&instructions, blockhash),
+                    };
                     let signature = transaction.signatures[0];
                     sent.lock().await.amounts.insert(signature, amounts.sum());
                     if send(&client, &transaction).await.is_err() {

@@ -14,7 +14,7 @@ pub async fn block(client: &RpcClient, slot: u64) -> UiConfirmedBlock {
         transaction_details: Some(TransactionDetails::Signatures),
         rewards: Some(false),
         commitment: Some(CommitmentConfig::confirmed()),
-        max_supported_transaction_version: Some(0),
+        max_supported_transaction_version: Some(1),
     };
     let block = client.get_block_with_config(slot, config).await;
     block.unwrap_or_else(|error| panic!("block of slot {slot}: {error}"))

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_client::SerializableTransaction;
 use solana_client::rpc_config::RpcSendTransactionConfig;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::hash::Hash;
 use solana_sdk::instruction::Instruction;
+use solana_sdk::message::{VersionedMessage, v1};
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer};
-use solana_sdk::transaction::Transaction;
+use solana_sdk::transaction::{Transaction, VersionedTransaction};
 use solana_system_interface::instruction::create_account;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_associated_token_account_interface::instruction::create_associated_token_account_idempotent;
@@ -96,6 +98,25 @@ impl Money {
         )
     }
 
+    /// As a transaction of version 1, with limits that no test reaches; unset they would be 0.
+    pub fn signed_version_1(
+        &self,
+        instructions: &[Instruction],
+        blockhash: Hash,
+    ) -> VersionedTransaction {
+        let config = v1::TransactionConfig::empty()
+            .with_compute_unit_limit(1_000_000)
+            .with_loaded_accounts_data_size_limit(64 * 1024 * 1024);
+        let message = v1::Message::try_compile_with_config(
+            &self.payer.pubkey(),
+            instructions,
+            blockhash,
+            config,
+        );
+        let message = VersionedMessage::V1(message.unwrap());
+        VersionedTransaction::try_new(message, &[&self.payer]).unwrap()
+    }
+
     pub async fn supply(&self, client: &RpcClient) -> u64 {
         let supply = client.get_token_supply(&self.mint).await.unwrap();
         supply.amount.parse().unwrap()
@@ -112,7 +133,10 @@ pub fn memo(text: &str) -> Instruction {
 }
 
 /// Sends once, without preflight, so that only the chain decides whether it lands.
-pub async fn send(client: &RpcClient, transaction: &Transaction) -> Result<Signature, String> {
+pub async fn send(
+    client: &RpcClient,
+    transaction: &impl SerializableTransaction,
+) -> Result<Signature, String> {
     let config = RpcSendTransactionConfig {
         skip_preflight: true,
         max_retries: Some(0),
