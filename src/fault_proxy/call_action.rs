@@ -41,8 +41,17 @@ pub enum CallAction {
     Prune {
         before_slot: u64,
     },
+    /// Answered as by a node of a cluster under Alpenglow: what is confirmed is final.
+    Alpenglow(ConfirmedCommitment),
     /// Signatures that landed are reported as not found.
     ReportNotFound,
     /// Signatures that did not land are reported as confirmed.
     ReportConfirmed,
+}
+
+/// What a node under Alpenglow does with calls at the commitment `confirmed`, which is planned for removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfirmedCommitment {
+    Accepted,
+    Refused,
 }

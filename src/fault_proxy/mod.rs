@@ -10,14 +10,16 @@
 //! | `upstream` | the node behind it |
 //! | `call_action` | what can happen to a call |
 //! | `rules` | the document of rules: which method meets which fault, for how long |
+//! | `alpenglow` | a node of a cluster under Alpenglow, played in front of one under Tower |
 //! | `faulty_answers` | answers of a node that lags, has pruned its history, or reports wrong statuses |
 
+mod alpenglow;
 mod call_action;
 mod faulty_answers;
 mod proxy;
 mod rules;
 mod upstream;
 
-pub use call_action::CallAction;
+pub use call_action::{CallAction, ConfirmedCommitment};
 pub use proxy::FaultProxy;
 pub use rules::{RuleBook, RuleError};

@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::alpenglow::{self, Played};
 use super::call_action::CallAction;
 use super::faulty_answers;
 use super::rules::{CallCounts, RuleBook, RuleError};
@@ -197,6 +198,12 @@ async fn call(shared: &Shared, body: &[u8]) -> Result<Answer, Dropped> {
             answer.headers_mut().insert(RETRY_AFTER, secs.into());
             return Ok(answer);
         }
+        CallAction::Alpenglow(confirmed) => match alpenglow::request(&call, confirmed) {
+            Played::Answer(answer) => Some(answer),
+            Played::Forward(call) => forward(shared, method, &call)
+                .await
+                .map(|answer| alpenglow::answer(method, answer)),
+        },
         CallAction::Lag { slots } => faulty_answers::lagging(upstream, &call, slots).await,
         CallAction::WithoutHistory => faulty_answers::without_history(upstream, &call).await,
         CallAction::Prune { before_slot } => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::call_action::CallAction;
+use super::call_action::{CallAction, ConfirmedCommitment};
 
 /// A rule that cannot be carried out.
 #[derive(Clone, Debug, Error)]
@@ -56,6 +56,10 @@ pub enum FaultName {
     Prune,
     SayNotFound,
     SayConfirmed,
+    /// Answered as by a node under Alpenglow: `finalized` is served from `confirmed`.
+    Alpenglow,
+    /// The same by a node that refuses the commitment `confirmed`.
+    AlpenglowWithoutConfirmed,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,6 +125,10 @@ impl Rule {
             },
             FaultName::SayNotFound => CallAction::ReportNotFound,
             FaultName::SayConfirmed => CallAction::ReportConfirmed,
+            FaultName::Alpenglow => CallAction::Alpenglow(ConfirmedCommitment::Accepted),
+            FaultName::AlpenglowWithoutConfirmed => {
+                CallAction::Alpenglow(ConfirmedCommitment::Refused)
+            }
         })
     }
 }
