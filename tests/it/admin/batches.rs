@@ -441,7 +441,7 @@ async fn a_batch_whose_job_is_lost_is_rescued_by_the_sweep() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_chain_is_unavailable_a_batch_reports_it_and_loses_nothing() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[HELD]).await;
     grid.serve().await;
     insert_backlog(&grid.pool, 10, 40).await;

@@ -156,7 +156,7 @@ async fn an_invalid_level_is_refused_and_users_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_and_a_job_leave_one_line_each_and_no_secret_is_in_them() {
     let api_key = Uuid::new_v4().simple().to_string();
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&format!("{}/?api-key={api_key}", proxy.url), &[]).await;
     let server = grid.spawn(INFO).await;
     let admin = server.admin();

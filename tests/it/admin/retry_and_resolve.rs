@@ -160,7 +160,7 @@ async fn a_failed_reading_is_paid_once_to_the_wallet_that_the_admin_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_in_its_backoff_is_tried_at_once() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(
         &proxy.url,
         &[("TOKENIZATION_INITIAL_RETRY_DELAY_SECS", "3000")],
@@ -306,7 +306,7 @@ fn blind(proxy: &Proxy, lands: bool) {
 
 /// A reading whose transaction is quarantined on an endpoint that sees nothing.
 async fn quarantined(lands: bool) -> (Grid, Proxy, String, String) {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "1")]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -406,7 +406,7 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     // A history scan passes the transaction while the ledger knows it, so the watermark is above it afterwards.
     assert!(grid.stop().await);
     grid.serve().await;
-    let landed_in = RpcClient::new(world().rpc_url.clone())
+    let landed_in = RpcClient::new(world().rpc_url().to_owned())
         .get_signature_statuses_with_history(&[Signature::from_str(&signature).unwrap()])
         .await
         .unwrap()

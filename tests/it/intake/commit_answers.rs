@@ -21,7 +21,7 @@ fn signature_of(parameters: &serde_json::Value) -> Vec<u8> {
 
 async fn nothing_is_lost_or_paid_twice_with(cut: Cut) {
     const READINGS: usize = 10;
-    let chain = Proxy::start(&world().rpc_url).await;
+    let chain = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(
         &chain.url,
         &[

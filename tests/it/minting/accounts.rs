@@ -12,6 +12,7 @@ use spl_token_interface::instruction::{AuthorityType, burn, close_account, set_a
 
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed};
+use crate::support::consensus::{under_each_consensus, under_tower};
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Meter, Proxy};
 
@@ -60,7 +61,16 @@ async fn fails_alone(grid: &Grid, troubled: &Meter, neighbour: &Meter, reason: &
     assert_eq!(audit["outstanding"]["readings"], 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(
+    a_token_account_closed_by_its_owner_is_not_paid_for_twice,
+    a_token_account_given_to_another_owner_is_not_paid,
+);
+
+under_tower!(
+    an_account_that_one_answer_does_not_hold_fails_no_reading,
+    a_neighbour_is_paid_by_the_endpoint_that_is_not_behind,
+);
+
 async fn a_token_account_closed_by_its_owner_is_not_paid_for_twice() {
     let grid = Grid::start_with(&[("MINT_LINGER_MS", "200")]).await;
     let (meter, neighbour) = (grid.meter().await, grid.meter().await);
@@ -86,7 +96,6 @@ async fn a_token_account_closed_by_its_owner_is_not_paid_for_twice() {
     fails_alone(&grid, &meter, &neighbour, "was closed by its owner").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_token_account_given_to_another_owner_is_not_paid() {
     let grid = Grid::start_with(&[("MINT_LINGER_MS", "200")]).await;
     let (meter, neighbour) = (grid.meter().await, grid.meter().await);
@@ -209,9 +218,8 @@ async fn waits_and_loses_nothing(grid: &Grid, meter: &Meter, false_answers: &Ato
     no_attempt_is_used(grid).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_one_answer_does_not_hold_fails_no_reading() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -249,11 +257,10 @@ async fn an_account_that_one_answer_does_not_hold_fails_no_reading() {
     assert_eq!(audit["base_units_chain"], "4000000000");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_neighbour_is_paid_by_the_endpoint_that_is_not_behind() {
     let (behind, good) = (
-        Proxy::start(&world().rpc_url).await,
-        Proxy::start(&world().rpc_url).await,
+        Proxy::start(world().rpc_url()).await,
+        Proxy::start(world().rpc_url()).await,
     );
     let urls = format!("{},{}", behind.url, good.url);
     let mut grid = Grid::on_chain(&urls, &[("MINT_LINGER_MS", "200")]).await;
@@ -280,8 +287,8 @@ async fn a_neighbour_is_paid_by_the_endpoint_that_is_not_behind() {
 async fn an_endpoint_that_recovers_on_another_chain_is_not_queried_for_accounts() {
     const FOREIGN: &str = "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY";
     let (good, foreign) = (
-        Proxy::start(&world().rpc_url).await,
-        Proxy::start(&world().rpc_url).await,
+        Proxy::start(world().rpc_url()).await,
+        Proxy::start(world().rpc_url()).await,
     );
     // Away at the start: it is unknown which chain it is on.
     foreign.on_call(|_, _| CallAction::Drop);

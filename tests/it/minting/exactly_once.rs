@@ -4,9 +4,15 @@ use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_sdk::pubkey::Pubkey;
 
+use crate::support::consensus::under_each_consensus;
 use crate::support::{Api, Grid, Meter, eventually};
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(
+    readings_become_tokens_and_are_finalized,
+    several_readings_of_one_wallet_are_one_payment,
+    the_same_bytes_sent_twice_pay_once,
+);
+
 async fn readings_become_tokens_and_are_finalized() {
     let mut grid = Grid::start().await;
     let meter = grid.meter().await;
@@ -25,7 +31,6 @@ async fn readings_become_tokens_and_are_finalized() {
     assert!(grid.stop().await, "an idle service drains at once");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn several_readings_of_one_wallet_are_one_payment() {
     let grid = Grid::start_with(&[("MINT_LINGER_MS", "500")]).await;
     let meter = grid.meter().await;
@@ -52,12 +57,14 @@ async fn several_readings_of_one_wallet_are_one_payment() {
     grid.audit_holds().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_same_bytes_sent_twice_pay_once() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     meter.report("2").await;
-    grid.until_count("minted", 1).await;
+    grid.until("it is on chain", async || {
+        grid.count("minted").await + grid.count("finalized").await == 1
+    })
+    .await;
     let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await
@@ -143,11 +150,11 @@ async fn submit_each(api: &Api, submissions: &[Value]) {
 macro_rules! survives_a_kill {
     ($($name:ident: $point:literal),* $(,)?) => {
         $(
-            #[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 survives_a_kill_at($point).await;
             }
         )*
+        under_each_consensus!($($name),*);
     };
 }
 

@@ -49,7 +49,7 @@ impl Minted {
     async fn on_chain(&self, grid: &Grid) -> (u64, u64) {
         let parameters = json!([
             self.signature.to_string(),
-            { "encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0 }
+            { "encoding": "json", "commitment": "finalized", "maxSupportedTransactionVersion": 0 }
         ]);
         let found: Value = RpcClient::new(grid.rpc_url.clone())
             .send(RpcRequest::GetTransaction, parameters)
@@ -145,7 +145,7 @@ async fn without_a_policy_no_price_is_offered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_percentile_follows_what_the_chain_reports_up_to_the_cap() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let settings = [
         ("BLOCKCHAIN_PRIORITY_FEE", "percentile:75"),
         ("BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS", "40000"),
@@ -209,7 +209,7 @@ async fn report_and_see_price(grid: &Grid, micro_lamports: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_reports_no_prices_stops_no_minting() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid =
         Grid::on_chain(&proxy.url, &[("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")]).await;
     proxy.on_call(|method, _| match method {
@@ -227,7 +227,7 @@ async fn a_chain_that_reports_no_prices_stops_no_minting() {
 /// The market goes up while a transaction is stuck: it is sent again as it was signed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stuck_is_sent_again_at_its_old_price() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let settings = [("BLOCKCHAIN_PRIORITY_FEE", "percentile:50")];
     let mut grid = Grid::on_chain(&proxy.url, &settings).await;
     let sent = Arc::new(Mutex::new(Vec::<String>::new()));

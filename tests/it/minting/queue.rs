@@ -184,7 +184,7 @@ async fn a_worker_that_resumes_late_pays_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(
         &proxy.url,
         &[

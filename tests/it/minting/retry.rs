@@ -18,6 +18,7 @@ use spl_token_interface::instruction::{burn, close_account};
 use spl_token_interface::state::{Account, AccountState};
 
 use crate::support::authority::Authority;
+use crate::support::consensus::under_each_consensus;
 use crate::support::proxy::drop_send;
 use crate::support::proxy::{CallAction, Proxy};
 use crate::support::world::world;
@@ -120,7 +121,7 @@ async fn mint_failed_events(grid: &Grid) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_reading_waits_5_10_and_20_minutes_by_stored_times_and_is_failed_once() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = {
         let mut grid =
             Grid::on_chain(&proxy.url, &[("TOKENIZATION_MAX_RETRY_ATTEMPTS", "3")]).await;
@@ -166,7 +167,7 @@ async fn a_refused_reading_waits_5_10_and_20_minutes_by_stored_times_and_is_fail
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_in_between_does_not_bypass_the_backoff() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[("TOKENIZATION_POLLING_INTERVAL_SECS", "1")]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -263,9 +264,10 @@ async fn close_token_account(authority: &Authority, meter: &Meter, balance: u64)
     authority.send(close, &[&meter.wallet]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alone,);
+
 async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alone() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[("MINT_LINGER_MS", "500")]).await;
     grid.serve().await;
     let (bad, good) = (grid.meter().await, grid.meter().await);
@@ -333,7 +335,7 @@ fn let_everything_fail_with(proxy: &Proxy, error: Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_alone_in_its_transaction_is_not_blamed_for_the_fee_payer_or_the_service() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;

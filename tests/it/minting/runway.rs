@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use solana_client::nonblocking::rpc_client::RpcClient;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{no_attempt_is_used, until_open};
+use crate::support::consensus::Consensus;
 use crate::support::metrics::value;
 use crate::support::{Api, Grid, Meter, eventually};
 
@@ -27,7 +27,7 @@ impl Payer {
         Payer {
             rpc: RpcClient::new_with_commitment(
                 grid.rpc_url.clone(),
-                CommitmentConfig::confirmed(),
+                Consensus::current().newest_commitment(),
             ),
             authority: Authority::of(grid).await,
         }

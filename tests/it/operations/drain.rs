@@ -95,7 +95,7 @@ async fn sigterm_under_load_ends_in_order_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_hangs_does_not_delay_the_shutdown() {
     const LIMIT_SECS: u64 = 3;
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;
     let limit = LIMIT_SECS.to_string();
     let mut server = grid
@@ -128,7 +128,7 @@ async fn a_chain_that_hangs_does_not_delay_the_shutdown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once_and_loses_nothing() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;
     let mut server = grid.spawn(&[]).await;
     let meter = server.user("prosumer").meter().await;
@@ -186,7 +186,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
  {
     const LIMIT: Duration = Duration::from_secs(8);
     const READINGS: usize = 30;
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;
     let limit = LIMIT.as_secs().to_string();
     let mut server = grid

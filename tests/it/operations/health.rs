@@ -122,7 +122,7 @@ async fn grid_of_ordinary_user() -> (Grid, String) {
     let mut theirs: url::Url = database_url.parse().unwrap();
     theirs.set_username(&name).unwrap();
     theirs.set_password(Some("ordinary")).unwrap();
-    let mut grid = Grid::on(theirs.as_str(), &world().rpc_url, &[]).await;
+    let mut grid = Grid::on(theirs.as_str(), world().rpc_url(), &[]).await;
     grid.serve().await;
     (grid, name)
 }
@@ -314,7 +314,7 @@ async fn a_database_that_hangs_or_crashes_is_503_answered_in_time_and_recovers()
         .await
         .unwrap();
     let database_url = cluster.create_database("grid").await.unwrap();
-    let mut grid = Grid::on(&database_url, &world().rpc_url, &[]).await;
+    let mut grid = Grid::on(&database_url, world().rpc_url(), &[]).await;
     grid.serve().await;
     let api = grid.admin();
     until(&api, "database", "ok", 200).await;

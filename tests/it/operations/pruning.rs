@@ -183,7 +183,7 @@ async fn a_sweep_prunes_finished_jobs_and_nothing_of_the_ledger() {
 async fn jobs_are_pruned_during_a_long_sweep() {
     // One reading at a time, and half a second for each: the sweep takes several slices.
     const READINGS: usize = 240;
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     proxy.on_call(|method, _| match method {
         "sendTransaction" => CallAction::Delay(Duration::from_millis(500)),
         _ => CallAction::Forward,

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use gridtokenx::chain::read_or_create_keypair;
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signer};
 use solana_sdk::transaction::Transaction;
 
 use crate::support::chain_breaker::{chain_of, until_closed, until_open};
+use crate::support::consensus::Consensus;
 use crate::support::metrics::value;
 use crate::support::server::program;
 use crate::support::world::world;
@@ -121,7 +121,7 @@ impl FeePayer {
             file: file.to_str().unwrap().to_owned(),
             rpc: RpcClient::new_with_commitment(
                 grid.rpc_url.clone(),
-                CommitmentConfig::confirmed(),
+                Consensus::current().newest_commitment(),
             ),
         }
     }
@@ -293,7 +293,7 @@ async fn the_fee_payer_is_checked_only_once_a_worker_has_stored_its_address() {
 
 /// An endpoint that answers no call until it is switched on.
 async fn silent_endpoint() -> Proxy {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     proxy.on_call(|_, _| CallAction::Drop);
     proxy
 }

@@ -94,7 +94,7 @@ async fn pass_on(State(line): State<Line>, headers: HeaderMap, body: Bytes) -> B
         let traceparent = traceparent.map(|value| value.to_str().unwrap().to_owned());
         line.sends.lock().unwrap().extend(traceparent);
     }
-    let passed = line.http.post(&world().rpc_url).body(body);
+    let passed = line.http.post(world().rpc_url()).body(body);
     let passed = passed.header("content-type", "application/json");
     passed.send().await.unwrap().bytes().await.unwrap()
 }

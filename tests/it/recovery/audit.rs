@@ -8,6 +8,7 @@ use spl_token_interface::instruction::{batch, burn};
 
 use crate::support::audit::{audit_with, difference, done, refused};
 use crate::support::authority::Authority;
+use crate::support::consensus::under_each_consensus;
 use crate::support::ledger::{breaker, next_number};
 use crate::support::localnet::TempDir;
 use crate::support::metrics::value;
@@ -119,7 +120,8 @@ async fn a_changed_reading_is_found_and_named() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked,);
+
 async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     let (mut grid, meter, _) = settled(1).await;
     let authority = Authority::of(&grid).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::consensus::{under_each_consensus, under_tower};
 use crate::support::localnet::{Localnet, State, TempDir};
 use crate::support::proxy::drop_send;
 use crate::support::server::program;
@@ -21,9 +22,18 @@ async fn signatures(grid: &Grid) -> Vec<Vec<u8>> {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(
+    a_transaction_that_never_lands_is_replaced_only_after_the_proof,
+    a_transaction_that_lands_late_is_paid_by_the_same_bytes,
+    a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again,
+    kill_before_a_proven_death_commits,
+    kill_after_a_proven_death_committed,
+);
+
+under_tower!(an_endpoint_that_lags_makes_no_fork,);
+
 async fn a_transaction_that_never_lands_is_replaced_only_after_the_proof() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = {
         let mut grid = Grid::on_chain(&proxy.url, &[]).await;
         grid.serve().await;
@@ -72,9 +82,8 @@ async fn a_transaction_that_never_lands_is_replaced_only_after_the_proof() {
     grid.audit_holds().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_lands_late_is_paid_by_the_same_bytes() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -100,9 +109,8 @@ async fn a_transaction_that_lands_late_is_paid_by_the_same_bytes() {
     grid.audit_holds().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -120,7 +128,7 @@ async fn a_send_that_was_taken_but_answered_with_a_time_out_is_not_signed_again(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_in_a_nodes_history_proves_nothing() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "5")]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -202,7 +210,7 @@ async fn a_fork_is_healed_with_the_same_bytes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_chain_uses_no_attempt_and_minting_resumes() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -224,7 +232,7 @@ async fn an_outage_of_the_chain_uses_no_attempt_and_minting_resumes() {
 
 /// The first transaction never lands; the process that proves it dead is killed at `point`, and its successor continues.
 async fn survives_a_kill_while_marking_dead(point: &str) {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&proxy.url, &[]).await;
     let failpoints = format!("{point}=return(kill)");
     let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
@@ -245,12 +253,10 @@ async fn survives_a_kill_while_marking_dead(point: &str) {
     assert_eq!(audit["base_units_chain"], "3000000000");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn kill_before_a_proven_death_commits() {
     survives_a_kill_while_marking_dead("ledger.before_dead_commit").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn kill_after_a_proven_death_committed() {
     survives_a_kill_while_marking_dead("ledger.dead").await;
 }
@@ -258,7 +264,7 @@ async fn kill_after_a_proven_death_committed() {
 /// Sends are dropped and the node's history has holes, so that the transaction is quarantined; the process that does it
 /// is killed at `point`.
 async fn survives_a_kill_while_quarantining(point: &str) {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "3")]).await;
     let failpoints = format!("{point}=return(kill)");
     let mut server = grid.spawn(&[("FAILPOINTS", &failpoints)]).await;
@@ -286,7 +292,7 @@ async fn survives_a_kill_while_quarantining(point: &str) {
 /// An endpoint that refused a send has not decided the outcome of the transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_bytes_that_are_sent_again_use_no_attempt() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -346,10 +352,9 @@ async fn kill_after_a_quarantine_committed() {
     survives_a_kill_while_quarantining("ledger.quarantined").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_lags_makes_no_fork() {
-    let proxy = Proxy::start(&world().rpc_url).await;
-    let urls = format!("{},{}", proxy.url, world().rpc_url);
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let urls = format!("{},{}", proxy.url, world().rpc_url());
     let mut grid = Grid::on_chain(&urls, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -388,7 +393,7 @@ async fn an_endpoint_that_lags_makes_no_fork() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_of_another_chain_proves_nothing() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -432,7 +437,7 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_of_two_chains_are_refused_at_the_start() {
     let other = Localnet::start(State::Ephemeral).await;
-    let urls = format!("{},{}", world().rpc_url, other.rpc_url);
+    let urls = format!("{},{}", world().rpc_url(), other.rpc_url);
     let grid = Grid::on_chain(&urls, &[]).await;
     let started = program()
         .arg("serve")
@@ -452,7 +457,7 @@ async fn endpoints_of_two_chains_are_refused_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_hangs_delays_no_other() {
     const OTHERS: i64 = 5;
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;

@@ -8,6 +8,7 @@ use spl_token_interface::instruction::{AuthorityType, set_authority};
 
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{no_attempt_is_used, until_closed, until_open};
+use crate::support::consensus::under_tower;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, ProxyProgram, eventually};
 
@@ -48,7 +49,7 @@ async fn report_many(grid: &Grid, meters: usize, each: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
     const OUTAGE: Duration = Duration::from_secs(30);
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
     report_many(&grid, 5, 50).await;
@@ -102,7 +103,7 @@ async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_is_open_the_backlog_is_untouched_and_continues_once_it_closes() {
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
     let meter = grid.meter().await;
@@ -146,7 +147,7 @@ async fn while_it_is_open_the_backlog_is_untouched_and_continues_once_it_closes(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_of_the_way_to_the_chain_is_survived_without_an_attempt() {
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_through(&proxy.url).await;
     let meter = grid.meter().await;
     let internal = json!({ "code": -32603, "message": "Internal error" });
@@ -191,7 +192,7 @@ async fn each_fault_of_the_way_to_the_chain_is_survived_without_an_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hangs_delays_no_caller_beyond_the_call_limit() {
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(
         &proxy.url,
         &[("TOKENIZATION_TRANSACTION_TIMEOUT_SECS", "2")],
@@ -211,9 +212,10 @@ async fn a_node_that_hangs_delays_no_caller_beyond_the_call_limit() {
     grid.audit_holds().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_tower!(a_node_that_confirms_what_never_landed_is_detected,);
+
 async fn a_node_that_confirms_what_never_landed_is_detected() {
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_through(&proxy.url).await;
     let meter = grid.meter().await;
     // Nothing arrives, and the node reports all of it as confirmed.
@@ -236,7 +238,7 @@ async fn a_node_that_confirms_what_never_landed_is_detected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_that_fail_although_every_probe_succeeds_open_it_too() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
     let meter = grid.meter().await;
@@ -300,7 +302,7 @@ async fn a_mint_that_we_no_longer_control_stops_minting_and_uses_no_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_announced_once_by_three_replicas_and_its_end_once() {
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let grid = Grid::without_service(&[]).await;
     let through_proxy = [("SOLANA_RPC_URL", proxy.url.as_str())];
     let first = grid.spawn(&through_proxy).await;

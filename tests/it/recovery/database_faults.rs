@@ -32,7 +32,7 @@ async fn a_restart_of_postgres_in_the_middle_loses_nothing_and_pays_once() {
         .await
         .unwrap();
     let database_url = cluster.create_database("grid").await.unwrap();
-    let mut grid = Grid::on(&database_url, &world().rpc_url, &[]).await;
+    let mut grid = Grid::on(&database_url, world().rpc_url(), &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
     for round in 1..=ROUNDS {

@@ -26,8 +26,8 @@ fn endpoint<'a>(chain: &'a Value, name: &str) -> &'a Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_move_from_an_endpoint_that_fails_to_the_next() {
-    let first = ProxyProgram::start(&world().rpc_url).await;
-    let second = ProxyProgram::start(&world().rpc_url).await;
+    let first = ProxyProgram::start(world().rpc_url()).await;
+    let second = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_by(&[&first.url, &second.url]).await;
     let meter = grid.meter().await;
     meter.report("1").await;
@@ -53,8 +53,8 @@ async fn calls_move_from_an_endpoint_that_fails_to_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_endpoint_that_is_behind_is_not_queried_first() {
     let (lagging, good) = (
-        ProxyProgram::start(&world().rpc_url).await,
-        ProxyProgram::start(&world().rpc_url).await,
+        ProxyProgram::start(world().rpc_url()).await,
+        ProxyProgram::start(world().rpc_url()).await,
     );
     let grid = served_by(&[&lagging.url, &good.url]).await;
     let admin = grid.admin();
@@ -92,7 +92,7 @@ async fn the_endpoint_that_is_behind_is_not_queried_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_endpoint_that_falls_back_stops_minting_until_it_has_caught_up() {
-    let proxy = ProxyProgram::start(&world().rpc_url).await;
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_by(&[&proxy.url]).await;
     let admin = grid.admin();
     let meter = grid.meter().await;
@@ -112,7 +112,7 @@ async fn a_single_endpoint_that_falls_back_stops_minting_until_it_has_caught_up(
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_obeyed_and_with_one_endpoint_minting_waits() {
     const PAUSE: Duration = Duration::from_secs(8);
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = served_by(&[&proxy.url]).await;
     let admin = grid.admin();
     let meter = grid.meter().await;
@@ -167,8 +167,8 @@ async fn retry_after_is_obeyed_and_with_one_endpoint_minting_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_endpoint_is_rate_limited_the_others_are_queried() {
-    let limited = ProxyProgram::start(&world().rpc_url).await;
-    let other = ProxyProgram::start(&world().rpc_url).await;
+    let limited = ProxyProgram::start(world().rpc_url()).await;
+    let other = ProxyProgram::start(world().rpc_url()).await;
     let grid = served_by(&[&limited.url, &other.url]).await;
     let meter = grid.meter().await;
     let limit = json!([{ "method": "*", "fault": "rate-limit", "retry_after_secs": 600 }]);
@@ -206,8 +206,8 @@ async fn while_one_endpoint_is_rate_limited_the_others_are_queried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn blockhash_simulation_and_first_send_of_a_transaction_go_to_one_endpoint() {
     let proxies = [
-        Proxy::start(&world().rpc_url).await,
-        Proxy::start(&world().rpc_url).await,
+        Proxy::start(world().rpc_url()).await,
+        Proxy::start(world().rpc_url()).await,
     ];
     let grid = served_by(&[&proxies[0].url, &proxies[1].url]).await;
     // The calls of each endpoint, by the blockhash that it returned or received.

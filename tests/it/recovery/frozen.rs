@@ -192,8 +192,8 @@ fn note_sends(proxy: &Proxy) -> Arc<Mutex<Vec<String>>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_frozen_before_its_first_send_pays_nothing_twice_with_its_old_bytes() {
-    let others = Proxy::start(&world().rpc_url).await;
-    let sleepers = Proxy::start(&world().rpc_url).await;
+    let others = Proxy::start(world().rpc_url()).await;
+    let sleepers = Proxy::start(world().rpc_url()).await;
     let grid = Grid::on_chain(&others.url, &[]).await;
     let release = grid.data_dir.path().join("go on");
     let api = grid.spawn(&[API]).await;

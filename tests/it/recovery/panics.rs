@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::Grid;
+use crate::support::consensus::under_each_consensus;
 
 /// Panics at this point the first time that the process reaches it.
 async fn is_minted_after_a_panic_at(point: &str) -> (Grid, Value) {
@@ -19,7 +20,14 @@ async fn is_minted_after_a_panic_at(point: &str) -> (Grid, Value) {
     (grid, audit)
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(
+    a_handler_that_panics_leaves_the_reading_for_later,
+    a_batch_that_panics_leaves_its_readings_for_later,
+    a_record_that_panics_before_its_commit_leaves_nothing,
+    a_send_that_panics_is_made_by_the_resolver,
+    a_resolver_that_panics_is_started_again,
+);
+
 async fn a_handler_that_panics_leaves_the_reading_for_later() {
     let (grid, _) = is_minted_after_a_panic_at("queue.picked").await;
     let runs_max: i32 =
@@ -35,22 +43,18 @@ async fn a_handler_that_panics_leaves_the_reading_for_later() {
     assert_eq!(attempts, 0, "a defect is no reading's fault");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_panics_leaves_its_readings_for_later() {
     is_minted_after_a_panic_at("mint.signed").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_panics_before_its_commit_leaves_nothing() {
     is_minted_after_a_panic_at("ledger.before_record_commit").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_panics_is_made_by_the_resolver() {
     is_minted_after_a_panic_at("mint.before_send").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_resolver_that_panics_is_started_again() {
     is_minted_after_a_panic_at("ledger.before_confirm_commit").await;
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::admin_log::admin_log;
 use crate::support::audit::{difference, done, refused};
 use crate::support::authority::Authority;
+use crate::support::consensus::under_each_consensus;
 use crate::support::ledger::{breaker, next_number, until_breaker};
 use crate::support::localnet::TempDir;
 use crate::support::stored_events::notifications;
@@ -32,7 +33,11 @@ async fn become_another_cluster(grid: &Grid) {
         .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+under_each_consensus!(
+    after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known,
+    a_restored_database_does_not_pay_what_was_in_flight,
+);
+
 async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known() {
     let mut grid = Grid::start().await;
     let meter = grid.meter().await;
@@ -71,7 +76,6 @@ async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known
     grid.audit_holds().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_restored_database_does_not_pay_what_was_in_flight() {
     let mut grid = Grid::without_service(&[
         ("TOKENIZATION_AUTO_MINT_ENABLED", "false"),
@@ -265,7 +269,7 @@ async fn the_breaker_opens_while_others_record_all_the_time() {
 /// The database was lost and replaced by an empty one: meters report again what the chain has paid long ago.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_whose_history_was_never_scanned_signs_nothing() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     proxy.on_call(|method, _| match method {
         "getSignaturesForAddress" => CallAction::Error(-32601, "Method not found"),
@@ -312,7 +316,7 @@ async fn a_new_ledger_signs_nothing_while_no_endpoint_has_the_whole_history_of_t
     let name = format!("grid_{}_new", uuid::Uuid::now_v7().simple());
     grid.database_url = world().cluster.create_database(&name).await.unwrap();
     grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     grid.rpc_url = proxy.url.clone();
     // It shows the mint's creation, and not what our authority minted.
     let address = authority.payer().to_string();
@@ -409,7 +413,7 @@ async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
         ("TOKENIZATION_AUTO_MINT_ENABLED", "false"),
         ("TOKENIZATION_POLLING_INTERVAL_SECS", "1"),
     ];
-    let mut grid = Grid::on(&url, &world().rpc_url, &settings).await;
+    let mut grid = Grid::on(&url, world().rpc_url(), &settings).await;
     let mut server = grid.spawn(&[]).await;
     server.user("prosumer").meter().await.report("1").await;
     server.kill9().await;

@@ -13,6 +13,7 @@ use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::mint_to;
 
+use super::consensus::Consensus;
 use super::{Grid, Meter, eventually};
 
 /// The mint, and the key that may mint: what a service has, and what an attacker who stole it would have.
@@ -33,7 +34,7 @@ impl Authority {
             keypair: read_keypair(&grid.data_dir.path().join("mint-authority.json")).unwrap(),
             rpc: RpcClient::new_with_commitment(
                 grid.rpc_url.clone(),
-                CommitmentConfig::confirmed(),
+                Consensus::current().newest_commitment(),
             ),
         }
     }

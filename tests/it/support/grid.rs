@@ -38,7 +38,7 @@ impl Grid {
 
     /// A database and a chain; the test starts its own services.
     pub async fn without_service(settings: &[(&'static str, &str)]) -> Grid {
-        Grid::on_chain(&world().rpc_url, settings).await
+        Grid::on_chain(world().rpc_url(), settings).await
     }
 
     /// On another chain than the shared one, or on one endpoint of it.

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod chain_breaker;
 pub mod client;
 pub mod collector;
+pub mod consensus;
 pub mod database_proxy;
 pub mod events;
 pub mod feed_client;

@@ -8,9 +8,12 @@ use std::sync::OnceLock;
 use gridtokenx::config::Config;
 use gridtokenx::db;
 use gridtokenx::embedded::PostgresCluster;
+use gridtokenx::fault_proxy::{CallAction, ConfirmedCommitment};
 use sqlx::PgPool;
 
+use super::consensus::Consensus;
 use super::localnet::{Localnet, State};
+use super::proxy::Proxy;
 
 /// Blocks of a tenth of a second: finality takes three seconds and expiry fifteen, in the same order as with longer ones.
 pub const SLOT_MS: u64 = 100;
@@ -21,7 +24,11 @@ const TEMPLATE: &str = "template_of_tests";
 
 pub struct World {
     pub cluster: PostgresCluster,
-    pub rpc_url: String,
+    /// The chain itself, which runs Tower.
+    tower_url: String,
+    /// In front of it, and used by all tests: a test must not change what it does with calls.
+    alpenglow: Proxy,
+    alpenglow_without_confirmed: Proxy,
     /// Ends the chain when this process ends: the kernel closes its input then.
     _watchdog: Child,
 }
@@ -53,6 +60,15 @@ pub fn world() -> &'static World {
 }
 
 impl World {
+    /// An endpoint of the shared chain, under the consensus of the running test.
+    pub fn rpc_url(&self) -> &str {
+        match Consensus::current() {
+            Consensus::Tower => &self.tower_url,
+            Consensus::Alpenglow => &self.alpenglow.url,
+            Consensus::AlpenglowWithoutConfirmed => &self.alpenglow_without_confirmed.url,
+        }
+    }
+
     /// Makes a database with the schema of this version and returns its URL.
     pub async fn create_database(&self, name: &str) -> String {
         self.cluster.copy_database(name, TEMPLATE).await.unwrap()
@@ -69,7 +85,10 @@ async fn start() -> World {
     let localnet = Localnet::start_with(
         State::Ephemeral,
         "127.0.0.1:0",
-        &[("LOCALNET_SLOT_MS", slot_ms.as_str())],
+        &[
+            ("LOCALNET_SLOT_MS", slot_ms.as_str()),
+            ("LOCALNET_RENT_LAMPORTS_PER_BYTE", "6960"),
+        ],
     )
     .await;
     let watchdog = Command::new("/bin/sh")
@@ -80,12 +99,19 @@ async fn start() -> World {
         .process_group(0)
         .spawn()
         .unwrap();
-    let rpc_url = localnet.rpc_url.clone();
+    let tower_url = localnet.rpc_url.clone();
     // The watchdog ends it.
     std::mem::forget(localnet);
+    let under_alpenglow = async |confirmed| {
+        let proxy = Proxy::start(&tower_url).await;
+        proxy.on_call(move |_, _| CallAction::Alpenglow(confirmed));
+        proxy
+    };
     World {
         cluster,
-        rpc_url,
+        alpenglow: under_alpenglow(ConfirmedCommitment::Accepted).await,
+        alpenglow_without_confirmed: under_alpenglow(ConfirmedCommitment::Refused).await,
+        tower_url,
         _watchdog: watchdog,
     }
 }
