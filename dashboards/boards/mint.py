@@ -176,7 +176,7 @@ CHAIN = row(
     )),
     (12, graph(
         "Fee payer's balance",
-        "As each process saw it last; nothing before the first look. A transaction costs 5,000 lamports for each signature, a new token account 2,039,280.",
+        "As each process saw it last; nothing before the first look. What a signature and a new token account cost is below.",
         [(each("gridtokenx_fee_payer_balance_lamports"), "{{instance}}")],
         unit="suffix: lamports",
         thresholds=steps("transparent", (5000000, RED)),
@@ -196,6 +196,24 @@ CHAIN = row(
             (per_second("gridtokenx_fees_paid_lamports_total", by="kind"), "{{kind}} a second"),
             (f'{per_second("gridtokenx_fees_paid_lamports_total")} / {per_second("gridtokenx_token_minting_successes_total")}', "a reading"),
         ],
+        unit="suffix: lamports",
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "The chain's charges",
+        "Base fee for a signature and rent of a new token account, as the chain reported them last. A change moves what a reading costs.",
+        [
+            ("max(%s)" % each("gridtokenx_signature_fee_lamports"), "signature"),
+            ("max(%s)" % each("gridtokenx_token_account_rent_lamports"), "new token account"),
+        ],
+        unit="suffix: lamports",
+        logarithmic=True,
+        links=[runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "Charged and not booked",
+        "What the chain charged more or less for finalized transactions than was booked when they were recorded, a second. Two transactions that create the same account book its rent twice.",
+        [(per_second("gridtokenx_fees_misbooked_lamports_total", by="direction"), "{{direction}}")],
         unit="suffix: lamports",
         links=[runbook("FeePayerRunwayLow")],
     )),
@@ -224,6 +242,24 @@ CHAIN = row(
 
 ENDPOINTS = row(
     "RPC endpoints",
+    (12, graph(
+        "Slot and blockhash",
+        "How long a slot lasts and how long a blockhash lives (150 blocks), measured. A transaction that has not landed by then is proven dead and its readings are minted anew.",
+        [
+            ("max(%s)" % each("gridtokenx_slot_seconds"), "slot"),
+            ("max(%s)" % each("gridtokenx_blockhash_life_seconds"), "blockhash"),
+        ],
+        unit="s",
+        logarithmic=True,
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Consensus",
+        "Which consensus the cluster runs, as its endpoints report it: 1 for the one that it runs. Under Alpenglow, what is confirmed is final.",
+        [(f"max by (consensus) ({each('gridtokenx_consensus')})", "{{consensus}}")],
+        unit="none",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
     (12, graph(
         "Calls by outcome",
         "Calls to all endpoints a second. Answered; error: an answer that is one; unreachable; rate_limited: 429; held: not made, the endpoint had asked for a pause.",

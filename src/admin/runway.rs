@@ -7,10 +7,6 @@ use crate::chain::FeeBudgetView;
 use crate::ledger::{self, Spending};
 use crate::telemetry::metric_value;
 
-/// The cost of a reading before any reading was minted: the fee of a transaction with one signature for one reading, to a
-/// wallet that has its token account. Readings that share a transaction cost less; the first one of a wallet also costs the
-/// account's rent.
-const LAMPORTS_PER_READING_FALLBACK: u64 = 5_000;
 /// The shortest time over which a rate is computed: the first readings of a new deployment do not give a rate yet.
 const RATE_OVER_AT_LEAST: TimeDelta = TimeDelta::minutes(10);
 
@@ -22,7 +18,8 @@ pub struct Runway {
     pub reserved_lamports: u64,
     /// The part that must remain: the fee payer's own rent minimum.
     pub minimum_lamports: u64,
-    /// Fees and account rent of the last six hours, divided by their readings; rounded up.
+    /// Fees and account rent of the last six hours, divided by their readings; rounded up. Before any reading was minted: the
+    /// fee of a transaction for one reading, to a wallet that has its token account. Readings that share a transaction cost less.
     pub lamports_per_reading: u64,
     /// Average of the last six hours.
     pub readings_per_hour: f64,
@@ -48,7 +45,7 @@ impl Runway {
 
     fn of(fee_budget: FeeBudgetView, spending: Spending, now: DateTime<Utc>) -> Runway {
         let lamports_per_reading = match spending.readings {
-            0 => LAMPORTS_PER_READING_FALLBACK,
+            0 => fee_budget.funds.least_fee,
             readings => spending.lamports.div_ceil(readings),
         };
         let at_least = if spending.only_the_newest {
@@ -119,7 +116,7 @@ mod tests {
     fn a_new_deployment_has_an_assumed_price_and_no_end_of_the_runway() {
         let now = Utc::now();
         let runway = Runway::of(fee_budget(5_000), Spending::default(), now);
-        assert_eq!(runway.lamports_per_reading, LAMPORTS_PER_READING_FALLBACK);
+        assert_eq!(runway.lamports_per_reading, 5_000);
         assert_eq!((runway.readings_per_hour, runway.hours), (0.0, None));
         // Ten readings in the first second are not 36,000 an hour.
         let first = Spending {

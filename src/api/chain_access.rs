@@ -1,6 +1,7 @@
 //! What handlers query about the chain and about minting.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use solana_sdk::pubkey::Pubkey;
 
@@ -37,6 +38,8 @@ pub struct ShownSettings {
     pub polling_interval_secs: u64,
     /// TOKENIZATION_BATCH_SIZE
     pub batch_size: u32,
+    /// TOKENIZATION_TRANSACTION_TIMEOUT_SECS
+    pub transaction_timeout: Duration,
     /// All of them, secrets masked.
     pub all: EffectiveConfig,
 }

@@ -76,6 +76,7 @@ pub fn test_state(database: &str, requests_per_minute: u32) -> AppState {
             settings: Arc::new(ShownSettings {
                 polling_interval_secs: 60,
                 batch_size: 50,
+                transaction_timeout: Duration::from_secs(60),
                 all: config.effective,
             }),
             periodic_tasks: Arc::default(),

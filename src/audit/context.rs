@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
 use super::error::AuditError;
-use crate::chain::{ChainError, Endpoint, Endpoints, TokenSupply, history_includes_creation};
+use crate::chain::{
+    ChainError, Endpoint, Endpoints, Finality, TokenSupply, history_includes_creation,
+};
 use crate::domain::BaseUnits;
 use crate::ledger::ChainBinding;
 
@@ -98,7 +99,7 @@ async fn reaches_back(endpoint: &Endpoint, binding: &ChainBinding) -> Result<boo
 }
 
 async fn supply(endpoint: &Endpoint, mint: &Pubkey) -> Result<Supply, AuditError> {
-    let newest_before = slot(endpoint, CommitmentConfig::processed()).await?;
+    let newest_before = slot(endpoint, Finality::Newest).await?;
     let TokenSupply { base_units, slot } = endpoint.token_supply(mint).await?;
     let supply = Supply {
         base_units,
@@ -112,7 +113,7 @@ async fn supply(endpoint: &Endpoint, mint: &Pubkey) -> Result<Supply, AuditError
 /// The history that is listed next must contain the whole slot of the supply.
 async fn wait_until_beyond(endpoint: &Endpoint, supply_slot: u64) -> Result<(), AuditError> {
     let beyond = tokio::time::timeout(NEXT_SLOT_LIMIT, async {
-        while slot(endpoint, CommitmentConfig::confirmed()).await? <= supply_slot {
+        while slot(endpoint, Finality::Confirmed).await? <= supply_slot {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
@@ -123,7 +124,8 @@ async fn wait_until_beyond(endpoint: &Endpoint, supply_slot: u64) -> Result<(), 
     }))
 }
 
-async fn slot(endpoint: &Endpoint, commitment: CommitmentConfig) -> Result<u64, AuditError> {
+async fn slot(endpoint: &Endpoint, finality: Finality) -> Result<u64, AuditError> {
+    let commitment = endpoint.commitment(finality);
     let slot = endpoint
         .background()
         .get_slot_with_commitment(commitment)

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use solana_commitment_config::CommitmentConfig;
 
 use super::compare_transaction::compare;
 use super::context::{AuditContext, READS_AT_ONCE};
@@ -12,7 +11,7 @@ use super::error::AuditError;
 use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerTransaction};
 use super::total::Total;
-use crate::chain::{ChainMint, MintLookup};
+use crate::chain::{ChainMint, Finality, MintLookup};
 use crate::domain::MintTransactionState;
 
 /// Transactions in one page, each with a few dozen readings at most: bounds the memory.
@@ -163,7 +162,7 @@ async fn query_endpoints(
             endpoint,
             mint: &context.mint,
             authority: &context.authority,
-            commitment: CommitmentConfig::confirmed(),
+            finality: Finality::Confirmed,
         };
         let found = lookup.find(booked.signature).await;
         match found {

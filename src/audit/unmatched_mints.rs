@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt};
-use solana_commitment_config::CommitmentConfig;
 
 use super::context::{AuditContext, READS_AT_ONCE};
 use super::difference::Difference;
@@ -16,7 +15,7 @@ use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerEntry, is_landed};
 use super::report::ForeignMint;
 use super::total::Total;
-use crate::chain::{AddressHistory, ChainMint, HistoryRange, MintLookup};
+use crate::chain::{AddressHistory, ChainMint, Finality, HistoryRange, MintLookup};
 use crate::domain::{MintTransactionState, TxSignature};
 
 /// Mints of the history beyond the transactions that have landed according to the ledger.
@@ -46,12 +45,12 @@ pub(super) async fn find(
         endpoint: context.endpoint,
         mint: &context.mint,
         authority: &context.authority,
-        commitment: CommitmentConfig::confirmed(),
+        finality: Finality::Confirmed,
     };
     let range = HistoryRange {
         floor_slot: 0,
         head_slot: context.supply.slot,
-        commitment: lookup.commitment,
+        finality: lookup.finality,
     };
     let mut pages = AddressHistory::new(context.endpoint, context.authority, range);
     while let Some(page) = pages.next_page().await? {

@@ -1,8 +1,8 @@
 //! The blockhash that a transaction is signed on, and how long it lives.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::hash::Hash;
 
+use super::commitment::Finality;
 use super::endpoints::Endpoint;
 use super::error::ChainError;
 
@@ -21,9 +21,9 @@ pub struct RecentBlockhash {
 pub const BLOCKHASH_LIFE: u64 = 150;
 
 impl Endpoint {
-    /// At `confirmed`: `processed` may be on a fork that is dropped, `finalized` has lost 13 of its 60 seconds already.
+    /// As confirmed: the newest may be on a fork that is dropped, and under Tower a final one has lost 31 of its 150 blocks already.
     pub async fn recent_blockhash(&self) -> Result<RecentBlockhash, ChainError> {
-        let commitment = CommitmentConfig::confirmed();
+        let commitment = self.commitment(Finality::Confirmed);
         let (hash, last_valid_block_height) = self.answer(
             self.hot()
                 .get_latest_blockhash_with_commitment(commitment)

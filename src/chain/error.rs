@@ -24,6 +24,9 @@ pub enum ChainError {
     /// None of the endpoints is usable, each for its reason; none at all when the list is empty.
     #[error("{}", describe(endpoints))]
     NoneUsable { endpoints: Vec<UnusableEndpoint> },
+    /// No endpoint has reported yet what the chain charges.
+    #[error("no RPC endpoint has reported yet what the chain charges")]
+    ChargesUnknown,
     /// The endpoint answered with a JSON-RPC error.
     #[error("RPC endpoint {endpoint} answered: {message}")]
     ErrorResponse {
@@ -112,6 +115,7 @@ impl ChainError {
             | ChainError::RateLimited { .. }
             | ChainError::Behind { .. }
             | ChainError::NoneUsable { .. }
+            | ChainError::ChargesUnknown
             | ChainError::ErrorResponse { .. }
             | ChainError::Unusable { .. } => FailureOrigin::Endpoint,
             ChainError::MintUnknown { .. } => FailureOrigin::Mint,

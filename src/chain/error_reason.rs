@@ -84,6 +84,8 @@ pub enum UnusableAnswer {
     OtherChain { found: String },
     #[error("the supply {0} is no amount")]
     Supply(String),
+    #[error("it does not report what a signature costs")]
+    NoFee,
     #[error("an account's data cannot be decoded")]
     AccountData,
     #[error("it lists {0}, which is no signature")]

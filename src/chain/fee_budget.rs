@@ -9,9 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use solana_sdk::pubkey::Pubkey;
 
-/// Rent of a token account, lamports: paid once per wallet, by the account that creates it.
-pub const TOKEN_ACCOUNT_RENT_LAMPORTS: u64 = 2_039_280;
-
 /// What was read from chain and ledger, lamports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Funds {

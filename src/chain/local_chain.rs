@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use solana_client::rpc_request::RpcRequest;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signer as _};
 use solana_sdk::transaction::Transaction;
 use spl_token_interface::state::Mint;
 
+use super::commitment::Finality;
 use super::endpoints::Endpoint;
 use super::error::ChainError;
 use super::error_reason::UnusableAnswer;
@@ -44,7 +44,7 @@ pub async fn prepare_local_chain(
     let mint = local_mint_keypair(signer);
     let existing = endpoint
         .hot()
-        .get_account_with_commitment(&mint.pubkey(), CommitmentConfig::confirmed())
+        .get_account_with_commitment(&mint.pubkey(), endpoint.commitment(Finality::Confirmed))
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
         .value;
@@ -118,7 +118,7 @@ async fn create_mint(
         .map_err(client_error)?;
     until_shown(endpoint, "the token mint", || async {
         let account = rpc
-            .get_account_with_commitment(&mint.pubkey(), CommitmentConfig::confirmed())
+            .get_account_with_commitment(&mint.pubkey(), endpoint.commitment(Finality::Confirmed))
             .await?;
         Ok(account.value.is_some())
     })

@@ -10,11 +10,14 @@
 //! | `endpoints/endpoint_health`, `selection` | which endpoints are usable, and which one is queried first |
 //! | `endpoints/chain_probe`, `mint_accounts` | one probe of all endpoints, the fee payer and the mint |
 //! | `circuit_breaker`, `breaker_state`, `cause` | whether minting is worth trying now, and why not |
+//! | `commitment` | how final an answer must be, which consensus the cluster runs, and which commitment a call names |
+//! | `parameters`, `slot_clock`, `endpoints/charges`, `charge_refresh` | what the chain charges, and how long a slot lasts |
 //! | `fee_budget` | what the fee payer can still spend |
 //! | `priority_fee` | what is offered for a compute unit |
 //! | `blockhash` | what a transaction is signed on, and how long that is valid |
 //! | `history/block_scan`, `block_run` | the proof that a transaction did not land |
 //! | `history/address_history`, `mint_lookup`, `mint_supply` | which transactions mention an address, what each of them minted, and the mint's supply |
+//! | `history/charge` | what a transaction cost its fee payer |
 //! | `token_account` | the wallets' token accounts |
 //! | `signer`, `local_chain` | keys, and the chain for development |
 //! | `error`, `error_reason`, `client_error` | what can go wrong |
@@ -22,33 +25,40 @@
 mod blockhash;
 mod breaker_state;
 mod cause;
+mod charge_refresh;
 mod circuit_breaker;
 mod client_error;
+mod commitment;
 mod endpoints;
 mod error;
 mod error_reason;
 mod fee_budget;
 mod history;
 mod local_chain;
+mod parameters;
 mod priority_fee;
 mod signer;
+mod slot_clock;
 mod token_account;
 
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
 pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY};
 pub use cause::{Cause, LaggingEndpoint};
+pub use charge_refresh::charge_refresh;
 pub use circuit_breaker::{BegunProbe, CircuitBreaker, CircuitBreakerView};
+pub use commitment::{Consensus, Finality};
 pub use endpoints::{
-    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, FeePayer, MintAccounts, RpcClass,
+    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, MintAccounts, RpcClass,
 };
 pub use error::{ChainError, FailureOrigin, ProbeFailure, UnusableEndpoint};
 pub use error_reason::{Lag, MintProblem, NoAnswer, TransactionProblem, UnusableAnswer};
-pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation, TOKEN_ACCOUNT_RENT_LAMPORTS};
+pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
-    AddressHistory, BlockScan, ChainMint, HistoryRange, ListedTransaction, MintLookup, NoProof,
-    TokenSupply, history_includes_creation, scan_blocks,
+    AddressHistory, BlockScan, ChainMint, Charge, HistoryRange, ListedTransaction, MintLookup,
+    NoProof, TokenSupply, charge_of, history_includes_creation, scan_blocks,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
+pub use parameters::{ChainCharges, ChainParameters};
 pub use priority_fee::PriorityFees;
 pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};
 pub use token_account::{

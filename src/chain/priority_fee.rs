@@ -80,7 +80,9 @@ impl PriorityFees {
             self.query_any(endpoints, writable, percentile),
         );
         match queried.await {
-            Ok(Ok(price)) => self.market().price = price,
+            Ok(Ok(Some(price))) => self.market().price = price,
+            // No slot of the last minute holds a transaction: the last known price counts.
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => self.warn(&error.to_string()),
             Err(_) => self.warn("no RPC endpoint answered in time"),
         }
@@ -98,13 +100,13 @@ impl PriorityFees {
         is_due
     }
 
-    /// The first endpoint that answers: every endpoint reports the market of the same chain.
+    /// The first endpoint that answers: every endpoint reports the market of the same chain. `None`: it reports no prices.
     async fn query_any(
         &self,
         endpoints: &Endpoints,
         writable: &[Pubkey],
         percentile: Percentile,
-    ) -> Result<ComputeUnitPrice, ChainError> {
+    ) -> Result<Option<ComputeUnitPrice>, ChainError> {
         let mut failure = None;
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.is_usable()) {
             match recent_prices(endpoint, writable).await {
@@ -170,6 +172,29 @@ mod tests {
         fees.refresh(&nowhere, &[]).await;
         assert_eq!(fees.price().micro_lamports(), 70);
         assert!(!fees.begins_query(), "it was queried just now");
+    }
+
+    #[tokio::test]
+    async fn a_market_without_prices_leaves_the_last_known_price() {
+        let answers = [r#"[{"slot":7,"prioritizationFee":70}]"#, "[]"];
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
+        let answer = axum::routing::post(move || async move {
+            let result = answers.lock().unwrap().next().unwrap();
+            format!(r#"{{"jsonrpc":"2.0","id":0,"result":{result}}}"#)
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(answer);
+        let node = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let endpoints = Endpoints::new(&[url], REFRESH_LIMIT);
+        let percentile = PriorityFeePolicy::Percentile(Percentile::new(50).unwrap());
+        let fees = PriorityFees::new(percentile, CAP);
+        for _ in 0..2 {
+            fees.market().queried_at = None;
+            fees.refresh(&endpoints, &[]).await;
+            assert_eq!(fees.price().micro_lamports(), 70);
+        }
+        node.abort();
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use solana_client::rpc_config::RpcAccountInfoConfig;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::account::Account as ChainAccount;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use spl_token_interface::state::{Account, AccountState};
 use thiserror::Error;
 
+use super::commitment::Finality;
 use super::endpoints::{Endpoint, RpcClass};
 use super::error::ChainError;
 use super::error_reason::{Lag, UnusableAnswer};
@@ -130,14 +130,14 @@ async fn accounts_at(
     addresses: &[Pubkey],
     as_of: AsOf,
 ) -> Result<(Vec<Option<ChainAccount>>, u64), ChainError> {
-    let (commitment, since) = match as_of {
-        AsOf::Confirmed => (CommitmentConfig::confirmed(), None),
-        AsOf::FinalSince(slot) => (CommitmentConfig::finalized(), Some(slot)),
+    let (finality, since) = match as_of {
+        AsOf::Confirmed => (Finality::Confirmed, None),
+        AsOf::FinalSince(slot) => (Finality::Final, Some(slot)),
     };
     let config = RpcAccountInfoConfig {
         // Base64, a node's default for this method: binary, as decoding requires.
         encoding: None,
-        commitment: Some(commitment),
+        commitment: Some(endpoint.commitment(finality)),
         data_slice: None,
         min_context_slot: since,
     };

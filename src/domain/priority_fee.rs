@@ -76,12 +76,12 @@ impl Percentile {
 /// The market's price, at most `cap`.
 ///
 /// `paid` are slots and prices as `getRecentPrioritizationFees` reports them, in any order: the smallest price with which a
-/// transaction was included in the slot. Of several prices for one slot the smallest counts. Without any, the price is zero.
+/// transaction was included in the slot. Of several prices for one slot the smallest counts. `None` without any: nothing is known then.
 pub fn market_price(
     paid: &[(u64, ComputeUnitPrice)],
     percentile: Percentile,
     cap: ComputeUnitPrice,
-) -> ComputeUnitPrice {
+) -> Option<ComputeUnitPrice> {
     let mut by_slot: BTreeMap<u64, ComputeUnitPrice> = BTreeMap::new();
     for (slot, price) in paid {
         let least = by_slot.entry(*slot).or_insert(*price);
@@ -89,7 +89,7 @@ pub fn market_price(
     }
     let mut newest: Vec<ComputeUnitPrice> =
         by_slot.into_values().rev().take(SLOTS_LOOKED_AT).collect();
-    percentile.of(&mut newest).unwrap_or_default().min(cap)
+    Some(percentile.of(&mut newest)?.min(cap))
 }
 
 /// Parses the setting: `none`, `fixed:5000`, `percentile:75`.
@@ -203,9 +203,10 @@ mod tests {
         let recent = (51..=200).map(|slot| (slot, price(slot)));
         let busy = (51..=200).map(|slot| (slot, price(5_000)));
         let paid: Vec<_> = old.chain(recent).chain(busy).collect();
-        assert_eq!(market_price(&paid, p50, ComputeUnitPrice::MAX), price(125));
-        assert_eq!(market_price(&paid, p50, price(100)), price(100), "capped");
-        assert_eq!(market_price(&[], p50, price(100)), ComputeUnitPrice::ZERO);
+        let market = |paid: &[_], cap| market_price(paid, p50, cap);
+        assert_eq!(market(&paid, ComputeUnitPrice::MAX), Some(price(125)));
+        assert_eq!(market(&paid, price(100)), Some(price(100)), "capped");
+        assert_eq!(market(&[], price(100)), None, "not known");
     }
 
     proptest! {
@@ -234,7 +235,7 @@ mod tests {
             paid in prop::collection::vec(0_u64..1_000, 1..150), percent in 1_u8..=100
         ) {
             let slots: Vec<_> = (1..).zip(paid.iter().copied().map(price)).collect();
-            let found = market_price(&slots, Percentile(percent), ComputeUnitPrice::MAX);
+            let found = market_price(&slots, Percentile(percent), ComputeUnitPrice::MAX).unwrap();
             prop_assert!(paid.contains(&found.0));
             let up_to = paid.iter().filter(|paid| **paid <= found.0).count();
             let below = paid.iter().filter(|paid| **paid < found.0).count();
@@ -244,11 +245,11 @@ mod tests {
 
         #[test]
         fn no_price_is_above_the_cap_and_a_higher_percentile_is_never_cheaper(
-            paid in prop::collection::vec((0_u64..300, any::<u64>()), 0..400), percent in 1_u8..100, cap in 1_u64..
+            paid in prop::collection::vec((0_u64..300, any::<u64>()), 1..400), percent in 1_u8..100, cap in 1_u64..
         ) {
             let slots: Vec<_> = paid.iter().map(|(slot, paid)| (*slot, price(*paid))).collect();
-            let lower = market_price(&slots, Percentile(percent), price(cap));
-            let higher = market_price(&slots, Percentile(percent + 1), price(cap));
+            let lower = market_price(&slots, Percentile(percent), price(cap)).unwrap();
+            let higher = market_price(&slots, Percentile(percent + 1), price(cap)).unwrap();
             prop_assert!(lower <= higher && higher.0 <= cap);
         }
 

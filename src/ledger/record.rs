@@ -31,10 +31,12 @@ pub struct NewMintTransaction {
     /// Name of the endpoint that returned the blockhash and gets the first send.
     pub endpoint: String,
     pub account_creations: u32,
-    /// For signatures and priority: what the chain charges, to the lamport.
+    /// For signatures and priority: what the chain will charge.
     pub fee_lamports: u64,
     /// The priority fee's part of it.
     pub priority_fee_lamports: u64,
+    /// Of each token account that it creates, as the chain reported it last.
+    pub token_account_rent_lamports: u64,
     /// The readings that it pays, as they were when it was packed.
     pub readings: Vec<PackedReading>,
 }
@@ -212,8 +214,8 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
         "INSERT INTO mint_transactions
              (number, signature, wire, merkle_root, base_units, blockhash, blockhash_slot,
               last_valid_block_height, endpoint, account_creations, fee_lamports,
-              priority_fee_lamports)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+              priority_fee_lamports, token_account_rent_lamports)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(new.number)
     .bind(new.signature)
@@ -228,6 +230,7 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     .bind(new.account_creations.cast_signed())
     .bind(BigInt::from(new.fee_lamports))
     .bind(BigInt::from(new.priority_fee_lamports))
+    .bind(BigInt::from(new.token_account_rent_lamports))
     .execute(&mut *transaction)
     .await?;
     let readings: Vec<Uuid> = new.readings.iter().map(|reading| reading.id).collect();

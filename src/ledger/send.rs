@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use solana_client::rpc_request::RpcRequest;
 
-use crate::chain::{ChainError, Endpoint, Endpoints};
+use crate::chain::{ChainError, Endpoint, Endpoints, Finality};
 use crate::domain::TxSignature;
 
 /// Time limit of one re-send to one endpoint: the next re-send comes soon, and other endpoints wait behind this one.
@@ -18,9 +18,11 @@ const RESEND_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// Preflight is skipped: the transaction was simulated before it was signed, and a refusal now would prove nothing.
 pub async fn send(endpoint: &Endpoint, signed_bytes: &[u8]) -> Result<(), ChainError> {
+    // The node forgets bytes whose blockhash it does not know at this commitment.
+    let commitment = endpoint.commitment(Finality::Confirmed).commitment;
     let parameters = json!([
         STANDARD.encode(signed_bytes),
-        { "encoding": "base64", "skipPreflight": true, "preflightCommitment": "confirmed" }
+        { "encoding": "base64", "skipPreflight": true, "preflightCommitment": commitment }
     ]);
     let answer: Result<String, _> = endpoint
         .hot()

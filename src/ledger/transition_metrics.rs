@@ -21,7 +21,7 @@ pub fn count_refused(readings: usize) {
     metrics::counter!(names::MINTING_FAILURES).increment(length(readings));
 }
 
-/// What confirmed transactions cost, lamports.
+/// What confirmed transactions cost as they were booked, lamports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Paid {
     /// For signatures.
@@ -62,6 +62,17 @@ pub fn report_confirmed(transactions: usize, paid: Paid, readings: &[ChangedRead
     trace(StepKind::Confirmation, readings, |reading| {
         reading.recorded_at
     });
+}
+
+/// What the chain charged for a transaction that was booked at another sum; lamports.
+pub fn report_charged(booked: u64, charged: u64) {
+    for (direction, lamports) in [
+        ("more", charged.saturating_sub(booked)),
+        ("less", booked.saturating_sub(charged)),
+    ] {
+        metrics::counter!(names::FEES_MISBOOKED_LAMPORTS, "direction" => direction)
+            .increment(lamports);
+    }
 }
 
 pub fn report_finalized(transactions: usize, readings: &[ChangedReading]) {

@@ -9,7 +9,6 @@ use sqlx::{FromRow, PgConnection, PgPool};
 use super::changed_readings::{ChangedReading, move_readings, publish_for};
 use super::guard::mint_transaction_guard;
 use super::transition_metrics::{self, Paid};
-use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::db::BigInt;
 use crate::domain::{MintNumber, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, EventType, MintReading, NewJob, Topic};
@@ -51,7 +50,7 @@ struct ConfirmedRow {
     number: MintNumber,
     fee_lamports: BigInt,
     priority_fee_lamports: BigInt,
-    account_creations: i32,
+    rent_lamports: BigInt,
 }
 
 /// [`confirm`] in the caller's transaction. `event`: the Resolver found it on chain, or a person resolved it as landed and the
@@ -71,7 +70,11 @@ pub async fn confirm_in(
          WHERE mint_transaction.number = landed.number
            AND mint_transaction.state = ANY($4)
          RETURNING mint_transaction.number, mint_transaction.fee_lamports,
-                   mint_transaction.priority_fee_lamports, mint_transaction.account_creations",
+                   mint_transaction.priority_fee_lamports,
+                   booked_rent_lamports(
+                       mint_transaction.account_creations,
+                       mint_transaction.token_account_rent_lamports
+                   ) AS rent_lamports",
     )
     .bind(numbers)
     .bind(slots)
@@ -87,8 +90,7 @@ pub async fn confirm_in(
         let priority_fee = row.priority_fee_lamports.get();
         paid.base_fee += row.fee_lamports.get().saturating_sub(priority_fee);
         paid.priority_fee += priority_fee;
-        let creations = row.account_creations.unsigned_abs();
-        paid.rent += u64::from(creations) * TOKEN_ACCOUNT_RENT_LAMPORTS;
+        paid.rent += row.rent_lamports.get();
     }
     Ok(Confirmed {
         transactions: changed.len(),

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use tokio::sync::Semaphore;
 
 use super::error::MeterError;
-use crate::chain::Endpoints;
+use crate::chain::{Endpoints, Finality};
 use crate::domain::Wallet;
 
 /// How long one endpoint may take before the next is queried: a person waits for the answer.
@@ -48,7 +47,7 @@ pub(super) async fn check_wallet_account(
         let address = wallet.pubkey();
         let look_up = endpoint
             .background()
-            .get_account_with_commitment(&address, CommitmentConfig::confirmed());
+            .get_account_with_commitment(&address, endpoint.commitment(Finality::Confirmed));
         match tokio::time::timeout(LOOK_UP_LIMIT, look_up).await {
             Ok(Ok(answer)) => {
                 return check_owner(wallet, answer.value.map(|account| account.owner));

@@ -199,8 +199,10 @@ mod tests {
 
     use super::super::pack::pack;
     use super::*;
-    use crate::chain::{Funds, TOKEN_ACCOUNT_RENT_LAMPORTS as RENT};
+    use crate::chain::Funds;
     use crate::domain::{COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, TRANSACTION_BYTES_MAX};
+
+    const RENT: u64 = 1_488_440;
 
     const LIMITS: PackLimits = PackLimits {
         max_readings: 5,
@@ -257,6 +259,7 @@ mod tests {
             let all: Vec<Uuid> = payable.iter().map(|payable| payable.candidate.id).collect();
             let costs = TransactionCosts {
                 base_fee: 5_000,
+                account_rent: RENT,
                 price: ComputeUnitPrice::from_micro_lamports(micro_lamports),
             };
             let lamports = rents * RENT + spare;

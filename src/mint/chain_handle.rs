@@ -3,11 +3,10 @@
 use solana_sdk::pubkey::Pubkey;
 
 use super::costs::TransactionCosts;
-use crate::chain::{CircuitBreaker, Endpoints, FeeBudget, MintAccounts, PriorityFees};
+use crate::chain::{
+    ChainCharges, ChainError, CircuitBreaker, Endpoints, FeeBudget, MintAccounts, PriorityFees,
+};
 use crate::domain::ComputeUnitPrice;
-
-/// The cluster's base fee for one signature.
-const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
 
 /// Who pays the fees of mint transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +57,18 @@ impl ChainHandle {
         self.fee_budget.fee_payer() != Some(self.accounts.authority)
     }
 
-    /// For the signatures of one mint transaction, lamports; the priority fee comes on top.
-    pub(super) fn base_fee_lamports(&self) -> u64 {
-        let signatures = 1 + u64::from(self.has_separate_fee_payer());
-        signatures * LAMPORTS_PER_SIGNATURE
+    /// What transactions cost while compute units cost `price`, at the charges that the chain reported last.
+    pub(super) fn costs_at(&self, price: ComputeUnitPrice) -> Result<TransactionCosts, ChainError> {
+        let charges = self.endpoints.parameters().charges();
+        let charges = charges.ok_or(ChainError::ChargesUnknown)?;
+        Ok(self.costs_with(charges, price))
     }
 
-    /// What transactions cost while compute units cost `price`.
-    pub(super) fn costs_at(&self, price: ComputeUnitPrice) -> TransactionCosts {
+    fn costs_with(&self, charges: ChainCharges, price: ComputeUnitPrice) -> TransactionCosts {
+        let signatures = 1 + u64::from(self.has_separate_fee_payer());
         TransactionCosts {
-            base_fee: self.base_fee_lamports(),
+            base_fee: signatures * charges.per_signature,
+            account_rent: charges.token_account_rent,
             price,
         }
     }
@@ -80,7 +81,8 @@ impl ChainHandle {
     }
 
     /// What the cheapest transaction costs at most.
-    pub(super) fn least_fee_lamports(&self) -> u64 {
-        self.costs_at(self.priority_fees.price()).of_cheapest()
+    pub(super) fn least_fee_lamports(&self, charges: ChainCharges) -> u64 {
+        self.costs_with(charges, self.priority_fees.price())
+            .of_cheapest()
     }
 }

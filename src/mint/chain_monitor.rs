@@ -7,9 +7,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::chain_handle::ChainHandle;
-use crate::chain::{
-    Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY, TOKEN_ACCOUNT_RENT_LAMPORTS,
-};
+use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY};
 use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
@@ -100,8 +98,9 @@ impl ChainMonitor {
     /// The chain answers: checks the ledger, and the fee payer's balance if this process knows the fee payer. `before`: why the
     /// circuit breaker was open.
     async fn check_ledger(&self, snapshot: ChainSnapshot, before: Option<Cause>) -> Checked {
-        if let Some(fee_payer) = snapshot.fee_payer {
-            metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(metric_value(fee_payer.balance));
+        self.warn_of_long_calls();
+        if let Some(balance) = snapshot.balance {
+            metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(metric_value(balance));
         }
         let conditions = ledger::minting_conditions(&self.pool, snapshot.slot);
         let conditions =
@@ -117,16 +116,17 @@ impl ChainMonitor {
                     };
                 }
             };
-        let probed_payer = if self.payer_changed(&conditions) {
+        let probed = if self.payer_changed(&conditions) {
             None
         } else {
-            snapshot.fee_payer
+            snapshot.balance
         };
-        let funds = probed_payer.map(|fee_payer| Funds {
-            balance: fee_payer.balance,
-            minimum: fee_payer.minimum,
+        let charges = snapshot.charges;
+        let funds = probed.map(|balance| Funds {
+            balance,
+            minimum: charges.fee_payer_minimum,
             in_flight: conditions.in_flight_lamports,
-            least_fee: self.chain.least_fee_lamports(),
+            least_fee: self.chain.least_fee_lamports(charges),
         });
         let shortfall_covered = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
         if let Some(reason) = conditions.signing_refused {
@@ -139,6 +139,19 @@ impl ChainMonitor {
         Checked {
             result: Ok(()),
             shortfall_covered,
+        }
+    }
+
+    /// Logs it once if a call may outlive the blockhash that was fetched before it.
+    fn warn_of_long_calls(&self) {
+        let parameters = self.chain.endpoints.parameters();
+        if parameters.first_outlives_blockhash(self.transaction_limit) {
+            tracing::warn!(
+                transaction_timeout_secs = self.transaction_limit.as_secs(),
+                blockhash_life_secs = parameters.blockhash_life().unwrap_or_default().as_secs(),
+                "TOKENIZATION_TRANSACTION_TIMEOUT_SECS is longer than a blockhash lives on this cluster: sends stop waiting when \
+                 it dies, and a batch that was slow takes another one before it signs"
+            );
         }
     }
 
@@ -161,10 +174,10 @@ impl ChainMonitor {
 
     fn report_fee_payer(&self) {
         match self.chain.fee_budget.view().and_then(|view| view.shortfall) {
-            Some(_) => self.health.degraded(
+            Some(shortfall) => self.health.degraded(
                 "fee_payer",
                 format!(
-                    "readings for new wallets wait: each needs {TOKEN_ACCOUNT_RENT_LAMPORTS} lamports of rent; top up the fee payer"
+                    "readings for new wallets wait: the next one costs {shortfall} lamports, most of it rent; top up the fee payer"
                 ),
             ),
             None => self.health.ok("fee_payer"),

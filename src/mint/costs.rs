@@ -1,6 +1,5 @@
 //! What a mint transaction costs, in lamports: pure.
 
-use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::domain::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputeUnitPrice, PAYMENT_COMPUTE_UNITS_MAX,
     Packed,
@@ -11,6 +10,8 @@ use crate::domain::{
 pub(super) struct TransactionCosts {
     /// For the signatures of one mint transaction, lamports.
     pub base_fee: u64,
+    /// Of a new token account, lamports.
+    pub account_rent: u64,
     /// Of each compute unit that a transaction requests.
     pub price: ComputeUnitPrice,
 }
@@ -24,7 +25,7 @@ impl TransactionCosts {
 
     /// Fees and rent at most.
     pub fn ceiling(&self, packed: &Packed) -> u64 {
-        self.base_fee + self.priority_fee(packed) + rent(packed)
+        self.base_fee + self.priority_fee(packed) + self.rent(packed)
     }
 
     /// The fee without the part that pays for creating token accounts.
@@ -45,13 +46,13 @@ impl TransactionCosts {
 
     /// A token account and the compute units of its creation.
     pub fn of_creation(&self) -> u64 {
-        TOKEN_ACCOUNT_RENT_LAMPORTS + self.price.lamports_for(CREATE_COMPUTE_UNITS_MAX)
+        self.account_rent + self.price.lamports_for(CREATE_COMPUTE_UNITS_MAX)
     }
-}
 
-/// For the token accounts that the transaction creates.
-pub(super) fn rent(packed: &Packed) -> u64 {
-    u64::from(packed.account_creations()) * TOKEN_ACCOUNT_RENT_LAMPORTS
+    /// For the token accounts that the transaction creates.
+    pub fn rent(&self, packed: &Packed) -> u64 {
+        u64::from(packed.account_creations()) * self.account_rent
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
     use crate::domain::{BaseUnits, Payment, Wallet};
 
-    const RENT: u64 = TOKEN_ACCOUNT_RENT_LAMPORTS;
+    const RENT: u64 = 1_488_440;
 
     fn packed(compute_units: u32, creation_compute_units: u32, creations: usize) -> Packed {
         let payment = Payment {
@@ -83,6 +84,7 @@ mod tests {
     fn the_ceiling_includes_the_priority_fee_and_the_rent() {
         let costs = |micro_lamports| TransactionCosts {
             base_fee: 10_000,
+            account_rent: RENT,
             price: ComputeUnitPrice::from_micro_lamports(micro_lamports),
         };
         let two = packed(31_000 + 200_000, 200_000, 2);

@@ -7,7 +7,7 @@ use solana_sdk::pubkey::Pubkey;
 use thiserror::Error;
 
 use super::transaction::SignError;
-use crate::chain::{Cause, ChainError, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::chain::{Cause, ChainError};
 use crate::domain::Wallet;
 use crate::ledger::{LedgerError, RecordError};
 
@@ -45,10 +45,10 @@ pub enum DeferReason {
     #[error("the fee payer's balance covers no further fee: it waits for a top-up")]
     NoFee,
     #[error(
-        "the fee payer's balance does not cover the {TOKEN_ACCOUNT_RENT_LAMPORTS} lamports of rent for the wallet's new \
+        "the fee payer's balance does not cover the {rent_lamports} lamports of rent for the wallet's new \
          token account: it waits for a top-up, and no attempt is used"
     )]
-    NoRent,
+    NoRent { rent_lamports: u64 },
     #[error("its transaction kept changing while it was packed")]
     KeptChanging,
     #[error("more readings wait than the Minter takes")]

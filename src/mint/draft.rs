@@ -9,12 +9,10 @@ use super::affordability::Funded;
 use super::answers::Answers;
 use super::candidate::Candidate;
 use super::context::MintContext;
-use super::costs::rent;
+use super::costs::TransactionCosts;
 use super::transaction::{self, SignError};
 use crate::chain::Reservation;
-use crate::domain::{
-    ComputePlan, ComputeUnitPrice, Hash32, MintNumber, Packed, Wallet, set_compute_unit_limit,
-};
+use crate::domain::{ComputePlan, Hash32, MintNumber, Packed, Wallet, set_compute_unit_limit};
 use crate::ledger::{self, Blame};
 
 /// A mint transaction before it is signed, and the readings that it pays, as they were when it was packed.
@@ -24,7 +22,7 @@ pub(super) struct Draft {
     pub readings: Vec<Candidate>,
     pub message: Message,
     compute: ComputePlan,
-    price: ComputeUnitPrice,
+    pub costs: TransactionCosts,
     pub merkle_root: Hash32,
     /// Its part of the fee; a ceiling until the draft was simulated.
     pub priority_fee_lamports: u64,
@@ -36,7 +34,7 @@ pub(super) struct Draft {
 pub(super) async fn draft_all(
     context: &MintContext,
     transactions: Vec<Funded>,
-    price: ComputeUnitPrice,
+    costs: TransactionCosts,
     answers: &mut Answers,
 ) -> Vec<Draft> {
     if transactions.is_empty() {
@@ -53,7 +51,7 @@ pub(super) async fn draft_all(
     let mut drafts = Vec::with_capacity(transactions.len());
     for (number, funded) in numbers.into_iter().zip(transactions) {
         let ids: Vec<Uuid> = funded.readings.iter().map(|reading| reading.id).collect();
-        match Draft::new(context, number, funded, price) {
+        match Draft::new(context, number, funded, costs) {
             Ok(draft) => drafts.push(draft),
             Err(error) => answers.defer(&ids, &error.into()),
         }
@@ -66,7 +64,7 @@ impl Draft {
         context: &MintContext,
         number: MintNumber,
         funded: Funded,
-        price: ComputeUnitPrice,
+        costs: TransactionCosts,
     ) -> Result<Draft, SignError> {
         let mut leaves: Vec<(Uuid, Hash32)> = funded
             .readings
@@ -79,7 +77,7 @@ impl Draft {
             number,
             &context.chain.accounts.mint,
             &context.signer,
-            price,
+            costs.price,
         )?;
         Ok(Draft {
             number,
@@ -87,9 +85,9 @@ impl Draft {
             readings: funded.readings,
             message: planned.message,
             compute: planned.compute,
-            price,
+            costs,
             merkle_root: planned.merkle_root,
-            priority_fee_lamports: price.lamports_for(planned.compute.ceiling()),
+            priority_fee_lamports: costs.price.lamports_for(planned.compute.ceiling()),
             reservation: funded.reservation,
         })
     }
@@ -100,7 +98,7 @@ impl Draft {
 
     /// Requests the compute units that the simulation consumed plus a margin, and returns the rest of the reservation. A draft
     /// with a reading that failed on chain before requests all planned units, so that it cannot fail for lack of them.
-    pub fn limit_compute_units(&mut self, consumed: Option<u64>, base_fee_lamports: u64) {
+    pub fn limit_compute_units(&mut self, consumed: Option<u64>) {
         let failed_before = self.readings.iter().any(|reading| reading.pack_alone);
         let limit = if failed_before {
             self.compute.ceiling()
@@ -108,9 +106,14 @@ impl Draft {
             self.compute.limit_after(consumed)
         };
         set_compute_unit_limit(&mut self.message, limit);
-        self.priority_fee_lamports = self.price.lamports_for(limit);
+        self.priority_fee_lamports = self.costs.price.lamports_for(limit);
         self.reservation
-            .lower_to(base_fee_lamports + self.priority_fee_lamports + rent(&self.packed));
+            .lower_to(self.fee_lamports() + self.costs.rent(&self.packed));
+    }
+
+    /// For signatures and priority.
+    pub fn fee_lamports(&self) -> u64 {
+        self.costs.base_fee + self.priority_fee_lamports
     }
 
     /// The readings whose instruction the error names.

@@ -8,7 +8,7 @@ use super::chain_handle::ChainHandle;
 use super::costs::TransactionCosts;
 use super::pack::pack;
 use super::token_accounts;
-use crate::chain::{AsOf, ChainError, RpcClass, TOKEN_ACCOUNT_RENT_LAMPORTS};
+use crate::chain::{AsOf, ChainError, RpcClass};
 use crate::domain::{
     BaseUnits, COMPUTE_UNITS_MAX, PackItem, PackLimits, TRANSACTION_BYTES_MAX, Wallet,
 };
@@ -71,21 +71,21 @@ impl Estimator {
         }
     }
 
-    /// Begins an empty estimate.
-    pub fn begin(&self) -> Estimating<'_> {
+    /// Begins an empty estimate, at the present prices and charges.
+    pub fn begin(&self) -> Result<Estimating<'_>, ChainError> {
         let price = self.chain.priority_fees.price();
-        Estimating {
+        Ok(Estimating {
             estimator: self,
             limits: PackLimits {
                 separate_fee_payer: self.chain.has_separate_fee_payer(),
                 priced: !price.is_zero(),
                 ..self.limits
             },
-            costs: self.chain.costs_at(price),
+            costs: self.chain.costs_at(price)?,
             estimate: Estimate::default(),
             remainder: Vec::new(),
             new_wallets: HashSet::new(),
-        }
+        })
     }
 }
 
@@ -178,7 +178,7 @@ impl Estimating<'_> {
         let base_fees = self.estimate.transactions * self.costs.base_fee;
         Estimate {
             fee_lamports: base_fees + self.estimate.priority_fee_lamports,
-            rent_lamports: self.estimate.account_creations * TOKEN_ACCOUNT_RENT_LAMPORTS,
+            rent_lamports: self.estimate.account_creations * self.costs.account_rent,
             ..self.estimate
         }
     }
@@ -190,14 +190,16 @@ fn count<T>(items: impl Iterator<Item = T>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use solana_sdk::pubkey::Pubkey;
 
     use super::*;
-    use crate::chain::{Endpoints, MintAccounts, PriorityFees};
+    use crate::chain::{ChainCharges, Endpoints, MintAccounts, PriorityFees};
     use crate::domain::{self, ComputeUnitPrice, PriorityFeePolicy};
     use crate::mint::FeePayerSource;
+
+    const RENT: u64 = 1_488_440;
 
     fn estimator(max_base_units: u64) -> Estimator {
         priced_estimator(max_base_units, 0)
@@ -220,6 +222,12 @@ mod tests {
         micro_lamports: u64,
     ) -> Estimator {
         let nowhere = Endpoints::new(&["http://127.0.0.1:9".to_owned()], Duration::from_secs(1));
+        let charges = ChainCharges {
+            token_account_rent: RENT,
+            fee_payer_minimum: 650_240,
+            per_signature: 5_000,
+        };
+        nowhere.parameters().set_charges(charges, Instant::now());
         let accounts = MintAccounts {
             genesis_hash: Default::default(),
             mint: Pubkey::new_unique(),
@@ -246,7 +254,7 @@ mod tests {
     }
 
     fn estimate(estimator: &Estimator, items: &[PackItem]) -> Estimate {
-        let mut estimating = estimator.begin();
+        let mut estimating = estimator.begin().unwrap();
         for batch in items.chunks(50) {
             estimating.pack(batch);
         }
@@ -260,7 +268,7 @@ mod tests {
         assert_eq!(estimate.account_creations, 5);
         assert_eq!(estimate.transactions, 10, "50 readings each");
         assert_eq!(estimate.fee_lamports, 50_000);
-        assert_eq!(estimate.rent_lamports, 5 * TOKEN_ACCOUNT_RENT_LAMPORTS);
+        assert_eq!(estimate.rent_lamports, 5 * RENT);
     }
 
     #[test]

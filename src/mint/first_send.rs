@@ -26,7 +26,9 @@ pub(super) fn send_in_background(
     } = recorded;
     let permit = Arc::clone(permit);
     let endpoints = context.chain.endpoints.clone();
-    let limit = context.limits.transaction_limit;
+    // Bytes whose blockhash has died cannot land any more, so the batch's permit is not held for their answer.
+    let parameters = endpoints.parameters();
+    let limit = parameters.within_blockhash_life(context.limits.transaction_limit);
     context.tracker.spawn(async move {
         let _permit = permit;
         crate::failpoint!("mint.before_send");

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::affordability::LeftOut;
 use super::answers::Answers;
 use super::context::MintContext;
+use super::costs::TransactionCosts;
 use super::defer_reason::DeferReason;
 use super::refuse::refuse;
 use super::request::MintOutcome;
@@ -13,6 +14,7 @@ use crate::ledger::{self, RefusalReason};
 pub(super) async fn answer_left_out(
     context: &MintContext,
     left_out: LeftOut,
+    costs: &TransactionCosts,
     answers: &mut Answers,
 ) {
     for (reading, base_units) in &left_out.oversized {
@@ -30,13 +32,20 @@ pub(super) async fn answer_left_out(
         answers.defer(&left_out.without_fee, &DeferReason::NoFee);
     }
     if !left_out.without_rent.is_empty() {
-        await_funds(context, &left_out.without_rent, answers).await;
+        let reason = DeferReason::NoRent {
+            rent_lamports: costs.account_rent,
+        };
+        await_funds(context, &left_out.without_rent, reason, answers).await;
     }
 }
 
 /// These alone wait: readings for wallets that have a token account are paid meanwhile.
-async fn await_funds(context: &MintContext, readings: &[Uuid], answers: &mut Answers) {
-    let reason = DeferReason::NoRent;
+async fn await_funds(
+    context: &MintContext,
+    readings: &[Uuid],
+    reason: DeferReason,
+    answers: &mut Answers,
+) {
     tracing::warn!(
         readings = readings.len(),
         %reason,

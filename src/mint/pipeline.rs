@@ -107,25 +107,42 @@ impl PackingRound<'_> {
         let chain = &context.chain;
         endpoint.ensure_chain(&chain.accounts.genesis_hash).await?;
         // Step 2. Neither answer needs the other.
+        let fetched_at = Instant::now();
         let (payable, blockhash) = tokio::try_join!(
             resolve_accounts(context, endpoint, candidates, answers),
             endpoint.recent_blockhash()
         )?;
         // Steps 3 and 4: packed, and packed again without the readings that have to wait for funds.
         let price = chain.priority_fees.price();
-        let (costs, limits) = (chain.costs_at(price), context.pack_limits(price));
+        let (costs, limits) = (chain.costs_at(price)?, context.pack_limits(price));
         // A reading waits for the next batch once: not when it is packed again, nor in the batch that it waited for.
         let may_wait = |reading| self.is_first && !answers.was_carried(reading);
         let plan = fit_to_budget(payable, &chain.fee_budget, &costs, |items| {
             pack(items, &limits, may_wait)
         });
-        answer_left_out(context, plan.left_out, answers).await;
+        answer_left_out(context, plan.left_out, &costs, answers).await;
         // Step 5.
-        let drafts = draft_all(context, plan.funded, price, answers).await;
+        let drafts = draft_all(context, plan.funded, costs, answers).await;
         let drafts = simulate_all(context, endpoint, drafts, answers).await?;
         // Steps 6 and 7.
+        let blockhash = self.fresh(blockhash, fetched_at).await?;
         self.record_and_send(blockhash, drafts, answers).await;
         Ok(())
+    }
+
+    /// The blockhash, or another one if slow answers have used up too much of its life: bytes that are signed on it would have
+    /// little time to land, and their death would have to be proven.
+    async fn fresh(
+        &self,
+        blockhash: RecentBlockhash,
+        fetched_at: Instant,
+    ) -> Result<RecentBlockhash, ChainError> {
+        let parameters = self.context.chain.endpoints.parameters();
+        if parameters.is_worn(fetched_at.elapsed()) {
+            self.endpoint.recent_blockhash().await
+        } else {
+            Ok(blockhash)
+        }
     }
 
     /// Each transaction is sent as soon as its own record is committed.

@@ -49,6 +49,7 @@ pub(super) async fn sign_and_record(
         revision: reading.revision,
     });
     let readings = readings.collect();
+    let fee_lamports = draft.fee_lamports();
     let (signature, signed_bytes) =
         transaction::sign(draft.message, blockhash.hash, &context.signer)
             .map_err(|error| NotRecorded::Deferred(error.into()))?;
@@ -63,8 +64,9 @@ pub(super) async fn sign_and_record(
         blockhash,
         endpoint: endpoint.name().to_owned(),
         account_creations: draft.packed.account_creations(),
-        fee_lamports: context.chain.base_fee_lamports() + draft.priority_fee_lamports,
+        fee_lamports,
         priority_fee_lamports: draft.priority_fee_lamports,
+        token_account_rent_lamports: draft.costs.account_rent,
         readings,
     };
     let limit = context.limits.transaction_limit;

@@ -5,14 +5,13 @@
 
 use futures_util::future::try_join_all;
 use solana_client::rpc_config::RpcSimulateTransactionConfig;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::transaction::{Transaction, TransactionError};
 
 use super::answers::Answers;
 use super::context::MintContext;
 use super::draft::Draft;
 use super::refuse::refuse;
-use crate::chain::{ChainError, Endpoint};
+use crate::chain::{ChainError, Endpoint, Finality};
 use crate::ledger::RefusalReason;
 
 /// What a simulation reports.
@@ -29,12 +28,11 @@ pub(super) async fn simulate_all(
     answers: &mut Answers,
 ) -> Result<Vec<Draft>, ChainError> {
     let results = try_join_all(drafts.iter().map(|draft| simulate(endpoint, draft))).await?;
-    let base_fee_lamports = context.chain.base_fee_lamports();
     let mut passed = Vec::with_capacity(drafts.len());
     for (mut draft, simulation) in drafts.into_iter().zip(results) {
         match simulation.error {
             None => {
-                draft.limit_compute_units(simulation.compute_units, base_fee_lamports);
+                draft.limit_compute_units(simulation.compute_units);
                 passed.push(draft);
             }
             Some(error) => refuse_blamed(context, endpoint, &draft, &error, answers).await?,
@@ -48,7 +46,7 @@ async fn simulate(endpoint: &Endpoint, draft: &Draft) -> Result<Simulation, Chai
     let config = RpcSimulateTransactionConfig {
         sig_verify: false,
         replace_recent_blockhash: true,
-        commitment: Some(CommitmentConfig::confirmed()),
+        commitment: Some(endpoint.commitment(Finality::Confirmed)),
         ..RpcSimulateTransactionConfig::default()
     };
     let unsigned = Transaction::new_unsigned(draft.message.clone());

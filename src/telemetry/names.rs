@@ -71,6 +71,12 @@ pub const RPC_ENDPOINT_HEIGHT: &str = "gridtokenx_rpc_endpoint_height";
 pub const RPC_ENDPOINT_LAG_BLOCKS: &str = "gridtokenx_rpc_endpoint_lag_blocks";
 pub const RPC_ENDPOINT_HEALTHY: &str = "gridtokenx_rpc_endpoint_healthy";
 pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
+pub const TOKEN_ACCOUNT_RENT_LAMPORTS: &str = "gridtokenx_token_account_rent_lamports";
+pub const SIGNATURE_FEE_LAMPORTS: &str = "gridtokenx_signature_fee_lamports";
+pub const FEES_MISBOOKED_LAMPORTS: &str = "gridtokenx_fees_misbooked_lamports_total";
+pub const SLOT_SECONDS: &str = "gridtokenx_slot_seconds";
+pub const BLOCKHASH_LIFE_SECONDS: &str = "gridtokenx_blockhash_life_seconds";
+pub const CONSENSUS: &str = "gridtokenx_consensus";
 pub const PRIORITY_FEE_MICROLAMPORTS: &str = "gridtokenx_priority_fee_microlamports";
 // Feed
 pub const WEBSOCKET_ACTIVE: &str = "gridtokenx_websocket_connections_active";
@@ -128,12 +134,15 @@ pub const STAGES: &[&str] = &[
 /// Values of the label `method` of calls to RPC endpoints: the methods that this service calls, and one for all others.
 pub const RPC_METHODS: &[&str] = &[
     "getAccountInfo",
+    "getAgGenesisCert",
     "getBlock",
     "getBlockHeight",
     "getBlocks",
+    "getFeeForMessage",
     "getGenesisHash",
     "getHealth",
     "getLatestBlockhash",
+    "getMinimumBalanceForRentExemption",
     "getMultipleAccounts",
     "getRecentPrioritizationFees",
     "getSignatureStatuses",
@@ -144,6 +153,9 @@ pub const RPC_METHODS: &[&str] = &[
     "simulateTransaction",
     "other",
 ];
+
+/// Values of the label `consensus`.
+pub const CONSENSUSES: &[&str] = &["alpenglow", "tower", "unknown"];
 
 /// Values of the label `reason` of closed WebSocket connections.
 pub const CLOSE_REASONS: &[&str] = &[
@@ -268,7 +280,13 @@ pub const ALL: &[Metric] = &[
     by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
     by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks by which the endpoint is below the highest height that any endpoint reported."),
     by_endpoint(RPC_ENDPOINT_HEALTHY, Gauge, "1 while the endpoint answers, is not behind, and has not requested a pause."),
-    labelled(FEES_PAID_LAMPORTS, Counter, "kind", &["fee", "priority", "rent"], "Cost of confirmed mint transactions: signatures, priority fee, rent of new token accounts."),
+    labelled(FEES_PAID_LAMPORTS, Counter, "kind", &["fee", "priority", "rent"], "Cost of confirmed mint transactions as it was booked: signatures, priority fee, rent of new token accounts."),
+    labelled(FEES_MISBOOKED_LAMPORTS, Counter, "direction", &["more", "less"], "Lamports that the chain charged more or less for finalized mint transactions than was booked when they were recorded, fees and rent."),
+    nan_until_measured(TOKEN_ACCOUNT_RENT_LAMPORTS, "Rent of a new token account, as the chain reported it last; NaN before."),
+    nan_until_measured(SIGNATURE_FEE_LAMPORTS, "Base fee for one signature, as the chain reported it last; NaN before."),
+    nan_until_measured(SLOT_SECONDS, "How long a slot lasts, measured over the last minutes; NaN before the first measurement."),
+    nan_until_measured(BLOCKHASH_LIFE_SECONDS, "How long a blockhash lives: 150 blocks at their measured length; NaN before the first measurement."),
+    labelled(CONSENSUS, Gauge, "consensus", CONSENSUSES, "1 for the consensus that the cluster runs, as the endpoints report it; unknown while none of them can."),
     plain(PRIORITY_FEE_MICROLAMPORTS, Gauge, "Price that this process offers for a compute unit, millionths of a lamport; 0 while it offers none."),
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),

@@ -1,10 +1,12 @@
 //! The chain and the fee payer on the status page. Endpoints appear by name, never by URL.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Runway;
-use crate::chain::{Cause, CircuitBreaker, Endpoints};
+use crate::chain::{Cause, ChainParameters, CircuitBreaker, Endpoints};
 use crate::domain::rfc3339_micros;
 
 /// The chain breaker of the process that answers: while it is open, that process does not mint, and no reading uses an attempt.
@@ -18,7 +20,45 @@ pub(super) struct Chain {
     reason: Option<String>,
     /// Since when it has had this state.
     since: String,
+    /// Which consensus the cluster runs, as the endpoints report it: `alpenglow`, `tower`, or `unknown` while none of them can.
+    consensus: &'static str,
+    parameters: Parameters,
     endpoints: Vec<RpcEndpoint>,
+}
+
+/// What the chain charges and how fast it is, as it was asked and measured; null until then.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Parameters {
+    /// Rent of a new token account.
+    token_account_rent_lamports: Option<u64>,
+    /// Rent that the fee payer itself must keep.
+    fee_payer_minimum_lamports: Option<u64>,
+    /// Base fee for one signature.
+    signature_lamports: Option<u64>,
+    /// Length of a slot, measured over the last minutes.
+    slot_ms: Option<f64>,
+    /// How long a blockhash lives: 150 blocks at their measured length.
+    blockhash_life_secs: Option<f64>,
+    /// Whether `TOKENIZATION_TRANSACTION_TIMEOUT_SECS` is longer than that. Calls that a blockhash waits for are then cut at its
+    /// life instead.
+    transaction_timeout_outlives_blockhash: bool,
+}
+
+impl Parameters {
+    fn of(parameters: &ChainParameters, call_limit: Duration) -> Parameters {
+        let charges = parameters.charges();
+        let slot = parameters.slot_length();
+        Parameters {
+            token_account_rent_lamports: charges.map(|charges| charges.token_account_rent),
+            fee_payer_minimum_lamports: charges.map(|charges| charges.fee_payer_minimum),
+            signature_lamports: charges.map(|charges| charges.per_signature),
+            slot_ms: slot.map(|slot| (slot.as_secs_f64() * 1_000.0).round()),
+            blockhash_life_secs: parameters
+                .blockhash_life()
+                .map(|life| (life.as_secs_f64() * 10.0).round() / 10.0),
+            transaction_timeout_outlives_blockhash: parameters.outlives_blockhash(call_limit),
+        }
+    }
 }
 
 /// An RPC endpoint, in the order of `SOLANA_RPC_URL`.
@@ -30,6 +70,8 @@ pub(super) struct RpcEndpoint {
     preferred: bool,
     /// Whether it answers, is not behind, and is not rate-limiting.
     healthy: bool,
+    /// Which consensus its cluster runs, as it reports it.
+    consensus: &'static str,
     /// Block height at its last answer.
     height: Option<u64>,
     /// Blocks below the highest height that any endpoint reports.
@@ -48,7 +90,7 @@ pub(super) struct RunwayView {
     reserved_lamports: u64,
     /// What must remain: its own rent minimum.
     minimum_lamports: u64,
-    /// Fees and account rent per reading, of the last six hours; before the first, a fee of 5,000 lamports is assumed.
+    /// Fees and account rent per reading, of the last six hours; before the first, the fee of a transaction for one reading.
     lamports_per_reading: u64,
     readings_per_hour: f64,
     /// At this price and rate: 0 when no further fee can be paid, `null` while there is money and nothing is spent.
@@ -58,9 +100,14 @@ pub(super) struct RunwayView {
 }
 
 impl Chain {
-    pub fn of(circuit_breaker: &CircuitBreaker, endpoints: &Endpoints) -> Chain {
+    /// `call_limit`: of one call, as configured.
+    pub fn of(
+        circuit_breaker: &CircuitBreaker,
+        endpoints: &Endpoints,
+        call_limit: Duration,
+    ) -> Chain {
         let view = circuit_breaker.view();
-        let endpoints = endpoints.views().into_iter();
+        let views = endpoints.views().into_iter();
         Chain {
             state: if view.open.is_some() {
                 "open"
@@ -70,11 +117,14 @@ impl Chain {
             trouble: view.open.as_ref().map(Cause::label),
             reason: view.open.map(|cause| cause.to_string()),
             since: rfc3339_micros(view.since),
-            endpoints: endpoints
+            consensus: endpoints.consensus().label(),
+            parameters: Parameters::of(endpoints.parameters(), call_limit),
+            endpoints: views
                 .map(|view| RpcEndpoint {
                     name: view.name,
                     preferred: view.preferred,
                     healthy: view.healthy,
+                    consensus: view.consensus.label(),
                     height: view.height,
                     lag_blocks: view.lag_blocks,
                     // Rounded up: a fraction of a second is still a wait.

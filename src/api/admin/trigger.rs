@@ -219,7 +219,7 @@ async fn estimate(
     filter: &BatchFilter,
 ) -> Result<Estimate, Problem> {
     let now = Utc::now();
-    let mut estimating = minting.estimator.begin();
+    let mut estimating = minting.estimator.begin().map_err(chain_problem)?;
     let sources: &[ClaimSource] = if filter.include_failed {
         &[ClaimSource::Pending, ClaimSource::Failed]
     } else {
@@ -250,6 +250,6 @@ fn unminted(reading: UnmintedReading) -> Unminted {
 
 fn chain_problem(error: ChainError) -> Problem {
     Problem::unavailable(format!(
-        "the token accounts cannot be queried now: {error}; try again later"
+        "the chain cannot be queried now: {error}; try again later"
     ))
 }

@@ -1,11 +1,11 @@
 //! Which chain an endpoint is on, and how far it has finalized it. All of these are background calls except
 //! [`Endpoint::ensure_chain`], which a batch waits for.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::hash::Hash;
 
 use super::endpoint::Endpoint;
 use super::rpc_class::RpcClass;
+use crate::chain::commitment::Finality;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
 
@@ -49,7 +49,7 @@ impl Endpoint {
 
     /// Height of the newest finalized block.
     pub async fn finalized_height(&self) -> Result<u64, ChainError> {
-        let commitment = CommitmentConfig::finalized();
+        let commitment = self.commitment(Finality::Final);
         self.answer(
             self.background()
                 .get_block_height_with_commitment(commitment)
@@ -59,7 +59,7 @@ impl Endpoint {
 
     /// Slot of the newest finalized block.
     pub async fn finalized_slot(&self) -> Result<u64, ChainError> {
-        let commitment = CommitmentConfig::finalized();
+        let commitment = self.commitment(Finality::Final);
         self.answer(self.background().get_slot_with_commitment(commitment).await)
     }
 

@@ -1,10 +1,9 @@
 //! Probes all endpoints, and reads the accounts that minting needs from the best of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use solana_commitment_config::CommitmentConfig;
+use solana_sdk::account::Account;
 use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 
@@ -13,8 +12,11 @@ use super::endpoint_health::ProbeResult;
 use super::mint_accounts::MintAccounts;
 use super::selection::Endpoints;
 use crate::chain::cause::{Cause, LaggingEndpoint};
+use crate::chain::commitment::Finality;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{NoAnswer, UnusableAnswer};
+use crate::chain::parameters::ChainCharges;
+use crate::chain::slot_clock::ChainPosition;
 use crate::telemetry::{metric_value, names};
 
 /// An endpoint that has not answered by then counts as failed: the probe waits for all of them.
@@ -25,24 +27,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub struct ChainSnapshot {
     /// They include all that landed up to this slot, at `confirmed`.
     pub slot: u64,
-    /// `None` when the probe was run without a fee payer.
-    pub fee_payer: Option<FeePayer>,
+    /// The fee payer's, lamports; `None` when the probe was run without one.
+    pub balance: Option<u64>,
+    /// Of the chain.
+    pub charges: ChainCharges,
 }
 
-/// What a fee payer has, lamports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeePayer {
-    pub balance: u64,
-    /// What must stay of it: rent of an account without data.
-    pub minimum: u64,
-}
-
-/// Probes the chain, and caches what does not change.
+/// Probes the chain.
 pub struct ChainProbe {
     endpoints: Endpoints,
     accounts: MintAccounts,
-    /// Zero: not read yet.
-    minimum_lamports: AtomicU64,
 }
 
 impl ChainProbe {
@@ -50,7 +44,6 @@ impl ChainProbe {
         ChainProbe {
             endpoints,
             accounts,
-            minimum_lamports: AtomicU64::new(0),
         }
     }
 
@@ -93,6 +86,11 @@ impl ChainProbe {
         )
         .await;
         self.endpoints.record(probes, Instant::now());
+        let consensus = self.endpoints.consensus();
+        for label in names::CONSENSUSES {
+            let runs = f64::from(u8::from(*label == consensus.label()));
+            metrics::gauge!(names::CONSENSUS, "consensus" => *label).set(runs);
+        }
         for view in self.endpoints.views() {
             let name = || view.name.clone();
             let healthy = f64::from(u8::from(view.healthy));
@@ -137,11 +135,12 @@ impl ChainProbe {
         endpoint: &Endpoint,
         fee_payer: Option<Pubkey>,
     ) -> Result<ChainSnapshot, ChainError> {
-        let minimum = self.minimum(endpoint).await?;
+        let charges = self.charges(endpoint).await?;
         let addresses: Vec<Pubkey> = fee_payer.into_iter().chain([self.accounts.mint]).collect();
-        let accounts = endpoint
-            .hot()
-            .get_multiple_accounts_with_commitment(&addresses, CommitmentConfig::confirmed());
+        let accounts = endpoint.hot().get_multiple_accounts_with_commitment(
+            &addresses,
+            endpoint.commitment(Finality::Confirmed),
+        );
         let answer = within_limit(endpoint, accounts).await?;
         let (payers, mint) = match answer.value.as_slice() {
             [payers @ .., mint] if answer.value.len() == addresses.len() => (payers, mint),
@@ -154,25 +153,34 @@ impl ChainProbe {
             }
         };
         self.accounts.check(mint.as_ref())?;
+        let slot = answer.context.slot;
+        let height = endpoint.health().height;
+        let position = ChainPosition { slot, height };
+        self.endpoints
+            .parameters()
+            .record_position(Instant::now(), position);
+        // An account without lamports does not exist.
+        let lamports =
+            |account: &Option<Account>| account.as_ref().map_or(0, |account| account.lamports);
         Ok(ChainSnapshot {
-            slot: answer.context.slot,
-            fee_payer: payers.first().map(|account| FeePayer {
-                // An account without lamports does not exist.
-                balance: account.as_ref().map_or(0, |account| account.lamports),
-                minimum,
-            }),
+            slot,
+            balance: payers.first().map(lamports),
+            charges,
         })
     }
 
-    async fn minimum(&self, endpoint: &Endpoint) -> Result<u64, ChainError> {
-        let known = self.minimum_lamports.load(Ordering::Relaxed);
-        if known > 0 {
-            return Ok(known);
+    /// Asked here only until they are known: a task of its own asks for them again.
+    async fn charges(&self, endpoint: &Endpoint) -> Result<ChainCharges, ChainError> {
+        let parameters = self.endpoints.parameters();
+        if let Some(charges) = parameters.charges() {
+            return Ok(charges);
         }
-        let rent = endpoint.hot().get_minimum_balance_for_rent_exemption(0);
-        let minimum = within_limit(endpoint, rent).await?;
-        self.minimum_lamports.store(minimum, Ordering::Relaxed);
-        Ok(minimum)
+        let asked = endpoint.charges(&self.accounts.authority);
+        let charges = tokio::time::timeout(ANSWER_LIMIT, asked)
+            .await
+            .unwrap_or_else(|_| Err(not_within_limit(endpoint)))?;
+        parameters.set_charges(charges, Instant::now());
+        Ok(charges)
     }
 }
 
@@ -182,11 +190,12 @@ async fn probe(endpoint: &Endpoint, genesis_hash: &Hash) -> ProbeResult {
     }
     let height = endpoint
         .hot()
-        .get_block_height_with_commitment(CommitmentConfig::confirmed());
+        .get_block_height_with_commitment(endpoint.commitment(Finality::Confirmed));
     // The node compares itself with the cluster: the only way to detect that a single endpoint lags from the start.
     let health = endpoint.hot().get_health();
-    let (chain, height, health) = tokio::join!(
+    let (chain, (), height, health) = tokio::join!(
         ensure_chain(endpoint, genesis_hash),
+        refresh_consensus(endpoint),
         within_limit(endpoint, height),
         within_limit(endpoint, health)
     );
@@ -210,6 +219,11 @@ async fn ensure_chain(endpoint: &Endpoint, genesis_hash: &Hash) -> Result<(), Ch
     tokio::time::timeout(ANSWER_LIMIT, endpoint.ensure_chain(genesis_hash))
         .await
         .unwrap_or_else(|_| Err(not_within_limit(endpoint)))
+}
+
+/// Without an answer the last one counts, and the next probe asks again.
+async fn refresh_consensus(endpoint: &Endpoint) {
+    let _ = tokio::time::timeout(ANSWER_LIMIT, endpoint.refresh_consensus(Instant::now())).await;
 }
 
 async fn within_limit<T>(

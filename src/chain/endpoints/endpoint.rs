@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use solana_client::client_error::{ClientError, Result as ClientResult};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::RpcClientConfig;
-use solana_commitment_config::CommitmentConfig;
 
 use super::call_budget::CallBudgets;
 use super::endpoint_health::EndpointHealth;
 use super::rpc_class::RpcClass;
 use super::rpc_sender::EndpointSender;
+use crate::chain::commitment::Commitments;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
 
@@ -21,6 +21,7 @@ pub struct Endpoint {
     hot: RpcClient,
     background: RpcClient,
     budgets: Arc<CallBudgets>,
+    pub(super) commitments: Arc<Commitments>,
     health: Mutex<EndpointHealth>,
 }
 
@@ -34,6 +35,7 @@ impl Endpoint {
         budgets: CallBudgets,
     ) -> Endpoint {
         let budgets = Arc::new(budgets);
+        let commitments = Arc::<Commitments>::default();
         let client = |class| {
             let sender = EndpointSender::new(
                 http.clone(),
@@ -41,9 +43,10 @@ impl Endpoint {
                 name.clone(),
                 class,
                 Arc::clone(&budgets),
+                Arc::clone(&commitments),
                 call_limit,
             );
-            let config = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
+            let config = RpcClientConfig::with_commitment(Commitments::default_of_calls());
             RpcClient::new_sender(sender, config)
         };
         let (hot, background) = (client(RpcClass::Hot), client(RpcClass::Background));
@@ -52,6 +55,7 @@ impl Endpoint {
             hot,
             background,
             budgets,
+            commitments,
             health: Mutex::default(),
         }
     }
@@ -61,8 +65,8 @@ impl Endpoint {
         &self.name
     }
 
-    /// The client for what minting waits for. Every call is limited by the configured time. During a pause of the hot budget each
-    /// call fails at once without being made.
+    /// The client for what minting waits for. Every call is limited by the configured time, and one that names no commitment sees
+    /// what is confirmed. During a pause of the hot budget each call fails at once without being made.
     pub fn hot(&self) -> &RpcClient {
         &self.hot
     }

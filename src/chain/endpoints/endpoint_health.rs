@@ -43,6 +43,8 @@ pub(in crate::chain) struct EndpointHealth {
     pub healthy_since: Option<Instant>,
     /// Its genesis hash was checked, and it has answered ever since.
     pub is_on_our_chain: bool,
+    /// When it was last asked which consensus its cluster runs, if it has answered ever since.
+    pub consensus_asked_at: Option<Instant>,
     /// In a row.
     far_probes: u32,
 }
@@ -76,7 +78,7 @@ impl EndpointHealth {
             ProbeResult::NoAnswer(error) => {
                 self.failure = Some(ProbeFailure::NoHeight(Box::new(error)));
                 self.lag_blocks = None;
-                self.is_on_our_chain = false;
+                self.forget_chain();
             }
             // Nothing new is known: it stays as healthy or unhealthy as it was.
             ProbeResult::RateLimited(_) => {}
@@ -104,7 +106,13 @@ impl EndpointHealth {
     pub(super) fn fail(&mut self, failure: ProbeFailure) {
         self.failure = Some(failure);
         self.healthy_since = None;
+        self.forget_chain();
+    }
+
+    /// It may return as a node of another cluster, or of one that has migrated meanwhile.
+    fn forget_chain(&mut self) {
         self.is_on_our_chain = false;
+        self.consensus_asked_at = None;
     }
 }
 

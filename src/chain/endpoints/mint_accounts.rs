@@ -1,6 +1,5 @@
 //! The mint that readings are paid with, and the check that this service can still mint it.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::account::Account;
 use solana_sdk::hash::Hash;
 use solana_sdk::program_option::COption;
@@ -9,6 +8,7 @@ use solana_sdk::pubkey::Pubkey;
 use spl_token_interface::state::Mint;
 
 use super::endpoint::Endpoint;
+use crate::chain::commitment::Finality;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::MintProblem;
 
@@ -27,7 +27,7 @@ impl MintAccounts {
     pub async fn check_mint(&self, endpoint: &Endpoint) -> Result<(), ChainError> {
         let account = endpoint
             .hot()
-            .get_account_with_commitment(&self.mint, CommitmentConfig::confirmed())
+            .get_account_with_commitment(&self.mint, endpoint.commitment(Finality::Confirmed))
             .await;
         self.check(endpoint.answer(account)?.value.as_ref())
     }

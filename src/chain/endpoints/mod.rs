@@ -3,6 +3,8 @@
 mod call_budget;
 mod chain_identity;
 mod chain_probe;
+mod charges;
+mod consensus;
 mod endpoint;
 mod endpoint_health;
 mod endpoint_names;
@@ -12,7 +14,7 @@ mod rpc_class;
 mod rpc_sender;
 mod selection;
 
-pub use chain_probe::{ChainProbe, ChainSnapshot, FeePayer};
+pub use chain_probe::{ChainProbe, ChainSnapshot};
 pub use endpoint::Endpoint;
 pub use mint_accounts::MintAccounts;
 pub use rpc_class::RpcClass;

@@ -23,6 +23,7 @@ use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 use super::call_budget::CallBudgets;
 use super::rate_limit::{pause_of, rate_limited, requested_pause};
 use super::rpc_class::RpcClass;
+use crate::chain::commitment::Commitments;
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
 
@@ -34,6 +35,7 @@ pub(super) struct EndpointSender {
     endpoint: String,
     class: RpcClass,
     budgets: Arc<CallBudgets>,
+    commitments: Arc<Commitments>,
     /// Limit of one request.
     call_limit: Duration,
     next_id: AtomicU64,
@@ -46,6 +48,7 @@ impl EndpointSender {
         endpoint: String,
         class: RpcClass,
         budgets: Arc<CallBudgets>,
+        commitments: Arc<Commitments>,
         call_limit: Duration,
     ) -> EndpointSender {
         EndpointSender {
@@ -54,14 +57,35 @@ impl EndpointSender {
             endpoint,
             class,
             budgets,
+            commitments,
             call_limit,
             next_id: AtomicU64::new(0),
         }
     }
 
+    /// With a commitment that the endpoint takes.
     async fn call(&self, request: RpcRequest, params: Value) -> ClientResult<Value> {
+        let params = self.commitments.adapt(params, Instant::now());
+        let answer = self.call_with(request, &params).await;
+        let repeated = self
+            .commitments
+            .after_refusal(&answer, &params, Instant::now());
+        let Some(params) = repeated else {
+            return answer;
+        };
+        let answer = self.call_with(request, &params).await;
+        if self.commitments.note_repeated(&answer, Instant::now()) {
+            tracing::info!(
+                endpoint = self.endpoint,
+                "RPC endpoint refuses the commitment `confirmed`; it is called with `finalized`"
+            );
+        }
+        answer
+    }
+
+    async fn call_with(&self, request: RpcRequest, params: &Value) -> ClientResult<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let body = request.build_request_json(id, params).to_string();
+        let body = request.build_request_json(id, params.clone()).to_string();
         let budget = self.budgets.of(self.class);
         let gives_up_at = Instant::now() + budget.pause_wait;
         loop {

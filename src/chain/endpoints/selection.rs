@@ -9,7 +9,9 @@ use super::endpoint::Endpoint;
 use super::endpoint_health::{HighestHeight, ProbeResult};
 use super::endpoint_names::named;
 use super::rpc_class::RpcClass;
+use crate::chain::commitment::Consensus;
 use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
+use crate::chain::parameters::ChainParameters;
 use crate::domain::CallRate;
 
 /// How long a command waits for an endpoint that answers 429.
@@ -26,7 +28,9 @@ pub struct EndpointView {
     pub preferred: bool,
     /// Whether it may be called, answers, and is not behind.
     pub healthy: bool,
-    /// Block height at `confirmed`, by its last probe.
+    /// Which consensus its cluster runs, as it reports it.
+    pub consensus: Consensus,
+    /// Height of its newest confirmed block, by its last probe.
     pub height: Option<u64>,
     /// Blocks below the highest height that any endpoint reported.
     pub lag_blocks: Option<u64>,
@@ -42,6 +46,7 @@ pub struct Endpoints {
     all: Arc<[Endpoint]>,
     preferred: Arc<AtomicUsize>,
     highest: Arc<Mutex<HighestHeight>>,
+    parameters: ChainParameters,
 }
 
 impl Endpoints {
@@ -80,6 +85,7 @@ impl Endpoints {
             all,
             preferred: Arc::new(AtomicUsize::new(0)),
             highest: Arc::default(),
+            parameters: ChainParameters::default(),
         }
     }
 
@@ -130,6 +136,16 @@ impl Endpoints {
         all.into_iter()
     }
 
+    /// What the cluster charges, and how fast it is.
+    pub fn parameters(&self) -> &ChainParameters {
+        &self.parameters
+    }
+
+    /// Which consensus the cluster runs, by what the endpoints report.
+    pub fn consensus(&self) -> Consensus {
+        Consensus::of_cluster(self.all.iter().map(Endpoint::consensus))
+    }
+
     pub fn by_name(&self, name: &str) -> Option<&Endpoint> {
         self.all.iter().find(|endpoint| endpoint.name() == name)
     }
@@ -144,6 +160,7 @@ impl Endpoints {
                 name: endpoint.name().to_owned(),
                 preferred: index == preferred,
                 healthy: retry_after.is_none() && health.is_healthy(),
+                consensus: endpoint.consensus(),
                 height: health.height,
                 lag_blocks: health.lag_blocks,
                 retry_after,

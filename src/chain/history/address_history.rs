@@ -1,18 +1,18 @@
 //! Every transaction that mentions an address, newest first, as an endpoint lists them.
 //!
 //! Invariant: a history that was read to its end without an error has listed everything between the head and its floor that the
-//! endpoint knows at this commitment. A list that merely stops does not count as complete: a page can be empty because the
+//! endpoint knows as final as asked for. A list that merely stops does not count as complete: a page can be empty because the
 //! signature that it should continue from vanished in a fork, or because another node of a pool answered.
 
 use serde_json::json;
 use solana_client::rpc_config::RpcSignaturesForAddressConfig;
 use solana_client::rpc_request::RpcRequest;
 use solana_client::rpc_response::RpcConfirmedTransactionStatusWithSignature;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_transaction_status::TransactionConfirmationStatus;
 
 use super::call_retry::{until_shown, while_unanswered};
+use crate::chain::commitment::{Consensus, Finality};
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
@@ -35,10 +35,10 @@ pub struct ListedTransaction {
 pub struct HistoryRange {
     /// Not listed any more, nor is anything below it.
     pub floor_slot: u64,
-    /// The endpoint must have reached it at this commitment: one that lags reports it instead of showing a history that ends too
+    /// The endpoint must have reached it, as final as asked for: one that lags reports it instead of showing a history that ends too
     /// early.
     pub head_slot: u64,
-    pub commitment: CommitmentConfig,
+    pub finality: Finality,
 }
 
 /// The history of an address, read page by page from the head down to the floor.
@@ -61,7 +61,7 @@ impl<'a> AddressHistory<'a> {
         }
     }
 
-    /// The next page, from which transactions below the commitment are left out: it may be empty. `None` when the floor is
+    /// The next page, from which transactions that are less final are left out: it may be empty. `None` when the floor is
     /// reached.
     pub async fn next_page(&mut self) -> Result<Option<Vec<ListedTransaction>>, ChainError> {
         if self.ended {
@@ -77,7 +77,8 @@ impl<'a> AddressHistory<'a> {
                 self.ended = true;
                 break;
             }
-            if reaches(entry.confirmation_status.as_ref(), self.range.commitment) {
+            let status = entry.confirmation_status.as_ref();
+            if reaches(status, self.range.finality, self.endpoint.consensus()) {
                 page.push(transaction);
             }
         }
@@ -95,7 +96,7 @@ impl<'a> AddressHistory<'a> {
                 .map(|transaction| transaction.signature.to_string()),
             until: None,
             limit: Some(SIGNATURES_PER_PAGE),
-            commitment: Some(self.range.commitment),
+            commitment: Some(self.endpoint.commitment(self.range.finality)),
             min_context_slot: Some(self.range.head_slot),
         };
         let parameters = json!([self.address.to_string(), config]);
@@ -161,11 +162,17 @@ impl<'a> AddressHistory<'a> {
     }
 }
 
-/// Whether an entry has this commitment: some endpoints list everything and leave the check to the caller.
-fn reaches(status: Option<&TransactionConfirmationStatus>, commitment: CommitmentConfig) -> bool {
+/// Whether an entry is as final as asked for: some endpoints list everything and leave the check to the caller.
+fn reaches(
+    status: Option<&TransactionConfirmationStatus>,
+    finality: Finality,
+    consensus: Consensus,
+) -> bool {
     match status {
-        Some(TransactionConfirmationStatus::Processed) => false,
-        Some(TransactionConfirmationStatus::Confirmed) => !commitment.is_finalized(),
+        Some(TransactionConfirmationStatus::Processed) => finality == Finality::Newest,
+        Some(TransactionConfirmationStatus::Confirmed) => {
+            finality != Finality::Final || consensus == Consensus::Alpenglow
+        }
         Some(TransactionConfirmationStatus::Finalized) | None => true,
     }
 }
@@ -176,23 +183,25 @@ mod tests {
     use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
 
     #[test]
-    fn only_what_the_commitment_allows_is_listed() {
-        let (confirmed, finalized) = (CommitmentConfig::confirmed(), CommitmentConfig::finalized());
+    fn only_what_is_final_enough_is_listed() {
+        let (tower, alpenglow) = (Consensus::Tower, Consensus::Alpenglow);
         let cases = [
-            (Some(Processed), confirmed, false),
-            (Some(Confirmed), confirmed, true),
-            (Some(Finalized), confirmed, true),
-            (Some(Processed), finalized, false),
-            (Some(Confirmed), finalized, false),
-            (Some(Finalized), finalized, true),
+            (Some(Processed), Finality::Confirmed, tower, false),
+            (Some(Confirmed), Finality::Confirmed, tower, true),
+            (Some(Finalized), Finality::Confirmed, tower, true),
+            (Some(Processed), Finality::Final, alpenglow, false),
+            (Some(Confirmed), Finality::Final, tower, false),
+            (Some(Confirmed), Finality::Final, Consensus::Unknown, false),
+            (Some(Confirmed), Finality::Final, alpenglow, true),
+            (Some(Finalized), Finality::Final, tower, true),
             // Nodes that give no status list only what has the requested commitment.
-            (None, finalized, true),
+            (None, Finality::Final, tower, true),
         ];
-        for (status, commitment, expected) in cases {
+        for (status, finality, consensus, expected) in cases {
             assert_eq!(
-                reaches(status.as_ref(), commitment),
+                reaches(status.as_ref(), finality, consensus),
                 expected,
-                "{status:?} for {commitment:?}"
+                "{status:?} for {finality:?} under {consensus:?}"
             );
         }
     }

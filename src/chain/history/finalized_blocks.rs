@@ -1,11 +1,11 @@
 //! Finalized blocks as an endpoint lists and shows them.
 
 use solana_client::rpc_config::RpcBlockConfig;
-use solana_commitment_config::CommitmentConfig;
 use solana_transaction_status::{TransactionDetails, UiConfirmedBlock, UiTransactionEncoding};
 
 use super::no_proof::NoProof;
 use crate::chain::blockhash::BLOCKHASH_LIFE;
+use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 
@@ -77,7 +77,7 @@ async fn finalized_slots(
 ) -> Result<Vec<u64>, ChainError> {
     let slots = endpoint
         .background()
-        .get_blocks_with_commitment(first, Some(last), CommitmentConfig::finalized())
+        .get_blocks_with_commitment(first, Some(last), endpoint.commitment(Finality::Final))
         .await;
     endpoint.answer(slots)
 }
@@ -87,7 +87,7 @@ pub(super) async fn read_block(endpoint: &Endpoint, slot: u64) -> Result<Block, 
         encoding: Some(UiTransactionEncoding::Base64),
         transaction_details: Some(TransactionDetails::Signatures),
         rewards: Some(false),
-        commitment: Some(CommitmentConfig::finalized()),
+        commitment: Some(endpoint.commitment(Finality::Final)),
         max_supported_transaction_version: Some(0),
     };
     let block = endpoint

@@ -3,13 +3,13 @@
 //! Invariant: a transaction that landed with an error minted nothing; one whose bytes cannot be decoded is an error, never a
 //! transaction that minted nothing.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
 
 use super::call_retry::until_shown;
 use super::executed_transaction::our_memo;
 use super::shown_transaction;
+use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
@@ -40,13 +40,13 @@ impl ChainMint {
     }
 }
 
-/// Looks up, through one endpoint and at one commitment, what transactions minted of a mint by an authority's signature.
+/// Looks up, through one endpoint and as final as asked for, what transactions minted of a mint by an authority's signature.
 #[derive(Clone, Copy)]
 pub struct MintLookup<'a> {
     pub endpoint: &'a Endpoint,
     pub mint: &'a Pubkey,
     pub authority: &'a Pubkey,
-    pub commitment: CommitmentConfig,
+    pub finality: Finality,
 }
 
 impl MintLookup<'_> {
@@ -69,7 +69,7 @@ impl MintLookup<'_> {
         &self,
         signature: TxSignature,
     ) -> Result<Option<(ChainMint, VersionedTransaction)>, ChainError> {
-        let shown = shown_transaction::fetch(self.endpoint, signature, self.commitment).await?;
+        let shown = shown_transaction::fetch(self.endpoint, signature, self.finality).await?;
         let Some(shown) = shown else {
             return Ok(None);
         };

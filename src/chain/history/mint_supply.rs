@@ -4,12 +4,12 @@
 //! happened to the mint earlier. A node that has pruned its oldest blocks shows a list that merely begins later, and the supply
 //! alone does not reveal it: holders may have burned what the pruned part minted.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 
 use super::address_history::{AddressHistory, HistoryRange};
 use super::call_retry::until_shown;
 use super::shown_transaction::lamports_before;
+use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
@@ -23,11 +23,11 @@ pub struct TokenSupply {
 }
 
 impl Endpoint {
-    /// At finalized commitment, so that no fork takes any of it back. A local chain answers with its newest state instead.
+    /// As final, so that no fork takes any of it back. A local chain answers with its newest state instead.
     pub async fn token_supply(&self, mint: &Pubkey) -> Result<TokenSupply, ChainError> {
         let supply = self
             .background()
-            .get_token_supply_with_commitment(mint, CommitmentConfig::finalized());
+            .get_token_supply_with_commitment(mint, self.commitment(Finality::Final));
         let answer = self.answer(supply.await)?;
         let Ok(base_units) = answer.value.amount.parse() else {
             return Err(self.unusable(UnusableAnswer::Supply(answer.value.amount)));
@@ -41,7 +41,7 @@ impl Endpoint {
 
 /// Whether this endpoint's history of the mint begins with the mint's creation.
 ///
-/// At confirmed commitment: a mint that was created a moment ago need not be final, since what a fork takes back cannot precede
+/// As confirmed: a mint that was created a moment ago need not be final, since what a fork takes back cannot precede
 /// the creation.
 pub async fn history_includes_creation(
     endpoint: &Endpoint,
@@ -59,7 +59,7 @@ async fn begins_with_creation(
     let range = HistoryRange {
         floor_slot: 0,
         head_slot: endpoint.finalized_slot().await?,
-        commitment: CommitmentConfig::confirmed(),
+        finality: Finality::Confirmed,
     };
     let mut pages = AddressHistory::new(endpoint, *mint, range);
     let mut oldest = None;
@@ -69,6 +69,6 @@ async fn begins_with_creation(
     let Some(oldest) = oldest else {
         return Ok(None);
     };
-    let before = lamports_before(endpoint, oldest.signature, mint, range.commitment).await?;
+    let before = lamports_before(endpoint, oldest.signature, mint, range.finality).await?;
     Ok(before.map(|lamports| lamports == 0))
 }

@@ -4,7 +4,6 @@ use serde_json::json;
 use solana_client::client_error::Result as ClientResult;
 use solana_client::rpc_config::RpcTransactionConfig;
 use solana_client::rpc_request::RpcRequest;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
 use solana_transaction_status::{
@@ -13,6 +12,7 @@ use solana_transaction_status::{
 
 use super::call_retry::while_unanswered;
 use super::executed_transaction::ExecutedTransaction;
+use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{TransactionProblem, UnusableAnswer};
@@ -32,11 +32,11 @@ pub(super) struct ShownTransaction {
 pub(super) async fn fetch(
     endpoint: &Endpoint,
     signature: TxSignature,
-    commitment: CommitmentConfig,
+    finality: Finality,
 ) -> Result<Option<ShownTransaction>, ChainError> {
     let config = RpcTransactionConfig {
         encoding: Some(UiTransactionEncoding::Base64),
-        commitment: Some(commitment),
+        commitment: Some(endpoint.commitment(finality)),
         max_supported_transaction_version: Some(NEWEST_VERSION),
     };
     let parameters = json!([signature.to_string(), config]);
@@ -77,9 +77,9 @@ pub(super) async fn lamports_before(
     endpoint: &Endpoint,
     signature: TxSignature,
     account: &Pubkey,
-    commitment: CommitmentConfig,
+    finality: Finality,
 ) -> Result<Option<u64>, ChainError> {
-    let Some(shown) = fetch(endpoint, signature, commitment).await? else {
+    let Some(shown) = fetch(endpoint, signature, finality).await? else {
         return Ok(None);
     };
     let position = shown.executed(endpoint, signature)?.position(account);

@@ -146,6 +146,7 @@ fn minting_status(
         settings: Arc::new(ShownSettings {
             polling_interval_secs: config.tokenization.polling_interval.as_secs(),
             batch_size: u32::from(config.tokenization.batch_size),
+            transaction_timeout: config.tokenization.transaction_timeout,
             all: config.effective.clone(),
         }),
         periodic_tasks: periodic_tasks.into(),

@@ -8,25 +8,28 @@ use std::time::Duration;
 
 use super::base::Base;
 use super::minting::SWEEP_LIMIT;
+use crate::chain::charge_refresh;
+use crate::mint::ChainHandle;
 use crate::periodic::{PeriodicTask, Timing};
 use crate::{admin, api, canary, feed, ledger, mint, queue, telemetry};
 
 /// Starts the tasks, and returns the list.
-pub(super) fn start_periodic_tasks(base: &Base) -> Vec<Timing> {
+pub(super) fn start_periodic_tasks(base: &Base, chain: &ChainHandle) -> Vec<Timing> {
     let mut timings = loops_of_rooms(base);
-    for task in tasks(base) {
+    for task in tasks(base, chain) {
         timings.push(task.timing());
         base.spawn_background(|stop| task.run(stop));
     }
     timings
 }
 
-fn tasks(base: &Base) -> Vec<PeriodicTask> {
+fn tasks(base: &Base, chain: &ChainHandle) -> Vec<PeriodicTask> {
     let (pool, health) = (&base.database.pool, &base.health);
     let service = &base.config.service;
     let data_dir = base.config.data_dir.path.clone();
     let mut tasks = vec![
         queue::worker_watch(pool.clone(), health.clone()),
+        charge_refresh(chain.endpoints.clone(), chain.accounts.authority),
         telemetry::disk_watch(data_dir, service.disk_free_min_mb, health.clone()),
     ];
     if service.canary_enabled {

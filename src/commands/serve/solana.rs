@@ -1,6 +1,5 @@
 //! Endpoints, keys and mint.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::hash::Hash;
 use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
@@ -11,8 +10,8 @@ use sqlx::PgPool;
 
 use super::start_error::StartError;
 use crate::chain::{
-    ChainError, Endpoint, Endpoints, MintAccounts, MintSigner, is_local_chain, prepare_local_chain,
-    read_keypair, read_or_create_keypair,
+    ChainError, Endpoint, Endpoints, Finality, MintAccounts, MintSigner, is_local_chain,
+    prepare_local_chain, read_keypair, read_or_create_keypair,
 };
 use crate::config::{Config, ProcessRole};
 use crate::domain::Wallet;
@@ -205,7 +204,7 @@ fn local_keypair(config: &Config, file: &str) -> Result<Keypair, StartError> {
 async fn mint_state(endpoint: &Endpoint, mint: Pubkey, decimals: u8) -> Result<Mint, StartError> {
     let account = endpoint
         .hot()
-        .get_account_with_commitment(&mint, CommitmentConfig::confirmed())
+        .get_account_with_commitment(&mint, endpoint.commitment(Finality::Confirmed))
         .await
         .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
         .value;

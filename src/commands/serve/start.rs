@@ -39,7 +39,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     start_monitor(&base, &chain).await;
     let process = register_process(&base).await?;
     let traces = traces::start(&base.config.log, &pool, process.name())?;
-    let periodic_tasks = start_periodic_tasks(&base);
+    let periodic_tasks = start_periodic_tasks(&base, &chain);
     let minting = if role.runs_jobs() {
         Some(start_minting(&base, &chain, solana, process.clone())?)
     } else {

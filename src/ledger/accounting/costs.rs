@@ -4,7 +4,6 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use sqlx::{FromRow, PgPool};
 
-use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::db::BigInt;
 use crate::ledger::error::LedgerError;
 
@@ -15,7 +14,7 @@ pub struct Costs {
     pub transactions: u64,
     /// Readings that they pay.
     pub readings: u64,
-    /// Their fees, and the rent of the token accounts that they created.
+    /// Their fees, and the rent of the token accounts that they created: as charged, or as booked until the charge was read.
     pub lamports: u64,
 }
 
@@ -24,39 +23,65 @@ struct Totals {
     transactions: BigInt,
     readings: BigInt,
     fee_lamports: Decimal,
-    account_creations: BigInt,
+    rent_lamports_charged: Decimal,
+    #[sqlx(flatten)]
+    uncharged: UnchargedRent,
+}
+
+/// The rent of transactions whose charge was not read yet.
+#[derive(Clone, Copy, FromRow)]
+struct UnchargedRent {
+    rent_lamports_booked: Decimal,
+    creations_booked: BigInt,
+    /// Different wallets that they pay.
+    wallets: BigInt,
+}
+
+impl UnchargedRent {
+    /// Two transactions that were built concurrently may both include the creation of an account, and only one of them paid it:
+    /// no more accounts were created than wallets were paid.
+    fn lamports(self) -> Decimal {
+        let (creations, wallets) = (self.creations_booked.get(), self.wallets.get());
+        if creations <= wallets {
+            return self.rent_lamports_booked;
+        }
+        self.rent_lamports_booked * Decimal::from(wallets) / Decimal::from(creations)
+    }
 }
 
 /// Adds up the whole ledger.
 pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
     let totals: Totals = sqlx::query_as(
-        // Two transactions that were built concurrently may both include the creation of an account: only one of them paid it.
-        "SELECT count(DISTINCT mint_transaction.number) AS transactions,
-                count(reading.id) AS readings,
-                (
-                    SELECT COALESCE(sum(landed.fee_lamports), 0)::NUMERIC
-                    FROM mint_transactions AS landed
-                    WHERE landed.state IN ('confirmed', 'finalized')
-                ) AS fee_lamports,
-                LEAST(
-                    (
-                        SELECT COALESCE(sum(landed.account_creations), 0)
-                        FROM mint_transactions AS landed
-                        WHERE landed.state IN ('confirmed', 'finalized')
-                    ),
-                    count(DISTINCT reading.wallet)
-                ) AS account_creations
-         FROM mint_transactions AS mint_transaction
-         JOIN mint_transaction_readings AS link
-           ON link.transaction = mint_transaction.number
-          AND link.live
-         JOIN readings AS reading ON reading.id = link.reading
-         WHERE mint_transaction.state IN ('confirmed', 'finalized')",
+        "WITH landed AS MATERIALIZED (
+             SELECT number, account_creations, rent_lamports_charged,
+                    COALESCE(fee_lamports_charged, fee_lamports) AS fee_lamports,
+                    booked_rent_lamports(account_creations, token_account_rent_lamports) AS rent_lamports_booked
+             FROM mint_transactions
+             WHERE state IN ('confirmed', 'finalized')
+         ), summed AS (
+             SELECT COALESCE(sum(fee_lamports), 0)::NUMERIC AS fee_lamports,
+                    COALESCE(sum(rent_lamports_charged), 0)::NUMERIC AS rent_lamports_charged,
+                    COALESCE(sum(rent_lamports_booked) FILTER (WHERE rent_lamports_charged IS NULL), 0)::NUMERIC
+                        AS rent_lamports_booked,
+                    COALESCE(sum(account_creations) FILTER (WHERE rent_lamports_charged IS NULL), 0)::BIGINT
+                        AS creations_booked
+             FROM landed
+         ), paid AS (
+             SELECT count(DISTINCT landed.number) AS transactions, count(reading.id) AS readings,
+                    count(DISTINCT reading.wallet) FILTER (WHERE landed.rent_lamports_charged IS NULL) AS wallets
+             FROM landed
+             JOIN mint_transaction_readings AS link
+               ON link.transaction = landed.number
+              AND link.live
+             JOIN readings AS reading ON reading.id = link.reading
+         )
+         SELECT summed.*, paid.*
+         FROM summed
+         CROSS JOIN paid",
     )
     .fetch_one(pool)
     .await?;
-    let rent =
-        Decimal::from(totals.account_creations.get()) * Decimal::from(TOKEN_ACCOUNT_RENT_LAMPORTS);
+    let rent = totals.rent_lamports_charged + totals.uncharged.lamports();
     let lamports = totals.fee_lamports + rent;
     Ok(Costs {
         transactions: totals.transactions.get(),
@@ -64,4 +89,21 @@ pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
         // More lamports than exist do not occur.
         lamports: lamports.to_u64().unwrap_or(u64::MAX),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_two_transactions_include_is_paid_once() {
+        let uncharged = |creations: u64, wallets: u64| UnchargedRent {
+            rent_lamports_booked: Decimal::from(creations * 1_000),
+            creations_booked: creations.into(),
+            wallets: wallets.into(),
+        };
+        assert_eq!(uncharged(0, 0).lamports(), Decimal::ZERO);
+        assert_eq!(uncharged(3, 7).lamports(), Decimal::from(3_000));
+        assert_eq!(uncharged(9, 7).lamports(), Decimal::from(7_000));
+    }
 }

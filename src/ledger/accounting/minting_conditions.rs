@@ -4,7 +4,6 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 
 use super::fee_payer;
-use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::db::BigInt;
 use crate::ledger::breaker::ledger_row::StoredBreaker;
 use crate::ledger::breaker::reasons::{BreakerState, SigningRefused};
@@ -39,7 +38,9 @@ pub async fn minting_conditions(
 ) -> Result<MintingConditions, LedgerError> {
     let row: StoredConditions = sqlx::query_as(
         "SELECT (
-                    SELECT COALESCE(sum(fee_lamports + account_creations * $2), 0)::BIGINT
+                    SELECT COALESCE(
+                        sum(fee_lamports + booked_rent_lamports(account_creations, token_account_rent_lamports)), 0
+                    )::BIGINT
                     FROM mint_transactions
                     -- The predicate of the index mint_transactions_open.
                     WHERE state IN ('recorded', 'confirmed', 'quarantined')
@@ -49,7 +50,6 @@ pub async fn minting_conditions(
          FROM ledger",
     )
     .bind(BigInt::from(slot))
-    .bind(BigInt::from(TOKEN_ACCOUNT_RENT_LAMPORTS))
     .fetch_one(pool)
     .await?;
     let signing_refused = match row.breaker.state(row.breaker_reason.clone()) {

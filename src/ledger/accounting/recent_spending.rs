@@ -3,7 +3,6 @@
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 
-use crate::chain::TOKEN_ACCOUNT_RENT_LAMPORTS;
 use crate::db::BigInt;
 
 /// What landed in the last six hours.
@@ -28,12 +27,16 @@ const TRANSACTIONS_MAX: i64 = 2_000;
 pub async fn recent_spending(pool: &PgPool) -> sqlx::Result<Spending> {
     sqlx::query_as(
         "WITH newest AS MATERIALIZED (
-             SELECT number, recorded_at, fee_lamports, account_creations, state
+             SELECT number, recorded_at, state,
+                    -- As charged, or as booked until the charge was read.
+                    COALESCE(fee_lamports_charged, fee_lamports)
+                        + COALESCE(rent_lamports_charged,
+                                   booked_rent_lamports(account_creations, token_account_rent_lamports)) AS lamports
              FROM mint_transactions
              ORDER BY number DESC
-             LIMIT $2
+             LIMIT $1
          ), recent AS MATERIALIZED (
-             SELECT number, recorded_at, fee_lamports + account_creations * $1 AS lamports
+             SELECT number, recorded_at, lamports
              FROM newest
              WHERE state IN ('confirmed', 'finalized')
                AND recorded_at > now() - INTERVAL '6 hours'
@@ -46,13 +49,12 @@ pub async fn recent_spending(pool: &PgPool) -> sqlx::Result<Spending> {
                 COALESCE(sum(lamports), 0)::BIGINT AS lamports,
                 min(recorded_at) AS since,
                 (
-                    SELECT count(*) = $2
+                    SELECT count(*) = $1
                            AND COALESCE(min(recorded_at) > now() - INTERVAL '6 hours', FALSE)
                     FROM newest
                 ) AS only_the_newest
          FROM recent",
     )
-    .bind(BigInt::from(TOKEN_ACCOUNT_RENT_LAMPORTS))
     .bind(TRANSACTIONS_MAX)
     .fetch_one(pool)
     .await

@@ -1,8 +1,6 @@
 //! Block heights that the breaker waits for.
 
-use solana_commitment_config::CommitmentConfig;
-
-use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints};
+use crate::chain::{BLOCKHASH_LIFE, ChainError, Endpoints, Finality};
 
 /// The highest block in which a transaction that was signed before this moment can land. It counts from the newest block that
 /// any endpoint reports, not from the finalized one: the blockhash may have been the newest.
@@ -16,7 +14,7 @@ async fn newest_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
     for endpoint in endpoints.iter() {
         let height = endpoint
             .background()
-            .get_block_height_with_commitment(CommitmentConfig::processed())
+            .get_block_height_with_commitment(endpoint.commitment(Finality::Newest))
             .await;
         match height {
             Ok(height) => newest = newest.max(Some(height)),

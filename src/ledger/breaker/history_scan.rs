@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use rust_decimal::Decimal;
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
@@ -24,8 +23,8 @@ use super::reasons::BreakerState;
 use super::signing::note_scan_failure;
 use super::unknown_mints::{known_among, store_unknown_mints};
 use crate::chain::{
-    AddressHistory, ChainError, ChainMint, Endpoint, Endpoints, HistoryRange, ListedTransaction,
-    MintLookup, UnusableAnswer, history_includes_creation,
+    AddressHistory, ChainError, ChainMint, Endpoint, Endpoints, Finality, HistoryRange,
+    ListedTransaction, MintLookup, UnusableAnswer, history_includes_creation,
 };
 use crate::db::{BigInt, within};
 use crate::domain::{BaseUnits, TxSignature};
@@ -112,7 +111,7 @@ impl HistoryScan<'_> {
         let range = HistoryRange {
             floor_slot: watermark,
             head_slot: finalized_slot,
-            commitment: CommitmentConfig::finalized(),
+            finality: Finality::Final,
         };
         let mut pages = AddressHistory::new(endpoint, *self.authority, range);
         let (mut listed, mut new_unknown_mints) = (0, 0);
@@ -161,7 +160,7 @@ impl HistoryScan<'_> {
             endpoint,
             mint: self.mint,
             authority: self.authority,
-            commitment: CommitmentConfig::finalized(),
+            finality: Finality::Final,
         };
         let read: Vec<ChainMint> = futures_util::stream::iter(unknown)
             .map(|signature| async move { lookup.read_listed(signature).await })

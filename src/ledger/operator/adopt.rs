@@ -10,16 +10,13 @@ use thiserror::Error;
 
 use super::book_unknown::{UnknownMint, UnknownMintError, fetch_unknown_mint};
 use super::paid_readings::{Search, find_paid_readings};
-use crate::chain::{Endpoints, RecentBlockhash};
+use crate::chain::{ChainCharges, Endpoints, RecentBlockhash};
 use crate::db::{BigInt, SqlCondition};
 use crate::domain::{Memo, MintNumber, MintTransactionEvent, TxSignature};
 use crate::ledger::breaker::unknown_mints;
 use crate::ledger::error::LedgerError;
 use crate::ledger::record::{NewMintTransaction, PackedReading, StoreOutcome, store};
 use crate::ledger::transitions::{Confirmed, Landed, confirm_in};
-
-/// The fee for one signature of a transaction.
-const LAMPORTS_PER_SIGNATURE: u64 = 5_000;
 
 /// Why a mint is not adopted.
 #[derive(Debug, Error)]
@@ -142,9 +139,11 @@ pub async fn check_adoptable(
             });
         }
     };
+    let charges = endpoints.known_charges(authority).await;
+    let charges = charges.map_err(LedgerError::Chain)?;
     Ok(Adoptable {
         slot: landed.mint.slot,
-        new: transaction_of(&landed, &memo, readings)?,
+        new: transaction_of(&landed, &memo, readings, charges)?,
     })
 }
 
@@ -187,6 +186,7 @@ fn transaction_of(
     landed: &UnknownMint,
     memo: &Memo,
     readings: Vec<PackedReading>,
+    charges: ChainCharges,
 ) -> Result<NewMintTransaction, LedgerError> {
     let signature = landed.mint.signature;
     let unreadable = |what| LedgerError::Unreadable {
@@ -216,7 +216,8 @@ fn transaction_of(
         endpoint: landed.endpoint.clone(),
         account_creations: account_creations(transaction),
         fee_lamports,
-        priority_fee_lamports: fee_lamports.saturating_sub(signatures * LAMPORTS_PER_SIGNATURE),
+        priority_fee_lamports: fee_lamports.saturating_sub(signatures * charges.per_signature),
+        token_account_rent_lamports: charges.token_account_rent,
         readings,
     })
 }

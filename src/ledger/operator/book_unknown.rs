@@ -3,13 +3,12 @@
 //! Invariant: it is booked only if an endpoint shows it as finalized and no transaction of the ledger that may pay readings has its
 //! signature.
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 
-use crate::chain::{ChainMint, Endpoints, MintLookup};
+use crate::chain::{ChainMint, Endpoints, Finality, MintLookup};
 use crate::domain::{MintNumber, TxSignature};
 use crate::ledger::breaker::unknown_mints;
 use crate::ledger::error::LedgerError;
@@ -76,7 +75,7 @@ pub async fn fetch_unknown_mint(
             endpoint,
             mint,
             authority,
-            commitment: CommitmentConfig::finalized(),
+            finality: Finality::Final,
         };
         match lookup.find_with_transaction(signature).await {
             Ok(Some((mint, transaction))) => {

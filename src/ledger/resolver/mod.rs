@@ -11,6 +11,7 @@
 //! | `resend` | sends the same bytes again |
 //! | `expiry` | proves that an expired transaction did not land: dead; or quarantines it |
 //! | `breaker_upkeep`, `unproven_dead` | keeps the ledger breaker open or closed; searches for what a person called dead |
+//! | `read_charges` | reads what the chain charged for what is finalized |
 //! | `open_transactions`, `signature_status` | open transactions as the ledger stores them; their status as the chain reports it |
 //! | `limits`, `log_on_change` | settings, and quiet logging of failures |
 
@@ -21,6 +22,7 @@ mod failed_on_chain;
 pub(super) mod limits;
 mod log_on_change;
 pub(super) mod open_transactions;
+mod read_charges;
 mod resend;
 pub(super) mod signature_status;
 mod status_changes;

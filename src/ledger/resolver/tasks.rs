@@ -1,4 +1,4 @@
-//! The Resolver's tasks, which run concurrently while this process holds its lock. Three run periodically; re-sends run whenever the
+//! The Resolver's tasks, which run concurrently while this process holds its lock. Four run periodically; re-sends run whenever the
 //! status rounds queue some; the upkeep of the breaker runs more often while the breaker is open.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::breaker_upkeep::{BreakerUpkeep, SCAN_EVERY};
 use super::expiry::ExpiryProver;
 use super::limits::ResolverLimits;
+use super::read_charges::ChargeReader;
 use super::resend::{ResendQueue, Resender};
 use super::status_changes::MissedRounds;
 use super::status_round::StatusRounds;
@@ -28,8 +29,11 @@ const BREAKER: Timing = Timing::new("ledger breaker", SCAN_EVERY);
 /// Changes of the counts wait about this long to be folded: bounds what reading the counts adds up.
 const COUNTS: Timing = Timing::new("folding of counts", Duration::from_secs(5));
 
+/// Slow, because it takes a call to the chain for each transaction: it catches up at night.
+const CHARGES: Timing = Timing::new("reading of charges", Duration::from_secs(5));
+
 /// For the list of periodic tasks. Each step of a round has a limit of its own.
-pub const RESOLVER_TIMINGS: [Timing; 4] = [STATUSES, EXPIRY, BREAKER, COUNTS];
+pub const RESOLVER_TIMINGS: [Timing; 5] = [STATUSES, EXPIRY, BREAKER, COUNTS, CHARGES];
 
 /// Folds the counts of readings by state.
 struct CountFold {
@@ -95,7 +99,7 @@ impl Resolver {
         }
     }
 
-    fn periodic_tasks(&self, resends: ResendQueue) -> [PeriodicTask; 3] {
+    fn periodic_tasks(&self, resends: ResendQueue) -> [PeriodicTask; 4] {
         let statuses = StatusRounds {
             pool: self.pool.clone(),
             endpoints: self.endpoints.clone(),
@@ -110,10 +114,16 @@ impl Resolver {
             pool: self.pool.clone(),
             limit: self.limits.transaction_limit,
         };
+        let charges = ChargeReader::new(
+            self.pool.clone(),
+            self.endpoints.clone(),
+            self.limits.transaction_limit,
+        );
         [
             PeriodicTask::of_leader(STATUSES, statuses),
             PeriodicTask::of_leader(EXPIRY, expiry),
             PeriodicTask::of_leader(COUNTS, counts),
+            PeriodicTask::of_leader(CHARGES, charges),
         ]
     }
 }

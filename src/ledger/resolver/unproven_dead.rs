@@ -6,12 +6,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use solana_commitment_config::CommitmentConfig;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
 use super::signature_status::{self, Lookup, SIGNATURES_PER_CALL, SignatureStatus};
-use crate::chain::{ChainMint, Endpoints, MintLookup};
+use crate::chain::{ChainMint, Endpoints, Finality, MintLookup};
 use crate::db::{BigInt, within};
 use crate::domain::{MintNumber, TxSignature};
 use crate::ledger::breaker::heights::last_possible_height;
@@ -106,7 +105,7 @@ async fn read_mint(
             endpoint,
             mint,
             authority,
-            commitment: CommitmentConfig::confirmed(),
+            finality: Finality::Confirmed,
         };
         match lookup.find(*signature).await {
             Ok(Some(found)) => return Ok(found),

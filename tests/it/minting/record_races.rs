@@ -37,6 +37,7 @@ async fn transaction_of(grid: &Grid, readings: &[Uuid]) -> NewMintTransaction {
         account_creations: 0,
         fee_lamports: 5_000,
         priority_fee_lamports: 0,
+        token_account_rent_lamports: 1_488_440,
         readings: readings
             .iter()
             .map(|id| PackedReading {
