@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
 
 use crate::admin_log::{self, AdminAction};
 use crate::config::is_log_filter;
-use crate::outbox::{self, Topic, Wake};
-use crate::periodic::Timing;
+use crate::outbox::{self, Topic, Wake, WakeUps};
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry;
 
 /// Longest filter, characters.
@@ -22,9 +21,6 @@ pub const LOG_LEVEL_MINUTES_MAX: u32 = 24 * 60;
 
 /// How often a process reads the row, in case it missed the notification.
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
-/// For the list of periodic tasks.
-pub const LOG_LEVEL_TIMING: Timing =
-    Timing::new("log level", REREAD_INTERVAL).with_limit(REREAD_INTERVAL);
 
 /// A level that an admin set and that has not expired.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -77,29 +73,36 @@ pub async fn set_log_level(
     LogLevel::read(pool).await
 }
 
-/// Applies the stored level to this process until `stop` is cancelled.
-pub async fn follow_log_level(pool: PgPool, wake: Wake, stop: CancellationToken) {
-    let mut changes = wake.settings();
-    let mut applied: Option<String> = None;
-    loop {
-        let read = tokio::time::timeout(REREAD_INTERVAL, LogLevel::read(&pool));
-        match stop.run_until_cancelled(read).await {
-            None => return,
-            Some(Ok(Ok(stored))) => {
-                let level = stored.map(|stored| stored.log_level);
-                if level != applied {
-                    telemetry::set_log_level(level.as_deref());
-                    applied = level;
-                }
-            }
-            // The health check reports the outage of the database; the level stays.
-            Some(Ok(Err(_)) | Err(_)) => {}
+/// Applies the stored level to this process. While the database does not answer, the level stays.
+struct LogLevelFollower {
+    pool: PgPool,
+    changes: WakeUps,
+    applied: Option<String>,
+}
+
+/// Follows the stored level: reads it when a setting changes, and on a period.
+pub fn log_level_task(pool: PgPool, wake: &Wake) -> PeriodicTask {
+    let follower = LogLevelFollower {
+        pool,
+        changes: wake.settings(),
+        applied: None,
+    };
+    let timing = Timing::new("log level", REREAD_INTERVAL).with_limit(REREAD_INTERVAL);
+    PeriodicTask::new(timing, follower)
+}
+
+impl Periodic for LogLevelFollower {
+    async fn run(&mut self) -> Result<(), RunError> {
+        let stored = LogLevel::read(&self.pool).await?;
+        let level = stored.map(|stored| stored.log_level);
+        if level != self.applied {
+            telemetry::set_log_level(level.as_deref());
+            self.applied = level;
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            // `wake` owns the sender, so this never returns an error.
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(REREAD_INTERVAL) => {}
-        }
+        Ok(())
+    }
+
+    async fn woken(&mut self) {
+        self.changes.next().await;
     }
 }

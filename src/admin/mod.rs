@@ -22,8 +22,8 @@ pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, tog
 pub use backlog::{Backlog, LedgerBreakerState, LedgerBreakerView, QueueDepth};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_level::{
-    LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LOG_LEVEL_TIMING, LogLevel, follow_log_level,
-    is_log_level, set_log_level,
+    LOG_LEVEL_CHARACTERS_MAX, LOG_LEVEL_MINUTES_MAX, LogLevel, is_log_level, log_level_task,
+    set_log_level,
 };
 pub use resolve::{Resolution, resolve_transaction};
 pub use retry::{RetryRequest, retry_reading};

@@ -8,7 +8,7 @@ use solana_sdk::pubkey::Pubkey;
 use crate::chain::{CircuitBreaker, Endpoints, FeeBudget};
 use crate::config::EffectiveConfig;
 use crate::mint::Estimator;
-use crate::periodic::Timing;
+use crate::periodic::TaskList;
 
 /// The chain, to look up wallets and transactions.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub struct MintingStatus {
     pub estimator: Estimator,
     pub settings: Arc<ShownSettings>,
     /// What this process runs on a period.
-    pub periodic_tasks: Arc<[Timing]>,
+    pub periodic_tasks: TaskList,
 }
 
 /// Settings that the status page shows.

@@ -31,6 +31,7 @@ use crate::domain::BaseUnits;
 use crate::feed::{DrainSchedule, Hub, Seq};
 use crate::meters::Role;
 use crate::mint::{ChainHandle, Estimator, FeePayerSource};
+use crate::periodic::TaskList;
 use crate::readings::Intake;
 use crate::telemetry::{Health, Metrics};
 
@@ -79,7 +80,7 @@ pub fn test_state(database: &str, requests_per_minute: u32) -> AppState {
                 transaction_timeout: Duration::from_secs(60),
                 all: config.effective,
             }),
-            periodic_tasks: Arc::default(),
+            periodic_tasks: TaskList::default(),
         },
         chain: ChainAccess {
             endpoints,

@@ -18,4 +18,4 @@ mod sender;
 
 pub use freshness::{Freshness, freshness_watch};
 pub use meter::OWNER;
-pub use sender::{CanarySender, SENDER_TIMING};
+pub use sender::CanarySender;

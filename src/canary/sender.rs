@@ -1,12 +1,12 @@
 //! Sends the canary's readings, one a minute, and checks that each is minted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::meter::{INTERVAL_MINUTES, OWNER, serial_for, smallest_amount};
@@ -16,13 +16,11 @@ use crate::config::TokenizationConfig;
 use crate::db::within;
 use crate::domain::{Kwh, MeterSerial, Wallet, rfc3339_secs};
 use crate::meters::{self, Caller, MeterError, NewMeter, Role};
-use crate::periodic::Timing;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::readings::{Intake, Member, ReadingError, Submission};
 use crate::telemetry::names;
 
 const EVERY: Duration = Duration::from_secs(60);
-/// For the list of periodic tasks.
-pub const SENDER_TIMING: Timing = Timing::new("canary sender", EVERY);
 /// How long a reading may take to be minted. The next one is sent in any case.
 const MINTED_WITHIN: Duration = Duration::from_secs(50);
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -77,28 +75,12 @@ impl CanarySender {
     }
 
     /// Sends readings while this process holds the lock.
-    pub async fn run(&self, stop: CancellationToken) {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failed_before = false;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let Some(sent) = stop.run_until_cancelled(self.send()).await else {
-                return;
-            };
-            match &sent {
-                // Only the first failure in a row is logged: health and metrics show that it lasts.
-                Err(error) if !failed_before => {
-                    tracing::warn!(meter_id = self.serial.as_str(), %error, "canary reading failed");
-                }
-                Ok(()) if failed_before => tracing::info!("canary recovered"),
-                Ok(()) | Err(_) => {}
-            }
-            failed_before = sent.is_err();
-        }
+    pub fn task(self: Arc<Self>) -> PeriodicTask {
+        let rounds = SenderRounds {
+            sender: self,
+            failed_before: false,
+        };
+        PeriodicTask::of_leader(Timing::new("canary sender", EVERY), rounds)
     }
 
     /// Sends one reading and waits until it is minted. Nothing is sent while the settings would hold it back.
@@ -173,5 +155,27 @@ impl CanarySender {
         .fetch_one(&self.pool)
         .await?;
         Ok(is_minted)
+    }
+}
+
+struct SenderRounds {
+    sender: Arc<CanarySender>,
+    failed_before: bool,
+}
+
+impl Periodic for SenderRounds {
+    /// A reading that is not minted is no failure of the run: it has a line of its own in the log, with its meter.
+    async fn run(&mut self) -> Result<(), RunError> {
+        let sent = self.sender.send().await;
+        match &sent {
+            // Only the first failure in a row is logged: health and metrics show that it lasts.
+            Err(error) if !self.failed_before => {
+                tracing::warn!(meter_id = self.sender.serial.as_str(), %error, "canary reading failed");
+            }
+            Ok(()) if self.failed_before => tracing::info!("canary recovered"),
+            Ok(()) | Err(_) => {}
+        }
+        self.failed_before = sent.is_err();
+        Ok(())
     }
 }

@@ -18,6 +18,8 @@ const JITTER: Jitter = Jitter::plus_minus(20);
 /// Between two probes while the chain itself is unreachable or overloaded.
 const CHAIN_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30)).with_jitter(JITTER);
+/// No pause between two probes is longer: the cap above with its jitter.
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(36);
 /// Between two probes while the chain answers and an operator has to act: a probe costs little, and an operator who has topped
 /// up the fee payer should not have to wait.
 const OPERATOR_BACKOFF: Backoff =

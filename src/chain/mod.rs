@@ -42,7 +42,7 @@ mod slot_clock;
 mod token_account;
 
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
-pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY};
+pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY, PROBE_PAUSE_MAX};
 pub use cause::{Cause, LaggingEndpoint};
 pub use charge_refresh::charge_refresh;
 pub use circuit_breaker::{BegunProbe, CircuitBreaker, CircuitBreakerView};

@@ -10,8 +10,6 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::event::{FeedEvent, Seq};
 use super::head;
@@ -20,20 +18,16 @@ use super::stream_permit::{StreamKind, StreamPermit, StreamPermits};
 use super::subscribers::{Subscribers, Subscription};
 use super::viewer::Viewer;
 use crate::db::within;
-use crate::outbox::{EventType, Wake};
-use crate::periodic::Timing;
+use crate::outbox::{EventType, Wake, WakeUps};
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::{Stage, names, observe_stage};
 
 /// Events in one page that the hub reads.
 const PAGE_EVENTS_MAX: u16 = 1_000;
 /// Poll interval, for wake-ups that were lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
-/// For the list of periodic tasks.
-pub const HUB_TIMING: Timing = Timing::new("event hub", POLL_EVERY);
 /// One in this many of the pool's connections serves listeners that read the log.
 const REPLAYS_SHARE: u32 = 4;
-/// Pause after an error, most often a database that restarts.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
 /// Delivers new events to this process's listeners; a clone is another handle.
 #[derive(Clone)]
@@ -50,18 +44,21 @@ struct Shared {
 }
 
 impl Hub {
-    /// Starts at the feed's head and follows the feed until `stop`. `limit` is that of one query.
-    pub async fn start(
-        pool: PgPool,
-        wake: Wake,
-        limit: Duration,
-        tracker: &TaskTracker,
-        stop: CancellationToken,
-    ) -> sqlx::Result<Hub> {
+    /// Starts at the feed's head. `limit` is that of one query. The hub reads nothing before its [`task`](Self::task) runs.
+    pub async fn open(pool: PgPool, limit: Duration) -> sqlx::Result<Hub> {
         let position = within(limit, head::last_seq(&pool)).await?;
-        let hub = Hub::at(pool, position, limit);
-        tracker.spawn(hub.clone().run(wake, stop));
-        Ok(hub)
+        Ok(Hub::at(pool, position, limit))
+    }
+
+    /// Reads new events when the sequencer has numbered some, and on a period.
+    pub fn task(&self, wake: &Wake) -> PeriodicTask {
+        let reader = HubReader {
+            hub: self.clone(),
+            numbered: wake.feed(),
+            more_may_follow: false,
+        };
+        let timing = Timing::new("event hub", POLL_EVERY).with_limit(self.0.limit);
+        PeriodicTask::new(timing, reader)
     }
 
     /// A hub with this number as its position, which reads nothing.
@@ -125,32 +122,10 @@ impl Hub {
         self.0.permits.acquire(kind, streams_max)
     }
 
-    async fn run(self, wake: Wake, stop: CancellationToken) {
-        let mut woken = wake.feed();
-        loop {
-            // Marked as seen before reading: a commit from here on wakes the hub again.
-            woken.borrow_and_update();
-            let pause = match self.publish_next_page().await {
-                Ok(true) => continue,
-                Ok(false) => POLL_EVERY,
-                Err(error) => {
-                    tracing::warn!(%error, "new events could not be read; trying again");
-                    PAUSE_AFTER_ERROR
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = woken.changed() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
     /// Reads and publishes one page; true if more events may follow.
     async fn publish_next_page(&self) -> sqlx::Result<bool> {
         let position = self.position();
-        let page = log::page(&self.0.pool, &Viewer::Admin, position, PAGE_EVENTS_MAX);
-        let page = within(self.0.limit, page).await?;
+        let page = log::page(&self.0.pool, &Viewer::Admin, position, PAGE_EVENTS_MAX).await?;
         if let Some(gap) = page.gap {
             tracing::error!(
                 %position, from = %gap.from, to = %gap.to,
@@ -167,6 +142,29 @@ impl Hub {
         let full = page.full;
         self.0.subscribers.publish(page.events);
         Ok(full)
+    }
+}
+
+/// Reads new events for the hub, a page in each run.
+struct HubReader {
+    hub: Hub,
+    numbered: WakeUps,
+    more_may_follow: bool,
+}
+
+impl Periodic for HubReader {
+    async fn run(&mut self) -> Result<(), RunError> {
+        self.more_may_follow = false;
+        self.more_may_follow = self.hub.publish_next_page().await?;
+        Ok(())
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        self.more_may_follow.then_some(Duration::ZERO)
+    }
+
+    async fn woken(&mut self) {
+        self.numbered.next().await;
     }
 }
 

@@ -63,7 +63,7 @@ pub use connection::{Listener, close, end_of_token, serve_socket};
 pub use drain_schedule::DrainSchedule;
 pub use event::{FeedEvent, Seq};
 pub use follower::{Follower, Step};
-pub use hub::{HUB_TIMING, Hub};
+pub use hub::Hub;
 pub use log::{EventsPage, Gap, LogSize};
 pub use stream_permit::{StreamKind, StreamPermit};
 pub use stream_session::StreamLimits;

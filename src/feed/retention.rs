@@ -16,20 +16,15 @@
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
 use super::head;
 use super::partitions::{self, Partition};
-use crate::db::within;
-use crate::periodic::Timing;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::names;
 
 /// How often partitions are checked. It needs no jitter, since one process does it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// For the list of periodic tasks.
-pub const TIMING: Timing = Timing::new("event retention", CHECK_EVERY);
 /// How long an attempt waits for the lock on `events` and blocks others meanwhile. A page of the log takes a few milliseconds.
 const LOCK_LIMIT: &str = "200ms";
 /// Most partitions dropped in one round: after a long pause the backlog takes several rounds.
@@ -68,18 +63,21 @@ pub struct RoundOutcome {
     pub cut: bool,
 }
 
-/// Runs a round every [`CHECK_EVERY`] until `stop` is cancelled. The next round continues what a round does not finish within
-/// `limit`.
-pub async fn run(pool: PgPool, retention: Retention, limit: Duration, stop: CancellationToken) {
-    loop {
-        let round = within(limit, run_round(&pool, retention));
-        if let Some(Err(error)) = stop.run_until_cancelled(round).await {
-            tracing::warn!(%error, "old events could not be dropped; trying again in a minute");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(CHECK_EVERY) => {}
-        }
+struct RetentionRounds {
+    pool: PgPool,
+    retention: Retention,
+}
+
+/// Runs rounds. The next one continues what a round does not finish within `limit`.
+pub fn task(pool: PgPool, retention: Retention, limit: Duration) -> PeriodicTask {
+    let timing = Timing::new("event retention", CHECK_EVERY).with_limit(limit);
+    PeriodicTask::of_leader(timing, RetentionRounds { pool, retention })
+}
+
+impl Periodic for RetentionRounds {
+    async fn run(&mut self) -> Result<(), RunError> {
+        run_round(&self.pool, self.retention).await?;
+        Ok(())
     }
 }
 

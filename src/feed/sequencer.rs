@@ -11,25 +11,18 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::event::Seq;
 use super::head;
 use super::partitions;
 use super::retention::Retention;
-use crate::db::within;
-use crate::outbox::{self, Topic, Wake};
-use crate::periodic::Timing;
+use crate::outbox::{self, Topic, Wake, WakeUps};
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 /// Most events in one transaction: bounds how long readers wait for the first of them.
 const BATCH_EVENTS_MAX: i64 = 1_000;
 /// Poll interval, for events whose wake-up was lost.
 const POLL_EVERY: Duration = Duration::from_millis(400);
-/// For the list of periodic tasks.
-pub const TIMING: Timing = Timing::new("event sequencer", POLL_EVERY);
-/// Pause after an error, most often a database that restarts.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
 /// A sequencer that is frozen inside its transaction holds the lock on `feed_head`: the database server ends its session after
 /// this time.
@@ -37,80 +30,62 @@ const BEGIN: &str = "BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '10s'";
 
-/// Numbers events until `stop` is cancelled. `limit` is that of one transaction: a session that hangs must not stop the feed.
-pub async fn run(
+/// Numbers committed events.
+struct Sequencer {
     pool: PgPool,
-    wake: Wake,
-    retention: Retention,
-    limit: Duration,
-    stop: CancellationToken,
-) {
-    let mut woken = wake.outbox();
-    let mut headroom = Headroom {
-        until: None,
-        span: retention.span(),
-        limit,
+    committed: WakeUps,
+    /// Whether there may be events to number: at the start, after a wake-up, and while a run leaves some.
+    may_have_events: bool,
+    /// Whether the last run left events to number.
+    left_events: bool,
+    headroom: Headroom,
+}
+
+/// Numbers events when a transaction commits some, and on a period.
+pub fn task(pool: PgPool, wake: &Wake, retention: Retention, limit: Duration) -> PeriodicTask {
+    let sequencer = Sequencer {
+        pool,
+        committed: wake.outbox(),
+        may_have_events: true,
+        left_events: false,
+        headroom: Headroom {
+            until: None,
+            span: retention.span(),
+        },
     };
-    loop {
-        // Marked as seen before reading: a commit from here on wakes the sequencer again.
-        woken.borrow_and_update();
-        if let Err(error) = drain(&pool, &stop, &mut headroom).await {
-            tracing::warn!(%error, "events could not be numbered; trying again");
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE_AFTER_ERROR) => continue,
-            }
-        }
-        if !wait_for_work(&pool, limit, &mut woken, &stop).await {
-            return;
-        }
-    }
+    let timing = Timing::new("event sequencer", POLL_EVERY).with_limit(limit);
+    PeriodicTask::of_leader(timing, sequencer)
 }
 
-/// Waits until there may be events to number; false once `stop` is cancelled.
-async fn wait_for_work(
-    pool: &PgPool,
-    limit: Duration,
-    woken: &mut watch::Receiver<u64>,
-    stop: &CancellationToken,
-) -> bool {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            // The caller keeps the sender alive.
-            _ = woken.changed() => return true,
-            () = tokio::time::sleep(POLL_EVERY) => {}
-        }
+impl Periodic for Sequencer {
+    /// Numbers one batch.
+    async fn run(&mut self) -> Result<(), RunError> {
+        self.left_events = false;
         // Checked first, because the lock on `feed_head` is an update and an idle service should write nothing.
-        if within(limit, has_committed_events(pool))
-            .await
-            .unwrap_or(true)
-        {
-            return true;
+        if !std::mem::take(&mut self.may_have_events) && !has_committed_events(&self.pool).await? {
+            return Ok(());
         }
+        let pool = &self.pool;
+        if self.headroom.until.is_none() {
+            let last_seq = head::last_seq(pool).await?;
+            self.headroom.ensure(pool, last_seq).await?;
+        }
+        if let Some(moved) = move_committed(pool).await? {
+            self.headroom.ensure(pool, moved.last_seq).await?;
+            self.left_events = moved.events == BATCH_EVENTS_MAX;
+            self.may_have_events = self.left_events;
+        }
+        Ok(())
     }
-}
 
-/// Numbers batches until none is left.
-async fn drain(
-    pool: &PgPool,
-    stop: &CancellationToken,
-    headroom: &mut Headroom,
-) -> sqlx::Result<()> {
-    if headroom.until.is_none() {
-        let last_seq = within(headroom.limit, head::last_seq(pool)).await?;
-        headroom.ensure(pool, last_seq).await?;
+    fn pause(&self) -> Option<Duration> {
+        self.left_events.then_some(Duration::ZERO)
     }
-    while !stop.is_cancelled() {
-        let Some(moved) = within(headroom.limit, move_committed(pool)).await? else {
-            return Ok(());
-        };
-        headroom.ensure(pool, moved.last_seq).await?;
-        if moved.events < BATCH_EVENTS_MAX {
-            return Ok(());
-        }
+
+    async fn woken(&mut self) {
+        self.committed.next().await;
+        self.may_have_events = true;
     }
-    Ok(())
 }
 
 /// Empty partitions for future numbers.
@@ -119,8 +94,6 @@ struct Headroom {
     until: Option<Seq>,
     /// The time that one partition should cover.
     span: Duration,
-    /// Time limit of one transaction.
-    limit: Duration,
 }
 
 impl Headroom {
@@ -130,8 +103,7 @@ impl Headroom {
             .until
             .is_none_or(|until| partitions::are_running_out(last_seq, until))
         {
-            let made = partitions::make_ahead(pool, last_seq, self.span);
-            self.until = Some(within(self.limit, made).await?);
+            self.until = Some(partitions::make_ahead(pool, last_seq, self.span).await?);
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ pub use refuse::refuse_pending;
 pub use resolver::blame::{Blame, blame};
 pub use resolver::limits::ResolverLimits;
 pub use resolver::open_transactions::count_open_transactions;
-pub use resolver::tasks::{RESOLVER_TIMINGS, Resolver};
+pub use resolver::tasks::Resolver;
 pub use retry_schedule::RetrySchedule;
 pub use send::{send, send_to_others};
 pub use transition_metrics::MINT_TIME_TARGET;

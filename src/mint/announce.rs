@@ -8,53 +8,53 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgPool};
-use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Cause, CircuitBreaker, CircuitBreakerView};
-use crate::db::within;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
-use crate::periodic::Timing;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// For the list of periodic tasks.
-pub const ANNOUNCE_TIMING: Timing = Timing::new("outage announcements", CHECK_EVERY);
 /// Open for at least this long before it is announced.
 const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
 /// Closed for at least this long before it is announced: two probes at their slowest, so that a single successful probe is no
 /// end, and a reopening belongs to the same outage.
 const CLOSED_FOR: TimeDelta = TimeDelta::seconds(12);
 
-/// Runs while this process holds the Resolver's lock. `limit` is that of one transaction.
-pub async fn announce(
+/// Compares the circuit breaker with what was announced.
+struct Announcer {
+    pool: PgPool,
+    circuit_breaker: CircuitBreaker,
+    /// What the row holds, once it was compared or set.
+    announced: Option<bool>,
+}
+
+/// Announces while this process holds the Resolver's lock.
+pub fn outage_announcements(
     pool: PgPool,
     circuit_breaker: CircuitBreaker,
     limit: Duration,
-    stop: CancellationToken,
-) {
-    // What the row holds, once it was compared or set.
-    let mut announced: Option<bool> = None;
-    let mut ticks = tokio::time::interval(CHECK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let view = circuit_breaker.view();
+) -> PeriodicTask {
+    let announcer = Announcer {
+        pool,
+        circuit_breaker,
+        announced: None,
+    };
+    let timing = Timing::new("outage announcements", CHECK_EVERY).with_limit(limit);
+    PeriodicTask::of_leader(timing, announcer)
+}
+
+impl Periodic for Announcer {
+    async fn run(&mut self) -> Result<(), RunError> {
+        let view = self.circuit_breaker.view();
         let Some(open) = state_to_announce(&view, Utc::now()) else {
-            continue;
+            return Ok(());
         };
-        if announced == Some(open) {
-            continue;
+        if self.announced != Some(open) {
+            let reason = view.open.map(|cause| cause.to_string());
+            announce_state(&self.pool, open, reason.as_deref()).await?;
+            self.announced = Some(open);
         }
-        let reason = view.open.map(|cause| cause.to_string());
-        match within(limit, announce_state(&pool, open, reason.as_deref())).await {
-            Ok(()) => announced = Some(open),
-            // A later tick tries again.
-            Err(error) => {
-                tracing::debug!(%error, "admins could not be notified about the chain breaker")
-            }
-        }
+        Ok(())
     }
 }
 

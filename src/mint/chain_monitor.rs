@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use rand::Rng;
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
 
 use super::chain_handle::ChainHandle;
-use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY};
+use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY, PROBE_PAUSE_MAX};
 use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
-use crate::periodic::Timing;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::{Health, metric_value, names};
 
-/// The loop that opens and closes this process's circuit breaker.
+/// Opens and closes this process's circuit breaker.
 pub struct ChainMonitor {
     pool: PgPool,
     probe: ChainProbe,
@@ -26,10 +25,6 @@ pub struct ChainMonitor {
 
 /// A database that does not answer must not hide the state of the chain.
 const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
-
-/// For the list of periodic tasks. Each step of a probe has a limit of its own; while the circuit breaker is open, it decides
-/// when to probe.
-pub const CHAIN_MONITOR_TIMING: Timing = Timing::new("chain monitor", PROBE_EVERY);
 
 impl ChainMonitor {
     pub fn new(
@@ -48,24 +43,14 @@ impl ChainMonitor {
         }
     }
 
-    /// Checks repeatedly until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        loop {
-            let jitter = rand::rng().random();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.chain.circuit_breaker.until_next_probe(jitter) => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.check() => {}
-            }
-        }
+    /// Checks on the period of the circuit breaker, which grows while it is open.
+    pub fn task(self) -> PeriodicTask {
+        PeriodicTask::new(Timing::new("chain monitor", PROBE_EVERY), self)
     }
 
     /// Probes once and updates circuit breaker, fee budget and health. Before the first check the circuit breaker is closed and the
     /// fee budget empty.
-    pub async fn check(&self) {
+    async fn check(&self) {
         let begun = self.chain.circuit_breaker.begin_probe();
         let before = self.chain.circuit_breaker.view().open;
         let was_open = before.is_some();
@@ -193,6 +178,24 @@ impl ChainMonitor {
                 tracing::warn!(%error, "deferred jobs could not be made due; each becomes due by itself within a minute");
             }
         }
+    }
+}
+
+impl Periodic for ChainMonitor {
+    /// Each step of a probe has a limit of its own.
+    async fn run(&mut self) -> Result<(), RunError> {
+        self.check().await;
+        Ok(())
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        Some(PROBE_PAUSE_MAX)
+    }
+
+    /// The circuit breaker decides when the next probe is due.
+    async fn woken(&mut self) {
+        let jitter = rand::rng().random();
+        self.chain.circuit_breaker.until_next_probe(jitter).await;
     }
 }
 

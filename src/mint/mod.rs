@@ -48,9 +48,9 @@ mod stage_times;
 mod token_accounts;
 mod transaction;
 
-pub use announce::{ANNOUNCE_TIMING, announce};
+pub use announce::outage_announcements;
 pub use chain_handle::{ChainHandle, FeePayerSource};
-pub use chain_monitor::{CHAIN_MONITOR_TIMING, ChainMonitor};
+pub use chain_monitor::ChainMonitor;
 pub use context::MintLimits;
 pub use defer_reason::DeferReason;
 pub use estimate::{Estimate, Estimating, Estimator, Unminted};

@@ -14,4 +14,4 @@ mod wake;
 pub use event::{Event, EventFields, EventType, publish};
 pub use job::{Job, NewJob, enqueue, wake_deferred};
 pub use jobs::{MintReading, SweepUnminted, TriggerBatch};
-pub use wake::{NOTIFY_CHANNEL, Topic, Wake, notify};
+pub use wake::{NOTIFY_CHANNEL, Topic, Wake, WakeUps, notify};

@@ -42,9 +42,23 @@ pub async fn notify(transaction: &mut PgConnection, topic: Topic) -> sqlx::Resul
     Ok(())
 }
 
-/// Wake-up counters of this process: each increases when work of its kind may exist. A receiver that marks the value as seen
-/// *before* it queries for work misses none. Every receiver polls as well, so a connection that delivers no notifications only
-/// costs time.
+/// The wake-ups of one kind, for one receiver. Work that is committed after a wake-up returned causes another, so a receiver that
+/// queries for work after each misses none.
+#[derive(Debug)]
+pub struct WakeUps(watch::Receiver<u64>);
+
+impl WakeUps {
+    /// Waits for a wake-up that this receiver has not returned yet. None is lost when the call is cancelled.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The last `Wake` was dropped: this process stops.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Wake-up counters of this process: each increases when work of its kind may exist. Every receiver polls as well, so a
+/// connection that delivers no notifications only costs time.
 #[derive(Clone, Debug)]
 pub struct Wake {
     outbox: Arc<watch::Sender<u64>>,
@@ -66,20 +80,20 @@ impl Default for Wake {
 }
 
 impl Wake {
-    pub fn outbox(&self) -> watch::Receiver<u64> {
-        self.outbox.subscribe()
+    pub fn outbox(&self) -> WakeUps {
+        WakeUps(self.outbox.subscribe())
     }
 
-    pub fn jobs(&self) -> watch::Receiver<u64> {
-        self.jobs.subscribe()
+    pub fn jobs(&self) -> WakeUps {
+        WakeUps(self.jobs.subscribe())
     }
 
-    pub fn feed(&self) -> watch::Receiver<u64> {
-        self.feed.subscribe()
+    pub fn feed(&self) -> WakeUps {
+        WakeUps(self.feed.subscribe())
     }
 
-    pub fn settings(&self) -> watch::Receiver<u64> {
-        self.settings.subscribe()
+    pub fn settings(&self) -> WakeUps {
+        WakeUps(self.settings.subscribe())
     }
 
     /// Wakes every receiver, because notifications may have been missed.

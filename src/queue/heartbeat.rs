@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use apalis_core::worker::context::WorkerContext;
 use apalis_core::worker::event::Event;
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,16 +39,14 @@ impl Heartbeats {
         self.last().insert(kind, Instant::now());
     }
 
-    /// Waits until a worker has been silent for longer than `limit`, then returns its kind.
-    pub async fn until_silent_for(&self, limit: Duration) -> &'static str {
-        loop {
-            sleep(CHECK_EVERY).await;
-            let last = self.last();
-            let silent = last.iter().find(|(_, beat)| beat.elapsed() > limit);
-            if let Some((kind, _)) = silent {
-                return *kind;
-            }
-        }
+    /// The kind of a worker that has been silent for longer than `limit`. It is returned once: all workers are restarted then,
+    /// and the time of each counts from its start.
+    fn take_silent_for(&self, limit: Duration) -> Option<&'static str> {
+        let mut last = self.last();
+        let silent = last.iter().find(|(_, beat)| beat.elapsed() > limit);
+        let kind = silent.map(|(kind, _)| *kind)?;
+        last.clear();
+        Some(kind)
     }
 
     fn last(&self) -> MutexGuard<'_, HashMap<&'static str, Instant>> {
@@ -54,26 +55,67 @@ impl Heartbeats {
     }
 }
 
+/// Checks the heartbeats.
+struct HeartbeatCheck {
+    heartbeats: Heartbeats,
+    limit: Duration,
+    silent: mpsc::Sender<&'static str>,
+}
+
+impl Heartbeats {
+    /// Checks whether a worker has been silent for longer than `limit`, and sends its kind.
+    pub fn check_task(&self, limit: Duration, silent: mpsc::Sender<&'static str>) -> PeriodicTask {
+        let check = HeartbeatCheck {
+            heartbeats: self.clone(),
+            limit,
+            silent,
+        };
+        let timing = Timing::new("heartbeat check", CHECK_EVERY).with_limit(CHECK_EVERY);
+        PeriodicTask::new(timing, check)
+    }
+}
+
+impl Periodic for HeartbeatCheck {
+    async fn run(&mut self) -> Result<(), RunError> {
+        if let Some(kind) = self.heartbeats.take_silent_for(self.limit) {
+            // One that waits to be received restarts all workers as well.
+            let _ = self.silent.try_send(kind);
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::time::{sleep, timeout};
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::periodic::TaskList;
 
     #[tokio::test]
-    async fn the_worker_that_is_silent_is_returned() {
+    async fn the_worker_that_is_silent_is_reported_once() {
         let heartbeats = Heartbeats::default();
-        heartbeats.beat("mint");
         heartbeats.beat("sweep");
-        let healthy = heartbeats.clone();
-        let beats = async move {
+        let limit = Duration::from_millis(500);
+        let (silent, mut reported) = mpsc::channel(1);
+        let (list, stop) = (TaskList::default(), CancellationToken::new());
+        tokio::spawn(
+            heartbeats
+                .check_task(limit, silent)
+                .run(&list, stop.clone()),
+        );
+        let healthy = async move {
             loop {
-                healthy.beat("mint");
-                sleep(Duration::from_millis(100)).await;
+                heartbeats.beat("mint");
+                sleep(limit / 5).await;
             }
         };
-        let silent = tokio::select! {
-            () = beats => unreachable!("it beats indefinitely"),
-            silent = heartbeats.until_silent_for(Duration::from_millis(500)) => silent,
-        };
-        assert_eq!(silent, "sweep");
+        tokio::spawn(stop.clone().run_until_cancelled_owned(healthy));
+        let first = timeout(Duration::from_secs(20), reported.recv()).await;
+        assert_eq!(first, Ok(Some("sweep")));
+        let again = timeout(3 * CHECK_EVERY, reported.recv()).await;
+        assert!(again.is_err(), "{again:?}");
+        stop.cancel();
     }
 }

@@ -61,7 +61,6 @@ pub use context::QueueContext;
 pub use finished_jobs::FinishedJobs;
 pub use kinds::job_names;
 pub use processes::{ProcessView, processes};
-pub use registration::{HAND_BACK_TIMING, ProcessRegistration, RegistrationError};
-pub use source::POLL_TIMING;
+pub use registration::{ProcessRegistration, RegistrationError};
 pub use worker_watch::worker_watch;
 pub use workers::Workers;

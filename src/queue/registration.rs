@@ -18,14 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ProcessRole;
 use crate::db::{AdvisoryKey, LockSession, within};
-use crate::periodic::Timing;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 /// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
 pub(super) const LOCK_CLASS: i32 = 1_735_680_884;
 /// Pause after the lock was lost, and between two searches for dead processes.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// For the list of periodic tasks.
-pub const HAND_BACK_TIMING: Timing = Timing::new("hand-back of jobs", CHECK_EVERY);
 /// For the statement that registers this process again once it has the lock.
 const REGISTER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -96,30 +94,19 @@ impl ProcessRegistration {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds the lock until `stop`, acquires it again when its session breaks, and hands back the jobs of dead processes, in
-    /// transactions of `limit` each.
-    pub async fn run(
-        self,
-        options: PgConnectOptions,
-        pool: PgPool,
-        limit: Duration,
-        stop: CancellationToken,
-    ) {
-        // Side by side: a pool that is exhausted for a while must not cost the lock.
-        let running =
-            async { tokio::join!(self.keep_lock(&options), self.hand_back_jobs(&pool, limit)) };
-        stop.run_until_cancelled(running).await;
-    }
-
-    async fn keep_lock(&self, options: &PgConnectOptions) {
-        loop {
-            let error = match self.lock(options).await {
-                Ok(mut session) => session.wait_until_lost().await,
-                Err(error) => error,
-            };
-            tracing::warn!(%error, "the session that marks this process alive broke; opening it again");
-            tokio::time::sleep(CHECK_EVERY).await;
-        }
+    /// Holds the lock until `stop`, and acquires it again when its session breaks.
+    pub async fn keep_lock(self, options: PgConnectOptions, stop: CancellationToken) {
+        let keeping = async {
+            loop {
+                let error = match self.lock(&options).await {
+                    Ok(mut session) => session.wait_until_lost().await,
+                    Err(error) => error,
+                };
+                tracing::warn!(%error, "the session that marks this process alive broke; opening it again");
+                tokio::time::sleep(CHECK_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(keeping).await;
     }
 
     async fn lock(&self, options: &PgConnectOptions) -> sqlx::Result<LockSession> {
@@ -139,18 +126,14 @@ impl ProcessRegistration {
         Ok(session)
     }
 
-    async fn hand_back_jobs(&self, pool: &PgPool, limit: Duration) {
-        loop {
-            let handed_back = self.hand_back_jobs_of_earlier_workers(pool);
-            if let Err(error) = within(limit, handed_back).await {
-                tracing::debug!(%error, "handing back jobs of earlier workers failed");
-            }
-            // One transaction per process, so that those which are handed back stay so when a later one fails.
-            if let Err(error) = within(limit, self.hand_back_jobs_of_the_dead(pool)).await {
-                tracing::debug!(%error, "handing back jobs of dead processes failed");
-            }
-            tokio::time::sleep(CHECK_EVERY).await;
-        }
+    /// Hands back the jobs of dead processes and of this process's earlier workers. `limit` is that of one of the two steps.
+    pub fn hand_back_task(&self, pool: PgPool, limit: Duration) -> PeriodicTask {
+        let hand_back = HandBack {
+            process: self.clone(),
+            pool,
+            limit,
+        };
+        PeriodicTask::new(Timing::new("hand-back of jobs", CHECK_EVERY), hand_back)
     }
 
     /// A worker that ended with an error (the database was unavailable) left its jobs claimed under its name. Its handlers ended
@@ -231,6 +214,24 @@ impl ProcessRegistration {
             .await?;
         transaction.commit().await?;
         Ok(jobs)
+    }
+}
+
+struct HandBack {
+    process: ProcessRegistration,
+    pool: PgPool,
+    limit: Duration,
+}
+
+impl Periodic for HandBack {
+    async fn run(&mut self) -> Result<(), RunError> {
+        let of_earlier_workers = self.process.hand_back_jobs_of_earlier_workers(&self.pool);
+        let of_earlier_workers = within(self.limit, of_earlier_workers).await;
+        // Also when the first step failed. One transaction per process, so that those which are handed back stay so when a
+        // later one fails.
+        let of_the_dead = self.process.hand_back_jobs_of_the_dead(&self.pool);
+        within(self.limit, of_the_dead).await?;
+        Ok(of_earlier_workers?)
     }
 }
 

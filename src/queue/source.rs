@@ -13,12 +13,12 @@ use super::dead_letter::reject_unreadable_rows;
 use super::payload::{LenientJson, Payload};
 use super::wake_up::WakeUp;
 use crate::outbox::{Job, Wake};
-use crate::periodic::Timing;
+use crate::periodic::{RunCounter, Timing};
 
 /// Due retries and jobs that were handed back send no notification: the poll finds them.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// For the list of periodic tasks.
-pub const POLL_TIMING: Timing = Timing::new("queue poll", POLL_EVERY);
+/// For the list of periodic tasks: apalis runs it, once for each worker.
+pub(super) const POLL_TIMING: Timing = Timing::new("queue poll", POLL_EVERY);
 /// apalis considers a worker dead after this many missed heartbeats: 180 s, three times a handler's hard limit. Dead
 /// *processes* are detected within seconds by their lock.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
@@ -36,6 +36,7 @@ pub(super) type Source<T> = BeforeStart<PollWith<Storage<T>, WakeUp>, Error>;
 pub(super) fn source<J: Job>(
     pool: &PgPool,
     wake: &Wake,
+    polls: &RunCounter,
     batch: usize,
     restart: usize,
 ) -> Source<J> {
@@ -51,7 +52,8 @@ pub(super) fn source<J: Job>(
         .with_config(config)
         .with_codec(LenientJson);
     let pool = pool.clone();
-    PollWith::new(storage, WakeUp::new(wake.jobs(), POLL_EVERY)).before_start(move |_| {
+    let wake_up = WakeUp::new(wake.jobs(), POLL_EVERY, polls.clone());
+    PollWith::new(storage, wake_up).before_start(move |_| {
         let pool = pool.clone();
         async move {
             if restart > 0 {

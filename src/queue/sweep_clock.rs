@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use super::context::QueueContext;
 use crate::db::within;
 use crate::outbox::{self, Job, SweepUnminted, Topic};
+use crate::periodic::RunCounter;
 
 /// Ticks at whole multiples of the period since 1970: at the same moments in every process, with none to catch up on after
 /// a pause.
@@ -31,14 +32,16 @@ impl<Tz> Schedule<Tz> for EverySecs {
 pub(super) async fn enqueue_sweep(
     tick: Tick,
     context: Data<Arc<QueueContext>>,
+    ticks: Data<RunCounter>,
 ) -> Result<(), BoxDynError> {
     // A tick that hangs would be the last one.
-    within(
+    let enqueued = within(
         context.transaction_limit,
         enqueue(&context.pool, tick.get_timestamp()),
     )
-    .await?;
-    Ok(())
+    .await;
+    ticks.count();
+    Ok(enqueued?)
 }
 
 async fn enqueue(pool: &PgPool, tick_secs: u64) -> sqlx::Result<()> {

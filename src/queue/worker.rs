@@ -10,6 +10,7 @@ use super::heartbeat::Heartbeats;
 use super::registration::ProcessRegistration;
 use super::source::source;
 use crate::outbox::Wake;
+use crate::periodic::RunCounter;
 
 /// What all workers of a process share.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub(super) struct WorkerParts {
     pub process: ProcessRegistration,
     pub wake: Wake,
     pub heartbeats: Heartbeats,
+    /// Of the task "queue poll".
+    pub polls: RunCounter,
 }
 
 /// Registers the worker of a kind of job. The monitor builds it again, under a new name, after each error.
@@ -29,6 +32,7 @@ pub(super) fn register_worker<J: Handle>(parts: &WorkerParts, monitor: Monitor) 
             .backend(source::<J>(
                 &parts.context.pool,
                 &parts.wake,
+                &parts.polls,
                 concurrency,
                 restart,
             ))

@@ -5,38 +5,73 @@ use std::time::Duration;
 
 use apalis::prelude::{Monitor, WorkerBuilder};
 use apalis_cron::CronScheduler;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{CIRCUIT_WAIT, QueueContext};
 use super::heartbeat::Heartbeats;
 use super::kinds::KINDS;
 use super::registration::ProcessRegistration;
-use super::source::{HEARTBEAT_EVERY, RESTART_DELAY};
+use super::source::{HEARTBEAT_EVERY, POLL_TIMING, RESTART_DELAY};
 use super::sweep_clock::{EverySecs, enqueue_sweep};
 use super::worker::WorkerParts;
 use crate::outbox::Wake;
+use crate::periodic::{PeriodicTask, RunCounter, TaskList, Timing};
 
 /// The queue's workers in this process.
 pub struct Workers {
     parts: WorkerParts,
+    /// Of the task "sweep".
+    sweep_ticks: RunCounter,
+    report_silent: mpsc::Sender<&'static str>,
+    silent: mpsc::Receiver<&'static str>,
 }
 
 impl Workers {
-    pub fn new(context: QueueContext, process: ProcessRegistration, wake: Wake) -> Workers {
+    /// Adds to the list what apalis runs on a period: the clock of the sweep, whose limit is that of one sweep, and the polls.
+    pub fn new(
+        context: QueueContext,
+        process: ProcessRegistration,
+        wake: Wake,
+        list: &TaskList,
+    ) -> Workers {
+        let sweep_every = Duration::from_secs(context.sweep_every_secs);
+        let sweep = Timing::new("sweep", sweep_every).with_limit(context.sweep_limit);
+        let (report_silent, silent) = mpsc::channel(1);
         Workers {
+            sweep_ticks: list.add(sweep),
             parts: WorkerParts {
                 context: Arc::new(context),
                 process,
                 wake,
                 heartbeats: Heartbeats::default(),
+                polls: list.add(POLL_TIMING),
             },
+            report_silent,
+            silent,
         }
+    }
+
+    /// Checks whether a worker is stuck. Must be stopped when a drain begins: workers send no heartbeats then, and the drain has
+    /// its own limit.
+    pub fn heartbeat_task(&self) -> PeriodicTask {
+        let context = &self.parts.context;
+        // A worker sends heartbeats between fetches, so not while its places are taken by jobs that run, wait for the circuit
+        // breaker, and are deferred. The heartbeat itself is a transaction.
+        let healthy = CIRCUIT_WAIT
+            + context.job_limit.max(context.sweep_limit)
+            + 2 * context.transaction_limit;
+        let limit = HEARTBEAT_EVERY + healthy;
+        let heartbeats = &self.parts.heartbeats;
+        heartbeats.check_task(limit, self.report_silent.clone())
     }
 
     /// Runs until `stop`, then lets running handlers finish within `drain_limit`. Jobs that are still claimed then are handed
     /// back by [`ProcessRegistration::deregister`].
-    pub async fn run(self, stop: CancellationToken, drain_limit: Duration) {
+    pub async fn run(mut self, stop: CancellationToken, drain_limit: Duration) {
         while !stop.is_cancelled() {
+            // Reported of workers that have ended.
+            while self.silent.try_recv().is_ok() {}
             let stopping = stop.clone();
             let running = self.monitor(drain_limit).run_with_signal(async move {
                 stopping.cancelled().await;
@@ -58,19 +93,9 @@ impl Workers {
         }
     }
 
-    /// Never returns during a drain: workers send no heartbeats then, and the drain has its own limit.
-    async fn until_one_is_stuck(&self, stop: &CancellationToken) -> &'static str {
-        let context = &self.parts.context;
-        // A worker sends heartbeats between fetches, so not while its places are taken by jobs that run, wait for the circuit
-        // breaker, and are deferred. The heartbeat itself is a transaction.
-        let healthy = CIRCUIT_WAIT
-            + context.job_limit.max(context.sweep_limit)
-            + 2 * context.transaction_limit;
-        let stuck = self
-            .parts
-            .heartbeats
-            .until_silent_for(HEARTBEAT_EVERY + healthy);
-        match stop.run_until_cancelled(stuck).await {
+    /// Never returns during a drain.
+    async fn until_one_is_stuck(&mut self, stop: &CancellationToken) -> &'static str {
+        match stop.run_until_cancelled(self.silent.recv()).await.flatten() {
             Some(worker) => worker,
             None => std::future::pending().await,
         }
@@ -84,11 +109,13 @@ impl Workers {
         let WorkerParts {
             context, process, ..
         } = self.parts.clone();
+        let sweep_ticks = self.sweep_ticks.clone();
         monitor
             .register(move |_| {
                 WorkerBuilder::new(process.worker_name("tick"))
                     .backend(CronScheduler::new(EverySecs(context.sweep_every_secs)))
                     .data(Arc::clone(&context))
+                    .data(sweep_ticks.clone())
                     .build(enqueue_sweep)
             })
             .shutdown_timeout(drain_limit)

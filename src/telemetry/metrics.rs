@@ -7,6 +7,7 @@ use chrono::Utc;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::names::{self, Kind};
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 /// From one millisecond (group commit) over one block (400 ms) and finality (13 s) to the minutes of an outage, seconds.
 const STAGE_BUCKETS: &[f64] = &[
@@ -29,6 +30,9 @@ const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 11.0];
 const PACKET_BUCKETS: &[f64] = &[
     300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1100.0, 1150.0, 1200.0, 1232.0,
 ];
+
+/// How often samples of histograms are moved into their buckets.
+const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The process's metrics. `metrics` has one recorder per process, so several servers in one process share it.
 #[derive(Clone)]
@@ -79,10 +83,19 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Moves samples into their buckets. Must be called every few seconds: a process that is not scraped would otherwise keep
-    /// every sample.
-    pub fn drain_samples(&self) {
+    /// Moves samples into their buckets: a process that is not scraped would otherwise keep every sample.
+    pub fn sample_task(&self) -> PeriodicTask {
+        let timing = Timing::new("metric samples", DRAIN_SAMPLES_INTERVAL);
+        PeriodicTask::new(timing, SampleDrain(self.0.clone()))
+    }
+}
+
+struct SampleDrain(PrometheusHandle);
+
+impl Periodic for SampleDrain {
+    async fn run(&mut self) -> Result<(), RunError> {
         self.0.run_upkeep();
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::api::state::AppState;
 use crate::config::EffectiveConfig;
 use crate::domain::rfc3339_micros;
 use crate::ledger::ReadingCounts;
-use crate::periodic::Timing;
+use crate::periodic::ListedTask;
 use crate::queue::{self, ProcessView};
 
 /// The status page is for people: a longer wait is not worth it.
@@ -78,14 +78,18 @@ struct PeriodicTask {
     every_secs: f64,
     /// Of one run; null when each of its steps has a limit of its own.
     limit_secs: Option<f64>,
+    /// Runs that have ended here, failed ones included. A task that runs in one process of the deployment has none in the others.
+    runs: u64,
 }
 
-impl From<&Timing> for PeriodicTask {
-    fn from(timing: &Timing) -> PeriodicTask {
+impl From<&ListedTask> for PeriodicTask {
+    fn from(task: &ListedTask) -> PeriodicTask {
+        let timing = task.timing;
         PeriodicTask {
             name: timing.name.to_owned(),
             every_secs: timing.every.as_secs_f64(),
             limit_secs: timing.limit.map(|limit| limit.as_secs_f64()),
+            runs: task.runs(),
         }
     }
 }
@@ -244,8 +248,8 @@ struct Breaker {
             "alive": true,
         }],
         "periodic_tasks": [
-            {"name": "event retention", "every_secs": 60.0, "limit_secs": 60.0},
-            {"name": "disk watch", "every_secs": 5.0, "limit_secs": 5.0},
+            {"name": "event retention", "every_secs": 60.0, "limit_secs": 60.0, "runs": 12},
+            {"name": "disk watch", "every_secs": 5.0, "limit_secs": 5.0, "runs": 144},
         ],
     })))
 )]
@@ -318,6 +322,7 @@ async fn status(
         processes: processes.into_iter().map(Process::from).collect(),
         periodic_tasks: minting
             .periodic_tasks
+            .all()
             .iter()
             .map(PeriodicTask::from)
             .collect(),

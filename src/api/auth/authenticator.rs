@@ -61,7 +61,7 @@ impl Authenticator {
         })
     }
 
-    /// The identity provider's keys, which the caller must [keep up to date](KeySet::keep_fetching); `None` with a shared
+    /// The identity provider's keys, which the caller must [keep up to date](KeySet::refresh_task); `None` with a shared
     /// secret.
     pub fn key_set(&self) -> Option<Arc<KeySet>> {
         match &self.keys {

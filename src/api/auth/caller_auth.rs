@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::auth_error::AuthError;
 use super::authenticator::Authenticator;
 use super::principal::Principal;
-use super::rate_limit::RateLimiter;
+use super::rate_limit::{RateLimiter, RateLimiterCleanup};
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
+use crate::periodic::PeriodicTask;
+use crate::telemetry::Health;
 
 /// Checks a caller's token and counts its request. Clones share keys and counts.
 #[derive(Clone)]
@@ -53,9 +55,15 @@ impl CallerAuth {
         ))
     }
 
+    /// Keeps the identity provider's keys up to date; `None` with a shared secret. Until its first run no token can be checked.
+    pub fn key_set_task(&self, health: Health) -> Option<PeriodicTask> {
+        let key_set = self.authenticator.key_set()?;
+        Some(key_set.refresh_task(health))
+    }
+
     /// Frees the memory of subjects that have made no request for a while.
-    pub fn forget_idle_subjects(&self) {
-        self.rate_limiter.forget_idle();
+    pub fn cleanup_task(&self) -> PeriodicTask {
+        RateLimiterCleanup(Arc::clone(&self.rate_limiter)).task()
     }
 
     #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The identity provider's published keys, fetched and kept up to date.
 //!
 //! Invariant: a token signed by a known key is checked without waiting, and a key that the provider withdrew is refused
-//! within ten minutes while its key set can be fetched. Kept by [`KeySet::keep_fetching`], which runs beside the requests and
+//! within ten minutes while its key set can be fetched. Kept by [`KeySet::refresh_task`], which runs beside the requests and
 //! is the only code that fetches: a client that disconnects cancels no fetch, and any number of requests share one.
 
 use std::ops::Range;
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::auth_error::AuthError;
 use super::jwks_client::JwksClient;
 use super::published_keys::{PublishedKey, PublishedKeys};
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::Health;
 
 /// How long a request waits for a fetch and its outcome.
@@ -134,36 +134,17 @@ impl KeySet {
         known.keys.find(key_id).ok_or(AuthError::Untrusted)
     }
 
-    /// Fetches the keys whenever a fetch is due or requested, and reports to health, until stopped.
-    pub async fn keep_fetching(self: Arc<Self>, health: Health, stop: CancellationToken) {
-        let work = async {
-            loop {
-                self.next_fetch().await;
-                self.fetch(&health).await;
-            }
+    /// Fetches the keys whenever a fetch is due or requested, and reports to health.
+    pub fn refresh_task(self: Arc<Self>, health: Health) -> PeriodicTask {
+        let refresh = KeySetRefresh {
+            key_set: self,
+            health,
         };
-        stop.run_until_cancelled(work).await;
+        PeriodicTask::new(Timing::new("JWKS refresh", KEYS_AGE_MAX), refresh)
     }
 
-    /// Waits until a fetch is due, or requested and allowed.
-    async fn next_fetch(&self) {
-        let (allowed_at, due_at) = {
-            let known = self.known.borrow();
-            (known.allowed_at, known.due_at)
-        };
-        let wanted = async {
-            sleep_until(allowed_at).await;
-            self.wanted.notified().await;
-        };
-        tokio::select! {
-            () = sleep_until(due_at) => {}
-            () = wanted => {}
-        }
-    }
-
-    /// Fetches the keys now and reports to health, within [`FETCH_LIMIT`](super::jwks_client::FETCH_LIMIT). Must not run beside
-    /// [`keep_fetching`](Self::keep_fetching).
-    pub async fn fetch(&self, health: &Health) {
+    /// Fetches the keys now and reports to health, within [`FETCH_LIMIT`](super::jwks_client::FETCH_LIMIT).
+    async fn fetch(&self, health: &Health) {
         match self.provider.fetch().await {
             Ok(keys) => {
                 tracing::info!(keys = keys.len(), "fetched the keys that sign tokens");
@@ -187,6 +168,34 @@ impl KeySet {
     }
 }
 
+/// The one caller of [`KeySet::fetch`].
+struct KeySetRefresh {
+    key_set: Arc<KeySet>,
+    health: Health,
+}
+
+impl Periodic for KeySetRefresh {
+    /// The request has a limit. A fetch that fails is logged and reported to health where it fails.
+    async fn run(&mut self) -> Result<(), RunError> {
+        self.key_set.fetch(&self.health).await;
+        Ok(())
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        let due_at = self.key_set.known.borrow().due_at;
+        let until_due = due_at.saturating_duration_since(Instant::now());
+        // A run that panicked has set no moment for the next.
+        Some(until_due.max(Duration::from_millis(RETRY_PAUSE_MS.start)))
+    }
+
+    /// A token names a key that is not known, and a fetch is allowed.
+    async fn woken(&mut self) {
+        let allowed_at = self.key_set.known.borrow().allowed_at;
+        sleep_until(allowed_at).await;
+        self.key_set.wanted.notified().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -199,10 +208,12 @@ mod tests {
     use p256::elliptic_curve::rand_core::OsRng;
     use p256::pkcs8::EncodePrivateKey;
     use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
 
     use super::super::authenticator::{Authenticator, TokenKeys};
     use super::super::jwks_client::FETCH_LIMIT;
     use super::*;
+    use crate::periodic::TaskList;
     use crate::telemetry::Status;
 
     struct Signer(EncodingKey);
@@ -277,8 +288,8 @@ mod tests {
         }
 
         fn keep_fetching(&self) {
-            let key_set = Arc::clone(&self.key_set);
-            tokio::spawn(key_set.keep_fetching(self.health.clone(), CancellationToken::new()));
+            let task = Arc::clone(&self.key_set).refresh_task(self.health.clone());
+            tokio::spawn(task.run(&TaskList::default(), CancellationToken::new()));
         }
 
         fn fetches(&self) -> usize {
@@ -405,7 +416,14 @@ mod tests {
             // A while ago.
             known.allowed_at = Instant::now();
         });
-        provider.keep_fetching();
+        let mut refresh = KeySetRefresh {
+            key_set: Arc::clone(&provider.key_set),
+            health: provider.health.clone(),
+        };
+        tokio::spawn(async move {
+            refresh.woken().await;
+            refresh.run().await
+        });
         for key_id in ["old", "new"] {
             let token = signer.token(Some(key_id));
             let verified = provider.authenticator.verify(&token).await;
@@ -421,8 +439,8 @@ mod tests {
         let url = format!("http://{}/keys", silent.local_addr().unwrap());
         let key_set = Arc::new(KeySet::new(url).unwrap());
         let (health, stop) = (Health::default(), CancellationToken::new());
-        let fetching =
-            tokio::spawn(Arc::clone(&key_set).keep_fetching(health.clone(), stop.clone()));
+        let task = Arc::clone(&key_set).refresh_task(health.clone());
+        let fetching = tokio::spawn(task.run(&TaskList::default(), stop.clone()));
         // It waits for the answer.
         let _connection = silent.accept().await.unwrap();
         stop.cancel();

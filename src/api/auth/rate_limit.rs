@@ -1,6 +1,7 @@
 //! Limits the requests of each subject.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -9,9 +10,10 @@ use governor::{Quota, RateLimiter as Governor};
 
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
+use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 /// How often subjects whose burst is whole again are forgotten.
-pub const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Requests per minute and subject, with a burst of the same size. Counted per process: behind n processes a subject may
 /// reach n times the limit. The limit protects each process, so that is enough.
@@ -49,6 +51,22 @@ impl RateLimiter {
     pub fn forget_idle(&self) {
         self.governor.retain_recent();
         self.governor.shrink_to_fit();
+    }
+}
+
+/// Forgets idle subjects on a period.
+pub struct RateLimiterCleanup(pub Arc<RateLimiter>);
+
+impl RateLimiterCleanup {
+    pub fn task(self) -> PeriodicTask {
+        PeriodicTask::new(Timing::new("rate limiter cleanup", FORGET_INTERVAL), self)
+    }
+}
+
+impl Periodic for RateLimiterCleanup {
+    async fn run(&mut self) -> Result<(), RunError> {
+        self.0.forget_idle();
+        Ok(())
     }
 }
 

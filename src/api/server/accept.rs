@@ -22,8 +22,6 @@ use super::connection::{Connection, serve_connection};
 use super::connection_activity::ConnectionSlot;
 use super::http_server::{ConnectionClass, HttpServer};
 use super::probes_only::ProbesOnly;
-use crate::api::auth::rate_limit::FORGET_INTERVAL;
-use crate::periodic::Timing;
 
 /// Pause after `accept` failed because files or memory ran out: the existing connections are served meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -35,14 +33,6 @@ pub const CALLERS_MAX: usize = 4_096;
 /// Connections at a time for probes alone, during a drain and beyond the callers' limit: a load balancer and an orchestrator
 /// probe about once a second each.
 const PROBES_MAX: usize = 64;
-
-/// How often samples of histograms are moved into their buckets.
-const DRAIN_SAMPLES_INTERVAL: Duration = Duration::from_secs(5);
-/// For the list of periodic tasks.
-pub const SERVER_TIMINGS: [Timing; 2] = [
-    Timing::new("metric samples", DRAIN_SAMPLES_INTERVAL),
-    Timing::new("rate limiter cleanup", FORGET_INTERVAL),
-];
 
 /// Serves until the drain begins, and answers probes until it ends.
 pub async fn serve(listener: TcpListener, server: HttpServer) {
@@ -57,14 +47,12 @@ async fn serve_callers(listener: TcpListener, server: HttpServer, callers_max: u
     let accepting = drain.accepting.token();
     tokio::select! {
         () = accept(&listener, &server, callers_max, ProbesOnly::Overloaded, &probes) => {}
-        () = maintain(&server) => {}
         () = drain.draining.cancelled() => {}
     }
     server.operations.health.start_draining();
     drop(accepting);
     tokio::select! {
         () = accept(&listener, &server, 0, ProbesOnly::Draining, &probes) => {}
-        () = maintain(&server) => {}
         () = drain.closed.cancelled() => {}
     }
     drop(listener);
@@ -134,20 +122,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
     )
-}
-
-/// Small regular chores of the server, indefinitely.
-async fn maintain(server: &HttpServer) {
-    let mut drain_samples = tokio::time::interval(DRAIN_SAMPLES_INTERVAL);
-    let mut forget = tokio::time::interval(FORGET_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = drain_samples.tick() => server.operations.metrics.drain_samples(),
-            _ = forget.tick() => if let Some(api) = &server.api {
-                api.auth.forget_idle_subjects();
-            },
-        }
-    }
 }
 
 #[cfg(test)]

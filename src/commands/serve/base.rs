@@ -7,6 +7,7 @@ use super::start_error::StartError;
 use crate::config::Config;
 use crate::db::{self, Database};
 use crate::outbox::Wake;
+use crate::periodic::{PeriodicTask, TaskList};
 use crate::telemetry::{Health, Metrics};
 
 pub(super) struct Base {
@@ -16,6 +17,8 @@ pub(super) struct Base {
     pub metrics: Metrics,
     pub wake: Wake,
     pub tasks: Tasks,
+    /// What this process runs on a period.
+    pub periodic: TaskList,
 }
 
 impl Base {
@@ -30,7 +33,20 @@ impl Base {
             metrics,
             wake: Wake::default(),
             tasks: Tasks::new(),
+            periodic: TaskList::default(),
         })
+    }
+
+    /// Runs a periodic task until the last step of the shutdown.
+    pub fn start_periodic(&self, task: PeriodicTask) {
+        self.spawn_background(|stop| task.run(&self.periodic, stop));
+    }
+
+    /// The same; returns after the first run.
+    pub async fn start_with_first_run(&self, task: PeriodicTask) {
+        let counter = self.periodic.add(task.timing());
+        self.start_periodic(task);
+        counter.until_first_run().await;
     }
 
     /// Runs a task in the background until the last step of the shutdown.

@@ -14,7 +14,7 @@ use super::start_error::StartError;
 use crate::chain::PriorityFees;
 use crate::config::Config;
 use crate::ledger::{self, BindingError};
-use crate::mint::{ChainHandle, ChainMonitor, FeePayerSource};
+use crate::mint::{ChainHandle, FeePayerSource};
 
 /// How often an endpoint that answers is looked up after a start without one.
 const CHECK_CHAIN_EVERY: Duration = Duration::from_secs(2);
@@ -82,18 +82,6 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
             config.blockchain.priority_fee_max,
         ),
     ))
-}
-
-/// Monitors the chain. Returns after the first probe, so that the fee budget is known before the first job.
-pub(super) async fn start_monitor(base: &Base, chain: &ChainHandle) {
-    let monitor = ChainMonitor::new(
-        base.database.pool.clone(),
-        chain.clone(),
-        base.health.clone(),
-        base.config.tokenization.transaction_timeout,
-    );
-    monitor.check().await;
-    base.spawn_background(|stop| monitor.run(stop));
 }
 
 /// Why this process would not have started, found only after it had.

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use super::base::Base;
+use super::periodic_tasks::{key_set, of_api};
 use super::start_error::StartError;
 use crate::api::{
     self, AppState, Authenticator, CallerAuth, ChainAccess, ConnectionDrain, CorsOrigins,
@@ -18,7 +19,6 @@ use crate::config::Config;
 use crate::domain::BaseUnits;
 use crate::feed;
 use crate::mint::{ChainHandle, Estimator};
-use crate::periodic::Timing;
 use crate::readings::Intake;
 
 pub(super) struct Http {
@@ -73,18 +73,13 @@ pub(super) async fn open_api(
     chain: &ChainHandle,
     operations: Operations,
     drain: &ConnectionDrain,
-    periodic_tasks: Vec<Timing>,
 ) -> Result<AppState, StartError> {
     let (config, pool) = (&base.config, &base.database.pool);
     let auth = caller_auth(base).await?;
-    let hub = feed::Hub::start(
-        pool.clone(),
-        base.wake.clone(),
-        config.tokenization.transaction_timeout,
-        &base.tasks.background,
-        base.tasks.stops.last.clone(),
-    )
-    .await?;
+    let hub = feed::Hub::open(pool.clone(), config.tokenization.transaction_timeout).await?;
+    for task in of_api(base, &auth, &hub) {
+        base.start_periodic(task);
+    }
     let intake = Intake::start(
         pool.clone(),
         &config.intake,
@@ -100,7 +95,7 @@ pub(super) async fn open_api(
             endpoints: chain.endpoints.clone(),
             mint: chain.accounts.mint,
         },
-        minting: minting_status(config, chain, periodic_tasks),
+        minting: minting_status(base, chain),
         feed: LiveFeed {
             hub,
             limits: Arc::new(config.websocket.clone()),
@@ -119,22 +114,17 @@ pub(super) async fn open_api(
 /// How callers are authenticated and limited. Fetches the key set before the first request, which would wait for the keys;
 /// without them the service starts all the same, and health reports it.
 async fn caller_auth(base: &Base) -> Result<CallerAuth, StartError> {
-    let authenticator = authenticator(&base.config)?;
-    if let Some(key_set) = authenticator.key_set() {
-        key_set.fetch(&base.health).await;
-        let health = base.health.clone();
-        base.spawn_background(|stop| key_set.keep_fetching(health, stop));
-    }
     let requests_per_minute =
         NonZeroU32::new(base.config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN);
-    Ok(CallerAuth::new(authenticator, requests_per_minute))
+    let auth = CallerAuth::new(authenticator(&base.config)?, requests_per_minute);
+    if let Some(task) = key_set(base, &auth) {
+        base.start_with_first_run(task).await;
+    }
+    Ok(auth)
 }
 
-fn minting_status(
-    config: &Config,
-    chain: &ChainHandle,
-    periodic_tasks: Vec<Timing>,
-) -> MintingStatus {
+fn minting_status(base: &Base, chain: &ChainHandle) -> MintingStatus {
+    let config = &base.config;
     MintingStatus {
         circuit_breaker: chain.circuit_breaker.clone(),
         fee_budget: chain.fee_budget.clone(),
@@ -149,7 +139,7 @@ fn minting_status(
             transaction_timeout: config.tokenization.transaction_timeout,
             all: config.effective.clone(),
         }),
-        periodic_tasks: periodic_tasks.into(),
+        periodic_tasks: base.periodic.clone(),
     }
 }
 

@@ -1,68 +1,31 @@
 //! Tasks that every process offers to run and one process of the deployment runs at a time.
 
-use std::sync::Arc;
-
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
+use tokio_util::sync::CancellationToken;
 
 use super::base::Base;
+use super::periodic_tasks::{of_canary, of_resolver, of_sequencer};
 use super::solana::Solana;
 use super::start_error::StartError;
 use crate::canary::CanarySender;
 use crate::db::{self, LeaderLock};
-use crate::feed::{self, retention::Retention};
-use crate::ledger::{Resolver, ResolverLimits, RetrySchedule};
-use crate::mint::{self, ChainHandle};
+use crate::mint::ChainHandle;
+use crate::periodic::PeriodicTask;
 use crate::readings::Intake;
 
 /// Numbers events. The process that numbers them also deletes old ones.
 pub(super) fn start_sequencer(base: &Base) {
-    let (pool, wake) = (base.database.pool.clone(), base.wake.clone());
-    let retention = Retention::new(base.config.feed.retention);
-    let limit = base.config.tokenization.transaction_timeout;
-    let options = base.database.options.clone();
-    base.spawn_background(|stop| {
-        db::run_as_leader(options, LeaderLock::Sequencer, stop, move |held| {
-            let numbering =
-                feed::sequencer::run(pool.clone(), wake.clone(), retention, limit, held.clone());
-            let deleting = feed::retention::run(pool.clone(), retention, limit, held);
-            async move {
-                tokio::join!(numbering, deleting);
-            }
-        })
-    });
+    let tasks = of_sequencer(base);
+    let stop = base.tasks.stops.last.clone();
+    let leading = lead(base, LeaderLock::Sequencer, stop, move || alone(tasks()));
+    base.tasks.background.spawn(leading);
 }
 
-/// Resolves mint transactions. The process that resolves them also announces outages of the chain for the deployment.
+/// Resolves mint transactions.
 pub(super) fn resolver(base: &Base, chain: &ChainHandle) -> BoxFuture<'static, ()> {
-    let config = &base.config;
-    let limit = config.tokenization.transaction_timeout;
-    let resolver = Arc::new(Resolver::new(
-        base.database.pool.clone(),
-        chain.endpoints.clone(),
-        chain.accounts.mint,
-        chain.accounts.authority,
-        ResolverLimits {
-            quarantine_after: config.ledger.quarantine_after,
-            transaction_limit: limit,
-            schedule: RetrySchedule::new(config.tokenization.clone()),
-        },
-    ));
-    let (pool, circuit_breaker) = (base.database.pool.clone(), chain.circuit_breaker.clone());
-    let resolving = db::run_as_leader(
-        base.database.options.clone(),
-        LeaderLock::Resolver,
-        base.tasks.stops.last.clone(),
-        move |held| {
-            let resolver = Arc::clone(&resolver);
-            let announcing =
-                mint::announce(pool.clone(), circuit_breaker.clone(), limit, held.clone());
-            async move {
-                tokio::join!(resolver.run(held), announcing);
-            }
-        },
-    );
-    resolving.boxed()
+    let stop = base.tasks.stops.last.clone();
+    lead(base, LeaderLock::Resolver, stop, of_resolver(base, chain))
 }
 
 /// Sends the canary's readings.
@@ -81,15 +44,43 @@ pub(super) fn start_canary(
         wallet,
         &base.config.tokenization,
     );
-    let sender = Arc::new(sender.ok_or(StartError::NoCanaryAmount)?);
-    base.tasks.background.spawn(db::run_as_leader(
-        base.database.options.clone(),
-        LeaderLock::Canary,
-        base.tasks.stops.work.clone(),
-        move |held| {
-            let sender = Arc::clone(&sender);
-            async move { sender.run(held).await }
-        },
-    ));
+    let tasks = of_canary(sender.ok_or(StartError::NoCanaryAmount)?);
+    let stop = base.tasks.stops.work.clone();
+    let leading = lead(base, LeaderLock::Canary, stop, move || alone(tasks()));
+    base.tasks.background.spawn(leading);
     Ok(())
+}
+
+/// Lists the tasks, and returns what runs them while this process holds the lock, until `stop`. `tasks` builds them anew each
+/// time that the lock is acquired, together with what runs beside them.
+fn lead(
+    base: &Base,
+    lock: LeaderLock,
+    stop: CancellationToken,
+    tasks: impl Fn() -> (Vec<PeriodicTask>, BoxFuture<'static, ()>) + Send + Sync + 'static,
+) -> BoxFuture<'static, ()> {
+    let list = base.periodic.clone();
+    for task in tasks().0 {
+        list.add(task.timing());
+    }
+    let options = base.database.options.clone();
+    let leading = db::run_as_leader(options, lock, stop, move |held| {
+        let (periodic, beside) = tasks();
+        let periodic = periodic
+            .into_iter()
+            .map(|task| task.run(&list, held.clone()));
+        let periodic = join_all(periodic);
+        async move {
+            tokio::select! {
+                _ = periodic => {}
+                () = beside => {}
+            }
+        }
+    });
+    leading.boxed()
+}
+
+/// Tasks beside which nothing runs.
+fn alone(tasks: Vec<PeriodicTask>) -> (Vec<PeriodicTask>, BoxFuture<'static, ()>) {
+    (tasks, std::future::pending().boxed())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::base::Base;
+use super::periodic_tasks::of_workers;
 use super::solana::Solana;
 use super::start_error::StartError;
 use crate::domain::BaseUnits;
@@ -15,7 +16,7 @@ use crate::queue::{FinishedJobs, ProcessRegistration, QueueContext, Workers};
 /// Limit of one `MintReading` run: the Minter's batches end well before. apalis considers a worker dead after 3 times this.
 const JOB_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of one sweep; the next tick continues where it ended.
-pub(super) const SWEEP_LIMIT: Duration = Duration::from_secs(60);
+const SWEEP_LIMIT: Duration = Duration::from_secs(60);
 /// Readings that may wait for the Minter.
 const MINT_QUEUE: usize = 10_000;
 
@@ -40,9 +41,13 @@ pub(super) fn start_minting(
     );
     let context = queue_context(base, chain, &minter);
     let finished = context.finished_jobs.clone();
-    let workers = Workers::new(context, process, base.wake.clone());
-    let jobs = TaskTracker::new();
+    let workers = Workers::new(context, process, base.wake.clone(), &base.periodic);
     let stops = &base.tasks.stops;
+    for task in of_workers(&workers) {
+        let running = task.run(&base.periodic, stops.work.clone());
+        base.tasks.background.spawn(running);
+    }
+    let jobs = TaskTracker::new();
     let (stop, cut) = (stops.work.clone(), stops.cut.clone());
     let limit = base.config.service.shutdown_timeout;
     // Jobs that are cut are handed back by the shutdown.

@@ -1,16 +1,16 @@
 //! Starts every part of the service, in the order in which they depend on each other.
 
 use super::base::Base;
-use super::chain::{chain_handle, open_or_recall, run_on_checked_chain, start_monitor};
+use super::chain::{chain_handle, open_or_recall, run_on_checked_chain};
 use super::drain::RunningService;
 use super::http::{open_api, operations, start_http};
 use super::leader_tasks::{resolver, start_canary, start_sequencer};
 use super::listening_socket::listen;
 use super::minting::start_minting;
 use super::open_files;
-use super::periodic_tasks::start_periodic_tasks;
+use super::periodic_tasks::{chain_monitor, of_every_process};
 use super::start_error::StartError;
-use crate::admin::{self, Settings};
+use crate::admin::Settings;
 use crate::api::ConnectionDrain;
 use crate::config::Config;
 use crate::queue::ProcessRegistration;
@@ -32,14 +32,16 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
 
     start_listener(&base);
     init_settings(&base).await?;
-    start_log_level(&base);
     start_sequencer(&base);
     let chain = chain_handle(&base, solana).await?;
     let failed_check = run_on_checked_chain(&base, &opened, resolver(&base, &chain));
-    start_monitor(&base, &chain).await;
+    base.start_with_first_run(chain_monitor(&base, &chain))
+        .await;
     let process = register_process(&base).await?;
     let traces = traces::start(&base.config.log, &pool, process.name())?;
-    let periodic_tasks = start_periodic_tasks(&base, &chain);
+    for task in of_every_process(&base, &chain, &process) {
+        base.start_periodic(task);
+    }
     let minting = if role.runs_jobs() {
         Some(start_minting(&base, &chain, solana, process.clone())?)
     } else {
@@ -49,7 +51,7 @@ pub async fn start(config: Config) -> Result<RunningService, StartError> {
     let drain = ConnectionDrain::new();
     let api = if role.serves_api() {
         let operations = operations.clone();
-        Some(open_api(&base, &chain, operations, &drain, periodic_tasks).await?)
+        Some(open_api(&base, &chain, operations, &drain).await?)
     } else {
         None
     };
@@ -93,18 +95,11 @@ async fn init_settings(base: &Base) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Applies the log level that admins set.
-fn start_log_level(base: &Base) {
-    let (pool, wake) = (base.database.pool.clone(), base.wake.clone());
-    base.spawn_background(|stop| admin::follow_log_level(pool, wake, stop));
-}
-
-/// Registers this process, and hands back the jobs of dead ones.
+/// Registers this process, and keeps the lock that marks it alive.
 async fn register_process(base: &Base) -> Result<ProcessRegistration, StartError> {
     let (pool, options) = (&base.database.pool, &base.database.options);
-    let limit = base.config.tokenization.transaction_timeout;
     let process = ProcessRegistration::register(pool, base.config.service.role).await?;
     let registered = process.clone();
-    base.spawn_background(|stop| registered.run(options.clone(), pool.clone(), limit, stop));
+    base.spawn_background(|stop| registered.keep_lock(options.clone(), stop));
     Ok(process)
 }

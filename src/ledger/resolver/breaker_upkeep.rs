@@ -7,7 +7,6 @@ use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 use tokio::time::sleep;
 
-use super::log_on_change::LogOnChange;
 use super::unproven_dead::find_landed;
 use crate::chain::Endpoints;
 use crate::db::within;
@@ -17,6 +16,7 @@ use crate::ledger::breaker::history_scan::scan_history;
 use crate::ledger::breaker::ledger_row::{LedgerRow, StoredBreaker};
 use crate::ledger::breaker::opening::open_if_identity_changed;
 use crate::ledger::error::LedgerError;
+use crate::periodic::{Periodic, RunError};
 
 /// How often the authority's history is scanned while the ledger breaker is closed.
 pub const SCAN_EVERY: Duration = Duration::from_secs(60);
@@ -25,39 +25,53 @@ const CHECK_IDENTITY_EVERY: Duration = Duration::from_secs(5);
 /// An open breaker stops all minting, so it is closed as soon as rule 7 allows.
 const CHECK_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
 
-pub struct BreakerUpkeep<'a> {
-    pub pool: &'a PgPool,
-    pub endpoints: &'a Endpoints,
-    pub mint: &'a Pubkey,
-    pub authority: &'a Pubkey,
+pub struct BreakerUpkeep {
+    pub pool: PgPool,
+    pub endpoints: Endpoints,
+    pub mint: Pubkey,
+    pub authority: Pubkey,
     /// Bounds one transaction of the database; a scan may be long.
     pub limit: Duration,
+    /// By the last round. One that failed may have left it open.
+    pub left: Left,
 }
 
 /// The state in which a round left the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+pub enum Left {
     Open,
     Closed,
 }
 
-impl BreakerUpkeep<'_> {
-    pub async fn run(&self) {
-        let mut log = LogOnChange::new("ledger breaker");
-        loop {
-            let left = self.round().await;
-            let is_closed = matches!(left, Ok(Left::Closed));
-            log.note(left.map(drop));
-            if is_closed {
-                self.wait_for_scan().await;
-            } else {
-                sleep(CHECK_OPEN_BREAKER_EVERY).await;
-            }
+impl Periodic for BreakerUpkeep {
+    async fn run(&mut self) -> Result<(), RunError> {
+        self.left = Left::Open;
+        self.left = self.round().await?;
+        Ok(())
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        match self.left {
+            Left::Open => Some(CHECK_OPEN_BREAKER_EVERY),
+            Left::Closed => None,
         }
     }
 
+    /// The database is another one than before, or does not answer, which is how a fail-over begins.
+    async fn woken(&mut self) {
+        loop {
+            sleep(CHECK_IDENTITY_EVERY).await;
+            let identity = within(self.limit, open_if_identity_changed(&self.pool)).await;
+            if !matches!(identity, Ok(false)) {
+                return;
+            }
+        }
+    }
+}
+
+impl BreakerUpkeep {
     async fn round(&self) -> Result<Left, LedgerError> {
-        let (pool, endpoints, limit) = (self.pool, self.endpoints, self.limit);
+        let (pool, endpoints, limit) = (&self.pool, &self.endpoints, self.limit);
         within(limit, open_if_identity_changed(pool)).await?;
         let row = within(limit, LedgerRow::read(pool)).await?;
         if row.breaker == StoredBreaker::Identity {
@@ -71,7 +85,7 @@ impl BreakerUpkeep<'_> {
                 return Ok(Left::Open);
             }
         }
-        let (mint, authority) = (self.mint, self.authority);
+        let (mint, authority) = (&self.mint, &self.authority);
         let found_dead = find_landed(pool, endpoints, mint, authority, limit).await;
         let scanned = scan_history(pool, endpoints, mint, authority, limit).await?;
         found_dead?;
@@ -80,18 +94,5 @@ impl BreakerUpkeep<'_> {
         } else {
             Left::Open
         })
-    }
-
-    /// Waits until the next scan is due, or until the database is another one than before.
-    async fn wait_for_scan(&self) {
-        let mut checks = SCAN_EVERY.as_secs() / CHECK_IDENTITY_EVERY.as_secs();
-        while checks > 0 {
-            sleep(CHECK_IDENTITY_EVERY).await;
-            match within(self.limit, open_if_identity_changed(self.pool)).await {
-                Ok(false) => checks -= 1,
-                // A database that does not answer is how a fail-over begins.
-                Ok(true) | Err(_) => return,
-            }
-        }
     }
 }

@@ -68,16 +68,16 @@ impl ResendQueue {
     }
 }
 
-pub struct Resender<'a> {
-    pub pool: &'a PgPool,
-    pub endpoints: &'a Endpoints,
+pub struct Resender {
+    pub pool: PgPool,
+    pub endpoints: Endpoints,
     /// Bounds one transaction of the database.
     pub limit: Duration,
 }
 
-impl Resender<'_> {
+impl Resender {
     /// Sends each batch as soon as it is queued.
-    pub async fn run(&self, mut queued: mpsc::Receiver<Vec<OpenTransaction>>) {
+    pub async fn run(self, mut queued: mpsc::Receiver<Vec<OpenTransaction>>) {
         let mut log = LogOnChange::new("re-sends");
         while let Some(due) = queued.recv().await {
             log.note(self.send(&due).await.map_err(LedgerError::from));
@@ -86,14 +86,14 @@ impl Resender<'_> {
 
     /// Sends one batch to all endpoints, and counts the sends in the ledger.
     async fn send(&self, due: &[OpenTransaction]) -> sqlx::Result<()> {
-        let (pool, limit) = (self.pool, self.limit);
+        let (pool, limit) = (&self.pool, self.limit);
         let numbers: Vec<MintNumber> = due.iter().map(|open| open.number).collect();
         let stored = within(limit, open_transactions::signed_bytes(pool, &numbers)).await?;
         let signed_bytes: HashMap<MintNumber, Vec<u8>> = stored.into_iter().collect();
         let sends = due.iter().filter_map(|open| {
             let bytes = signed_bytes.get(&open.number)?;
             Some(send_to_all(
-                self.endpoints,
+                &self.endpoints,
                 &open.endpoint,
                 &open.signature,
                 bytes,

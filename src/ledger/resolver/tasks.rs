@@ -1,14 +1,14 @@
-//! The Resolver's tasks, which run concurrently while this process holds its lock. Four run periodically; re-sends run whenever the
-//! status rounds queue some; the upkeep of the breaker runs more often while the breaker is open.
+//! The Resolver's tasks, which run concurrently while this process holds its lock. Five run periodically; re-sends run whenever the
+//! status rounds queue some.
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
 
-use super::breaker_upkeep::{BreakerUpkeep, SCAN_EVERY};
+use super::breaker_upkeep::{BreakerUpkeep, Left, SCAN_EVERY};
 use super::expiry::ExpiryProver;
 use super::limits::ResolverLimits;
 use super::read_charges::ChargeReader;
@@ -31,9 +31,6 @@ const COUNTS: Timing = Timing::new("folding of counts", Duration::from_secs(5));
 
 /// Slow, because it takes a call to the chain for each transaction: it catches up at night.
 const CHARGES: Timing = Timing::new("reading of charges", Duration::from_secs(5));
-
-/// For the list of periodic tasks. Each step of a round has a limit of its own.
-pub const RESOLVER_TIMINGS: [Timing; 5] = [STATUSES, EXPIRY, BREAKER, COUNTS, CHARGES];
 
 /// Folds the counts of readings by state.
 struct CountFold {
@@ -74,56 +71,45 @@ impl Resolver {
         }
     }
 
-    /// Runs until `stop`, which is also cancelled when the lock is lost.
-    pub async fn run(&self, stop: CancellationToken) {
+    /// What runs on a period, and the re-sends, which run as long as the first.
+    pub fn tasks(&self) -> (Vec<PeriodicTask>, BoxFuture<'static, ()>) {
         let (resends, queued) = ResendQueue::new();
+        let (pool, endpoints) = (self.pool.clone(), self.endpoints.clone());
         let limit = self.limits.transaction_limit;
-        let resender = Resender {
-            pool: &self.pool,
-            endpoints: &self.endpoints,
-            limit,
-        };
-        let breaker = BreakerUpkeep {
-            pool: &self.pool,
-            endpoints: &self.endpoints,
-            mint: &self.mint,
-            authority: &self.authority,
-            limit,
-        };
-        let tasks = self.periodic_tasks(resends);
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = join_all(tasks.map(|task| task.run(stop.clone()))) => {}
-            () = resender.run(queued) => {}
-            () = breaker.run() => {}
-        }
-    }
-
-    fn periodic_tasks(&self, resends: ResendQueue) -> [PeriodicTask; 4] {
         let statuses = StatusRounds {
-            pool: self.pool.clone(),
-            endpoints: self.endpoints.clone(),
+            pool: pool.clone(),
+            endpoints: endpoints.clone(),
             mint: self.mint,
             limits: self.limits.clone(),
             missed: MissedRounds::default(),
             resends,
         };
-        let (pool, endpoints) = (self.pool.clone(), self.endpoints.clone());
-        let expiry = ExpiryProver::new(pool, endpoints, self.limits.clone());
-        let counts = CountFold {
-            pool: self.pool.clone(),
-            limit: self.limits.transaction_limit,
+        let expiry = ExpiryProver::new(pool.clone(), endpoints.clone(), self.limits.clone());
+        let breaker = BreakerUpkeep {
+            pool: pool.clone(),
+            endpoints: endpoints.clone(),
+            mint: self.mint,
+            authority: self.authority,
+            limit,
+            left: Left::Open,
         };
-        let charges = ChargeReader::new(
-            self.pool.clone(),
-            self.endpoints.clone(),
-            self.limits.transaction_limit,
-        );
-        [
+        let counts = CountFold {
+            pool: pool.clone(),
+            limit,
+        };
+        let charges = ChargeReader::new(pool.clone(), endpoints.clone(), limit);
+        let resender = Resender {
+            pool,
+            endpoints,
+            limit,
+        };
+        let periodic = vec![
             PeriodicTask::of_leader(STATUSES, statuses),
             PeriodicTask::of_leader(EXPIRY, expiry),
+            PeriodicTask::of_leader(BREAKER, breaker),
             PeriodicTask::of_leader(COUNTS, counts),
             PeriodicTask::of_leader(CHARGES, charges),
-        ]
+        ];
+        (periodic, resender.run(queued).boxed())
     }
 }

@@ -9,6 +9,7 @@ use gridtokenx::feed::retention::Retention;
 use gridtokenx::feed::sequencer;
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{self, EventType, Topic, Wake};
+use gridtokenx::periodic::TaskList;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -353,13 +354,13 @@ async fn two_sequencers_at_once_leave_no_gap_and_number_nothing_twice() {
     let wake = Wake::default();
     // In addition to the service's own, and without its lock.
     for _ in 0..2 {
-        tokio::spawn(sequencer::run(
+        let sequencer = sequencer::task(
             grid.pool.clone(),
-            wake.clone(),
+            &wake,
             Retention::new(Duration::from_secs(30 * 86_400)),
             Duration::from_secs(60),
-            stop.clone(),
-        ));
+        );
+        tokio::spawn(sequencer.run(&TaskList::default(), stop.clone()));
     }
     let writers: Vec<_> = (0..8)
         .map(|index| tokio::spawn(write_at_random(grid.pool.clone(), index, 40)))

@@ -1,11 +1,4 @@
-//! Tasks that run on a period, as data: a name, a period, the limit of one run, and what to run.
-//!
-//! Invariant: a task runs until it is stopped, whatever a single run does. A run that exceeds its limit is cancelled and a run
-//! that panics is caught; the next run starts at the next tick. Runs of one task never overlap, and missed ticks are not made
-//! up. A loop of its own, outside [`PeriodicTask::run`], has to ensure all of this itself. The exception is a task of a leader:
-//! its panic unwinds, so that the lock passes to a process that may not share the defect.
-//!
-//! The log has a line when runs begin to fail and one when they succeed again, never one for each run.
+//! Runs a task.
 
 use std::error::Error;
 use std::fmt;
@@ -14,16 +7,32 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// What a task does on each tick.
+use super::task_list::{RunCounter, TaskList};
+use super::timing::Timing;
+
+/// What a task does.
 pub trait Periodic: Send + 'static {
     /// One run. It may be cancelled at any await, so it keeps no half-done state across one.
     fn run(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
 
     /// Called after each run, also after one that failed, panicked or was cancelled.
     fn after_run(&mut self) {}
+
+    /// How long to pause after this run instead of until the end of the period. Zero: this run left work behind, so the next one
+    /// follows at once, unless this one failed.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Returns when a signal makes the next run due before the pause is over. It is cancelled when the pause ends first, so a
+    /// signal that it has received must not be lost with it. After a run that failed it is not called: the next run follows
+    /// after the pause, and finds what the signal announced.
+    fn woken(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Why a run failed, for the log.
@@ -50,33 +59,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for RunError {
     }
 }
 
-/// Name, period and limit of a task: what the status page lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    pub name: &'static str,
-    pub every: Duration,
-    /// Of one run. `None`: each of its steps has a limit of its own.
-    pub limit: Option<Duration>,
-}
-
-impl Timing {
-    pub const fn new(name: &'static str, every: Duration) -> Timing {
-        Timing {
-            name,
-            every,
-            limit: None,
-        }
-    }
-
-    pub const fn with_limit(self, limit: Duration) -> Timing {
-        Timing {
-            limit: Some(limit),
-            ..self
-        }
-    }
-}
-
-type Start = Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>;
+type Start = Box<dyn FnOnce(RunCounter, CancellationToken) -> BoxFuture<'static, ()> + Send>;
 
 /// A task and its timing.
 pub struct PeriodicTask {
@@ -108,7 +91,9 @@ impl PeriodicTask {
     fn with(timing: Timing, task: impl Periodic, on_panic: OnPanic) -> PeriodicTask {
         PeriodicTask {
             timing,
-            start: Box::new(move |stop| run_until(timing, task, on_panic, stop).boxed()),
+            start: Box::new(move |counter, stop| {
+                run_until(timing, task, on_panic, counter, stop).boxed()
+            }),
         }
     }
 
@@ -116,9 +101,9 @@ impl PeriodicTask {
         self.timing
     }
 
-    /// Runs the task at once and on each tick after that, until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        (self.start)(stop).await;
+    /// Adds the task to the list of the process, and returns what runs it: at once and then on its period, until `stop`.
+    pub fn run(self, list: &TaskList, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        (self.start)(list.add(self.timing), stop)
     }
 }
 
@@ -126,16 +111,12 @@ async fn run_until(
     timing: Timing,
     mut task: impl Periodic,
     on_panic: OnPanic,
+    counter: RunCounter,
     stop: CancellationToken,
 ) {
     let mut failing = false;
-    let mut ticks = interval(timing.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+        let started = Instant::now();
         let run = run_once(timing, &mut task, on_panic);
         let Some(outcome) = stop.run_until_cancelled(run).await else {
             return;
@@ -149,6 +130,18 @@ async fn run_until(
         }
         failing = outcome.is_err();
         task.after_run();
+        counter.count();
+        let next = match task.pause() {
+            // Not even a timer: one waits for up to a millisecond.
+            Some(Duration::ZERO) if !failing => continue,
+            Some(pause) if !pause.is_zero() => Instant::now() + pause,
+            Some(_) | None => started + timing.every,
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(next) => {}
+            () = task.woken(), if !failing => {}
+        }
     }
 }
 
@@ -175,6 +168,9 @@ async fn run_once(
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+    use tokio_util::sync::DropGuard;
 
     use super::*;
 
@@ -213,7 +209,8 @@ mod tests {
         let task = PeriodicTask::new(timing, task);
         assert_eq!(task.timing(), timing);
         let stop = CancellationToken::new();
-        let running = tokio::spawn(task.run(stop.clone()));
+        let list = TaskList::default();
+        let running = tokio::spawn(task.run(&list, stop.clone()));
         let ten_runs = async {
             while ended.load(Ordering::SeqCst) < 10 {
                 tokio::time::sleep(EVERY).await;
@@ -238,12 +235,89 @@ mod tests {
         };
         let timing = Timing::new("unreliable", EVERY).with_limit(EVERY);
         let task = PeriodicTask::of_leader(timing, task);
-        let running = tokio::spawn(task.run(CancellationToken::new()));
+        let running = tokio::spawn(task.run(&TaskList::default(), CancellationToken::new()));
         let unwound = timeout(Duration::from_secs(20), running)
             .await
             .expect("it ends")
             .unwrap_err();
         assert!(unwound.is_panic());
         assert_eq!(ended.load(Ordering::SeqCst), 3, "the fourth run panicked");
+    }
+
+    /// Runs once a minute, or when it is signalled. Leaves work behind in its first runs.
+    struct Signalled {
+        runs_left: usize,
+        signal: Arc<Notify>,
+        outcome: fn() -> Result<(), RunError>,
+    }
+
+    impl Periodic for Signalled {
+        async fn run(&mut self) -> Result<(), RunError> {
+            self.runs_left = self.runs_left.saturating_sub(1);
+            (self.outcome)()
+        }
+
+        fn pause(&self) -> Option<Duration> {
+            (self.runs_left > 0).then_some(Duration::ZERO)
+        }
+
+        async fn woken(&mut self) {
+            self.signal.notified().await;
+        }
+    }
+
+    const MINUTE: Timing = Timing::new("signalled", Duration::from_secs(60));
+
+    /// Runs the task; returns its signal, the list and what stops it.
+    fn start_signalled(
+        runs_left: usize,
+        outcome: fn() -> Result<(), RunError>,
+    ) -> (Arc<Notify>, TaskList, DropGuard) {
+        let signal = Arc::<Notify>::default();
+        let task = Signalled {
+            runs_left,
+            signal: Arc::clone(&signal),
+            outcome,
+        };
+        let (list, stop) = (TaskList::default(), CancellationToken::new());
+        tokio::spawn(PeriodicTask::new(MINUTE, task).run(&list, stop.clone()));
+        (signal, list, stop.drop_guard())
+    }
+
+    async fn until_runs(list: &TaskList, expected: u64) {
+        let counted = async {
+            while list.all()[0].runs() < expected {
+                tokio::time::sleep(EVERY).await;
+            }
+        };
+        timeout(Duration::from_secs(20), counted)
+            .await
+            .expect("it runs");
+        // Time for one more, if there were a reason.
+        tokio::time::sleep(10 * EVERY).await;
+        assert_eq!(list.all()[0].runs(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_signal_starts_a_run_before_the_period_is_over() {
+        let (signal, list, _running) = start_signalled(0, || Ok(()));
+        until_runs(&list, 1).await;
+        signal.notify_one();
+        until_runs(&list, 2).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_that_leaves_work_behind_is_followed_at_once() {
+        let (_signal, list, _running) = start_signalled(3, || Ok(()));
+        until_runs(&list, 3).await;
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_run_neither_a_signal_nor_work_left_behind_shortens_the_pause() {
+        let (signal, list, _running) =
+            start_signalled(9, || Err(std::io::Error::other("no answer").into()));
+        until_runs(&list, 1).await;
+        signal.notify_one();
+        until_runs(&list, 1).await;
     }
 }

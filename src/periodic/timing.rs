@@ -1,0 +1,31 @@
+//! Name, period and limit of a task.
+
+use std::time::Duration;
+
+/// Name, period and limit of a task: what the status page lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub name: &'static str,
+    /// From the start of one run to the start of the next, unless a wake-up or [`Periodic::pause`](super::Periodic::pause)
+    /// changes it.
+    pub every: Duration,
+    /// Of one run. `None`: each of its steps has a limit of its own.
+    pub limit: Option<Duration>,
+}
+
+impl Timing {
+    pub const fn new(name: &'static str, every: Duration) -> Timing {
+        Timing {
+            name,
+            every,
+            limit: None,
+        }
+    }
+
+    pub const fn with_limit(self, limit: Duration) -> Timing {
+        Timing {
+            limit: Some(limit),
+            ..self
+        }
+    }
+}
