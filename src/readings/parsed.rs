@@ -171,91 +171,94 @@ mod tests {
         assert_eq!(parsed.meter_signature.as_deref(), Some("a1 B2"));
     }
 
+    /// A member, a value that is refused, and the sentence.
+    const REFUSED: [(&str, &str, &str); 17] = [
+        (
+            "meter_id",
+            "null",
+            "meter_id is missing; it is the meter's serial, a string of 1 to 64 characters",
+        ),
+        (
+            "meter_id",
+            "7",
+            "meter_id must be the meter's serial, a string of 1 to 64 characters",
+        ),
+        (
+            "meter_id",
+            r#""""#,
+            "meter_id is empty; a meter's serial has 1 to 64 characters",
+        ),
+        (
+            "kwh_amount",
+            "null",
+            "kwh_amount is missing; it is the interval's energy in kWh, a number or a decimal string such as \"1.25\"",
+        ),
+        (
+            "kwh_amount",
+            "[1]",
+            "kwh_amount must be the interval's energy in kWh, a number or a decimal string such as \"1.25\"",
+        ),
+        (
+            "kwh_amount",
+            "-1.5",
+            "kwh_amount -1.5 is negative; a reading reports energy above 0 kWh",
+        ),
+        (
+            "kwh_amount",
+            "0.0",
+            "kwh_amount 0.0 is zero; a reading reports energy above 0 kWh",
+        ),
+        (
+            "kwh_amount",
+            r#""abc""#,
+            "kwh_amount abc is not a decimal number such as 1.25",
+        ),
+        (
+            "reading_timestamp",
+            "null",
+            "reading_timestamp is missing; it is an RFC 3339 timestamp with seconds and offset, such as \"2026-03-01T12:15:00Z\"",
+        ),
+        (
+            "reading_timestamp",
+            "1772367300",
+            "reading_timestamp must be an RFC 3339 timestamp with seconds and offset, such as \"2026-03-01T12:15:00Z\"",
+        ),
+        (
+            "interval_start",
+            r#""2026-03-01T12:15:00Z""#,
+            "the interval from 2026-03-01T12:15:00Z to 2026-03-01T12:15:00Z is empty: its start must be before its end",
+        ),
+        (
+            "interval_start",
+            r#""2026-03-01T12:30:00Z""#,
+            "the interval from 2026-03-01T12:30:00Z to 2026-03-01T12:15:00Z ends before it starts",
+        ),
+        (
+            "interval_start",
+            r#""2026-03-01T12:14:30Z""#,
+            "the interval from 2026-03-01T12:14:30Z to 2026-03-01T12:15:00Z is shorter than 1 minute",
+        ),
+        (
+            "interval_start",
+            r#""2026-02-28T12:14:00Z""#,
+            "the interval from 2026-02-28T12:14:00Z to 2026-03-01T12:15:00Z is longer than 24 hours; split it",
+        ),
+        ("meter_signature", "1", "meter_signature must be a string"),
+        (
+            "meter_signature",
+            r#""""#,
+            "meter_signature has 0 characters; give 1 to 256, or leave it out",
+        ),
+        (
+            "meter_signature",
+            r#""a\u0000b""#,
+            "meter_signature holds the character U+0000; only printable characters are stored",
+        ),
+    ];
+
     #[test]
     fn each_error_names_the_member_and_its_value() {
-        for (member, value, sentence) in [
-            (
-                "meter_id",
-                "null",
-                "meter_id is missing; it is the meter's serial, a string of 1 to 64 characters",
-            ),
-            (
-                "meter_id",
-                "7",
-                "meter_id must be the meter's serial, a string of 1 to 64 characters",
-            ),
-            (
-                "meter_id",
-                r#""""#,
-                "meter_id is empty; a meter's serial has 1 to 64 characters",
-            ),
-            (
-                "kwh_amount",
-                "null",
-                "kwh_amount is missing; it is the interval's energy in kWh, a number or a decimal string such as \"1.25\"",
-            ),
-            (
-                "kwh_amount",
-                "[1]",
-                "kwh_amount must be the interval's energy in kWh, a number or a decimal string such as \"1.25\"",
-            ),
-            (
-                "kwh_amount",
-                "-1.5",
-                "kwh_amount -1.5 is negative; a reading reports energy above 0 kWh",
-            ),
-            (
-                "kwh_amount",
-                "0.0",
-                "kwh_amount 0.0 is zero; a reading reports energy above 0 kWh",
-            ),
-            (
-                "kwh_amount",
-                r#""abc""#,
-                "kwh_amount abc is not a decimal number such as 1.25",
-            ),
-            (
-                "reading_timestamp",
-                "null",
-                "reading_timestamp is missing; it is an RFC 3339 timestamp with seconds and offset, such as \"2026-03-01T12:15:00Z\"",
-            ),
-            (
-                "reading_timestamp",
-                "1772367300",
-                "reading_timestamp must be an RFC 3339 timestamp with seconds and offset, such as \"2026-03-01T12:15:00Z\"",
-            ),
-            (
-                "interval_start",
-                r#""2026-03-01T12:15:00Z""#,
-                "the interval from 2026-03-01T12:15:00Z to 2026-03-01T12:15:00Z is empty: its start must be before its end",
-            ),
-            (
-                "interval_start",
-                r#""2026-03-01T12:30:00Z""#,
-                "the interval from 2026-03-01T12:30:00Z to 2026-03-01T12:15:00Z ends before it starts",
-            ),
-            (
-                "interval_start",
-                r#""2026-03-01T12:14:30Z""#,
-                "the interval from 2026-03-01T12:14:30Z to 2026-03-01T12:15:00Z is shorter than 1 minute",
-            ),
-            (
-                "interval_start",
-                r#""2026-02-28T12:14:00Z""#,
-                "the interval from 2026-02-28T12:14:00Z to 2026-03-01T12:15:00Z is longer than 24 hours; split it",
-            ),
-            ("meter_signature", "1", "meter_signature must be a string"),
-            (
-                "meter_signature",
-                r#""""#,
-                "meter_signature has 0 characters; give 1 to 256, or leave it out",
-            ),
-            (
-                "meter_signature",
-                r#""a\u0000b""#,
-                "meter_signature holds the character U+0000; only printable characters are stored",
-            ),
-        ] {
+        for (member, value, sentence) in REFUSED {
             assert_eq!(with(member, value), Err(sentence.to_owned()));
         }
     }

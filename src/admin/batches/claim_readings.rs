@@ -147,6 +147,7 @@ fn claimed_page(entries: &[IndexEntry], window: u16, page: u16) -> ClaimedPage {
     }
 }
 
+/// Reads entries of the index, chooses those that match, and claims them for the batch: three steps of one statement.
 fn statement(batch: &Batch, step: ClaimStep) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new("WITH entry AS MATERIALIZED (");
     let unminted = UnmintedQuery {
@@ -157,6 +158,12 @@ fn statement(batch: &Batch, step: ClaimStep) -> QueryBuilder<Postgres> {
         rows_max: step.window,
     };
     unminted.push(&mut query, "SELECT id, meter, next_attempt_at ");
+    push_matching(&mut query, step);
+    push_claimed(&mut query, batch.id);
+    query
+}
+
+fn push_matching(query: &mut QueryBuilder<Postgres>, step: ClaimStep) {
     query.push(
         "), matching AS (
              SELECT reading.id
@@ -197,12 +204,19 @@ fn statement(batch: &Batch, step: ClaimStep) -> QueryBuilder<Postgres> {
         .push(
             "
              -- A transaction that records or refuses one of them right now has locked it: that reading needs no claim.
-             FOR NO KEY UPDATE OF reading SKIP LOCKED
+             FOR NO KEY UPDATE OF reading SKIP LOCKED",
+        );
+}
+
+fn push_claimed(query: &mut QueryBuilder<Postgres>, batch: Uuid) {
+    query
+        .push(
+            "
          ), claimed AS (
              INSERT INTO batch_readings (batch, reading)
              SELECT ",
         )
-        .push_bind(batch.id)
+        .push_bind(batch)
         .push(
             ", id
              FROM matching
@@ -216,7 +230,6 @@ fn statement(batch: &Batch, step: ClaimStep) -> QueryBuilder<Postgres> {
          LEFT JOIN claimed ON claimed.reading = entry.id
          ORDER BY entry.next_attempt_at, entry.id",
         );
-    query
 }
 
 #[cfg(test)]

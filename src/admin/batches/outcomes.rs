@@ -3,7 +3,7 @@
 //! A row of `batch_readings` is closed once, under the lock of the batch's row: the outcomes are numbered without gaps, and the
 //! figures change with them. A caller that pages through the results while they grow therefore misses none.
 
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::claim_readings::begin_with_index_plans;
@@ -47,6 +47,37 @@ pub async fn close(
     if outcomes.is_empty() {
         return Ok(0);
     }
+    let mut transaction = begin_with_index_plans(pool).await?;
+    let Some(closed_before) = lock_running(&mut transaction, batch).await? else {
+        return Ok(0);
+    };
+    let closed = close_rows(&mut transaction, batch, closed_before, outcomes).await?;
+    transaction.commit().await?;
+    Ok(closed.unsigned_abs())
+}
+
+/// Locks the batch's row, and returns how many of its rows are closed. `None`: the batch has ended.
+async fn lock_running(transaction: &mut PgConnection, batch: Uuid) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        "SELECT successful_mints + failed_mints
+         FROM batches
+         WHERE id = $1
+           AND state = 'running'
+         -- One transaction at a time: the new outcomes are numbered after the existing ones.
+         FOR NO KEY UPDATE",
+    )
+    .bind(batch)
+    .fetch_optional(transaction)
+    .await
+}
+
+/// Closes the rows that are still open, numbered from `closed_before` on, and adds them to the batch's figures.
+async fn close_rows(
+    transaction: &mut PgConnection,
+    batch: Uuid,
+    closed_before: i64,
+    outcomes: &[(Uuid, ReadingOutcome)],
+) -> sqlx::Result<i64> {
     let readings: Vec<Uuid> = outcomes.iter().map(|(reading, _)| *reading).collect();
     let successes: Vec<bool> = outcomes
         .iter()
@@ -59,22 +90,7 @@ pub async fn close(
             ReadingOutcome::Failure(error) => error.as_deref(),
         })
         .collect();
-    let mut transaction = begin_with_index_plans(pool).await?;
-    let closed_before: Option<i64> = sqlx::query_scalar(
-        "SELECT successful_mints + failed_mints
-         FROM batches
-         WHERE id = $1
-           AND state = 'running'
-         -- One transaction at a time: the new outcomes are numbered after the existing ones.
-         FOR NO KEY UPDATE",
-    )
-    .bind(batch)
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(closed_before) = closed_before else {
-        return Ok(0);
-    };
-    let closed: i64 = sqlx::query_scalar(
+    sqlx::query_scalar(
         "WITH outcome AS (
              SELECT item.reading, outcome.success, outcome.error,
                     row_number() OVER (ORDER BY item.reading) AS place
@@ -122,10 +138,8 @@ pub async fn close(
     .bind(&readings)
     .bind(&successes)
     .bind(&errors)
-    .fetch_one(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(closed.unsigned_abs())
+    .fetch_one(transaction)
+    .await
 }
 
 #[derive(FromRow)]

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::batches::BatchStats;
 use super::chain::{Chain, RunwayView};
 use crate::admin::batches::{self, BatchView};
-use crate::admin::{Backlog, Runway};
+use crate::admin::{Backlog, LedgerBreakerView, QueueDepth, Runway};
 use crate::api::auth::caller::AdminOnly;
 use crate::api::chain_access::{ChainAccess, MintingStatus};
 use crate::api::problem::Problem;
@@ -153,6 +153,17 @@ struct Queue {
     dead: i64,
 }
 
+impl From<QueueDepth> for Queue {
+    fn from(depth: QueueDepth) -> Queue {
+        Queue {
+            due: depth.due,
+            scheduled: depth.scheduled,
+            retrying: depth.retrying,
+            dead: depth.dead,
+        }
+    }
+}
+
 /// A process of this service, on any host.
 #[derive(Debug, Serialize, ToSchema)]
 struct Process {
@@ -187,6 +198,21 @@ struct Breaker {
     state: String,
     reason: Option<String>,
     opened_at: Option<String>,
+}
+
+impl From<Option<LedgerBreakerView>> for Breaker {
+    /// `None`: the ledger is not bound to a chain yet, so nothing has opened it.
+    fn from(view: Option<LedgerBreakerView>) -> Breaker {
+        let state = view.as_ref().map_or("closed", |view| view.state.as_str());
+        Breaker {
+            state: state.to_owned(),
+            opened_at: view
+                .as_ref()
+                .and_then(|view| view.opened_at)
+                .map(rfc3339_micros),
+            reason: view.and_then(|view| view.reason),
+        }
+    }
 }
 
 /// Whether minting continues, how much waits, and if nothing is signed, why.
@@ -275,18 +301,6 @@ async fn status(
             })??;
     let (stored, waiting) = (backlog.stored, backlog.waiting);
     let settings = stored.settings;
-    let breaker = match backlog.breaker {
-        Some(breaker) => Breaker {
-            state: breaker.state.as_str().to_owned(),
-            reason: breaker.reason,
-            opened_at: breaker.opened_at.map(rfc3339_micros),
-        },
-        None => Breaker {
-            state: "closed".to_owned(),
-            reason: None,
-            opened_at: None,
-        },
-    };
     Ok(Json(TokenizationStatus {
         auto_mint_enabled: settings.auto_mint_enabled,
         auto_mint_percentage: settings.auto_mint_percentage,
@@ -299,13 +313,8 @@ async fn status(
         oldest_waiting_at: waiting.oldest_waiting_at.map(rfc3339_micros),
         accepted_readings_count: backlog.readings.accepted(),
         readings_by_state: backlog.readings.into(),
-        queue: Queue {
-            due: backlog.queue.due,
-            scheduled: backlog.queue.scheduled,
-            retrying: backlog.queue.retrying,
-            dead: backlog.queue.dead,
-        },
-        breaker,
+        queue: backlog.queue.into(),
+        breaker: backlog.breaker.into(),
         chain: Chain::of(
             &minting.circuit_breaker,
             &chain.endpoints,
