@@ -42,7 +42,6 @@ mod state;
 #[cfg(test)]
 mod test_support;
 
-pub use auth::auth_error::AuthError;
 pub use auth::authenticator::{Authenticator, TokenKeys};
 pub use auth::caller::{AdminOnly, Authenticated};
 pub use auth::caller_auth::CallerAuth;

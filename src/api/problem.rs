@@ -8,11 +8,11 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::auth::auth_error::AuthError;
 use super::problem_kind::ProblemKind;
 use crate::admin::AdminError;
 use crate::admin::batches::BatchRequestError;
 use crate::db::SqlCondition;
+use crate::domain::AuthError;
 use crate::ledger::{LedgerError, ResolveError, RetryError};
 use crate::meters::MeterError;
 use crate::readings::ReadingError;

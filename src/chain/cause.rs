@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use super::error::ChainError;
 use super::fee_budget::Funds;
+use crate::domain::SigningRefused;
 
 /// Why the circuit breaker is open. The text is what health checks, the admin status and a reading's `last_error` show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub enum Cause {
     FeePayerEmpty(Funds),
     /// The mint does not exist, or this service may not mint it.
     MintUnknown(ChainError),
-    /// The ledger breaker is open. Its reason is a text here because the ledger is a room above this one.
-    LedgerBreaker(String),
+    /// The ledger lets nothing be signed.
+    LedgerBreaker(SigningRefused),
 }
 
 /// An endpoint that answers and is behind the others.
@@ -69,7 +70,7 @@ impl Display for Cause {
                 "the fee payer holds {} lamports, of which {} must stay and {} are in flight: top it up",
                 funds.balance, funds.minimum, funds.in_flight
             ),
-            Cause::LedgerBreaker(reason) => f.write_str(reason),
+            Cause::LedgerBreaker(reason) => reason.fmt(f),
         }
     }
 }

@@ -160,7 +160,7 @@ mod tests {
         let refused = token(&Line::try_parse_from(line).unwrap().token);
         assert!(matches!(
             refused,
-            Err(TokenError::Auth(crate::api::AuthError::CannotIssue))
+            Err(TokenError::Auth(crate::domain::AuthError::CannotIssue))
         ));
     }
 }

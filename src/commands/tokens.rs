@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::atomic_file;
-use crate::api::{AuthError, Authenticator, TokenKeys};
+use crate::api::{Authenticator, TokenKeys};
 use crate::config::{AuthConfig, Secret};
-use crate::domain::hex;
+use crate::domain::{AuthError, hex};
 use crate::meters::Role;
 
 /// A token is valid for this long …

@@ -29,9 +29,12 @@
 //! | `transaction` | its instructions and its size |
 //! | `compute`, `priority_fee` | its compute units, and the price of each |
 //! | `call_rate` | how many calls a second |
+//! | `signing` | whether mint transactions may be signed, and if not, why |
+//! | `auth_error` | why a bearer token is refused |
 //! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
 mod adoption;
+mod auth_error;
 mod backoff;
 mod bin;
 mod call_rate;
@@ -50,6 +53,7 @@ mod priority_fee;
 mod reading_state;
 mod rfc3339;
 mod serial;
+mod signing;
 mod timestamp;
 mod tokens;
 mod transaction;
@@ -58,6 +62,9 @@ mod tx_signature;
 mod wallet;
 
 pub use adoption::{Adoption, PaidWallet, UnpaidReading, adoption};
+pub use auth_error::{
+    AuthError, InvalidClaims, MalformedToken, SUBJECT_CHARS_MAX, TOKEN_BYTES_MAX,
+};
 pub use backoff::{Backoff, Jitter, Retries};
 pub use bin::{PackItem, PackLimits, Packed};
 pub use call_rate::CallRate;
@@ -79,6 +86,7 @@ pub use rfc3339::{
     serialize_rfc3339_millis,
 };
 pub use serial::{MeterSerial, SerialError};
+pub use signing::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
 pub use transaction::{

@@ -168,6 +168,7 @@ mod tests {
     use super::super::client_message::ProtocolError;
     use super::super::close_reason::AuthFailure;
     use super::*;
+    use crate::domain::{AuthError, InvalidClaims};
     use crate::telemetry::names;
     use crate::websocket::ProtocolViolation;
 
@@ -179,12 +180,15 @@ mod tests {
 
     #[test]
     fn a_long_sentence_is_truncated_between_characters() {
-        let failure = AuthFailure::Rejected("ü\"".repeat(100));
+        let claim = "ü\"".repeat(100);
+        let refused = AuthError::Claims(InvalidClaims::Missing { claim });
+        let whole = refused.to_string();
+        let failure = AuthFailure::TokenRefused(refused);
         let (code, document) = code_and_document(&CloseReason::Unauthorized(failure));
         assert_eq!(code, 4401);
         assert_eq!(document["reason"], "unauthorized");
         let sentence = document["error"].as_str().unwrap();
-        assert!(sentence.len() > 50 && "ü\"".repeat(100).starts_with(sentence));
+        assert!(sentence.len() > 50 && whole.starts_with(sentence));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::client_message::ProtocolError;
 use super::event::Seq;
+use crate::domain::AuthError;
 use crate::telemetry::names;
 use crate::websocket::{CloseCode, ProtocolViolation, SocketError};
 
@@ -59,9 +60,9 @@ pub enum AuthFailure {
     NotAuth,
     #[error("the token could not be checked in time")]
     CheckTimedOut,
-    /// The token was rejected; the sentence is the one that a request with this token gets.
+    /// The sentence is the one that a request with this token gets.
     #[error("{0}")]
-    Rejected(String),
+    TokenRefused(AuthError),
 }
 
 impl CloseReason {

@@ -75,7 +75,6 @@ pub use accounting::minting_conditions::{
 pub use accounting::recent_spending::{Spending, recent_spending};
 pub use breaker::chain_binding::{BindingError, ChainBinding, bind, bind_offline, binding};
 pub use breaker::history_scan::{ScanOutcome, scan_history};
-pub use breaker::reasons::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
 pub use error::LedgerError;
 pub use operator::adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};
 pub use operator::book_unknown::{
@@ -98,4 +97,4 @@ pub use resolver::tasks::Resolver;
 pub use retry_schedule::RetrySchedule;
 pub use send::{send, send_to_others};
 pub use transition_metrics::MINT_TIME_TARGET;
-pub use waiting::note_waiting;
+pub use waiting::{WaitingReason, note_waiting};

@@ -10,13 +10,12 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::breaker::opening::open_if_identity_changed;
-use super::breaker::reasons::SigningRefused;
 use super::breaker::signing::signing_refusal;
 use super::guard::reading_guard;
 use super::transition_metrics;
 use crate::chain::RecentBlockhash;
 use crate::db::{BigInt, GuardedConnection, timed_out, within};
-use crate::domain::{BaseUnits, Hash32, MintNumber, ReadingEvent, TxSignature};
+use crate::domain::{BaseUnits, Hash32, MintNumber, ReadingEvent, SigningRefused, TxSignature};
 
 /// A signed transaction that has not left this process.
 #[derive(Clone, Debug)]

@@ -105,6 +105,7 @@ async fn publish(transaction: &mut PgConnection, reason: Option<&str>) -> sqlx::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::SigningRefused;
 
     #[test]
     fn a_change_that_lasts_for_seconds_is_not_announced() {
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(state_to_announce(&view(open(), 2), now), Some(true));
         assert_eq!(state_to_announce(&view(None, 11), now), None);
         assert_eq!(state_to_announce(&view(None, 12), now), Some(false));
-        let ledger = Cause::LedgerBreaker("a mint is not ours".to_owned());
+        let ledger = Cause::LedgerBreaker(SigningRefused::Unbound);
         assert_eq!(state_to_announce(&view(Some(ledger), 60), now), None);
     }
 }

@@ -115,7 +115,7 @@ impl ChainMonitor {
         });
         let shortfall_covered = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
         if let Some(reason) = conditions.signing_refused {
-            return Checked::failed(Cause::LedgerBreaker(reason.to_string()));
+            return Checked::failed(Cause::LedgerBreaker(reason));
         }
         // Without the reservations of this process: they change with each batch.
         if let Some(funds) = funds.filter(|funds| funds.is_empty()) {

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::transaction::SignError;
 use crate::chain::{Cause, ChainError};
 use crate::domain::Wallet;
-use crate::ledger::{LedgerError, RecordError};
+use crate::ledger::{LedgerError, RecordError, WaitingReason};
 
 /// The text goes to logs, to the reading's `last_error` and to the batch's report. None of these uses an attempt. Readings
 /// of one batch share a reason, so sources are counted references.
@@ -44,11 +44,9 @@ pub enum DeferReason {
     RefusalNotStored(Box<DeferReason>),
     #[error("the fee payer's balance covers no further fee: it waits for a top-up")]
     NoFee,
-    #[error(
-        "the fee payer's balance does not cover the {rent_lamports} lamports of rent for the wallet's new \
-         token account: it waits for a top-up, and no attempt is used"
-    )]
-    NoRent { rent_lamports: u64 },
+    /// The reading's row says so, too.
+    #[error("{0}")]
+    Waiting(#[from] WaitingReason),
     #[error("its transaction kept changing while it was packed")]
     KeptChanging,
     #[error("more readings wait than the Minter takes")]

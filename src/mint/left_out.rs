@@ -9,7 +9,7 @@ use super::costs::TransactionCosts;
 use super::defer_reason::DeferReason;
 use super::refuse::refuse;
 use super::request::MintOutcome;
-use crate::ledger::{self, RefusalReason};
+use crate::ledger::{self, RefusalReason, WaitingReason};
 
 pub(super) async fn answer_left_out(
     context: &MintContext,
@@ -32,7 +32,7 @@ pub(super) async fn answer_left_out(
         answers.defer(&left_out.without_fee, &DeferReason::NoFee);
     }
     if !left_out.without_rent.is_empty() {
-        let reason = DeferReason::NoRent {
+        let reason = WaitingReason::NoRent {
             rent_lamports: costs.account_rent,
         };
         await_funds(context, &left_out.without_rent, reason, answers).await;
@@ -43,7 +43,7 @@ pub(super) async fn answer_left_out(
 async fn await_funds(
     context: &MintContext,
     readings: &[Uuid],
-    reason: DeferReason,
+    reason: WaitingReason,
     answers: &mut Answers,
 ) {
     tracing::warn!(
@@ -51,12 +51,11 @@ async fn await_funds(
         %reason,
         "readings for new wallets wait"
     );
-    let text = reason.to_string();
-    let noted = ledger::note_waiting(&context.pool, readings, &text);
+    let noted = ledger::note_waiting(&context.pool, readings, reason);
     if let Err(error) = context.in_time(noted).await {
         tracing::debug!(%error, "the reason for waiting was not stored on the readings");
     }
     for reading in readings {
-        answers.give(*reading, MintOutcome::InsufficientFunds(reason.clone()));
+        answers.give(*reading, MintOutcome::InsufficientFunds(reason.into()));
     }
 }

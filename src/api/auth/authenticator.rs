@@ -11,9 +11,9 @@ use std::time::Duration;
 use chrono::Utc;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 
-use super::auth_error::{AuthError, InvalidClaims, MalformedToken, TOKEN_BYTES_MAX};
 use super::key_set::KeySet;
 use super::principal::{Claims, IssuedClaims, Principal, check_subject, role_name};
+use crate::domain::{AuthError, InvalidClaims, MalformedToken, TOKEN_BYTES_MAX};
 use crate::meters::Role;
 
 /// Where the keys come from that sign tokens.

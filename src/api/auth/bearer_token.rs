@@ -2,7 +2,7 @@
 
 use axum::http::header::{self, HeaderMap};
 
-use super::auth_error::{AuthError, MalformedToken};
+use crate::domain::{AuthError, MalformedToken};
 
 /// The token of `Authorization: Bearer …`. A token in a URL is never accepted: URLs end up in logs and histories.
 pub fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {

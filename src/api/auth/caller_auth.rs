@@ -3,12 +3,12 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::auth_error::AuthError;
 use super::authenticator::Authenticator;
 use super::principal::Principal;
 use super::rate_limit::{RateLimiter, RateLimiterCleanup};
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
+use crate::domain::AuthError;
 use crate::periodic::PeriodicTask;
 use crate::telemetry::Health;
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::auth_error::AuthError;
 use super::jwks_client::JwksClient;
 use super::published_keys::{PublishedKey, PublishedKeys};
+use crate::domain::AuthError;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::Health;
 

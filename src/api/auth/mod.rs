@@ -5,14 +5,12 @@
 //! | `authenticator` | checks tokens, and makes those of development |
 //! | `principal` | whom a token identifies: the rules for its claims |
 //! | `key_set`, `jwks_client`, `published_keys` | an identity provider's keys: cached, fetched, parsed |
-//! | `auth_error` | why a token is refused |
 //! | `rate_limit` | requests per subject and minute |
 //! | `caller_auth` | token and rate limit together: what handlers take |
 //! | `bearer_token`, `caller` | the token of a request; the extractors `Authenticated` and `AdminOnly` |
 //! | `stream_credential`, `stream_auth` | how the client of a stream identifies itself; who may open a stream |
 //! | `ticket` | `POST /api/ws/ticket` |
 
-pub mod auth_error;
 pub mod authenticator;
 mod bearer_token;
 pub mod caller;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::auth_error::{AuthError, InvalidClaims, SUBJECT_CHARS_MAX};
+use crate::domain::{AuthError, InvalidClaims, SUBJECT_CHARS_MAX};
 use crate::meters::{Caller, Role};
 
 /// How far the clocks of issuer and service may differ, seconds.

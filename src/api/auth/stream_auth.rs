@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, Uri, header};
 use chrono::Utc;
 use sqlx::PgPool;
 
-use super::auth_error::AuthError;
 use super::caller_auth::CallerAuth;
 use super::principal::Principal;
 use super::stream_credential::{Credential, credential};
@@ -14,6 +13,7 @@ use crate::api::live_feed::LiveFeed;
 use crate::api::origin::{CorsOrigins, is_same_origin};
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
+use crate::domain::AuthError;
 use crate::feed::{Listener, Viewer, tickets};
 
 /// Authenticates the clients of streams. Clones share everything.
@@ -26,6 +26,28 @@ pub struct StreamAuth {
     pub pool: PgPool,
 }
 
+/// Why a token opens no stream.
+pub enum StreamRefused {
+    Token(AuthError),
+    /// Its subject makes too many requests.
+    RateLimited(Problem),
+}
+
+impl From<AuthError> for StreamRefused {
+    fn from(error: AuthError) -> StreamRefused {
+        StreamRefused::Token(error)
+    }
+}
+
+impl From<StreamRefused> for Problem {
+    fn from(refused: StreamRefused) -> Problem {
+        match refused {
+            StreamRefused::Token(error) => error.into(),
+            StreamRefused::RateLimited(problem) => problem,
+        }
+    }
+}
+
 impl StreamAuth {
     /// Checks the credential of a request; `None` when it has none.
     pub async fn authenticate(
@@ -35,19 +57,21 @@ impl StreamAuth {
     ) -> Result<Option<Listener>, Problem> {
         check_origin(headers, &self.cors_origins)?;
         match credential(uri, headers)? {
-            Credential::Token(token) => self.authenticate_token(token).await.map(Some),
+            Credential::Token(token) => Ok(Some(self.authenticate_token(token).await?)),
             Credential::Ticket(ticket) => self.redeem_ticket(&ticket).await.map(Some),
             Credential::None => Ok(None),
         }
     }
 
-    pub async fn authenticate_token(&self, token: &str) -> Result<Listener, Problem> {
+    pub async fn authenticate_token(&self, token: &str) -> Result<Listener, StreamRefused> {
         let Principal { caller, expires_at } = self.auth.verify(token).await?;
         // A single request may be late by the skew of two clocks. A stream must not: it would end before it began.
         if expires_at <= Utc::now() {
             return Err(AuthError::Expired(expires_at).into());
         }
-        self.auth.count_request(&caller.subject)?;
+        self.auth
+            .count_request(&caller.subject)
+            .map_err(StreamRefused::RateLimited)?;
         Ok(Listener {
             viewer: Viewer::from(&caller),
             expires_at: Some(expires_at),

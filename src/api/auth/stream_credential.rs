@@ -6,10 +6,10 @@
 use axum::http::{HeaderMap, Uri, header};
 use url::form_urlencoded;
 
-use super::auth_error::AuthError;
 use super::bearer_token::bearer_token;
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
+use crate::domain::AuthError;
 
 /// The WebSocket protocol of the feed, for clients that name one.
 pub const PROTOCOL: &str = "gridtokenx";

@@ -14,12 +14,12 @@ use serde::Deserialize;
 
 use super::request_origin;
 use super::ui::{self, PREFIX};
-use crate::api::auth::auth_error::AuthError;
 use crate::api::auth::caller_auth::CallerAuth;
 use crate::api::auth::principal::Principal;
 use crate::api::csp_hash::hash_between;
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
+use crate::domain::AuthError;
 
 const COOKIE: &str = "gridtokenx_queue";
 

@@ -16,7 +16,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::event_cursor::event_cursor;
-use crate::api::auth::auth_error::AuthError;
 use crate::api::auth::stream_auth::StreamAuth;
 use crate::api::extract::Query;
 use crate::api::live_feed::LiveFeed;
@@ -24,6 +23,7 @@ use crate::api::problem::{Problem, ProblemDocument};
 use crate::api::problem_kind::ProblemKind;
 use crate::api::server::connection_activity::OpenStreams;
 use crate::api::state::AppState;
+use crate::domain::AuthError;
 use crate::feed::{Follower, Gap, Seq, Step, StreamKind, StreamPermit, end_of_token};
 
 /// A comment at this pace keeps proxies from closing a quiet stream as dead, and detects clients that have disconnected.

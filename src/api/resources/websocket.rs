@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::auth::stream_auth::StreamAuth;
+use crate::api::auth::stream_auth::{StreamAuth, StreamRefused};
 use crate::api::auth::stream_credential::{PROTOCOL, protocols};
 use crate::api::live_feed::LiveFeed;
 use crate::api::problem::{Problem, ProblemDocument};
@@ -159,12 +159,10 @@ async fn serve(
 }
 
 async fn authenticate(auth: &StreamAuth, token: &str) -> Result<Listener, CloseReason> {
-    auth.authenticate_token(token).await.map_err(|problem| {
-        if problem.kind() == ProblemKind::RateLimited {
-            CloseReason::TooManyRequests
-        } else {
-            CloseReason::Unauthorized(AuthFailure::Rejected(problem.sentence().to_owned()))
-        }
+    let listener = auth.authenticate_token(token).await;
+    listener.map_err(|refused| match refused {
+        StreamRefused::Token(error) => CloseReason::Unauthorized(AuthFailure::TokenRefused(error)),
+        StreamRefused::RateLimited(_) => CloseReason::TooManyRequests,
     })
 }
 

@@ -5,8 +5,8 @@ use sqlx::{FromRow, PgPool};
 
 use super::fee_payer;
 use crate::db::BigInt;
+use crate::domain::{BreakerState, SigningRefused};
 use crate::ledger::breaker::ledger_row::StoredBreaker;
-use crate::ledger::breaker::reasons::{BreakerState, SigningRefused};
 use crate::ledger::breaker::signing::history_not_scanned;
 use crate::ledger::error::LedgerError;
 

@@ -3,8 +3,8 @@
 use sqlx::PgPool;
 
 use super::ledger_row::LedgerRow;
-use super::reasons::BreakerState;
 use crate::db::BigInt;
+use crate::domain::BreakerState;
 
 /// Sets the finalized height that must pass before a changed database may sign again.
 pub async fn set_closing_height(pool: &PgPool, height: u64) -> sqlx::Result<()> {

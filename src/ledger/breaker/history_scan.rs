@@ -19,7 +19,6 @@ use super::closing::close_after_scan;
 use super::heights::{last_possible_height, no_endpoint};
 use super::ledger_row::LedgerRow;
 use super::opening::open_for_unresolved;
-use super::reasons::BreakerState;
 use super::signing::note_scan_failure;
 use super::unknown_mints::{known_among, store_unknown_mints};
 use crate::chain::{
@@ -27,7 +26,7 @@ use crate::chain::{
     ListedTransaction, MintLookup, UnusableAnswer, history_includes_creation,
 };
 use crate::db::{BigInt, within};
-use crate::domain::{BaseUnits, TxSignature};
+use crate::domain::{BaseUnits, BreakerState, TxSignature};
 use crate::ledger::error::LedgerError;
 
 /// Transactions read from the chain at once.

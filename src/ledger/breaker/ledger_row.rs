@@ -5,8 +5,8 @@ use sqlx::{FromRow, PgConnection, PgExecutor};
 use thiserror::Error;
 
 use super::identity::DatabaseIdentity;
-use super::reasons::{BreakerState, OpenReason};
 use crate::db::BigInt;
+use crate::domain::{BreakerState, OpenReason};
 
 #[derive(Clone, Debug, FromRow)]
 pub struct LedgerRow {

@@ -11,7 +11,6 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `reasons` | why signing is refused and why the breaker is open |
 //! | `signing` | reads whether signing is allowed, in the transaction that records |
 //! | `opening`, `closing` | the only writers of the breaker's state |
 //! | `identity` | which database this is |
@@ -28,6 +27,5 @@ pub(super) mod history_scan;
 mod identity;
 pub(super) mod ledger_row;
 pub(super) mod opening;
-pub(super) mod reasons;
 pub(super) mod signing;
 pub(super) mod unknown_mints;

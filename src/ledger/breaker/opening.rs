@@ -4,8 +4,8 @@ use sqlx::{PgConnection, PgPool};
 
 use super::identity::DatabaseIdentity;
 use super::ledger_row::{LedgerRow, StoredBreaker};
-use super::reasons::OpenReason;
 use crate::db::BigInt;
+use crate::domain::OpenReason;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// Compares the database with the one that the ledger knows. Another one opens the breaker and becomes the known one: a second

@@ -3,7 +3,7 @@
 use sqlx::{FromRow, PgConnection, PgPool};
 
 use super::ledger_row::StoredBreaker;
-use super::reasons::{BreakerState, NotScannedReason, SigningRefused};
+use crate::domain::{BreakerState, NotScannedReason, SigningRefused};
 
 #[derive(FromRow)]
 struct Permission {

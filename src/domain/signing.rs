@@ -1,4 +1,4 @@
-//! Why the ledger breaker is open, and why nothing may be signed.
+//! Whether mint transactions may be signed; why the ledger breaker is open, and why nothing may be signed.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub enum OpenReason {
 
 impl OpenReason {
     /// `change`: how this database differs from the one that the ledger knew.
-    pub(super) fn identity_changed(change: &str) -> OpenReason {
+    pub fn identity_changed(change: &str) -> OpenReason {
         OpenReason::IdentityChanged {
             sentence: format!(
                 "{change}: nothing is signed until all that was sent before has landed or expired, and is known"
@@ -37,7 +37,7 @@ impl OpenReason {
     }
 
     /// `newest`: the signature of the newest of the unresolved mints.
-    pub(super) fn mismatch(unresolved: i64, newest: &str) -> OpenReason {
+    pub fn mismatch(unresolved: i64, newest: &str) -> OpenReason {
         OpenReason::Mismatch {
             sentence: format!(
                 "LedgerMismatch: landed mints of our authority that the ledger lacks or holds as dead: {unresolved}, the newest \
@@ -62,7 +62,7 @@ impl fmt::Display for OpenReason {
 pub enum SigningRefused {
     #[error("the ledger breaker is open: {0}")]
     BreakerOpen(OpenReason),
-    /// The caller ends its transaction and calls [`open_if_identity_changed`](super::opening::open_if_identity_changed).
+    /// The caller ends its transaction and opens the breaker.
     #[error("the database is not the one that the ledger knows")]
     IdentityChanged,
     /// A new database in the place of one that was lost does not know what was paid, and would pay again what meters report
