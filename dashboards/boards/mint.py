@@ -139,7 +139,7 @@ WORK = row(
     )),
     (12, graph(
         "Batches",
-        "Readings in a batch on average, and how long they waited for company.",
+        "Readings in a batch on average.",
         [(mean("gridtokenx_coalescer_batch_items", 'coalescer="mint"'), "readings in a batch")],
         unit="short",
         decimals=1,

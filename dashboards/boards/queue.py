@@ -100,7 +100,7 @@ CAUSE = row(
         links=[to("mint", "Mint & chain"), to("database", "Database")],
     )),
     (12, graph(
-        "Wait for company",
+        "Batch wait",
         "How long calls wait until their batch leaves: Intake in front of the database, the Minter in front of the chain. Above the linger (2 ms, 20 ms), batches wait for batches.",
         [
             (quantile(0.5, "gridtokenx_coalescer_wait_duration_seconds", by="coalescer"), "{{coalescer}} p50"),

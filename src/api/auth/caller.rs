@@ -38,9 +38,8 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let token = bearer_token(&parts.headers)?;
-        let auth = CallerAuth::from_ref(state);
-        auth.authenticate_admin(token).await.map(AdminOnly)
+        let Authenticated(principal) = Authenticated::from_request_parts(parts, state).await?;
+        principal.require_admin().map(AdminOnly)
     }
 }
 

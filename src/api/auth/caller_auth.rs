@@ -7,7 +7,6 @@ use super::authenticator::Authenticator;
 use super::principal::Principal;
 use super::rate_limit::{RateLimiter, RateLimiterCleanup};
 use crate::api::problem::Problem;
-use crate::api::problem_kind::ProblemKind;
 use crate::domain::AuthError;
 use crate::periodic::PeriodicTask;
 use crate::telemetry::Health;
@@ -45,14 +44,7 @@ impl CallerAuth {
 
     /// The same for an admin; a user gets 403.
     pub async fn authenticate_admin(&self, token: &str) -> Result<Principal, Problem> {
-        let principal = self.authenticate(token).await?;
-        if principal.caller.is_admin() {
-            return Ok(principal);
-        }
-        Err(Problem::new(
-            ProblemKind::Forbidden,
-            "this is for admins: the token's role must be \"admin\"",
-        ))
+        self.authenticate(token).await?.require_admin()
     }
 
     /// Keeps the identity provider's keys up to date; `None` with a shared secret. Until its first run no token can be checked.

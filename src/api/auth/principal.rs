@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::api::problem::Problem;
+use crate::api::problem_kind::ProblemKind;
 use crate::domain::{AuthError, InvalidClaims, SUBJECT_CHARS_MAX};
 use crate::meters::{Caller, Role};
 
@@ -46,6 +48,17 @@ pub(super) struct IssuedClaims<'a> {
 }
 
 impl Principal {
+    /// Refuses a user.
+    pub fn require_admin(self) -> Result<Principal, Problem> {
+        if self.caller.is_admin() {
+            return Ok(self);
+        }
+        Err(Problem::new(
+            ProblemKind::Forbidden,
+            "this is for admins: the token's role must be \"admin\"",
+        ))
+    }
+
     /// Checks the claims of a token whose signature holds. `now` is a parameter for the sake of tests.
     pub(super) fn from_claims(claims: Claims, now: DateTime<Utc>) -> Result<Principal, AuthError> {
         let expires_at = time(claims.exp, "exp")?;

@@ -80,16 +80,7 @@ async fn a_token_account_closed_by_its_owner_is_not_paid_for_twice() {
     let owner = meter.wallet.pubkey();
     let account = get_associated_token_address(&owner, &authority.mint);
     let token = spl_token_interface::ID;
-    let burn = burn(
-        &token,
-        &account,
-        &authority.mint,
-        &owner,
-        &[],
-        1_000_000_000,
-    )
-    .unwrap();
-    authority.send(burn, &[&meter.wallet]).await;
+    authority.burn(&meter, 1_000_000_000).await;
     let close = close_account(&token, &account, &owner, &owner, &[]).unwrap();
     authority.send(close, &[&meter.wallet]).await;
 

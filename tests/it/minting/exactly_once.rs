@@ -34,16 +34,7 @@ async fn readings_become_tokens_and_are_finalized() {
 async fn several_readings_of_one_wallet_are_one_payment() {
     let grid = Grid::start_with(&[("MINT_LINGER_MS", "500")]).await;
     let meter = grid.meter().await;
-    let submissions: Vec<Value> = (0..40).map(|_| meter.next_submission("0.1")).collect();
-    let answer = meter
-        .api
-        .post(
-            "/api/meters/submit-readings",
-            &json!({ "readings": submissions }),
-        )
-        .await
-        .ok();
-    assert_eq!(answer["accepted"], 40);
+    meter.report_many("0.1", 40).await;
     grid.until_count("finalized", 40).await;
     assert_eq!(balance(&grid, &meter).await, 4_000_000_000);
     let transactions: i64 = sqlx::query_scalar("SELECT count(*) FROM mint_transactions")

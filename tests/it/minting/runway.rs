@@ -7,7 +7,9 @@ use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_sdk::pubkey::Pubkey;
 
 use crate::support::authority::Authority;
-use crate::support::chain_breaker::{no_attempt_is_used, until_open};
+use crate::support::chain_breaker::{
+    are_minted_without_an_attempt, no_attempt_is_used, until_open,
+};
 use crate::support::consensus::Consensus;
 use crate::support::metrics::value;
 use crate::support::{Api, Grid, Meter, eventually};
@@ -117,9 +119,7 @@ async fn an_empty_fee_payer_stops_minting_and_a_top_up_starts_it_again() {
     .await;
     let took = funded.elapsed();
     assert!(took < Duration::from_secs(15), "it took {took:?} to go on");
-    grid.until_count("finalized", 6).await;
-    no_attempt_is_used(&grid).await;
-    grid.audit_holds().await;
+    are_minted_without_an_attempt(&grid, 6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,9 +202,7 @@ async fn as_many_new_accounts_are_made_as_can_be_paid_and_the_minimum_stays() {
             .unwrap();
     assert_eq!(refused, 0, "nothing was signed that could not be paid");
     payer.top_up(1_000_000_000).await;
-    grid.until_count("finalized", 13).await;
-    no_attempt_is_used(&grid).await;
-    grid.audit_holds().await;
+    are_minted_without_an_attempt(&grid, 13).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,8 +278,6 @@ async fn two_processes_with_little_money_pay_nothing_twice_and_keep_the_minimum(
     .await;
     assert!(payer.balance().await >= MINIMUM);
     payer.top_up(1_000_000_000).await;
-    grid.until_count("finalized", reported).await;
-    no_attempt_is_used(&grid).await;
-    let audit = grid.audit_holds().await;
+    let audit = are_minted_without_an_attempt(&grid, reported).await;
     assert_eq!(audit["base_units_chain"], format!("{reported}000000000"));
 }

@@ -136,21 +136,7 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
         "simulateTransaction" => CallAction::Hang,
         _ => CallAction::Forward,
     });
-    let submissions: Vec<_> = (0..20).map(|_| meter.next_submission("0.01")).collect();
-    let answer = meter
-        .api
-        .post(
-            "/api/meters/submit-readings",
-            &json!({ "readings": submissions }),
-        )
-        .await
-        .ok();
-    let answered: Vec<String> = answer["results"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|result| result["reading_id"].as_str().unwrap().to_owned())
-        .collect();
+    let answered = meter.report_many("0.01", 20).await;
 
     grid.until("all jobs are claimed, and hang", async || {
         claimed_jobs(&grid).await == 20

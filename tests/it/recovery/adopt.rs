@@ -8,14 +8,10 @@ use crate::support::ledger::{breaker, until_breaker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manual_mint_is_booked_as_foreign_and_minting_continues() {
-    let mut grid = Grid::start().await;
-    let meter = grid.meter().await;
-    meter.report("1").await;
-    grid.until_count("finalized", 1).await;
+    let (mut grid, meter) = Grid::with_one_payment().await;
     grid.stop().await;
     let authority = Authority::of(&grid).await;
-    let by_hand = authority.send(authority.mint_to(&meter, 7), &[]).await;
-    let by_hand = by_hand.to_string();
+    let by_hand = authority.mint_by_hand(&meter, 7).await;
     let ours: Vec<u8> = sqlx::query_scalar("SELECT signature FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await

@@ -193,13 +193,8 @@ async fn burned_tokens_are_not_a_difference() {
 async fn the_audit_accepts_only_a_history_that_begins_with_the_mint() {
     let (mut grid, meter, _) = settled(1).await;
     let authority = Authority::of(&grid).await;
-    let by_hand = authority.send(authority.mint_to(&meter, 7), &[]).await;
-    let by_hand = by_hand.to_string();
-    let holder = meter.wallet.pubkey();
-    let account = get_associated_token_address(&holder, &authority.mint);
-    let token = spl_token_interface::ID;
-    let burned = burn(&token, &account, &authority.mint, &holder, &[], 7).unwrap();
-    authority.send(burned, &[&meter.wallet]).await;
+    let by_hand = authority.mint_by_hand(&meter, 7).await;
+    authority.burn(&meter, 7).await;
     let whole = grid.rpc_url.clone();
     let pruned = Proxy::start(&whole).await;
     let now = authority.rpc.get_slot().await.unwrap();

@@ -7,7 +7,9 @@ use solana_sdk::signature::{Keypair, Signer};
 use spl_token_interface::instruction::{AuthorityType, set_authority};
 
 use crate::support::authority::Authority;
-use crate::support::chain_breaker::{no_attempt_is_used, until_closed, until_open};
+use crate::support::chain_breaker::{
+    are_minted_without_an_attempt, no_attempt_is_used, until_closed, until_open,
+};
 use crate::support::consensus::under_tower;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, ProxyProgram, eventually};
@@ -38,11 +40,7 @@ async fn served_through(proxy_url: &str) -> Grid {
 /// Submits readings of several meters, 50 in a request.
 async fn report_many(grid: &Grid, meters: usize, each: usize) {
     for _ in 0..meters {
-        let meter = grid.meter().await;
-        let submissions: Vec<Value> = (0..each).map(|_| meter.next_submission("0.01")).collect();
-        let body = json!({ "readings": submissions });
-        let answer = meter.api.post("/api/meters/submit-readings", &body).await;
-        assert_eq!(answer.ok()["accepted"], each);
+        grid.meter().await.report_many("0.01", each).await;
     }
 }
 
@@ -69,13 +67,7 @@ async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
     assert_eq!(proxy.put(outage).await, 204);
     let began = Instant::now();
     for meter in &meters {
-        let submissions: Vec<Value> = (0..50).map(|_| meter.next_submission("0.01")).collect();
-        let body = json!({ "readings": submissions });
-        meter
-            .api
-            .post("/api/meters/submit-readings", &body)
-            .await
-            .ok();
+        meter.report_many("0.01", 50).await;
     }
     let open = until_open(&admin, "unreachable").await;
     assert_eq!(open["state"], "open");
@@ -95,9 +87,7 @@ async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
         began.elapsed() >= OUTAGE,
         "it closed while the chain was away"
     );
-    grid.until_count("finalized", 500).await;
-    no_attempt_is_used(&grid).await;
-    let audit = grid.audit_holds().await;
+    let audit = are_minted_without_an_attempt(&grid, 500).await;
     assert_eq!(audit["base_units_chain"], "5000000000");
 }
 
@@ -109,13 +99,7 @@ async fn while_it_is_open_the_backlog_is_untouched_and_continues_once_it_closes(
     let meter = grid.meter().await;
     proxy.put_fault("*", "unavailable").await;
     until_open(&admin, "unreachable").await;
-    let submissions: Vec<Value> = (0..400).map(|_| meter.next_submission("0.01")).collect();
-    let body = json!({ "readings": submissions });
-    meter
-        .api
-        .post("/api/meters/submit-readings", &body)
-        .await
-        .ok();
+    meter.report_many("0.01", 400).await;
     // Longer than a job waits for the breaker.
     tokio::time::sleep(Duration::from_secs(14)).await;
     let untouched: i64 = sqlx::query_scalar(
@@ -140,9 +124,7 @@ async fn while_it_is_open_the_backlog_is_untouched_and_continues_once_it_closes(
         took < Duration::from_secs(30),
         "deferred jobs waited on: {took:?}"
     );
-    grid.until_count("finalized", 400).await;
-    no_attempt_is_used(&grid).await;
-    grid.audit_holds().await;
+    are_minted_without_an_attempt(&grid, 400).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,9 +163,7 @@ async fn each_fault_of_the_way_to_the_chain_is_survived_without_an_attempt() {
         .await;
     }
     proxy.forward_everything().await;
-    grid.until_count("finalized", reported).await;
-    no_attempt_is_used(&grid).await;
-    let audit = grid.audit_holds().await;
+    let audit = are_minted_without_an_attempt(&grid, reported).await;
     assert_eq!(
         audit["base_units_chain"],
         (reported * 100_000_000).to_string()
@@ -207,9 +187,7 @@ async fn a_node_that_hangs_delays_no_caller_beyond_the_call_limit() {
     until_open(&grid.admin(), "unreachable").await;
     assert_eq!(grid.count("pending").await, 3);
     proxy.forward_everything().await;
-    grid.until_count("finalized", 3).await;
-    no_attempt_is_used(&grid).await;
-    grid.audit_holds().await;
+    are_minted_without_an_attempt(&grid, 3).await;
 }
 
 under_tower!(a_node_that_confirms_what_never_landed_is_detected,);
@@ -230,9 +208,7 @@ async fn a_node_that_confirms_what_never_landed_is_detected() {
     grid.until_count("minted", 3).await;
     proxy.forward_everything().await;
     // Not seen any more, so it is a fork: the same bytes are sent again.
-    grid.until_count("finalized", 3).await;
-    no_attempt_is_used(&grid).await;
-    let audit = grid.audit_holds().await;
+    let audit = are_minted_without_an_attempt(&grid, 3).await;
     assert_eq!(audit["base_units_chain"], "3000000000");
 }
 
@@ -259,9 +235,7 @@ async fn batches_that_fail_although_every_probe_succeeds_open_it_too() {
     let tries = proxy.received("simulateTransaction") - before;
     assert!(tries <= 40, "{tries} tries in 15 s are no backing off");
     proxy.forward_everything();
-    grid.until_count("finalized", 40).await;
-    no_attempt_is_used(&grid).await;
-    grid.audit_holds().await;
+    are_minted_without_an_attempt(&grid, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,9 +269,7 @@ async fn a_mint_that_we_no_longer_control_stops_minting_and_uses_no_attempt() {
     authority
         .send(hand_over(&stranger.pubkey(), &ours), &[&stranger])
         .await;
-    grid.until_count("finalized", 4).await;
-    no_attempt_is_used(&grid).await;
-    grid.audit_holds().await;
+    are_minted_without_an_attempt(&grid, 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,16 +32,7 @@ impl Drop for Frozen<'_> {
 }
 
 async fn submit(api: &Api, readings: usize) {
-    let meter = api.meter().await;
-    let readings: Vec<Value> = (0..readings)
-        .map(|_| meter.next_submission("0.1"))
-        .collect();
-    api.post(
-        "/api/meters/submit-readings",
-        &json!({ "readings": readings }),
-    )
-    .await
-    .ok();
+    api.meter().await.report_many("0.1", readings).await;
 }
 
 /// Every event has a number, and none is missing.

@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_commitment_config::CommitmentConfig;
-use solana_sdk::signature::Signer;
 use solana_sdk::transaction::Transaction;
-use spl_associated_token_account_interface::address::get_associated_token_address;
-use spl_token_interface::instruction::burn;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
@@ -39,18 +36,12 @@ under_each_consensus!(
 );
 
 async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known() {
-    let mut grid = Grid::start().await;
-    let meter = grid.meter().await;
-    meter.report("1").await;
-    grid.until_count("finalized", 1).await;
+    let (mut grid, meter) = Grid::with_one_payment().await;
 
     // Noticed by the next process that signs, in the transaction that would record it.
     become_another_cluster(&grid).await;
     meter.report("1").await;
-    eventually("the breaker is open", async || {
-        (breaker(&grid).await.0 == "identity").then_some(())
-    })
-    .await;
+    until_breaker(&grid, "identity").await;
     assert_eq!(grid.count("pending").await, 1);
     grid.stop().await;
     grid.serve().await;
@@ -62,10 +53,7 @@ async fn after_a_fail_over_nothing_is_signed_until_what_was_sent_before_is_known
             .unwrap()
     })
     .await;
-    eventually("the breaker is closed", async || {
-        (breaker(&grid).await.0 == "closed").then_some(())
-    })
-    .await;
+    until_breaker(&grid, "closed").await;
     let height = RpcClient::new(grid.rpc_url.clone())
         .get_block_height_with_commitment(CommitmentConfig::finalized())
         .await
@@ -88,15 +76,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     server.kill9().await;
 
     // The backup: the reading is accepted, nothing is signed.
-    let original = grid.database_url.rsplit('/').next().unwrap();
-    let original = original.split('?').next().unwrap().to_owned();
-    grid.pool.close().await;
-    let backup = format!("{original}_restored");
-    let restored_url = world()
-        .cluster
-        .copy_database(&backup, &original)
-        .await
-        .unwrap();
+    let restored_url = grid.copy_database("restored").await;
 
     // The original signs and records, and is killed before it sends.
     grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
@@ -117,9 +97,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     let authority = Authority::of(&grid).await;
 
     // The restored database replaces it; then the bytes land.
-    grid.pool.close().await;
-    grid.database_url = restored_url;
-    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    grid.move_to(&restored_url).await;
     become_another_cluster(&grid).await;
     enable_minting(&grid).await;
     grid.serve().await;
@@ -127,10 +105,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
     let signature = authority.send_late(&in_flight).await;
     authority.until_finalized(&signature).await;
 
-    eventually("the mint that it lacks is found", async || {
-        (breaker(&grid).await.0 == "mismatch").then_some(())
-    })
-    .await;
+    until_breaker(&grid, "mismatch").await;
     let (_, reason) = breaker(&grid).await;
     assert!(reason.unwrap().contains(&signature.to_string()));
     assert_eq!(grid.count("pending").await, 1, "the reading waits");
@@ -178,18 +153,10 @@ async fn enable_minting(grid: &Grid) {
 /// A dump that is restored beside the original, or in its place, is in the same cluster on the same timeline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_the_database_in_the_same_cluster_is_another_database() {
-    let mut grid = Grid::start().await;
-    let meter = grid.meter().await;
-    meter.report("1").await;
-    grid.until_count("finalized", 1).await;
+    let (mut grid, _) = Grid::with_one_payment().await;
     grid.stop().await;
-    let original = grid.database_url.rsplit('/').next().unwrap();
-    let original = original.split('?').next().unwrap().to_owned();
-    grid.pool.close().await;
-    let copy = format!("{original}_copy");
-    let cluster = &world().cluster;
-    grid.database_url = cluster.copy_database(&copy, &original).await.unwrap();
-    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    let copy = grid.copy_database("copy").await;
+    grid.move_to(&copy).await;
     grid.serve().await;
     let (state, reason) = breaker(&grid).await;
     assert_eq!(state, "identity");
@@ -212,10 +179,7 @@ async fn a_fail_over_is_detected_while_nothing_is_signed() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     become_another_cluster(&grid).await;
     let changed = Instant::now();
-    eventually("the breaker is open", async || {
-        (breaker(&grid).await.0 == "identity").then_some(())
-    })
-    .await;
+    until_breaker(&grid, "identity").await;
     let took = changed.elapsed();
     assert!(took < Duration::from_secs(20), "noticed after {took:?}");
     grid.stop().await;
@@ -301,21 +265,17 @@ async fn until_refused(grid: &Grid, reason: &str) {
 /// The database was lost, and the only endpoint no longer has the history of the payments.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_ledger_signs_nothing_while_no_endpoint_has_the_whole_history_of_the_mint() {
-    let mut grid = Grid::start().await;
-    let meter = grid.meter().await;
-    meter.report("1").await;
-    grid.until_count("finalized", 1).await;
+    let (mut grid, meter) = Grid::with_one_payment().await;
     grid.stop().await;
     let authority = Authority::of(&grid).await;
     let paid_in: i64 = sqlx::query_scalar("SELECT slot FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    grid.pool.close().await;
 
     let name = format!("grid_{}_new", uuid::Uuid::now_v7().simple());
-    grid.database_url = world().cluster.create_database(&name).await.unwrap();
-    grid.pool = PgPool::connect(&grid.database_url).await.unwrap();
+    let empty = world().cluster.create_database(&name).await.unwrap();
+    grid.move_to(&empty).await;
     let proxy = Proxy::start(world().rpc_url()).await;
     grid.rpc_url = proxy.url.clone();
     // It shows the mint's creation, and not what our authority minted.
@@ -335,19 +295,7 @@ async fn a_new_ledger_signs_nothing_while_no_endpoint_has_the_whole_history_of_t
     });
     until_refused(&grid, "from its creation on").await;
     // The supply does not include burned tokens: that the supply is accounted for proves nothing.
-    let account = get_associated_token_address(&meter.wallet.pubkey(), &authority.mint);
-    let owner = meter.wallet.pubkey();
-    let token = spl_token_interface::ID;
-    let burned = burn(
-        &token,
-        &account,
-        &authority.mint,
-        &owner,
-        &[],
-        1_000_000_000,
-    )
-    .unwrap();
-    authority.send(burned, &[&meter.wallet]).await;
+    authority.burn(&meter, 1_000_000_000).await;
     assert_eq!(authority.supply().await, 0);
     let lists = proxy.received("getSignaturesForAddress");
     let meter = grid.meter().await;

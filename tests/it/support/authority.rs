@@ -11,7 +11,7 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer};
 use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
-use spl_token_interface::instruction::mint_to;
+use spl_token_interface::instruction::{burn, mint_to};
 
 use super::consensus::Consensus;
 use super::{Grid, Meter, eventually};
@@ -50,6 +50,21 @@ impl Authority {
         let authority = self.keypair.pubkey();
         let token = spl_token_interface::ID;
         mint_to(&token, &self.mint, &account, &authority, &[], base_units).unwrap()
+    }
+
+    /// Mints so and waits until it is finalized. Returns the signature.
+    pub async fn mint_by_hand(&self, meter: &Meter, base_units: u64) -> String {
+        let by_hand = self.send(self.mint_to(meter, base_units), &[]).await;
+        by_hand.to_string()
+    }
+
+    /// The meter's owner burns tokens.
+    pub async fn burn(&self, meter: &Meter, base_units: u64) {
+        let owner = meter.wallet.pubkey();
+        let account = get_associated_token_address(&owner, &self.mint);
+        let token = spl_token_interface::ID;
+        let burned = burn(&token, &account, &self.mint, &owner, &[], base_units).unwrap();
+        self.send(burned, &[&meter.wallet]).await;
     }
 
     /// Sends it, paid by the authority, and waits until it is finalized.

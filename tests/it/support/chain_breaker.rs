@@ -29,6 +29,14 @@ pub async fn until_closed(admin: &Api) {
     .await;
 }
 
+/// Waits until that many readings are finalized. None of them has used an attempt, and the audit, whose report is returned,
+/// holds.
+pub async fn are_minted_without_an_attempt(grid: &Grid, readings: i64) -> Value {
+    grid.until_count("finalized", readings).await;
+    no_attempt_is_used(grid).await;
+    grid.audit_holds().await
+}
+
 pub async fn no_attempt_is_used(grid: &Grid) {
     let attempts: i64 =
         sqlx::query_scalar("SELECT COALESCE(sum(attempts), 0)::BIGINT FROM readings")

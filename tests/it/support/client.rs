@@ -152,4 +152,20 @@ impl Meter {
             .ok();
         body["reading_id"].as_str().unwrap().to_owned()
     }
+
+    /// Reports this many readings in one request and returns their ids.
+    pub async fn report_many(&self, kwh: &str, readings: usize) -> Vec<String> {
+        let submissions: Vec<Value> = (0..readings).map(|_| self.next_submission(kwh)).collect();
+        let body = json!({ "readings": submissions });
+        let answer = self
+            .api
+            .post("/api/meters/submit-readings", &body)
+            .await
+            .ok();
+        assert_eq!(answer["accepted"], readings);
+        let results = answer["results"].as_array().unwrap().iter();
+        results
+            .map(|result| result["reading_id"].as_str().unwrap().to_owned())
+            .collect()
+    }
 }

@@ -36,6 +36,15 @@ impl Grid {
         grid
     }
 
+    /// A service that has paid one reading of 1 kWh: its transaction is finalized.
+    pub async fn with_one_payment() -> (Grid, Meter) {
+        let grid = Grid::start().await;
+        let meter = grid.meter().await;
+        meter.report("1").await;
+        grid.until_count("finalized", 1).await;
+        (grid, meter)
+    }
+
     /// A database and a chain; the test starts its own services.
     pub async fn without_service(settings: &[(&'static str, &str)]) -> Grid {
         Grid::on_chain(world().rpc_url(), settings).await
@@ -131,6 +140,23 @@ impl Grid {
     /// A meter of the user "prosumer".
     pub async fn meter(&self) -> Meter {
         self.user("prosumer").meter().await
+    }
+
+    /// A copy of this grid's database, as a dump that is restored in the same cluster. Closes the connections to the original.
+    pub async fn copy_database(&self, suffix: &str) -> String {
+        let original = self.database_url.rsplit('/').next().unwrap();
+        let original = original.split('?').next().unwrap();
+        self.pool.close().await;
+        let copy = format!("{original}_{suffix}");
+        let copied = world().cluster.copy_database(&copy, original).await;
+        copied.unwrap()
+    }
+
+    /// The next services run on this database.
+    pub async fn move_to(&mut self, database_url: &str) {
+        self.pool.close().await;
+        self.database_url = database_url.to_owned();
+        self.pool = PgPool::connect(database_url).await.unwrap();
     }
 
     /// Runs a statement that changes the database behind the service's back.
