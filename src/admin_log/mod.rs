@@ -11,15 +11,15 @@
 //! |---|---|
 //! | `action` | what an admin can do, with the name and details that are stored |
 //! | `entry` | an entry, its number and its hash: pure |
-//! | `store` | appends an entry, reads a page of them |
+//! | `log_table` | appends an entry, reads a page of them |
 //! | `verify` | walks the chain and names the first entry that does not fit |
 
 mod action;
 mod entry;
-mod store;
+mod log_table;
 mod verify;
 
 pub use action::AdminAction;
 pub use entry::{BEFORE_THE_FIRST, LogEntry, LogNumber};
-pub use store::{ENTRIES_PER_PAGE_MAX, append, read};
+pub use log_table::{ENTRIES_PER_PAGE_MAX, append, read};
 pub use verify::{BrokenEntry, BrokenEntryReason, ChainCheck, verify};

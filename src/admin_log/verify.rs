@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::PgPool;
 
 use super::entry::{BEFORE_THE_FIRST, LogEntry, LogNumber};
-use super::store;
+use super::log_table;
 use crate::domain::Hash32;
 
 /// Entries read at once: memory does not grow with the log.
@@ -89,7 +89,7 @@ pub async fn verify(pool: &PgPool) -> sqlx::Result<ChainCheck> {
     let until = newest.max(last_number.unwrap_or_default());
     let mut walk = ChainWalk::default();
     while walk.last < until && walk.broken.is_none() {
-        let mut entries = store::read(pool, walk.last, ENTRIES_PER_STEP).await?;
+        let mut entries = log_table::read(pool, walk.last, ENTRIES_PER_STEP).await?;
         entries.retain(|entry| entry.number <= until);
         if entries.is_empty() {
             break;

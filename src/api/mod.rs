@@ -42,8 +42,8 @@ mod state;
 #[cfg(test)]
 mod test_support;
 
+pub use auth::authenticated::{AdminOnly, Authenticated};
 pub use auth::authenticator::{Authenticator, TokenKeys};
-pub use auth::caller::{AdminOnly, Authenticated};
 pub use auth::caller_auth::CallerAuth;
 pub use auth::principal::Principal;
 pub use chain_access::{ChainAccess, MintingStatus, ShownSettings};

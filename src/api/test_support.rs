@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::auth::authenticated::{AdminOnly, Authenticated};
 use super::auth::authenticator::{Authenticator, TokenKeys};
-use super::auth::caller::{AdminOnly, Authenticated};
 use super::auth::caller_auth::CallerAuth;
 use super::chain_access::{ChainAccess, MintingStatus, ShownSettings};
 use super::extract::JsonBody;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{FromRow, PgPool};
 
-use super::meter::OWNER;
+use super::canary_meter::OWNER;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::{Health, names};
 

@@ -9,13 +9,13 @@
 //! | file | what it does |
 //! |---|---|
 //! | `sender` | sends a reading and waits until it is minted |
-//! | `meter` | which meter, and how much energy |
+//! | `canary_meter` | which meter, and how much energy |
 //! | `freshness` | how long ago a reading was minted |
 
+mod canary_meter;
 mod freshness;
-mod meter;
 mod sender;
 
+pub use canary_meter::OWNER;
 pub use freshness::{Freshness, freshness_watch};
-pub use meter::OWNER;
 pub use sender::CanarySender;

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::meter::{INTERVAL_MINUTES, OWNER, serial_for, smallest_amount};
+use super::canary_meter::{INTERVAL_MINUTES, OWNER, serial_for, smallest_amount};
 use crate::admin::StoredSettings;
 use crate::chain::Endpoints;
 use crate::config::TokenizationConfig;

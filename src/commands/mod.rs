@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `run` | database, chain, service and play from one command; `local_stack`, `console`, `report` are its parts |
+//! | `run` | database, chain, service and play from one command; `local_stack`, `run_output`, `report` are its parts |
 //! | `replay` | the play: a year of real meter data, reported over REST and followed over the feed |
 //! | `serve` | the service alone |
 //! | `token` | prints a development token |
@@ -13,7 +13,6 @@
 
 mod atomic_file;
 pub mod audit;
-mod console;
 mod data_dir;
 mod follow;
 pub mod listen;
@@ -23,6 +22,7 @@ mod public_url;
 pub mod replay;
 mod report;
 pub mod run;
+mod run_output;
 pub mod running;
 pub mod serve;
 mod signals;

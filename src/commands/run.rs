@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::atomic_file::folder_of;
-use super::console;
 use super::data_dir::{DataDir, DataDirError};
 use super::local_stack::LocalStack;
 use super::paced_endpoints::paced_endpoints;
@@ -25,6 +24,7 @@ use super::replay::{
     ApiClient, Calendar, Day, METER_OWNER, Outcome, Replay, ReplayError, STALL_LIMIT, Speed, Target,
 };
 use super::report::{Report, ReportError, Subject};
+use super::run_output;
 use super::running::Running;
 use super::serve::{self, RunningService, StartError};
 use super::signals::stop_on_signal;
@@ -222,7 +222,7 @@ async fn play_then_serve(
     running: &Running,
 ) -> Result<ExitCode, RunError> {
     running.write(data_dir.path()).map_err(RunError::Running)?;
-    console::print_addresses(running);
+    run_output::print_addresses(running);
 
     let played = match replay {
         None => Ok(true),
@@ -253,7 +253,7 @@ async fn play_then_serve(
 }
 
 async fn serve_until_stopped() -> Result<ExitCode, RunError> {
-    console::print_serving();
+    run_output::print_serving();
     std::future::pending().await
 }
 
@@ -292,7 +292,7 @@ async fn play_and_report(
     if let Some(path) = &args.report {
         report.write(path)?;
     }
-    console::print_report(&report, &outcome, config.tokenization.decimals);
+    run_output::print_report(&report, &outcome, config.tokenization.decimals);
     Ok(report.holds())
 }
 

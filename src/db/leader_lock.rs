@@ -33,7 +33,8 @@ pub enum LeaderLock {
     Trigger,
 }
 
-/// First key of all leader locks. The number before it is that of the locks that mark a process alive (`queue::registration`).
+/// First key of all leader locks. The number before it is that of the locks that mark a process alive
+/// (`queue::process_registration`).
 const LOCK_CLASS: i32 = 1_735_680_885;
 
 /// Work that does not end within this time after its token was cancelled is dropped at its next await: another process may

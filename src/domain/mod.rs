@@ -29,7 +29,7 @@
 //! | `transaction` | its instructions and its size |
 //! | `compute`, `priority_fee` | its compute units, and the price of each |
 //! | `call_rate` | how many calls a second |
-//! | `signing` | whether mint transactions may be signed, and if not, why |
+//! | `signing_permission` | whether mint transactions may be signed, and if not, why |
 //! | `auth_error` | why a bearer token is refused |
 //! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
@@ -53,7 +53,7 @@ mod priority_fee;
 mod reading_state;
 mod rfc3339;
 mod serial;
-mod signing;
+mod signing_permission;
 mod timestamp;
 mod tokens;
 mod transaction;
@@ -86,7 +86,7 @@ pub use rfc3339::{
     serialize_rfc3339_millis,
 };
 pub use serial::{MeterSerial, SerialError};
-pub use signing::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
+pub use signing_permission::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
 pub use transaction::{

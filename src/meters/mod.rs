@@ -11,14 +11,14 @@ mod caller;
 mod error;
 mod list;
 mod meter;
+mod meters_table;
 mod registration;
-mod store;
 mod wallet_account;
 
 pub use caller::{Caller, Role};
 pub use error::MeterError;
 pub use list::{METERS_PER_PAGE_DEFAULT, METERS_PER_PAGE_MAX, MeterPage, MeterSummary, list};
 pub use meter::Meter;
+pub(crate) use meters_table::{find_by_serial, find_by_serials};
 pub use registration::{NewMeter, Registration, register};
-pub(crate) use store::{find_by_serial, find_by_serials};
 pub use wallet_account::payable_wallet;

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use super::caller::Caller;
 use super::error::MeterError;
 use super::meter::Meter;
-use super::store::{self, NewRow};
+use super::meters_table::{self, NewRow};
 use super::wallet_account::check_wallet_account;
 use crate::chain::Endpoints;
 use crate::domain::{MeterSerial, Wallet};
@@ -57,18 +57,18 @@ pub async fn register(
         interval_minutes,
     };
     // First, so that a repeated registration is answered while the chain is unreachable.
-    if let Some(meter) = store::find_by_serial(pool, &serial).await? {
+    if let Some(meter) = meters_table::find_by_serial(pool, &serial).await? {
         return registered_before(meter, &row);
     }
     check_wallet_account(endpoints, wallet).await?;
-    if let Some(meter) = store::insert(pool, &row).await? {
+    if let Some(meter) = meters_table::insert(pool, &row).await? {
         return Ok(Registration {
             meter,
             created: true,
         });
     }
     // A concurrent request was faster. Meters are never deleted.
-    let meter = store::find_by_serial(pool, &serial)
+    let meter = meters_table::find_by_serial(pool, &serial)
         .await?
         .ok_or(sqlx::Error::RowNotFound)?;
     registered_before(meter, &row)

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::claim_pages::ClaimPages;
-use super::context::QueueContext;
 use super::hand_in::hand_in;
+use super::handler_context::QueueContext;
 use super::run_limited::JobError;
 use crate::admin::batches::{self, Batch, BatchKind, ClaimSource, OpenRows, SuccessAt};
 use crate::domain::{Backoff, Retries};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use uuid::Uuid;
 
-use super::context::QueueContext;
+use super::handler_context::QueueContext;
 use super::run_limited::JobError;
 use crate::admin::batches::{self, Batch, ClaimSource, ClaimStep, Cursor};
 

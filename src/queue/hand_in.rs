@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::context::QueueContext;
+use super::handler_context::QueueContext;
 use super::run_limited::JobError;
 use crate::admin::batches::{self, ReadingOutcome};
 use crate::mint::{DeferReason, MintOutcome, MintPermission};

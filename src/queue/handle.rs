@@ -5,9 +5,9 @@ use std::sync::Arc;
 use apalis::prelude::{Attempt, BoxDynError, Data, TaskId};
 use uuid::Uuid;
 
-use super::context::QueueContext;
 use super::dead_letter::{DeadLetterReason, dead_letter};
 use super::deferral::{Deferral, defer};
+use super::handler_context::QueueContext;
 use super::job_log::JobLog;
 use super::payload::Payload;
 use super::run_limited::JobError;

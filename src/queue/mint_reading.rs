@@ -4,10 +4,10 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use super::context::QueueContext;
 use super::dead_letter::DeadLetterReason;
 use super::deferral::Deferral;
 use super::handle::{Handle, JobEnd, Subject};
+use super::handler_context::QueueContext;
 use super::run_limited::{JobError, run_limited};
 use crate::admin;
 use crate::mint::{MintOutcome, MintPermission};

@@ -18,13 +18,13 @@
 //! | `sweep_clock` | enqueues a sweep on each tick |
 //! | `tidy` | what each sweep cleans up |
 //! | `prune` | deletes finished jobs |
-//! | `context` | what handlers work with, and how long they wait for the circuit breaker |
+//! | `handler_context` | what handlers work with, and how long they wait for the circuit breaker |
 //! | `run_limited` | time-out and panic of a handler, caught inside it |
 //! | `payload` | decodes payloads so that none can stop a worker |
 //! | `source`, `wake_up` | where a worker's jobs come from, and when it polls for them |
 //! | `worker` | builds the worker of one kind |
 //! | `workers` | builds the workers, restarts them, drains them |
-//! | `registration` | registers this process under an advisory lock; hands back the jobs of dead processes |
+//! | `process_registration` | registers this process under an advisory lock; hands back the jobs of dead processes |
 //! | `heartbeat` | detects a worker that is stuck |
 //! | `processes` | lists the processes of the deployment |
 //! | `worker_watch` | reports to health whether any process runs jobs |
@@ -32,20 +32,20 @@
 
 mod batch_slice;
 mod claim_pages;
-mod context;
 mod dead_letter;
 mod deferral;
 mod finished_jobs;
 mod hand_in;
 mod handle;
+mod handler_context;
 mod heartbeat;
 mod job_log;
 mod kinds;
 mod mint_reading;
 mod payload;
+mod process_registration;
 mod processes;
 mod prune;
-mod registration;
 mod run_limited;
 mod source;
 mod sweep_clock;
@@ -57,10 +57,10 @@ mod worker;
 mod worker_watch;
 mod workers;
 
-pub use context::QueueContext;
 pub use finished_jobs::FinishedJobs;
+pub use handler_context::QueueContext;
 pub use kinds::job_names;
+pub use process_registration::{ProcessRegistration, RegistrationError};
 pub use processes::{ProcessView, processes};
-pub use registration::{ProcessRegistration, RegistrationError};
 pub use worker_watch::worker_watch;
 pub use workers::Workers;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::registration::LOCK_CLASS;
+use super::process_registration::LOCK_CLASS;
 
 /// A process that registered itself and has not been found dead yet.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]

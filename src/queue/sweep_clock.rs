@@ -9,7 +9,7 @@ use apalis::prelude::{BoxDynError, Data};
 use apalis_cron::{Schedule, Tick};
 use sqlx::PgPool;
 
-use super::context::QueueContext;
+use super::handler_context::QueueContext;
 use crate::db::within;
 use crate::outbox::{self, Job, SweepUnminted, Topic};
 use crate::periodic::RunCounter;

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::batch_slice::{SLICE, SliceEnd, enqueue_next_slice, run_slice};
-use super::context::QueueContext;
 use super::deferral::Deferral;
 use super::handle::{Handle, JobEnd, Subject};
+use super::handler_context::QueueContext;
 use super::run_limited::{JobError, run_limited};
 use super::tidy::tidy;
 use crate::admin::batches;

@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::context::QueueContext;
+use super::handler_context::QueueContext;
 use super::prune::prune_finished_jobs;
 use crate::admin::batches;
 use crate::db::within;

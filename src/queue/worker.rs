@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use apalis::prelude::{EventListenerExt, Monitor, WorkerBuilder, WorkerBuilderExt};
 
-use super::context::QueueContext;
 use super::handle::{Handle, handle};
+use super::handler_context::QueueContext;
 use super::heartbeat::Heartbeats;
-use super::registration::ProcessRegistration;
+use super::process_registration::ProcessRegistration;
 use super::source::source;
 use crate::outbox::Wake;
 use crate::periodic::RunCounter;

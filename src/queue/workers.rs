@@ -8,10 +8,10 @@ use apalis_cron::CronScheduler;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::context::{CIRCUIT_WAIT, QueueContext};
+use super::handler_context::{CIRCUIT_WAIT, QueueContext};
 use super::heartbeat::Heartbeats;
 use super::kinds::KINDS;
-use super::registration::ProcessRegistration;
+use super::process_registration::ProcessRegistration;
 use super::source::{HEARTBEAT_EVERY, POLL_TIMING, RESTART_DELAY};
 use super::sweep_clock::{EverySecs, enqueue_sweep};
 use super::worker::WorkerParts;

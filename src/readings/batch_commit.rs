@@ -18,8 +18,8 @@ use super::accepted::Accepted;
 use super::admission::{Admission, ForMeter, NewReading};
 use super::error::ReadingError;
 use super::parsed::ParsedReading;
+use super::readings_table;
 use super::rules::ReadingRules;
-use super::store;
 use crate::db::{ErrorClass, GuardedConnection, within};
 use crate::domain::MeterSerial;
 use crate::meters::{self, Caller, Meter};
@@ -189,7 +189,7 @@ impl BatchCommitter {
             .map(|request| for_meter(request, &meters))
             .collect();
         let candidates: Vec<&ForMeter<'_>> = placed.iter().flatten().collect();
-        let stored = store::last_before_ends(&mut transaction, &candidates).await?;
+        let stored = readings_table::last_before_ends(&mut transaction, &candidates).await?;
         let mut admission = Admission::new(&self.rules, Utc::now());
         // One for each candidate, in their order.
         let mut stored = stored.iter();
@@ -216,7 +216,7 @@ impl BatchCommitter {
         if readings.is_empty() {
             return Ok(());
         }
-        if !store::insert(transaction, readings).await? {
+        if !readings_table::insert(transaction, readings).await? {
             return Err(BatchError::LostRace);
         }
         let events: Vec<Event> = readings.iter().map(received).collect();

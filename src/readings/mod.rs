@@ -16,7 +16,7 @@
 //! | `rules` | whether a new reading is acceptable (too old, in the future, too much energy), and what it is worth |
 //! | `admission` | accepted, duplicate, or in conflict, for a whole batch: pure. New readings are checked by `rules` |
 //! | `accepted` | a stored reading, and what its caller is answered |
-//! | `store` | the statements of the intake's transaction, and the pruning of guarded intervals |
+//! | `readings_table` | the statements of the intake's transaction, and the pruning of guarded intervals |
 //! | `batch_commit` | one batch: transaction, races, and finding the one row that the database refuses |
 //! | `intake` | group commit for all callers |
 //! | `rejection_events` | notifies owners why a reading of their meter was refused |
@@ -28,16 +28,16 @@ mod batch_commit;
 mod error;
 mod intake;
 mod parsed;
+mod readings_table;
 mod rejection_events;
 mod rules;
-mod store;
 mod submission;
 mod view;
 
 pub use accepted::Accepted;
 pub use error::{Invalid, ReadingError};
 pub use intake::Intake;
-pub use store::{first_id_at, prune_metered_intervals};
+pub use readings_table::{first_id_at, prune_metered_intervals};
 pub use submission::{Member, Submission};
 pub use view::{
     READINGS_PER_PAGE_DEFAULT, READINGS_PER_PAGE_MAX, ReadingFilter, ReadingPage, ReadingView,

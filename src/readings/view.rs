@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::error::ReadingError;
-use super::store::{state_literal, stored_interval};
+use super::readings_table::{state_literal, stored_interval};
 use crate::domain::{BaseUnits, Interval, Kwh, MeterSerial, ReadingState, TxSignature, Wallet};
 use crate::meters::{self, Caller};
 

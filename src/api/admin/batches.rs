@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::admin::batches::{
     self, BatchKind, BatchResult, BatchState, BatchView, RESULTS_PER_PAGE_MAX, ResultsPage,
 };
-use crate::api::auth::caller::AdminOnly;
+use crate::api::auth::authenticated::AdminOnly;
 use crate::api::extract::{Path, Query};
 use crate::api::page;
 use crate::api::problem::{Problem, ProblemDocument};

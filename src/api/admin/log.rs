@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin_log::{self, LogEntry, LogNumber};
-use crate::api::auth::caller::AdminOnly;
+use crate::api::auth::authenticated::AdminOnly;
 use crate::api::extract::Query;
 use crate::api::page;
 use crate::api::problem::Problem;

@@ -1,8 +1,8 @@
-//! The admin API, one file per resource. Every handler takes [`AdminOnly`](super::auth::caller::AdminOnly).
+//! The admin API, one file per resource. Every handler takes [`AdminOnly`](super::auth::authenticated::AdminOnly).
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `status`, `chain` | the state of minting, of the chain and of the fee payer |
+//! | `status`, `chain_status` | the state of minting, of the chain and of the fee payer |
 //! | `batches`, `trigger` | the progress of sweeps and triggers; triggers a batch |
 //! | `settings`, `log_level` | changes what admins may change at run time |
 //! | `reading_retry`, `transactions` | retries a reading, resolves a quarantined transaction |
@@ -10,7 +10,7 @@
 //! | `router` | all of their routes |
 
 mod batches;
-mod chain;
+mod chain_status;
 mod log;
 mod log_level;
 mod reading_retry;

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::admin::{self, RetryRequest, StoredSettings};
-use crate::api::auth::caller::AdminOnly;
+use crate::api::auth::authenticated::AdminOnly;
 use crate::api::chain_access::ChainAccess;
 use crate::api::extract::{JsonBody, Path};
 use crate::api::problem::{Problem, ProblemDocument};

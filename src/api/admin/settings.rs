@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin;
-use crate::api::auth::caller::AdminOnly;
+use crate::api::auth::authenticated::AdminOnly;
 use crate::api::extract::JsonBody;
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;

@@ -11,10 +11,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::batches::BatchStats;
-use super::chain::{Chain, RunwayView};
+use super::chain_status::{Chain, RunwayView};
 use crate::admin::batches::{self, BatchView};
 use crate::admin::{Backlog, LedgerBreakerView, QueueDepth, Runway};
-use crate::api::auth::caller::AdminOnly;
+use crate::api::auth::authenticated::AdminOnly;
 use crate::api::chain_access::{ChainAccess, MintingStatus};
 use crate::api::problem::Problem;
 use crate::api::state::AppState;

@@ -20,7 +20,7 @@ use super::batches::{BatchDocument, example};
 use crate::admin::batches::{
     self, BatchFilter, BatchRequest, ClaimSource, Cursor, RESULTS_PER_PAGE_MAX, UnmintedReading,
 };
-use crate::api::auth::caller::AdminOnly;
+use crate::api::auth::authenticated::AdminOnly;
 use crate::api::chain_access::MintingStatus;
 use crate::api::extract::JsonBody;
 use crate::api::live_feed::LiveFeed;

@@ -7,13 +7,13 @@
 //! | `key_set`, `jwks_client`, `published_keys` | an identity provider's keys: cached, fetched, parsed |
 //! | `rate_limit` | requests per subject and minute |
 //! | `caller_auth` | token and rate limit together: what handlers take |
-//! | `bearer_token`, `caller` | the token of a request; the extractors `Authenticated` and `AdminOnly` |
+//! | `bearer_token`, `authenticated` | the token of a request; the extractors `Authenticated` and `AdminOnly` |
 //! | `stream_credential`, `stream_auth` | how the client of a stream identifies itself; who may open a stream |
 //! | `ticket` | `POST /api/ws/ticket` |
 
+pub mod authenticated;
 pub mod authenticator;
 mod bearer_token;
-pub mod caller;
 pub mod caller_auth;
 mod jwks_client;
 pub mod key_set;

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::caller::Authenticated;
+use super::authenticated::Authenticated;
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;
 use crate::api::state::AppState;

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::event_cursor::event_cursor;
-use crate::api::auth::caller::Authenticated;
+use crate::api::auth::authenticated::Authenticated;
 use crate::api::extract::Query;
 use crate::api::problem::Problem;
 use crate::api::problem_kind::ProblemKind;

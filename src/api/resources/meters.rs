@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::auth::caller::Authenticated;
+use crate::api::auth::authenticated::Authenticated;
 use crate::api::chain_access::ChainAccess;
 use crate::api::extract::{JsonBody, Query};
 use crate::api::page;

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::api::auth::caller::Authenticated;
+use crate::api::auth::authenticated::Authenticated;
 use crate::api::extract::{Path, Query};
 use crate::api::page;
 use crate::api::problem::{Problem, ProblemDocument};

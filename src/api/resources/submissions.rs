@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::api::auth::caller::Authenticated;
+use crate::api::auth::authenticated::Authenticated;
 use crate::api::extract::JsonEnvelope;
 use crate::api::problem::{Problem, ProblemDocument};
 use crate::api::problem_kind::ProblemKind;

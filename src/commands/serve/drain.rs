@@ -14,9 +14,9 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use super::base::Tasks;
-use super::chain::FailedCheck;
 use super::http::Http;
 use super::minting::Minting;
+use super::open_chain::FailedCheck;
 use super::start_error::ServiceEnded;
 use crate::api::DrainReport;
 use crate::ledger;

@@ -8,21 +8,21 @@
 //! | `start` | starts every part, in order |
 //! | `base` | what the parts are built on: configuration, database, health, and the tasks by the step that ends them |
 //! | `listening_socket` | opens the listening socket |
-//! | `chain` | opens the chain, or reads its identity from the ledger, and monitors it |
-//! | `leader_tasks` | tasks that one process of the deployment runs: event numbers, resolver, canary |
+//! | `open_chain` | opens the chain, or reads its identity from the ledger |
+//! | `leader_tasks` | runs tasks under the locks that one process of the deployment holds: event numbers, resolver, canary |
 //! | `minting` | Minter and queue workers |
 //! | `http` | the HTTP server, with the API or with health and metrics alone |
 //! | `periodic_tasks` | the list of everything that runs on a period |
 //! | `drain` | a running service, and the order in which it shuts down |
 
 mod base;
-mod chain;
 mod command;
 mod drain;
 mod http;
 mod leader_tasks;
 mod listening_socket;
 mod minting;
+mod open_chain;
 mod open_files;
 mod periodic_tasks;
 mod solana;

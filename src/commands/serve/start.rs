@@ -1,12 +1,12 @@
 //! Starts every part of the service, in the order in which they depend on each other.
 
 use super::base::Base;
-use super::chain::{chain_handle, open_or_recall, run_on_checked_chain};
 use super::drain::RunningService;
 use super::http::{open_api, operations, start_http};
 use super::leader_tasks::{resolver, start_canary, start_sequencer};
 use super::listening_socket::listen;
 use super::minting::start_minting;
+use super::open_chain::{chain_handle, open_or_recall, run_on_checked_chain};
 use super::open_files;
 use super::periodic_tasks::{chain_monitor, of_every_process};
 use super::start_error::StartError;

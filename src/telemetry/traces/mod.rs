@@ -21,7 +21,6 @@
 //! Only the context of a sampled trace is stored with a reading, so no later step starts a trace that lacks its beginning.
 
 pub mod attributes;
-mod context;
 mod installed;
 mod otlp_client;
 mod provider;
@@ -29,11 +28,12 @@ mod queue;
 mod span;
 mod step;
 mod step_export;
-mod store;
+mod trace_context;
+mod traces_table;
 
-pub use context::{TRACEPARENT, TRACERESPONSE, TraceContext};
 pub use installed::is_on;
 pub use provider::{Traces, TracesError, start};
 pub use span::{Span, TransactionSpan};
 pub use step::{Step, StepKind};
-pub use store::{of_readings, prune, store_contexts};
+pub use trace_context::{TRACEPARENT, TRACERESPONSE, TraceContext};
+pub use traces_table::{of_readings, prune, store_contexts};

@@ -14,8 +14,8 @@ use opentelemetry_sdk::trace::SdkTracer;
 use uuid::Uuid;
 
 use super::attributes::*;
-use super::context::{TraceContext, caller};
 use super::installed::tracer;
+use super::trace_context::{TraceContext, caller};
 
 /// An open span, or nothing while no traces are exported. It ends when its last clone and the last future that it surrounds
 /// are dropped.

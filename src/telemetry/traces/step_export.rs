@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::installed::steps;
 use super::queue::count;
 use super::step::{Step, StepKind};
-use super::{span, store};
+use super::{span, traces_table};
 
 /// Steps that may wait for their export; further ones are dropped.
 pub(super) const STEPS_WAITING_MAX: usize = 16_384;
@@ -56,7 +56,7 @@ pub(super) async fn export_all(
 
 async fn export_batch(pool: &PgPool, batch: Vec<Step>) {
     let readings: Vec<Uuid> = batch.iter().map(|step| step.reading).collect();
-    let Ok(Ok(traces)) = timeout(QUERY_LIMIT, store::find(pool, &readings)).await else {
+    let Ok(Ok(traces)) = timeout(QUERY_LIMIT, traces_table::find(pool, &readings)).await else {
         count("dropped", batch.len());
         return;
     };
@@ -78,7 +78,7 @@ async fn export_batch(pool: &PgPool, batch: Vec<Step>) {
         return;
     }
     // Rows that stay behind are pruned later.
-    if let Ok(Err(error)) = timeout(QUERY_LIMIT, store::delete(pool, &complete)).await {
+    if let Ok(Err(error)) = timeout(QUERY_LIMIT, traces_table::delete(pool, &complete)).await {
         tracing::debug!(%error, "contexts of complete traces could not be deleted; they are pruned later");
     }
 }

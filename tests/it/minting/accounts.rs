@@ -8,7 +8,7 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signer;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_associated_token_account_interface::instruction::create_associated_token_account_idempotent;
-use spl_token_interface::instruction::{AuthorityType, burn, close_account, set_authority};
+use spl_token_interface::instruction::{AuthorityType, close_account, set_authority};
 
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed};

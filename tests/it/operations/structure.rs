@@ -445,10 +445,10 @@ const SPAWNS: [(&str, &str); 15] = [
     ("commands/replay/listener.rs", "the play: receives events"),
     (
         "commands/serve/base.rs",
-        "every periodic task, and what `start.rs` and `chain.rs` hand over",
+        "every periodic task, and what `start.rs` and `open_chain.rs` hand over",
     ),
     (
-        "commands/serve/chain.rs",
+        "commands/serve/open_chain.rs",
         "the resolver's lock, after the checks that a start without an endpoint skipped",
     ),
     ("commands/serve/http.rs", "accepts connections"),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use solana_sdk::signature::{Keypair, Signer};
 use spl_token_interface::instruction::{AuthorityType, set_authority};
 

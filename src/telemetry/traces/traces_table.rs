@@ -7,8 +7,8 @@ use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::context::TraceContext;
 use super::installed::is_on;
+use super::trace_context::TraceContext;
 
 /// A batch waits at most this long for the traces of its readings.
 const QUERY_LIMIT: Duration = Duration::from_secs(1);
