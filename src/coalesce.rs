@@ -1,7 +1,7 @@
 //! Gathers the items of concurrent callers into batches: group commit for the hot paths.
 //!
 //! Invariant: every item that is accepted runs exactly once, in one batch, and its caller receives that batch's answer for it.
-//! Kept by passing items over a bounded channel to one collector, and by running each batch in a task of its own: a caller that
+//! Kept by passing items over a bounded channel to one collector, and by running each batch in a separate task: a caller that
 //! is dropped drops only its receiver of the answer, never the item. Running a batch in a caller's own future, which is
 //! cancelled when that caller disconnects, would break it.
 //!
@@ -35,7 +35,8 @@ use tokio_util::task::TaskTracker;
 use crate::telemetry::metric_value;
 use crate::telemetry::names::{COALESCER_BATCH_ITEMS, COALESCER_WAIT_SECONDS};
 
-/// The limits of a [`Coalescer`]. All of them are at least 1; with a linger of zero a batch holds what is queued already.
+/// The limits of a [`Coalescer`]. All of them are at least 1; with a linger of zero a batch holds only the items that are
+/// queued already.
 #[derive(Clone, Copy, Debug)]
 pub struct CoalesceLimits {
     /// Items in one batch.
@@ -167,7 +168,7 @@ where
         tokio::select! {
             call = self.calls.recv() => call,
             () = self.closing.cancelled() => {
-                // Closed before it is drained: what was queued until now is still received, nothing is added.
+                // Closed before it is drained: queued calls are still received, and no more are added.
                 self.calls.close();
                 self.calls.recv().await
             }
@@ -223,7 +224,7 @@ where
         }
         let run = Arc::clone(&self.run);
         let name = self.name;
-        // A task of its own: when the batch panics, only its own callers are affected; their answers are dropped.
+        // A separate task: when the batch panics, only its callers are affected; their answers are dropped.
         self.tracker.spawn(async move {
             let _slot = slot;
             let results = run(items).await;

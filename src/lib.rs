@@ -8,7 +8,7 @@
 //! | [`commands`] | one file per subcommand of the program |
 //! | [`api`] | HTTP: router, authentication, problem documents, one file per resource |
 //! | [`queue`] | apalis: workers, a handler for each kind of job, deferral, pruning |
-//! | [`canary`] | a meter of our own that shows, minute by minute, that readings are minted |
+//! | [`canary`] | our own meter, which shows minute by minute that readings are minted |
 //! | [`feed`] | numbers events, keeps them, decides who may see each, streams them |
 //! | [`websocket`] | WebSocket frames, messages and compression, on the server's side |
 //! | [`readings`] | validation (too old, too much, overlapping) and intake by group commit |

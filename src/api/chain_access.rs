@@ -18,7 +18,7 @@ pub struct ChainAccess {
     pub mint: Pubkey,
 }
 
-/// What the status page shows of this process, and what a dry run estimates with.
+/// The parts of this process that the status page shows, and the estimator of a dry run.
 #[derive(Clone)]
 pub struct MintingStatus {
     /// Whether this process may mint.
@@ -28,7 +28,7 @@ pub struct MintingStatus {
     /// What minting would take.
     pub estimator: Estimator,
     pub settings: Arc<ShownSettings>,
-    /// What this process runs on a period.
+    /// The periodic tasks of this process.
     pub periodic_tasks: TaskList,
 }
 

@@ -11,7 +11,7 @@ use super::operations::operations_state::Operations;
 use super::origin::CorsOrigins;
 use crate::readings::Intake;
 
-/// Everything that handlers work with. Each part is a handle: clones share what is behind it.
+/// Everything that handlers work with. Each part is a handle: clones share one state.
 #[derive(Clone, FromRef)]
 pub struct AppState {
     pub pool: PgPool,

@@ -14,7 +14,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Three readings that were not minted: one alone may be in a transaction that is lost and proven dead.
 const FRESH_FOR: TimeDelta = TimeDelta::seconds(180);
 
-/// What the database has about the canary.
+/// The state of the canary in the database.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Freshness {
     /// Whether its readings are minted without a trigger.

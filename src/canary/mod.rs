@@ -1,7 +1,7 @@
-//! The canary: a meter of this service's own, whose reading is minted every minute, so that a failure of minting is detected
+//! The canary: this service's own meter, whose reading is minted every minute, so that a failure of minting is detected
 //! before a user notices it.
 //!
-//! It is a real meter of the owner [`OWNER`], with a wallet of its own. Its readings are real readings of the smallest amount
+//! It is a real meter of the owner [`OWNER`], with its own wallet. Its readings are real readings of the smallest amount
 //! that pays one base unit or more, one for each minute, and the audit counts them like any others. One process sends them
 //! ([`LeaderLock::Canary`](crate::db::LeaderLock)); every process reports their age from the database, so that all report the
 //! same. While auto-mint is off, none of its readings is minted, none is sent, and none counts as missing.

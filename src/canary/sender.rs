@@ -164,7 +164,7 @@ struct SenderRounds {
 }
 
 impl Periodic for SenderRounds {
-    /// A reading that is not minted is no failure of the run: it has a line of its own in the log, with its meter.
+    /// A reading that is not minted does not fail the run: it has its own line in the log, with its meter.
     async fn run(&mut self) -> Result<(), RunError> {
         let sent = self.sender.send().await;
         match &sent {

@@ -77,7 +77,7 @@ fn all_settings() -> Command {
         .fold(Command::new("gridtokenx"), |command, add| add(command))
 }
 
-/// Adds no flag of its own, and only reads the flags of the other groups.
+/// Adds no flag; it only reads the flags of the other groups.
 impl Args for EffectiveConfig {
     fn augment_args(command: Command) -> Command {
         command

@@ -6,7 +6,7 @@
 //! cancelled token.
 //!
 //! The lock only keeps the processes from doing the same work twice; it makes no write safe. A leader that is stopped between a
-//! check and a write resumes as if it still led. So every write has a guard of its own: the ledger compares and
+//! check and a write resumes as if it still led. So every write has its own guard: the ledger compares and
 //! sets, the sequencer locks a row first.
 
 use std::panic::AssertUnwindSafe;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock_session::{AdvisoryKey, IDLE_LIMIT, LockSession, retry_pause};
 use super::timeout::timed_out;
 
-/// What has one leader at a time; the value is the lock's second key, the same in every release.
+/// Work that one process leads at a time; the value is the lock's second key, the same in every release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaderLock {
     Resolver,

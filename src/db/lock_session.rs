@@ -1,4 +1,4 @@
-//! A session-level advisory lock on a connection of its own.
+//! A session-level advisory lock on a dedicated connection.
 //!
 //! Invariant: a process that holds the lock notices its loss no later than another process can acquire it. The server ends a
 //! session that is idle for [`IDLE_LIMIT`]; the holder pings every [`PING_EVERY`] and gives up after [`PING_LIMIT`], which

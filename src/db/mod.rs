@@ -1,7 +1,7 @@
 //! The database: how a process connects, which limits every statement has, and how SQL represents the domain's types.
 //!
 //! Invariant: no caller waits for the database indefinitely. Sessions carry the server's limits ([`open`]), callers wait
-//! [`within`] a limit of their own because a server that hangs enforces nothing, and a connection whose answer did not come is
+//! [`within`] their own limit, because a server that hangs enforces nothing, and a connection whose answer did not come is
 //! closed, never handed to the next caller ([`GuardedConnection`]). A bare `.await` on a query outside a limited caller
 //! breaks this.
 //!
@@ -11,7 +11,7 @@
 //! | `migrations` | the schema that this version works on |
 //! | `guarded_connection` | closes a connection in doubt instead of returning it to the pool |
 //! | `timeout` | the limit on one query or transaction |
-//! | `lock_session` | a session-level advisory lock on a connection of its own |
+//! | `lock_session` | a session-level advisory lock on a dedicated connection |
 //! | `leader_lock` | loops that one process runs at a time, and work that one process does at a time |
 //! | `sqlstate` | what an error of the database means: try again, unavailable, bad row, schema mismatch |
 //! | `types` | how SQL represents the domain's types |

@@ -1,4 +1,4 @@
-//! What an error of the database means.
+//! Classifies the errors of the database.
 //!
 //! Invariant: every decision on an SQLSTATE code, or on a variant of [`sqlx::Error`], is made here. A caller matches the
 //! [`SqlCondition`] where it must distinguish two conditions of one class, and the [`ErrorClass`] otherwise.

@@ -23,7 +23,7 @@ pub struct UnpaidReading {
     pub leaf_hash: Hash32,
 }
 
-/// What a wallet received, and its readings that may have been paid with it.
+/// The sum that a wallet received, and the readings that it may have paid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaidWallet {
     pub base_units: BaseUnits,

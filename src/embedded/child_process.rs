@@ -28,7 +28,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts the program in a process group of its own, so that Ctrl-C does not reach it. Its input is empty.
+    /// Starts the program in a new process group, so that Ctrl-C does not reach it. Its input is empty.
     pub fn spawn(command: &mut Command) -> io::Result<ChildProcess> {
         let child = command.process_group(0).stdin(Stdio::null()).spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed());

@@ -31,7 +31,7 @@ pub struct Localnet {
     ready: Ready,
 }
 
-/// What the chain writes into its ready file.
+/// The ready file of the chain.
 #[derive(Debug, Deserialize)]
 struct Ready {
     rpc_url: Url,

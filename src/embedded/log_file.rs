@@ -57,12 +57,12 @@ impl LogFile {
         }
     }
 
-    /// Its length: what a child logs from here on is its own.
+    /// Its length: a child that starts now logs behind it.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
 
-    /// What was written from `start` on, at most the last part of it.
+    /// The text that was written since `start`, or the last part of it.
     pub(super) fn tail(&self, start: u64) -> String {
         let read = || {
             let mut file = File::open(&self.path)?;

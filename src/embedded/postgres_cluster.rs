@@ -15,7 +15,7 @@ use super::watchdog::Watchdog;
 
 /// The database of the service.
 const DATABASE: &str = "gridtokenx";
-/// What the schema requires beyond a bare server.
+/// The extensions that the schema requires.
 const EXTENSIONS: [&str; 2] = ["btree_gist", "hstore"];
 
 /// A running cluster with a database for the service. Dropping it leaves a durable one running; the next start adopts it.

@@ -44,7 +44,7 @@ impl ClientInput {
 /// A receiving end for [`read`]'s input. Boxed, because a channel allocates its first places for each of ten thousand streams.
 pub(super) type ClientInputs = mpsc::Receiver<Box<ClientInput>>;
 
-/// Where [`read`] puts what it reads.
+/// Takes the input that [`read`] reads.
 pub(super) struct InputSink {
     inputs: mpsc::Sender<Box<ClientInput>>,
     activity: watch::Sender<()>,

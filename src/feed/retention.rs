@@ -38,7 +38,7 @@ const BEGIN: &str = "BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL statement_timeout = '5s'";
 
-/// FEED_RETENTION_DAYS, and what is derived from it.
+/// FEED_RETENTION_DAYS and the values derived from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     limit: Duration,
@@ -68,7 +68,7 @@ struct RetentionRounds {
     retention: Retention,
 }
 
-/// Runs rounds. The next one continues what a round does not finish within `limit`.
+/// Runs a round a minute. When one exceeds `limit`, the next continues where it ended.
 pub fn task(pool: PgPool, retention: Retention, limit: Duration) -> PeriodicTask {
     let timing = Timing::new("event retention", CHECK_EVERY).with_limit(limit);
     PeriodicTask::of_leader(timing, RetentionRounds { pool, retention })

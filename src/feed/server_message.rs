@@ -1,4 +1,4 @@
-//! What the server sends to a client besides events.
+//! The messages that the server sends to a client besides events.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub(super) enum ServerMessage {
     Gap(Gap),
     /// A message could not be parsed or followed; nothing has changed.
     Error { error: String },
-    /// Answers `ping`. What the client requested before it is in force.
+    /// Answers `ping`. Everything that the client requested before is in force.
     Pong { server_time: String },
 }
 

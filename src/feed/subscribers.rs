@@ -35,7 +35,7 @@ struct State {
     position: Seq,
     /// The newest events up to `position`, without holes.
     recent: VecDeque<Arc<FeedEvent>>,
-    /// Subscribers by what they may see, so that an event costs no more than those who get it.
+    /// Subscribers, grouped by what they may see: an event costs no more than its receivers.
     groups: HashMap<Viewer, Group>,
 }
 

@@ -1,6 +1,6 @@
 //! The caller of a query: every query about meters and readings is answered for one.
 
-/// What a token allows.
+/// The permissions that a token grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Sees, and submits for, their own meters.

@@ -20,7 +20,7 @@ pub struct MeterSummary {
     pub readings: i64,
     /// Energy of them, kWh, canonical decimal; a sum may have more digits than one [`Kwh`](crate::domain::Kwh) holds.
     pub kwh_total: String,
-    /// What they pay, base units; a sum may pass the chain's 64 bits.
+    /// The base units that they pay; a sum may exceed the chain's 64 bits.
     pub base_units_total: String,
 }
 

@@ -1,6 +1,6 @@
 //! Notifies admins when minting stops because the chain is unavailable, and when it resumes: once for the whole deployment.
 //!
-//! Every process has a circuit breaker of its own. Only the process that holds the Resolver's lock notifies, and its last notice
+//! Every process has its own circuit breaker. Only the process that holds the Resolver's lock notifies, and its last notice
 //! is a row that it compares and sets, so a successor does not repeat it. A state that lasts for less than a few seconds is not
 //! announced, so that an intermittent endpoint is announced as one outage.
 
@@ -58,7 +58,7 @@ impl Periodic for Announcer {
     }
 }
 
-/// Whether it counts as open or closed; `None` while that is too recent to announce. The ledger breaker has notices of its own.
+/// Whether it counts as open or closed; `None` while that is too recent to announce. The ledger breaker has its own notices.
 fn state_to_announce(view: &CircuitBreakerView, now: DateTime<Utc>) -> Option<bool> {
     let age = now - view.since;
     match &view.open {

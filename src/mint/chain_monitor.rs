@@ -182,7 +182,7 @@ impl ChainMonitor {
 }
 
 impl Periodic for ChainMonitor {
-    /// Each step of a probe has a limit of its own.
+    /// Each step of a probe has its own limit.
     async fn run(&mut self) -> Result<(), RunError> {
         self.check().await;
         Ok(())

@@ -10,7 +10,7 @@ use crate::domain::{BaseUnits, Kwh, MeterSerial, Wallet, rfc3339_micros};
 /// Version of the event documents; raised when a field changes its meaning.
 const EVENT_VERSION: u32 = 1;
 
-/// What an event reports.
+/// The types of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum EventType {
     MeterReadingReceived,

@@ -1,7 +1,7 @@
 //! Writes events and jobs in the caller's transaction; no other code inserts into `outbox` or `apalis.jobs`.
 //!
-//! Invariant: what a transaction announces (an event) and what it leaves to be done (a job) commit with it or not at all.
-//! Writers never number events, so no writer waits for another; the feed's sequencer numbers what has committed.
+//! Invariant: the events and the jobs that a transaction writes commit with it or not at all.
+//! Writers never number events, so no writer waits for another; the feed's sequencer numbers committed events.
 //!
 //! A transaction ends with one [`notify`]. NOTIFY takes a global lock at commit, so it is called once per batch, never per row.
 

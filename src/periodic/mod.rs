@@ -17,7 +17,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `timing` | name, period and limit of a task |
-//! | `task_list` | what a process runs, and how often each task has run |
+//! | `task_list` | the tasks of a process, and how often each has run |
 //! | `task` | runs a task |
 
 mod task;

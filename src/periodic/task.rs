@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::task_list::{RunCounter, TaskList};
 use super::timing::Timing;
 
-/// What a task does.
+/// The work of a task.
 pub trait Periodic: Send + 'static {
     /// One run. It may be cancelled at any await, so it keeps no half-done state across one.
     fn run(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
@@ -67,7 +67,7 @@ pub struct PeriodicTask {
     start: Start,
 }
 
-/// What a panic of a run means.
+/// How a panic of a run is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnPanic {
     /// The run has failed; the next one follows.

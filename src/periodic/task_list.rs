@@ -1,4 +1,4 @@
-//! What a process runs on a period, and how often each task has run.
+//! The periodic tasks of a process, and how often each has run.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Name, period and limit of a task: what the status page lists.
+/// Name, period and limit of a task, as the status page lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub name: &'static str,
     /// From the start of one run to the start of the next, unless a wake-up or [`Periodic::pause`](super::Periodic::pause)
     /// changes it.
     pub every: Duration,
-    /// Of one run. `None`: each of its steps has a limit of its own.
+    /// Of one run. `None`: each of its steps has its own limit.
     pub limit: Option<Duration>,
 }
 

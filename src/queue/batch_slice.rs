@@ -3,8 +3,8 @@
 //! A slice claims a page of readings, hands it to the Minter, and claims the next page while that one is under way, so that
 //! at most as many readings wait in the Minter as fill its batches: memory does not grow with the backlog. Outcomes are read
 //! from the readings' own states. A slice is short, because a job that runs for minutes delays its worker's heartbeats and a
-//! shutdown of its process; a new job continues with the next slice, here or in another process. The next slice hands in
-//! again what a crashed one had claimed; the ledger accepts each reading once.
+//! shutdown of its process; a new job continues with the next slice, here or in another process. After a
+//! crash the next slice hands in again the readings that the crashed one had claimed; the ledger accepts each reading once.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::domain::{Backoff, Retries};
 use crate::mint::{DeferReason, MintPermission};
 use crate::outbox::{self, NewJob, Topic};
 
-/// How long a slice claims, its wait for the lock included. Together with what is under way then (`HAND_IN_LIMIT`) it stays
+/// How long a slice claims, including its wait for the lock. Together with the pages under way then (`HAND_IN_LIMIT`) it stays
 /// below the limit of a job, which is a third of the time after which apalis considers its worker dead.
 pub(super) const SLICE: Duration = Duration::from_secs(30);
 /// How long an admin's batch tolerates that nothing can be minted (because of chain, database or breaker) before it claims no
@@ -172,7 +172,7 @@ impl Slice<'_> {
         }
     }
 
-    /// Hands in what is open and pending, and then, while `claims_left`, everything that can be claimed.
+    /// Hands in the open, pending readings, and then, while `claims_left`, all readings that can be claimed.
     async fn pass(&mut self, claims_left: bool) -> Result<Pass, JobError> {
         let mut pages = ClaimPages::new(if claims_left {
             self.policy.sources
@@ -240,7 +240,7 @@ impl Slice<'_> {
         Ok(())
     }
 
-    /// Ends the batch when nothing is open, or when what is open makes no progress.
+    /// Ends the batch when no reading is open, or when the open ones make no progress.
     async fn finish(&self) -> Result<bool, JobError> {
         let pool = &self.context.pool;
         if self.idle() >= STALLED_AFTER {

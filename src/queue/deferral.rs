@@ -28,7 +28,7 @@ pub(super) const DEFERRAL: Backoff =
     Backoff::doubling(Duration::from_secs(2), Duration::from_secs(60))
         .with_jitter(Jitter::HALF_TO_FULL);
 
-/// The circuit breaker has a backoff of its own, so a job that waited for it neither runs more often nor later because it waited
+/// The circuit breaker has its own backoff, so a job that waited for it neither runs more often nor later because it waited
 /// before. Spread, so that the jobs of a full worker do not return in step.
 const AFTER_CIRCUIT_WAIT_MS: std::ops::Range<i64> = 500..1_500;
 const AFTER_ANOTHER_SWEEP: TimeDelta = TimeDelta::seconds(1);

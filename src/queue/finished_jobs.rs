@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct FinishedJobs(Arc<AtomicU64>);
 
 impl FinishedJobs {
-    /// One more handler ran to its end. What it achieved is in the database.
+    /// One more handler ran to its end. Its result is in the database.
     pub(super) fn count_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

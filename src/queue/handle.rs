@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::run_limited::JobError;
 use crate::outbox::Job;
 
-/// What a worker does with a kind of job.
+/// The handler of a kind of job.
 pub(super) trait Handle: Job {
     /// Names its worker within this process.
     const WORKER: &'static str;
@@ -46,7 +46,7 @@ pub(super) enum JobEnd {
     Superseded,
 }
 
-/// What a job was about.
+/// The subject of a job.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
     Reading(Uuid),

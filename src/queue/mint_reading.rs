@@ -69,7 +69,7 @@ async fn run(reading: Uuid, context: &QueueContext, job_id: &str) -> JobEnd {
         MintOutcome::Submitted => done("submitted"),
         MintOutcome::AlreadyHandled(_) => done("already submitted"),
         MintOutcome::Failed => done("failed"),
-        // The sweep after auto-mint is switched on, or a trigger, mints what is held.
+        // The sweep after auto-mint is switched on, or a trigger, mints the held readings.
         MintOutcome::OnHold => done("held"),
         MintOutcome::NotDue(at) | MintOutcome::RetryAt(at) => JobEnd::Deferred {
             reason: "its backoff".to_owned(),

@@ -3,7 +3,7 @@
 //! A job is a request to act on one reading, to sweep, or to run the next slice of a batch. It may run twice, late, or never,
 //! and the ledger still pays every reading once; readings whose job is lost are found by the sweep.
 //!
-//! What a job carries is defined beside its enqueuers, in `outbox/jobs/`. This room is the other side: one handler for each kind,
+//! A job's payload is defined beside its enqueuers, in `outbox/jobs/`. This room is the other side: one handler for each kind,
 //! and everything that all kinds share.
 //!
 //! | file | what it does |

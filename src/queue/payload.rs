@@ -1,4 +1,4 @@
-//! Decodes what a job carries so that no payload can stop a worker.
+//! Decodes the payloads of jobs so that none of them can stop a worker.
 //!
 //! When apalis fetches a payload that it cannot decode, it ends the worker, releases all fetched jobs, and fetches the same
 //! payload again. Here every payload decodes, an unreadable one to the reason, and its job becomes a dead letter.

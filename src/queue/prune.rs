@@ -1,4 +1,4 @@
-//! Deletes finished jobs, in bounded steps. What they did is recorded with their readings.
+//! Deletes finished jobs, in bounded steps. Their results are stored with their readings.
 
 use sqlx::PgPool;
 

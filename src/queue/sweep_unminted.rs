@@ -25,7 +25,7 @@ use crate::telemetry::{metric_value, names};
 /// How long a sweep that was requested between ticks waits for the one that runs; then it is deferred.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
-/// What is left of a sweep's limit when tidying ends: enough to enqueue the next slice.
+/// The part of a sweep's limit that remains when tidying ends: enough to enqueue the next slice.
 const NEXT_SLICE_RESERVE: Duration = Duration::from_secs(5);
 
 impl Handle for SweepUnminted {
@@ -62,7 +62,7 @@ impl Handle for SweepUnminted {
     }
 }
 
-/// What a sweep's job achieved.
+/// The result of a sweep's job.
 enum Swept {
     /// A slice of the sweep; a new job continues with the rest.
     Slice { batch: Uuid, outcome: &'static str },

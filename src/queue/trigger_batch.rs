@@ -44,7 +44,7 @@ impl Handle for TriggerBatch {
     }
 }
 
-/// Runs a slice of the batch. Returns what the job ended with, for the log.
+/// Runs a slice of the batch. Returns the job's outcome, for the log.
 async fn run(context: &QueueContext, id: Uuid) -> Result<&'static str, JobError> {
     let until = Instant::now() + SLICE;
     let ran = run_exclusive(

@@ -38,7 +38,7 @@ pub(super) struct Request {
     pub(super) trace: Option<TraceContext>,
 }
 
-/// What the caller of one submission gets.
+/// The answer to the caller of one submission.
 pub(super) type Answer = Result<Accepted, ReadingError>;
 
 /// How long a statement waits for the lock of a concurrent batch. Batches take milliseconds.
@@ -263,7 +263,7 @@ fn traced<'a>(batch: &'a [Request], answers: &[Answer]) -> Vec<(Uuid, &'a TraceC
         .collect()
 }
 
-/// Counts what was stored. The transaction that stores a reading also queues its job.
+/// Counts the stored readings. The transaction that stores a reading also queues its job.
 fn observe(batch: &[Request], answers: &[Answer]) {
     for (request, answer) in batch.iter().zip(answers) {
         if matches!(answer, Ok(accepted) if !accepted.duplicate) {

@@ -96,7 +96,7 @@ pub enum ReadingError {
         "meter {serial} is not known; check the meter_id, or register it with POST /api/meters"
     )]
     UnknownMeter { serial: MeterSerial },
-    /// 409: what is stored was paid or will be.
+    /// 409: the stored reading was paid or will be.
     #[error(
         "meter {serial} has reported {stored} kWh for the interval {interval} already (reading {reading_id}); \
          {sent} kWh is another value, and a stored reading does not change"

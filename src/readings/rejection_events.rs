@@ -46,7 +46,7 @@ struct RejectedReading {
     reason: String,
 }
 
-/// Publishes rejections in small transactions of their own.
+/// Publishes rejections in separate, small transactions.
 #[derive(Clone)]
 pub(super) struct RejectionEvents {
     events: Coalescer<RejectedReading, ()>,

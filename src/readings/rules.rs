@@ -40,7 +40,7 @@ impl ReadingRules {
         }
     }
 
-    /// What the reading pays, rounded down, or why it is refused.
+    /// The base units that the reading pays, rounded down, or why it is refused.
     pub(super) fn worth(
         &self,
         kwh: Kwh,

@@ -24,7 +24,7 @@ pub struct ClaimStep {
     pub window: u16,
 }
 
-/// What a step has claimed.
+/// The readings that a step has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedPage {
     pub readings: Vec<Uuid>,

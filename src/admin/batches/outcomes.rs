@@ -31,7 +31,7 @@ pub enum SuccessAt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenRows {
     All,
-    /// Those whose reading is pending; what is submitted may still be confirmed.
+    /// Rows whose reading is pending; a submitted reading may still be confirmed.
     Pending,
 }
 

@@ -76,7 +76,7 @@ struct TokenizationStatus {
 struct PeriodicTask {
     name: String,
     every_secs: f64,
-    /// Of one run; null when each of its steps has a limit of its own.
+    /// Of one run; null when each of its steps has its own limit.
     limit_secs: Option<f64>,
     /// Runs that have ended here, failed ones included. A task that runs in one process of the deployment has none in the others.
     runs: u64,

@@ -16,7 +16,7 @@ pub const PROTOCOL: &str = "gridtokenx";
 /// Beside it, the token of a page: `gridtokenx, bearer.TOKEN`.
 const BEARER_PREFIX: &str = "bearer.";
 
-/// What a request identifies its client by.
+/// How a request identifies its client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Credential<'a> {
     Token(&'a str),

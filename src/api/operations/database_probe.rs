@@ -134,7 +134,7 @@ struct DatabaseState {
     has_migrations: bool,
 }
 
-/// An error means that the database returned one; what is wrong inside it is among the findings.
+/// `Err`: the database returned an error. Defects of its contents are among the findings.
 async fn probe(pool: &PgPool) -> sqlx::Result<Findings> {
     let mut transaction = pool.begin().await?;
     let state: DatabaseState = sqlx::query_as(

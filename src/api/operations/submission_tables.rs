@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::db::SqlCondition;
 
-/// The parts of the service that the tables belong to, each under a name of its own in the answer of `GET /health/ready`.
+/// The parts of the service that the tables belong to, each under its own name in the answer of `GET /health/ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Database,

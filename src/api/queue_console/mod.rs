@@ -1,7 +1,7 @@
 //! The queue console: the board of apalis under `/admin/queue`, for admins, read-only.
 //!
 //! Invariant: only an admin sees the queue here, and no request changes it. Kept in three ways: each request needs a session, which
-//! is checked each time; methods other than GET and HEAD are refused; and the console queries over connections of its own that the
+//! is checked each time; methods other than GET and HEAD are refused; and the console queries over its own connections, which the
 //! database makes read-only.
 //!
 //! | file | what it does |

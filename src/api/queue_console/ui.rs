@@ -1,6 +1,6 @@
 //! The pages of the board, rewritten to work under the path of the queue console.
 //!
-//! They are compiled for a server of their own: all their paths begin at `/`. So the page, and the glue code between it and its
+//! They are compiled for a server that serves nothing else: all their paths begin at `/`. So the page, and the glue code between it and its
 //! WebAssembly, are rewritten once at start: outgoing URLs (requests, links, history) get the prefix, incoming ones (the current
 //! path) lose it. A test checks every rewritten piece against the version of the board in use.
 

@@ -129,7 +129,7 @@ enum End {
     LogUnavailable,
 }
 
-/// What a stream holds until its last event was sent.
+/// Held by a stream until its last event is sent.
 struct Held {
     _permit: StreamPermit,
     /// During a drain the connection stays open for the last event.

@@ -56,7 +56,7 @@ pub(super) struct Connection {
     pub slot: ConnectionSlot,
 }
 
-/// What the requests of a connection have in common.
+/// The state that the requests of a connection share.
 struct Requests {
     server: HttpServer,
     class: ConnectionClass,

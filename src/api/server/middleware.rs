@@ -27,7 +27,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// A request that has not been answered by then is refused. Bodies, database transactions and waits for a batch have
-/// shorter limits of their own; this one bounds everything else. A stream is answered at once and continues beyond it.
+/// their own, shorter limits; this one bounds everything else. A stream is answered at once and continues beyond it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a request to this route may take. The answer of a trigger waits for its batch as long as its caller requests.

@@ -53,7 +53,7 @@ impl Progress {
         }
     }
 
-    /// Prints a line of its own.
+    /// Prints a separate line.
     pub fn line(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),

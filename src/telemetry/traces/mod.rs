@@ -14,7 +14,7 @@
 //! | `mint reading` | the job's run | `submit reading` |
 //! | `send transaction` | from the signature to the first send; links to `mint transaction` | `submit reading` |
 //! | `confirm transaction`, `finalize transaction` | the resolver | `submit reading` |
-//! | `mint batch` | the minter | nothing: a trace of its own |
+//! | `mint batch` | the minter | nothing: it begins a separate trace |
 //! | `mint transaction` | the minter; links to each `submit reading` that it pays | `mint batch` |
 //! | `getLatestBlockhash` and other calls | an RPC endpoint, which receives `traceparent` | the calling span |
 //!

@@ -21,7 +21,7 @@ pub(super) fn count(outcome: &'static str, spans: usize) {
         .increment(u64::try_from(spans).unwrap_or(u64::MAX));
 }
 
-/// The SDK's batch processor behind a bound of our own, because the SDK does not report how many spans it drops.
+/// The SDK's batch processor behind our own bound, because the SDK does not report how many spans it drops.
 #[derive(Debug)]
 pub(super) struct Queue {
     batches: BatchSpanProcessor,

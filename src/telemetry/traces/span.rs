@@ -59,7 +59,7 @@ impl Span {
         Span::begin(tracer, builder, &Context::current())
     }
 
-    /// The packing and sending of a batch: a trace of its own, since it serves many readings.
+    /// The packing and sending of a batch: a separate trace, since it serves many readings.
     pub fn of_batch(readings: usize) -> Span {
         let Some(tracer) = tracer() else {
             return Span::none();
