@@ -93,7 +93,7 @@ FLOW = row(
     )),
     (12, graph(
         "Readings in a transaction",
-        "Confirmed readings divided by confirmed transactions. About 19 wallets fit, half as many when their token accounts must be made; readings of one wallet are one payment. Few under load: raise MINT_LINGER_MS.",
+        "Confirmed readings divided by confirmed transactions. About 60 wallets fit in a v1 transaction and 19 in a legacy one, fewer when their token accounts must be made; readings of one wallet are one payment. Few under load: raise MINT_LINGER_MS.",
         [(f'{per_second("gridtokenx_token_minting_successes_total")} / {per_second("gridtokenx_mint_transactions_total", "outcome=" + chr(34) + "confirmed" + chr(34))}', "readings")],
         unit="short",
         decimals=1,
@@ -101,13 +101,20 @@ FLOW = row(
     )),
     (12, graph(
         "Bytes of a transaction",
-        "Of the 1,232 that a packet holds. Full packets share their fee among the most readings.",
+        "A v1 transaction holds 4,096, a legacy one 1,232. Full transactions share their fee among the most readings.",
         [
             (mean("gridtokenx_mint_transaction_size_bytes"), "mean"),
             (quantile(0.99, "gridtokenx_mint_transaction_size_bytes"), "p99"),
         ],
         unit="bytes",
         links=[to("queue", "Queue"), runbook("FeePayerRunwayLow")],
+    )),
+    (12, graph(
+        "Recorded transactions by format",
+        "v1 where the RPC endpoint takes it. Legacy ones pay a third of the readings for the same fee: the status names the endpoint that refuses v1.",
+        [(per_second("gridtokenx_mint_transaction_formats_total", by="format"), "{{format}}")],
+        unit="suffix: /s",
+        links=[runbook("FeePayerRunwayLow")],
     )),
     (12, graph(
         "Readings in a recorded transaction",

@@ -14,6 +14,7 @@
 //! | `parameters`, `slot_clock`, `endpoints/charges`, `charge_refresh` | what the chain charges, and how long a slot lasts |
 //! | `fee_budget` | what the fee payer can still spend |
 //! | `priority_fee` | what is offered for a compute unit |
+//! | `transaction_format`, `endpoints/v1_support` | which format transactions get, and which endpoints take v1 |
 //! | `blockhash` | what a transaction is signed on, and how long that is valid |
 //! | `history/block_scan`, `block_run` | the proof that a transaction did not land |
 //! | `history/address_history`, `mint_lookup`, `mint_supply` | which transactions mention an address, what each of them minted, and the mint's supply |
@@ -40,6 +41,7 @@ mod priority_fee;
 mod signer;
 mod slot_clock;
 mod token_account;
+mod transaction_format;
 
 pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
 pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY, PROBE_PAUSE_MAX};
@@ -64,3 +66,4 @@ pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair}
 pub use token_account::{
     AccountProblem, AsOf, TokenAccountState, TokenAccounts, inspect_token_accounts,
 };
+pub use transaction_format::TransactionFormats;

@@ -17,6 +17,7 @@ use super::running::Running;
 use crate::audit::{self, AuditError, AuditReport, Difference, ForeignMint, Outstanding, Total};
 use crate::chain::{ChainError, Endpoints};
 use crate::config::Config;
+use crate::domain::TransactionFormat;
 use crate::ledger::{self, LedgerError};
 
 /// The document of `--report FILE`. Base units are strings because they exceed 2^53.
@@ -55,6 +56,8 @@ pub struct Report {
     /// Of the whole ledger: fees of those transactions and rent of the token accounts that they created, by the readings.
     pub lamports_per_reading: f64,
     pub submit_to_minted_ms: LatencyMs,
+    /// Of the whole ledger: format of the newest transaction that landed, `legacy` or `v1`; null before the first.
+    pub transaction_format: Option<&'static str>,
     pub audit: AuditSummary,
 }
 
@@ -139,6 +142,7 @@ impl Report {
             readings_per_transaction: per(costs.readings, costs.transactions),
             lamports_per_reading: per(costs.lamports, costs.readings),
             submit_to_minted_ms: outcome.latency_ms,
+            transaction_format: costs.newest_format.map(TransactionFormat::as_str),
             audit: AuditSummary::from(audit),
         })
     }
@@ -218,6 +222,7 @@ mod tests {
                 p50: Some(450),
                 p99: None,
             },
+            transaction_format: Some("v1"),
             audit: AuditSummary {
                 ok: true,
                 differences: vec![],
@@ -242,7 +247,7 @@ mod tests {
                 r#""readings_submitted":8380,"readings_accepted":8380,"readings_minted":8380,"#,
                 r#""readings_finalized":8380,"base_units_minted":"1296404000000","token_supply":"1296404000000","#,
                 r#""transactions":480,"readings_per_transaction":17.458,"lamports_per_reading":0.0,"#,
-                r#""submit_to_minted_ms":{"p50":450,"p99":null},"#,
+                r#""submit_to_minted_ms":{"p50":450,"p99":null},"transaction_format":"v1","#,
                 r#""audit":{"ok":true,"differences":[],"outstanding":{"readings":0,"base_units":"0"},"burned":"0","foreign":[]}}"#,
             )
         );

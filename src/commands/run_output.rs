@@ -55,8 +55,11 @@ fn report_text(report: &Report, outcome: &Outcome, decimals: u8) -> String {
             report.token_supply
         ),
         format!(
-            "Transactions  {}, {:.1} readings and {:.0} lamports a reading (fees and new token accounts)",
-            report.transactions, report.readings_per_transaction, report.lamports_per_reading
+            "Transactions  {} ({}), {:.1} readings and {:.0} lamports a reading (fees and new token accounts)",
+            report.transactions,
+            report.transaction_format.unwrap_or("none"),
+            report.readings_per_transaction,
+            report.lamports_per_reading
         ),
     ];
     if let (Some(p50), Some(p99)) = (outcome.latency_ms.p50, outcome.latency_ms.p99) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::setting::{common, text, whole};
-use crate::domain::{ComputeUnitPrice, PriorityFeePolicy};
+use crate::domain::{ComputeUnitPrice, PriorityFeePolicy, TransactionFormatPolicy};
 
 /// Group commit of readings.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +39,10 @@ pub struct BlockchainConfig {
     /// Mint batches processed at the same time: a whole number from 1 to 64
     #[arg(id = "BLOCKCHAIN_CONCURRENT_BATCHES", env, long = "blockchain-concurrent-batches", default_value = "5", value_parser = whole(1..=64u8))]
     pub concurrent_batches: u8,
+
+    /// Format of mint transactions, where auto is v1 if the RPC endpoint takes it and legacy if not: auto, v1 or legacy
+    #[arg(id = "BLOCKCHAIN_TRANSACTION_FORMAT", env, long = "blockchain-transaction-format", default_value = "auto", value_parser = text::<TransactionFormatPolicy>("auto, v1 or legacy"))]
+    pub transaction_format: TransactionFormatPolicy,
 
     /// Price that a transaction offers per compute unit, above the base fee, in millionths of a lamport: none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of the prices in recent slots (1 to 100)
     #[arg(id = "BLOCKCHAIN_PRIORITY_FEE", env, long = "blockchain-priority-fee", default_value = "none", value_parser = text::<PriorityFeePolicy>("none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of the prices in recent slots (1 to 100)"))]

@@ -205,6 +205,10 @@ mod tests {
                 "BLOCKCHAIN_PRIORITY_FEE=percentile:101 is not allowed: give none, fixed:MICROLAMPORTS (1 to 1000000000) or percentile:P of the prices in recent slots (1 to 100)",
             ),
             (
+                "--blockchain-transaction-format=v0",
+                "BLOCKCHAIN_TRANSACTION_FORMAT=v0 is not allowed: give auto, v1 or legacy",
+            ),
+            (
                 "--blockchain-priority-fee-max-microlamports=0",
                 "BLOCKCHAIN_PRIORITY_FEE_MAX_MICROLAMPORTS=0 is out of range: give a whole number from 1 to 1000000000",
             ),

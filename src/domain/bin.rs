@@ -2,8 +2,10 @@
 
 use uuid::Uuid;
 
+use super::shape::Shape;
 use super::tokens::BaseUnits;
-use super::transaction::{Payment, Shape};
+use super::transaction::Payment;
+use super::transaction_format::TransactionFormat;
 use super::wallet::Wallet;
 
 /// A reading that waits to be paid.
@@ -21,22 +23,24 @@ pub struct PackItem {
 /// What one transaction may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackLimits {
+    pub format: TransactionFormat,
     pub max_readings: usize,
     pub max_base_units: BaseUnits,
+    /// At most [`TransactionFormat::bytes_max`].
     pub max_bytes: usize,
     pub max_compute_units: u32,
     /// Fee payer and mint authority are two keys: a second signature and address.
     pub separate_fee_payer: bool,
-    /// A priority fee is offered, which takes one more instruction.
+    /// A priority fee is offered, which takes more bytes.
     pub priced: bool,
 }
 
 impl PackLimits {
-    /// Whether a transaction of this shape stays within the limits of bytes, compute units and instructions.
+    /// Whether a transaction of this shape stays within the limits of bytes, compute units, addresses and instructions.
     pub(super) fn allow(&self, shape: Shape) -> bool {
         shape.bytes() <= self.max_bytes
             && shape.compute_units() <= self.max_compute_units
-            && shape.fits_trace()
+            && shape.fits_counts()
     }
 }
 
@@ -85,6 +89,7 @@ impl Bin {
             payments: Vec::new(),
             base_units: BaseUnits::ZERO,
             shape: Shape {
+                format: limits.format,
                 payments: 0,
                 creations: 0,
                 separate_fee_payer: limits.separate_fee_payer,

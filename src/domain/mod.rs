@@ -26,8 +26,10 @@
 //! | `merkle`, `memo` | how a mint transaction commits to its readings (`docs/receipts.md`) |
 //! | `adoption` | which readings a mint transaction paid, found from its sums and root |
 //! | `packing`, `bin` | which readings share a transaction; one transaction while it is being filled |
-//! | `transaction` | its instructions and its size |
-//! | `compute`, `priority_fee` | its compute units, and the price of each |
+//! | `transaction_format`, `shape` | the formats of mint transactions; the size of one, by its format |
+//! | `transaction`, `message` | its instructions, and the message that they are compiled into |
+//! | `compute`, `loaded_data`, `priority_fee` | its compute units, the account data that it may load, and the price of a compute unit |
+//! | `signed_bytes` | signed transactions of all versions as bytes, and back |
 //! | `call_rate` | how many calls a second |
 //! | `signing_permission` | whether mint transactions may be signed, and if not, why |
 //! | `auth_error` | why a bearer token is refused |
@@ -44,8 +46,10 @@ mod exact;
 mod excerpt;
 mod hex;
 mod interval;
+mod loaded_data;
 mod memo;
 mod merkle;
+mod message;
 mod mint_number;
 mod mint_transaction_state;
 mod packing;
@@ -53,10 +57,13 @@ mod priority_fee;
 mod reading_state;
 mod rfc3339;
 mod serial;
+mod shape;
+pub mod signed_bytes;
 mod signing_permission;
 mod timestamp;
 mod tokens;
 mod transaction;
+mod transaction_format;
 mod transition;
 mod tx_signature;
 mod wallet;
@@ -74,8 +81,10 @@ pub use compute::{
 pub use energy::{Kwh, KwhError};
 pub use hex::hex;
 pub use interval::{Interval, IntervalError};
+pub use loaded_data::LOADED_BYTES_MAX;
 pub use memo::{MEMO_BYTES, Memo};
 pub use merkle::{Hash32, Leaf, audit_path, root, root_of, verify_path};
+pub use message::{InvalidMessage, RequestedLimits, set_limits};
 pub use mint_number::{MintNumber, MintNumberError};
 pub use mint_transaction_state::{MintTransactionEvent, MintTransactionState};
 pub use packing::pack;
@@ -89,8 +98,9 @@ pub use serial::{MeterSerial, SerialError};
 pub use signing_permission::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
-pub use transaction::{
-    Instructions, Payment, TRANSACTION_BYTES_MAX, instructions, set_compute_unit_limit,
+pub use transaction::{Instructions, Payment, TransactionTerms, instructions};
+pub use transaction_format::{
+    NEWEST_TRANSACTION_VERSION, TransactionFormat, TransactionFormatPolicy,
 };
 pub use transition::{IllegalTransition, UnknownState};
 pub use tx_signature::{TxSignature, TxSignatureError};

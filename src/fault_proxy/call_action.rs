@@ -47,6 +47,8 @@ pub enum CallAction {
     ReportNotFound,
     /// Signatures that did not land are reported as confirmed.
     ReportConfirmed,
+    /// A call that carries a v1 transaction gets the error of a node that does not know the format; any other is forwarded.
+    RefuseV1,
 }
 
 /// What a node under Alpenglow does with calls at the commitment `confirmed`, which is planned for removal.

@@ -1,9 +1,13 @@
 //! Answers of a node that lags, has pruned its history, or reports wrong statuses: made from the real node's answers.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::upstream::Upstream;
 
+/// The error of JSON-RPC for parameters that cannot be decoded.
+const INVALID_PARAMS: i64 = -32602;
 /// The error of Solana nodes for a block that they do not have yet.
 const BLOCK_NOT_AVAILABLE: i64 = -32004;
 /// For one older than all that they store.
@@ -174,6 +178,23 @@ pub(super) async fn confirmed(upstream: &Upstream, call: &Value) -> Option<Value
         }
     });
     Some(answer)
+}
+
+/// Whether the call carries a v1 transaction, which begins with its version: the top bit of the first byte is set.
+pub(super) fn carries_v1(call: &Value) -> bool {
+    let signed_bytes = call["params"][0]
+        .as_str()
+        .and_then(|text| STANDARD.decode(text).ok());
+    signed_bytes.is_some_and(|bytes| bytes.first().is_some_and(|first| first & 0x80 != 0))
+}
+
+/// The answer of a node that does not know the format of the transaction.
+pub(super) fn unknown_format(call: &Value) -> Value {
+    error_of(
+        call,
+        INVALID_PARAMS,
+        "failed to deserialize solana_transaction::versioned::VersionedTransaction: io error: failed to fill whole buffer",
+    )
 }
 
 fn each_status(result: &mut Value, change: impl FnMut(&mut Value)) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alpenglow::{self, Played};
 use super::call_action::CallAction;
-use super::faulty_answers;
+use super::faulty_answers::{self, carries_v1};
 use super::rules::{CallCounts, RuleBook, RuleError};
 use super::upstream::Upstream;
 
@@ -215,7 +215,8 @@ async fn call(shared: &Shared, body: &[u8]) -> Result<Answer, Dropped> {
         CallAction::ReportConfirmed if method == "getSignatureStatuses" => {
             faulty_answers::confirmed(upstream, &call).await
         }
-        CallAction::ReportNotFound | CallAction::ReportConfirmed => {
+        CallAction::RefuseV1 if carries_v1(&call) => Some(faulty_answers::unknown_format(&call)),
+        CallAction::ReportNotFound | CallAction::ReportConfirmed | CallAction::RefuseV1 => {
             forward(shared, method, &call).await
         }
     };

@@ -60,6 +60,8 @@ pub enum FaultName {
     Alpenglow,
     /// The same by a node that refuses the commitment `confirmed`.
     AlpenglowWithoutConfirmed,
+    /// Calls that carry a v1 transaction are answered as by a node that does not know the format; others are forwarded.
+    RefuseV1,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -129,6 +131,7 @@ impl Rule {
             FaultName::AlpenglowWithoutConfirmed => {
                 CallAction::Alpenglow(ConfirmedCommitment::Refused)
             }
+            FaultName::RefuseV1 => CallAction::RefuseV1,
         })
     }
 }

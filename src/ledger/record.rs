@@ -225,7 +225,7 @@ async fn insert(transaction: &mut PgConnection, new: &NewMintTransaction) -> sql
     .bind(BigInt::from(new.blockhash.slot))
     .bind(BigInt::from(new.blockhash.last_valid_block_height))
     .bind(&new.endpoint)
-    // At most one for each payment of a transaction, which has at most 1,232 bytes.
+    // At most one for each payment of a transaction, which has at most 4,096 bytes.
     .bind(new.account_creations.cast_signed())
     .bind(BigInt::from(new.fee_lamports))
     .bind(BigInt::from(new.priority_fee_lamports))

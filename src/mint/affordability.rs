@@ -200,14 +200,15 @@ mod tests {
     use super::super::pack::pack;
     use super::*;
     use crate::chain::Funds;
-    use crate::domain::{COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, TRANSACTION_BYTES_MAX};
+    use crate::domain::{COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, TransactionFormat};
 
     const RENT: u64 = 1_488_440;
 
     const LIMITS: PackLimits = PackLimits {
+        format: TransactionFormat::Legacy,
         max_readings: 5,
         max_base_units: BaseUnits::new(100),
-        max_bytes: TRANSACTION_BYTES_MAX,
+        max_bytes: TransactionFormat::Legacy.bytes_max(),
         max_compute_units: COMPUTE_UNITS_MAX,
         separate_fee_payer: false,
         priced: true,

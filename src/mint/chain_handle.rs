@@ -5,6 +5,7 @@ use solana_sdk::pubkey::Pubkey;
 use super::costs::TransactionCosts;
 use crate::chain::{
     ChainCharges, ChainError, CircuitBreaker, Endpoints, FeeBudget, MintAccounts, PriorityFees,
+    TransactionFormats,
 };
 use crate::domain::ComputeUnitPrice;
 
@@ -27,6 +28,7 @@ pub struct ChainHandle {
     /// What can still be spent, and by which fee payer.
     pub fee_budget: FeeBudget,
     pub priority_fees: PriorityFees,
+    pub transaction_formats: TransactionFormats,
     /// The fee payer is the one that the ledger names.
     pub(super) follows_ledger: bool,
 }
@@ -48,8 +50,24 @@ impl ChainHandle {
             circuit_breaker: CircuitBreaker::default(),
             fee_budget: FeeBudget::of(fee_payer),
             priority_fees,
+            transaction_formats: TransactionFormats::default(),
             follows_ledger,
         }
+    }
+
+    /// With the operator's choice of formats; without one it is `auto`.
+    pub fn with_transaction_formats(self, transaction_formats: TransactionFormats) -> ChainHandle {
+        ChainHandle {
+            transaction_formats,
+            ..self
+        }
+    }
+
+    /// Who pays the fees; the mint authority stands in while that is not known.
+    pub(super) fn payer(&self) -> Pubkey {
+        self.fee_budget
+            .fee_payer()
+            .unwrap_or(self.accounts.authority)
     }
 
     /// Fee payer and mint authority are two keys. Assumed while the fee payer is not known, so that an estimate is a ceiling.

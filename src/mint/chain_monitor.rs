@@ -26,6 +26,9 @@ pub struct ChainMonitor {
 /// A database that does not answer must not hide the state of the chain.
 const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
 
+/// An endpoint that does not answer the question about v1 must not delay what the circuit breaker waits for.
+const FORMAT_LIMIT: Duration = Duration::from_secs(3);
+
 impl ChainMonitor {
     pub fn new(
         pool: PgPool,
@@ -62,6 +65,9 @@ impl ChainMonitor {
             .refresh(&self.chain.endpoints, &writable);
         let fee_payer = self.chain.fee_budget.fee_payer();
         let (probed, ()) = tokio::join!(self.probe.run(fee_payer), fees);
+        if probed.is_ok() {
+            self.refresh_format().await;
+        }
         let Checked {
             result: found,
             shortfall_covered,
@@ -78,6 +84,15 @@ impl ChainMonitor {
         if resumes {
             self.wake_deferred_jobs().await;
         }
+    }
+
+    /// Asks the preferred endpoint whether it takes v1, if that is due: so no batch has to wait for the answer.
+    async fn refresh_format(&self) {
+        let endpoint = self.chain.endpoints.preferred();
+        let payer = self.chain.payer();
+        let asked = self.chain.transaction_formats.refresh(endpoint, &payer);
+        // Without an answer it is asked again later.
+        let _ = tokio::time::timeout(FORMAT_LIMIT, asked).await;
     }
 
     /// The chain answers: checks the ledger, and the fee payer's balance if this process knows the fee payer. `before`: why the

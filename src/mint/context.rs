@@ -11,9 +11,7 @@ use super::chain_handle::ChainHandle;
 use super::defer_reason::DeferReason;
 use crate::chain::MintSigner;
 use crate::db;
-use crate::domain::{
-    BaseUnits, COMPUTE_UNITS_MAX, ComputeUnitPrice, PackLimits, TRANSACTION_BYTES_MAX,
-};
+use crate::domain::{BaseUnits, COMPUTE_UNITS_MAX, PackLimits, TransactionTerms};
 use crate::ledger::RetrySchedule;
 
 /// Settings of the Minter.
@@ -58,15 +56,16 @@ impl MintContext {
         .await
     }
 
-    /// What one transaction may hold while compute units cost `price`.
-    pub fn pack_limits(&self, price: ComputeUnitPrice) -> PackLimits {
+    /// What one transaction of these terms may hold.
+    pub fn pack_limits(&self, terms: TransactionTerms) -> PackLimits {
         PackLimits {
+            format: terms.format,
             max_readings: self.limits.max_batch_readings,
             max_base_units: self.limits.max_base_units_per_transaction,
-            max_bytes: TRANSACTION_BYTES_MAX,
+            max_bytes: terms.format.bytes_max(),
             max_compute_units: COMPUTE_UNITS_MAX,
             separate_fee_payer: self.signer.has_separate_fee_payer(),
-            priced: !price.is_zero(),
+            priced: !terms.price.is_zero(),
         }
     }
 }

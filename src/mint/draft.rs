@@ -1,6 +1,6 @@
 //! An unsigned mint transaction: built from a packed one, with a number of its own from the ledger.
 
-use solana_sdk::message::Message;
+use solana_sdk::message::VersionedMessage;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
 use uuid::Uuid;
@@ -12,7 +12,10 @@ use super::context::MintContext;
 use super::costs::TransactionCosts;
 use super::transaction::{self, SignError};
 use crate::chain::Reservation;
-use crate::domain::{ComputePlan, Hash32, MintNumber, Packed, Wallet, set_compute_unit_limit};
+use crate::domain::{
+    ComputePlan, Hash32, MintNumber, Packed, RequestedLimits, TransactionFormat, TransactionTerms,
+    Wallet, set_limits,
+};
 use crate::ledger::{self, Blame};
 
 /// A mint transaction before it is signed, and the readings that it pays, as they were when it was packed.
@@ -20,8 +23,9 @@ pub(super) struct Draft {
     pub number: MintNumber,
     pub packed: Packed,
     pub readings: Vec<Candidate>,
-    pub message: Message,
+    pub message: VersionedMessage,
     compute: ComputePlan,
+    pub format: TransactionFormat,
     pub costs: TransactionCosts,
     pub merkle_root: Hash32,
     /// Its part of the fee; a ceiling until the draft was simulated.
@@ -30,10 +34,19 @@ pub(super) struct Draft {
     pub reservation: Reservation,
 }
 
+/// What a simulation used; `None` where the node does not report it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    pub compute_units: Option<u64>,
+    /// Of account data.
+    pub loaded_bytes: Option<u32>,
+}
+
 /// Builds a draft of each transaction. When no numbers can be reserved, all of their readings are deferred.
 pub(super) async fn draft_all(
     context: &MintContext,
     transactions: Vec<Funded>,
+    format: TransactionFormat,
     costs: TransactionCosts,
     answers: &mut Answers,
 ) -> Vec<Draft> {
@@ -51,7 +64,7 @@ pub(super) async fn draft_all(
     let mut drafts = Vec::with_capacity(transactions.len());
     for (number, funded) in numbers.into_iter().zip(transactions) {
         let ids: Vec<Uuid> = funded.readings.iter().map(|reading| reading.id).collect();
-        match Draft::new(context, number, funded, costs) {
+        match Draft::new(context, number, funded, format, costs) {
             Ok(draft) => drafts.push(draft),
             Err(error) => answers.defer(&ids, &error.into()),
         }
@@ -64,6 +77,7 @@ impl Draft {
         context: &MintContext,
         number: MintNumber,
         funded: Funded,
+        format: TransactionFormat,
         costs: TransactionCosts,
     ) -> Result<Draft, SignError> {
         let mut leaves: Vec<(Uuid, Hash32)> = funded
@@ -77,7 +91,10 @@ impl Draft {
             number,
             &context.chain.accounts.mint,
             &context.signer,
-            costs.price,
+            TransactionTerms {
+                format,
+                price: costs.price,
+            },
         )?;
         Ok(Draft {
             number,
@@ -85,6 +102,7 @@ impl Draft {
             readings: funded.readings,
             message: planned.message,
             compute: planned.compute,
+            format,
             costs,
             merkle_root: planned.merkle_root,
             priority_fee_lamports: costs.price.lamports_for(planned.compute.ceiling()),
@@ -96,17 +114,19 @@ impl Draft {
         self.readings.iter().map(|reading| reading.id).collect()
     }
 
-    /// Requests the compute units that the simulation consumed plus a margin, and returns the rest of the reservation. A draft
-    /// with a reading that failed on chain before requests all planned units, so that it cannot fail for lack of them.
-    pub fn limit_compute_units(&mut self, consumed: Option<u64>) {
+    /// Requests what the simulation used plus a margin, and returns the rest of the reservation. A draft with a reading that failed
+    /// on chain before requests all that was planned, so that it cannot fail for lack of it.
+    pub fn limit_to(&mut self, used: Used) {
         let failed_before = self.readings.iter().any(|reading| reading.pack_alone);
-        let limit = if failed_before {
-            self.compute.ceiling()
+        let limits = if failed_before {
+            RequestedLimits::ceiling(self.compute.ceiling())
         } else {
-            self.compute.limit_after(consumed)
+            let compute_units = self.compute.limit_after(used.compute_units);
+            RequestedLimits::after(compute_units, used.loaded_bytes)
         };
-        set_compute_unit_limit(&mut self.message, limit);
-        self.priority_fee_lamports = self.costs.price.lamports_for(limit);
+        let price = self.costs.price;
+        set_limits(&mut self.message, limits, price);
+        self.priority_fee_lamports = price.lamports_for(limits.compute_units);
         self.reservation
             .lower_to(self.fee_lamports() + self.costs.rent(&self.packed));
     }

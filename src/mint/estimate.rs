@@ -10,7 +10,7 @@ use super::pack::pack;
 use super::token_accounts;
 use crate::chain::{AsOf, ChainError, RpcClass};
 use crate::domain::{
-    BaseUnits, COMPUTE_UNITS_MAX, PackItem, PackLimits, TRANSACTION_BYTES_MAX, Wallet,
+    BaseUnits, COMPUTE_UNITS_MAX, PackItem, PackLimits, TransactionFormat, Wallet,
 };
 
 /// Wallets remembered as needing an account, so that each is counted once: 32 bytes each. Past this number all are forgotten,
@@ -60,23 +60,33 @@ impl Estimator {
         Estimator {
             chain,
             limits: PackLimits {
+                // The format and the last two are known when an estimate begins.
+                format: TransactionFormat::Legacy,
                 max_readings,
                 max_base_units,
-                max_bytes: TRANSACTION_BYTES_MAX,
+                max_bytes: TransactionFormat::Legacy.bytes_max(),
                 max_compute_units: COMPUTE_UNITS_MAX,
-                // Both are known when an estimate begins.
                 separate_fee_payer: true,
                 priced: false,
             },
         }
     }
 
+    /// Of the next transaction, by what the preferred endpoint takes.
+    pub fn transaction_format(&self) -> TransactionFormat {
+        let endpoint = self.chain.endpoints.preferred();
+        self.chain.transaction_formats.known(endpoint)
+    }
+
     /// Begins an empty estimate, at the present prices and charges.
     pub fn begin(&self) -> Result<Estimating<'_>, ChainError> {
         let price = self.chain.priority_fees.price();
+        let format = self.transaction_format();
         Ok(Estimating {
             estimator: self,
             limits: PackLimits {
+                format,
+                max_bytes: format.bytes_max(),
                 separate_fee_payer: self.chain.has_separate_fee_payer(),
                 priced: !price.is_zero(),
                 ..self.limits

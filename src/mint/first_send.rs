@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::context::MintContext;
 use super::sign_and_record::Recorded;
 use super::stage_times::observe;
+use crate::domain::TransactionFormat;
 use crate::ledger;
 use crate::telemetry::Stage;
 
@@ -21,11 +22,13 @@ pub(super) fn send_in_background(
 ) {
     let Recorded {
         transaction,
+        format,
         accepted,
         span,
     } = recorded;
     let permit = Arc::clone(permit);
     let endpoints = context.chain.endpoints.clone();
+    let formats = context.chain.transaction_formats;
     // Bytes whose blockhash has died cannot land any more, so the batch's permit is not held for their answer.
     let parameters = endpoints.parameters();
     let limit = parameters.within_blockhash_life(context.limits.transaction_limit);
@@ -42,6 +45,10 @@ pub(super) fn send_in_background(
                 span.sent(Ok(()));
             }
             Ok(Err(error)) => {
+                // It stays recorded, and is signed anew only once it is proven dead; what is not recorded yet is packed as legacy.
+                if format == TransactionFormat::V1 {
+                    formats.note_refusal(endpoint, &error);
+                }
                 tracing::warn!(
                     signature = %transaction.signature, %error,
                     "first send failed; the same bytes are sent again"

@@ -49,12 +49,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{BaseUnits, COMPUTE_UNITS_MAX, TRANSACTION_BYTES_MAX, Wallet};
+    use crate::domain::{BaseUnits, COMPUTE_UNITS_MAX, TransactionFormat, Wallet};
 
     const LIMITS: PackLimits = PackLimits {
+        format: TransactionFormat::Legacy,
         max_readings: 5,
         max_base_units: BaseUnits::new(100),
-        max_bytes: TRANSACTION_BYTES_MAX,
+        max_bytes: TransactionFormat::Legacy.bytes_max(),
         max_compute_units: COMPUTE_UNITS_MAX,
         separate_fee_payer: false,
         priced: false,

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
@@ -30,6 +31,7 @@ use super::sign_and_record::{NotRecorded, sign_and_record};
 use super::simulate::simulate_all;
 use super::stage_times::observe;
 use crate::chain::{ChainError, Endpoint, FailureOrigin, RecentBlockhash};
+use crate::domain::{TransactionFormat, TransactionTerms};
 use crate::ledger;
 use crate::telemetry::{Stage, names};
 
@@ -106,15 +108,18 @@ impl PackingRound<'_> {
         let (context, endpoint) = (self.context, self.endpoint);
         let chain = &context.chain;
         endpoint.ensure_chain(&chain.accounts.genesis_hash).await?;
-        // Step 2. Neither answer needs the other.
+        // Step 2. No answer needs another.
         let fetched_at = Instant::now();
-        let (payable, blockhash) = tokio::try_join!(
+        let payer = chain.payer();
+        let (payable, blockhash, format) = tokio::try_join!(
             resolve_accounts(context, endpoint, candidates, answers),
-            endpoint.recent_blockhash()
+            endpoint.recent_blockhash(),
+            chain.transaction_formats.choose(endpoint, &payer).map(Ok)
         )?;
         // Steps 3 and 4: packed, and packed again without the readings that have to wait for funds.
         let price = chain.priority_fees.price();
-        let (costs, limits) = (chain.costs_at(price)?, context.pack_limits(price));
+        let terms = TransactionTerms { format, price };
+        let (costs, limits) = (chain.costs_at(price)?, context.pack_limits(terms));
         // A reading waits for the next batch once: not when it is packed again, nor in the batch that it waited for.
         let may_wait = |reading| self.is_first && !answers.was_carried(reading);
         let plan = fit_to_budget(payable, &chain.fee_budget, &costs, |items| {
@@ -122,8 +127,12 @@ impl PackingRound<'_> {
         });
         answer_left_out(context, plan.left_out, &costs, answers).await;
         // Step 5.
-        let drafts = draft_all(context, plan.funded, costs, answers).await;
-        let drafts = simulate_all(context, endpoint, drafts, answers).await?;
+        let drafts = draft_all(context, plan.funded, format, costs, answers).await;
+        let drafts = match simulate_all(context, endpoint, drafts, answers).await {
+            // Nothing was signed: the same readings are packed again, as legacy transactions.
+            Err(error) if self.refuses_v1(format, &error) => return Ok(()),
+            simulated => simulated?,
+        };
         // Steps 6 and 7.
         let blockhash = self.fresh(blockhash, fetched_at).await?;
         self.record_and_send(blockhash, drafts, answers).await;
@@ -169,6 +178,12 @@ impl PackingRound<'_> {
                 Err(NotRecorded::Deferred(reason)) => answers.defer(&readings, &reason),
             }
         }
+    }
+
+    /// Whether the endpoint refused the round's transactions for their format, which is noted.
+    fn refuses_v1(&self, format: TransactionFormat, error: &ChainError) -> bool {
+        let formats = self.context.chain.transaction_formats;
+        format == TransactionFormat::V1 && formats.note_refusal(self.endpoint, error)
     }
 
     /// Whether to continue with another endpoint, from its own blockhash on.

@@ -11,6 +11,7 @@ use super::draft::Draft;
 use super::stage_times::observe;
 use super::transaction;
 use crate::chain::{Endpoint, RecentBlockhash};
+use crate::domain::TransactionFormat;
 use crate::ledger::{self, NewMintTransaction, PackedReading, RecordError};
 use crate::telemetry::traces::TransactionSpan;
 use crate::telemetry::{Stage, metric_value, names};
@@ -18,6 +19,7 @@ use crate::telemetry::{Stage, metric_value, names};
 /// A signed mint transaction whose record was committed.
 pub(super) struct Recorded {
     pub transaction: NewMintTransaction,
+    pub format: TransactionFormat,
     /// When its readings were accepted.
     pub accepted: Vec<DateTime<Utc>>,
     pub span: TransactionSpan,
@@ -50,6 +52,7 @@ pub(super) async fn sign_and_record(
     });
     let readings = readings.collect();
     let fee_lamports = draft.fee_lamports();
+    let format = draft.format;
     let (signature, signed_bytes) =
         transaction::sign(draft.message, blockhash.hash, &context.signer)
             .map_err(|error| NotRecorded::Deferred(error.into()))?;
@@ -86,6 +89,7 @@ pub(super) async fn sign_and_record(
     metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(metric_value(accepted.len()));
     metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES)
         .record(metric_value(draft.packed.bytes));
+    metrics::counter!(names::MINT_TRANSACTION_FORMATS, "format" => format.as_str()).increment(1);
     metrics::counter!(names::TOKEN_ACCOUNT_CREATIONS)
         .increment(u64::from(transaction.account_creations));
     tracing::debug!(
@@ -93,10 +97,12 @@ pub(super) async fn sign_and_record(
         number = %draft.number,
         readings = accepted.len(),
         bytes = draft.packed.bytes,
+        %format,
         "recorded"
     );
     Ok(Recorded {
         transaction,
+        format,
         accepted,
         span,
     })

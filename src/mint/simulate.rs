@@ -1,15 +1,16 @@
 //! Step 5 of the pipeline: simulates each draft on the endpoint, before anything is signed.
 //!
-//! A draft that passes requests the compute units that the simulation took, with a margin. Of one that fails, the readings to
+//! A draft that passes requests what the simulation used, with a margin. Of one that fails, the readings to
 //! blame use up an attempt, and their neighbours are packed again at once.
 
 use futures_util::future::try_join_all;
 use solana_client::rpc_config::RpcSimulateTransactionConfig;
-use solana_sdk::transaction::{Transaction, TransactionError};
+use solana_sdk::signature::Signature;
+use solana_sdk::transaction::{TransactionError, VersionedTransaction};
 
 use super::answers::Answers;
 use super::context::MintContext;
-use super::draft::Draft;
+use super::draft::{Draft, Used};
 use super::refuse::refuse;
 use crate::chain::{ChainError, Endpoint, Finality};
 use crate::ledger::RefusalReason;
@@ -17,7 +18,7 @@ use crate::ledger::RefusalReason;
 /// What a simulation reports.
 struct Simulation {
     error: Option<TransactionError>,
-    compute_units: Option<u64>,
+    used: Used,
 }
 
 /// Returns the drafts that passed.
@@ -32,7 +33,7 @@ pub(super) async fn simulate_all(
     for (mut draft, simulation) in drafts.into_iter().zip(results) {
         match simulation.error {
             None => {
-                draft.limit_compute_units(simulation.compute_units);
+                draft.limit_to(simulation.used);
                 passed.push(draft);
             }
             Some(error) => refuse_blamed(context, endpoint, &draft, &error, answers).await?,
@@ -49,7 +50,11 @@ async fn simulate(endpoint: &Endpoint, draft: &Draft) -> Result<Simulation, Chai
         commitment: Some(endpoint.commitment(Finality::Confirmed)),
         ..RpcSimulateTransactionConfig::default()
     };
-    let unsigned = Transaction::new_unsigned(draft.message.clone());
+    let signatures = usize::from(draft.message.header().num_required_signatures);
+    let unsigned = VersionedTransaction {
+        signatures: vec![Signature::default(); signatures],
+        message: draft.message.clone(),
+    };
     let result = endpoint
         .hot()
         .simulate_transaction_with_config(&unsigned, config)
@@ -58,7 +63,10 @@ async fn simulate(endpoint: &Endpoint, draft: &Draft) -> Result<Simulation, Chai
         .value;
     Ok(Simulation {
         error: result.err.map(TransactionError::from),
-        compute_units: result.units_consumed,
+        used: Used {
+            compute_units: result.units_consumed,
+            loaded_bytes: result.loaded_accounts_data_size,
+        },
     })
 }
 

@@ -1,20 +1,22 @@
 //! Builds and signs one mint transaction: pure.
 
 use solana_sdk::hash::Hash;
-use solana_sdk::message::Message;
+use solana_sdk::message::VersionedMessage;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Signature, SignerError};
-use solana_sdk::transaction::Transaction;
+use solana_sdk::transaction::VersionedTransaction;
 use uuid::Uuid;
 
 use crate::chain::MintSigner;
+use crate::domain::signed_bytes::{self, InvalidTransaction};
 use crate::domain::{
-    ComputePlan, ComputeUnitPrice, Hash32, Memo, MintNumber, Packed, instructions, root_of,
+    ComputePlan, Hash32, InvalidMessage, Memo, MintNumber, Packed, TransactionTerms, instructions,
+    root_of,
 };
 
 /// A packed transaction as it is simulated.
 pub(super) struct Planned {
-    pub message: Message,
+    pub message: VersionedMessage,
     pub compute: ComputePlan,
     pub merkle_root: Hash32,
 }
@@ -26,7 +28,7 @@ pub(super) fn message_of(
     number: MintNumber,
     mint: &Pubkey,
     signer: &MintSigner,
-    price: ComputeUnitPrice,
+    terms: TransactionTerms,
 ) -> Result<Planned, SignError> {
     let root = root_of(leaves);
     let memo = Memo::new(number, root);
@@ -36,10 +38,10 @@ pub(super) fn message_of(
         &signer.authority(),
         &signer.fee_payer(),
         &memo,
-        price,
+        terms,
     );
     Ok(Planned {
-        message: Message::new(&built.list, Some(&signer.fee_payer())),
+        message: built.compile(&signer.fee_payer())?,
         compute: built.compute,
         merkle_root: root,
     })
@@ -47,14 +49,14 @@ pub(super) fn message_of(
 
 /// Signs; gives the signature and the signed bytes.
 pub(super) fn sign(
-    message: Message,
+    mut message: VersionedMessage,
     blockhash: Hash,
     signer: &MintSigner,
 ) -> Result<(Signature, Vec<u8>), SignError> {
-    let mut transaction = Transaction::new_unsigned(message);
-    transaction.try_sign(&signer.keypairs(), blockhash)?;
+    message.set_recent_blockhash(blockhash);
+    let transaction = VersionedTransaction::try_new(message, &signer.keypairs())?;
     let signature = transaction.signatures[0];
-    let signed_bytes = bincode::serialize(&transaction)?;
+    let signed_bytes = signed_bytes::encode(&transaction)?;
     Ok((signature, signed_bytes))
 }
 
@@ -63,6 +65,8 @@ pub(super) fn sign(
 pub enum SignError {
     #[error("the transaction could not be signed: {0}")]
     Signer(#[from] SignerError),
+    #[error("the transaction could not be compiled: {0}")]
+    Message(#[from] InvalidMessage),
     #[error("the transaction could not be encoded: {0}")]
-    Encoding(#[from] bincode::Error),
+    Encoding(#[from] InvalidTransaction),
 }

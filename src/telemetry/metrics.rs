@@ -26,9 +26,9 @@ const ITEM_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 50
 /// The first attempt, and up to `TOKENIZATION_MAX_RETRY_ATTEMPTS` retries: 10 at most.
 const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 11.0];
 
-/// A mint transaction fills one packet at most: 1,232 bytes.
-const PACKET_BUCKETS: &[f64] = &[
-    300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0, 1100.0, 1150.0, 1200.0, 1232.0,
+/// A mint transaction has at most 1,232 bytes in the legacy format, 4,096 in v1.
+const TRANSACTION_BYTES_BUCKETS: &[f64] = &[
+    300.0, 500.0, 700.0, 900.0, 1100.0, 1232.0, 1600.0, 2000.0, 2400.0, 2800.0, 3200.0, 4096.0,
 ];
 
 /// How often samples of histograms are moved into their buckets.
@@ -69,7 +69,7 @@ impl Metrics {
             )?
             .set_buckets_for_metric(
                 Matcher::Full(names::MINT_TRANSACTION_SIZE_BYTES.to_owned()),
-                PACKET_BUCKETS,
+                TRANSACTION_BYTES_BUCKETS,
             )?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STAGE_BUCKETS)?
             .set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), ITEM_BUCKETS)?

@@ -45,6 +45,7 @@ pub const TOKENS_MINTED: &str = "gridtokenx_tokens_minted_total";
 pub const MINT_TRANSACTIONS: &str = "gridtokenx_mint_transactions_total";
 pub const MINT_TRANSACTION_READINGS: &str = "gridtokenx_mint_transaction_readings";
 pub const MINT_TRANSACTION_SIZE_BYTES: &str = "gridtokenx_mint_transaction_size_bytes";
+pub const MINT_TRANSACTION_FORMATS: &str = "gridtokenx_mint_transaction_formats_total";
 pub const TOKEN_ACCOUNT_CREATIONS: &str = "gridtokenx_token_account_creations_total";
 pub const BATCH_SECONDS: &str = "gridtokenx_batch_processing_duration_seconds";
 pub const SWEEP_FINISHED_TIMESTAMP_SECONDS: &str =
@@ -258,7 +259,8 @@ pub const ALL: &[Metric] = &[
     plain(TOKENS_MINTED, Counter, "Base units confirmed on chain."),
     labelled(MINT_TRANSACTIONS, Counter, "outcome", &["recorded", "confirmed", "finalized", "dead", "forked", "quarantined"], "Mint transactions by outcome."),
     plain(MINT_TRANSACTION_READINGS, Histogram, "Readings in one recorded mint transaction."),
-    plain(MINT_TRANSACTION_SIZE_BYTES, Histogram, "Size of one recorded mint transaction, bytes; a packet has 1,232 at most."),
+    plain(MINT_TRANSACTION_SIZE_BYTES, Histogram, "Size of one recorded mint transaction, bytes; 1,232 at most in the legacy format, 4,096 in v1."),
+    labelled(MINT_TRANSACTION_FORMATS, Counter, "format", &["legacy", "v1"], "Recorded mint transactions by format."),
     plain(TOKEN_ACCOUNT_CREATIONS, Counter, "Token accounts that recorded mint transactions create for wallets that have none."),
     plain(BATCH_SECONDS, Histogram, "Seconds that one mint batch took, from packing to the last send."),
     plain(SWEEP_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which this process last finished a sweep; 0 before the first."),

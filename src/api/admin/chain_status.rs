@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::admin::Runway;
 use crate::chain::{Cause, ChainParameters, CircuitBreaker, Endpoints};
-use crate::domain::rfc3339_micros;
+use crate::domain::{TransactionFormat, rfc3339_micros};
 
 /// The chain breaker of the process that answers: while it is open, that process does not mint, and no reading uses an attempt.
 #[derive(Debug, Serialize, ToSchema)]
@@ -23,6 +23,8 @@ pub(super) struct Chain {
     /// Which consensus the cluster runs, as the endpoints report it: `alpenglow`, `tower`, or `unknown` while none of them can.
     consensus: &'static str,
     parameters: Parameters,
+    /// Format of the next mint transaction of the process that answers, by the preferred endpoint: `legacy` or `v1`.
+    transaction_format: &'static str,
     endpoints: Vec<RpcEndpoint>,
 }
 
@@ -80,6 +82,8 @@ pub(super) struct RpcEndpoint {
     retry_after_secs: Option<u64>,
     /// Why it did not answer.
     error: Option<String>,
+    /// Whether it takes v1 transactions; `null` until it has answered.
+    takes_v1: Option<bool>,
 }
 
 /// How long the fee payer's balance lasts.
@@ -105,6 +109,7 @@ impl Chain {
         circuit_breaker: &CircuitBreaker,
         endpoints: &Endpoints,
         call_limit: Duration,
+        format: TransactionFormat,
     ) -> Chain {
         let view = circuit_breaker.view();
         let views = endpoints.views().into_iter();
@@ -119,6 +124,7 @@ impl Chain {
             since: rfc3339_micros(view.since),
             consensus: endpoints.consensus().label(),
             parameters: Parameters::of(endpoints.parameters(), call_limit),
+            transaction_format: format.as_str(),
             endpoints: views
                 .map(|view| RpcEndpoint {
                     name: view.name,
@@ -130,6 +136,7 @@ impl Chain {
                     // Rounded up: a fraction of a second is still a wait.
                     retry_after_secs: view.retry_after.map(|wait| wait.as_secs() + 1),
                     error: view.failure.map(|failure| failure.to_string()),
+                    takes_v1: view.takes_v1,
                 })
                 .collect(),
         }

@@ -249,8 +249,9 @@ impl From<Option<LedgerBreakerView>> for Breaker {
                 "blockhash_life_secs": 30.0,
                 "transaction_timeout_outlives_blockhash": true,
             },
+            "transaction_format": "v1",
             "endpoints": [
-                {"name": "rpc-1", "preferred": true, "healthy": true, "consensus": "alpenglow", "height": 281_474, "lag_blocks": 0, "retry_after_secs": null, "error": null},
+                {"name": "rpc-1", "preferred": true, "healthy": true, "consensus": "alpenglow", "height": 281_474, "lag_blocks": 0, "retry_after_secs": null, "error": null, "takes_v1": true},
             ],
         },
         "runway": {
@@ -319,6 +320,7 @@ async fn status(
             &minting.circuit_breaker,
             &chain.endpoints,
             minting.settings.transaction_timeout,
+            minting.estimator.transaction_format(),
         ),
         runway: runway.map(RunwayView::from),
         last_sweep: last_sweep.as_ref().map(LastSweep::from),

@@ -11,6 +11,7 @@ use super::call_budget::CallBudgets;
 use super::endpoint_health::EndpointHealth;
 use super::rpc_class::RpcClass;
 use super::rpc_sender::EndpointSender;
+use super::v1_support::V1Support;
 use crate::chain::commitment::Commitments;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
@@ -23,6 +24,7 @@ pub struct Endpoint {
     budgets: Arc<CallBudgets>,
     pub(super) commitments: Arc<Commitments>,
     health: Mutex<EndpointHealth>,
+    v1_support: Mutex<V1Support>,
 }
 
 impl Endpoint {
@@ -57,6 +59,7 @@ impl Endpoint {
             budgets,
             commitments,
             health: Mutex::default(),
+            v1_support: Mutex::default(),
         }
     }
 
@@ -102,6 +105,12 @@ impl Endpoint {
 
     pub(in crate::chain) fn health(&self) -> MutexGuard<'_, EndpointHealth> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::chain) fn v1_support(&self) -> MutexGuard<'_, V1Support> {
+        self.v1_support
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The client's answer, with its error translated.

@@ -13,9 +13,11 @@ pub(super) mod rate_limit;
 mod rpc_class;
 mod rpc_sender;
 mod selection;
+mod v1_support;
 
 pub use chain_probe::{ChainProbe, ChainSnapshot};
 pub use endpoint::Endpoint;
 pub use mint_accounts::MintAccounts;
 pub use rpc_class::RpcClass;
 pub use selection::{EndpointView, Endpoints};
+pub(super) use v1_support::V1Answer;

@@ -38,6 +38,8 @@ pub struct EndpointView {
     pub retry_after: Option<Duration>,
     /// Why it counts as failed.
     pub failure: Option<ProbeFailure>,
+    /// Whether it takes v1 transactions; `None` until it has answered.
+    pub takes_v1: Option<bool>,
 }
 
 /// All configured endpoints, and the one that is queried first.
@@ -165,6 +167,7 @@ impl Endpoints {
                 lag_blocks: health.lag_blocks,
                 retry_after,
                 failure: health.failure.clone(),
+                takes_v1: endpoint.v1_support().takes(),
             }
         };
         self.all.iter().enumerate().map(view).collect()
@@ -183,7 +186,12 @@ impl Endpoints {
             highest.record(&probes, now)
         };
         for (endpoint, probe) in self.all.iter().zip(probes) {
-            endpoint.health().record(probe, highest, now);
+            let mut health = endpoint.health();
+            let was_healthy = health.is_healthy();
+            health.record(probe, highest, now);
+            if !was_healthy && health.is_healthy() {
+                endpoint.v1_support().recovered();
+            }
         }
         let current = self.preferred_index();
         let is_steady = |endpoint: &Endpoint| {

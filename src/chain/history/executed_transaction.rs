@@ -193,7 +193,10 @@ mod tests {
     use spl_token_interface::instruction::{batch, burn, mint_to, mint_to_checked};
 
     use super::*;
-    use crate::domain::{ComputeUnitPrice, MintNumber, Payment, Wallet, instructions};
+    use crate::domain::{
+        ComputeUnitPrice, MintNumber, Payment, TransactionFormat, TransactionTerms, Wallet,
+        instructions,
+    };
 
     const TOKEN: Pubkey = spl_token_interface::ID;
 
@@ -254,17 +257,18 @@ mod tests {
             .collect();
         let authority = keys.authority.pubkey();
         let fee_payer = Pubkey::new_unique();
-        let price = ComputeUnitPrice::from_micro_lamports(5_000);
-        let built = instructions(&payments, &keys.mint, &authority, &fee_payer, &memo, price);
-        let message = Message::new(&built.list, Some(&fee_payer));
-        let executed = executed(VersionedMessage::Legacy(message), outcome());
-
         let expected: Vec<(Pubkey, BaseUnits)> = payments
             .iter()
             .map(|payment| (payment.wallet.token_account(&keys.mint), payment.base_units))
             .collect();
-        assert_eq!(executed.mints(&keys.mint, &authority), expected);
-        assert_eq!(our_memo(&executed.memos()), Some(memo));
+        for format in TransactionFormat::ALL {
+            let price = ComputeUnitPrice::from_micro_lamports(5_000);
+            let terms = TransactionTerms { format, price };
+            let built = instructions(&payments, &keys.mint, &authority, &fee_payer, &memo, terms);
+            let executed = executed(built.compile(&fee_payer).unwrap(), outcome());
+            assert_eq!(executed.mints(&keys.mint, &authority), expected);
+            assert_eq!(our_memo(&executed.memos()), Some(memo));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::chain::blockhash::BLOCKHASH_LIFE;
 use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
+use crate::domain::NEWEST_TRANSACTION_VERSION;
 
 /// Slots requested in one `getBlocks`; fewer blocks are returned where slots were skipped.
 const SLOTS_PER_LIST: u64 = 400;
@@ -88,7 +89,7 @@ pub(super) async fn read_block(endpoint: &Endpoint, slot: u64) -> Result<Block, 
         transaction_details: Some(TransactionDetails::Signatures),
         rewards: Some(false),
         commitment: Some(endpoint.commitment(Finality::Final)),
-        max_supported_transaction_version: Some(0),
+        max_supported_transaction_version: Some(NEWEST_TRANSACTION_VERSION),
     };
     let block = endpoint
         .background()

@@ -16,10 +16,7 @@ use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{TransactionProblem, UnusableAnswer};
-use crate::domain::TxSignature;
-
-/// Newest transaction format that is supported here: one that nodes support and we do not must be an error, not a gap.
-const NEWEST_VERSION: u8 = 1;
+use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 
 pub(super) struct ShownTransaction {
     pub slot: u64,
@@ -37,7 +34,7 @@ pub(super) async fn fetch(
     let config = RpcTransactionConfig {
         encoding: Some(UiTransactionEncoding::Base64),
         commitment: Some(endpoint.commitment(finality)),
-        max_supported_transaction_version: Some(NEWEST_VERSION),
+        max_supported_transaction_version: Some(NEWEST_TRANSACTION_VERSION),
     };
     let parameters = json!([signature.to_string(), config]);
     let call = || async {

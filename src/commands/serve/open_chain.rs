@@ -11,7 +11,7 @@ use tokio::sync::SetOnce;
 use super::base::Base;
 use super::solana::{self, Solana};
 use super::start_error::StartError;
-use crate::chain::PriorityFees;
+use crate::chain::{PriorityFees, TransactionFormats};
 use crate::config::Config;
 use crate::ledger::{self, BindingError};
 use crate::mint::{ChainHandle, FeePayerSource};
@@ -73,7 +73,7 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
         }
         None => FeePayerSource::Ledger(ledger::fee_payer(pool).await?),
     };
-    Ok(ChainHandle::new(
+    let handle = ChainHandle::new(
         solana.endpoints.clone(),
         solana.accounts(config.tokenization.decimals),
         fee_payer,
@@ -81,7 +81,9 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
             config.blockchain.priority_fee,
             config.blockchain.priority_fee_max,
         ),
-    ))
+    );
+    let formats = TransactionFormats::new(config.blockchain.transaction_format);
+    Ok(handle.with_transaction_formats(formats))
 }
 
 /// Why this process would not have started, found only after it had.

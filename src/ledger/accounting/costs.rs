@@ -5,6 +5,7 @@ use rust_decimal::prelude::ToPrimitive;
 use sqlx::{FromRow, PgPool};
 
 use crate::db::BigInt;
+use crate::domain::{TransactionFormat, signed_bytes};
 use crate::ledger::error::LedgerError;
 
 /// Everything that landed so far.
@@ -16,6 +17,8 @@ pub struct Costs {
     pub readings: u64,
     /// Their fees, and the rent of the token accounts that they created: as charged, or as booked until the charge was read.
     pub lamports: u64,
+    /// Format of the newest of them; `None` before the first.
+    pub newest_format: Option<TransactionFormat>,
 }
 
 #[derive(FromRow)]
@@ -23,6 +26,8 @@ struct Totals {
     transactions: BigInt,
     readings: BigInt,
     fee_lamports: Decimal,
+    /// Of the newest transaction's bytes.
+    newest_begins: Option<Vec<u8>>,
     rent_lamports_charged: Decimal,
     #[sqlx(flatten)]
     uncharged: UnchargedRent,
@@ -75,7 +80,14 @@ pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
               AND link.live
              JOIN readings AS reading ON reading.id = link.reading
          )
-         SELECT summed.*, paid.*
+         SELECT summed.*, paid.*,
+                (
+                    SELECT substr(wire, 1, 1)
+                    FROM mint_transactions
+                    WHERE state IN ('confirmed', 'finalized')
+                    ORDER BY number DESC
+                    LIMIT 1
+                ) AS newest_begins
          FROM summed
          CROSS JOIN paid",
     )
@@ -88,6 +100,9 @@ pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
         readings: totals.readings.get(),
         // More lamports than exist do not occur.
         lamports: lamports.to_u64().unwrap_or(u64::MAX),
+        newest_format: totals
+            .newest_begins
+            .map(|begins| signed_bytes::format_of(&begins)),
     })
 }
 

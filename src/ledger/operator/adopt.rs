@@ -12,7 +12,7 @@ use super::book_unknown::{UnknownMint, UnknownMintError, fetch_unknown_mint};
 use super::paid_readings::{Search, find_paid_readings};
 use crate::chain::{ChainCharges, Endpoints, RecentBlockhash};
 use crate::db::{BigInt, SqlCondition};
-use crate::domain::{Memo, MintNumber, MintTransactionEvent, TxSignature};
+use crate::domain::{Memo, MintNumber, MintTransactionEvent, TxSignature, signed_bytes};
 use crate::ledger::breaker::unknown_mints;
 use crate::ledger::error::LedgerError;
 use crate::ledger::record::{NewMintTransaction, PackedReading, StoreOutcome, store};
@@ -194,7 +194,7 @@ fn transaction_of(
         value: signature.to_string(),
     };
     let transaction = &landed.transaction;
-    let signed_bytes = bincode::serialize(transaction)
+    let signed_bytes = signed_bytes::encode(transaction)
         .map_err(|_| unreadable("a transaction that cannot be serialised"))?;
     let base_units = landed
         .mint
@@ -231,6 +231,6 @@ fn account_creations(transaction: &VersionedTransaction) -> u32 {
     let creations = instructions
         .filter(|instruction| creates(instruction.program_id_index))
         .count();
-    // A transaction has at most 1,232 bytes, so it has far fewer instructions.
+    // A transaction has at most 4,096 bytes, so it has far fewer instructions.
     u32::try_from(creations).unwrap_or(u32::MAX)
 }

@@ -1,7 +1,7 @@
 //! Which readings are to blame for a failed transaction: pure.
 
 use solana_sdk::instruction::InstructionError;
-use solana_sdk::message::Message;
+use solana_sdk::message::VersionedMessage;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
 use solana_system_interface::error::SystemError;
@@ -25,7 +25,7 @@ pub enum Blame {
 
 /// Decides by the error and the instruction that it names.
 pub fn blame(
-    message: &Message,
+    message: &VersionedMessage,
     error: &TransactionError,
     mint: &Pubkey,
     readings: &[(Uuid, Wallet)],
@@ -40,12 +40,12 @@ pub fn blame(
     if is_fault_of_mint(cause) {
         return Blame::NoReading;
     }
-    let Some(instruction) = message.instructions.get(usize::from(*index)) else {
+    let Some(instruction) = message.instructions().get(usize::from(*index)) else {
         return Blame::Unknown;
     };
-    let program = message
-        .account_keys
-        .get(usize::from(instruction.program_id_index));
+    // Mint transactions look up no addresses in tables.
+    let keys = message.static_account_keys();
+    let program = keys.get(usize::from(instruction.program_id_index));
     if program == Some(&spl_associated_token_account_interface::program::ID)
         && lacks_lamports(cause)
     {
@@ -57,7 +57,7 @@ pub fn blame(
     let touched: Vec<Pubkey> = instruction
         .accounts
         .iter()
-        .filter_map(|account| message.account_keys.get(usize::from(*account)).copied())
+        .filter_map(|account| keys.get(usize::from(*account)).copied())
         .collect();
     let to_blame: Vec<Uuid> = readings
         .iter()
@@ -108,12 +108,15 @@ fn is_fault_of_mint(cause: &InstructionError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BaseUnits, ComputeUnitPrice, Memo, MintNumber, Payment, instructions};
+    use crate::domain::{
+        BaseUnits, ComputeUnitPrice, Memo, MintNumber, Payment, TransactionFormat,
+        TransactionTerms, instructions,
+    };
 
-    /// Two readings of two wallets, in a transaction that creates both accounts: compute limit, price if there is one, then
-    /// creation and payment wallet by wallet, then the memo.
+    /// Two readings of two wallets, in a transaction that creates both accounts: in a legacy one compute limit, and price if there is
+    /// one, then creation and payment wallet by wallet, then the memo.
     struct Packed {
-        message: Message,
+        message: VersionedMessage,
         mint: Pubkey,
         readings: [(Uuid, Wallet); 2],
         /// Instructions before the first creation.
@@ -121,7 +124,17 @@ mod tests {
     }
 
     impl Packed {
-        fn new(micro_lamports: u64) -> Packed {
+        /// In both formats, with and without a price: the number of instructions in front differs.
+        fn all() -> [Packed; 4] {
+            [
+                Packed::new(TransactionFormat::Legacy, 0),
+                Packed::new(TransactionFormat::Legacy, 5_000),
+                Packed::new(TransactionFormat::V1, 0),
+                Packed::new(TransactionFormat::V1, 5_000),
+            ]
+        }
+
+        fn new(format: TransactionFormat, micro_lamports: u64) -> Packed {
             let (mint, payer) = (Pubkey::new_unique(), Pubkey::new_unique());
             let wallets = [1, 2].map(|byte| Wallet::from_stored([byte; 32]));
             let payments = wallets.map(|wallet| Payment {
@@ -131,12 +144,16 @@ mod tests {
             });
             let memo = Memo::new(MintNumber::from_bytes([0, 0, 0, 0, 0, 1]), [0; 32]);
             let price = ComputeUnitPrice::from_micro_lamports(micro_lamports);
-            let built = instructions(&payments, &mint, &payer, &payer, &memo, price);
+            let terms = TransactionTerms { format, price };
+            let built = instructions(&payments, &mint, &payer, &payer, &memo, terms);
             Packed {
-                message: Message::new(&built.list, Some(&payer)),
+                message: built.compile(&payer).unwrap(),
                 mint,
                 readings: wallets.map(|wallet| (Uuid::now_v7(), wallet)),
-                shift: 1 + u8::from(micro_lamports > 0),
+                shift: match format {
+                    TransactionFormat::Legacy => 1 + u8::from(micro_lamports > 0),
+                    TransactionFormat::V1 => 0,
+                },
             }
         }
 
@@ -164,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_failed_payment_is_blamed_on_the_readings_of_its_wallet() {
-        for packed in [Packed::new(0), Packed::new(5_000)] {
+        for packed in Packed::all() {
             for (payment, (reading, _)) in packed.payments().into_iter().zip(packed.readings) {
                 for cause in [
                     InstructionError::Custom(TokenError::AccountFrozen as u32),
@@ -179,7 +196,7 @@ mod tests {
 
     #[test]
     fn missing_funds_are_blamed_on_no_reading() {
-        for packed in [Packed::new(0), Packed::new(5_000)] {
+        for packed in Packed::all() {
             for creation in packed.creations() {
                 for cause in [
                     InstructionError::Custom(SystemError::ResultWithNegativeLamports as u32),
@@ -201,37 +218,40 @@ mod tests {
 
     #[test]
     fn a_compute_limit_that_was_too_low_is_blamed_on_the_service() {
-        let packed = Packed::new(5_000);
-        for index in 0..=packed.memo() {
-            for cause in [
-                InstructionError::ComputationalBudgetExceeded,
-                InstructionError::ProgramFailedToComplete,
-            ] {
-                assert_eq!(packed.at(index, cause), Blame::ComputeLimit);
+        for packed in Packed::all() {
+            for index in 0..=packed.memo() {
+                for cause in [
+                    InstructionError::ComputationalBudgetExceeded,
+                    InstructionError::ProgramFailedToComplete,
+                ] {
+                    assert_eq!(packed.at(index, cause), Blame::ComputeLimit);
+                }
             }
         }
     }
 
     #[test]
     fn a_mint_that_we_no_longer_control_is_blamed_on_no_reading() {
-        let packed = Packed::new(0);
-        for fault in [
-            TokenError::InvalidMint,
-            TokenError::OwnerMismatch,
-            TokenError::FixedSupply,
-        ] {
-            let cause = InstructionError::Custom(fault as u32);
-            assert_eq!(packed.at(packed.payments()[0], cause), Blame::NoReading);
+        for packed in Packed::all() {
+            for fault in [
+                TokenError::InvalidMint,
+                TokenError::OwnerMismatch,
+                TokenError::FixedSupply,
+            ] {
+                let cause = InstructionError::Custom(fault as u32);
+                assert_eq!(packed.at(packed.payments()[0], cause), Blame::NoReading);
+            }
         }
     }
 
     #[test]
     fn the_blame_is_unknown_when_an_instruction_around_the_payments_fails() {
-        let packed = Packed::new(5_000);
-        let around = [0, 1, packed.memo(), packed.memo() + 1];
-        for index in around.into_iter().chain(packed.creations()) {
-            let blamed = packed.at(index, InstructionError::IllegalOwner);
-            assert_eq!(blamed, Blame::Unknown, "instruction {index}");
+        for packed in Packed::all() {
+            let around = (0..packed.shift).chain([packed.memo(), packed.memo() + 1]);
+            for index in around.chain(packed.creations()) {
+                let blamed = packed.at(index, InstructionError::IllegalOwner);
+                assert_eq!(blamed, Blame::Unknown, "instruction {index}");
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::transaction::{Transaction, TransactionError};
+use solana_sdk::transaction::TransactionError;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::blame::{Blame, blame};
 use super::limits::ResolverLimits;
 use super::open_transactions;
 use crate::db::within;
-use crate::domain::{MintNumber, MintTransactionEvent};
+use crate::domain::{MintNumber, MintTransactionEvent, signed_bytes};
 use crate::ledger::error::LedgerError;
 use crate::ledger::refusal::{Refusal, RefusalReason};
 use crate::ledger::refuse::refuse;
@@ -42,11 +42,11 @@ async fn find_blame(
     number: MintNumber,
     error: &TransactionError,
 ) -> sqlx::Result<Blame> {
-    let signed_bytes = open_transactions::signed_bytes(pool, &[number]).await?;
+    let stored = open_transactions::signed_bytes(pool, &[number]).await?;
     let readings = open_transactions::readings_of(pool, number).await?;
-    Ok(signed_bytes
+    Ok(stored
         .first()
-        .and_then(|(_, bytes)| bincode::deserialize::<Transaction>(bytes).ok())
+        .and_then(|(_, bytes)| signed_bytes::decode(bytes).ok())
         .map_or(Blame::Unknown, |transaction| {
             blame(&transaction.message, error, mint, &readings)
         }))

@@ -4,14 +4,12 @@ use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
-use base64::Engine;
 use futures_util::future::join_all;
 use gridtokenx::db::{LeaderLock, run_as_leader};
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer};
-use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{burn, close_account};
 use sqlx::postgres::PgConnectOptions;
@@ -22,7 +20,7 @@ use crate::support::audit::difference;
 use crate::support::authority::Authority;
 use crate::support::client::Answer;
 use crate::support::ledger::breaker;
-use crate::support::proxy::drop_send;
+use crate::support::proxy::{carried_transaction, drop_send};
 use crate::support::stored_events::notifications;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Meter, Proxy, eventually};
@@ -172,11 +170,10 @@ async fn a_reading_in_its_backoff_is_tried_at_once() {
         if method != "simulateTransaction" {
             return CallAction::Forward;
         }
-        let message = sent(parameters).message;
-        let payment = message
-            .instructions
-            .iter()
-            .position(|call| *call.program_id(&message.account_keys) == spl_token_interface::ID);
+        let message = carried_transaction(parameters).message;
+        let keys = message.static_account_keys();
+        let mut calls = message.instructions().iter();
+        let payment = calls.position(|call| *call.program_id(keys) == spl_token_interface::ID);
         CallAction::Answer(json!({
             "context": { "slot": 1 },
             "value": {
@@ -264,19 +261,12 @@ async fn retries_that_race_with_the_sweep_and_the_jobs_pay_each_reading_once() {
     assert_eq!(audit["base_units_chain"], "30000000000");
 }
 
-fn sent(parameters: &Value) -> Transaction {
-    let signed_bytes = base64::engine::general_purpose::STANDARD
-        .decode(parameters[0].as_str().unwrap())
-        .unwrap();
-    bincode::deserialize(&signed_bytes).unwrap()
-}
-
 /// An endpoint that accepts transactions, never shows their outcome, and has holes in its history.
 fn blind(proxy: &Proxy, lands: bool) {
     let hidden = Mutex::new(HashSet::new());
     proxy.on_call(move |method, parameters| match method {
         "sendTransaction" => {
-            let signature = sent(parameters).signatures[0].to_string();
+            let signature = carried_transaction(parameters).signatures[0].to_string();
             hidden.lock().unwrap().insert(signature);
             if lands {
                 CallAction::Forward

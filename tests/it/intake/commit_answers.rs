@@ -5,17 +5,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use crate::support::database_proxy::{Cut, DatabaseProxy};
+use crate::support::proxy::carried_transaction;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy};
 
 /// Signature of the transaction that `sendTransaction` carries.
 fn signature_of(parameters: &serde_json::Value) -> Vec<u8> {
-    use base64::Engine;
-    let signed_bytes = base64::engine::general_purpose::STANDARD
-        .decode(parameters[0].as_str().unwrap())
-        .unwrap();
-    let transaction: solana_sdk::transaction::Transaction =
-        bincode::deserialize(&signed_bytes).unwrap();
+    let transaction = carried_transaction(parameters);
     transaction.signatures[0].as_ref().to_vec()
 }
 

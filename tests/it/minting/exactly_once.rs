@@ -1,5 +1,6 @@
 //! Each accepted reading is paid exactly once, wherever the process is killed.
 
+use gridtokenx::domain::signed_bytes;
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_sdk::pubkey::Pubkey;
@@ -60,8 +61,7 @@ async fn the_same_bytes_sent_twice_pay_once() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let transaction: solana_sdk::transaction::Transaction =
-        bincode::deserialize(&signed_bytes).unwrap();
+    let transaction = signed_bytes::decode(&signed_bytes).unwrap();
     let rpc = RpcClient::new(grid.rpc_url.clone());
     let again = rpc.send_transaction(&transaction).await;
     assert!(again.is_err(), "the chain takes a signature once");

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use gridtokenx::domain::signed_bytes;
 use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_request::RpcRequest;
+use solana_sdk::message::VersionedMessage;
 use solana_sdk::signature::Signature;
-use solana_sdk::transaction::Transaction;
+use solana_sdk::transaction::VersionedTransaction;
 
 use crate::support::metrics::value;
 use crate::support::proxy::drop_send;
@@ -19,20 +21,30 @@ const PRICE: u64 = 500_000;
 
 struct Minted {
     signature: Signature,
-    transaction: Transaction,
+    transaction: VersionedTransaction,
     fee: u64,
     priority_fee: u64,
 }
 
 impl Minted {
-    /// What the signed bytes request: the compute limit, and the price if there is one.
-    fn compute_budget(&self) -> (u32, Option<u64>) {
-        let message = &self.transaction.message;
+    /// What the signed bytes request and offer: the compute limit, and the priority fee in lamports if there is one.
+    fn offer(&self) -> (u32, Option<u64>) {
+        if let VersionedMessage::V1(message) = &self.transaction.message {
+            let loaded = message.config.loaded_accounts_data_size_limit.unwrap();
+            assert!(
+                loaded > 100_000,
+                "{loaded}: without a limit nothing may be loaded"
+            );
+            let limit = message.config.compute_unit_limit.unwrap();
+            return (limit, message.config.priority_fee);
+        }
         let mut limit = None;
-        let mut price = None;
-        for instruction in &message.instructions {
-            let program = message.account_keys[usize::from(instruction.program_id_index)];
-            if program != solana_compute_budget_interface::ID {
+        let mut price: Option<u64> = None;
+        for instruction in self.transaction.message.instructions() {
+            let keys = self.transaction.message.static_account_keys();
+            if keys[usize::from(instruction.program_id_index)]
+                != solana_compute_budget_interface::ID
+            {
                 continue;
             }
             let (tag, number) = instruction.data.split_first().unwrap();
@@ -42,14 +54,15 @@ impl Minted {
                 other => panic!("tag {other}"),
             }
         }
-        (limit.unwrap(), price)
+        let limit = limit.unwrap();
+        (limit, price.map(|price| fee_at(price, limit)))
     }
 
     /// As the chain reports it: fee in lamports, compute units consumed.
     async fn on_chain(&self, grid: &Grid) -> (u64, u64) {
         let parameters = json!([
             self.signature.to_string(),
-            { "encoding": "json", "commitment": "finalized", "maxSupportedTransactionVersion": 0 }
+            { "encoding": "json", "commitment": "finalized", "maxSupportedTransactionVersion": 1 }
         ]);
         let found: Value = RpcClient::new(grid.rpc_url.clone())
             .send(RpcRequest::GetTransaction, parameters)
@@ -62,6 +75,11 @@ impl Minted {
     }
 }
 
+/// The priority fee of a transaction that requests this many compute units at this price, lamports.
+fn fee_at(micro_lamports: u64, limit: u32) -> u64 {
+    (u64::from(limit) * micro_lamports).div_ceil(1_000_000)
+}
+
 /// Every mint transaction of the ledger, in order.
 async fn minted(grid: &Grid) -> Vec<Minted> {
     let rows: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(
@@ -72,7 +90,7 @@ async fn minted(grid: &Grid) -> Vec<Minted> {
     .unwrap();
     rows.into_iter()
         .map(|(signed_bytes, fee, priority_fee)| {
-            let transaction: Transaction = bincode::deserialize(&signed_bytes).unwrap();
+            let transaction = signed_bytes::decode(&signed_bytes).unwrap();
             Minted {
                 signature: transaction.signatures[0],
                 transaction,
@@ -85,8 +103,18 @@ async fn minted(grid: &Grid) -> Vec<Minted> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_the_chains_fee() {
+    a_fixed_price_is_offered_in("legacy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_price_is_offered_as_a_whole_fee_in_v1() {
+    a_fixed_price_is_offered_in("v1").await;
+}
+
+async fn a_fixed_price_is_offered_in(format: &'static str) {
     let grid = Grid::without_service(&[
         ("BLOCKCHAIN_PRIORITY_FEE", "fixed:500000"),
+        ("BLOCKCHAIN_TRANSACTION_FORMAT", format),
         ("MINT_LINGER_MS", "200"),
     ])
     .await;
@@ -104,9 +132,9 @@ async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_th
     assert!(all.len() >= 2);
     let mut priority_fees = 0;
     for one in &all {
-        let (limit, price) = one.compute_budget();
-        assert_eq!(price, Some(PRICE));
-        assert_eq!(one.priority_fee, u64::from(limit).div_ceil(2));
+        let (limit, priority_fee) = one.offer();
+        assert_eq!(priority_fee, Some(fee_at(PRICE, limit)));
+        assert_eq!(priority_fee, Some(one.priority_fee));
         let (fee, consumed) = one.on_chain(&grid).await;
         assert_eq!(fee, one.fee, "the ledger's fee is the chain's");
         assert_eq!(fee, 5_000 + one.priority_fee);
@@ -114,7 +142,7 @@ async fn a_fixed_price_is_offered_for_what_was_simulated_and_the_ledger_holds_th
         priority_fees += one.priority_fee;
     }
     // The accounts are there: what was simulated and a margin, not what was planned (31,000 for one payment).
-    let (limit, _) = all.last().unwrap().compute_budget();
+    let (limit, _) = all.last().unwrap().offer();
     assert!(limit < 10_000, "{limit}");
 
     let price = value(&user, "gridtokenx_priority_fee_microlamports").await;
@@ -134,8 +162,8 @@ async fn without_a_policy_no_price_is_offered() {
     grid.meter().await.report("1").await;
     grid.until_count("finalized", 1).await;
     let all = minted(&grid).await;
-    let (limit, price) = all[0].compute_budget();
-    assert_eq!((price, all[0].fee, all[0].priority_fee), (None, 5_000, 0));
+    let (limit, offered) = all[0].offer();
+    assert_eq!((offered, all[0].fee, all[0].priority_fee), (None, 5_000, 0));
     let (fee, consumed) = all[0].on_chain(&grid).await;
     assert_eq!(fee, 5_000);
     assert!(consumed <= u64::from(limit), "{consumed} of {limit}");
@@ -159,7 +187,7 @@ async fn a_percentile_follows_what_the_chain_reports_up_to_the_cap() {
     grid.until_count("finalized", 1).await;
     assert!(proxy.received("getRecentPrioritizationFees") > 0);
     let first = minted(&grid).await.remove(0);
-    assert_eq!(first.compute_budget().1, None);
+    assert_eq!(first.offer().1, None);
     grid.stop().await;
 
     // Market prices; then prices above the cap; then no answer.
@@ -199,10 +227,10 @@ async fn report_and_see_price(grid: &Grid, micro_lamports: u64) {
     grid.meter().await.report("1").await;
     grid.until_count("finalized", finalized + 1).await;
     let last = minted(grid).await.pop().unwrap();
-    let (limit, price) = last.compute_budget();
-    assert_eq!(price, Some(micro_lamports));
+    let (limit, offered) = last.offer();
+    let priority_fee = fee_at(micro_lamports, limit);
+    assert_eq!(offered, Some(priority_fee));
     let (fee, _) = last.on_chain(grid).await;
-    let priority_fee = (u64::from(limit) * micro_lamports).div_ceil(1_000_000);
     assert_eq!(fee, 5_000 + priority_fee);
     assert_eq!((last.fee, last.priority_fee), (fee, priority_fee));
 }
@@ -219,7 +247,7 @@ async fn a_chain_that_reports_no_prices_stops_no_minting() {
     grid.serve().await;
     grid.meter().await.report("1").await;
     grid.until_count("finalized", 1).await;
-    assert_eq!(minted(&grid).await[0].compute_budget().1, None);
+    assert_eq!(minted(&grid).await[0].offer().1, None);
     grid.audit_holds().await;
     grid.stop().await;
 }
@@ -267,12 +295,12 @@ async fn what_is_stuck_is_sent_again_at_its_old_price() {
     let meter = meter.at(&grid.user("prosumer"));
     meter.report("1").await;
     grid.until_count("finalized", 2).await;
-    let prices: Vec<_> = minted(&grid)
-        .await
-        .iter()
-        .map(|minted| minted.compute_budget().1)
-        .collect();
-    assert_eq!(prices, [Some(1_000), Some(900_000)], "each signed once");
+    let all = minted(&grid).await;
+    assert_eq!(all.len(), 2, "each signed once");
+    for (minted, price) in all.iter().zip([1_000, 900_000]) {
+        let (limit, offered) = minted.offer();
+        assert_eq!(offered, Some(fee_at(price, limit)));
+    }
     grid.audit_holds().await;
     grid.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::proxy::{carried_transaction, instruction_with};
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually};
 
@@ -202,19 +203,7 @@ async fn a_reading_that_simulation_refuses_backs_off_and_fails_alone() {
         if method != "simulateTransaction" {
             return CallAction::Forward;
         }
-        use base64::Engine;
-        let signed_bytes = base64::engine::general_purpose::STANDARD
-            .decode(parameters[0].as_str().unwrap())
-            .unwrap();
-        let transaction: solana_sdk::transaction::Transaction =
-            bincode::deserialize(&signed_bytes).unwrap();
-        let message = &transaction.message;
-        let touched = message.instructions.iter().position(|instruction| {
-            instruction
-                .accounts
-                .iter()
-                .any(|account| message.account_keys[usize::from(*account)] == bad_wallet)
-        });
+        let touched = instruction_with(&carried_transaction(parameters), &bad_wallet);
         match touched {
             None => CallAction::Forward,
             // The account is created by the instruction before the payment.

@@ -12,15 +12,13 @@ use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signer;
-use solana_sdk::transaction::Transaction;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{burn, close_account};
 use spl_token_interface::state::{Account, AccountState};
 
 use crate::support::authority::Authority;
 use crate::support::consensus::under_each_consensus;
-use crate::support::proxy::drop_send;
-use crate::support::proxy::{CallAction, Proxy};
+use crate::support::proxy::{CallAction, Proxy, carried_transaction, drop_send, instruction_with};
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};
 
@@ -32,16 +30,8 @@ fn refuse_payments_to(proxy: &Proxy, wallet: Pubkey) -> Arc<AtomicUsize> {
         if method != "simulateTransaction" {
             return CallAction::Forward;
         }
-        let signed_bytes = STANDARD.decode(parameters[0].as_str().unwrap()).unwrap();
-        let transaction: Transaction = bincode::deserialize(&signed_bytes).unwrap();
-        let message = &transaction.message;
         // The wallet is named by the creation of its account alone; the next instruction pays it.
-        let creation = message.instructions.iter().position(|instruction| {
-            instruction
-                .accounts
-                .iter()
-                .any(|account| message.account_keys[usize::from(*account)] == wallet)
-        });
+        let creation = instruction_with(&carried_transaction(parameters), &wallet);
         match creation {
             None => CallAction::Forward,
             Some(creation) => {

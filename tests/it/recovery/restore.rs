@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gridtokenx::domain::signed_bytes;
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_commitment_config::CommitmentConfig;
-use solana_sdk::transaction::Transaction;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +93,7 @@ async fn a_restored_database_does_not_pay_what_was_in_flight() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let in_flight: Transaction = bincode::deserialize(&signed_bytes).unwrap();
+    let in_flight = signed_bytes::decode(&signed_bytes).unwrap();
     let authority = Authority::of(&grid).await;
 
     // The restored database replaces it; then the bytes land.
@@ -386,7 +386,7 @@ async fn files_that_were_put_back_do_not_pay_what_was_in_flight() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    let in_flight: Transaction = bincode::deserialize(&signed_bytes).unwrap();
+    let in_flight = signed_bytes::decode(&signed_bytes).unwrap();
     let authority = Authority::of(&grid).await;
     grid.pool.close().await;
     cluster.stop().await;

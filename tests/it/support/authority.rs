@@ -9,7 +9,7 @@ use solana_commitment_config::CommitmentConfig;
 use solana_sdk::instruction::Instruction;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer};
-use solana_sdk::transaction::Transaction;
+use solana_sdk::transaction::{Transaction, VersionedTransaction};
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_token_interface::instruction::{burn, mint_to};
 
@@ -83,7 +83,7 @@ impl Authority {
     }
 
     /// Sends bytes that were signed before.
-    pub async fn send_late(&self, transaction: &Transaction) -> Signature {
+    pub async fn send_late(&self, transaction: &VersionedTransaction) -> Signature {
         // Preflight would check against the newest finalized block, which is older than their blockhash.
         let config = RpcSendTransactionConfig {
             skip_preflight: true,

@@ -4,9 +4,14 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use gridtokenx::domain::signed_bytes;
 pub use gridtokenx::fault_proxy::CallAction;
 use gridtokenx::fault_proxy::FaultProxy;
 use serde_json::{Value, json};
+use solana_sdk::pubkey::Pubkey;
+use solana_sdk::transaction::VersionedTransaction;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -108,13 +113,22 @@ impl ProxyProgram {
     }
 }
 
+/// The transaction that a call of `sendTransaction` or `simulateTransaction` carries, in whatever format.
+pub fn carried_transaction(parameters: &Value) -> VersionedTransaction {
+    let signed_bytes = STANDARD.decode(parameters[0].as_str().unwrap()).unwrap();
+    signed_bytes::decode(&signed_bytes).unwrap()
+}
+
+/// The position of the first instruction that mentions the address.
+pub fn instruction_with(transaction: &VersionedTransaction, address: &Pubkey) -> Option<usize> {
+    let keys = transaction.message.static_account_keys();
+    let mentions = |index: &u8| keys[usize::from(*index)] == *address;
+    let mut instructions = transaction.message.instructions().iter();
+    instructions.position(|instruction| instruction.accounts.iter().any(mentions))
+}
+
 /// Drops a sent transaction, but answers with its signature, as an RPC node would.
 pub fn drop_send(parameters: &Value) -> CallAction {
-    use base64::Engine;
-    let signed_bytes = base64::engine::general_purpose::STANDARD
-        .decode(parameters[0].as_str().unwrap())
-        .unwrap();
-    let transaction: solana_sdk::transaction::Transaction =
-        bincode::deserialize(&signed_bytes).unwrap();
+    let transaction = carried_transaction(parameters);
     CallAction::Answer(json!(transaction.signatures[0].to_string()))
 }
