@@ -10,3 +10,4 @@ mod record_races;
 mod retry;
 mod runway;
 mod sweep;
+mod transaction_formats;

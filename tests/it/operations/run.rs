@@ -269,9 +269,11 @@ fn a_play_is_finalized_and_audited_once_and_a_later_one_finds_it_done() {
         "token_supply",
         "transactions",
         "mint_address",
+        "transaction_format",
     ] {
         assert_eq!(again[kept], report[kept], "{kept}");
     }
+    assert_eq!(report["transaction_format"], "v1");
 }
 
 #[test]
