@@ -115,7 +115,7 @@ async fn ask(endpoint: &Endpoint, payer: &Pubkey) -> V1Answer {
         ..RpcSimulateTransactionConfig::default()
     };
     let answer = endpoint
-        .rpc()
+        .hot()
         .simulate_transaction_with_config(&question, config)
         .await;
     match endpoint.answer(answer) {

@@ -332,10 +332,10 @@ async fn a_reading_alone_in_its_transaction_is_not_blamed_for_the_fee_payer_or_t
     // The first reading's transaction creates its account in this instruction, the second one's pays in it.
     let faults = [
         // The fee payer could not pay the rent.
-        (json!({ "InstructionError": [1, { "Custom": 1 }] }), false),
+        (json!({ "InstructionError": [0, { "Custom": 1 }] }), false),
         // Out of compute units: the next transaction requests the full ceiling, as one with a reading alone does.
         (
-            json!({ "InstructionError": [1, "ProgramFailedToComplete"] }),
+            json!({ "InstructionError": [0, "ProgramFailedToComplete"] }),
             true,
         ),
     ];
