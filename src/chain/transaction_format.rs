@@ -4,7 +4,7 @@
 //! proxies follow when they are updated. So each endpoint is asked to simulate a v1 transaction of the largest size, once, again
 //! after it was away, and rarely while it refuses.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use solana_client::rpc_config::RpcSimulateTransactionConfig;
 use solana_sdk::message::{VersionedMessage, v1};
@@ -19,6 +19,9 @@ use super::error_reason::NoAnswer;
 use crate::domain::{
     COMPUTE_UNITS_MAX, LOADED_BYTES_MAX, TransactionFormat, TransactionFormatPolicy,
 };
+
+/// An endpoint that does not answer the question delays no batch and no probe for longer.
+const QUESTION_LIMIT: Duration = Duration::from_secs(3);
 
 /// JSON-RPC: invalid request, invalid parameters. What nodes answer that cannot decode a transaction, or find it too large.
 const INVALID_REQUEST: i64 = -32600;
@@ -67,8 +70,8 @@ impl TransactionFormats {
         if self.policy != TransactionFormatPolicy::Auto || !is_due {
             return;
         }
-        let answer = ask(endpoint, payer).await;
-        note(endpoint, answer);
+        let answer = tokio::time::timeout(QUESTION_LIMIT, ask(endpoint, payer)).await;
+        note(endpoint, answer.unwrap_or(V1Answer::Nothing));
     }
 
     /// Notes that the endpoint answered a v1 transaction with this error. Returns whether the error refuses the format, so that the

@@ -26,9 +26,6 @@ pub struct ChainMonitor {
 /// A database that does not answer must not hide the state of the chain.
 const CONDITIONS_LIMIT: Duration = Duration::from_secs(5);
 
-/// An endpoint that does not answer the question about v1 must not delay what the circuit breaker waits for.
-const FORMAT_LIMIT: Duration = Duration::from_secs(3);
-
 impl ChainMonitor {
     pub fn new(
         pool: PgPool,
@@ -90,9 +87,8 @@ impl ChainMonitor {
     async fn refresh_format(&self) {
         let endpoint = self.chain.endpoints.preferred();
         let payer = self.chain.payer();
-        let asked = self.chain.transaction_formats.refresh(endpoint, &payer);
-        // Without an answer it is asked again later.
-        let _ = tokio::time::timeout(FORMAT_LIMIT, asked).await;
+        let formats = self.chain.transaction_formats;
+        formats.refresh(endpoint, &payer).await;
     }
 
     /// The chain answers: checks the ledger, and the fee payer's balance if this process knows the fee payer. `before`: why the

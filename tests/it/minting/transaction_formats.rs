@@ -224,7 +224,7 @@ async fn fifty_nine_wallets_share_the_fees_of_two_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_refuses_v1_gets_legacy_transactions() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     proxy.on_call(|_, _| CallAction::RefuseV1);
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
@@ -241,7 +241,7 @@ async fn an_endpoint_that_refuses_v1_gets_legacy_transactions() {
 /// The endpoint took v1, and from one moment on it does not: the batch that finds out is paid all the same, and without an attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_format_that_is_refused_from_now_on_loses_nothing() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let chain = chain_status(&grid).await;
@@ -271,7 +271,7 @@ async fn a_format_that_is_refused_from_now_on_loses_nothing() {
 /// only once the first transaction is proven dead. Other readings do not wait for that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recorded_transaction_whose_format_is_refused_is_signed_anew_only_on_proof() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let (first, second) = (grid.meter().await, grid.meter().await);
@@ -313,7 +313,7 @@ async fn a_recorded_transaction_whose_format_is_refused_is_signed_anew_only_on_p
 /// The operator has chosen the format: no other is built.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chosen_format_waits_for_an_endpoint_that_takes_it() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[(FORMAT, "v1")]).await;
     grid.serve().await;
     proxy.on_call(|_, _| CallAction::RefuseV1);
@@ -336,7 +336,7 @@ async fn a_chosen_format_waits_for_an_endpoint_that_takes_it() {
 /// No question is asked of an endpoint for nothing: once at the start, whatever is minted.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_is_asked_once_whether_it_takes_v1() {
-    let proxy = Proxy::start(&world().rpc_url).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let questions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = std::sync::Arc::clone(&questions);
     proxy.on_call(move |method, parameters| {
