@@ -6,7 +6,7 @@ BUILD := cargo build --locked --features localnet
 TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),8) cargo test --locked --features localnet,failpoints
 
 .DEFAULT_GOAL := help
-.PHONY: help run test token audit listen lint coverage check-dashboards bench-feed
+.PHONY: help run test token audit listen lint coverage check-dashboards bench-feed bench-mint
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -33,7 +33,10 @@ check-dashboards: ## Checks dashboards and alert rules with a real Prometheus; A
 	@DATABASE_URL= scripts/ensure-postgres && $(BUILD) && exec dashboards/check $(ARGS)
 
 bench-feed: ## Measures the event feed and other servers for comparison; ARGS="--connections N --seconds N --soak-seconds N", PROFILE=release
-	@DATABASE_URL= scripts/ensure-postgres && cargo bench --locked --features localnet --profile $(or $(PROFILE),dev) --bench feed -- $(ARGS)
+	@DATABASE_URL= scripts/ensure-postgres && cargo bench --locked --features localnet --profile $(or $(PROFILE),dev) --bench benchmarks -- feed $(ARGS)
+
+bench-mint: ## Measures intake and minting of a backlog beside the chain alone; ARGS="--readings N --wallets N --batch-sizes 50,200", PROFILE=dev
+	@DATABASE_URL= scripts/ensure-postgres && cargo bench --locked --features localnet --profile $(or $(PROFILE),release) --bench benchmarks -- mint $(ARGS)
 
 coverage: ## Measures the line coverage of the tests (needs cargo-tarpaulin)
 	@DATABASE_URL= scripts/ensure-postgres && scripts/coverage $(ARGS)

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::variant::{Compression, TargetName};
+use super::variant::{Compression, TargetName};
+use crate::figure::Figure;
 
 /// Figures that have a target value.
 pub const IDLE_MEMORY: &str = "memory of an idle connection";
@@ -15,34 +16,6 @@ const AIMS: [(&str, f64); 3] = [
     (P50_AT_THE_RATE, 10.0),
     (P99_AT_THE_RATE, 50.0),
 ];
-
-/// The results of one measurement.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    pub what: &'static str,
-    pub unit: &'static str,
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-    /// In the order of measurement.
-    pub rounds: Vec<f64>,
-}
-
-impl Figure {
-    pub fn of(what: &'static str, unit: &'static str, rounds: Vec<f64>) -> Figure {
-        let mut sorted = rounds.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        Figure {
-            what,
-            unit,
-            median: at(sorted.len() / 2),
-            min: at(0),
-            max: at(sorted.len().saturating_sub(1)),
-            rounds,
-        }
-    }
-}
 
 /// All figures of one target.
 #[derive(Clone, Debug, Serialize)]
@@ -93,14 +66,6 @@ pub struct Report {
     pub aims: Vec<Aim>,
     /// What could not be measured, and why.
     pub failures: Vec<String>,
-}
-
-/// A quantile of sorted microseconds, in milliseconds.
-pub fn quantile_ms(sorted: &[u32], share: f64) -> f64 {
-    let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-    sorted
-        .get(index)
-        .map_or(f64::NAN, |micros| f64::from(*micros) / 1_000.0)
 }
 
 /// A column of the table.
@@ -190,7 +155,7 @@ impl Report {
             table.push_str(&format!("| {what}, {unit} |"));
             for column in &columns {
                 let cell = match *column {
-                    Column::Target(figures) => figures.figure(what).map(cell),
+                    Column::Target(figures) => figures.figure(what).map(Figure::cell),
                     Column::Ratio(compression) => self.ratio(what, compression),
                 };
                 table.push_str(&format!(" {} |", cell.unwrap_or_else(|| "–".to_owned())));
@@ -250,16 +215,5 @@ impl Report {
             )
         };
         self.aims.iter().map(line).collect()
-    }
-}
-
-/// The median, and the range over the rounds.
-fn cell(figure: &Figure) -> String {
-    let Figure {
-        median, min, max, ..
-    } = figure;
-    match figure.rounds.len() {
-        1 => format!("{median:.1}"),
-        _ => format!("{median:.1} ({min:.1}–{max:.1})"),
     }
 }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::Options;
-use crate::client::{ClientPlan, Connections, HANDSHAKES_AT_ONCE, Measurements};
-use crate::figures::{Figure, IDLE_MEMORY, P99_AT_THE_RATE, Report, TargetFigures, quantile_ms};
+use super::Options;
+use super::client::{ClientPlan, Connections, HANDSHAKES_AT_ONCE, Measurements};
+use super::figures::{IDLE_MEMORY, P99_AT_THE_RATE, Report, TargetFigures};
+use super::targets::{self, Recipient, Target};
+use super::variant::{Compression, TargetName};
+use crate::backend::Backend;
+use crate::figure::{Figure, quantile_ms};
 use crate::process::{cpu_seconds, resident_bytes};
-use crate::targets::{self, Backend, Recipient, Target};
-use crate::variant::{Compression, TargetName};
 
 /// Interval of the transactions that publish events.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
@@ -80,7 +82,7 @@ async fn measure(
         TargetName::Service => {
             let backend = Backend::start().await?;
             measure_all(
-                backend.service(options, compression).await?,
+                targets::service(&backend, options, compression).await?,
                 options,
                 report,
             )

@@ -1,30 +1,25 @@
 //! The servers that are measured: the service, the bare server, and nchan.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gridtokenx::api::{Authenticator, TokenKeys};
-use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use gridtokenx::meters::Role;
 use gridtokenx::outbox::{self, Event, EventFields, EventType, Topic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::distr::{Alphanumeric, SampleString};
-use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, Command};
 
-use crate::Options;
-use crate::client::{ClientPlan, MARK, Measurements};
+use super::Options;
+use super::client::{ClientPlan, MARK, Measurements};
+use super::variant::{Compression, TargetName};
+use crate::backend::{Backend, START_LIMIT, Service, TempDir, until};
 use crate::process;
-use crate::variant::{Compression, TargetName};
-
-const SECRET: &str = "a secret of the benchmark, longer than 32 bytes";
-const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// Who an event is for, and who a client listens as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +65,7 @@ impl Drop for Target {
 }
 
 enum Kind {
-    Service {
-        pool: PgPool,
-        tokens: Box<Authenticator>,
-        _files: TempDir,
-    },
+    Service(Box<Service>),
     Bare(ChildStdin),
     Nchan {
         publisher: TcpStream,
@@ -86,7 +77,7 @@ impl Target {
     /// How a client connects to this server.
     pub fn client(&self, recipient: Recipient) -> Result<ClientPlan> {
         let (path, token) = match &self.kind {
-            Kind::Service { tokens, .. } => {
+            Kind::Service(service) => {
                 let role = match recipient {
                     Recipient::Owner(_) => Role::User,
                     Recipient::Everyone => Role::Admin,
@@ -94,7 +85,7 @@ impl Target {
                 let day = Duration::from_secs(86_400);
                 (
                     "/ws".to_owned(),
-                    Some(tokens.issue(&recipient.name(), role, day)?),
+                    Some(service.tokens.issue(&recipient.name(), role, day)?),
                 )
             }
             Kind::Bare(_) => (format!("/{}", recipient.name()), None),
@@ -115,11 +106,11 @@ impl Target {
     /// The message with which a client resumes after its last event, which is as far behind the newest one as there are owners.
     /// `None` for servers that keep no events.
     pub async fn resume(&self, owners: usize) -> Result<Option<String>> {
-        let Kind::Service { pool, .. } = &self.kind else {
+        let Kind::Service(service) = &self.kind else {
             return Ok(None);
         };
         let newest: i64 = sqlx::query_scalar("SELECT last_seq FROM feed_head")
-            .fetch_one(pool)
+            .fetch_one(&service.pool)
             .await?;
         let after = newest.saturating_sub_unsigned(owners as u64).max(0);
         Ok(Some(format!(r#"{{"type":"resume","after":{after}}}"#)))
@@ -129,7 +120,7 @@ impl Target {
     /// metric.
     pub async fn streams_closed_by_service(&self) -> Result<Option<f64>> {
         const METRIC: &str = "gridtokenx_websocket_errors_total ";
-        if !matches!(self.kind, Kind::Service { .. }) {
+        if !matches!(self.kind, Kind::Service(_)) {
             return Ok(None);
         }
         let url = format!("http://{}/metrics", self.address);
@@ -155,8 +146,8 @@ impl Target {
             .map(|(recipient, number)| event(*recipient, *number, padding))
             .collect();
         match &mut self.kind {
-            Kind::Service { pool, .. } => {
-                let mut transaction = pool.begin().await?;
+            Kind::Service(service) => {
+                let mut transaction = service.pool.begin().await?;
                 outbox::publish(&mut transaction, &documents).await?;
                 outbox::notify(&mut transaction, Topic::Outbox).await?;
                 sent();
@@ -210,108 +201,39 @@ fn event(recipient: Recipient, number: usize, padding: usize) -> Event {
     Event::new(EventType::MintFailed, &fields)
 }
 
-/// A Postgres and a local chain for the service; they end with this process.
-pub struct Backend {
-    cluster: PostgresCluster,
-    rpc_url: String,
-    _chain: Child,
-}
-
-impl Backend {
-    pub async fn start() -> Result<Backend> {
-        // With fsync, as in production.
-        let cluster = PostgresCluster::start(PostgresOptions {
-            fsync: true,
-            ..PostgresOptions::ephemeral()
-        })
-        .await?;
-        let mut chain = Command::new(env!("CARGO_BIN_EXE_gridtokenx-localnet"))
-            .args(["--rpc-addr", "127.0.0.1:0", "--ephemeral"])
-            .env("LOCALNET_LOG", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .process_group(0)
-            .spawn()?;
-        let mut lines = BufReader::new(chain.stdout.take().context("no output")?).lines();
-        let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await??;
-        let line = line.context("the local chain did not start")?;
-        let rpc_url = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("rpc="))
-            .context("the local chain reported no address")?
-            .to_owned();
-        Ok(Backend {
-            cluster,
-            rpc_url,
-            _chain: chain,
-        })
-    }
-
-    /// Starts a service on a new database.
-    pub async fn service(&self, options: &Options, compression: Compression) -> Result<Target> {
-        let name = format!("bench_{}", uuid::Uuid::now_v7().simple());
-        let database_url = self.cluster.create_database(&name).await?;
-        let files = TempDir::new()?;
-        let ready = files.0.join("address");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gridtokenx"))
-            .arg("serve")
-            .arg("--ready-file")
-            .arg(&ready)
-            .env_clear()
-            .env("LOG_LEVEL", "error")
-            .env("DATABASE_URL", &database_url)
-            .env("SOLANA_RPC_URL", &self.rpc_url)
-            .env("HTTP_ADDR", "127.0.0.1:0")
-            .env("JWT_SECRET", SECRET)
-            .env("API_RATE_LIMIT", "10000000")
-            .env("GRIDTOKENX_DATA_DIR", &files.0)
-            .env(
-                "WEBSOCKET_MAX_CONNECTIONS",
-                (options.connections + 500).to_string(),
-            )
-            .env("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000")
+/// Starts a service for the feed on a new database.
+pub async fn service(
+    backend: &Backend,
+    options: &Options,
+    compression: Compression,
+) -> Result<Target> {
+    let connections = (options.connections + 500).to_string();
+    let compressed = (compression == Compression::On).to_string();
+    let service = Service::start(
+        backend,
+        &[
+            ("WEBSOCKET_MAX_CONNECTIONS", connections.as_str()),
+            ("WEBSOCKET_RATE_LIMIT_EVENTS_PER_MINUTE", "60000"),
             // Small, so that slow readers are closed during the soak test.
-            .env("WEBSOCKET_EVENT_BUFFER_SIZE", "100")
-            .env(
-                "WEBSOCKET_COMPRESSION_ENABLED",
-                (compression == Compression::On).to_string(),
-            )
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .process_group(0)
-            .spawn()?;
-        let address = until("the service serves", async || {
-            std::fs::read_to_string(&ready).ok()
-        })
-        .await?;
-        ensure!(child.try_wait()?.is_none(), "the service ended");
-        let address = address.trim().trim_start_matches("http://").parse()?;
-        let pool = sqlx::postgres::PgPoolOptions::new()
-            .max_connections(4)
-            .connect(&database_url)
-            .await?;
-        let tokens = Authenticator::new(TokenKeys::Secret(SECRET.to_owned()), None, None)
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Target {
-            name: TargetName::Service,
-            address,
-            pid: child.id().context("it ended")?,
-            compression,
-            kind: Kind::Service {
-                pool,
-                tokens: Box::new(tokens),
-                _files: files,
-            },
-            children: vec![child],
-        })
-    }
+            ("WEBSOCKET_EVENT_BUFFER_SIZE", "100"),
+            ("WEBSOCKET_COMPRESSION_ENABLED", compressed.as_str()),
+        ],
+    )
+    .await?;
+    Ok(Target {
+        name: TargetName::Service,
+        address: service.address,
+        pid: service.pid,
+        compression,
+        kind: Kind::Service(Box::new(service)),
+        children: Vec::new(),
+    })
 }
 
 /// Starts the bare server as a process. It also ends when its input does.
 pub async fn bare(compression: Compression) -> Result<Target> {
     let mut child = Command::new(std::env::current_exe()?)
-        .arg("--bare-server")
+        .args(["feed", "--bare-server"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -339,14 +261,14 @@ pub async fn nchan(options: &Options, compression: Compression) -> Result<Target
         .local_addr()?
         .port();
     std::fs::write(
-        files.0.join("nginx.conf"),
+        files.path().join("nginx.conf"),
         nginx_conf(options, port, compression)?,
     )?;
     let nginx = || {
         let mut command = Command::new(&options.nginx);
         command
             .arg("-p")
-            .arg(&files.0)
+            .arg(files.path())
             .args(["-c", "nginx.conf", "-e", "error.log"]);
         command
     };
@@ -361,12 +283,15 @@ pub async fn nchan(options: &Options, compression: Compression) -> Result<Target
         .process_group(0)
         .spawn()?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let publisher = until("nginx listens", async || {
+    let publisher = until("nginx listens", START_LIMIT, async || {
         TcpStream::connect(address).await.ok()
     })
     .await?;
     let master = child.id().context("nginx ended")?;
-    let pid = until("nginx has a worker", async || process::child_of(master)).await?;
+    let pid = until("nginx has a worker", START_LIMIT, async || {
+        process::child_of(master)
+    })
+    .await?;
     Ok(Target {
         name: TargetName::Nchan,
         address,
@@ -412,35 +337,4 @@ fn nginx_conf(options: &Options, port: u16, compression: Compression) -> Result<
 
 fn absolute(path: &Path) -> Result<String> {
     Ok(path.canonicalize()?.display().to_string())
-}
-
-async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> Result<T> {
-    tokio::time::timeout(START_LIMIT, async {
-        loop {
-            if let Some(found) = check().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .with_context(|| format!("did not happen within {START_LIMIT:?}: {what}"))
-}
-
-/// A directory that is removed when this is dropped.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> Result<TempDir> {
-        let name = format!("gridtokenx-bench-{}", uuid::Uuid::now_v7());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path)?;
-        Ok(TempDir(path))
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,28 +1,26 @@
 //! `make bench-feed`: measures what the feed costs, and compares it with servers that do less.
 //!
-//! Everything runs on one machine, over loopback, and stops by itself: the service as a process with its own Postgres and local
-//! chain; a bare server on the service's WebSocket layer, as a lower bound; and nchan (nginx) if it is installed. This process
-//! generates the load, so it shares the cores with what it measures.
+//! Measured are the service as a process with its own Postgres and local chain; a bare server on the service's WebSocket layer,
+//! as a lower bound; and nchan (nginx) if it is installed.
 
 mod bare;
 mod client;
 mod figures;
-mod process;
 mod run;
 mod targets;
 mod variant;
 
+pub use bare::serve as serve_bare;
+pub use run::run;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::Context;
-use clap::{Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::{Args, ValueEnum};
 
-use crate::variant::{Compression, TargetName};
+use variant::{Compression, TargetName};
 
 /// Measures the event feed.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Connections that listen
     #[arg(long, default_value_t = 10_000)]
@@ -68,9 +66,6 @@ pub struct Options {
     /// Run as the bare server; the benchmark starts it
     #[arg(long, hide = true)]
     pub bare_server: bool,
-    /// `cargo bench` adds this flag
-    #[arg(long, hide = true)]
-    pub bench: bool,
 }
 
 /// Which compressions clients request, one after the other.
@@ -93,27 +88,19 @@ impl CompressionOption {
 
 /// Descriptors besides the connections: those that the service reserves for callers of its API, and some more.
 const OTHER_FILES: usize = 6_000;
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    let files = process::raise_file_limit()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    if options.bare_server {
-        return runtime.block_on(bare::serve());
+impl Options {
+    /// Checks that this process, and those that it starts, may open as many files as the connections need.
+    pub fn check_open_files(&self, allowed: u64) -> anyhow::Result<()> {
+        let needed = files_needed(self.connections);
+        anyhow::ensure!(
+            needed as u64 <= allowed,
+            "{} connections need {needed} open files at each end, and this user may have {allowed}: raise the hard limit, or give --connections {}",
+            self.connections,
+            connections_possible(allowed)
+        );
+        Ok(())
     }
-    let needed = files_needed(options.connections);
-    anyhow::ensure!(
-        needed as u64 <= files,
-        "{} connections need {needed} open files at each end, and this user may have {files}: raise the hard limit, or give --connections {}",
-        options.connections,
-        connections_possible(files)
-    );
-    let result = runtime.block_on(run_until_limit(&options));
-    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
-    result
 }
 
 /// Including the slow readers of the soak test.
@@ -127,17 +114,4 @@ fn connections_possible(files: u64) -> usize {
         .saturating_sub(OTHER_FILES)
         / 102
         * 100
-}
-
-/// Runs to the end, to its limit, or to a signal. In any case the processes that it started end with it.
-async fn run_until_limit(options: &Options) -> anyhow::Result<()> {
-    let limit = Duration::from_secs(60 * options.minutes_max);
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::time::timeout(limit, run::run(options)) => {
-            result.context("--minutes-max is over; the figures so far are in --out")?
-        }
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
-    }
 }
