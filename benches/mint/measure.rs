@@ -32,6 +32,8 @@ pub struct Round {
     /// From switching minting on until no reading waits.
     pub mint: Used,
     pub transactions: usize,
+    /// Several readings of one wallet in one transaction are one payment.
+    pub payments: usize,
     pub fee_lamports: i64,
     /// Until everything is finalized, from the same moment.
     pub seconds_to_finalized: f64,
@@ -71,6 +73,7 @@ pub async fn round(options: &Options, batch_size: u32) -> Result<Round> {
     until_none(&service.pool, NOT_FINALIZED, POLL_FINALIZED_EVERY).await?;
     let seconds_to_finalized = switched_on.elapsed().as_secs_f64();
     let (transactions, fee_lamports) = spent_since(&service.pool, newest).await?;
+    let payments = payments_since(&service.pool, newest).await?;
     let round = Round {
         bulk_readings: options.readings,
         bulk: before_bulk.until(&before_single),
@@ -80,6 +83,7 @@ pub async fn round(options: &Options, batch_size: u32) -> Result<Round> {
         single_latencies_micros: latencies_micros,
         mint: before_mint.until(&after_mint),
         transactions: usize::try_from(transactions)?,
+        payments: usize::try_from(payments)?,
         fee_lamports,
         seconds_to_finalized,
         service_mb: resident_mb(service.pid)?,
@@ -122,6 +126,17 @@ async fn spent_since(pool: &PgPool, number: i64) -> Result<(i64, i64)> {
          WHERE number > $1 AND state = 'finalized'",
     );
     Ok(spent.bind(number).fetch_one(pool).await?)
+}
+
+/// Payments of the transactions after `number` that landed.
+async fn payments_since(pool: &PgPool, number: i64) -> Result<i64> {
+    let payments = sqlx::query_scalar(
+        "SELECT count(DISTINCT (link.transaction, reading.wallet))
+         FROM mint_transaction_readings AS link
+         JOIN readings AS reading ON reading.id = link.reading
+         WHERE link.transaction > $1 AND link.live",
+    );
+    Ok(payments.bind(number).fetch_one(pool).await?)
 }
 
 async fn audit(backend: &Backend, service: &Service) -> Result<()> {

@@ -16,7 +16,7 @@ pub async fn run(options: &Options) -> Result<()> {
             let round = measure::round(options, *batch_size).await?;
             eprintln!("batch size {batch_size}, round {number}: chain alone");
             let wallets = usize::try_from(options.wallets)?;
-            let payments = round.minted_readings.div_ceil(round.transactions);
+            let payments = round.payments.div_ceil(round.transactions);
             peers.push(peer::round(wallets, round.transactions, payments).await?);
             rounds.push(round);
         }
