@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use gridtokenx::domain::{
-    BaseUnits, ComputeUnitPrice, Memo, MintNumber, Payment, Wallet, instructions,
+    BaseUnits, ComputeUnitPrice, Memo, MintNumber, Payment, TransactionFormat, TransactionTerms,
+    Wallet, instructions,
 };
 use serde::Serialize;
 use solana_client::nonblocking::rpc_client::RpcClient;
@@ -15,7 +16,7 @@ use solana_commitment_config::CommitmentConfig;
 use solana_sdk::program_pack::Pack;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer as _};
-use solana_sdk::transaction::Transaction;
+use solana_sdk::transaction::{Transaction, VersionedTransaction};
 use spl_token_interface::state::Mint;
 
 use super::usage::resident_mb;
@@ -110,7 +111,7 @@ impl Peer {
         transactions: usize,
         payments: usize,
         accounts: Accounts,
-    ) -> Result<Vec<Transaction>> {
+    ) -> Result<Vec<VersionedTransaction>> {
         let blockhash = self.rpc.get_latest_blockhash().await?;
         let key = self.payer.pubkey();
         let mut wallets = self.wallets.iter().cycle();
@@ -126,20 +127,20 @@ impl Peer {
                 })
                 .collect();
             let memo = Memo::new(MintNumber::try_from(number as u64)?, [7; 32]);
-            let price = ComputeUnitPrice::from_micro_lamports(0);
-            let built = instructions(&payments, &self.mint, &key, &key, &memo, price);
-            signed.push(Transaction::new_signed_with_payer(
-                &built.list,
-                Some(&key),
-                &[&self.payer],
-                blockhash,
-            ));
+            let terms = TransactionTerms {
+                format: TransactionFormat::V1,
+                price: ComputeUnitPrice::from_micro_lamports(0),
+            };
+            let built = instructions(&payments, &self.mint, &key, &key, &memo, terms);
+            let mut message = built.compile(&key)?;
+            message.set_recent_blockhash(blockhash);
+            signed.push(VersionedTransaction::try_new(message, &[&self.payer])?);
         }
         Ok(signed)
     }
 
     /// Sends them all, and waits until all are confirmed.
-    async fn land(&self, transactions: &[Transaction]) -> Result<()> {
+    async fn land(&self, transactions: &[VersionedTransaction]) -> Result<()> {
         let config = RpcSendTransactionConfig {
             skip_preflight: true,
             ..RpcSendTransactionConfig::default()

@@ -118,6 +118,9 @@ fn costs_of_minting(of: &OfRounds) -> Vec<Figure> {
         of("readings per transaction", "readings", &|round| {
             count(round.minted_readings) / count(round.transactions)
         }),
+        of("payments per transaction", "wallets", &|round| {
+            count(round.payments) / count(round.transactions)
+        }),
         of("fees", "lamports a reading", &|round| {
             each(round, round.fee_lamports as f64)
         }),
