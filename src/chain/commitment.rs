@@ -95,6 +95,13 @@ impl Commitments {
         self.state().consensus
     }
 
+    /// Whether a call was refused because of `confirmed` after this moment: the cluster may have migrated since.
+    pub fn was_refused_after(&self, moment: Instant) -> bool {
+        self.state()
+            .refused_confirmed_at
+            .is_some_and(|at| at > moment)
+    }
+
     pub fn set_consensus(&self, consensus: Consensus) {
         self.state().consensus = consensus;
     }

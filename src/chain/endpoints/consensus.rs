@@ -30,12 +30,12 @@ impl Endpoint {
         self.commitments.of(finality)
     }
 
-    /// Asks if the last answer is old, or if the endpoint has failed since.
+    /// Asks if the last answer is old, or if the endpoint has failed or refused `confirmed` since.
     pub(super) async fn refresh_consensus(&self, now: Instant) {
-        let is_due = self
-            .health()
-            .consensus_asked_at
-            .is_none_or(|at| now.duration_since(at) >= ASK_EVERY);
+        let asked_at = self.health().consensus_asked_at;
+        let is_due = asked_at.is_none_or(|at| {
+            now.duration_since(at) >= ASK_EVERY || self.commitments.was_refused_after(at)
+        });
         if !is_due {
             return;
         }

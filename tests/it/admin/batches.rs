@@ -311,7 +311,7 @@ async fn a_dry_run_changes_nothing_and_is_right() {
             "account_creations": 4,
             "fee_lamports": 5_000,
             "priority_fee_lamports": 0,
-            "rent_lamports": 4 * 2_039_280,
+            "rent_lamports": 4 * 1_488_440,
         })
     );
     let one = json!({ "dry_run": true, "meter_id": meters[0].serial });

@@ -142,7 +142,7 @@ async fn lamports_sent_ahead_to_the_account_do_no_harm() {
         &authority.payer(),
         &account,
         // Rent of an account without data: an account with less would be removed.
-        890_880,
+        650_240,
     );
     authority.send(gift, &[]).await;
     meter.report("1").await;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod canary;
+mod chain_parameters;
 mod exactly_once;
 mod poison;
 mod priority_fees;

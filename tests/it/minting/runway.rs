@@ -14,9 +14,9 @@ use crate::support::consensus::Consensus;
 use crate::support::metrics::value;
 use crate::support::{Api, Grid, Meter, eventually};
 
-/// Rent of an account without data: what the fee payer itself must keep.
-const MINIMUM: u64 = 890_880;
-const RENT: u64 = 2_039_280;
+/// Rent of an account without data on the local chain: what the fee payer itself must keep.
+const MINIMUM: u64 = 650_240;
+const RENT: u64 = 1_488_440;
 const FEE: u64 = 5_000;
 
 struct Payer {
@@ -215,7 +215,7 @@ async fn the_forecast_follows_what_was_spent() {
     }
     grid.until_count("finalized", 12).await;
     let spent: i64 = sqlx::query_scalar(
-        "SELECT sum(fee_lamports + account_creations * 2039280)::BIGINT FROM mint_transactions",
+        "SELECT sum(fee_lamports + account_creations * token_account_rent_lamports)::BIGINT FROM mint_transactions",
     )
     .fetch_one(&grid.pool)
     .await

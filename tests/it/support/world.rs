@@ -85,10 +85,7 @@ async fn start() -> World {
     let localnet = Localnet::start_with(
         State::Ephemeral,
         "127.0.0.1:0",
-        &[
-            ("LOCALNET_SLOT_MS", slot_ms.as_str()),
-            ("LOCALNET_RENT_LAMPORTS_PER_BYTE", "6960"),
-        ],
+        &[("LOCALNET_SLOT_MS", slot_ms.as_str())],
     )
     .await;
     let watchdog = Command::new("/bin/sh")
