@@ -155,8 +155,13 @@ impl FeeBudget {
 
     /// Reserves the whole amount, or nothing and returns `None`.
     pub fn reserve(&self, lamports: u64) -> Option<Reservation> {
+        self.reserve_leaving(lamports, 0)
+    }
+
+    /// The same, if at least `rest` stays spendable afterwards.
+    pub fn reserve_leaving(&self, lamports: u64, rest: u64) -> Option<Reservation> {
         let mut state = self.state();
-        if state.spendable() < lamports {
+        if state.spendable() < lamports.saturating_add(rest) {
             return None;
         }
         state.reserved += lamports;
@@ -236,6 +241,8 @@ mod tests {
         assert_eq!(budget.spendable(), 0);
         drop(all);
         assert_eq!(budget.spendable(), 90);
+        assert!(budget.reserve_leaving(80, 11).is_none());
+        assert!(budget.reserve_leaving(80, 10).is_some());
     }
 
     #[test]

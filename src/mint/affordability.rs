@@ -1,7 +1,8 @@
 //! Step 4 of the pipeline: trims a batch to what the fee payer can afford, and reserves its cost.
 //!
 //! When the balance does not cover every new token account, readings for wallets that have one are paid, and the newest of the
-//! others wait; when it does not cover every fee, what is left waits.
+//! others wait; when it does not cover every fee, what is left waits. An account is bought only if the fees of some more
+//! transactions stay: otherwise wallets that have one would wait behind it, in later batches.
 
 use std::collections::{HashMap, HashSet};
 
@@ -62,7 +63,7 @@ pub(super) fn fit_to_budget(
         if waiting.is_empty() {
             break reserve_some(budget, costs, transactions, &mut left_out.without_fee);
         }
-        budget.note_shortfall(costs.of_new_wallet());
+        budget.note_shortfall(costs.of_new_wallet() + costs.fees_kept());
         left_out
             .carried
             .retain(|reading| !waiting.contains(reading));
@@ -114,7 +115,14 @@ fn reserve_all(
 ) -> Result<Reserved, Vec<Packed>> {
     let reservations: Vec<Reservation> = transactions
         .iter()
-        .map_while(|packed| budget.reserve(costs.ceiling(packed)))
+        .map_while(|packed| {
+            let rest = if packed.account_creations() > 0 {
+                costs.fees_kept()
+            } else {
+                0
+            };
+            budget.reserve_leaving(costs.ceiling(packed), rest)
+        })
         .collect();
     if reservations.len() < transactions.len() {
         return Err(transactions);
@@ -159,7 +167,7 @@ fn cannot_create(
             new_wallets.push(payable.candidate.wallet);
         }
     }
-    let spendable = budget.spendable();
+    let spendable = budget.spendable().saturating_sub(costs.fees_kept());
     let fees = transactions
         .iter()
         .map(|packed| costs.fee_without_creations(packed))
@@ -283,6 +291,39 @@ mod tests {
                 prop_assert_eq!(funded.readings.len(), funded.packed.readings.len());
             }
         }
+    }
+
+    #[test]
+    fn an_account_is_bought_only_if_later_batches_can_pay_their_fees() {
+        let costs = TransactionCosts {
+            base_fee: 5_000,
+            account_rent: RENT,
+            price: ComputeUnitPrice::ZERO,
+        };
+        let fit = |payable, budget: &FeeBudget| {
+            fit_to_budget(payable, budget, &costs, |items| {
+                pack(items, &LIMITS, |_| true)
+            })
+        };
+        let new_wallet = || vec![payable(1, 1, 10, true)];
+        // The rent of one account and a few fees.
+        let little = budget(RENT + 10 * 5_000);
+        let first = fit(new_wallet(), &little);
+        assert_eq!(
+            (first.funded.len(), first.left_out.without_rent.len()),
+            (0, 1)
+        );
+        let later: Vec<Plan> = (2..12_u8)
+            .map(|wallet| {
+                fit(
+                    vec![payable(u128::from(wallet), wallet, 10, false)],
+                    &little,
+                )
+            })
+            .collect();
+        assert!(later.iter().all(|plan| plan.funded.len() == 1));
+        let enough = budget(RENT + 5_000 + costs.fees_kept());
+        assert_eq!(fit(new_wallet(), &enough).funded.len(), 1);
     }
 
     #[test]

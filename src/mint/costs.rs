@@ -5,6 +5,10 @@ use crate::domain::{
     Packed,
 };
 
+/// Transactions whose fees must stay when a token account is bought: readings of wallets that have one are paid from them until an
+/// operator tops up. Cheap beside the account's rent.
+const FEES_KEPT: u64 = 50;
+
 /// The prices that hold for one packing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TransactionCosts {
@@ -37,6 +41,11 @@ impl TransactionCosts {
     /// What the first reading of a wallet without a token account costs at most.
     pub fn of_new_wallet(&self) -> u64 {
         self.of_cheapest() + self.of_creation()
+    }
+
+    /// What must stay spendable when a token account is bought.
+    pub fn fees_kept(&self) -> u64 {
+        FEES_KEPT * self.of_cheapest()
     }
 
     /// What the cheapest transaction costs at most: one payment to a token account that exists.

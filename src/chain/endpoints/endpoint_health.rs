@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::chain::error::{ChainError, ProbeFailure};
 
-/// Blocks below the highest height that make an endpoint suspected of lagging: eight seconds on the main network.
+/// Blocks below the highest height that make an endpoint suspected of lagging, whatever a block lasts: a blockhash lives 150 blocks,
+/// and one of such an endpoint has lost an eighth of them.
 const BEHIND_BLOCKS: u64 = 20;
 /// Blocks below the highest height at which it counts as caught up.
 const CAUGHT_UP_BLOCKS: u64 = 5;

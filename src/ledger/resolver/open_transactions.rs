@@ -1,5 +1,7 @@
 //! The transactions that have not ended: the Resolver's work list.
 
+use std::time::Duration;
+
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
@@ -21,6 +23,13 @@ pub struct OpenTransaction {
     pub age_ms: i64,
     #[sqlx(try_from = "BigInt")]
     pub unproven_secs: u64,
+}
+
+impl OpenTransaction {
+    /// Since it was recorded.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.age_ms).unwrap_or_default())
+    }
 }
 
 /// Bounds the memory of one round; transactions beyond it wait until earlier ones end.

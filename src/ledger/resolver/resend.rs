@@ -62,9 +62,9 @@ impl ResendQueue {
     }
 
     fn is_due(&self, open: &OpenTransaction) -> bool {
-        let age = Duration::from_millis(u64::try_from(open.age_ms).unwrap_or_default());
         let last_sent = self.sent_at.get(&open.number);
-        age >= RESEND_EVERY && last_sent.is_none_or(|sent_at| sent_at.elapsed() >= RESEND_EVERY)
+        open.age() >= RESEND_EVERY
+            && last_sent.is_none_or(|sent_at| sent_at.elapsed() >= RESEND_EVERY)
     }
 }
 

@@ -23,8 +23,6 @@ use crate::periodic::{Periodic, RunError};
 /// A block's time is for people to read: finality is stored without it when it does not come within this time.
 const BLOCK_TIME_LIMIT: Duration = Duration::from_secs(5);
 const BLOCK_TIMES_AT_ONCE: usize = 16;
-/// A node may have dropped an older transaction from its cache of recent statuses.
-const HISTORY_AFTER_MS: i64 = 60_000;
 /// Transactions confirmed in one database transaction: bounds how long their readings' events wait for each other.
 const CONFIRMED_AT_ONCE: usize = 64;
 
@@ -70,16 +68,18 @@ impl StatusRounds {
         within(self.limits.transaction_limit, query).await
     }
 
-    /// Young transactions come from one endpoint's cache; old ones, and confirmed ones that were missed, from history.
+    /// Young transactions come from one endpoint's cache; old ones, and confirmed ones that were missed, from history. Nodes cache
+    /// statuses for 300 slots, twice as long as a blockhash lives.
     async fn fetch_statuses<'a>(
         &self,
         chunk: &'a [OpenTransaction],
     ) -> Result<Vec<(&'a OpenTransaction, SignatureStatus)>, LedgerError> {
         let mut statuses: Vec<(&OpenTransaction, SignatureStatus)> =
             Vec::with_capacity(chunk.len());
-        let (recent, old): (Vec<_>, Vec<_>) = chunk
-            .iter()
-            .partition(|open| open.age_ms < HISTORY_AFTER_MS && !self.missed.includes(open));
+        let life = self.endpoints.parameters().blockhash_life();
+        let (recent, old): (Vec<_>, Vec<_>) = chunk.iter().partition(|open| {
+            life.is_some_and(|life| open.age() < life) && !self.missed.includes(open)
+        });
         for (group, lookup) in [(recent, Lookup::Recent), (old, Lookup::History)] {
             if group.is_empty() {
                 continue;

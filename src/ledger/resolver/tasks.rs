@@ -20,15 +20,14 @@ use crate::db::within;
 use crate::ledger::accounting::counts;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
-/// About one slot.
+/// Bounds how long after its confirmation a mint is reported, at any length of a slot.
 const STATUSES: Timing = Timing::new("resolver rounds", Duration::from_millis(400));
-/// Expiry takes a minute, so a proof is not urgent.
+/// A blockhash lives for half a minute or more, so a proof is not urgent.
 const EXPIRY: Timing = Timing::new("expiry proofs", Duration::from_secs(2));
 /// While the breaker is closed; an open one is checked more often.
 const BREAKER: Timing = Timing::new("ledger breaker", SCAN_EVERY);
 /// Changes of the counts wait about this long to be folded: bounds what reading the counts adds up.
 const COUNTS: Timing = Timing::new("folding of counts", Duration::from_secs(5));
-
 /// Slow, because it takes a call to the chain for each transaction: it catches up at night.
 const CHARGES: Timing = Timing::new("reading of charges", Duration::from_secs(5));
 

@@ -178,8 +178,8 @@ async fn as_many_new_accounts_are_made_as_can_be_paid_and_the_minimum_stays() {
     for _ in 0..12 {
         meters.push(grid.meter().await);
     }
-    // Three accounts, and the fees around them.
-    payer.leave(MINIMUM + 3 * RENT + 20 * FEE).await;
+    // Three accounts, the fees around them, and those that are kept for wallets that have an account.
+    payer.leave(MINIMUM + 3 * RENT + 100 * FEE).await;
     until_seen(&grid, MINIMUM + 4 * RENT).await;
     let reports = meters.iter().map(|meter| meter.report("1"));
     futures_util::future::join_all(reports).await;
