@@ -182,6 +182,12 @@ pub(super) async fn confirmed(upstream: &Upstream, call: &Value) -> Option<Value
 
 /// Whether the call carries a v1 transaction, which begins with its version: the top bit of the first byte is set.
 pub(super) fn carries_v1(call: &Value) -> bool {
+    if !matches!(
+        call["method"].as_str(),
+        Some("sendTransaction" | "simulateTransaction")
+    ) {
+        return false;
+    }
     let signed_bytes = call["params"][0]
         .as_str()
         .and_then(|text| STANDARD.decode(text).ok());
