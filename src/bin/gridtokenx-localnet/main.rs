@@ -12,6 +12,7 @@
 //! | [`persistence`] | collects events into blocks and writes blocks to the store |
 //! | [`chain_history`] | blocks and transactions, as surfpool reads them |
 //! | [`account_index`], [`execution_thread`] | accounts by owner and by mint, as surfpool updates them |
+//! | [`discard`] | in place of surfpool's maps that nothing reads |
 //! | [`store`], [`block`], [`transaction_record`], [`log_line`], [`outline`] | what is on disk |
 //! | [`data_dir`], [`ports`], [`flags`], [`error`] | lock, addresses, command line and errors |
 //! | [`parameters`] | length of a slot and rent, chosen by flags and kept by the store |
@@ -22,6 +23,7 @@ mod block;
 mod chain;
 mod chain_history;
 mod data_dir;
+mod discard;
 mod error;
 mod execution_thread;
 mod flags;

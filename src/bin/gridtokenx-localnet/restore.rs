@@ -14,6 +14,7 @@ use surfpool_core::surfnet::{BlockIdentifier, FINALIZATION_SLOT_THRESHOLD};
 use crate::account_index::AccountIndex;
 use crate::block::Header;
 use crate::chain_history::History;
+use crate::discard::Discard;
 use crate::error::StoreError;
 use crate::execution_thread;
 use crate::parameters::Parameters;
@@ -76,6 +77,9 @@ pub fn restore(
 
     svm.blocks = history.blocks();
     svm.transactions = history.transactions();
+    svm.profile_tag_map = Box::new(Discard);
+    svm.simulated_transaction_profiles = Box::new(Discard);
+    svm.executed_transaction_profiles = Box::new(Discard);
     restore_accounts(svm, store.accounts()?)?;
     svm.reconstruct_sysvars();
     // It is not among the accounts that blocks change, so no store holds it.

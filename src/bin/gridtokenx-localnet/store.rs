@@ -33,7 +33,7 @@ const UNVERSIONED_RECORDS: u32 = 1;
 const EMPTY_HEADERS_KEPT: u64 = 432_000;
 
 /// redb's default of 1 GiB is more memory than the rest of this program needs.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+const CACHE_BYTES: usize = 24 * 1024 * 1024;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const ACCOUNTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("accounts");

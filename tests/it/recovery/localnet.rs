@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use crate::support::localnet::{Localnet, PROGRAM, State, TempDir};
 
 mod history;
+mod rent;
 mod token;
 mod version_1;
 
