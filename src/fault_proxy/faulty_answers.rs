@@ -70,16 +70,33 @@ pub(super) async fn lagging(upstream: &Upstream, call: &Value, slots: u64) -> Op
 }
 
 async fn current_slot(upstream: &Upstream) -> u64 {
-    let slot = upstream.call("getSlot", json!([{ "commitment": "confirmed" }]));
+    let slot = at_newest_commitment(upstream, "getSlot", &[], json!({}));
     slot.await.as_u64().unwrap_or_default()
+}
+
+/// Asks at `confirmed`, and at `finalized` where the node refuses that.
+async fn at_newest_commitment(
+    upstream: &Upstream,
+    method: &str,
+    parameters: &[Value],
+    mut configuration: Value,
+) -> Value {
+    for commitment in ["confirmed", "finalized"] {
+        configuration["commitment"] = json!(commitment);
+        let parameters = [parameters, &[configuration.clone()]].concat();
+        let answer = upstream.call(method, json!(parameters)).await;
+        if !answer.is_null() {
+            return answer;
+        }
+    }
+    Value::Null
 }
 
 async fn old_blockhash(upstream: &Upstream, call: &Value, slots: u64) -> Option<Value> {
     let newest = current_slot(upstream).await.saturating_sub(slots);
     for slot in (newest.saturating_sub(LOOK_BACK_SLOTS)..=newest).rev() {
-        let config =
-            json!({ "transactionDetails": "none", "rewards": false, "commitment": "confirmed" });
-        let block = upstream.call("getBlock", json!([slot, config])).await;
+        let configuration = json!({ "transactionDetails": "none", "rewards": false });
+        let block = at_newest_commitment(upstream, "getBlock", &[json!(slot)], configuration).await;
         if let Some(height) = block["blockHeight"].as_u64() {
             return Some(json!({
                 "jsonrpc": "2.0",

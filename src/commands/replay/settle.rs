@@ -11,7 +11,7 @@ use super::replay_error::ReplayError;
 use super::target::{STALL_LIMIT, Target};
 use crate::domain::{Backoff, Retries};
 
-/// How long no event may arrive before the states are polled. Finality takes about 12 s, in which events of other readings
+/// How long no event may arrive before the states are polled. Finality takes 6 s on the local chain, in which events of other readings
 /// keep arriving, or none does. One client polls, so without jitter.
 const POLL_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(5), Duration::from_secs(30));
 const CHECK_EVERY: Duration = Duration::from_millis(100);

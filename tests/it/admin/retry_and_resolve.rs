@@ -20,7 +20,7 @@ use crate::support::audit::difference;
 use crate::support::authority::Authority;
 use crate::support::client::Answer;
 use crate::support::ledger::breaker;
-use crate::support::proxy::{carried_transaction, drop_send};
+use crate::support::proxy::{carried_transaction, drop_send, never_lands};
 use crate::support::stored_events::notifications;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Meter, Proxy, eventually};
@@ -290,7 +290,9 @@ fn blind(proxy: &Proxy, lands: bool) {
         "getBlock" => {
             CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
         }
-        _ => CallAction::Forward,
+        // What lands needs a blockhash that is not about to expire.
+        _ if lands => CallAction::Forward,
+        _ => never_lands(method, parameters),
     });
 }
 

@@ -252,7 +252,7 @@ async fn a_sweep_whose_process_is_killed_is_continued() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_backlog_goes_through_the_minter_in_bounded_steps() {
-    const READINGS: i64 = 20_000;
+    const READINGS: i64 = 6_000;
     /// BLOCKCHAIN_MAX_BATCH_SIZE × BLOCKCHAIN_CONCURRENT_BATCHES.
     const IN_MINTER_MAX: i64 = 50 * 5;
     let grid = Grid::without_service(&[

@@ -1,6 +1,7 @@
 //! Whatever fails, recovers, or is restored to an earlier state: nothing is lost and nothing is paid twice.
 
 mod adopt;
+mod alpenglow;
 mod audit;
 mod audit_corruptions;
 mod backup;

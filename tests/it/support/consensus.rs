@@ -1,6 +1,7 @@
 //! Which consensus a test's cluster runs. The shared chain runs Tower; the two forms of Alpenglow are played in front of it.
 //!
-//! A test without more runs under Tower. `TEST_CONSENSUS=tower|alpenglow|alpenglow-without-confirmed` chooses for all of them. A scenario whose
+//! A test without more runs on mainnet's consensus of today, [`Consensus::Alpenglow`], where what is confirmed is final: nothing
+//! waits 31 slots. `TEST_CONSENSUS=tower|alpenglow|alpenglow-without-confirmed` chooses another for all of them. A scenario whose
 //! promise depends on it is run by [`under_each_consensus`] or [`under_tower`].
 
 use std::sync::LazyLock;
@@ -18,8 +19,8 @@ pub enum Consensus {
 /// What a test runs on that names none.
 static DEFAULT: LazyLock<Consensus> =
     LazyLock::new(|| match std::env::var("TEST_CONSENSUS").as_deref() {
-        Err(_) | Ok("tower") => Consensus::Tower,
-        Ok("alpenglow") => Consensus::Alpenglow,
+        Err(_) | Ok("alpenglow") => Consensus::Alpenglow,
+        Ok("tower") => Consensus::Tower,
         Ok("alpenglow-without-confirmed") => Consensus::AlpenglowWithoutConfirmed,
         Ok(other) => panic!(
             "TEST_CONSENSUS={other:?} is not tower, alpenglow or alpenglow-without-confirmed"
@@ -64,6 +65,11 @@ macro_rules! under_each_consensus {
             #[tokio::test(flavor = "multi_thread")]
             async fn alpenglow() {
                 Consensus::Alpenglow.run(super::$scenario()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn alpenglow_without_confirmed() {
+                Consensus::AlpenglowWithoutConfirmed.run(super::$scenario()).await;
             }
         })+
     };

@@ -1,5 +1,9 @@
 //! The ledger's row, as the database holds it.
 
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_commitment_config::CommitmentConfig;
+
+use super::world::world;
 use super::{Grid, eventually};
 
 /// State and reason of the ledger breaker.
@@ -23,4 +27,20 @@ pub async fn next_number(grid: &Grid) -> i64 {
         .fetch_one(&grid.pool)
         .await
         .unwrap()
+}
+
+/// Waits until the chain is this many blocks past the end of every recorded transaction's life.
+pub async fn until_past_expiry(grid: &Grid, blocks: u64) {
+    let rpc = RpcClient::new(world().rpc_url().to_owned());
+    eventually("what is recorded has expired", async || {
+        let last_valid: Option<i64> =
+            sqlx::query_scalar("SELECT max(last_valid_block_height) FROM mint_transactions")
+                .fetch_one(&grid.pool)
+                .await
+                .unwrap();
+        let processed = CommitmentConfig::processed();
+        let height = rpc.get_block_height_with_commitment(processed).await.ok()?;
+        (height > last_valid? as u64 + blocks).then_some(())
+    })
+    .await;
 }

@@ -127,6 +127,15 @@ pub fn instruction_with(transaction: &VersionedTransaction, address: &Pubkey) ->
     instructions.position(|instruction| instruction.accounts.iter().any(mentions))
 }
 
+/// Drops what is sent, and lets what is signed meanwhile expire after 30 blocks instead of 150: blockhashes are 120 blocks old.
+pub fn never_lands(method: &str, parameters: &Value) -> CallAction {
+    match method {
+        "sendTransaction" => drop_send(parameters),
+        "getLatestBlockhash" => CallAction::Lag { slots: 120 },
+        _ => CallAction::Forward,
+    }
+}
+
 /// Drops a sent transaction, but answers with its signature, as an RPC node would.
 pub fn drop_send(parameters: &Value) -> CallAction {
     let transaction = carried_transaction(parameters);
