@@ -85,25 +85,34 @@ pub(super) async fn sign_and_record(
             error => NotRecorded::Deferred(error.into()),
         });
     }
-    observe(Stage::Signed, &accepted);
-    metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(metric_value(accepted.len()));
-    metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES)
-        .record(metric_value(draft.packed.bytes));
-    metrics::counter!(names::MINT_TRANSACTION_FORMATS, "format" => format.as_str()).increment(1);
-    metrics::counter!(names::TOKEN_ACCOUNT_CREATIONS)
-        .increment(u64::from(transaction.account_creations));
-    tracing::debug!(
-        %signature,
-        number = %draft.number,
-        readings = accepted.len(),
-        bytes = draft.packed.bytes,
-        %format,
-        "recorded"
-    );
+    report(&transaction, &accepted, format, draft.packed.bytes);
     Ok(Recorded {
         transaction,
         format,
         accepted,
         span,
     })
+}
+
+/// `bytes`: the size of the transaction.
+fn report(
+    transaction: &NewMintTransaction,
+    accepted: &[DateTime<Utc>],
+    format: TransactionFormat,
+    bytes: usize,
+) {
+    observe(Stage::Signed, accepted);
+    metrics::histogram!(names::MINT_TRANSACTION_READINGS).record(metric_value(accepted.len()));
+    metrics::histogram!(names::MINT_TRANSACTION_SIZE_BYTES).record(metric_value(bytes));
+    metrics::counter!(names::MINT_TRANSACTION_FORMATS, "format" => format.as_str()).increment(1);
+    metrics::counter!(names::TOKEN_ACCOUNT_CREATIONS)
+        .increment(u64::from(transaction.account_creations));
+    tracing::debug!(
+        signature = %transaction.signature,
+        number = %transaction.number,
+        readings = accepted.len(),
+        bytes,
+        %format,
+        "recorded"
+    );
 }

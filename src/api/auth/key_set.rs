@@ -4,7 +4,6 @@
 //! within ten minutes while its key set can be fetched. Kept by [`KeySet::refresh_task`], which runs beside the requests and
 //! is the only code that fetches: a client that disconnects cancels no fetch, and any number of requests share one.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::jwks_client::JwksClient;
-use super::published_keys::{PublishedKey, PublishedKeys};
+use super::known_keys::{KEYS_AGE_MAX, Known, RETRY_PAUSE_MS};
+use super::published_keys::PublishedKey;
 use crate::domain::AuthError;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::Health;
@@ -20,86 +20,12 @@ use crate::telemetry::Health;
 /// How long a request waits for a fetch and its outcome.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(6);
 
-/// Between two fetches while keys are known, so that tokens with invented key ids cannot make the service flood the provider.
-const FETCH_INTERVAL: Duration = Duration::from_secs(60);
-
-/// After a failed fetch while no key is known, when no token can be checked. Random, so that processes that started together
-/// do not query the provider together.
-const RETRY_PAUSE_MS: Range<u64> = 4_000..6_000;
-
-/// The keys are fetched again after this time even when every token names a known key: a withdrawn key is refused within ten
-/// minutes, also when one fetch fails in between.
-const KEYS_AGE_MAX: Duration = Duration::from_secs(530);
-
-const HEALTH_PART: &str = "tokens";
-
 /// The provider's keys as of the last successful fetch.
 pub struct KeySet {
     provider: JwksClient,
     known: watch::Sender<Known>,
     /// A token names a key that is not known.
     wanted: Notify,
-}
-
-/// The outcome of all fetches so far.
-struct Known {
-    keys: PublishedKeys,
-    /// Whether the newest fetch failed.
-    is_failing: bool,
-    /// No fetch before that, not even for a key that is not known.
-    allowed_at: Instant,
-    /// The next fetch, whether or not a token needs it.
-    due_at: Instant,
-}
-
-impl Known {
-    fn nothing() -> Known {
-        let now = Instant::now();
-        Known {
-            keys: PublishedKeys::default(),
-            is_failing: false,
-            allowed_at: now,
-            due_at: now,
-        }
-    }
-
-    fn succeeded(&mut self, keys: PublishedKeys) {
-        let now = Instant::now();
-        self.keys = keys;
-        self.is_failing = false;
-        self.allowed_at = now + FETCH_INTERVAL;
-        self.due_at = now + KEYS_AGE_MAX;
-    }
-
-    /// The old keys stay valid.
-    fn failed(&mut self) {
-        let pause = if self.keys.is_empty() {
-            Duration::from_millis(rand::random_range(RETRY_PAUSE_MS))
-        } else {
-            FETCH_INTERVAL
-        };
-        self.is_failing = true;
-        self.allowed_at = Instant::now() + pause;
-        self.due_at = self.allowed_at;
-    }
-
-    fn report(&self, health: &Health) {
-        if self.keys.is_empty() {
-            health.unavailable(
-                HEALTH_PART,
-                "JWT_JWKS_URL has returned no keys yet, so no token can be checked; it is queried every few seconds, and \
-                 the log says what is wrong",
-            );
-        } else if self.is_failing {
-            health.degraded(
-                HEALTH_PART,
-                "JWT_JWKS_URL returns no keys at the moment: those known before stay valid, a new one is not known yet; \
-                 the log says what is wrong",
-            );
-        } else {
-            health.ok(HEALTH_PART);
-        }
-    }
 }
 
 impl KeySet {
@@ -212,6 +138,8 @@ mod tests {
 
     use super::super::authenticator::{Authenticator, TokenKeys};
     use super::super::jwks_client::FETCH_LIMIT;
+    use super::super::known_keys::HEALTH_PART;
+    use super::super::published_keys::PublishedKeys;
     use super::*;
     use crate::periodic::TaskList;
     use crate::telemetry::Status;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `authenticator` | checks tokens, and makes those of development |
 //! | `principal` | whom a token identifies: the rules for its claims |
-//! | `key_set`, `jwks_client`, `published_keys` | an identity provider's keys: cached, fetched, parsed |
+//! | `key_set`, `known_keys`, `jwks_client`, `published_keys` | an identity provider's keys: kept up to date, cached, fetched, parsed |
 //! | `rate_limit` | requests per subject and minute |
 //! | `caller_auth` | token and rate limit together: what handlers take |
 //! | `bearer_token`, `authenticated` | the token of a request; the extractors `Authenticated` and `AdminOnly` |
@@ -17,6 +17,7 @@ mod bearer_token;
 pub mod caller_auth;
 mod jwks_client;
 pub mod key_set;
+mod known_keys;
 pub mod principal;
 mod published_keys;
 pub mod rate_limit;
