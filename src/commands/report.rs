@@ -49,12 +49,8 @@ pub struct Report {
     pub base_units_minted: String,
     /// The mint's supply at the end, as the chain reports it (`getTokenSupply`).
     pub token_supply: String,
-    /// Of the whole ledger: mint transactions that landed.
-    pub transactions: u64,
-    /// Of the whole ledger: readings that those transactions paid, by their number.
-    pub readings_per_transaction: f64,
-    /// Of the whole ledger: fees of those transactions and rent of the token accounts that they created, by the readings.
-    pub lamports_per_reading: f64,
+    #[serde(flatten)]
+    pub ledger: LedgerFigures,
     pub submit_to_minted_ms: LatencyMs,
     /// Of the whole ledger: format of the newest transaction that landed, `legacy` or `v1`; null before the first.
     pub transaction_format: Option<&'static str>,
@@ -95,6 +91,17 @@ pub enum ReportError {
     Costs(#[from] LedgerError),
     #[error("the audit did not finish: {0}")]
     Audit(#[from] AuditError),
+}
+
+/// Figures of the whole ledger.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LedgerFigures {
+    /// Mint transactions that landed.
+    pub transactions: u64,
+    /// Readings that those transactions paid, by their number.
+    pub readings_per_transaction: f64,
+    /// Fees of those transactions and rent of the token accounts that they created, by the readings.
+    pub lamports_per_reading: f64,
 }
 
 /// The system that was played on.
@@ -138,9 +145,11 @@ impl Report {
             readings_finalized: counts.finalized,
             base_units_minted: outcome.base_units_minted.to_string(),
             token_supply: token_supply(subject).await?,
-            transactions: costs.transactions,
-            readings_per_transaction: per(costs.readings, costs.transactions),
-            lamports_per_reading: per(costs.lamports, costs.readings),
+            ledger: LedgerFigures {
+                transactions: costs.transactions,
+                readings_per_transaction: per(costs.readings, costs.transactions),
+                lamports_per_reading: per(costs.lamports, costs.readings),
+            },
             submit_to_minted_ms: outcome.latency_ms,
             transaction_format: costs.newest_format.map(TransactionFormat::as_str),
             audit: AuditSummary::from(audit),
@@ -215,9 +224,11 @@ mod tests {
             readings_finalized: 8_380,
             base_units_minted: "1296404000000".to_owned(),
             token_supply: "1296404000000".to_owned(),
-            transactions: 480,
-            readings_per_transaction: per(8_380, 480),
-            lamports_per_reading: per(0, 0),
+            ledger: LedgerFigures {
+                transactions: 480,
+                readings_per_transaction: per(8_380, 480),
+                lamports_per_reading: per(0, 0),
+            },
             submit_to_minted_ms: LatencyMs {
                 p50: Some(450),
                 p99: None,

@@ -56,10 +56,10 @@ fn report_text(report: &Report, outcome: &Outcome, decimals: u8) -> String {
         ),
         format!(
             "Transactions  {} ({}), {:.1} readings and {:.0} lamports a reading (fees and new token accounts)",
-            report.transactions,
+            report.ledger.transactions,
             report.transaction_format.unwrap_or("none"),
-            report.readings_per_transaction,
-            report.lamports_per_reading
+            report.ledger.readings_per_transaction,
+            report.ledger.lamports_per_reading
         ),
     ];
     if let (Some(p50), Some(p99)) = (outcome.latency_ms.p50, outcome.latency_ms.p99) {

@@ -41,6 +41,14 @@ pub struct Chain {
     persistence: Persistence,
 }
 
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), LocalnetError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let started = thread.spawn(work);
+    started
+        .map(drop)
+        .map_err(|error| LocalnetError::Start(error.to_string()))
+}
+
 impl Chain {
     /// Starts surfpool with the state in the store. Call on a multi-threaded runtime.
     pub fn start(
@@ -86,10 +94,9 @@ impl Chain {
         )
         .map_err(|error| start_error(&error))?;
         let (started_tx, started) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("surfpool-events".into())
-            .spawn(move || log_events(&simnet_events, started_tx))
-            .map_err(|error| start_error(&error))?;
+        start_thread("surfpool-events", move || {
+            log_events(&simnet_events, started_tx);
+        })?;
         let (commands, commands_rx) = unbounded();
         let (ended_tx, ended) = oneshot::channel();
         let run = RunLoop {
@@ -98,12 +105,9 @@ impl Chain {
             commands: commands.clone(),
             commands_rx,
         };
-        std::thread::Builder::new()
-            .name("surfpool".into())
-            .spawn(move || {
-                let _ = ended_tx.send(run.run());
-            })
-            .map_err(|error| start_error(&error))?;
+        start_thread("surfpool", move || {
+            let _ = ended_tx.send(run.run());
+        })?;
         Ok(Self {
             genesis_hash: restored.genesis_hash,
             slot,

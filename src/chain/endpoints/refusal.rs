@@ -142,81 +142,85 @@ pub(super) fn limit_of(status: StatusCode, code: Option<i64>, text: &str) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use ProviderLimit::{Access, Method, Rate, Size};
+
     use super::*;
+
+    /// HTTP status, error code and text of a refusal, and the limit that it names.
+    const REFUSALS: [(u16, Option<i64>, &str, ProviderLimit); 23] = [
+        (429, None, "", Rate),
+        (
+            429,
+            Some(429),
+            "Too many requests for a specific RPC call",
+            Rate,
+        ),
+        (
+            200,
+            Some(-32_007),
+            "50/second request limit reached - reduce calls per second",
+            Rate,
+        ),
+        (200, Some(-32_005), "Too many requests", Rate),
+        (
+            200,
+            Some(-32_005),
+            "You've exceeded the RPS limit available on the current plan.",
+            Rate,
+        ),
+        (200, Some(-32_016), "over rate limit", Rate),
+        (200, Some(-32_012), "credits limited", Rate),
+        (200, Some(-32_429), "max usage reached", Rate),
+        (
+            200,
+            Some(-32_003),
+            "daily request limit reached - upgrade your account",
+            Rate,
+        ),
+        (
+            403,
+            Some(-32_052),
+            "your compute units per second capacity is exceeded",
+            Rate,
+        ),
+        (200, None, "max usage reached", Rate),
+        (413, None, "<html>413 Request Entity Too Large</html>", Size),
+        (200, Some(-32_602), "Too many inputs provided; max 5", Size),
+        (
+            200,
+            Some(-32_615),
+            "getMultipleAccounts is limited to a range of 5",
+            Size,
+        ),
+        (200, Some(-32_601), "Method not found", Method),
+        (403, Some(-32_600), "Unsupported method: getBlocks", Method),
+        (200, Some(-32_075), "Method disabled", Method),
+        (
+            403,
+            Some(403),
+            "the method getBlock is not available on the free plan",
+            Method,
+        ),
+        (
+            200,
+            Some(-32_011),
+            "Transaction history is not available from this node",
+            Method,
+        ),
+        (401, None, "", Access),
+        (402, None, "Payment required", Access),
+        (403, None, "<html>Forbidden</html>", Access),
+        (
+            200,
+            Some(-32_600),
+            "Must be authenticated: invalid API key",
+            Access,
+        ),
+    ];
 
     #[test]
     fn a_limit_is_recognised_in_whatever_form_it_comes() {
-        use ProviderLimit::{Access, Method, Rate, Size};
-        for (status, code, text, expected) in [
-            (429, None, "", Rate),
-            (
-                429,
-                Some(429),
-                "Too many requests for a specific RPC call",
-                Rate,
-            ),
-            (
-                200,
-                Some(-32_007),
-                "50/second request limit reached - reduce calls per second",
-                Rate,
-            ),
-            (200, Some(-32_005), "Too many requests", Rate),
-            (
-                200,
-                Some(-32_005),
-                "You've exceeded the RPS limit available on the current plan.",
-                Rate,
-            ),
-            (200, Some(-32_016), "over rate limit", Rate),
-            (200, Some(-32_012), "credits limited", Rate),
-            (200, Some(-32_429), "max usage reached", Rate),
-            (
-                200,
-                Some(-32_003),
-                "daily request limit reached - upgrade your account",
-                Rate,
-            ),
-            (
-                403,
-                Some(-32_052),
-                "your compute units per second capacity is exceeded",
-                Rate,
-            ),
-            (200, None, "max usage reached", Rate),
-            (413, None, "<html>413 Request Entity Too Large</html>", Size),
-            (200, Some(-32_602), "Too many inputs provided; max 5", Size),
-            (
-                200,
-                Some(-32_615),
-                "getMultipleAccounts is limited to a range of 5",
-                Size,
-            ),
-            (200, Some(-32_601), "Method not found", Method),
-            (403, Some(-32_600), "Unsupported method: getBlocks", Method),
-            (200, Some(-32_075), "Method disabled", Method),
-            (
-                403,
-                Some(403),
-                "the method getBlock is not available on the free plan",
-                Method,
-            ),
-            (
-                200,
-                Some(-32_011),
-                "Transaction history is not available from this node",
-                Method,
-            ),
-            (401, None, "", Access),
-            (402, None, "Payment required", Access),
-            (403, None, "<html>Forbidden</html>", Access),
-            (
-                200,
-                Some(-32_600),
-                "Must be authenticated: invalid API key",
-                Access,
-            ),
-        ] {
+        for (status, code, text, expected) in REFUSALS {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(
                 limit_of(status, code, text),
