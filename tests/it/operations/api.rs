@@ -240,7 +240,12 @@ async fn the_status_lists_what_runs_on_a_period_and_how_often_it_ran() {
     let mut admin = grid.admin();
     admin.token = provider.token("an admin", "admin");
     eventually("every task has run", async || {
-        let shown = admin.get("/api/admin/tokenization/status").await.ok();
+        let shown = admin.get("/api/admin/tokenization/status").await;
+        // A loaded machine: the database did not answer in time.
+        if shown.status == 503 {
+            return None;
+        }
+        let shown = shown.ok();
         let tasks = shown["periodic_tasks"].as_array().unwrap();
         let figure = |task: &Value, field: &str| task[field].as_f64();
         let mut listed: Vec<(&str, f64, Option<f64>)> = tasks
