@@ -1,20 +1,14 @@
 //! The blockhash that a transaction is signed on, and how long it lives.
 
-use solana_sdk::hash::Hash;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use solana_client::rpc_request::RpcRequest;
 
 use super::commitment::Finality;
-use super::endpoints::Endpoint;
+use super::endpoints::{Endpoint, RecentBlockhash};
 use super::error::ChainError;
-
-/// A recent blockhash with everything that is needed to prove later that a transaction signed on it is dead.
-#[derive(Clone, Copy, Debug)]
-pub struct RecentBlockhash {
-    pub hash: Hash,
-    /// Slot at which the endpoint returned it: the blockhash's own slot or a later one.
-    pub slot: u64,
-    /// The last block height that may hold a transaction signed on it.
-    pub last_valid_block_height: u64,
-}
+use super::error_reason::{CallProblem, UnusableAnswer};
 
 /// Blocks that a blockhash lives (`MAX_PROCESSING_AGE` of the runtime): the block of the blockhash has the height
 /// `last_valid_block_height - BLOCKHASH_LIFE`.
@@ -23,19 +17,61 @@ pub const BLOCKHASH_LIFE: u64 = 150;
 impl Endpoint {
     /// As confirmed: the newest may be on a fork that is dropped, and under Tower a final one has lost 31 of its 150 blocks already.
     pub async fn recent_blockhash(&self) -> Result<RecentBlockhash, ChainError> {
-        let commitment = self.commitment(Finality::Confirmed);
-        let (hash, last_valid_block_height) = self.answer(
-            self.hot()
-                .get_latest_blockhash_with_commitment(commitment)
-                .await,
-        )?;
-        // Queried after the hash: never below the slot of the hash, so the scan that starts there goes back until the heights
-        // agree.
-        let slot = self.answer(self.hot().get_slot_with_commitment(commitment).await)?;
-        Ok(RecentBlockhash {
-            hash,
-            slot,
-            last_valid_block_height,
-        })
+        let asked_at = Instant::now();
+        if let Some(shared) = self.last_blockhash().recent(asked_at) {
+            return Ok(shared);
+        }
+        let request = RpcRequest::GetLatestBlockhash;
+        let parameters = json!([self.commitment(Finality::Confirmed)]);
+        let answer: Value = self.answer(self.hot().send(request, parameters).await)?;
+        let Some(blockhash) = read(&answer) else {
+            return Err(self.unusable(UnusableAnswer::Call {
+                method: "getLatestBlockhash",
+                problem: CallProblem::of_value(&answer["value"]),
+            }));
+        };
+        self.last_blockhash().set(blockhash, asked_at);
+        Ok(blockhash)
+    }
+}
+
+/// The context's slot is that of the block whose hash it is, or a later one.
+fn read(answer: &Value) -> Option<RecentBlockhash> {
+    let value = &answer["value"];
+    Some(RecentBlockhash {
+        hash: value["blockhash"].as_str()?.parse().ok()?,
+        slot: answer["context"]["slot"].as_u64()?,
+        last_valid_block_height: value["lastValidBlockHeight"].as_u64()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use solana_sdk::hash::Hash;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_without_hash_slot_or_height_is_no_blockhash() {
+        let whole = json!({
+            "context": { "slot": 70 },
+            "value": { "blockhash": Hash::default().to_string(), "lastValidBlockHeight": 200 },
+        });
+        let blockhash = read(&whole).unwrap();
+        assert_eq!(
+            (blockhash.slot, blockhash.last_valid_block_height),
+            (70, 200)
+        );
+        for missing in [
+            "/context/slot",
+            "/value/blockhash",
+            "/value/lastValidBlockHeight",
+            "/value",
+        ] {
+            let mut answer = whole.clone();
+            *answer.pointer_mut(missing).unwrap() = Value::Null;
+            assert!(read(&answer).is_none(), "{missing}");
+        }
+        assert!(read(&Value::Null).is_none());
     }
 }

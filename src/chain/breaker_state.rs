@@ -117,6 +117,7 @@ mod tests {
     fn time_out() -> ChainError {
         ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
+            method: "getSlot",
             reason: NoAnswer::TimedOut,
         }
     }

@@ -6,79 +6,92 @@ use solana_client::rpc_custom_error::{
 };
 use solana_client::rpc_request::{RpcError, RpcResponseErrorData};
 
-use super::endpoints::rate_limit;
+use super::endpoints::rpc_method::method_name;
+use super::endpoints::{rate_limit, refusal};
 use super::error::ChainError;
-use super::error_reason::{Lag, NoAnswer, UnusableAnswer};
+use super::error_reason::{CallProblem, Lag, NoAnswer, UnusableAnswer};
 
 impl ChainError {
     /// reqwest's own text holds the URL, which may hold an access key: it is not used.
     pub fn from_client(endpoint: &str, error: &ClientError) -> ChainError {
         let endpoint = endpoint.to_owned();
+        let method = error
+            .request()
+            .map_or("a call", |request| method_name(*request));
         if let Some(wait) = rate_limit::pause_of(error) {
             return ChainError::RateLimited { endpoint, wait };
         }
+        if let Some((limit, answer)) = refusal::limit_met(error) {
+            return ChainError::Limited {
+                endpoint,
+                method,
+                limit,
+                answer: answer.to_owned(),
+            };
+        }
+        let unusable = |endpoint, problem| ChainError::Unusable {
+            endpoint,
+            reason: UnusableAnswer::Call { method, problem },
+        };
         match error.kind() {
-            ClientErrorKind::TransactionError(error) => ChainError::Refused(error.clone()),
+            ClientErrorKind::TransactionError(error) => ChainError::Refused(error.clone().into()),
             ClientErrorKind::RpcError(RpcError::RpcResponseError {
                 code,
                 message,
                 data,
-            }) => match *code {
-                JSON_RPC_SERVER_ERROR_NODE_UNHEALTHY => ChainError::Behind {
-                    endpoint,
-                    lag: Lag::Reported {
-                        slots: match data {
-                            RpcResponseErrorData::NodeUnhealthy { num_slots_behind } => {
-                                *num_slots_behind
-                            }
-                            _ => None,
-                        },
-                        message: message.clone(),
-                    },
-                },
-                JSON_RPC_SERVER_ERROR_MIN_CONTEXT_SLOT_NOT_REACHED => ChainError::Behind {
-                    endpoint,
-                    lag: Lag::Reported {
-                        slots: None,
-                        message: message.clone(),
-                    },
-                },
-                code => match error.get_transaction_error() {
-                    Some(error) => ChainError::Refused(error),
-                    None => ChainError::ErrorResponse {
-                        endpoint,
-                        code,
-                        message: message.clone(),
-                    },
-                },
+            }) => match error.get_transaction_error() {
+                Some(error) => ChainError::Refused(error.into()),
+                None => from_code(endpoint, method, *code, message, data),
             },
             ClientErrorKind::RpcError(
                 RpcError::RpcRequestError(text)
                 | RpcError::ParseError(text)
                 | RpcError::ForUser(text),
-            ) => ChainError::Unusable {
-                endpoint,
-                reason: UnusableAnswer::NotRpc(text.clone()),
-            },
+            ) => unusable(endpoint, CallProblem::NotRpc(text.clone())),
             ClientErrorKind::Reqwest(error) => ChainError::Unreachable {
                 endpoint,
+                method,
                 reason: no_answer(error),
             },
             ClientErrorKind::Io(error) => ChainError::Unreachable {
                 endpoint,
+                method,
                 reason: NoAnswer::Io(error.kind()),
             },
-            ClientErrorKind::SerdeJson(error) => ChainError::Unusable {
-                endpoint,
-                reason: UnusableAnswer::NotJson(describe_json(error)),
-            },
+            ClientErrorKind::SerdeJson(error) => unusable(endpoint, CallProblem::of_json(error)),
             ClientErrorKind::Middleware(_)
             | ClientErrorKind::SigningError(_)
-            | ClientErrorKind::Custom(_) => ChainError::Unusable {
-                endpoint,
-                reason: UnusableAnswer::ClientFailed,
-            },
+            | ClientErrorKind::Custom(_) => unusable(endpoint, CallProblem::ClientFailed),
         }
+    }
+}
+
+fn from_code(
+    endpoint: String,
+    method: &'static str,
+    code: i64,
+    message: &str,
+    data: &RpcResponseErrorData,
+) -> ChainError {
+    let slots = match data {
+        RpcResponseErrorData::NodeUnhealthy { num_slots_behind } => *num_slots_behind,
+        _ => None,
+    };
+    match code {
+        JSON_RPC_SERVER_ERROR_NODE_UNHEALTHY
+        | JSON_RPC_SERVER_ERROR_MIN_CONTEXT_SLOT_NOT_REACHED => ChainError::Behind {
+            endpoint,
+            lag: Lag::Reported {
+                slots,
+                message: message.to_owned(),
+            },
+        },
+        code => ChainError::ErrorResponse {
+            endpoint,
+            method,
+            code,
+            message: message.to_owned(),
+        },
     }
 }
 
@@ -91,15 +104,6 @@ fn no_answer(error: &reqwest::Error) -> NoAnswer {
         NoAnswer::ConnectFailed
     } else {
         NoAnswer::ConnectionBroke
-    }
-}
-
-fn describe_json(error: &serde_json::Error) -> &'static str {
-    match error.classify() {
-        serde_json::error::Category::Io => "connection",
-        serde_json::error::Category::Syntax => "syntax",
-        serde_json::error::Category::Data => "shape",
-        serde_json::error::Category::Eof => "cut short",
     }
 }
 

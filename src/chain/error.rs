@@ -7,14 +7,21 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
 use thiserror::Error;
 
+use super::endpoints::refusal::ProviderLimit;
 use super::error_reason::{Lag, MintProblem, NoAnswer, UnusableAnswer};
+use super::rpc_error_code;
+use super::transaction_failure::TransactionFailure;
 
 /// An answer that did not come, or cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChainError {
     /// No answer: connection, time-out, overload. Proves nothing about what the endpoint did.
-    #[error("RPC endpoint {endpoint} did not answer: {reason}")]
-    Unreachable { endpoint: String, reason: NoAnswer },
+    #[error("RPC endpoint {endpoint} did not answer {method}: {reason}")]
+    Unreachable {
+        endpoint: String,
+        method: &'static str,
+        reason: NoAnswer,
+    },
     /// It answered 429 (now or before) and gets no calls for the time that it requested.
     #[error("RPC endpoint {endpoint} accepts no calls for {} s", wait.as_secs() + 1)]
     RateLimited { endpoint: String, wait: Duration },
@@ -28,15 +35,24 @@ pub enum ChainError {
     #[error("no RPC endpoint has reported yet what the chain charges")]
     ChargesUnknown,
     /// The endpoint answered with a JSON-RPC error.
-    #[error("RPC endpoint {endpoint} answered: {message}")]
+    #[error("RPC endpoint {endpoint} answered {method} with {}: {message}", rpc_error_code::describe(*code))]
     ErrorResponse {
         endpoint: String,
+        method: &'static str,
         code: i64,
         message: String,
     },
+    /// The call met a limit of the endpoint's provider, other than one of the number of calls.
+    #[error("RPC endpoint {endpoint} refuses {method}: {limit} ({answer})")]
+    Limited {
+        endpoint: String,
+        method: &'static str,
+        limit: ProviderLimit,
+        answer: String,
+    },
     /// The chain refused a transaction.
     #[error("the chain refused the transaction: {0}")]
-    Refused(TransactionError),
+    Refused(TransactionFailure),
     /// The account at the mint's address is not the mint that readings are paid with: no reading can be paid.
     #[error("the mint {mint} {problem}")]
     MintUnknown { mint: Pubkey, problem: MintProblem },
@@ -63,8 +79,8 @@ pub enum ProbeFailure {
     #[error(transparent)]
     NoHeight(Box<ChainError>),
     /// A call failed after the last probe.
-    #[error("a call to RPC endpoint {endpoint} failed after its last probe")]
-    CallFailed { endpoint: String },
+    #[error(transparent)]
+    CallFailed(Box<ChainError>),
 }
 
 impl fmt::Display for UnusableEndpoint {
@@ -117,9 +133,11 @@ impl ChainError {
             | ChainError::NoneUsable { .. }
             | ChainError::ChargesUnknown
             | ChainError::ErrorResponse { .. }
+            | ChainError::Limited { .. }
             | ChainError::Unusable { .. } => FailureOrigin::Endpoint,
             ChainError::MintUnknown { .. } => FailureOrigin::Mint,
-            ChainError::Refused(error) => match error {
+            ChainError::Refused(TransactionFailure::Unnamed { .. }) => FailureOrigin::Transaction,
+            ChainError::Refused(TransactionFailure::Named(error)) => match error {
                 TransactionError::BlockhashNotFound
                 | TransactionError::AccountInUse
                 | TransactionError::ClusterMaintenance
@@ -139,11 +157,30 @@ impl ChainError {
         }
     }
 
+    /// Whether the endpoint itself is the fault, so that it is left alone until a probe finds it well: it did not answer, or is
+    /// not where it should be. A strange answer or a limit concerns one call, and says nothing about the others.
+    pub fn is_of_endpoint(&self) -> bool {
+        match self {
+            ChainError::Unreachable { .. } | ChainError::Behind { .. } => true,
+            ChainError::Unusable { reason, .. } => {
+                matches!(reason, UnusableAnswer::OtherChain { .. })
+            }
+            ChainError::Limited { limit, .. } => *limit == ProviderLimit::Access,
+            ChainError::RateLimited { .. }
+            | ChainError::NoneUsable { .. }
+            | ChainError::ErrorResponse { .. }
+            | ChainError::Refused(_)
+            | ChainError::MintUnknown { .. } => false,
+        }
+    }
+
     /// Whether the same signed bytes are known to have landed already.
     pub fn is_already_processed(&self) -> bool {
         matches!(
             self,
-            ChainError::Refused(TransactionError::AlreadyProcessed)
+            ChainError::Refused(TransactionFailure::Named(
+                TransactionError::AlreadyProcessed
+            ))
         )
     }
 }
@@ -156,6 +193,7 @@ mod tests {
     fn every_error_has_an_origin_and_it_is_never_a_reading() {
         let unreachable = ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
+            method: "getSlot",
             reason: NoAnswer::TimedOut,
         };
         assert_eq!(unreachable.origin(), FailureOrigin::Endpoint);
@@ -180,7 +218,7 @@ mod tests {
                 FailureOrigin::Transaction,
             ),
         ] {
-            assert_eq!(ChainError::Refused(error).origin(), origin);
+            assert_eq!(ChainError::Refused(error.into()).origin(), origin);
         }
     }
 

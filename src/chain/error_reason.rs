@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
+use serde_json::Value;
+use serde_json::error::Category;
 use solana_sdk::pubkey::Pubkey;
 use thiserror::Error;
 
@@ -63,6 +65,42 @@ pub enum MintProblem {
     Authority { authority: Pubkey },
 }
 
+/// Why the answer to a call cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CallProblem {
+    /// HTML of a proxy or a maintenance page, or a connection that ended early.
+    #[error("something that is not JSON")]
+    NotJson,
+    #[error("null where a value is due")]
+    Null,
+    #[error("JSON of another shape than the method's")]
+    Shape,
+    /// JSON-RPC of a kind that the client does not understand; the text holds no URL.
+    #[error("no JSON-RPC that can be understood: {0}")]
+    NotRpc(String),
+    #[error("something that the client failed to handle")]
+    ClientFailed,
+}
+
+impl CallProblem {
+    /// What is wrong with a value that is not the expected one.
+    pub fn of_value(value: &Value) -> CallProblem {
+        if value.is_null() {
+            CallProblem::Null
+        } else {
+            CallProblem::Shape
+        }
+    }
+
+    pub(super) fn of_json(error: &serde_json::Error) -> CallProblem {
+        match error.classify() {
+            Category::Io | Category::Syntax | Category::Eof => CallProblem::NotJson,
+            Category::Data if error.to_string().contains("null") => CallProblem::Null,
+            Category::Data => CallProblem::Shape,
+        }
+    }
+}
+
 /// Why an answer cannot be used: it contradicts itself, or the request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UnusableAnswer {
@@ -73,13 +111,12 @@ pub enum UnusableAnswer {
         requested: usize,
         answered: usize,
     },
-    /// The answer is JSON-RPC of a kind that the client does not understand; its text holds no URL.
-    #[error("{0}")]
-    NotRpc(String),
-    #[error("not the JSON that was expected ({0})")]
-    NotJson(&'static str),
-    #[error("the client failed")]
-    ClientFailed,
+    /// The answer to this method cannot be read at all.
+    #[error("to {method} it answered {problem}")]
+    Call {
+        method: &'static str,
+        problem: CallProblem,
+    },
     #[error("it is on another chain, with genesis hash {found}")]
     OtherChain { found: String },
     #[error("the supply {0} is no amount")]

@@ -20,8 +20,10 @@
 //! | `history/address_history`, `mint_lookup`, `mint_supply` | which transactions mention an address, what each of them minted, and the mint's supply |
 //! | `history/charge` | what a transaction cost its fee payer |
 //! | `token_account` | the wallets' token accounts |
+//! | `signature_statuses`, `transaction_failure` | statuses and errors of transactions, read item by item |
+//! | `endpoints/refusal`, `provider_limits`, `list_query` | the limits of providers: recognised, remembered, respected by smaller questions |
 //! | `signer`, `local_chain` | keys, and the chain for development |
-//! | `error`, `error_reason`, `client_error` | what can go wrong |
+//! | `error`, `error_reason`, `client_error`, `rpc_error_code` | what can go wrong |
 
 mod blockhash;
 mod breaker_state;
@@ -38,22 +40,28 @@ mod history;
 mod local_chain;
 mod parameters;
 mod priority_fee;
+mod rpc_error_code;
+mod signature_statuses;
 mod signer;
 mod slot_clock;
 mod token_account;
+mod transaction_failure;
 mod transaction_format;
 
-pub use blockhash::{BLOCKHASH_LIFE, RecentBlockhash};
+pub use blockhash::BLOCKHASH_LIFE;
 pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY, PROBE_PAUSE_MAX};
 pub use cause::{Cause, LaggingEndpoint};
 pub use charge_refresh::charge_refresh;
 pub use circuit_breaker::{BegunProbe, CircuitBreaker, CircuitBreakerView};
 pub use commitment::{Consensus, Finality};
 pub use endpoints::{
-    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, MintAccounts, RpcClass,
+    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, ListMethod, MetLimit,
+    MintAccounts, ProviderLimit, RecentBlockhash, RpcClass,
 };
 pub use error::{ChainError, FailureOrigin, ProbeFailure, UnusableEndpoint};
-pub use error_reason::{Lag, MintProblem, NoAnswer, TransactionProblem, UnusableAnswer};
+pub use error_reason::{
+    CallProblem, Lag, MintProblem, NoAnswer, TransactionProblem, UnusableAnswer,
+};
 pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
     AddressHistory, BlockScan, ChainMint, Charge, HistoryRange, ListedTransaction, MintLookup,
@@ -62,8 +70,10 @@ pub use history::{
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};
 pub use priority_fee::PriorityFees;
+pub use signature_statuses::{ShownStatus, StatusSource};
 pub use signer::{KeyFileError, MintSigner, read_keypair, read_or_create_keypair};
 pub use token_account::{
     AccountProblem, AsOf, TokenAccountState, TokenAccounts, inspect_token_accounts,
 };
+pub use transaction_failure::TransactionFailure;
 pub use transaction_format::TransactionFormats;

@@ -10,7 +10,7 @@ use spl_token_interface::state::{Account, AccountState};
 use thiserror::Error;
 
 use super::commitment::Finality;
-use super::endpoints::{Endpoint, RpcClass};
+use super::endpoints::{Endpoint, ListMethod, ListQuery, RpcClass};
 use super::error::ChainError;
 use super::error_reason::{Lag, UnusableAnswer};
 use crate::domain::Wallet;
@@ -53,9 +53,6 @@ pub enum AccountProblem {
     GivenAway,
 }
 
-/// What `getMultipleAccounts` takes at most.
-const ACCOUNTS_PER_CALL: usize = 100;
-
 /// As of when accounts are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
@@ -79,7 +76,7 @@ impl TokenAccounts {
     }
 }
 
-/// Reads the associated token accounts of these wallets, 100 a call, from the budget of this class.
+/// Reads the associated token accounts of these wallets, in as few calls as the endpoint allows, from the budget of this class.
 pub async fn inspect_token_accounts(
     endpoint: &Endpoint,
     class: RpcClass,
@@ -91,21 +88,22 @@ pub async fn inspect_token_accounts(
         states: HashMap::with_capacity(wallets.len()),
         slot: u64::MAX,
     };
-    for chunk in wallets.chunks(ACCOUNTS_PER_CALL) {
-        let addresses: Vec<Pubkey> = chunk
+    let mut query = ListQuery::new(endpoint, ListMethod::MultipleAccounts, wallets);
+    while let Some(part) = query.next_part() {
+        let addresses: Vec<Pubkey> = part
             .iter()
             .map(|wallet| wallet.token_account(mint))
             .collect();
-        let (accounts, slot) = accounts_at(endpoint, class, &addresses, as_of).await?;
+        let (accounts, slot) = match accounts_at(endpoint, class, &addresses, as_of).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                query.refused(error)?;
+                continue;
+            }
+        };
+        query.answered();
         inspected.slot = inspected.slot.min(slot);
-        if accounts.len() != chunk.len() {
-            return Err(endpoint.unusable(UnusableAnswer::WrongCount {
-                items: "accounts",
-                requested: chunk.len(),
-                answered: accounts.len(),
-            }));
-        }
-        for (wallet, account) in chunk.iter().zip(accounts) {
+        for (wallet, account) in part.iter().zip(accounts) {
             let state = match account {
                 None => TokenAccountState::Missing,
                 // Lamports alone do not make a token account: anyone can send some to the address.
@@ -146,6 +144,13 @@ async fn accounts_at(
         .get_multiple_ui_accounts_with_config(addresses, config);
     let answer = endpoint.answer(answer.await)?;
     let slot = answer.context.slot;
+    if answer.value.len() != addresses.len() {
+        return Err(endpoint.unusable(UnusableAnswer::WrongCount {
+            items: "accounts",
+            requested: addresses.len(),
+            answered: answer.value.len(),
+        }));
+    }
     // Not every provider respects `minContextSlot`.
     if let Some(since) = since.filter(|since| slot < *since) {
         return Err(ChainError::Behind {

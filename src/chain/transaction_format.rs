@@ -16,6 +16,7 @@ use spl_memo_interface::instruction::build_memo;
 use super::endpoints::{Endpoint, V1Answer};
 use super::error::ChainError;
 use super::error_reason::NoAnswer;
+use super::transaction_failure::TransactionFailure;
 use crate::domain::{
     COMPUTE_UNITS_MAX, LOADED_BYTES_MAX, TransactionFormat, TransactionFormatPolicy,
 };
@@ -123,7 +124,7 @@ async fn ask(endpoint: &Endpoint, payer: &Pubkey) -> V1Answer {
         .await;
     match endpoint.answer(answer) {
         Ok(simulated) => match simulated.value.err.map(TransactionError::from) {
-            Some(error) if refuses_format(&ChainError::Refused(error.clone())) => V1Answer::Refuses,
+            Some(error) if refuses_format(&ChainError::Refused(error.into())) => V1Answer::Refuses,
             _ => V1Answer::Takes,
         },
         Err(error) if refuses_format(&error) => V1Answer::Refuses,
@@ -155,9 +156,9 @@ fn refuses_format(error: &ChainError) -> bool {
             *code,
             INVALID_REQUEST | INVALID_PARAMS | UNSUPPORTED_TRANSACTION_VERSION
         ),
-        ChainError::Refused(
+        ChainError::Refused(TransactionFailure::Named(
             TransactionError::UnsupportedVersion | TransactionError::SanitizeFailure,
-        ) => true,
+        )) => true,
         // Bad request, content too large, unprocessable content: a gateway in front of the node.
         ChainError::Unreachable {
             reason: NoAnswer::HttpStatus(400 | 413 | 422),
@@ -182,11 +183,13 @@ mod tests {
     fn only_errors_about_the_form_refuse_the_format() {
         let response = |code| ChainError::ErrorResponse {
             endpoint: "rpc-1".to_owned(),
+            method: "simulateTransaction",
             code,
             message: String::new(),
         };
         let status = |status| ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
+            method: "simulateTransaction",
             reason: NoAnswer::HttpStatus(status),
         };
         for refusal in [
@@ -195,8 +198,8 @@ mod tests {
             response(-32015),
             status(400),
             status(413),
-            ChainError::Refused(TransactionError::UnsupportedVersion),
-            ChainError::Refused(TransactionError::SanitizeFailure),
+            ChainError::Refused(TransactionError::UnsupportedVersion.into()),
+            ChainError::Refused(TransactionError::SanitizeFailure.into()),
         ] {
             assert!(refuses_format(&refusal), "{refusal}");
         }
@@ -207,8 +210,8 @@ mod tests {
             status(403),
             status(429),
             status(502),
-            ChainError::Refused(TransactionError::InsufficientFundsForFee),
-            ChainError::Refused(TransactionError::BlockhashNotFound),
+            ChainError::Refused(TransactionError::InsufficientFundsForFee.into()),
+            ChainError::Refused(TransactionError::BlockhashNotFound.into()),
         ] {
             assert!(!refuses_format(&other), "{other}");
         }

@@ -89,7 +89,7 @@ pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };
 pub use refusal::{AfterRefusal, Refusal, RefusalReason};
-pub use refuse::refuse_pending;
+pub use refuse::{pack_alone_next_time, refuse_pending};
 pub use resolver::blame::{Blame, blame};
 pub use resolver::limits::ResolverLimits;
 pub use resolver::open_transactions::count_open_transactions;

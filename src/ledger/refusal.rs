@@ -2,11 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::transaction::TransactionError;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::chain::AccountProblem;
+use crate::chain::{AccountProblem, TransactionFailure};
 use crate::domain::{BaseUnits, Wallet};
 
 /// A reading that cannot be paid as it is.
@@ -36,9 +35,9 @@ pub enum RefusalReason {
         limit: BaseUnits,
     },
     #[error("simulation refused its payment: {0}")]
-    Simulation(TransactionError),
+    Simulation(TransactionFailure),
     #[error("failed on chain: {0}")]
-    FailedOnChain(TransactionError),
+    FailedOnChain(TransactionFailure),
 }
 
 impl RefusalReason {

@@ -5,6 +5,7 @@
 
 use rand::Rng;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 use super::changed_readings::ChangedReading;
 use super::error::LedgerError;
@@ -115,5 +116,27 @@ async fn mark_failed(
         fields.error_reason = Some(reason);
         outbox::publish(transaction, &[Event::new(EventType::MintFailed, &fields)]).await?;
     }
+    Ok(())
+}
+
+/// Each of these readings shares its next transaction with no other: one of them made the last one fail, and it is not known
+/// which.
+pub async fn pack_alone_next_time(pool: &PgPool, readings: &[Uuid]) -> Result<(), LedgerError> {
+    let mut transaction = pool.begin().await?;
+    pack_alone(&mut transaction, readings).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// The same in the caller's transaction.
+pub async fn pack_alone(transaction: &mut PgConnection, readings: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE readings
+         SET pack_alone = TRUE, revision = revision + 1
+         WHERE id = ANY($1)",
+    )
+    .bind(readings)
+    .execute(transaction)
+    .await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use solana_sdk::pubkey::Pubkey;
 use tokio::sync::Semaphore;
 
 use super::error::MeterError;
-use crate::chain::{Endpoints, Finality};
+use crate::chain::{ChainError, Endpoints, Finality};
 use crate::domain::Wallet;
 
 /// How long one endpoint may take before the next is queried: a person waits for the answer.
@@ -52,14 +52,15 @@ pub(super) async fn check_wallet_account(
             Ok(Ok(answer)) => {
                 return check_owner(wallet, answer.value.map(|account| account.owner));
             }
-            // The client's error is not logged: it may hold the URL, and that an access key.
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(
-                    endpoint = endpoint.name(),
-                    "endpoint did not answer a query for a wallet's account"
-                );
-                endpoints.fail_over_from(endpoint);
+            Ok(Err(error)) => {
+                let error = ChainError::from_client(endpoint.name(), &error);
+                tracing::warn!(%error, "a wallet's account could not be queried");
             }
+            // It may only wait for the end of a pause: that says nothing about the endpoint.
+            Err(_) => tracing::warn!(
+                endpoint = endpoint.name(),
+                "a wallet's account could not be queried within the time that a registration has"
+            ),
         }
     }
     Err(MeterError::ChainUnavailable { wallet })

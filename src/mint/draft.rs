@@ -2,7 +2,6 @@
 
 use solana_sdk::message::VersionedMessage;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::transaction::TransactionError;
 use uuid::Uuid;
 
 use super::affordability::Funded;
@@ -11,7 +10,7 @@ use super::candidate::Candidate;
 use super::context::MintContext;
 use super::costs::TransactionCosts;
 use super::transaction::{self, SignError};
-use crate::chain::Reservation;
+use crate::chain::{Reservation, TransactionFailure};
 use crate::domain::{
     ComputePlan, Hash32, MintNumber, Packed, RequestedLimits, TransactionFormat, TransactionTerms,
     Wallet, set_limits,
@@ -137,7 +136,7 @@ impl Draft {
     }
 
     /// The readings whose instruction the error names.
-    pub fn to_blame(&self, error: &TransactionError, mint: &Pubkey) -> Vec<&Candidate> {
+    pub fn to_blame(&self, error: &TransactionFailure, mint: &Pubkey) -> Vec<&Candidate> {
         let wallets: Vec<(Uuid, Wallet)> = self
             .readings
             .iter()

@@ -125,8 +125,8 @@ impl Estimating<'_> {
             AsOf::Confirmed,
         )
         .await;
-        if let Err(ChainError::Unreachable { .. }) = &inspected {
-            chain.endpoints.fail_over_from(endpoint);
+        if let Err(error @ ChainError::Unreachable { .. }) = &inspected {
+            chain.endpoints.fail_over_from(endpoint, error);
         }
         let accounts = inspected?;
         self.estimate.readings += count(readings.iter());

@@ -189,7 +189,7 @@ impl PackingRound<'_> {
     /// Whether to continue with another endpoint, from its own blockhash on.
     fn fails_over(&self, error: &ChainError) -> bool {
         let endpoints = &self.context.chain.endpoints;
-        error.origin() == FailureOrigin::Endpoint && endpoints.fail_over_from(self.endpoint)
+        error.origin() == FailureOrigin::Endpoint && endpoints.fail_over_from(self.endpoint, error)
     }
 }
 

@@ -3,21 +3,27 @@
 //! A draft that passes requests what the simulation used, with a margin. Of one that fails, the readings to
 //! blame use up an attempt, and their neighbours are packed again at once.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::try_join_all;
-use solana_client::rpc_config::RpcSimulateTransactionConfig;
+use serde_json::{Value, json};
+use solana_client::rpc_request::RpcRequest;
 use solana_sdk::signature::Signature;
-use solana_sdk::transaction::{TransactionError, VersionedTransaction};
+use solana_sdk::transaction::VersionedTransaction;
 
 use super::answers::Answers;
 use super::context::MintContext;
 use super::draft::{Draft, Used};
 use super::refuse::refuse;
-use crate::chain::{ChainError, Endpoint, Finality};
-use crate::ledger::RefusalReason;
+use crate::chain::{
+    CallProblem, ChainError, Endpoint, Finality, TransactionFailure, UnusableAnswer,
+};
+use crate::domain::signed_bytes;
+use crate::ledger::{self, RefusalReason};
 
 /// What a simulation reports.
 struct Simulation {
-    error: Option<TransactionError>,
+    error: Option<TransactionFailure>,
     used: Used,
 }
 
@@ -44,28 +50,45 @@ pub(super) async fn simulate_all(
 
 /// Runs the unsigned message: signed bytes must not leave this process before they are recorded.
 async fn simulate(endpoint: &Endpoint, draft: &Draft) -> Result<Simulation, ChainError> {
-    let config = RpcSimulateTransactionConfig {
-        sig_verify: false,
-        replace_recent_blockhash: true,
-        commitment: Some(endpoint.commitment(Finality::Confirmed)),
-        ..RpcSimulateTransactionConfig::default()
-    };
     let signatures = usize::from(draft.message.header().num_required_signatures);
     let unsigned = VersionedTransaction {
         signatures: vec![Signature::default(); signatures],
         message: draft.message.clone(),
     };
-    let result = endpoint
+    // A transaction of our own packing always encodes; no bytes at all are refused.
+    let bytes = signed_bytes::encode(&unsigned).unwrap_or_default();
+    let parameters = json!([
+        STANDARD.encode(bytes),
+        {
+            "encoding": "base64",
+            "sigVerify": false,
+            "replaceRecentBlockhash": true,
+            "commitment": endpoint.commitment(Finality::Confirmed).commitment,
+        }
+    ]);
+    let answer: Result<Value, _> = endpoint
         .hot()
-        .simulate_transaction_with_config(&unsigned, config)
-        .await
-        .map_err(|error| ChainError::from_client(endpoint.name(), &error))?
-        .value;
+        .send(RpcRequest::SimulateTransaction, parameters)
+        .await;
+    let answer = answer.map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
+    let simulated = &answer["value"];
+    // Without the member nothing says that it succeeded.
+    let Some(error) = simulated.get("err") else {
+        return Err(ChainError::Unusable {
+            endpoint: endpoint.name().to_owned(),
+            reason: UnusableAnswer::Call {
+                method: "simulateTransaction",
+                problem: CallProblem::of_value(simulated),
+            },
+        });
+    };
     Ok(Simulation {
-        error: result.err.map(TransactionError::from),
+        error: TransactionFailure::read(error),
         used: Used {
-            compute_units: result.units_consumed,
-            loaded_bytes: result.loaded_accounts_data_size,
+            compute_units: simulated["unitsConsumed"].as_u64(),
+            loaded_bytes: simulated["loadedAccountsDataSize"]
+                .as_u64()
+                .and_then(|bytes| u32::try_from(bytes).ok()),
         },
     })
 }
@@ -74,20 +97,46 @@ async fn refuse_blamed(
     context: &MintContext,
     endpoint: &Endpoint,
     draft: &Draft,
-    error: &TransactionError,
+    error: &TransactionFailure,
     answers: &mut Answers,
 ) -> Result<(), ChainError> {
     let accounts = &context.chain.accounts;
-    let to_blame = draft.to_blame(error, &accounts.mint);
-    if to_blame.is_empty() {
+    let to_blame = match (draft.to_blame(error, &accounts.mint), error) {
+        (blamed, TransactionFailure::Unnamed { .. }) if blamed.is_empty() => {
+            return isolate(context, draft, error, answers).await;
+        }
         // Fee payer, blockhash, a busy account: no reading is at fault.
-        return Err(ChainError::Refused(error.clone()));
-    }
+        (blamed, TransactionFailure::Named(_)) if blamed.is_empty() => {
+            return Err(ChainError::Refused(error.clone()));
+        }
+        (blamed, _) => blamed,
+    };
     // A mint that is no longer ours fails each payment in turn: no reading is to blame, whatever the error.
     accounts.check_mint(endpoint).await?;
     for reading in to_blame {
         let reason = RefusalReason::Simulation(error.clone());
         refuse(context, reading, reason, answers).await;
+    }
+    Ok(())
+}
+
+/// An error that does not show whose fault it is: each reading is packed alone next time, and one that was alone already is to
+/// blame.
+async fn isolate(
+    context: &MintContext,
+    draft: &Draft,
+    error: &TransactionFailure,
+    answers: &mut Answers,
+) -> Result<(), ChainError> {
+    if let [reading] = draft.readings.as_slice() {
+        let reason = RefusalReason::Simulation(error.clone());
+        refuse(context, reading, reason, answers).await;
+        return Ok(());
+    }
+    let ids = draft.reading_ids();
+    let alone = ledger::pack_alone_next_time(&context.pool, &ids);
+    if let Err(reason) = context.in_time(alone).await {
+        answers.defer(&ids, &reason);
     }
     Ok(())
 }

@@ -63,8 +63,8 @@ impl ChainProbe {
                     return Err(Cause::MintUnknown(error));
                 }
                 Err(error) => {
+                    self.endpoints.fail_over_from(endpoint, &error);
                     failure = Some(error);
-                    self.endpoints.fail_over_from(endpoint);
                 }
             }
         }
@@ -239,6 +239,7 @@ async fn within_limit<T>(
 fn not_within_limit(endpoint: &Endpoint) -> ChainError {
     ChainError::Unreachable {
         endpoint: endpoint.name().to_owned(),
+        method: "a probe",
         reason: NoAnswer::NotWithin(ANSWER_LIMIT),
     }
 }

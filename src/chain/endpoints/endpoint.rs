@@ -9,8 +9,10 @@ use solana_client::rpc_client::RpcClientConfig;
 
 use super::call_budget::CallBudgets;
 use super::endpoint_health::EndpointHealth;
+use super::provider_limits::ProviderLimits;
 use super::rpc_class::RpcClass;
-use super::rpc_sender::EndpointSender;
+use super::rpc_sender::{EndpointSender, SharedState};
+use super::shared_blockhash::LastBlockhash;
 use super::v1_support::V1Support;
 use crate::chain::commitment::Commitments;
 use crate::chain::error::ChainError;
@@ -23,6 +25,8 @@ pub struct Endpoint {
     background: RpcClient,
     budgets: Arc<CallBudgets>,
     pub(super) commitments: Arc<Commitments>,
+    limits: Arc<ProviderLimits>,
+    last_blockhash: LastBlockhash,
     health: Mutex<EndpointHealth>,
     v1_support: Mutex<V1Support>,
 }
@@ -36,28 +40,37 @@ impl Endpoint {
         call_limit: Duration,
         budgets: CallBudgets,
     ) -> Endpoint {
-        let budgets = Arc::new(budgets);
-        let commitments = Arc::<Commitments>::default();
+        let shared = SharedState {
+            budgets: Arc::new(budgets),
+            commitments: Arc::default(),
+            limits: Arc::new(ProviderLimits::new(name.clone())),
+        };
         let client = |class| {
             let sender = EndpointSender::new(
                 http.clone(),
                 url.to_owned(),
                 name.clone(),
                 class,
-                Arc::clone(&budgets),
-                Arc::clone(&commitments),
                 call_limit,
+                shared.clone(),
             );
             let config = RpcClientConfig::with_commitment(Commitments::default_of_calls());
             RpcClient::new_sender(sender, config)
         };
         let (hot, background) = (client(RpcClass::Hot), client(RpcClass::Background));
+        let SharedState {
+            budgets,
+            commitments,
+            limits,
+        } = shared;
         Endpoint {
             name,
             hot,
             background,
             budgets,
             commitments,
+            limits,
+            last_blockhash: LastBlockhash::default(),
             health: Mutex::default(),
             v1_support: Mutex::default(),
         }
@@ -101,6 +114,15 @@ impl Endpoint {
     /// Whether minting may call it, it answers, and it is not behind.
     pub fn is_usable(&self) -> bool {
         self.rate_limited_for().is_none() && self.health().is_healthy()
+    }
+
+    /// The limits of its provider that it has shown.
+    pub(in crate::chain) fn limits(&self) -> &ProviderLimits {
+        &self.limits
+    }
+
+    pub(in crate::chain) fn last_blockhash(&self) -> &LastBlockhash {
+        &self.last_blockhash
     }
 
     pub(in crate::chain) fn health(&self) -> MutexGuard<'_, EndpointHealth> {

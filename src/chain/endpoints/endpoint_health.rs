@@ -18,6 +18,10 @@ const PROBES_TO_BE_BEHIND: u32 = 2;
 /// back; an endpoint that reported nonsense must not make the others count as behind indefinitely.
 const HIGHEST_COUNTS_FOR: Duration = Duration::from_secs(600);
 
+/// How long an endpoint that gave a strange answer, or refused a method, comes after the others. Probes do not show whether it has
+/// stopped doing so.
+const DISTRUSTED_FOR: Duration = Duration::from_secs(60);
+
 /// What one probe of an endpoint gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ProbeResult {
@@ -46,6 +50,8 @@ pub(in crate::chain) struct EndpointHealth {
     pub is_on_our_chain: bool,
     /// When it was last asked which consensus its cluster runs, if it has answered ever since.
     pub consensus_asked_at: Option<Instant>,
+    /// The last answer that could not be used, and when it came. It does not make the endpoint fail: other calls may succeed.
+    pub strange_answer: Option<(ChainError, Instant)>,
     /// In a row.
     far_probes: u32,
 }
@@ -54,6 +60,12 @@ impl EndpointHealth {
     /// Whether it answered and is not behind. An endpoint that was never probed counts as healthy.
     pub fn is_healthy(&self) -> bool {
         self.failure.is_none() && !self.behind
+    }
+
+    /// Whether no recent answer of it was strange.
+    pub fn is_trusted(&self, now: Instant) -> bool {
+        let strange_at = self.strange_answer.as_ref().map(|(_, at)| *at);
+        strange_at.is_none_or(|at| now.duration_since(at) >= DISTRUSTED_FOR)
     }
 
     /// Whether one more probe will show whether it is behind.
@@ -103,11 +115,15 @@ impl EndpointHealth {
         }
     }
 
-    /// A call to it failed since the last probe.
-    pub(super) fn fail(&mut self, failure: ProbeFailure) {
-        self.failure = Some(failure);
-        self.healthy_since = None;
+    /// A call to it failed since the last probe: it counts as failed if the error is the endpoint's, and else as distrusted.
+    pub(super) fn note_failed_call(&mut self, error: &ChainError, now: Instant) {
         self.forget_chain();
+        if error.is_of_endpoint() {
+            self.failure = Some(ProbeFailure::CallFailed(Box::new(error.clone())));
+            self.healthy_since = None;
+        } else {
+            self.strange_answer = Some((error.clone(), now));
+        }
     }
 
     /// It may return as a node of another cluster, or of one that has migrated meanwhile.
@@ -145,18 +161,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chain::error_reason::NoAnswer;
+    use crate::chain::error_reason::{NoAnswer, UnusableAnswer};
 
     fn no_answer() -> ProbeResult {
-        ProbeResult::NoAnswer(ChainError::Unreachable {
-            endpoint: "rpc-1".to_owned(),
-            reason: NoAnswer::TimedOut,
-        })
+        ProbeResult::NoAnswer(time_out())
     }
 
-    fn call_failed() -> ProbeFailure {
-        ProbeFailure::CallFailed {
+    fn time_out() -> ChainError {
+        ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
+            method: "getSlot",
+            reason: NoAnswer::TimedOut,
+        }
+    }
+
+    fn strange() -> ChainError {
+        ChainError::Unusable {
+            endpoint: "rpc-1".to_owned(),
+            reason: UnusableAnswer::AccountData,
         }
     }
 
@@ -191,9 +213,10 @@ mod tests {
     #[test]
     fn the_chain_of_an_endpoint_that_failed_is_checked_again() {
         let (mut health, now) = (EndpointHealth::default(), Instant::now());
-        let fails: [fn(&mut EndpointHealth); 2] = [
+        let fails: [fn(&mut EndpointHealth); 3] = [
             |health| health.record(no_answer(), 10, Instant::now()),
-            |health| health.fail(call_failed()),
+            |health| health.note_failed_call(&time_out(), Instant::now()),
+            |health| health.note_failed_call(&strange(), Instant::now()),
         ];
         for fails in fails {
             health.is_on_our_chain = true;
@@ -203,6 +226,17 @@ mod tests {
             fails(&mut health);
             assert!(!health.is_on_our_chain);
         }
+    }
+
+    #[test]
+    fn a_strange_answer_puts_an_endpoint_behind_the_others_for_a_minute_and_not_out_of_use() {
+        let (mut health, now) = (EndpointHealth::default(), Instant::now());
+        health.record(at(10), 10, now);
+        health.note_failed_call(&strange(), now);
+        assert!(health.is_healthy() && !health.is_trusted(now));
+        assert!(health.is_trusted(now + DISTRUSTED_FOR));
+        health.note_failed_call(&time_out(), now);
+        assert!(!health.is_healthy());
     }
 
     #[test]

@@ -8,10 +8,12 @@
 use std::fmt;
 
 use reqwest::StatusCode;
+use solana_client::client_error::{ClientError, ClientErrorKind};
 use solana_client::rpc_custom_error::{
     JSON_RPC_SERVER_ERROR_SEND_TRANSACTION_PREFLIGHT_FAILURE,
     JSON_RPC_SERVER_ERROR_TRANSACTION_HISTORY_NOT_AVAILABLE,
 };
+use thiserror::Error;
 
 /// Which limit of a provider a call met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,31 @@ impl fmt::Display for ProviderLimit {
     }
 }
 
+/// A call that met a limit. Travels through solana-client inside [`ClientErrorKind::Middleware`].
+#[derive(Clone, Debug, Error)]
+#[error("{limit}: {answer}")]
+struct Limited {
+    limit: ProviderLimit,
+    answer: String,
+}
+
+/// The error of a call that met this limit; `answer` is shown.
+pub(super) fn limited(limit: ProviderLimit, answer: String) -> ClientError {
+    ClientErrorKind::Middleware(Limited { limit, answer }.into()).into()
+}
+
+/// The limit that a call met and the answer, if that is what the error reports.
+pub(in crate::chain) fn limit_met(error: &ClientError) -> Option<(ProviderLimit, &str)> {
+    match error.kind() {
+        ClientErrorKind::Middleware(error) => error
+            .downcast_ref::<Limited>()
+            .map(|error| (error.limit, error.answer.as_str())),
+        _ => None,
+    }
+}
+
+/// JSON-RPC: the parameters are refused.
+const INVALID_PARAMETERS: i64 = -32_602;
 /// Codes that several providers use for too many calls, and no Solana node for anything.
 const RATE_CODES: [i64; 4] = [429, -32_429, -32_029, -32_097];
 /// JSON-RPC: no such method; and the node's own code for a method whose data it does not keep.
@@ -115,11 +142,15 @@ pub(super) fn limit_of(status: StatusCode, code: Option<i64>, text: &str) -> Opt
     let text = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let is = |codes: &[i64]| code.is_some_and(|code| codes.contains(&code));
+    // Parameters that are refused concern this call, not the method: a commitment, say, that a method does not support.
+    let concerns_call = code == Some(INVALID_PARAMETERS) && status.is_success();
     let concerns_method = text.contains("method");
     if status == StatusCode::TOO_MANY_REQUESTS || is(&RATE_CODES) || has(&RATE_TEXTS) {
         Some(ProviderLimit::Rate)
     } else if status == StatusCode::PAYLOAD_TOO_LARGE || has(&SIZE_TEXTS) {
         Some(ProviderLimit::Size)
+    } else if concerns_call {
+        None
     } else if is(&METHOD_CODES)
         || matches!(
             status,
@@ -262,6 +293,11 @@ mod tests {
                 "Transaction simulation failed: program log: rate limit of this method reached",
             ),
             (200, Some(-32_602), "invalid params: wrong size"),
+            (
+                200,
+                Some(-32_602),
+                "Invalid params: this method is unsupported at commitment `confirmed`",
+            ),
             (502, None, "<html>Bad Gateway</html>"),
             (503, None, ""),
             (504, None, ""),

@@ -21,11 +21,18 @@ use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 
 use super::call_budget::CallBudgets;
+use super::provider_limits::ProviderLimits;
 use super::rate_limit::{pause_of, rate_limited, requested_pause};
+use super::refusal::{ProviderLimit, limit_met, limit_of, limited};
 use super::rpc_class::RpcClass;
+use super::rpc_method::method_name;
+use super::url_secrets::UrlSecrets;
 use crate::chain::commitment::Commitments;
 use crate::telemetry::names;
 use crate::telemetry::traces::{Span, TRACEPARENT, attributes};
+
+/// Bytes of a refusal that are read: it is a sentence, and a page is not read at all.
+const REFUSAL_BYTES_MAX: usize = 2_000;
 
 /// Sends calls to one endpoint.
 pub(super) struct EndpointSender {
@@ -36,9 +43,19 @@ pub(super) struct EndpointSender {
     class: RpcClass,
     budgets: Arc<CallBudgets>,
     commitments: Arc<Commitments>,
+    limits: Arc<ProviderLimits>,
+    secrets: UrlSecrets,
     /// Limit of one request.
     call_limit: Duration,
     next_id: AtomicU64,
+}
+
+/// What the senders of both classes of one endpoint share.
+#[derive(Clone)]
+pub(super) struct SharedState {
+    pub budgets: Arc<CallBudgets>,
+    pub commitments: Arc<Commitments>,
+    pub limits: Arc<ProviderLimits>,
 }
 
 impl EndpointSender {
@@ -47,17 +64,23 @@ impl EndpointSender {
         url: String,
         endpoint: String,
         class: RpcClass,
-        budgets: Arc<CallBudgets>,
-        commitments: Arc<Commitments>,
         call_limit: Duration,
+        shared: SharedState,
     ) -> EndpointSender {
+        let SharedState {
+            budgets,
+            commitments,
+            limits,
+        } = shared;
         EndpointSender {
             http,
+            secrets: UrlSecrets::of(&url),
             url,
             endpoint,
             class,
             budgets,
             commitments,
+            limits,
             call_limit,
             next_id: AtomicU64::new(0),
         }
@@ -93,14 +116,14 @@ impl EndpointSender {
             let now = Instant::now();
             if let Some(wait) = budget.pause.remaining(now) {
                 if now + wait > gives_up_at {
-                    count(&self.endpoint, request, "held");
+                    count(&self.endpoint, self.class, request, "held");
                     return Err(rate_limited(wait));
                 }
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            let span = Span::of_call(method_label(request), &self.endpoint);
-            let answer = self.post(body.clone(), &span).await;
+            let span = Span::of_call(method_name(request), &self.endpoint);
+            let answer = self.post(request, body.clone(), &span).await;
             let outcome = outcome_of(&answer);
             span.set(attributes::OUTCOME, outcome);
             if answer.is_err() {
@@ -109,10 +132,10 @@ impl EndpointSender {
             metrics::histogram!(
                 names::RPC_CALL_SECONDS,
                 "endpoint" => self.endpoint.clone(),
-                "method" => method_label(request)
+                "method" => method_name(request)
             )
             .record(now.elapsed());
-            count(&self.endpoint, request, outcome);
+            count(&self.endpoint, self.class, request, outcome);
             match answer {
                 Err(error) if pause_of(&error).is_some() && !budget.pause_wait.is_zero() => {}
                 answer => return answer,
@@ -120,33 +143,61 @@ impl EndpointSender {
         }
     }
 
-    async fn post(&self, body: String, span: &Span) -> ClientResult<Value> {
-        let mut request = self
+    async fn post(&self, request: RpcRequest, body: String, span: &Span) -> ClientResult<Value> {
+        let mut call = self
             .http
             .post(&self.url)
             .timeout(self.call_limit)
             .header(CONTENT_TYPE, "application/json")
             .body(body);
         if let Some(context) = span.context() {
-            request = request.header(TRACEPARENT, context.to_string());
+            call = call.header(TRACEPARENT, context.to_string());
         }
-        let response = request.send().await.map_err(without_url)?;
+        let response = call.send().await.map_err(without_url)?;
+        let status = response.status();
         let requested = requested_pause(response.headers());
-        let refuses = match response.status() {
-            StatusCode::TOO_MANY_REQUESTS => true,
-            StatusCode::SERVICE_UNAVAILABLE => requested.is_some(),
-            _ => false,
+        let failure = response.error_for_status_ref().err();
+        let body = response.bytes().await.map_err(without_url)?;
+        let answer = match serde_json::from_slice::<Value>(&body) {
+            Ok(mut answer) if status.is_success() && is_result(&answer) => {
+                self.budgets.note_answer(self.class);
+                return Ok(answer["result"].take());
+            }
+            answer => answer,
         };
-        if refuses {
-            let pause = self
-                .budgets
-                .note_refusal(self.class, requested, Instant::now());
-            return Err(rate_limited(pause));
+        let refusal = RefusalText::of(answer.as_ref().ok(), &body);
+        let mut limit = limit_of(status, refusal.code, &refusal.text);
+        if status == StatusCode::SERVICE_UNAVAILABLE && requested.is_some() {
+            limit = Some(ProviderLimit::Rate);
+        }
+        if let Some(limit) = limit {
+            return Err(self.refused(request, limit, requested, &refusal.describe(status)));
         }
         self.budgets.note_answer(self.class);
-        let response = response.error_for_status().map_err(without_url)?;
-        let answer: Value = response.json().await.map_err(without_url)?;
-        result_of(answer)
+        match (answer, failure) {
+            // The node's own error, whatever the HTTP status beside it.
+            (Ok(answer), _) if answer["error"].is_object() => result_of(answer, &self.secrets),
+            (_, Some(failure)) => Err(without_url(failure)),
+            (Ok(answer), None) => result_of(answer, &self.secrets),
+            (Err(error), None) => Err(ClientErrorKind::SerdeJson(error).into()),
+        }
+    }
+
+    /// The error of a call that met a limit of the provider.
+    fn refused(
+        &self,
+        request: RpcRequest,
+        limit: ProviderLimit,
+        requested: Option<Duration>,
+        answer: &str,
+    ) -> ClientError {
+        let (method, now) = (method_name(request), Instant::now());
+        let answer = self.secrets.redact(answer);
+        self.limits.note(method, limit, &answer, now);
+        if limit == ProviderLimit::Rate {
+            return rate_limited(self.budgets.note_refusal(self.class, requested, now));
+        }
+        limited(limit, answer)
     }
 }
 
@@ -174,7 +225,54 @@ impl RpcSender for EndpointSender {
     }
 }
 
-fn result_of(mut answer: Value) -> ClientResult<Value> {
+/// What an answer without a result says: the code and text of its JSON-RPC error, with or without the envelope, or the body as
+/// text.
+struct RefusalText {
+    code: Option<i64>,
+    text: String,
+}
+
+impl RefusalText {
+    fn of(answer: Option<&Value>, body: &[u8]) -> RefusalText {
+        let body = String::from_utf8_lossy(&body[..body.len().min(REFUSAL_BYTES_MAX)]);
+        let Some(answer) = answer else {
+            // A page says nothing that could be told from its decoration.
+            let is_page = body.trim_start().starts_with('<');
+            return RefusalText {
+                code: None,
+                text: if is_page {
+                    String::new()
+                } else {
+                    body.into_owned()
+                },
+            };
+        };
+        let error = answer.get("error").filter(|error| error.is_object());
+        let error = error.unwrap_or(answer);
+        let text = error["message"].as_str().or(answer["error"].as_str());
+        RefusalText {
+            code: error["code"].as_i64(),
+            text: text.or(answer.as_str()).unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn describe(&self, status: StatusCode) -> String {
+        let code = self.code.map(|code| format!(", error {code}"));
+        let text = Some(self.text.trim()).filter(|text| !text.is_empty());
+        format!(
+            "HTTP {}{}{}",
+            status.as_u16(),
+            code.unwrap_or_default(),
+            text.map(|text| format!(": {text}")).unwrap_or_default()
+        )
+    }
+}
+
+fn is_result(answer: &Value) -> bool {
+    answer.get("result").is_some() && answer["error"].is_null()
+}
+
+fn result_of(mut answer: Value, secrets: &UrlSecrets) -> ClientResult<Value> {
     if !answer.is_object() {
         return Err(RpcError::RpcRequestError("the answer is no JSON object".to_owned()).into());
     }
@@ -201,7 +299,7 @@ fn result_of(mut answer: Value) -> ClientResult<Value> {
     };
     Err(RpcError::RpcResponseError {
         code,
-        message: message.to_owned(),
+        message: secrets.redact(message),
         data,
     }
     .into())
@@ -215,6 +313,7 @@ fn outcome_of(answer: &ClientResult<Value>) -> &'static str {
     match answer {
         Ok(_) => "answered",
         Err(error) if pause_of(error).is_some() => "rate_limited",
+        Err(error) if limit_met(error).is_some() => "refused",
         Err(error) => match error.kind() {
             ClientErrorKind::RpcError(RpcError::RpcResponseError { .. }) => "error",
             _ => "unreachable",
@@ -222,24 +321,15 @@ fn outcome_of(answer: &ClientResult<Value>) -> &'static str {
     }
 }
 
-fn count(endpoint: &str, request: RpcRequest, outcome: &'static str) {
+fn count(endpoint: &str, class: RpcClass, request: RpcRequest, outcome: &'static str) {
     metrics::counter!(
         names::RPC_CALLS,
         "endpoint" => endpoint.to_owned(),
-        "method" => method_label(request),
+        "method" => method_name(request),
+        "class" => class.label(),
         "outcome" => outcome,
     )
     .increment(1);
-}
-
-/// One of [`names::RPC_METHODS`].
-fn method_label(request: RpcRequest) -> &'static str {
-    let method = request.to_string();
-    names::RPC_METHODS
-        .iter()
-        .find(|known| **known == method)
-        .copied()
-        .unwrap_or("other")
 }
 
 #[cfg(test)]
@@ -250,6 +340,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_result_or_an_error_with_its_code() {
+        let result_of = |answer| result_of(answer, &UrlSecrets::of(""));
         assert_eq!(result_of(json!({"result": 7})).unwrap(), json!(7));
         assert_eq!(result_of(json!({"result": null})).unwrap(), Value::Null);
         let behind = json!({"error": {"code": -32005, "message": "Node is behind by 42 slots",
@@ -270,14 +361,39 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limited_call_is_counted_as_such() {
+    fn a_refused_call_is_counted_as_such() {
         let error = rate_limited(Duration::from_secs(9));
         assert_eq!(outcome_of(&Err(error)), "rate_limited");
+        let error = limited(ProviderLimit::Method, "HTTP 403".to_owned());
+        assert_eq!(outcome_of(&Err(error)), "refused");
     }
 
     #[test]
-    fn methods_that_are_not_ours_share_one_label() {
-        assert_eq!(method_label(RpcRequest::SendTransaction), "sendTransaction");
-        assert_eq!(method_label(RpcRequest::GetInflationRate), "other");
+    fn a_refusal_is_read_with_and_without_its_envelope() {
+        let read = |body: &str| {
+            let answer = serde_json::from_str(body).ok();
+            let refusal = RefusalText::of(answer.as_ref(), body.as_bytes());
+            refusal.describe(StatusCode::OK)
+        };
+        for (body, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","error":{"code":-32007,"message":"50/second request limit reached"},"id":1}"#,
+                "HTTP 200, error -32007: 50/second request limit reached",
+            ),
+            (
+                r#"{"code":-32007,"message":"50/second request limit reached"}"#,
+                "HTTP 200, error -32007: 50/second request limit reached",
+            ),
+            (
+                r#"{"error":"Too many requests"}"#,
+                "HTTP 200: Too many requests",
+            ),
+            (r#""max usage reached""#, "HTTP 200: max usage reached"),
+            ("max usage reached", "HTTP 200: max usage reached"),
+            ("<html>Too many requests</html>", "HTTP 200"),
+            ("", "HTTP 200"),
+        ] {
+            assert_eq!(read(body), expected, "{body}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::call_budget::CallBudgets;
 use super::endpoint::Endpoint;
 use super::endpoint_health::{HighestHeight, ProbeResult};
 use super::endpoint_names::named;
+use super::provider_limits::MetLimit;
 use super::rpc_class::RpcClass;
 use crate::chain::commitment::Consensus;
 use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
@@ -40,6 +41,12 @@ pub struct EndpointView {
     pub failure: Option<ProbeFailure>,
     /// Whether it takes v1 transactions; `None` until it has answered.
     pub takes_v1: Option<bool>,
+    /// It refused a background call: how long it gets none. Minting does not notice.
+    pub background_retry_after: Option<Duration>,
+    /// Its last answer that could not be used, within the last minute.
+    pub strange_answer: Option<ChainError>,
+    /// The limits of its provider that it has shown in the last hour.
+    pub limits: Vec<MetLimit>,
 }
 
 /// All configured endpoints, and the one that is queried first.
@@ -100,34 +107,41 @@ impl Endpoints {
         self.preferred.load(Ordering::Relaxed) % self.all.len()
     }
 
-    /// Called when an endpoint did not answer: if it was the preferred one, another is preferred from now on. Returns whether
+    /// Called when a call to an endpoint failed: if it was the preferred one, another is preferred from now on. Returns whether
     /// the preferred one is another now and is usable, so that the caller may retry at once.
-    pub fn fail_over_from(&self, endpoint: &Endpoint) -> bool {
-        if endpoint.rate_limited_for().is_none() {
-            endpoint.health().fail(ProbeFailure::CallFailed {
-                endpoint: endpoint.name().to_owned(),
-            });
+    pub fn fail_over_from(&self, endpoint: &Endpoint, error: &ChainError) -> bool {
+        if !matches!(error, ChainError::RateLimited { .. }) {
+            endpoint.health().note_failed_call(error, Instant::now());
         }
         let current = self.preferred_index();
         if self.all[current].name() == endpoint.name() {
             let others = (1..self.all.len()).map(|step| (current + step) % self.all.len());
-            let next = others.clone().find(|index| self.all[*index].is_usable());
+            let next = others.clone().find(|index| self.is_preferable(*index));
+            // None answers as it should: those that answer at all come first.
+            let next = next.or_else(|| others.clone().find(|index| self.all[*index].is_usable()));
             if let Some(next) = next.or(others.into_iter().next()) {
                 self.preferred.store(next, Ordering::Relaxed);
             }
         }
-        let preferred = self.preferred();
-        preferred.name() != endpoint.name() && preferred.is_usable()
+        let preferred = self.preferred_index();
+        self.all[preferred].name() != endpoint.name() && self.is_preferable(preferred)
     }
 
-    /// Every endpoint: the preferred one, then the other usable ones, then the rest.
+    /// Whether it is usable, and gave no strange answer within the last minute.
+    fn is_preferable(&self, index: usize) -> bool {
+        let endpoint = &self.all[index];
+        endpoint.is_usable() && endpoint.health().is_trusted(Instant::now())
+    }
+
+    /// Every endpoint: the preferred one, then the other usable ones, those with a strange answer last, then the rest.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         let first = self.preferred_index();
         let mut order: Vec<usize> = (0..self.all.len())
             .map(|step| (first + step) % self.all.len())
             .collect();
         // Stable, and `false` comes before `true`.
-        order[1..].sort_by_key(|index| !self.all[*index].is_usable());
+        order[1..]
+            .sort_by_key(|index| (!self.all[*index].is_usable(), !self.is_preferable(*index)));
         order.into_iter().map(|index| &self.all[index])
     }
 
@@ -154,7 +168,7 @@ impl Endpoints {
 
     /// In the configured order.
     pub fn views(&self) -> Vec<EndpointView> {
-        let preferred = self.preferred_index();
+        let (preferred, now) = (self.preferred_index(), Instant::now());
         let view = |(index, endpoint): (usize, &Endpoint)| {
             let retry_after = endpoint.rate_limited_for();
             let health = endpoint.health();
@@ -168,6 +182,13 @@ impl Endpoints {
                 retry_after,
                 failure: health.failure.clone(),
                 takes_v1: endpoint.v1_support().takes(),
+                background_retry_after: endpoint.paused_for(RpcClass::Background),
+                strange_answer: health
+                    .strange_answer
+                    .as_ref()
+                    .filter(|_| !health.is_trusted(now))
+                    .map(|(error, _)| error.clone()),
+                limits: endpoint.limits().views(now),
             }
         };
         self.all.iter().enumerate().map(view).collect()
@@ -198,11 +219,17 @@ impl Endpoints {
             let since = endpoint.health().healthy_since;
             since.is_some_and(|since| now.duration_since(since) >= RETURNS_AFTER)
         };
-        let chosen = (0..self.all.len())
-            .filter(|index| self.all[*index].is_usable())
-            .find(|index| {
-                *index == current || !self.all[current].is_usable() || is_steady(&self.all[*index])
-            });
+        let is_current_good = self.is_preferable(current);
+        let good = (0..self.all.len()).filter(|index| self.is_preferable(*index));
+        let chosen = good
+            .clone()
+            .find(|index| *index == current || !is_current_good || is_steady(&self.all[*index]));
+        // None answers as it should: one that answers at all is better than one that does not.
+        let answers = |index: &usize| self.all[*index].is_usable();
+        let chosen = chosen.or_else(|| {
+            let keeps = answers(&current);
+            (0..self.all.len()).find(|index| answers(index) && !keeps)
+        });
         if let Some(chosen) = chosen.filter(|chosen| *chosen != current) {
             tracing::info!(
                 endpoint = self.all[chosen].name(),
@@ -236,7 +263,15 @@ impl Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::error_reason::NoAnswer;
+    use crate::chain::error_reason::{NoAnswer, UnusableAnswer};
+
+    fn time_out() -> ChainError {
+        ChainError::Unreachable {
+            endpoint: "rpc-2".to_owned(),
+            method: "getSlot",
+            reason: NoAnswer::TimedOut,
+        }
+    }
 
     fn endpoints(count: usize) -> Endpoints {
         let urls: Vec<String> = (0..count)
@@ -276,18 +311,37 @@ mod tests {
     fn a_failed_call_fails_over_to_the_next_usable_endpoint() {
         let (endpoints, now) = (endpoints(3), Instant::now());
         let mut probes = heights(&[100, 100, 100]);
-        probes[1] = ProbeResult::NoAnswer(ChainError::Unreachable {
-            endpoint: "rpc-2".to_owned(),
-            reason: NoAnswer::TimedOut,
-        });
+        probes[1] = ProbeResult::NoAnswer(time_out());
         endpoints.record(probes, now);
         let first = &endpoints.configured()[0];
-        assert!(endpoints.fail_over_from(first));
+        assert!(endpoints.fail_over_from(first, &time_out()));
         assert_eq!(endpoints.preferred().name(), "rpc-3");
         let order: Vec<&str> = endpoints.iter().map(Endpoint::name).collect();
         assert_eq!(order, ["rpc-3", "rpc-1", "rpc-2"]);
         let third = &endpoints.configured()[2];
-        assert!(!endpoints.fail_over_from(third), "none is left");
+        assert!(
+            !endpoints.fail_over_from(third, &time_out()),
+            "none is left"
+        );
+    }
+
+    #[test]
+    fn after_strange_answers_of_every_endpoint_no_call_is_repeated_elsewhere_and_none_counts_as_gone()
+     {
+        let (endpoints, now) = (endpoints(2), Instant::now());
+        endpoints.record(heights(&[100, 100]), now);
+        let strange = ChainError::Unusable {
+            endpoint: "rpc-1".to_owned(),
+            reason: UnusableAnswer::AccountData,
+        };
+        let [first, second] = endpoints.configured() else {
+            panic!("two endpoints");
+        };
+        assert!(endpoints.fail_over_from(first, &strange));
+        assert_eq!(endpoints.preferred().name(), "rpc-2");
+        assert!(!endpoints.fail_over_from(second, &strange));
+        endpoints.record(heights(&[101, 101]), now);
+        assert!(endpoints.views().iter().all(|view| view.healthy));
     }
 
     #[test]
@@ -302,7 +356,7 @@ mod tests {
         assert_eq!(order, ["rpc-2", "rpc-1"]);
         budgets.note_refusal(RpcClass::Hot, pause, Instant::now());
         assert!(!first.is_usable());
-        assert!(endpoints.fail_over_from(first));
+        assert!(endpoints.fail_over_from(first, &time_out()));
         let views = endpoints.views();
         assert!(views[0].retry_after.is_some() && !views[0].healthy);
         assert!(views[1].preferred && views[1].healthy);

@@ -4,10 +4,10 @@
 //! endpoint knows as final as asked for. A list that merely stops does not count as complete: a page can be empty because the
 //! signature that it should continue from vanished in a fork, or because another node of a pool answered.
 
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use solana_client::rpc_config::RpcSignaturesForAddressConfig;
 use solana_client::rpc_request::RpcRequest;
-use solana_client::rpc_response::RpcConfirmedTransactionStatusWithSignature;
 use solana_sdk::pubkey::Pubkey;
 use solana_transaction_status::TransactionConfirmationStatus;
 
@@ -16,6 +16,7 @@ use crate::chain::commitment::{Consensus, Finality};
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
+use crate::chain::transaction_failure::TransactionFailure;
 use crate::domain::TxSignature;
 
 /// What `getSignaturesForAddress` returns at most.
@@ -28,6 +29,18 @@ pub struct ListedTransaction {
     pub slot: u64,
     /// It landed with an error: it changed nothing but its fee.
     pub failed: bool,
+}
+
+/// An entry as the endpoint lists it. Its error may be one that the client crate cannot name.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    signature: String,
+    slot: u64,
+    #[serde(default)]
+    err: Value,
+    #[serde(default)]
+    confirmation_status: Option<TransactionConfirmationStatus>,
 }
 
 /// The part of a history that is read.
@@ -89,7 +102,7 @@ impl<'a> AddressHistory<'a> {
         Ok(Some(page))
     }
 
-    async fn list(&self) -> Result<Vec<RpcConfirmedTransactionStatusWithSignature>, ChainError> {
+    async fn list(&self) -> Result<Vec<Entry>, ChainError> {
         let config = RpcSignaturesForAddressConfig {
             before: self
                 .before
@@ -107,10 +120,7 @@ impl<'a> AddressHistory<'a> {
         self.endpoint.answer(listed.await)
     }
 
-    fn read(
-        &self,
-        entry: &RpcConfirmedTransactionStatusWithSignature,
-    ) -> Result<ListedTransaction, ChainError> {
+    fn read(&self, entry: &Entry) -> Result<ListedTransaction, ChainError> {
         let signature = entry.signature.parse().map_err(|_| {
             self.endpoint
                 .unusable(UnusableAnswer::NoSignature(entry.signature.clone()))
@@ -118,7 +128,7 @@ impl<'a> AddressHistory<'a> {
         Ok(ListedTransaction {
             signature,
             slot: entry.slot,
-            failed: entry.err.is_some(),
+            failed: TransactionFailure::read(&entry.err).is_some(),
         })
     }
 

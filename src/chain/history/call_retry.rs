@@ -56,6 +56,7 @@ mod tests {
     fn no_answer() -> ChainError {
         ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
+            method: "getSlot",
             reason: NoAnswer::TimedOut,
         }
     }
@@ -85,7 +86,7 @@ mod tests {
             calls.fetch_add(1, Ordering::Relaxed);
             Err(ChainError::Unusable {
                 endpoint: "rpc-1".to_owned(),
-                reason: UnusableAnswer::ClientFailed,
+                reason: UnusableAnswer::AccountData,
             })
         })
         .await;

@@ -74,7 +74,7 @@ impl MintLookup<'_> {
             return Ok(None);
         };
         let executed = shown.executed(self.endpoint, signature)?;
-        let failed = shown.meta.err.is_some();
+        let failed = shown.failure.is_some();
         let memos = executed.memos();
         let found = ChainMint {
             signature,

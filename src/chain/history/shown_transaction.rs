@@ -1,6 +1,6 @@
 //! A transaction as an endpoint shows it: read from its own bytes, never from the node's interpretation of them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use solana_client::client_error::Result as ClientResult;
 use solana_client::rpc_config::RpcTransactionConfig;
 use solana_client::rpc_request::RpcRequest;
@@ -16,6 +16,7 @@ use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{TransactionProblem, UnusableAnswer};
+use crate::chain::transaction_failure::TransactionFailure;
 use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 
 pub(super) struct ShownTransaction {
@@ -23,6 +24,8 @@ pub(super) struct ShownTransaction {
     pub block_time: Option<i64>,
     pub transaction: VersionedTransaction,
     pub meta: UiTransactionStatusMeta,
+    /// The error with which it landed; `meta` does not have it.
+    pub failure: Option<TransactionFailure>,
 }
 
 /// `None` proves only that this endpoint does not show it now.
@@ -38,16 +41,20 @@ pub(super) async fn fetch(
     };
     let parameters = json!([signature.to_string(), config]);
     let call = || async {
-        let answer: ClientResult<Option<EncodedConfirmedTransactionWithStatusMeta>> = endpoint
+        let answer: ClientResult<Value> = endpoint
             .background()
             .send(RpcRequest::GetTransaction, parameters.clone())
             .await;
         endpoint.answer(answer)
     };
-    let Some(found) = while_unanswered(call).await? else {
+    let mut answer = while_unanswered(call).await?;
+    if answer.is_null() {
         return Ok(None);
-    };
+    }
     let unusable = |problem| unusable(endpoint, signature, problem);
+    let failure = take_failure(&mut answer);
+    let found: EncodedConfirmedTransactionWithStatusMeta =
+        serde_json::from_value(answer).map_err(|_| unusable(TransactionProblem::Undecodable))?;
     let transaction = found
         .transaction
         .transaction
@@ -65,7 +72,19 @@ pub(super) async fn fetch(
         block_time: found.block_time,
         transaction,
         meta,
+        failure,
     }))
+}
+
+/// Takes the error out of the metadata, so that the rest can be read where the client crate cannot name it.
+fn take_failure(answer: &mut Value) -> Option<TransactionFailure> {
+    let meta = answer.get_mut("meta").filter(|meta| meta.is_object())?;
+    let failure = TransactionFailure::read(&meta["err"]);
+    if failure.is_some() {
+        meta["err"] = Value::Null;
+        meta["status"] = json!({ "Ok": null });
+    }
+    failure
 }
 
 /// What an account held before this transaction: nothing when it did not exist yet. `None` when the endpoint does not show the

@@ -158,8 +158,9 @@ async fn first_answering(endpoints: &Endpoints) -> Result<&Endpoint, StartError>
         match endpoint.hot().get_version().await {
             Ok(_) => return Ok(endpoint),
             Err(error) => {
-                endpoints.fail_over_from(endpoint);
-                failure = Some(ChainError::from_client(endpoint.name(), &error));
+                let error = ChainError::from_client(endpoint.name(), &error);
+                endpoints.fail_over_from(endpoint, &error);
+                failure = Some(error);
             }
         }
     }

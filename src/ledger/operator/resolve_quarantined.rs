@@ -3,11 +3,10 @@
 //! Invariant: a transaction is resolved as landed only if the chain shows it, and as dead only if it can no longer land and no
 //! endpoint shows it. One that is called dead without a proof is marked, and the Resolver searches for it as long as it is stored.
 
-use solana_sdk::transaction::TransactionError;
 use sqlx::{FromRow, PgConnection, PgPool};
 use thiserror::Error;
 
-use crate::chain::Endpoints;
+use crate::chain::{Endpoints, TransactionFailure};
 use crate::db::BigInt;
 use crate::domain::{MintNumber, MintTransactionEvent, MintTransactionState, TxSignature};
 use crate::ledger::breaker::heights::finalized_height;
@@ -67,7 +66,7 @@ pub enum ResolveError {
     )]
     FailedOnChain {
         signature: TxSignature,
-        error: TransactionError,
+        error: TransactionFailure,
     },
     #[error(
         "transaction {signature} landed in slot {slot}, so it is not resolved as dead: its readings are paid"
@@ -185,7 +184,9 @@ fn compare(
             QuarantineOutcome::Dead,
             SignatureStatus::Confirmed { slot } | SignatureStatus::Finalized { slot },
         ) => Err(ResolveError::HasLanded { signature, slot }),
-        (_, SignatureStatus::Unsettled) => Err(ResolveError::NotSettled { signature }),
+        (_, SignatureStatus::Unsettled | SignatureStatus::Unreadable) => {
+            Err(ResolveError::NotSettled { signature })
+        }
     }
 }
 
@@ -263,12 +264,14 @@ fn require_quarantined(
 
 #[cfg(test)]
 mod tests {
+    use solana_sdk::transaction::TransactionError;
+
     use super::*;
 
     #[test]
     fn what_the_chain_shows_is_not_contradicted() {
         let signature = TxSignature::from_bytes([0; TxSignature::BYTES]);
-        let error = TransactionError::AccountNotFound;
+        let error = TransactionFailure::from(TransactionError::AccountNotFound);
         let failed = || SignatureStatus::Failed {
             error: error.clone(),
         };

@@ -3,11 +3,11 @@
 use solana_sdk::instruction::InstructionError;
 use solana_sdk::message::VersionedMessage;
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::transaction::TransactionError;
 use solana_system_interface::error::SystemError;
 use spl_token_interface::error::TokenError;
 use uuid::Uuid;
 
+use crate::chain::TransactionFailure;
 use crate::domain::Wallet;
 
 /// What a transaction failed for.
@@ -26,28 +26,31 @@ pub enum Blame {
 /// Decides by the error and the instruction that it names.
 pub fn blame(
     message: &VersionedMessage,
-    error: &TransactionError,
+    error: &TransactionFailure,
     mint: &Pubkey,
     readings: &[(Uuid, Wallet)],
 ) -> Blame {
-    // Every other error concerns the whole transaction: rent or a fee that the payer lacks, or a temporary condition.
-    let TransactionError::InstructionError(index, cause) = error else {
-        return Blame::NoReading;
+    let Some((index, cause)) = error.instruction() else {
+        return match error {
+            // It concerns the whole transaction: rent or a fee that the payer lacks, or a temporary condition.
+            TransactionFailure::Named(_) => Blame::NoReading,
+            TransactionFailure::Unnamed { .. } => Blame::Unknown,
+        };
     };
-    if ran_out_of_compute_units(cause) {
+    if cause.is_some_and(ran_out_of_compute_units) {
         return Blame::ComputeLimit;
     }
-    if is_fault_of_mint(cause) {
+    if cause.is_some_and(is_fault_of_mint) {
         return Blame::NoReading;
     }
-    let Some(instruction) = message.instructions().get(usize::from(*index)) else {
+    let Some(instruction) = message.instructions().get(usize::from(index)) else {
         return Blame::Unknown;
     };
     // Mint transactions look up no addresses in tables.
     let keys = message.static_account_keys();
     let program = keys.get(usize::from(instruction.program_id_index));
     if program == Some(&spl_associated_token_account_interface::program::ID)
-        && lacks_lamports(cause)
+        && cause.is_some_and(lacks_lamports)
     {
         return Blame::NoReading;
     }
@@ -107,6 +110,8 @@ fn is_fault_of_mint(cause: &InstructionError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use solana_sdk::transaction::TransactionError;
+
     use super::*;
     use crate::domain::{
         BaseUnits, ComputeUnitPrice, Memo, MintNumber, Payment, TransactionFormat,
@@ -158,7 +163,7 @@ mod tests {
         }
 
         fn whole(&self, error: TransactionError) -> Blame {
-            blame(&self.message, &error, &self.mint, &self.readings)
+            blame(&self.message, &error.into(), &self.mint, &self.readings)
         }
 
         fn at(&self, index: u8, cause: InstructionError) -> Blame {
@@ -192,6 +197,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_error_that_cannot_be_named_is_blamed_by_its_instruction_if_it_names_one() {
+        let packed = Packed::new(0);
+        let blamed = |instruction| {
+            let failure = TransactionFailure::Unnamed {
+                instruction,
+                text: "ErrorOf2028".to_owned(),
+            };
+            blame(&packed.message, &failure, &packed.mint, &packed.readings)
+        };
+        let [payment, _] = packed.payments();
+        let (reading, _) = packed.readings[0];
+        assert_eq!(blamed(Some(payment)), Blame::Readings(vec![reading]));
+        assert_eq!(blamed(Some(packed.memo())), Blame::Unknown);
+        assert_eq!(blamed(None), Blame::Unknown);
     }
 
     #[test]

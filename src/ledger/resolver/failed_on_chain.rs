@@ -2,18 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
-use solana_sdk::transaction::TransactionError;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::blame::{Blame, blame};
 use super::limits::ResolverLimits;
 use super::open_transactions;
+use crate::chain::TransactionFailure;
 use crate::db::within;
 use crate::domain::{MintNumber, MintTransactionEvent, signed_bytes};
 use crate::ledger::error::LedgerError;
 use crate::ledger::refusal::{Refusal, RefusalReason};
-use crate::ledger::refuse::refuse;
+use crate::ledger::refuse::{pack_alone, refuse};
 use crate::ledger::retry_schedule::RetrySchedule;
 use crate::ledger::{transition_metrics, transitions};
 use crate::outbox::{self, MintReading, NewJob, Topic};
@@ -28,7 +28,7 @@ pub async fn end_failed(
     mint: &Pubkey,
     limits: &ResolverLimits,
     number: MintNumber,
-    error: &TransactionError,
+    error: &TransactionFailure,
 ) -> Result<usize, LedgerError> {
     let limit = limits.transaction_limit;
     let blame = within(limit, find_blame(pool, mint, number, error)).await?;
@@ -40,7 +40,7 @@ async fn find_blame(
     pool: &PgPool,
     mint: &Pubkey,
     number: MintNumber,
-    error: &TransactionError,
+    error: &TransactionFailure,
 ) -> sqlx::Result<Blame> {
     let stored = open_transactions::signed_bytes(pool, &[number]).await?;
     let readings = open_transactions::readings_of(pool, number).await?;
@@ -59,7 +59,7 @@ async fn mark_dead_failed(
     pool: &PgPool,
     schedule: &RetrySchedule,
     number: MintNumber,
-    error: &TransactionError,
+    error: &TransactionFailure,
     blame: &Blame,
 ) -> Result<usize, LedgerError> {
     let mut transaction = pool.begin().await?;
@@ -104,18 +104,6 @@ async fn mark_dead_failed(
     transition_metrics::count_transactions("dead", 1);
     transition_metrics::count_refused(refused.len());
     Ok(readings.len())
-}
-
-async fn pack_alone(transaction: &mut PgConnection, readings: &[Uuid]) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE readings
-         SET pack_alone = TRUE, revision = revision + 1
-         WHERE id = ANY($1)",
-    )
-    .bind(readings)
-    .execute(transaction)
-    .await?;
-    Ok(())
 }
 
 /// Returns when they are due; `None` if there are none.

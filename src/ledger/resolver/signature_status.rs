@@ -1,15 +1,15 @@
-//! What the chain reports of a signature: one call for up to 256 transactions.
+//! What the chain reports of a signature: one call for many transactions.
 
-use solana_client::rpc_response::Response;
-use solana_sdk::signature::Signature;
 use solana_sdk::transaction::TransactionError;
-use solana_transaction_status::{TransactionConfirmationStatus, TransactionStatus};
+use solana_transaction_status::TransactionConfirmationStatus;
 
-use crate::chain::{ChainError, Endpoint, Endpoints, UnusableAnswer};
+use crate::chain::{
+    ChainError, Endpoint, Endpoints, ListMethod, ShownStatus, StatusSource, TransactionFailure,
+};
 use crate::domain::TxSignature;
 
-/// What `getSignatureStatuses` takes at most.
-pub const SIGNATURES_PER_CALL: usize = 256;
+/// Signatures that are looked up together: what one call takes at most.
+pub const SIGNATURES_PER_CALL: usize = ListMethod::SignatureStatuses.items_max();
 
 /// What an endpoint reports of a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,16 @@ pub enum SignatureStatus {
     /// On chain without error, cannot be rolled back.
     Finalized { slot: u64 },
     /// Landed with an error, cannot be rolled back: not paid.
-    Failed { error: TransactionError },
+    Failed { error: TransactionFailure },
+    /// An endpoint reports something that cannot be read. It proves nothing, and least of all that the signature is absent.
+    Unreadable,
+}
+
+impl SignatureStatus {
+    /// Whether another endpoint has nothing to add.
+    fn is_known(&self) -> bool {
+        !matches!(self, SignatureStatus::NotSeen | SignatureStatus::Unreadable)
+    }
 }
 
 /// Where an endpoint looks a signature up.
@@ -38,31 +47,15 @@ pub enum Lookup {
 
 async fn fetch_from(
     endpoint: &Endpoint,
-    signatures: &[Signature],
+    signatures: &[TxSignature],
     lookup: Lookup,
 ) -> Result<Vec<SignatureStatus>, ChainError> {
-    let answer = match lookup {
-        Lookup::Recent => endpoint.hot().get_signature_statuses(signatures).await,
-        Lookup::History => {
-            let background = endpoint.background();
-            background
-                .get_signature_statuses_with_history(signatures)
-                .await
-        }
+    let source = match lookup {
+        Lookup::Recent => StatusSource::Recent,
+        Lookup::History => StatusSource::History,
     };
-    let Response { value, .. } =
-        answer.map_err(|error| ChainError::from_client(endpoint.name(), &error))?;
-    if value.len() != signatures.len() {
-        return Err(ChainError::Unusable {
-            endpoint: endpoint.name().to_owned(),
-            reason: UnusableAnswer::WrongCount {
-                items: "signatures",
-                requested: signatures.len(),
-                answered: value.len(),
-            },
-        });
-    }
-    Ok(value.into_iter().map(status_of).collect())
+    let shown = endpoint.signature_statuses(signatures, source).await?;
+    Ok(shown.into_iter().map(status_of).collect())
 }
 
 /// Queries the endpoints in order until one answers, or with [`Lookup::History`] until each signature is found. `Err` only when
@@ -75,26 +68,33 @@ pub async fn fetch(
     let mut statuses = vec![SignatureStatus::NotSeen; signatures.len()];
     let mut answered = false;
     let mut failure = None;
-    for endpoint in endpoints.iter() {
+    let in_order: Vec<&Endpoint> = match lookup {
+        Lookup::Recent => endpoints.iter().collect(),
+        Lookup::History => endpoints.for_background().collect(),
+    };
+    for endpoint in in_order {
         let missing: Vec<usize> = (0..signatures.len())
-            .filter(|index| statuses[*index] == SignatureStatus::NotSeen)
+            .filter(|index| !statuses[*index].is_known())
             .collect();
         if missing.is_empty() || (answered && lookup == Lookup::Recent) {
             break;
         }
-        let asked: Vec<Signature> = missing
-            .iter()
-            .map(|index| signatures[*index].signature())
-            .collect();
+        let asked: Vec<TxSignature> = missing.iter().map(|index| signatures[*index]).collect();
         match fetch_from(endpoint, &asked, lookup).await {
             Ok(found) => {
                 answered = true;
                 for (index, status) in missing.into_iter().zip(found) {
-                    statuses[index] = status;
+                    // What one endpoint shows and we cannot read outweighs that another does not show it.
+                    if status != SignatureStatus::NotSeen {
+                        statuses[index] = status;
+                    }
                 }
             }
             Err(error) => {
-                endpoints.fail_over_from(endpoint);
+                // A background call says nothing about the endpoint that minting prefers.
+                if lookup == Lookup::Recent {
+                    endpoints.fail_over_from(endpoint, &error);
+                }
                 failure = Some(error);
             }
         }
@@ -105,30 +105,31 @@ pub async fn fetch(
     }
 }
 
-fn status_of(status: Option<TransactionStatus>) -> SignatureStatus {
-    let Some(status) = status else {
-        return SignatureStatus::NotSeen;
+fn status_of(shown: ShownStatus) -> SignatureStatus {
+    let (slot, failure, commitment) = match shown {
+        ShownStatus::NotShown => return SignatureStatus::NotSeen,
+        ShownStatus::Unreadable => return SignatureStatus::Unreadable,
+        ShownStatus::OnChain {
+            slot,
+            failure,
+            commitment,
+        } => (slot, failure, commitment),
     };
-    let commitment = status.confirmation_status();
     if let Some(TransactionError::BlockhashNotFound | TransactionError::AlreadyProcessed) =
-        status.err
+        failure.as_ref().and_then(TransactionFailure::named)
     {
         // No block holds a transaction with these errors: the endpoint reports how it refused a send. The local chain does
         // so, and on it the same bytes may land later, when a height is reached again after a fork.
         return SignatureStatus::NotSeen;
     }
-    // `err` is read before anything is called minted.
-    match (status.err, commitment) {
+    // The error is read before anything is called minted.
+    match (failure, commitment) {
         (Some(error), TransactionConfirmationStatus::Finalized) => {
             SignatureStatus::Failed { error }
         }
         (Some(_), _) => SignatureStatus::Unsettled,
-        (None, TransactionConfirmationStatus::Finalized) => {
-            SignatureStatus::Finalized { slot: status.slot }
-        }
-        (None, TransactionConfirmationStatus::Confirmed) => {
-            SignatureStatus::Confirmed { slot: status.slot }
-        }
+        (None, TransactionConfirmationStatus::Finalized) => SignatureStatus::Finalized { slot },
+        (None, TransactionConfirmationStatus::Confirmed) => SignatureStatus::Confirmed { slot },
         (None, TransactionConfirmationStatus::Processed) => SignatureStatus::Unsettled,
     }
 }
@@ -140,14 +141,12 @@ mod tests {
     fn status(
         err: Option<TransactionError>,
         commitment: TransactionConfirmationStatus,
-    ) -> Option<TransactionStatus> {
-        Some(TransactionStatus {
+    ) -> ShownStatus {
+        ShownStatus::OnChain {
             slot: 7,
-            confirmations: Some(3),
-            status: err.clone().map_or(Ok(()), Err),
-            err,
-            confirmation_status: Some(commitment),
-        })
+            failure: err.map(TransactionFailure::from),
+            commitment,
+        }
     }
 
     #[test]
@@ -155,7 +154,8 @@ mod tests {
         use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
         let error = TransactionError::AccountNotFound;
         let cases = [
-            (None, SignatureStatus::NotSeen),
+            (ShownStatus::NotShown, SignatureStatus::NotSeen),
+            (ShownStatus::Unreadable, SignatureStatus::Unreadable),
             (status(None, Processed), SignatureStatus::Unsettled),
             (
                 status(None, Confirmed),
@@ -175,7 +175,9 @@ mod tests {
             ),
             (
                 status(Some(error.clone()), Finalized),
-                SignatureStatus::Failed { error },
+                SignatureStatus::Failed {
+                    error: error.into(),
+                },
             ),
             (
                 status(Some(TransactionError::BlockhashNotFound), Finalized),

@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use solana_sdk::transaction::TransactionError;
-
 use super::open_transactions::OpenTransaction;
 use super::signature_status::SignatureStatus;
+use crate::chain::TransactionFailure;
 use crate::domain::{MintNumber, MintTransactionState};
 use crate::ledger::transitions::Landed;
 
@@ -34,7 +33,7 @@ impl MissedRounds {
 pub struct StatusChanges {
     pub confirmed: Vec<Landed>,
     pub finalized: Vec<Landed>,
-    pub failed: Vec<(MintNumber, TransactionError)>,
+    pub failed: Vec<(MintNumber, TransactionFailure)>,
     pub forked: Vec<MintNumber>,
     pub to_send: Vec<OpenTransaction>,
 }
@@ -76,7 +75,9 @@ impl StatusChanges {
                 }
             }
             SignatureStatus::NotSeen => self.to_send.push(open.clone()),
-            SignatureStatus::Confirmed { .. } | SignatureStatus::Unsettled => {}
+            SignatureStatus::Confirmed { .. }
+            | SignatureStatus::Unsettled
+            | SignatureStatus::Unreadable => {}
         }
     }
 }
@@ -84,6 +85,7 @@ impl StatusChanges {
 #[cfg(test)]
 mod tests {
     use solana_sdk::signature::Signature;
+    use solana_sdk::transaction::TransactionError;
 
     use super::*;
 
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn each_status_leads_to_its_change() {
         use MintTransactionState::{Confirmed, Quarantined, Recorded};
-        let error = TransactionError::AccountNotFound;
+        let error = TransactionFailure::from(TransactionError::AccountNotFound);
         let failed = || SignatureStatus::Failed {
             error: error.clone(),
         };
@@ -127,6 +129,8 @@ mod tests {
             (Recorded, SignatureStatus::NotSeen, [0, 0, 0, 0, 1]),
             (Quarantined, SignatureStatus::NotSeen, [0, 0, 0, 0, 1]),
             (Recorded, SignatureStatus::Unsettled, [0; 5]),
+            (Recorded, SignatureStatus::Unreadable, [0; 5]),
+            (Confirmed, SignatureStatus::Unreadable, [0; 5]),
             (
                 Recorded,
                 SignatureStatus::Confirmed { slot: 7 },

@@ -113,7 +113,7 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
         base_units: BaseUnits::new(2),
         limit: BaseUnits::new(1),
     };
-    let temporary = RefusalReason::Simulation(TransactionError::AccountNotFound);
+    let temporary = RefusalReason::Simulation(TransactionError::AccountNotFound.into());
     let refusal = |reason: &RefusalReason| Refusal {
         reading,
         reason: reason.clone(),
