@@ -269,7 +269,7 @@ ENDPOINTS = row(
     )),
     (12, graph(
         "Calls by outcome",
-        "Calls to all endpoints a second. Answered; error: an answer that is one; unreachable; rate_limited: 429; held: not made, the endpoint had asked for a pause.",
+        "Calls to all endpoints a second. Answered; error: an answer that is one; unreachable; rate_limited: too many calls; refused: another limit of the provider; held: not made, the endpoint had asked for a pause.",
         [(per_second("gridtokenx_rpc_calls_total", by="outcome"), "{{outcome}}")],
         unit="suffix: /s",
         stacked=True,
@@ -318,6 +318,21 @@ ENDPOINTS = row(
         [(f"min by (endpoint) ({each('gridtokenx_rpc_endpoint_healthy')})", "{{endpoint}}")],
         unit="none",
         links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Endpoints that prove deaths",
+        "1 while the endpoint shows the finalized blocks that prove that an expired transaction did not land, as any process found. One such endpoint is enough.",
+        [(f"max by (endpoint) ({each('gridtokenx_rpc_endpoint_proves_deaths')})", "{{endpoint}}")],
+        unit="none",
+        links=[runbook("NoEndpointProvesDeaths")],
+    )),
+    (12, graph(
+        "Calls by budget",
+        "A second. Hot: minting waits for it. Background: proofs, history, audit and look-ups, paced by RPC_BACKGROUND_CALLS_PER_SECOND.",
+        [(per_second("gridtokenx_rpc_calls_total", by="class"), "{{class}}")],
+        unit="suffix: /s",
+        stacked=True,
+        links=[runbook("NoEndpointProvesDeaths")],
     )),
     (12, graph(
         "Blocks a second",

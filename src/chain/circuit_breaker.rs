@@ -54,6 +54,15 @@ struct Inner {
     health: OnceLock<Health>,
 }
 
+/// Why a probe begins now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeReason {
+    /// Its time has come: what another process found moments ago is as good.
+    Due,
+    /// A caller has met a fault, or begins to mint after an idle time: this process has to see for itself.
+    Requested,
+}
+
 /// A probe that is under way: what it finds cannot close a breaker that batches opened after it began.
 #[derive(Clone, Copy, Debug)]
 pub struct BegunProbe {
@@ -144,7 +153,7 @@ impl CircuitBreaker {
 
     /// Returns when the next probe is due: after its pause, or at once when the breaker is closed and a caller has requested a
     /// probe. `random` is uniform in `0.0..1.0`.
-    pub async fn until_next_probe(&self, random: f64) {
+    pub async fn until_next_probe(&self, random: f64) -> ProbeReason {
         let mut from = tokio::time::Instant::now();
         let mut views = self.0.view.subscribe();
         let mut was_open = views.borrow().open.is_some();
@@ -157,8 +166,8 @@ impl CircuitBreaker {
                 was_open = open;
             }
             tokio::select! {
-                () = tokio::time::sleep_until(from + pause) => return,
-                () = self.0.check_now.notified(), if !open => return,
+                () = tokio::time::sleep_until(from + pause) => return ProbeReason::Due,
+                () = self.0.check_now.notified(), if !open => return ProbeReason::Requested,
                 () = until_changed(&mut views, open) => {}
             }
         }

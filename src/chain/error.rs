@@ -170,7 +170,8 @@ impl ChainError {
             | ChainError::NoneUsable { .. }
             | ChainError::ErrorResponse { .. }
             | ChainError::Refused(_)
-            | ChainError::MintUnknown { .. } => false,
+            | ChainError::MintUnknown { .. }
+            | ChainError::ChargesUnknown => false,
         }
     }
 

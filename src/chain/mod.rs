@@ -9,6 +9,8 @@
 //! | `endpoints/rpc_class`, `call_budget`, `rate_limit` | which budget a call spends, and when none is made |
 //! | `endpoints/endpoint_health`, `selection` | which endpoints are usable, and which one is queried first |
 //! | `endpoints/chain_probe`, `mint_accounts` | one probe of all endpoints, the fee payer and the mint |
+//! | `endpoints/shared_probe` | what one process found, for the others |
+//! | `endpoints/capabilities`, `history/capability_probe` | what an endpoint can do |
 //! | `circuit_breaker`, `breaker_state`, `cause` | whether minting is worth trying now, and why not |
 //! | `commitment` | how final an answer must be, which consensus the cluster runs, and which commitment a call names |
 //! | `parameters`, `slot_clock`, `endpoints/charges`, `charge_refresh` | what the chain charges, and how long a slot lasts |
@@ -52,11 +54,12 @@ pub use blockhash::BLOCKHASH_LIFE;
 pub use breaker_state::{Activity, PROBE_EVERY, PROBE_IDLE_EVERY, PROBE_PAUSE_MAX};
 pub use cause::{Cause, LaggingEndpoint};
 pub use charge_refresh::charge_refresh;
-pub use circuit_breaker::{BegunProbe, CircuitBreaker, CircuitBreakerView};
+pub use circuit_breaker::{BegunProbe, CircuitBreaker, CircuitBreakerView, ProbeReason};
 pub use commitment::{Consensus, Finality};
 pub use endpoints::{
-    ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints, ListMethod, MetLimit,
-    MintAccounts, ProviderLimit, RecentBlockhash, RpcClass,
+    Ability, Capabilities, ChainProbe, ChainSnapshot, Endpoint, EndpointView, Endpoints,
+    EndpointsKey, ListMethod, MetLimit, MintAccounts, Probed, ProviderLimit, RecentBlockhash,
+    RpcClass, SharedProbe,
 };
 pub use error::{ChainError, FailureOrigin, ProbeFailure, UnusableEndpoint};
 pub use error_reason::{
@@ -65,7 +68,7 @@ pub use error_reason::{
 pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
     AddressHistory, BlockScan, ChainMint, Charge, HistoryRange, ListedTransaction, MintLookup,
-    NoProof, TokenSupply, charge_of, history_includes_creation, scan_blocks,
+    NoProof, TokenSupply, charge_of, history_includes_creation, probe_capabilities, scan_blocks,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};

@@ -124,7 +124,9 @@ async fn ask(endpoint: &Endpoint, payer: &Pubkey) -> V1Answer {
         .await;
     match endpoint.answer(answer) {
         Ok(simulated) => match simulated.value.err.map(TransactionError::from) {
-            Some(error) if refuses_format(&ChainError::Refused(error.into())) => V1Answer::Refuses,
+            Some(error) if refuses_format(&ChainError::Refused(error.clone().into())) => {
+                V1Answer::Refuses
+            }
             _ => V1Answer::Takes,
         },
         Err(error) if refuses_format(&error) => V1Answer::Refuses,

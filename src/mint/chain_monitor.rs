@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use rand::Rng;
+use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
 use super::chain_handle::ChainHandle;
-use crate::chain::{Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY, PROBE_PAUSE_MAX};
+use super::shared_probes;
+use crate::chain::{
+    Cause, ChainProbe, ChainSnapshot, Funds, PROBE_EVERY, PROBE_IDLE_EVERY, PROBE_PAUSE_MAX,
+    ProbeReason,
+};
 use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
@@ -21,6 +26,8 @@ pub struct ChainMonitor {
     health: Health,
     /// Of one database transaction: a query that hangs must not keep the circuit breaker from being closed again.
     transaction_limit: Duration,
+    /// Of the next check.
+    reason: ProbeReason,
 }
 
 /// A database that does not answer must not hide the state of the chain.
@@ -40,6 +47,7 @@ impl ChainMonitor {
             chain,
             health,
             transaction_limit,
+            reason: ProbeReason::Due,
         }
     }
 
@@ -48,9 +56,9 @@ impl ChainMonitor {
         PeriodicTask::new(Timing::new("chain monitor", PROBE_EVERY), self)
     }
 
-    /// Probes once and updates circuit breaker, fee budget and health. Before the first check the circuit breaker is closed and the
+    /// Checks once and updates circuit breaker, fee budget and health. Before the first check the circuit breaker is closed and the
     /// fee budget empty.
-    async fn check(&self) {
+    async fn check(&self, reason: ProbeReason) {
         let begun = self.chain.circuit_breaker.begin_probe();
         let before = self.chain.circuit_breaker.view().open;
         let was_open = before.is_some();
@@ -61,7 +69,7 @@ impl ChainMonitor {
             .priority_fees
             .refresh(&self.chain.endpoints, &writable);
         let fee_payer = self.chain.fee_budget.fee_payer();
-        let (probed, ()) = tokio::join!(self.probe.run(fee_payer), fees);
+        let (probed, ()) = tokio::join!(self.snapshot(reason, before.as_ref(), fee_payer), fees);
         if probed.is_ok() {
             self.refresh_format().await;
         }
@@ -89,6 +97,44 @@ impl ChainMonitor {
         let payer = self.chain.payer();
         let formats = self.chain.transaction_formats;
         formats.refresh(endpoint, &payer).await;
+    }
+
+    /// The accounts: as another process found them moments ago, else by a probe of all endpoints, which is then shared. A process
+    /// that has met a fault probes by itself. `before`: why the circuit breaker was open.
+    async fn snapshot(
+        &self,
+        reason: ProbeReason,
+        before: Option<&Cause>,
+        fee_payer: Option<Pubkey>,
+    ) -> Result<ChainSnapshot, Cause> {
+        let key = self.chain.endpoints.key();
+        let limit = self.transaction_limit.min(CONDITIONS_LIMIT);
+        let period = match before {
+            // Only the ledger can show that it is over.
+            Some(Cause::LedgerBreaker(_)) => Some(PROBE_IDLE_EVERY),
+            Some(_) => None,
+            None => Some(self.chain.circuit_breaker.activity().probe_every()),
+        };
+        if let (ProbeReason::Due, Some(period)) = (reason, period) {
+            let shared = within(limit, shared_probes::recent(&self.pool, key, period)).await;
+            let adopted = shared
+                .ok()
+                .flatten()
+                .and_then(|(shared, age)| self.probe.adopt(&shared, age, fee_payer));
+            if let Some(snapshot) = adopted {
+                return Ok(snapshot);
+            }
+        }
+        let probed = self.probe.run(fee_payer).await;
+        let shared = probed
+            .as_ref()
+            .ok()
+            .and_then(|probed| probed.shared.as_ref());
+        let stored = within(limit, shared_probes::store(&self.pool, key, shared)).await;
+        if let Err(error) = stored {
+            tracing::debug!(%error, "the probe's result could not be shared");
+        }
+        probed.map(|probed| probed.snapshot)
     }
 
     /// The chain answers: checks the ledger, and the fee payer's balance if this process knows the fee payer. `before`: why the
@@ -195,7 +241,8 @@ impl ChainMonitor {
 impl Periodic for ChainMonitor {
     /// Each step of a probe has its own limit.
     async fn run(&mut self) -> Result<(), RunError> {
-        self.check().await;
+        let reason = std::mem::replace(&mut self.reason, ProbeReason::Due);
+        self.check(reason).await;
         Ok(())
     }
 
@@ -206,7 +253,7 @@ impl Periodic for ChainMonitor {
     /// The circuit breaker decides when the next probe is due.
     async fn woken(&mut self) {
         let jitter = rand::rng().random();
-        self.chain.circuit_breaker.until_next_probe(jitter).await;
+        self.reason = self.chain.circuit_breaker.until_next_probe(jitter).await;
     }
 }
 

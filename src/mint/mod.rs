@@ -20,12 +20,14 @@
 //! | `request`, `answers`, `defer_reason` | what goes into a batch and what comes out |
 //! | `context`, `chain_handle`, `stage_times` | what all steps share |
 //! | `estimate` | what minting would take, without minting |
+//! | `shared_probes`, `capability_watch` | one process probes for all; what each endpoint can do |
 //! | `chain_monitor`, `announce` | opens and closes the circuit breaker of the chain, and notifies admins |
 
 mod affordability;
 mod announce;
 mod answers;
 mod candidate;
+mod capability_watch;
 mod chain_handle;
 mod chain_monitor;
 mod context;
@@ -42,6 +44,7 @@ mod pipeline;
 mod refuse;
 mod request;
 mod resolve_accounts;
+mod shared_probes;
 mod sign_and_record;
 mod simulate;
 mod stage_times;
@@ -49,6 +52,7 @@ mod token_accounts;
 mod transaction;
 
 pub use announce::outage_announcements;
+pub use capability_watch::capability_watch;
 pub use chain_handle::{ChainHandle, FeePayerSource};
 pub use chain_monitor::ChainMonitor;
 pub use context::MintLimits;

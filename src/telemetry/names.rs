@@ -71,6 +71,7 @@ pub const RPC_CALL_SECONDS: &str = "gridtokenx_rpc_call_duration_seconds";
 pub const RPC_ENDPOINT_HEIGHT: &str = "gridtokenx_rpc_endpoint_height";
 pub const RPC_ENDPOINT_LAG_BLOCKS: &str = "gridtokenx_rpc_endpoint_lag_blocks";
 pub const RPC_ENDPOINT_HEALTHY: &str = "gridtokenx_rpc_endpoint_healthy";
+pub const RPC_ENDPOINT_PROVES_DEATHS: &str = "gridtokenx_rpc_endpoint_proves_deaths";
 pub const FEES_PAID_LAMPORTS: &str = "gridtokenx_fees_paid_lamports_total";
 pub const TOKEN_ACCOUNT_RENT_LAMPORTS: &str = "gridtokenx_token_account_rent_lamports";
 pub const SIGNATURE_FEE_LAMPORTS: &str = "gridtokenx_signature_fee_lamports";
@@ -136,10 +137,13 @@ pub const STAGES: &[&str] = &[
 pub const RPC_METHODS: &[&str] = &[
     "getAccountInfo",
     "getAgGenesisCert",
+    "getBalance",
     "getBlock",
     "getBlockHeight",
+    "getBlockTime",
     "getBlocks",
     "getFeeForMessage",
+    "getFirstAvailableBlock",
     "getGenesisHash",
     "getHealth",
     "getLatestBlockhash",
@@ -149,7 +153,10 @@ pub const RPC_METHODS: &[&str] = &[
     "getSignatureStatuses",
     "getSignaturesForAddress",
     "getSlot",
+    "getTokenSupply",
     "getTransaction",
+    "getVersion",
+    "requestAirdrop",
     "sendTransaction",
     "simulateTransaction",
     "other",
@@ -277,7 +284,7 @@ pub const ALL: &[Metric] = &[
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no usable endpoint, an empty fee payer, an unknown mint."),
     nan_until_measured(FEE_PAYER_BALANCE_LAMPORTS, "Balance of the fee payer as this process last read it; NaN before the first read."),
     nan_until_measured(FEE_PAYER_RUNWAY_SECONDS, "How long the fee payer's balance lasts at the spending rate of the last hours, a year at most; 0 when it cannot pay another fee, NaN before this process has read it (from the database)."),
-    by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by method and outcome: answered, error (an error as the answer), unreachable, rate_limited (429), held (not made because the endpoint had requested a pause)."),
+    by_endpoint(RPC_CALLS, Counter, "Calls to RPC endpoints by class (hot: minting waits for it; background), method and outcome: answered, error (an error as the answer), unreachable, rate_limited (too many calls), refused (another limit of the provider), held (not made because the endpoint had requested a pause)."),
     by_endpoint(RPC_CALL_SECONDS, Histogram, "Seconds from a request to an RPC endpoint until its answer or failure, by method."),
     by_endpoint(RPC_ENDPOINT_HEIGHT, Gauge, "Block height of the endpoint at its last answer."),
     by_endpoint(RPC_ENDPOINT_LAG_BLOCKS, Gauge, "Blocks by which the endpoint is below the highest height that any endpoint reported."),
@@ -289,6 +296,7 @@ pub const ALL: &[Metric] = &[
     nan_until_measured(SLOT_SECONDS, "How long a slot lasts, measured over the last minutes; NaN before the first measurement."),
     nan_until_measured(BLOCKHASH_LIFE_SECONDS, "How long a blockhash lives: 150 blocks at their measured length; NaN before the first measurement."),
     labelled(CONSENSUS, Gauge, "consensus", CONSENSUSES, "1 for the consensus that the cluster runs, as the endpoints report it; unknown while none of them can."),
+    by_endpoint(RPC_ENDPOINT_PROVES_DEATHS, Gauge, "1 when the endpoint shows the finalized blocks that prove that an expired transaction did not land; missing until it was probed."),
     plain(PRIORITY_FEE_MICROLAMPORTS, Gauge, "Price that this process offers for a compute unit, millionths of a lamport; 0 while it offers none."),
     plain(WEBSOCKET_ACTIVE, Gauge, "WebSocket connections that are open in this process."),
     plain(WEBSOCKET_CONNECTIONS, Counter, "WebSocket connections that were opened."),

@@ -6,7 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Runway;
-use crate::chain::{Cause, ChainParameters, CircuitBreaker, Endpoints};
+use crate::chain::{
+    Ability, Capabilities, Cause, ChainParameters, CircuitBreaker, Endpoints, MetLimit,
+};
 use crate::domain::{TransactionFormat, rfc3339_micros};
 
 /// The chain breaker of the process that answers: while it is open, that process does not mint, and no reading uses an attempt.
@@ -84,6 +86,76 @@ pub(super) struct RpcEndpoint {
     error: Option<String>,
     /// Whether it takes v1 transactions; `null` until it has answered.
     takes_v1: Option<bool>,
+    /// It refused a background call: seconds until it gets the next one. Minting does not notice.
+    background_retry_after_secs: Option<u64>,
+    /// Its last answer that could not be used, within the last minute: endpoint, method, and what was wrong.
+    strange_answer: Option<String>,
+    /// The limits of its provider that it has shown within the last hour.
+    limits: Vec<RpcLimit>,
+    capabilities: RpcCapabilities,
+}
+
+/// A limit of an endpoint's provider.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RpcLimit {
+    method: &'static str,
+    /// `rate` (too many calls), `size` (a question that is too large), `method` (not served) or `access` (the key is refused).
+    limit: &'static str,
+    /// What it answered, shortened.
+    answer: String,
+    /// The most items of a list that one call may ask for, where that was found out.
+    items_max: Option<usize>,
+    /// How often since it was first met.
+    times: u64,
+    last_at: String,
+}
+
+/// What an endpoint can do. Probed at start, after it has recovered, and hourly.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RpcCapabilities {
+    /// Whether it shows finalized blocks: `yes`, `no` or `unknown`.
+    blocks: &'static str,
+    /// Whether it lists the transactions of an address: `yes`, `no` or `unknown`.
+    history: &'static str,
+    /// The oldest slot whose block it has: 0 is the whole history.
+    first_available_slot: Option<u64>,
+    /// Whether it can prove that an expired transaction did not land; null while that is unknown.
+    proves_deaths: Option<bool>,
+    /// Why it cannot do what it cannot.
+    reason: Option<String>,
+    probed_at: Option<String>,
+}
+
+impl From<MetLimit> for RpcLimit {
+    fn from(met: MetLimit) -> RpcLimit {
+        RpcLimit {
+            method: met.method,
+            limit: met.limit.label(),
+            answer: met.answer,
+            items_max: met.items_max,
+            times: met.times,
+            last_at: rfc3339_micros(met.last_at),
+        }
+    }
+}
+
+impl From<Capabilities> for RpcCapabilities {
+    fn from(probed: Capabilities) -> RpcCapabilities {
+        let reasons = [&probed.blocks, &probed.history]
+            .into_iter()
+            .filter_map(|ability| match ability {
+                Ability::No(error) => Some(error.to_string()),
+                Ability::Yes | Ability::Unknown => None,
+            });
+        RpcCapabilities {
+            blocks: probed.blocks.label(),
+            history: probed.history.label(),
+            first_available_slot: probed.first_available_slot,
+            proves_deaths: probed.proves_deaths(),
+            reason: reasons.reduce(|first, second| format!("{first}; {second}")),
+            probed_at: probed.probed_at.map(rfc3339_micros),
+        }
+    }
 }
 
 /// How long the fee payer's balance lasts.
@@ -127,6 +199,12 @@ impl Chain {
             transaction_format: format.as_str(),
             endpoints: views
                 .map(|view| RpcEndpoint {
+                    background_retry_after_secs: view
+                        .background_retry_after
+                        .map(|wait| wait.as_secs() + 1),
+                    strange_answer: view.strange_answer.map(|error| error.to_string()),
+                    limits: view.limits.into_iter().map(RpcLimit::from).collect(),
+                    capabilities: RpcCapabilities::from(view.capabilities),
                     name: view.name,
                     preferred: view.preferred,
                     healthy: view.healthy,

@@ -7,10 +7,12 @@ use solana_sdk::account::Account;
 use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 
+use super::chain_snapshot::ChainSnapshot;
 use super::endpoint::Endpoint;
 use super::endpoint_health::ProbeResult;
 use super::mint_accounts::MintAccounts;
 use super::selection::Endpoints;
+use super::shared_probe::SharedProbe;
 use crate::chain::cause::{Cause, LaggingEndpoint};
 use crate::chain::commitment::Finality;
 use crate::chain::error::ChainError;
@@ -22,15 +24,12 @@ use crate::telemetry::{metric_value, names};
 /// An endpoint that has not answered by then counts as failed: the probe waits for all of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// The accounts, as one endpoint shows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChainSnapshot {
-    /// They include all that landed up to this slot, at `confirmed`.
-    pub slot: u64,
-    /// The fee payer's, lamports; `None` when the probe was run without one.
-    pub balance: Option<u64>,
-    /// Of the chain.
-    pub charges: ChainCharges,
+/// What a probe found.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    pub snapshot: ChainSnapshot,
+    /// For the other processes; `None` unless every endpoint is well.
+    pub shared: Option<SharedProbe>,
 }
 
 /// Probes the chain.
@@ -49,8 +48,8 @@ impl ChainProbe {
 
     /// Queries all endpoints for their heights, chooses the preferred one, and reads the accounts there: the mint, and the fee
     /// payer if it is known.
-    pub async fn run(&self, fee_payer: Option<Pubkey>) -> Result<ChainSnapshot, Cause> {
-        self.probe_endpoints().await;
+    pub async fn run(&self, fee_payer: Option<Pubkey>) -> Result<Probed, Cause> {
+        let probes = self.probe_endpoints().await;
         let mut failure = None;
         for endpoint in self
             .endpoints
@@ -58,7 +57,11 @@ impl ChainProbe {
             .filter(|endpoint| endpoint.is_usable())
         {
             match self.read_accounts(endpoint, fee_payer).await {
-                Ok(snapshot) => return Ok(snapshot),
+                Ok(snapshot) => {
+                    let address = fee_payer.map(|fee_payer| fee_payer.to_string());
+                    let shared = SharedProbe::of(&probes, snapshot, address);
+                    return Ok(Probed { snapshot, shared });
+                }
                 Err(error @ ChainError::MintUnknown { .. }) => {
                     return Err(Cause::MintUnknown(error));
                 }
@@ -71,20 +74,47 @@ impl ChainProbe {
         Err(failure.map_or_else(|| self.none_usable(), Cause::Unreachable))
     }
 
+    /// Takes over what another process found, unless this one knows of a fault of its own: then it has to probe by itself.
+    /// `age`: how long ago it was found.
+    pub fn adopt(
+        &self,
+        shared: &SharedProbe,
+        age: Duration,
+        fee_payer: Option<Pubkey>,
+    ) -> Option<ChainSnapshot> {
+        let configured = self.endpoints.configured();
+        if !configured.iter().all(Endpoint::is_usable) || self.is_in_doubt() {
+            return None;
+        }
+        let charges = self.endpoints.parameters().charges()?;
+        let address = fee_payer.map(|fee_payer| fee_payer.to_string());
+        let snapshot = shared.snapshot(address.as_deref(), charges)?;
+        self.record(shared.probes(configured.len())?);
+        if let Some(at) = Instant::now().checked_sub(age) {
+            self.record_position(at, snapshot.slot, self.endpoints.preferred());
+        }
+        Some(snapshot)
+    }
+
     /// Whether another probe will show whether some endpoint is behind.
     pub fn is_in_doubt(&self) -> bool {
         let mut configured = self.endpoints.configured().iter();
         configured.any(|endpoint| endpoint.health().is_in_doubt())
     }
 
-    async fn probe_endpoints(&self) {
+    async fn probe_endpoints(&self) -> Vec<ProbeResult> {
         let configured = self.endpoints.configured();
-        let probes = join_all(
+        let probes: Vec<ProbeResult> = join_all(
             configured
                 .iter()
                 .map(|endpoint| probe(endpoint, &self.accounts.genesis_hash)),
         )
         .await;
+        self.record(probes.clone());
+        probes
+    }
+
+    fn record(&self, probes: Vec<ProbeResult>) {
         self.endpoints.record(probes, Instant::now());
         let consensus = self.endpoints.consensus();
         for label in names::CONSENSUSES {
@@ -154,11 +184,7 @@ impl ChainProbe {
         };
         self.accounts.check(mint.as_ref())?;
         let slot = answer.context.slot;
-        let height = endpoint.health().height;
-        let position = ChainPosition { slot, height };
-        self.endpoints
-            .parameters()
-            .record_position(Instant::now(), position);
+        self.record_position(Instant::now(), slot, endpoint);
         // An account without lamports does not exist.
         let lamports =
             |account: &Option<Account>| account.as_ref().map_or(0, |account| account.lamports);
@@ -167,6 +193,12 @@ impl ChainProbe {
             balance: payers.first().map(lamports),
             charges,
         })
+    }
+
+    fn record_position(&self, at: Instant, slot: u64, endpoint: &Endpoint) {
+        let height = endpoint.health().height;
+        let position = ChainPosition { slot, height };
+        self.endpoints.parameters().record_position(at, position);
     }
 
     /// Asked here only until they are known: a task of its own asks for them again.

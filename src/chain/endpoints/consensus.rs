@@ -81,6 +81,7 @@ mod tests {
         let error = |code| {
             Err(ChainError::ErrorResponse {
                 endpoint: "rpc-1".to_owned(),
+                method: "getAgGenesisCert",
                 code,
                 message: "no".to_owned(),
             })

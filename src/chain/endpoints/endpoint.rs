@@ -8,6 +8,7 @@ use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::RpcClientConfig;
 
 use super::call_budget::CallBudgets;
+use super::capabilities::{Capabilities, CapabilityClock};
 use super::endpoint_health::EndpointHealth;
 use super::provider_limits::ProviderLimits;
 use super::rpc_class::RpcClass;
@@ -17,6 +18,7 @@ use super::v1_support::V1Support;
 use crate::chain::commitment::Commitments;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
+use crate::telemetry::names;
 
 /// One RPC endpoint. Its URL may hold an access key: only the name is ever shown.
 pub struct Endpoint {
@@ -27,6 +29,7 @@ pub struct Endpoint {
     pub(super) commitments: Arc<Commitments>,
     limits: Arc<ProviderLimits>,
     last_blockhash: LastBlockhash,
+    capabilities: Mutex<(Capabilities, CapabilityClock)>,
     health: Mutex<EndpointHealth>,
     v1_support: Mutex<V1Support>,
 }
@@ -71,6 +74,7 @@ impl Endpoint {
             commitments,
             limits,
             last_blockhash: LastBlockhash::default(),
+            capabilities: Mutex::default(),
             health: Mutex::default(),
             v1_support: Mutex::default(),
         }
@@ -119,6 +123,38 @@ impl Endpoint {
     /// The limits of its provider that it has shown.
     pub(in crate::chain) fn limits(&self) -> &ProviderLimits {
         &self.limits
+    }
+
+    /// What it can do, as far as it was probed.
+    pub fn capabilities(&self) -> Capabilities {
+        self.probed_capabilities().0.clone()
+    }
+
+    /// Whether its capabilities are to be probed: at start, after it has recovered, and from time to time.
+    pub(in crate::chain) fn capabilities_are_due(&self, now: Instant) -> bool {
+        let (is_healthy, healthy_since) = {
+            let health = self.health();
+            (health.is_healthy(), health.healthy_since)
+        };
+        is_healthy && self.probed_capabilities().1.is_due(healthy_since, now)
+    }
+
+    /// Stores what a probe that began at `now` found.
+    pub(in crate::chain) fn set_capabilities(&self, found: Capabilities, now: Instant) {
+        let mut probed = self.probed_capabilities();
+        probed.1.probed(&found, now);
+        probed.0 = found.after(&probed.0);
+        if let Some(proves) = probed.0.proves_deaths() {
+            metrics::gauge!(names::RPC_ENDPOINT_PROVES_DEATHS, "endpoint" => self.name.clone())
+                .set(f64::from(u8::from(proves)));
+        }
+    }
+
+    fn probed_capabilities(&self) -> MutexGuard<'_, (Capabilities, CapabilityClock)> {
+        // A panic leaves at worst an older finding.
+        self.capabilities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(in crate::chain) fn last_blockhash(&self) -> &LastBlockhash {

@@ -101,7 +101,8 @@ fn may_be_too_long(error: &ChainError) -> bool {
         | ChainError::Behind { .. }
         | ChainError::NoneUsable { .. }
         | ChainError::Refused(_)
-        | ChainError::MintUnknown { .. } => false,
+        | ChainError::MintUnknown { .. }
+        | ChainError::ChargesUnknown => false,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The configured RPC endpoints: how a call reaches one, which one is queried first, and what a probe of all of them found.
 
 mod call_budget;
+mod capabilities;
 mod chain_identity;
 mod chain_probe;
+mod chain_snapshot;
 mod charges;
 mod consensus;
 mod endpoint;
@@ -18,10 +20,13 @@ pub(super) mod rpc_method;
 mod rpc_sender;
 mod selection;
 mod shared_blockhash;
+mod shared_probe;
 mod url_secrets;
 mod v1_support;
 
-pub use chain_probe::{ChainProbe, ChainSnapshot};
+pub use capabilities::{Ability, Capabilities};
+pub use chain_probe::{ChainProbe, Probed};
+pub use chain_snapshot::ChainSnapshot;
 pub use endpoint::Endpoint;
 pub use list_query::{ListMethod, ListQuery};
 pub use mint_accounts::MintAccounts;
@@ -30,4 +35,5 @@ pub use refusal::ProviderLimit;
 pub use rpc_class::RpcClass;
 pub use selection::{EndpointView, Endpoints};
 pub use shared_blockhash::RecentBlockhash;
+pub use shared_probe::{EndpointsKey, SharedProbe};
 pub(super) use v1_support::V1Answer;

@@ -170,13 +170,13 @@ impl EndpointSender {
         if status == StatusCode::SERVICE_UNAVAILABLE && requested.is_some() {
             limit = Some(ProviderLimit::Rate);
         }
-        if let Some(limit) = limit {
+        if let Some(limit) = limit.filter(|limit| !is_optional(request, *limit)) {
             return Err(self.refused(request, limit, requested, &refusal.describe(status)));
         }
         self.budgets.note_answer(self.class);
         match (answer, failure) {
             // The node's own error, whatever the HTTP status beside it.
-            (Ok(answer), _) if answer["error"].is_object() => result_of(answer, &self.secrets),
+            (Ok(answer), _) if is_error_of_node(&answer) => result_of(answer, &self.secrets),
             (_, Some(failure)) => Err(without_url(failure)),
             (Ok(answer), None) => result_of(answer, &self.secrets),
             (Err(error), None) => Err(ClientErrorKind::SerdeJson(error).into()),
@@ -236,7 +236,7 @@ impl RefusalText {
     fn of(answer: Option<&Value>, body: &[u8]) -> RefusalText {
         let body = String::from_utf8_lossy(&body[..body.len().min(REFUSAL_BYTES_MAX)]);
         let Some(answer) = answer else {
-            // A page says nothing that could be told from its decoration.
+            // The words of a page are mostly decoration: its status alone counts.
             let is_page = body.trim_start().starts_with('<');
             return RefusalText {
                 code: None,
@@ -266,6 +266,29 @@ impl RefusalText {
             text.map(|text| format!(": {text}")).unwrap_or_default()
         )
     }
+}
+
+/// Whether the callers expect this answer and handle it: methods that older nodes and some providers do not have, and transactions
+/// that are too large for the node.
+fn is_optional(request: RpcRequest, limit: ProviderLimit) -> bool {
+    match limit {
+        ProviderLimit::Method => matches!(
+            request,
+            RpcRequest::GetAgGenesisCert | RpcRequest::GetHealth
+        ),
+        // A transaction cannot be made smaller here: another format may be needed, which the caller decides.
+        ProviderLimit::Size => matches!(
+            request,
+            RpcRequest::SendTransaction | RpcRequest::SimulateTransaction
+        ),
+        ProviderLimit::Rate | ProviderLimit::Access => false,
+    }
+}
+
+/// Gateways put their own HTTP status where JSON-RPC has a code.
+fn is_error_of_node(answer: &Value) -> bool {
+    let code = answer["error"]["code"].as_i64();
+    code.is_some_and(|code| (-32_768..=-32_000).contains(&code))
 }
 
 fn is_result(answer: &Value) -> bool {

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::call_budget::CallBudgets;
+use super::capabilities::Capabilities;
 use super::endpoint::Endpoint;
 use super::endpoint_health::{HighestHeight, ProbeResult};
 use super::endpoint_names::named;
 use super::provider_limits::MetLimit;
 use super::rpc_class::RpcClass;
+use super::shared_probe::{EndpointsKey, key_of};
 use crate::chain::commitment::Consensus;
 use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
 use crate::chain::parameters::ChainParameters;
@@ -47,12 +49,14 @@ pub struct EndpointView {
     pub strange_answer: Option<ChainError>,
     /// The limits of its provider that it has shown in the last hour.
     pub limits: Vec<MetLimit>,
+    pub capabilities: Capabilities,
 }
 
 /// All configured endpoints, and the one that is queried first.
 #[derive(Clone)]
 pub struct Endpoints {
     all: Arc<[Endpoint]>,
+    key: EndpointsKey,
     preferred: Arc<AtomicUsize>,
     highest: Arc<Mutex<HighestHeight>>,
     parameters: ChainParameters,
@@ -92,10 +96,16 @@ impl Endpoints {
             .collect();
         Endpoints {
             all,
+            key: key_of(urls),
             preferred: Arc::new(AtomicUsize::new(0)),
             highest: Arc::default(),
             parameters: ChainParameters::default(),
         }
+    }
+
+    /// Identifies the configured list.
+    pub fn key(&self) -> &EndpointsKey {
+        &self.key
     }
 
     /// The endpoint that is queried first.
@@ -189,6 +199,7 @@ impl Endpoints {
                     .filter(|_| !health.is_trusted(now))
                     .map(|(error, _)| error.clone()),
                 limits: endpoint.limits().views(now),
+                capabilities: endpoint.capabilities(),
             }
         };
         self.all.iter().enumerate().map(view).collect()

@@ -36,6 +36,7 @@ pub(super) fn of_every_process(
         charge_refresh(chain.endpoints.clone(), chain.accounts.authority),
         telemetry::disk_watch(data_dir, service.disk_free_min_mb, health.clone()),
         base.metrics.sample_task(),
+        mint::capability_watch(chain.endpoints.clone(), chain.accounts.authority),
     ];
     if service.canary_enabled {
         tasks.push(canary::freshness_watch(pool.clone(), health.clone()));

@@ -201,19 +201,20 @@ mod tests {
 
     #[test]
     fn an_error_that_cannot_be_named_is_blamed_by_its_instruction_if_it_names_one() {
-        let packed = Packed::new(0);
-        let blamed = |instruction| {
-            let failure = TransactionFailure::Unnamed {
-                instruction,
-                text: "ErrorOf2028".to_owned(),
+        for packed in Packed::all() {
+            let blamed = |instruction| {
+                let failure = TransactionFailure::Unnamed {
+                    instruction,
+                    text: "ErrorOf2028".to_owned(),
+                };
+                blame(&packed.message, &failure, &packed.mint, &packed.readings)
             };
-            blame(&packed.message, &failure, &packed.mint, &packed.readings)
-        };
-        let [payment, _] = packed.payments();
-        let (reading, _) = packed.readings[0];
-        assert_eq!(blamed(Some(payment)), Blame::Readings(vec![reading]));
-        assert_eq!(blamed(Some(packed.memo())), Blame::Unknown);
-        assert_eq!(blamed(None), Blame::Unknown);
+            let [payment, _] = packed.payments();
+            let (reading, _) = packed.readings[0];
+            assert_eq!(blamed(Some(payment)), Blame::Readings(vec![reading]));
+            assert_eq!(blamed(Some(packed.memo())), Blame::Unknown);
+            assert_eq!(blamed(None), Blame::Unknown);
+        }
     }
 
     #[test]

@@ -14,5 +14,7 @@ mod frozen;
 mod leader_lock;
 mod localnet;
 mod panics;
+mod provider_limits;
 mod restore;
+mod rpc_budget;
 mod silent_sessions;
