@@ -7,9 +7,15 @@ use std::time::Duration;
 use gridtokenx::fault_proxy::ConfirmedCommitment;
 use serde_json::{Value, json};
 
+use crate::support::consensus::under_tower;
 use crate::support::metrics::value;
 use crate::support::world::world;
 use crate::support::{Api, CallAction, Grid, Proxy, eventually};
+
+under_tower!(
+    a_cluster_that_migrates_to_alpenglow_is_followed_without_a_restart,
+    an_endpoint_that_refuses_confirmed_and_reports_no_consensus_is_enough,
+);
 
 /// Of the local chain.
 const RENT: u64 = 1_488_440;
@@ -105,7 +111,6 @@ async fn transactions_of_an_earlier_version_count_with_the_rent_of_then() {
 }
 
 /// The cluster migrates while the service runs, and its nodes stop taking `confirmed`.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_migrates_to_alpenglow_is_followed_without_a_restart() {
     let proxy = Proxy::start(world().rpc_url()).await;
     proxy.on_call(|method, _| match method {
@@ -134,7 +139,6 @@ async fn a_cluster_that_migrates_to_alpenglow_is_followed_without_a_restart() {
 }
 
 /// Nothing says which consensus it runs: it takes `processed` and `finalized`, and refuses `confirmed`.
-#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_refuses_confirmed_and_reports_no_consensus_is_enough() {
     let proxy = Proxy::start(world().rpc_url()).await;
     let refused = Arc::new(AtomicBool::default());
