@@ -201,13 +201,14 @@ async fn metric(api: &str, name: &str) -> f64 {
 }
 
 /// Everything that one process runs on a period when it has every part and every lock: name, period, limit, seconds.
-const PERIODIC_TASKS: [(&str, f64, Option<f64>); 23] = [
+const PERIODIC_TASKS: [(&str, f64, Option<f64>); 24] = [
     ("JWKS refresh", 530.0, None),
     ("canary freshness", 5.0, Some(5.0)),
     ("canary sender", 60.0, None),
     ("chain charges", 3_600.0, Some(30.0)),
     ("chain monitor", 5.0, None),
     ("disk watch", 5.0, Some(5.0)),
+    ("endpoint capabilities", 10.0, None),
     ("event hub", 0.4, Some(60.0)),
     ("event retention", 60.0, Some(60.0)),
     ("event sequencer", 0.4, Some(60.0)),
