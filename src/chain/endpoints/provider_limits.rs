@@ -28,12 +28,14 @@ pub struct MetLimit {
     pub times: u64,
 }
 
+/// At most one for each method and kind, with the moment when it was met last.
+type MetLimits = BTreeMap<(&'static str, ProviderLimit), (MetLimit, Instant)>;
+
 /// The limits of one endpoint.
 #[derive(Debug)]
 pub(in crate::chain) struct ProviderLimits {
     endpoint: String,
-    /// At most one for each method and kind.
-    met: Mutex<BTreeMap<(&'static str, ProviderLimit), (MetLimit, Instant)>>,
+    met: Mutex<MetLimits>,
 }
 
 impl ProviderLimits {
@@ -44,7 +46,7 @@ impl ProviderLimits {
         }
     }
 
-    fn met(&self) -> MutexGuard<'_, BTreeMap<(&'static str, ProviderLimit), (MetLimit, Instant)>> {
+    fn met(&self) -> MutexGuard<'_, MetLimits> {
         // Entries are replaced as a whole: a panic leaves no half-made change.
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }

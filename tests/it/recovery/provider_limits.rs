@@ -24,7 +24,7 @@ fn asked(parameters: &Value) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_are_refused_are_halved_and_the_size_is_remembered() {
     const ACCOUNTS: usize = 5;
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = served_through(&proxy).await;
     proxy.on_call(|method, parameters| match method {
         "getMultipleAccounts" if asked(parameters) > ACCOUNTS => CallAction::Status(413),
@@ -86,7 +86,7 @@ fn spoil_first(mut result: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_cannot_be_named_holds_up_no_other() {
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[("BLOCKCHAIN_MAX_BATCH_SIZE", "1")]).await;
     grid.serve().await;
     proxy.on_call(|method, _| match method {
@@ -113,7 +113,7 @@ async fn a_status_that_cannot_be_named_holds_up_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_simulation_error_that_cannot_be_named_is_blamed_on_its_reading_and_kept() {
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let settings = [("TOKENIZATION_MAX_RETRY_ATTEMPTS", "0")];
     let mut grid = Grid::on_chain(&proxy.url, &settings).await;
     grid.serve().await;
@@ -143,7 +143,7 @@ async fn a_simulation_error_that_cannot_be_named_is_blamed_on_its_reading_and_ke
 #[tokio::test(flavor = "multi_thread")]
 async fn while_every_batch_fails_the_pauses_grow_and_status_and_readiness_agree() {
     const WATCHED_FOR: Duration = Duration::from_secs(12);
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let grid = served_through(&proxy).await;
     let (admin, meter) = (grid.admin(), grid.meter().await);
     proxy.on_call(|method, _| match method {
@@ -187,8 +187,8 @@ async fn while_every_batch_fails_the_pauses_grow_and_status_and_readiness_agree(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_endpoint_can_do_is_probed_and_shown() {
     let (whole, pruned) = (
-        Proxy::start(&world().rpc_url()).await,
-        Proxy::start(&world().rpc_url()).await,
+        Proxy::start(world().rpc_url()).await,
+        Proxy::start(world().rpc_url()).await,
     );
     pruned.on_call(|method, _| match method {
         "getBlock" | "getBlocks" => CallAction::Error(-32_601, "Method not found"),

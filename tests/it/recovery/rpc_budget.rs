@@ -56,7 +56,7 @@ fn sum(calls: &BTreeMap<String, u64>) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_look_up_waits_in_place_while_minting_goes_on() {
     const PAUSE: Duration = Duration::from_secs(3);
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
@@ -105,7 +105,7 @@ async fn a_refused_look_up_waits_in_place_while_minting_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_keeps_its_rate_and_survives_refusals_without_a_time() {
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let settings = [("RPC_BACKGROUND_CALLS_PER_SECOND", "20")];
     let mut grid = Grid::on_chain(&proxy.url, &settings).await;
     grid.serve().await;
@@ -122,7 +122,7 @@ async fn an_audit_keeps_its_rate_and_survives_refusals_without_a_time() {
             let mut calls = calls.lock().unwrap();
             calls.push(Instant::now());
             // The code of a slot without a block at a node, and of too many calls at a provider.
-            if method == "getTransaction" && calls.len() % 7 == 0 {
+            if method == "getTransaction" && calls.len().is_multiple_of(7) {
                 return CallAction::Error(-32_007, "20/second request limit reached");
             }
             CallAction::Forward
@@ -139,7 +139,7 @@ async fn an_audit_keeps_its_rate_and_survives_refusals_without_a_time() {
 /// What is made each minute, from the calls of each occasion and how often it comes: idle minutes would take minutes to count.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_process_makes_at_most_20_calls_a_minute_and_another_adds_none() {
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     // What a start asks for.
@@ -196,7 +196,7 @@ async fn an_idle_process_makes_at_most_20_calls_a_minute_and_another_adds_none()
 async fn ten_transactions_a_second_take_at_most_four_calls_each() {
     const TRANSACTIONS: u64 = 30;
     const SLOTS_PER_SECOND: f64 = 5.0;
-    let proxy = Proxy::start(&world().rpc_url()).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
     let settings = [
         ("BLOCKCHAIN_MAX_BATCH_SIZE", "1"),
         ("INTAKE_BATCH_SIZE", "1"),
