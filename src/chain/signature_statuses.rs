@@ -63,7 +63,7 @@ impl Endpoint {
         let encoded: Vec<String> = signatures.iter().map(ToString::to_string).collect();
         let (client, history) = match source {
             StatusSource::Recent => (self.client(RpcClass::Hot), false),
-            StatusSource::History => (self.client(RpcClass::Background), true),
+            StatusSource::History => (self.client(RpcClass::LookUp), true),
         };
         let request = RpcRequest::GetSignatureStatuses;
         let parameters = json!([encoded, { "searchTransactionHistory": history }]);

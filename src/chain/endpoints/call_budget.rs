@@ -21,6 +21,8 @@ const BACKGROUND_WAIT_MAX: Duration = Duration::from_secs(900);
 pub(super) struct CallBudgets {
     hot: CallBudget,
     background: CallBudget,
+    /// How long a hot call waits for the end of a pause.
+    hot_wait: Duration,
 }
 
 /// The budget of one class of calls.
@@ -28,8 +30,6 @@ pub(super) struct CallBudgets {
 pub(super) struct CallBudget {
     pub pause: RateLimitPause,
     pub pacer: CallPacer,
-    /// How long a call waits for the end of a pause before it fails.
-    pub pause_wait: Duration,
 }
 
 impl CallBudgets {
@@ -39,20 +39,28 @@ impl CallBudgets {
             hot: CallBudget {
                 pause: RateLimitPause::default(),
                 pacer: CallPacer::default(),
-                pause_wait: hot_wait,
             },
             background: CallBudget {
                 pause: RateLimitPause::default(),
                 pacer: CallPacer::new(rate),
-                pause_wait: BACKGROUND_WAIT_MAX,
             },
+            hot_wait,
         }
     }
 
     pub fn of(&self, class: RpcClass) -> &CallBudget {
         match class {
             RpcClass::Hot => &self.hot,
-            RpcClass::Background => &self.background,
+            RpcClass::Background | RpcClass::LookUp => &self.background,
+        }
+    }
+
+    /// How long a call of this class waits for the end of a pause before it fails.
+    pub fn pause_wait(&self, class: RpcClass) -> Duration {
+        match class {
+            RpcClass::Hot => self.hot_wait,
+            RpcClass::Background => BACKGROUND_WAIT_MAX,
+            RpcClass::LookUp => Duration::ZERO,
         }
     }
 
@@ -161,6 +169,10 @@ mod tests {
         let (now, pause) = (Instant::now(), Duration::from_secs(7));
         budgets.note_refusal(background, Some(pause), now);
         assert_eq!(budgets.of(background).pause.remaining(now), Some(pause));
+        assert_eq!(
+            budgets.of(RpcClass::LookUp).pause.remaining(now),
+            Some(pause)
+        );
         assert_eq!(budgets.of(hot).pause.remaining(now), None);
         let budgets = CallBudgets::new(Duration::ZERO, None);
         budgets.note_refusal(hot, Some(pause), now);

@@ -25,6 +25,7 @@ pub struct Endpoint {
     name: String,
     hot: RpcClient,
     background: RpcClient,
+    look_up: RpcClient,
     budgets: Arc<CallBudgets>,
     pub(super) commitments: Arc<Commitments>,
     limits: Arc<ProviderLimits>,
@@ -61,6 +62,7 @@ impl Endpoint {
             RpcClient::new_sender(sender, config)
         };
         let (hot, background) = (client(RpcClass::Hot), client(RpcClass::Background));
+        let look_up = client(RpcClass::LookUp);
         let SharedState {
             budgets,
             commitments,
@@ -70,6 +72,7 @@ impl Endpoint {
             name,
             hot,
             background,
+            look_up,
             budgets,
             commitments,
             limits,
@@ -97,11 +100,18 @@ impl Endpoint {
         &self.background
     }
 
+    /// The client for one question that can wait or go to another endpoint. A call waits for its turn; during a pause it fails at
+    /// once.
+    pub fn look_up(&self) -> &RpcClient {
+        &self.look_up
+    }
+
     /// The client of this class, where the caller of the caller decides.
     pub fn client(&self, class: RpcClass) -> &RpcClient {
         match class {
             RpcClass::Hot => self.hot(),
             RpcClass::Background => self.background(),
+            RpcClass::LookUp => self.look_up(),
         }
     }
 

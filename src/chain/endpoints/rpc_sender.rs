@@ -110,7 +110,8 @@ impl EndpointSender {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = request.build_request_json(id, params.clone()).to_string();
         let budget = self.budgets.of(self.class);
-        let gives_up_at = Instant::now() + budget.pause_wait;
+        let pause_wait = self.budgets.pause_wait(self.class);
+        let gives_up_at = Instant::now() + pause_wait;
         loop {
             budget.pacer.turn().await;
             let now = Instant::now();
@@ -137,7 +138,7 @@ impl EndpointSender {
             .record(now.elapsed());
             count(&self.endpoint, self.class, request, outcome);
             match answer {
-                Err(error) if pause_of(&error).is_some() && !budget.pause_wait.is_zero() => {}
+                Err(error) if pause_of(&error).is_some() && !pause_wait.is_zero() => {}
                 answer => return answer,
             }
         }

@@ -13,7 +13,7 @@ async fn newest_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
     let mut failure = no_endpoint();
     for endpoint in endpoints.iter() {
         let height = endpoint
-            .background()
+            .look_up()
             .get_block_height_with_commitment(endpoint.commitment(Finality::Newest))
             .await;
         match height {
@@ -27,7 +27,7 @@ async fn newest_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
 /// Of the first endpoint that answers.
 pub async fn finalized_height(endpoints: &Endpoints) -> Result<u64, ChainError> {
     let mut failure = no_endpoint();
-    for endpoint in endpoints.iter() {
+    for endpoint in endpoints.for_background() {
         match endpoint.finalized_height().await {
             Ok(height) => return Ok(height),
             Err(error) => failure = error,

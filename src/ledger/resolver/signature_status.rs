@@ -41,7 +41,7 @@ pub enum Lookup {
     /// Its cache of recent statuses, on one endpoint: cheap, and a hot call, since a user waits for the result.
     Recent,
     /// Its whole history. What one endpoint has not seen is looked up on the others too, because a signature found anywhere
-    /// wins. A background call: it waits for its turn and for the end of a pause.
+    /// wins. It waits for its turn among the background calls, but for no pause: the next round asks again.
     History,
 }
 

@@ -20,6 +20,9 @@ use crate::ledger::error::LedgerError;
 use crate::ledger::transitions::{self, Final, Landed};
 use crate::periodic::{Periodic, RunError};
 
+/// How long a transaction's status comes from a node's cache while the length of a slot is not measured yet: 150 blocks of 200 ms,
+/// the shortest slots of any cluster. A status that is looked up elsewhere too soon costs a slower call, nothing else.
+const RECENT_FOR_UNMEASURED: Duration = Duration::from_secs(30);
 /// A block's time is for people to read: finality is stored without it when it does not come within this time.
 const BLOCK_TIME_LIMIT: Duration = Duration::from_secs(5);
 const BLOCK_TIMES_AT_ONCE: usize = 16;
@@ -77,9 +80,10 @@ impl StatusRounds {
         let mut statuses: Vec<(&OpenTransaction, SignatureStatus)> =
             Vec::with_capacity(chunk.len());
         let life = self.endpoints.parameters().blockhash_life();
-        let (recent, old): (Vec<_>, Vec<_>) = chunk.iter().partition(|open| {
-            life.is_some_and(|life| open.age() < life) && !self.missed.includes(open)
-        });
+        let recent_for = life.unwrap_or(RECENT_FOR_UNMEASURED);
+        let (recent, old): (Vec<_>, Vec<_>) = chunk
+            .iter()
+            .partition(|open| open.age() < recent_for && !self.missed.includes(open));
         for (group, lookup) in [(recent, Lookup::Recent), (old, Lookup::History)] {
             if group.is_empty() {
                 continue;
