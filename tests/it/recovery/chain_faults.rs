@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::chain_breaker::chain_of;
 use crate::support::consensus::{under_each_consensus, under_tower};
 use crate::support::ledger::until_past_expiry;
 use crate::support::localnet::{Localnet, State, TempDir};
@@ -379,6 +380,11 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
     let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
+    // The probe of capabilities reads a block too.
+    grid.until("the capabilities are probed", async || {
+        chain_of(&grid.admin()).await["endpoints"][0]["capabilities"]["blocks"] == "yes"
+    })
+    .await;
     let meter = grid.meter().await;
     let asked = Arc::new(Mutex::new(0_u32));
     let blocks_read = Arc::new(AtomicBool::new(false));
