@@ -38,7 +38,7 @@ struct Totals {
 struct UnchargedRent {
     rent_lamports_booked: Decimal,
     creations_booked: BigInt,
-    /// Different wallets that they pay.
+    /// Wallets that were ever paid, without the accounts whose rent is known to be charged.
     wallets: BigInt,
 }
 
@@ -58,7 +58,7 @@ impl UnchargedRent {
 pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
     let totals: Totals = sqlx::query_as(
         "WITH landed AS MATERIALIZED (
-             SELECT number, account_creations, rent_lamports_charged,
+             SELECT number, account_creations, rent_lamports_charged, token_account_rent_lamports,
                     COALESCE(fee_lamports_charged, fee_lamports) AS fee_lamports,
                     booked_rent_lamports(account_creations, token_account_rent_lamports) AS rent_lamports_booked
              FROM mint_transactions
@@ -66,6 +66,8 @@ pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
          ), summed AS (
              SELECT COALESCE(sum(fee_lamports), 0)::NUMERIC AS fee_lamports,
                     COALESCE(sum(rent_lamports_charged), 0)::NUMERIC AS rent_lamports_charged,
+                    COALESCE(sum(rent_lamports_charged / NULLIF(token_account_rent_lamports, 0)), 0)::BIGINT
+                        AS creations_charged,
                     COALESCE(sum(rent_lamports_booked) FILTER (WHERE rent_lamports_charged IS NULL), 0)::NUMERIC
                         AS rent_lamports_booked,
                     COALESCE(sum(account_creations) FILTER (WHERE rent_lamports_charged IS NULL), 0)::BIGINT
@@ -73,14 +75,15 @@ pub async fn costs(pool: &PgPool) -> Result<Costs, LedgerError> {
              FROM landed
          ), paid AS (
              SELECT count(DISTINCT landed.number) AS transactions, count(reading.id) AS readings,
-                    count(DISTINCT reading.wallet) FILTER (WHERE landed.rent_lamports_charged IS NULL) AS wallets
+                    count(DISTINCT reading.wallet) AS wallets
              FROM landed
              JOIN mint_transaction_readings AS link
                ON link.transaction = landed.number
               AND link.live
              JOIN readings AS reading ON reading.id = link.reading
          )
-         SELECT summed.*, paid.*,
+         SELECT summed.*, paid.transactions, paid.readings,
+                GREATEST(paid.wallets - summed.creations_charged, 0) AS wallets,
                 (
                     SELECT substr(wire, 1, 1)
                     FROM mint_transactions
