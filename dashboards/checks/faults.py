@@ -7,6 +7,7 @@ import time
 
 from .failure import Failure
 from .keys import new_wallet
+from .rpc_gate import RpcGate
 from .system import wait_for
 
 # In a close frame (RFC 6455, section 5.5.1).
@@ -184,6 +185,33 @@ def stopped_chain(system, watch, load):
     watch.until_quiet("a stopped chain")
 
 
+def no_blocks(system, watch, load):
+    """endpoints that show no blocks raise NoEndpointProvesDeaths alone"""
+    load.pause()
+    until_minted(system)
+    inner = f"127.0.0.1:{system.neighbouring_ports()}"
+    # What an endpoint can do is probed again once it was away.
+    system.end("chain")
+    wait_for("both processes see that the chain is away", lambda: breakers_open(system) == [1, 1])
+    system.start_chain(inner)
+    gate = RpcGate(system.chain_address, inner, off=["getBlock"])
+    try:
+        watch.expect("no blocks", ["NoEndpointProvesDeaths"])
+        watch.look_at_panels()
+        system.end("chain")
+        wait_for("both processes see that the chain is away", lambda: breakers_open(system) == [1, 1])
+    finally:
+        gate.close()
+    system.start_chain()
+    until_minted(system)
+    load.go_on()
+    watch.until_quiet("no blocks")
+
+
+def breakers_open(system):
+    return [float(sample["value"][1]) for sample in system.query("gridtokenx_chain_breaker_open")]
+
+
 def unknown_mint(system, watch, load):
     """a landed mint that the ledger holds as dead raises LedgerMismatch alone"""
     load.pause()
@@ -261,5 +289,6 @@ ALL = [
     no_audits,
     lost_database,
     stopped_chain,
+    no_blocks,
     unknown_mint,
 ]

@@ -122,13 +122,15 @@ class System:
     def end(self, name):
         self.processes.pop(name).end()
 
-    def start_chain(self):
-        chain = self.spawn("chain", [self.localnet, "--rpc-addr", self.chain_address, "--data-dir", self.folder / "chain", "--slot-ms", "100"])
+    def start_chain(self, address=None):
+        """At its own address, or at another one while something else answers there."""
+        address = address or self.chain_address
+        chain = self.spawn("chain", [self.localnet, "--rpc-addr", address, "--data-dir", self.folder / "chain", "--slot-ms", "100"])
 
         def answers():
             chain.check_alive()
             try:
-                return self.ask_chain("getHealth") == "ok"
+                return self.ask_chain("getHealth", address=address) == "ok"
             except OSError:
                 return None
 
@@ -253,9 +255,9 @@ class System:
         except urllib.error.HTTPError as refusal:
             return refusal.code, None
 
-    def ask_chain(self, method, *parameters):
+    def ask_chain(self, method, *parameters, address=None):
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).encode()
-        request = urllib.request.Request(f"http://{self.chain_address}", body, {"content-type": "application/json"})
+        request = urllib.request.Request(f"http://{address or self.chain_address}", body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=REQUEST_LIMIT_SECS) as answer:
             answer = json.load(answer)
         if "error" in answer:
