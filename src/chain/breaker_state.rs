@@ -106,15 +106,16 @@ impl BreakerState {
         }
     }
 }
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::chain::error_reason::NoAnswer;
     use crate::chain::fee_budget::Funds;
 
-    fn time_out() -> ChainError {
+    pub(in crate::chain) fn time_out() -> ChainError {
         ChainError::Unreachable {
             endpoint: "rpc-1".to_owned(),
             method: "getSlot",
@@ -122,11 +123,11 @@ mod tests {
         }
     }
 
-    fn unreachable() -> Cause {
+    pub(in crate::chain) fn unreachable() -> Cause {
         Cause::Unreachable(time_out())
     }
 
-    fn empty() -> Cause {
+    pub(in crate::chain) fn empty() -> Cause {
         Cause::FeePayerEmpty(Funds::default())
     }
 

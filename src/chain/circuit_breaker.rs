@@ -253,24 +253,7 @@ fn report(open: Option<&Cause>, health: Option<&Health>) {
 mod tests {
     use super::*;
     use crate::chain::breaker_state::FAILED_BATCHES_TO_OPEN;
-    use crate::chain::error_reason::NoAnswer;
-    use crate::chain::fee_budget::Funds;
-
-    fn time_out() -> ChainError {
-        ChainError::Unreachable {
-            endpoint: "rpc-1".to_owned(),
-            method: "getSlot",
-            reason: NoAnswer::TimedOut,
-        }
-    }
-
-    fn unreachable() -> Cause {
-        Cause::Unreachable(time_out())
-    }
-
-    fn empty() -> Cause {
-        Cause::FeePayerEmpty(Funds::default())
-    }
+    use crate::chain::breaker_state::tests::{empty, time_out, unreachable};
 
     fn probe(breaker: &CircuitBreaker, found: Result<(), Cause>) {
         breaker.record_probe(breaker.begin_probe(), found);
