@@ -1,4 +1,4 @@
-//! What the service under measurement runs on: Postgres, a local chain, and the service's own process.
+//! The backend of the service under measurement: Postgres, a local chain, and the service's own process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl LocalChain {
     }
 }
 
-/// The service as a process on a database of its own. Dropping it kills the process.
+/// The service as a process on its own database. Dropping it kills the process.
 pub struct Service {
     pub address: SocketAddr,
     pub pid: u32,

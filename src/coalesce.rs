@@ -49,7 +49,7 @@ pub struct CoalesceLimits {
     pub concurrency: usize,
 }
 
-/// Why a call got no answer.
+/// A call got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CoalesceError {
     /// The item was not accepted: the queue is full.

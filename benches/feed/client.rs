@@ -41,7 +41,7 @@ pub struct ClientPlan {
     pub reading_pause: Option<Duration>,
 }
 
-/// What all clients measure together.
+/// The measurements of all clients together.
 #[derive(Debug)]
 pub struct Measurements {
     start: Instant,

@@ -31,7 +31,7 @@ impl TargetFigures {
     }
 }
 
-/// What the service takes, as a multiple of what the bare server takes.
+/// The use of the service as a multiple of the bare server's.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ratio {
     pub what: &'static str,
@@ -64,7 +64,7 @@ pub struct Report {
     pub targets: Vec<TargetFigures>,
     pub ratios: Vec<Ratio>,
     pub aims: Vec<Aim>,
-    /// What could not be measured, and why.
+    /// The measurements that failed, each with its reason.
     pub failures: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `make bench-feed`: measures what the feed costs, and compares it with servers that do less.
+//! `make bench-feed`: measures the cost of the feed, and compares it with servers that do less.
 //!
 //! Measured are the service as a process with its own Postgres and local chain; a bare server on the service's WebSocket layer,
 //! as a lower bound; and nchan (nginx) if it is installed.
@@ -68,7 +68,7 @@ pub struct Options {
     pub bare_server: bool,
 }
 
-/// Which compressions clients request, one after the other.
+/// The compressions that clients request, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompressionOption {
     Off,

@@ -261,7 +261,7 @@ impl Benchmark<'_> {
         let mut ticks = tokio::time::interval(PUBLISH_EVERY);
         while started.elapsed() < time {
             ticks.tick().await;
-            // All that is due by now, also after a pause.
+            // Everything that is due by now, even after a pause.
             let due = (started.elapsed().as_secs_f64() * self.options.rate as f64) as usize;
             let mut events = Vec::new();
             while sent < due {

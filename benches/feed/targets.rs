@@ -21,7 +21,7 @@ use super::variant::{Compression, TargetName};
 use crate::backend::{Backend, START_LIMIT, Service, TempDir, until};
 use crate::process;
 
-/// Who an event is for, and who a client listens as.
+/// The user that an event is for, and that a client listens as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
     Owner(usize),

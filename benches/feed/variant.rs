@@ -1,4 +1,4 @@
-//! What is measured: which server, with or without compression.
+//! The variants that are measured: each server, with and without compression.
 
 use std::fmt;
 

@@ -18,7 +18,7 @@ const POLL_MINTED_EVERY: Duration = Duration::from_millis(100);
 /// That question reads every reading.
 const POLL_FINALIZED_EVERY: Duration = Duration::from_secs(1);
 
-/// What one round measured.
+/// The figures of one round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Round {
     pub bulk_readings: usize,

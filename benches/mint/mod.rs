@@ -2,7 +2,7 @@
 //!
 //! For each batch size: bulk and single submissions while minting is off, then the time until everything that waits is minted and
 //! final, with the processor time of service, Postgres and chain, and what Postgres wrote. Then the same number of payments as
-//! signed transactions, sent to a chain of their own without a service: a lower bound. After each run the audit must hold.
+//! signed transactions, sent to a separate chain without a service: a lower bound. After each run the audit must hold.
 
 mod load;
 mod measure;

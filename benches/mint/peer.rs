@@ -33,7 +33,7 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 /// The most account creations that a transaction has room for.
 const CREATIONS_PER_TRANSACTION: usize = 7;
 
-/// What the chain alone achieved.
+/// The figures of the chain alone.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct PeerRound {
     pub payments: usize,

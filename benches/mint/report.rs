@@ -89,7 +89,7 @@ impl BatchFigures {
 
 type OfRounds<'a> = dyn Fn(&'static str, &'static str, &dyn Fn(&Round) -> f64) -> Figure + 'a;
 
-/// What a minted reading costs.
+/// The cost of a minted reading.
 fn costs_of_minting(of: &OfRounds) -> Vec<Figure> {
     let each = |round: &Round, total: f64| total / count(round.minted_readings);
     vec![

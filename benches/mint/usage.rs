@@ -1,4 +1,4 @@
-//! What the processes and the database use during a phase.
+//! Measures the use of resources by the processes and the database during a phase.
 
 use std::fs;
 use std::time::Instant;
@@ -21,7 +21,7 @@ pub struct Usage {
     commits: f64,
 }
 
-/// What was used between two moments.
+/// The use between two moments.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Used {
     pub seconds: f64,

@@ -9,7 +9,7 @@ use crate::chain::Endpoints;
 use crate::domain::TxSignature;
 use crate::ledger::{self, AdoptError, BindingError, UnknownMintError};
 
-/// Why the mint stays unknown. Nothing was changed and nothing was logged.
+/// The mint stays unknown. Nothing was changed and nothing was logged.
 #[derive(Debug, Error)]
 pub enum AdoptionError {
     /// The reason is empty or too long.

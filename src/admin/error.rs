@@ -1,4 +1,4 @@
-//! Why an admin's action is refused.
+//! The reasons for which an admin's action is refused.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! What admins and operators see and change while the service runs.
+//! Admin actions and the figures that admins see.
 //!
 //! Invariant: all processes on one database follow the same stored settings. Kept by one row that each batch of the minter
 //! and each sweep reads, and of which no process keeps a copy; the configuration only fills that row at the first start.

@@ -11,7 +11,7 @@ use crate::domain::ReadingState;
 use crate::ledger;
 use crate::meters;
 
-/// Which reading to retry, and how.
+/// An admin's request to retry a reading.
 #[derive(Clone, Debug)]
 pub struct RetryRequest {
     pub reading: Uuid,

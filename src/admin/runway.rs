@@ -1,4 +1,4 @@
-//! How long the fee payer's balance will last.
+//! Estimates how long the fee payer's balance will last.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;

@@ -1,4 +1,4 @@
-//! What unminted readings wait for, and for how long.
+//! Counts unminted readings by the reason they wait.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};

@@ -11,7 +11,7 @@ use crate::domain::Hash32;
 /// Entries read at once: memory does not grow with the log.
 const ENTRIES_PER_STEP: u16 = 500;
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainCheck {
     /// Entries that fit, counted from the first one.
@@ -29,7 +29,7 @@ pub struct BrokenEntry {
     pub reason: BrokenEntryReason,
 }
 
-/// What is wrong with an entry; completes a sentence that begins with "entry 7".
+/// The fault of an entry; completes a sentence that begins with "entry 7".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokenEntryReason {
     /// Entries after it exist.

@@ -1,4 +1,4 @@
-//! What handlers query about the chain and about minting.
+//! Gives handlers the chain and the state of minting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +23,9 @@ pub struct ChainAccess {
 pub struct MintingStatus {
     /// Whether this process may mint.
     pub circuit_breaker: CircuitBreaker,
-    /// What the fee payer can spend.
+    /// The amount that the fee payer can spend.
     pub fee_budget: FeeBudget,
-    /// What minting would take.
+    /// Estimates the cost of minting.
     pub estimator: Estimator,
     pub settings: Arc<ShownSettings>,
     /// The periodic tasks of this process.

@@ -127,7 +127,7 @@ fn too_large() -> Problem {
     )
 }
 
-/// Parses one JSON object by the rules of [`JsonBody`], also the items of a bulk.
+/// Parses one JSON object by the rules of [`JsonBody`]; the items of a bulk too.
 ///
 /// Members that `T` does not have are ignored. Nested objects are not checked for arrays, so request types are flat, or
 /// keep their items as `serde_json::value::RawValue` and parse each with this function.

@@ -1,4 +1,4 @@
-//! What the handlers of streams share: the hub, its limits, and how streams end when the process drains.
+//! Gives stream handlers the hub, its limits and the drain.
 
 use std::sync::Arc;
 

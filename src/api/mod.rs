@@ -16,7 +16,7 @@
 //! | `queue_console/` | the queue console for admins, a web page |
 //! | `operations/` | health and metrics |
 //! | `server/` | connections, their drain, and the middleware |
-//! | `state`, `chain_access`, `live_feed`, `origin` | what handlers share, in parts |
+//! | `state`, `chain_access`, `live_feed`, `origin` | the state that handlers share, in parts |
 //! | `problem`, `problem_kind` | error answers |
 //! | `extract`, `page` | request bodies and parameters |
 //! | `router`, `openapi`, `console` | all routes, their documentation, the start page |

@@ -1,4 +1,4 @@
-//! Which pages may call the service from a browser.
+//! Decides which pages may call the service from a browser.
 
 use std::sync::Arc;
 

@@ -115,7 +115,7 @@ impl Problem {
         self.kind.status()
     }
 
-    /// What is wrong and what to do.
+    /// The sentence that says what is wrong and what to do.
     pub fn sentence(&self) -> &str {
         &self.sentence
     }
@@ -151,7 +151,7 @@ pub struct ProblemDocument {
     /// The HTTP status, repeated.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What is wrong with this request, and what to do.
+    /// The fault of this request, and what to do about it.
     detail: String,
     /// The same sentence as `detail`.
     error: String,

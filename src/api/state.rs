@@ -1,4 +1,4 @@
-//! What handlers share, in parts: each takes the part that it needs as `State<Part>`.
+//! The state that handlers share; each takes the part it needs as `State<Part>`.
 
 use axum::extract::FromRef;
 use sqlx::PgPool;

@@ -1,4 +1,4 @@
-//! How long ago a canary reading was minted: read from the database, so that all processes report the same.
+//! The age of the newest minted canary reading: read from the database, so that all processes report the same.
 
 use std::time::Duration;
 

@@ -38,7 +38,7 @@ pub struct CanarySender {
     kwh: Kwh,
 }
 
-/// Why a canary reading was not minted.
+/// A canary reading was not minted.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
     #[error("the canary's meter cannot be registered: {0}")]

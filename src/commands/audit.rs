@@ -19,7 +19,7 @@ use crate::config::{DataDir, DatabaseConfig, SolanaConfig};
 use crate::domain::TxSignature;
 use crate::ledger;
 
-/// Which system, and how to print the result.
+/// The arguments of `gridtokenx audit`.
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
     /// Prints the report as one JSON document
@@ -50,7 +50,7 @@ pub struct AuditArgs {
 
 /// Ledger and chain differ.
 const DIFFERENCES: u8 = 1;
-/// There is no verdict.
+/// The audit could not run.
 const NOT_RUN: u8 = 2;
 
 /// Limit of one RPC call.
@@ -66,7 +66,7 @@ const WRITING_SESSION: &str = "SET lock_timeout = '30s';
 SET idle_in_transaction_session_timeout = '30s';
 SET TIME ZONE 'UTC'";
 
-/// Why there is no verdict, or why it was not recorded.
+/// The audit could not run, or its result was not recorded.
 #[derive(Debug, thiserror::Error)]
 enum NoVerdict {
     #[error(transparent)]
@@ -188,7 +188,7 @@ impl Booking<'_> {
 /// A signature has 88 characters: a longer text is cut in the error.
 const SHOWN_MAX: usize = 100;
 
-/// Who did it, for the admin log: the user name of the operating system's session.
+/// The name of the operator for the admin log: the user name of the operating system's session.
 fn operator() -> String {
     let name = std::env::var("USER").unwrap_or_default();
     format!("operator {name}").trim_end().to_owned()
@@ -215,14 +215,14 @@ async fn breaker_after_scan(pool: &PgPool, endpoints: &Endpoints) -> String {
     }
 }
 
-/// Where ledger and chain are.
+/// The ledger and the chain that are audited.
 struct AuditedSystem {
     database_url: String,
     rpc_urls: Vec<String>,
 }
 
 impl AuditedSystem {
-    /// What is configured; the rest from the running system.
+    /// Takes what is configured, and the rest from the running system.
     fn of(args: &AuditArgs) -> Result<AuditedSystem, RunningError> {
         let database_url = args
             .database

@@ -16,7 +16,7 @@ use crate::domain::rfc3339_micros;
 /// Raised when a newer program can no longer use the data of an older one.
 const FORMAT: &str = "1";
 
-/// Why a data directory cannot be used.
+/// The data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DataDirError {
     #[error(

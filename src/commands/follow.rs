@@ -63,7 +63,7 @@ impl FeedMessage {
     }
 }
 
-/// What happens while following.
+/// An event of the feed, or of the connection to it.
 #[derive(Debug)]
 pub enum FollowStep<'a> {
     /// Live; `resumed_after` is the number of the last event that was received before.
@@ -89,7 +89,7 @@ pub enum FollowStep<'a> {
     },
 }
 
-/// Why following ended permanently: a retry would fail again.
+/// Following ended permanently: a retry would fail again.
 #[derive(Debug, Error)]
 pub enum FollowError {
     #[error("the event feed at {ws_url} refused the token ({status})")]
@@ -98,7 +98,7 @@ pub enum FollowError {
     Address { ws_url: String, detail: String },
 }
 
-/// Which feed, and from which number on.
+/// The feed to follow, and the number to follow it from.
 #[derive(Clone, Debug)]
 pub struct Follow {
     pub ws_url: String,

@@ -17,7 +17,7 @@ use crate::meters::Role;
 /// Subject of the token when the whole feed is listened to.
 const LISTENER: &str = "listener";
 
-/// What to listen to, and how to print it.
+/// The arguments of `gridtokenx listen`.
 #[derive(Args, Clone, Debug)]
 pub struct ListenArgs {
     /// Only what this owner may see: their meters' events; unset, an admin's view: everything
@@ -39,7 +39,7 @@ pub struct ListenArgs {
     pub auth: AuthConfig,
 }
 
-/// Why the feed cannot be followed.
+/// The feed cannot be followed.
 #[derive(Debug, Error)]
 pub enum ListenError {
     #[error(transparent)]

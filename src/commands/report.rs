@@ -1,4 +1,4 @@
-//! The report of a play: what was submitted, what was paid for it, what it cost, and whether the audit holds.
+//! The report of a play: its submissions, payments and cost, and whether the audit holds.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub struct Report {
     pub audit: AuditSummary,
 }
 
-/// What `gridtokenx audit` found; its whole document is `gridtokenx audit --json`.
+/// The result of `gridtokenx audit`; its whole document is `gridtokenx audit --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditSummary {
     pub ok: bool,
@@ -80,7 +80,7 @@ impl From<AuditReport> for AuditSummary {
     }
 }
 
-/// Why there is no report.
+/// The report could not be made.
 #[derive(Debug, Error)]
 pub enum ReportError {
     #[error("the report {} cannot be written: {source}", .path.display())]

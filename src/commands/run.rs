@@ -45,7 +45,7 @@ const REPORT_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(1), Durati
 /// How long a chain or a database may be unavailable before the report is given up.
 const REPORT_LIMIT: Duration = Duration::from_secs(300);
 
-/// What to play, and what to do afterwards.
+/// The arguments of `gridtokenx run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Writes a JSON report here once the last reading of the play is finalized and audited
@@ -76,7 +76,7 @@ pub struct RunArgs {
     pub config: Config,
 }
 
-/// Why it did not start, or ended early.
+/// It did not start, or ended early.
 #[derive(Debug, Error)]
 pub enum RunError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! What `gridtokenx run` prints for its operator.
+//! Prints the output of `gridtokenx run`.
 
 use std::io::{self, Write};
 

@@ -26,7 +26,7 @@ pub struct Running {
     pub pid: u32,
 }
 
-/// Why the running system is not found.
+/// The running system was not found.
 #[derive(Debug, Error)]
 pub enum RunningError {
     #[error("no system is running in the data directory {}; start it with `make run`", .data_dir.display())]

@@ -5,7 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a shell reports for a program that SIGINT ended.
+/// The status that a shell reports for a program that SIGINT ended.
 const STATUS_AT_ONCE: i32 = 130;
 
 /// Returns a token that SIGINT or SIGTERM cancels. A second signal ends the process at once, as a kill would; the next start

@@ -20,7 +20,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const RENEWAL: Duration = Duration::from_secs(600);
 const SECRET_FILE: &str = "jwt-secret";
 
-/// Why no development token can be made.
+/// No development token can be made.
 #[derive(Debug, Error)]
 pub enum TokenError {
     #[error("the secret in {} cannot be read or created: {source}", .path.display())]
@@ -102,7 +102,7 @@ impl TokenSource {
         // The lock only guards a copy: a panic elsewhere cannot leave it half written.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.1.elapsed() > LIFETIME - RENEWAL {
-            // What could be issued once can be issued again; if not, the service refuses the old token and reports why.
+            // A token that could be issued once can be issued again; if not, the service refuses the old one and reports why.
             if let Ok(token) = self.authenticator.issue(&self.subject, self.role, LIFETIME) {
                 *current = (token, Instant::now());
             }

@@ -1,4 +1,4 @@
-//! How the tokens of callers are verified.
+//! Settings that verify the tokens of callers.
 
 use clap::Args;
 use reqwest::Url;

@@ -1,4 +1,4 @@
-//! Why a configuration is refused.
+//! The errors of a configuration.
 
 use rust_decimal::Decimal;
 

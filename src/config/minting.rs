@@ -1,4 +1,4 @@
-//! From an accepted reading to a finalized transaction: intake, minting, ledger.
+//! Settings of intake, minting and ledger: from an accepted reading to a finalized transaction.
 
 use std::time::Duration;
 

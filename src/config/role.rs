@@ -1,8 +1,8 @@
-//! Which part of the service a process runs.
+//! The role of a process: the part of the service that it runs.
 
 use std::str::FromStr;
 
-/// What one `serve` process does. Any number of each may run on one database; together they are the service.
+/// The role of one `serve` process. Any number of each may run on one database; together they are the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessRole {
     /// API and queue workers.

@@ -1,4 +1,4 @@
-//! What users and operators see of the service: HTTP, feed, logs, and the process.
+//! Settings of HTTP, feed, logs and process.
 
 use std::net::SocketAddr;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Which readings are accepted, what they are worth, and when a refused one is retried.
+//! Settings of readings: which are accepted, what they are worth, and when a refused one is retried.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool, Postgres};
 
 /// A pooled connection that is closed when it is dropped, unless its user has called [`reuse`](Self::reuse).
 ///
-/// A session whose answer did not come may be hung: the next caller would wait for it too. So the default is the safe one, also
+/// A session whose answer did not come may be hung: the next caller would wait for it too. So the default is the safe one, even
 /// where a future is dropped half way.
 #[derive(Debug)]
 pub struct GuardedConnection {

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
-/// Why the schema could not be brought up to date.
+/// The schema could not be brought up to date.
 #[derive(Debug, Error)]
 pub enum MigrationError {
     /// The tables of apalis.

@@ -14,7 +14,7 @@
 //! | `lock_session` | a session-level advisory lock on a dedicated connection |
 //! | `leader_lock` | loops that one process runs at a time, and work that one process does at a time |
 //! | `sqlstate` | what an error of the database means: try again, unavailable, bad row, schema mismatch |
-//! | `types` | how SQL represents the domain's types |
+//! | `types` | the domain's types in SQL |
 //!
 //! Which statements are run, on which tables, is the business of the rooms above.
 

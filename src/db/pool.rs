@@ -17,7 +17,7 @@ pub struct Database {
     pub options: PgConnectOptions,
 }
 
-/// Why the database could not be opened.
+/// The database could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error(

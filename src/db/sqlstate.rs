@@ -6,7 +6,7 @@
 //! The codes are those of the PostgreSQL manual, appendix A ("PostgreSQL Error Codes"): two characters of class, three of
 //! condition.
 
-/// Why a statement failed. Each condition belongs to one [`ErrorClass`].
+/// The condition with which a statement failed. Each belongs to one [`ErrorClass`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SqlCondition {
     /// The server did not answer, or no connection to it was available.
@@ -39,7 +39,7 @@ pub enum SqlCondition {
     BadRow,
 }
 
-/// What to do about it.
+/// The class of an error: how its caller reacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
     /// Another transaction was in the way: try again at once.

@@ -1,4 +1,4 @@
-//! How SQL represents the domain's types.
+//! Represents the domain's types in SQL.
 //!
 //! A row decodes straight into them (`#[derive(FromRow)]`), and a statement binds them, alone or as an array for `UNNEST`. What
 //! the column holds and the type cannot represent is an error of decoding, never a silent conversion.

@@ -1,4 +1,4 @@
-//! Why a token is refused.
+//! The errors of a bearer token.
 
 use chrono::{DateTime, Utc};
 use thiserror::Error;
@@ -9,7 +9,7 @@ pub const SUBJECT_CHARS_MAX: usize = 128;
 /// Longest token, bytes; it would not fit most proxies' header limits anyway.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Why a token is refused. The sentences never repeat the token.
+/// The reason for which a token is refused. The sentences never repeat the token.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AuthError {
     #[error("a bearer token is needed: send `Authorization: Bearer TOKEN`")]
@@ -32,7 +32,7 @@ pub enum AuthError {
     Unsigned,
 }
 
-/// What is wrong with the form of a token.
+/// The fault in the form of a token.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum MalformedToken {
     #[error("the request has more than one Authorization header")]
@@ -45,7 +45,7 @@ pub enum MalformedToken {
     Parts,
 }
 
-/// What is wrong with the claims of a token.
+/// The fault in the claims of a token.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum InvalidClaims {
     #[error("`sub` must have 1 to {SUBJECT_CHARS_MAX} characters and no control characters")]

@@ -1,4 +1,4 @@
-//! How long to wait after a failure before the next try: one exponential schedule for the whole service.
+//! Computes the wait after a failure before the next try: one exponential schedule for the whole service.
 //!
 //! Invariant: the delays of one [`Backoff`] never shrink from one failure to the next and, jitter aside, never exceed its
 //! cap. For the n-th failure in a row, n = 1, 2, 3, …:

@@ -16,11 +16,11 @@ pub struct PackItem {
     pub base_units: BaseUnits,
     /// The wallet's token account does not exist yet.
     pub needs_account: bool,
-    /// It failed on chain before: it gets a transaction of its own, so that it cannot make other readings fail.
+    /// It failed on chain before: it gets its own transaction, so that it cannot make other readings fail.
     pub alone: bool,
 }
 
-/// What one transaction may hold.
+/// The limits of one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackLimits {
     pub format: TransactionFormat,

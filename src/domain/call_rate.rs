@@ -1,4 +1,4 @@
-//! How many calls a second are allowed.
+//! A rate of calls: how many a second are allowed.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ const KWH_LIMIT: Decimal = Decimal::from_parts(1_661_992_960, 1_808_227_885, 5, 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kwh(Decimal);
 
-/// Why an amount of energy is rejected. No amount is ever rounded to fit.
+/// A rejected amount of energy. No amount is ever rounded to fit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KwhError {
     #[error("{text} is not a decimal number such as 1.25")]

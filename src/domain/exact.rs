@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 /// Digits of the largest mantissa that a `Decimal` holds, 2^96 − 1.
 const MANTISSA_DIGITS_MAX: usize = 29;
 
-/// Why a text has no exact `Decimal`.
+/// The text has no exact `Decimal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExactError {
     NotANumber,

@@ -14,7 +14,7 @@ pub struct Interval {
     end: DateTime<Utc>,
 }
 
-/// Why two moments are not the interval of a reading.
+/// Two moments that are not the interval of a reading.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IntervalError {
     #[error("the interval from {0} to {0} is empty: its start must be before its end", rfc3339_shortest(*.at))]

@@ -14,7 +14,7 @@ use super::priority_fee::ComputeUnitPrice;
 use super::transaction::{COMPUTE_LIMIT_INDEX, Instructions};
 use super::transaction_format::TransactionFormat;
 
-/// Why instructions make no message. Packing keeps every limit, so none of these happens.
+/// The instructions make no message. Packing keeps every limit, so none of these happens.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidMessage {
     #[error("{0}")]
@@ -23,7 +23,7 @@ pub enum InvalidMessage {
     Rules(#[from] MessageError),
 }
 
-/// What a transaction may use on chain.
+/// The limits that a transaction requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestedLimits {
     pub compute_units: u32,

@@ -19,7 +19,7 @@ use super::excerpt::excerpt;
 use super::reading_state::{ReadingEvent, ReadingState};
 use super::transition::{IllegalTransition, UnknownState};
 
-/// How far a mint transaction, the bytes that were signed to pay some readings, has progressed.
+/// The progress of a mint transaction: of bytes that were signed to pay some readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MintTransactionState {
@@ -35,7 +35,7 @@ pub enum MintTransactionState {
     Quarantined,
 }
 
-/// What happens to a mint transaction.
+/// An event in the life of a mint transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MintTransactionEvent {
     /// Found on chain without an error.

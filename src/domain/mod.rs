@@ -32,7 +32,7 @@
 //! | `signed_bytes` | signed transactions of all versions as bytes, and back |
 //! | `call_rate` | how many calls a second |
 //! | `signing_permission` | whether mint transactions may be signed, and if not, why |
-//! | `auth_error` | why a bearer token is refused |
+//! | `auth_error` | the errors of a bearer token |
 //! | `backoff` | how long to wait after a failure: the one exponential schedule, and a list of everything that uses it |
 
 mod adoption;

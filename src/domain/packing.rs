@@ -1,4 +1,4 @@
-//! Which readings share a Solana transaction.
+//! Packs readings into as few Solana transactions as possible.
 //!
 //! Invariant: every item is in exactly one transaction, and each transaction is within all limits, unless a single reading
 //! exceeds them on its own: that one is marked `oversized` and must not be sent.

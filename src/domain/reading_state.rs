@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::excerpt::excerpt;
 use super::transition::{IllegalTransition, UnknownState};
 
-/// How far the payment of a reading has progressed.
+/// The progress of a reading's payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadingState {
@@ -39,7 +39,7 @@ pub enum ReadingState {
     Quarantined,
 }
 
-/// What happens to a reading.
+/// An event in the life of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadingEvent {
     /// A mint transaction that pays it was recorded.

@@ -19,7 +19,7 @@ use super::excerpt::excerpt;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeterSerial(String);
 
-/// Why a text is not a serial.
+/// A text that is not a serial.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SerialError {
     #[error("is empty; a meter's serial has 1 to 64 characters")]

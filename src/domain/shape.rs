@@ -58,7 +58,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Bytes of the signed transaction, signatures included. The transaction is smaller only if a wallet is one of our own two
+    /// Bytes of the signed transaction, signatures included. The transaction is smaller only if a wallet is one of our two
     /// keys.
     pub fn bytes(self) -> usize {
         let signatures = 1 + usize::from(self.separate_fee_payer);
@@ -297,12 +297,12 @@ mod tests {
             prop_assert_eq!(signatures, 1 + usize::from(separate_fee_payer));
             prop_assert_eq!(shape.bytes(), keys.signed_length(message.clone()));
 
-            // What the simulation changes changes no length.
+            // The figures that the simulation changes do not change a length.
             set_limits(&mut message, RequestedLimits::after(compute_units, loaded), terms.price);
             prop_assert_eq!(shape.bytes(), keys.signed_length(message));
         }
 
-        /// What is packed is never refused for its form: the rules of v1 hold whenever the numbers do.
+        /// A packed transaction is never refused for its form: the rules of v1 hold whenever the numbers do.
         #[test]
         fn a_shape_that_fits_keeps_the_rules_of_its_format(
             creates in prop::collection::vec(prop::bool::weighted(0.1), 1..64),

@@ -13,7 +13,7 @@ const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
 /// The digits after the second that are kept.
 const MICROSECOND_DIGITS: usize = 6;
 
-/// Why a text is not a timestamp that can be held exactly.
+/// A text that is not a timestamp which can be held exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TimestampError {
     #[error(

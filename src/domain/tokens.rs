@@ -115,7 +115,7 @@ pub struct TokenRate {
     decimals: u8,
 }
 
-/// Why a rate is rejected.
+/// A rejected rate.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RateError {
     #[error("{ratio} tokens per kWh: the ratio must be above 0")]
@@ -225,7 +225,7 @@ fn times_power_of_ten(mut value: Wide, power: u32) -> Option<Wide> {
     (carry == 0).then_some(value)
 }
 
-/// Rounded down, also when done in steps: ⌊⌊x / a⌋ / b⌋ = ⌊x / ab⌋.
+/// Rounded down, even when done in steps: ⌊⌊x / a⌋ / b⌋ = ⌊x / ab⌋.
 fn divided_by_power_of_ten(mut value: Wide, mut power: u32) -> Wide {
     while power > 0 {
         let step = power.min(LIMB_POWER_MAX);

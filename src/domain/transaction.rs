@@ -15,7 +15,7 @@ use super::tokens::BaseUnits;
 use super::transaction_format::TransactionFormat;
 use super::wallet::Wallet;
 
-/// What one wallet receives in one transaction.
+/// The payment of one wallet in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payment {
     pub wallet: Wallet,
@@ -24,7 +24,7 @@ pub struct Payment {
     pub create_account: bool,
 }
 
-/// What all transactions of one packing have in common.
+/// The terms that all transactions of one packing share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionTerms {
     pub format: TransactionFormat,

@@ -11,7 +11,7 @@ pub const NEWEST_TRANSACTION_VERSION: u8 = 1;
 /// A format of mint transactions. Both pay the same readings for the same fee per signature; v1 holds more of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransactionFormat {
-    /// The format that every cluster takes: 1,232 bytes; limits and price of compute units are instructions of their own.
+    /// The format that every cluster takes: 1,232 bytes; limits and price of compute units are separate instructions.
     Legacy,
     /// SIMD-0385: 4,096 bytes, 64 addresses, 64 instructions; limits and the whole priority fee stand in the header.
     V1,
@@ -44,7 +44,7 @@ impl fmt::Display for TransactionFormat {
     }
 }
 
-/// Which format mint transactions get (`BLOCKCHAIN_TRANSACTION_FORMAT`).
+/// Chooses the format of mint transactions (`BLOCKCHAIN_TRANSACTION_FORMAT`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransactionFormatPolicy {
     /// v1 where the endpoint takes it, which is found out by asking; legacy elsewhere.

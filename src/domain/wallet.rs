@@ -15,7 +15,7 @@ use super::excerpt::excerpt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wallet(Pubkey);
 
-/// Why an address is not a wallet.
+/// An address that is not a wallet.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WalletError {
     #[error("{text} is not base58")]

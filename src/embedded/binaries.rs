@@ -8,7 +8,7 @@ use super::error::EmbeddedError;
 
 /// The oldest version that the schema is tested with.
 const MAJOR_MIN: u32 = 15;
-/// Where packages install servers, one directory per version: Debian and Ubuntu, then the PostgreSQL project's own RPMs.
+/// The directories in which packages install servers, one per version: Debian and Ubuntu, then the PostgreSQL project's own RPMs.
 const PACKAGE_DIRS: [(&str, &str, &str); 2] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -22,7 +22,7 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// The programs for the cluster in `data`: those of its own version, or the newest for one that does not exist yet.
+    /// The programs for the cluster in `data`: those of its version, or the newest for one that does not exist yet.
     pub(super) fn find(data: &Path) -> Result<Binaries, EmbeddedError> {
         let installed = candidate_dirs().into_iter().filter_map(Binaries::inspect);
         let kept = fs::read_to_string(data.join("PG_VERSION"))

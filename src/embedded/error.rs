@@ -1,4 +1,4 @@
-//! Why the private database or the local chain does not start.
+//! The errors with which the private database or the local chain does not start.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! How a private cluster is stored and run.
+//! The options of a private cluster: how it is stored and run.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use rand::Rng;
 /// The role that owns everything in a private cluster.
 pub(super) const SUPERUSER: &str = "gridtokenx";
 
-/// How a cluster is stored and run.
+/// The options of one cluster.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// Its directory, created where it does not exist. The same directory is the same cluster.

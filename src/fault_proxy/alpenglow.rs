@@ -11,7 +11,7 @@ use super::call_action::ConfirmedCommitment;
 /// JSON-RPC's code for parameters that cannot be parsed.
 const INVALID_PARAMS: i64 = -32602;
 
-/// What to do with a call.
+/// The part that a node under Alpenglow plays in a call.
 #[derive(Debug, PartialEq)]
 pub(super) enum Played {
     /// Without the chain: this is the whole answer.
@@ -82,7 +82,7 @@ fn certificate() -> Value {
     })
 }
 
-/// Where a method's configuration with its commitment stands among the parameters. `None` for methods without one.
+/// The position of a method's configuration, with its commitment, among the parameters. `None` for methods without one.
 fn configuration_position(method: &str, parameters: &Value) -> Option<usize> {
     match method {
         "getBlockHeight"

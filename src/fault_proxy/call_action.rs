@@ -1,10 +1,10 @@
-//! What the proxy does with one call.
+//! The actions that the proxy can take on a call.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// What the proxy does with one call.
+/// The action that the proxy takes on one call.
 #[derive(Clone, Debug)]
 pub enum CallAction {
     Forward,
@@ -51,7 +51,7 @@ pub enum CallAction {
     RefuseV1,
 }
 
-/// What a node under Alpenglow does with calls at the commitment `confirmed`, which is planned for removal.
+/// The response of a node under Alpenglow to calls at the commitment `confirmed`, which is planned for removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfirmedCommitment {
     Accepted,

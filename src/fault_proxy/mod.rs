@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `proxy` | receives calls, carries out the action for each, counts them |
 //! | `upstream` | the node behind it |
-//! | `call_action` | what can happen to a call |
+//! | `call_action` | the actions that it can take on a call |
 //! | `rules` | the document of rules: which method meets which fault, for how long |
 //! | `alpenglow` | a node of a cluster under Alpenglow, played in front of one under Tower |
 //! | `faulty_answers` | answers of a node that lags, has pruned its history, or reports wrong statuses |

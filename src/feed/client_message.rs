@@ -28,7 +28,7 @@ pub enum ClientMessage {
     Ping,
 }
 
-/// Why a message cannot be parsed or followed. The sentences are sent to the client.
+/// A message that cannot be parsed or followed. The sentences are sent to the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolError {
     #[error(

@@ -1,4 +1,4 @@
-//! Why a stream ends, and what metrics call it.
+//! The reasons for which streams end, with the labels that metrics give them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::domain::AuthError;
 use crate::telemetry::names;
 use crate::websocket::{CloseCode, ProtocolViolation, SocketError};
 
-/// Why a stream ends.
+/// The reason for which a stream ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The client's connection has ended.
@@ -51,7 +51,7 @@ pub enum CloseReason {
     },
 }
 
-/// Why a stream is not authenticated. The sentences are sent to the client.
+/// The reason for which a stream is not authenticated. The sentences are sent to the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AuthFailure {
     #[error("no auth message within {} s", limit.as_secs())]

@@ -15,7 +15,7 @@ use super::stream_session::{SessionEnd, StreamLimits, StreamSession};
 use super::viewer::Viewer;
 use crate::websocket::{Socket, Writer};
 
-/// Who receives a stream, and until when.
+/// The receiver of a stream, and until when it may receive.
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub viewer: Viewer,

@@ -1,4 +1,4 @@
-//! When each stream ends while its process drains: one after the other, so that the clients do not reconnect all at once.
+//! Schedules the end of each stream while its process drains: one after the other, so that the clients do not reconnect all at once.
 
 use std::time::Duration;
 

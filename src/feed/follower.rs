@@ -16,7 +16,7 @@ use super::viewer::Viewer;
 /// Most events in one step.
 pub const STEP_EVENTS_MAX: u16 = 500;
 
-/// What happens next.
+/// The next step of following.
 #[derive(Debug)]
 pub enum Step {
     /// These numbers cannot be delivered; the events after them follow.

@@ -31,7 +31,7 @@ pub struct EventsPage {
 }
 
 impl EventsPage {
-    /// Where the next page starts: after the last event of a full page, otherwise after `last_seq`.
+    /// The position from which the next page starts: after the last event of a full page, otherwise after `last_seq`.
     pub fn next_cursor(&self) -> Seq {
         match self.events.last() {
             Some(last) if self.full => last.seq,
@@ -40,7 +40,7 @@ impl EventsPage {
     }
 }
 
-/// How much the log holds, for metrics.
+/// The size of the log, for metrics.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct LogSize {
     /// Lowest number that is still kept.

@@ -18,7 +18,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `event` | a numbered event |
-//! | `viewer` | who may see an event |
+//! | `viewer` | decides who may see an event |
 //! | `filter` | which of those events a client requested |
 //! | `head`, `sequencer`, `partitions` | the newest number and its lock; numbers committed events; makes partitions for future numbers |
 //! | `retention` | drops events that are too old |
@@ -29,8 +29,8 @@
 //! | `client_input`, `client_message` | reads what a client sends, within limits; parses it |
 //! | `stream_session`, `server_message` | sends one client its events; the other messages |
 //! | `frames`, `push_pacer` | packs events into frames; limits pushes per minute |
-//! | `close_reason`, `close_frame` | why a stream ends; what the client receives then |
-//! | `stream_permit`, `drain_schedule` | how many streams are open; when each ends while the process drains |
+//! | `close_reason`, `close_frame` | the reasons for which streams end; the frame that reports them |
+//! | `stream_permit`, `drain_schedule` | limits open streams; schedules their ends while the process drains |
 //! | `tickets` | single-use secrets that open a stream from a web page |
 
 mod client_input;

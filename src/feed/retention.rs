@@ -56,7 +56,7 @@ impl Retention {
     }
 }
 
-/// What one round did.
+/// The outcome of one round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundOutcome {
     pub dropped: usize,

@@ -1,4 +1,4 @@
-//! How many streams one process serves at once.
+//! Limits how many streams one process serves at once.
 //!
 //! Invariant: no more than `WEBSOCKET_MAX_CONNECTIONS` streams are open, whatever protocol they use, and each returns its permit
 //! however it ends. Kept by the permit itself, which belongs to the stream's task and returns itself when dropped.

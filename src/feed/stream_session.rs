@@ -1,4 +1,4 @@
-//! What one client is sent: hello, nothing until the client chooses where to start, then every event from there.
+//! Sends one client its messages: hello, then, once it has chosen where to start, every event from there.
 //!
 //! Invariant: every event up to `cursor` was sent, or was not for this client; events that wait for the client's pace are after
 //! it. A client that resumes after `cursor` misses nothing.
@@ -46,7 +46,7 @@ pub struct StreamLimits {
     pub buffer_events: usize,
 }
 
-/// Why a session ends.
+/// The reason for which a session ends.
 pub(super) enum SessionEnd {
     Close(CloseReason),
     /// A client without a token sends one before it requests anything.

@@ -1,4 +1,4 @@
-//! Who listens to the hub, and the newest events that it remembers for them.
+//! The listeners of the hub, and the newest events that it remembers for them.
 //!
 //! Invariant: a subscriber that joined after a number is offered every later event that it may see, once and in order, until it
 //! is detached, which it learns. Kept by one lock over position, recent events and subscribers: no subscriber joins between

@@ -32,7 +32,7 @@ pub struct Ticket {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Why no ticket is issued.
+/// No ticket is issued.
 #[derive(Debug, Error)]
 pub enum TicketError {
     #[error("{UNUSED_MAX} tickets of this subject are unused; use them, or wait {} s", LIFETIME.as_secs())]

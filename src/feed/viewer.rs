@@ -1,4 +1,4 @@
-//! Who may see an event.
+//! Decides who may see an event.
 //!
 //! Invariant: an event reaches a viewer only if [`Viewer::may_see`] returns true. The hub calls it for each event that it publishes
 //! and for those that it remembers. Pages of the log apply the same rule in SQL ([`Viewer::push_condition`]), because a page
@@ -13,7 +13,7 @@ use crate::outbox::EventType;
 /// A listener's rights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Viewer {
-    /// Sees every event, also those without an owner.
+    /// Sees every event, including those without an owner.
     Admin,
     /// Sees the events of this owner.
     User(String),

@@ -1,10 +1,10 @@
-//! Why a meter is not registered or not shown.
+//! The errors of registering and showing meters, with their texts for the caller.
 
 use thiserror::Error;
 
 use crate::domain::{MeterSerial, SerialError, Wallet, WalletError};
 
-/// What goes wrong with meters, with texts for the caller.
+/// A meter is not registered or not shown.
 #[derive(Debug, Error)]
 pub enum MeterError {
     #[error("meter_id {0}")]

@@ -10,7 +10,7 @@ use crate::domain::{MeterSerial, Wallet};
 pub struct Meter {
     /// Key within the database.
     pub id: i64,
-    /// What the API calls `meter_id`.
+    /// The API's `meter_id`.
     pub serial: MeterSerial,
     /// The subject that owns it.
     pub owner: String,

@@ -79,7 +79,7 @@ pub struct EventFields {
     pub successful_mints: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_mints: Option<u64>,
-    /// What auto-mint was switched to.
+    /// The state that auto-mint was switched to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_mint_enabled: Option<bool>,
 }

@@ -31,7 +31,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const PROBE: &str = "trial";
 const HEALTH_PART: &str = "listener";
 
-/// Why the connection is replaced.
+/// The reason for which the connection is replaced.
 #[derive(Debug, Error)]
 enum ListenError {
     #[error("it ended")]

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 /// The only channel. Its payload names what has changed.
 pub const NOTIFY_CHANNEL: &str = "gridtokenx";
 
-/// What a committed transaction has changed.
+/// The kind of change that a committed transaction has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Events in the outbox, for the sequencer.

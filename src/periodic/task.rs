@@ -18,7 +18,7 @@ pub trait Periodic: Send + 'static {
     /// One run. It may be cancelled at any await, so it keeps no half-done state across one.
     fn run(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
 
-    /// Called after each run, also after one that failed, panicked or was cancelled.
+    /// Called after each run, including one that failed, panicked or was cancelled.
     fn after_run(&mut self) {}
 
     /// How long to pause after this run instead of until the end of the period. Zero: this run left work behind, so the next one
@@ -35,7 +35,7 @@ pub trait Periodic: Send + 'static {
     }
 }
 
-/// Why a run failed, for the log.
+/// The error of a run, for the log.
 #[derive(Debug)]
 pub enum RunError {
     Failed(Box<dyn Error + Send + Sync>),

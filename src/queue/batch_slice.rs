@@ -38,7 +38,7 @@ const POLL_EVERY: Duration = Duration::from_millis(300);
 const OUTAGE_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(600), Duration::from_secs(5));
 
-/// How a slice ended.
+/// The end of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SliceEnd {
     /// The batch has ended.
@@ -47,7 +47,7 @@ pub(super) enum SliceEnd {
     Continues { idle: Duration },
 }
 
-/// What differs between sweeps and triggers.
+/// The differences between sweeps and triggers.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
     permission: MintPermission,

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use crate::telemetry::names;
 
-/// Why a job can never run: the values of the metric's label.
+/// The reason for which a job can never run: the values of the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeadLetterReason {
     UnreadableRow,

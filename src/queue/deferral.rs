@@ -1,4 +1,4 @@
-//! How long a job is deferred, and why.
+//! Decides how long a job is deferred, and records why.
 //!
 //! A handler that cannot finish its job now returns a [`Deferral`]. The job's `run_at` is the durable timer: apalis fetches a
 //! failed job again when that time has come, here or in another process.

@@ -25,7 +25,7 @@ pub(super) trait Handle: Job {
     fn run(self, context: &QueueContext, job_id: &str) -> impl Future<Output = JobEnd> + Send;
 }
 
-/// How one run of a job ended.
+/// The end of one run of a job.
 #[derive(Debug)]
 pub(super) enum JobEnd {
     /// The job is done. `outcome` is one word or two for the log.
@@ -55,7 +55,7 @@ pub(super) enum Subject {
     NoBatch,
 }
 
-/// What apalis calls for each job.
+/// The function that apalis calls for each job.
 pub(super) async fn handle<J: Handle>(
     job: Payload<J>,
     context: Data<Arc<QueueContext>>,

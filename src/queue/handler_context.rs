@@ -1,4 +1,4 @@
-//! What handlers work with.
+//! Dependencies and limits of the job handlers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The queue: apalis on Postgres, and what its workers do with each kind of job.
+//! The queue: apalis on Postgres, and a handler for each kind of job.
 //!
 //! A job is a request to act on one reading, to sweep, or to run the next slice of a batch. It may run twice, late, or never,
 //! and the ledger still pays every reading once; readings whose job is lost are found by the sweep.
@@ -11,17 +11,17 @@
 //! | `kinds` | the list of the kinds of job |
 //! | `handle` | runs a job's handler, and logs, defers or ends the job by what the handler returns |
 //! | `mint_reading`, `sweep_unminted`, `trigger_batch` | the handlers |
-//! | `batch_slice` | what sweeps and triggers share: runs one slice of a batch; `claim_pages` and `hand_in` are its steps |
-//! | `deferral` | how long a job is deferred, and why |
+//! | `batch_slice` | runs one slice of a batch, for sweeps and for triggers; `claim_pages` and `hand_in` are its steps |
+//! | `deferral` | decides how long a job is deferred |
 //! | `dead_letter` | jobs that can never run |
 //! | `job_log` | the one line that a job leaves in the log |
 //! | `sweep_clock` | enqueues a sweep on each tick |
-//! | `tidy` | what each sweep cleans up |
+//! | `tidy` | cleans up after each slice of a sweep |
 //! | `prune` | deletes finished jobs |
-//! | `handler_context` | what handlers work with, and how long they wait for the circuit breaker |
+//! | `handler_context` | dependencies and limits of the handlers, and how long they wait for the circuit breaker |
 //! | `run_limited` | time-out and panic of a handler, caught inside it |
 //! | `payload` | decodes payloads so that none can stop a worker |
-//! | `source`, `wake_up` | where a worker's jobs come from, and when it polls for them |
+//! | `source`, `wake_up` | gives a worker its jobs; decides when it polls for them |
 //! | `worker` | builds the worker of one kind |
 //! | `workers` | builds the workers, restarts them, drains them |
 //! | `process_registration` | registers this process under an advisory lock; hands back the jobs of dead processes |

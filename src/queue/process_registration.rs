@@ -27,7 +27,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// For the statement that registers this process again once it has the lock.
 const REGISTER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why this process could not be registered.
+/// This process could not be registered.
 #[derive(Debug, Error)]
 pub enum RegistrationError {
     #[error("this process could not be registered in the database: {0}")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use thiserror::Error;
 
-/// Why a job's run did not do its work.
+/// A job's run did not do its work.
 #[derive(Debug, Error)]
 pub(super) enum JobError {
     #[error("the job took longer than {0:?}")]

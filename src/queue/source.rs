@@ -1,4 +1,4 @@
-//! Where a worker's jobs come from: apalis' storage, decoded leniently, polled on every commit that enqueues jobs.
+//! Gives a worker its jobs: from apalis' storage, decoded leniently, polled on every commit that enqueues jobs.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What each sweep cleans up after its slice.
+//! Cleans up after each slice of a sweep.
 
 use chrono::{TimeDelta, Utc};
 use futures_util::FutureExt;

@@ -1,4 +1,4 @@
-//! When an idle worker polls for jobs.
+//! Decides when an idle worker polls for jobs.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -12,7 +12,7 @@ use super::source::source;
 use crate::outbox::Wake;
 use crate::periodic::RunCounter;
 
-/// What all workers of a process share.
+/// The parts that all workers of a process share.
 #[derive(Clone)]
 pub(super) struct WorkerParts {
     pub context: Arc<QueueContext>,

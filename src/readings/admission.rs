@@ -38,7 +38,7 @@ pub(super) struct NewReading<'a> {
 pub(super) struct Admission<'a> {
     rules: &'a ReadingRules,
     now: DateTime<Utc>,
-    /// What this batch accepted, by meter and start.
+    /// The readings that this batch accepted, by meter and start.
     accepted: HashMap<i64, BTreeMap<DateTime<Utc>, Stored>>,
     new: Vec<NewReading<'a>>,
 }

@@ -58,7 +58,7 @@ pub(super) struct BatchCommitter {
     transaction_limit: Duration,
 }
 
-/// Why a transaction stored nothing, or may have.
+/// A transaction stored nothing, or may have.
 #[derive(Debug)]
 enum BatchError {
     /// A concurrent transaction was faster, or the database resolved a deadlock: try again.

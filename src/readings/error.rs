@@ -1,4 +1,4 @@
-//! Why a reading is refused.
+//! The errors of readings, with their texts for the caller.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::domain::{
     rfc3339_shortest,
 };
 
-/// What is wrong with a reading itself: the value, and what to do. Sending it again changes nothing.
+/// The fault of a reading itself: the value, and what to do. Sending it again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Invalid {
     #[error(
@@ -85,7 +85,7 @@ pub enum Invalid {
     InFuture { end: DateTime<Utc> },
 }
 
-/// Why a reading is not stored, or a query about readings has no result.
+/// A reading is not stored, or a query about readings has no result.
 #[derive(Debug, Error)]
 pub enum ReadingError {
     /// 400. The sentence begins as in the original system.

@@ -55,7 +55,7 @@ impl ParsedReading {
     }
 }
 
-/// The meter that a submission names. It can be parsed also when another member is refused.
+/// The meter that a submission names. Parsed even if another member is invalid.
 pub(super) fn serial_of(submission: &Submission) -> Result<MeterSerial, Invalid> {
     let text = text("meter_id", &submission.meter_id, SERIAL_WANTED)?;
     let text = text.ok_or(Invalid::Missing {
@@ -65,7 +65,7 @@ pub(super) fn serial_of(submission: &Submission) -> Result<MeterSerial, Invalid>
     Ok(MeterSerial::parse(text)?)
 }
 
-/// The energy that a submission reports. It can be parsed also when another member is refused.
+/// The energy that a submission reports. Parsed even if another member is invalid.
 pub(super) fn kwh_of(submission: &Submission) -> Result<Kwh, Invalid> {
     match &submission.kwh_amount {
         Member::Text(text) | Member::Number(text) => Ok(Kwh::parse(text)?),

@@ -34,7 +34,7 @@ pub struct ReadingView {
     pub last_error: Option<String>,
 }
 
-/// Which readings a page holds.
+/// Selects the readings of a page.
 #[derive(Clone, Debug)]
 pub struct ReadingFilter {
     pub meter: Option<MeterSerial>,

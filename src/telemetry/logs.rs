@@ -16,7 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Why logging could not be set up.
+/// Logging could not be set up.
 #[derive(Debug, Error)]
 pub enum LogError {
     #[error(

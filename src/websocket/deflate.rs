@@ -21,7 +21,7 @@ thread_local! {
     static INFLATER: RefCell<Inflate> = RefCell::new(Inflate::new(false, CLIENT_WINDOW_BITS));
 }
 
-/// Why a message cannot be inflated.
+/// A message cannot be inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InflateError {
     TooBig,
@@ -192,7 +192,7 @@ mod tests {
         let bomb = deflated(&vec![0; 10_000_000]).unwrap();
         assert!(bomb.len() < 20_000);
         assert_eq!(inflate(&bomb, 65_536), Err(InflateError::TooBig));
-        // What was left over does not affect the next message.
+        // The rest of a message does not affect the next one.
         let next = deflated(&b"next".repeat(20)).unwrap();
         assert_eq!(inflate(&next, 80).unwrap(), b"next".repeat(20));
     }

@@ -1,4 +1,4 @@
-//! Why a connection cannot be read any further.
+//! The errors after which a connection cannot be read any further.
 
 use thiserror::Error;
 

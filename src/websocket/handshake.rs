@@ -22,7 +22,7 @@ use super::socket::Socket;
 /// disconnected is detected then.
 const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a request cannot be upgraded to a WebSocket.
+/// A request that cannot be upgraded to a WebSocket.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum HandshakeError {
     #[error(

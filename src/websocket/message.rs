@@ -15,7 +15,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Most fragments of one message: empty ones would otherwise continue indefinitely.
 pub const FRAGMENTS_MAX: u32 = 64;
 
-/// What a client sent.
+/// A message or a control frame of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
     Text(Utf8Bytes),

@@ -71,7 +71,7 @@ impl Text {
     }
 }
 
-/// How several messages become one compressed frame.
+/// The encoding of several messages as one compressed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrayCompression {
     /// Concatenates the messages' own compressed forms, which all clients share: nothing is compressed again.

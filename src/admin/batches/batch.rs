@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::db::BigInt;
 
-/// What starts a batch.
+/// The cause of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
     /// The clock: mints stragglers, and respects the toggle, the roll-out and backoffs.
@@ -85,7 +85,7 @@ impl TryFrom<String> for BatchState {
 #[error("{0:?} is not a kind or state of a batch that this version knows")]
 pub struct UnknownWord(String);
 
-/// Which unminted readings a trigger mints; by default all of them, except those that were accepted after it.
+/// Selects the unminted readings that a trigger mints; by default all of them, except those that were accepted after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
 pub struct BatchFilter {
     /// Id of the meter's row.
@@ -98,7 +98,7 @@ pub struct BatchFilter {
     pub include_failed: bool,
 }
 
-/// How many readings, by outcome.
+/// Counts of readings by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
 pub struct Figures {
     /// Claimed so far.
@@ -117,7 +117,7 @@ impl Figures {
     }
 }
 
-/// What a worker needs to run a batch.
+/// A batch as its worker loads it.
 #[derive(Clone, Debug, FromRow)]
 pub struct Batch {
     pub id: Uuid,

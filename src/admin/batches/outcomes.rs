@@ -27,7 +27,7 @@ pub enum SuccessAt {
     Confirmed,
 }
 
-/// Which open rows [`close_open`] closes.
+/// The open rows that [`close_open`] closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenRows {
     All,

@@ -16,7 +16,7 @@ use crate::outbox::{self, Topic, TriggerBatch};
 /// Longest `sub` of a token, characters.
 const USER_CHARACTERS_MAX: usize = 128;
 
-/// Why a request is refused.
+/// The request is refused.
 #[derive(Debug, Error)]
 pub enum BatchRequestError {
     #[error("meter_id {0}")]
@@ -31,7 +31,7 @@ pub enum BatchRequestError {
     Database(#[from] sqlx::Error),
 }
 
-/// Which readings, as the admin names them.
+/// A selection of readings, as the admin names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchRequest {
     pub meter_id: Option<String>,
@@ -40,7 +40,7 @@ pub struct BatchRequest {
     pub include_failed: bool,
 }
 
-/// Which readings, resolved to rows of the database.
+/// The selection, resolved to rows of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchTarget {
     request: BatchRequest,

@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use super::batch::BatchFilter;
 
-/// Which readings a step is for.
+/// The readings that a step selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimSource {
     /// Pending, due, rolled out while auto-mint is on, and without a live job.
     Stragglers,
-    /// Pending, also those that the toggle, the roll-out or a backoff holds back.
+    /// Pending, including those that the toggle, the roll-out or a backoff holds back.
     Pending,
     /// Failed: the claim retries them, so they are pending after it.
     Failed,
@@ -27,7 +27,7 @@ impl ClaimSource {
     }
 }
 
-/// Where a pass continues: behind this entry of the index.
+/// The position from which a pass continues: behind this entry of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     next_attempt_at: DateTime<Utc>,

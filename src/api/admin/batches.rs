@@ -83,7 +83,7 @@ impl From<&BatchView> for BatchStats {
     }
 }
 
-/// Which readings the trigger selects; null means all.
+/// The readings that the trigger selects; null means all.
 #[derive(Debug, Serialize, ToSchema)]
 struct Filters {
     meter_id: Option<String>,

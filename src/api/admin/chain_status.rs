@@ -16,13 +16,13 @@ use crate::domain::{TransactionFormat, rfc3339_micros};
 pub(super) struct Chain {
     /// `closed` or `open`.
     state: &'static str,
-    /// What is wrong: `unreachable`, `lagging`, `rate_limited`, `failing`, `fee_payer_empty`, `mint_unknown`, `ledger`.
+    /// The cause: `unreachable`, `lagging`, `rate_limited`, `failing`, `fee_payer_empty`, `mint_unknown`, `ledger`.
     trouble: Option<&'static str>,
     /// A sentence for the operator.
     reason: Option<String>,
     /// Since when it has had this state.
     since: String,
-    /// Which consensus the cluster runs, as the endpoints report it: `alpenglow`, `tower`, or `unknown` while none of them can.
+    /// The consensus that the cluster runs, as the endpoints report it: `alpenglow`, `tower`, or `unknown` while none of them can.
     consensus: &'static str,
     parameters: Parameters,
     /// Format of the next mint transaction of the process that answers, by the preferred endpoint: `legacy` or `v1`.
@@ -30,7 +30,7 @@ pub(super) struct Chain {
     endpoints: Vec<RpcEndpoint>,
 }
 
-/// What the chain charges and how fast it is, as it was asked and measured; null until then.
+/// The chain's charges and its speed, as they were read and measured; null until then.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Parameters {
     /// Rent of a new token account.
@@ -74,7 +74,7 @@ pub(super) struct RpcEndpoint {
     preferred: bool,
     /// Whether it answers, is not behind, and is not rate-limiting.
     healthy: bool,
-    /// Which consensus its cluster runs, as it reports it.
+    /// The consensus that its cluster runs, as it reports it.
     consensus: &'static str,
     /// Block height at its last answer.
     height: Option<u64>,
@@ -101,7 +101,7 @@ pub(super) struct RpcLimit {
     method: &'static str,
     /// `rate` (too many calls), `size` (a question that is too large), `method` (not served) or `access` (the key is refused).
     limit: &'static str,
-    /// What it answered, shortened.
+    /// Its answer, shortened.
     answer: String,
     /// The most items of a list that one call may ask for, where that was found out.
     items_max: Option<usize>,
@@ -110,7 +110,7 @@ pub(super) struct RpcLimit {
     last_at: String,
 }
 
-/// What an endpoint can do. Probed at start, after it has recovered, and hourly.
+/// The capabilities of an endpoint. Probed at start, after it has recovered, and hourly.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RpcCapabilities {
     /// Whether it shows finalized blocks: `yes`, `no` or `unknown`.
@@ -121,7 +121,7 @@ pub(super) struct RpcCapabilities {
     first_available_slot: Option<u64>,
     /// Whether it can prove that an expired transaction did not land; null while that is unknown.
     proves_deaths: Option<bool>,
-    /// Why it cannot do what it cannot.
+    /// The reason for each capability that it lacks.
     reason: Option<String>,
     probed_at: Option<String>,
 }
@@ -162,9 +162,9 @@ impl From<Capabilities> for RpcCapabilities {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunwayView {
     balance_lamports: u64,
-    /// What transactions in flight may still take from it.
+    /// The cost that transactions in flight may still take from it.
     reserved_lamports: u64,
-    /// What must remain: its own rent minimum.
+    /// The balance that must remain: its own rent minimum.
     minimum_lamports: u64,
     /// Fees and account rent per reading, of the last six hours; before the first, the fee of a transaction for one reading.
     lamports_per_reading: u64,

@@ -103,7 +103,7 @@ struct LogPage {
     next: Option<LogNumber>,
 }
 
-/// What admins did and when, chained by hashes.
+/// The actions of admins, each with its time, chained by hashes.
 ///
 /// `gridtokenx audit` verifies the chain.
 #[utoipa::path(

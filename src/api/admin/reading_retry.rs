@@ -35,7 +35,7 @@ struct RetryReading {
 #[derive(Debug, Serialize, ToSchema)]
 struct ReadingRetried {
     success: bool,
-    /// What happens next.
+    /// The next step, in words.
     message: &'static str,
     #[serde(flatten)]
     reading: ReadingDocument,

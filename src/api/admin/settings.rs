@@ -31,7 +31,7 @@ struct ToggleAutoMint {
 struct AutoMintToggled {
     success: bool,
     auto_mint_enabled: bool,
-    /// What that means.
+    /// The effect, in words.
     message: &'static str,
 }
 
@@ -86,7 +86,7 @@ struct SetAutoMintPercentage {
 struct AutoMintPercentageSet {
     success: bool,
     auto_mint_percentage: i16,
-    /// What that means.
+    /// The effect, in words.
     message: String,
 }
 

@@ -51,7 +51,7 @@ struct TokenizationStatus {
     /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
     accepted_readings_count: i64,
     readings_by_state: ReadingsByState,
-    /// When the oldest of the readings was accepted that wait for the service and not for a person.
+    /// When the oldest reading that waits for the service, not for a person, was accepted.
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
@@ -68,7 +68,7 @@ struct TokenizationStatus {
     /// Processes that run jobs of the queue at present.
     workers_alive: usize,
     processes: Vec<Process>,
-    /// What this process runs on a period.
+    /// The periodic tasks of this process.
     periodic_tasks: Vec<PeriodicTask>,
 }
 

@@ -57,7 +57,7 @@ struct TransactionResolved {
     state: MintTransactionState,
     /// Readings that it paid, or that another transaction pays now.
     readings: u64,
-    /// What that means.
+    /// The effect, in words.
     message: &'static str,
 }
 

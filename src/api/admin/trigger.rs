@@ -51,7 +51,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(trigger))
 }
 
-/// Which readings to mint now; by default all unminted ones.
+/// Selects the readings to mint now; by default all unminted ones.
 #[derive(Debug, Deserialize, ToSchema)]
 struct TriggerBody {
     /// Mint nothing; return what would be minted and what it would cost.
@@ -67,7 +67,7 @@ struct TriggerBody {
     user_id: Option<String>,
     /// Only readings whose `reading_timestamp`, the interval's end, is before this time; RFC 3339.
     before: Option<String>,
-    /// Also failed readings: they are retried with all their attempts.
+    /// Includes failed readings: they are retried with all their attempts.
     #[schema(default = false)]
     include_failed: Option<bool>,
 }
@@ -88,7 +88,7 @@ impl TriggerBody {
     }
 }
 
-/// What a trigger would do.
+/// The estimate of a trigger.
 #[derive(Debug, Serialize, ToSchema)]
 struct DryRun {
     /// Always true: nothing was minted.
@@ -124,7 +124,7 @@ impl From<Estimate> for DryRun {
     }
 }
 
-/// Mints unminted readings now: also while auto-mint is off, before a roll-out reaches them, and before a backoff is over.
+/// Mints unminted readings now, even while auto-mint is off, before a roll-out reaches them, and before a backoff is over.
 ///
 /// A worker runs the batch, one at a time; a reading counts as minted once its transaction is confirmed. The batch continues
 /// whether or not the caller waits. It does not include readings that are accepted after the request.

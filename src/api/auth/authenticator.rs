@@ -16,7 +16,7 @@ use super::principal::{Claims, IssuedClaims, Principal, check_subject, role_name
 use crate::domain::{AuthError, InvalidClaims, MalformedToken, TOKEN_BYTES_MAX};
 use crate::meters::Role;
 
-/// Where the keys come from that sign tokens.
+/// The source of the keys that verify tokens.
 #[derive(Clone)]
 pub enum TokenKeys {
     /// One shared secret, 32 bytes or more: HS256.
@@ -280,7 +280,7 @@ mod tests {
         assert!(strict.verify(&with(Some("x"), ours)).await.is_err());
         assert!(strict.verify(&with(good, None)).await.is_err());
         assert!(strict.verify(&with(good, Some(json!("x")))).await.is_err());
-        // What it issues, it accepts.
+        // It accepts the tokens that it issues.
         let own = strict
             .issue("a", Role::User, Duration::from_secs(60))
             .unwrap();

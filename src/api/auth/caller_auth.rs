@@ -1,4 +1,4 @@
-//! What authentication needs: the tokens' keys and the callers' rate limit.
+//! Authenticates a caller and counts its request.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(5);
 /// A key set has a few keys of some kilobytes.
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
-/// Why a fetch brought no keys.
+/// A fetch that brought no keys.
 #[derive(Debug, Error)]
 pub(super) enum FetchError {
     #[error("{}", WithCauses(.0))]

@@ -16,7 +16,7 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) const RETRY_PAUSE_MS: Range<u64> = 4_000..6_000;
 
 /// The keys are fetched again after this time even when every token names a known key: a withdrawn key is refused within ten
-/// minutes, also when one fetch fails in between.
+/// minutes, even when one fetch fails in between.
 pub(super) const KEYS_AGE_MAX: Duration = Duration::from_secs(530);
 
 pub(super) const HEALTH_PART: &str = "tokens";

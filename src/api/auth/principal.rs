@@ -1,4 +1,4 @@
-//! Whom a token identifies: the rules for its claims.
+//! Turns the claims of a token into a caller, by the rules for each claim.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct Principal {
     pub expires_at: DateTime<Utc>,
 }
 
-/// What this service reads in a token; other claims are ignored.
+/// The claims that this service reads; others are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     sub: String,
@@ -34,7 +34,7 @@ pub(super) struct Claims {
     nbf: Option<f64>,
 }
 
-/// What this service writes into a development token.
+/// The claims of a development token.
 #[derive(Serialize)]
 pub(super) struct IssuedClaims<'a> {
     pub sub: &'a str,

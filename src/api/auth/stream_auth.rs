@@ -1,4 +1,4 @@
-//! Who may open a stream of the feed.
+//! Authenticates the client that opens a stream of the feed.
 //!
 //! Each stream counts as one request of its subject, so that a client that reconnects in a loop is slowed down.
 
@@ -22,11 +22,11 @@ pub struct StreamAuth {
     pub auth: CallerAuth,
     pub feed: LiveFeed,
     pub cors_origins: CorsOrigins,
-    /// Where tickets are redeemed.
+    /// The database, where tickets are redeemed.
     pub pool: PgPool,
 }
 
-/// Why a token opens no stream.
+/// A credential that opens no stream.
 pub enum StreamRefused {
     Token(AuthError),
     /// Its subject makes too many requests.

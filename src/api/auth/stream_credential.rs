@@ -1,4 +1,4 @@
-//! How the client of a stream identifies itself.
+//! Reads the credential that the client of a stream presents.
 //!
 //! A token comes in the header `Authorization`, in `Sec-WebSocket-Protocol`, or in a WebSocket's first message, and never in
 //! the URL, because URLs end up in logs and histories. A single-use ticket may be in the URL.

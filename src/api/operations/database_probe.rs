@@ -21,7 +21,7 @@ const DATABASE: &str = "database";
 const MIGRATIONS: &str = "migrations";
 const QUEUE: &str = "queue";
 
-/// Why no reading can be accepted.
+/// The reason for which no reading can be accepted.
 #[derive(Clone, Debug, Error)]
 enum NotReady {
     #[error("no answer within {} s", PROBE_LIMIT.as_secs_f64())]

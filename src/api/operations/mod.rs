@@ -1,4 +1,4 @@
-//! Health and metrics: what orchestrators and Prometheus query, without a token.
+//! Health and metrics, for orchestrators and Prometheus, without a token.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `database_probe`, `submission_tables` | whether a reading and its job could be stored now |
 //! | `metrics` | `GET /metrics` |
 //! | `database_figures` | the figures in it that are read from the database |
-//! | `operations_state` | what both work with |
+//! | `operations_state` | the state of their handlers |
 //! | `router` | their routes, and all routes of a worker |
 
 mod database_figures;

@@ -1,4 +1,4 @@
-//! What health and metrics work with: all that a worker serves over HTTP.
+//! The state of the health and metrics handlers.
 
 use std::ops::Deref;
 use std::sync::Arc;

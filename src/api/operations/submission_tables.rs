@@ -1,4 +1,4 @@
-//! The tables that every submission needs, and what is wrong with them.
+//! Checks the tables that every submission needs.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ const LOCKS_LIMIT: Duration = Duration::from_millis(500);
 /// is held for a moment is not an outage.
 const LOCK_WAIT_MIN: Duration = Duration::from_millis(20);
 
-/// What keeps readings from being stored.
+/// A fault that keeps readings from being stored.
 #[derive(Clone, Debug, Error)]
 pub(super) enum TableProblem {
     #[error("the database is read-only (a standby?)")]
@@ -84,7 +84,7 @@ struct TableState {
     is_granted: bool,
 }
 
-/// What is wrong with the tables of a submission, and the part that each belongs to.
+/// The faults of the tables of a submission, each with the part that it belongs to.
 pub(super) async fn table_problems(
     transaction: &mut PgConnection,
 ) -> sqlx::Result<Vec<(Part, TableProblem)>> {

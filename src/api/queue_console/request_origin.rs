@@ -1,4 +1,4 @@
-//! Whether a request comes from a page of the service itself: a request that a page of another site causes must change nothing.
+//! Decides whether a request comes from a page of the service itself: one that a page of another site causes must change nothing.
 
 use axum::http::{HeaderMap, HeaderName, header};
 

@@ -27,10 +27,10 @@ const COOKIE: &str = "gridtokenx_queue";
 const TOKEN_BYTES_MAX: usize = 3_800;
 
 const LOGIN_PAGE: &str = include_str!("login.html");
-/// Where the page shows why the last login was refused.
+/// The place where the page shows why the last login was refused.
 const NOTICE: &str = "<!-- notice -->";
 
-/// Why a login was refused. The URL of the login page has the code, and the page shows the sentence.
+/// A refused login. The URL of the login page has the code, and the page shows the sentence.
 #[derive(Clone, Copy)]
 enum LoginError {
     Token,

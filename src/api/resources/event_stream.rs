@@ -122,7 +122,7 @@ async fn stream(
     Ok(([UNBUFFERED], events))
 }
 
-/// Why the service ends a stream.
+/// The reason for which the service ends a stream.
 enum End {
     GoingAway { retry_after: Duration },
     TokenExpired,

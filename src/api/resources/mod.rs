@@ -1,4 +1,4 @@
-//! What meters and their owners use: meters, readings, events, and the live feed.
+//! Routes for meters, readings, events and the live feed.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -29,7 +29,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(submit_many))
 }
 
-/// What a meter reported for one interval. Only documents the request, which is parsed as [`Submission`].
+/// A meter's report for one interval. Only documents the request, which is parsed as [`Submission`].
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "its fields are documentation")]
 struct NewReading {

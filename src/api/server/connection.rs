@@ -169,7 +169,7 @@ impl Requests {
         }
     }
 
-    /// Why a request that begins now is only answered if it is a probe.
+    /// The reason for which a request that begins now is answered only if it is a probe.
     fn probes_only(&self) -> Option<ProbesOnly> {
         match self.class {
             ConnectionClass::Probes(only) => Some(only),

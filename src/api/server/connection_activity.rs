@@ -1,4 +1,4 @@
-//! What goes on in one connection: requests in handlers, streams that outlive their handlers, and its slot.
+//! Tracks the requests and streams of one connection.
 
 use std::sync::Arc;
 use std::time::Duration;

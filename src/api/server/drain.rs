@@ -25,7 +25,7 @@ pub struct ConnectionDrain {
     answered: Arc<AtomicU64>,
 }
 
-/// What happened to the connections.
+/// The outcome of a drain, as counts of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainReport {
     /// Requests that were answered after the drain had begun.

@@ -1,4 +1,4 @@
-//! What the HTTP server serves, and to which connections.
+//! Describes the server: its routes and its connection limits.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl HttpServer {
     }
 }
 
-/// Which requests a connection is answered.
+/// The class of a connection: which of its requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionClass {
     Any,

@@ -25,7 +25,7 @@ pub fn with_middleware_without_cors(routes: Router) -> Router {
         .layer(from_fn(request_context))
 }
 
-/// Which pages of other origins may call this service from a browser. Tokens are sent in a header that a page must set itself,
+/// Lets pages of the configured origins call this service from a browser. Tokens are sent in a header that a page must set itself,
 /// so no credentials mode is needed.
 fn cors(origins: &CorsOrigins) -> CorsLayer {
     CorsLayer::new()

@@ -113,7 +113,7 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Why a request is refused that came while only probes and scrapes are answered.
+/// The reason for which this request is refused, if only probes and scrapes are answered.
 fn refused_for_probes(request: &Request) -> Option<ProbesOnly> {
     let path = request.uri().path();
     let is_probe = path.starts_with("/health/") || path == "/metrics";

@@ -2,12 +2,12 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `http_server` | what is served, and to which connections |
+//! | `http_server` | the server: its routes and its connection limits |
 //! | `accept` | accepts connections within the limits |
-//! | `connection`, `connection_activity` | serves one; what goes on in it |
+//! | `connection`, `connection_activity` | serves one; tracks its requests and streams |
 //! | `drain` | ends them in order when the service shuts down |
 //! | `probes_only` | while draining or overloaded, only probes are answered |
-//! | `middleware`, `layers` | what every request passes on its way in and out |
+//! | `middleware`, `layers` | the middleware around every request |
 
 pub mod accept;
 mod connection;

@@ -1,4 +1,4 @@
-//! A block as it is stored: its header, what it did to accounts, and its transactions.
+//! A block as it is stored: its header, its changes of accounts, and its transactions.
 
 use bincode::Options;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use surfpool_core::solana_account::Account;
 use crate::error::StoreError;
 use crate::transaction_record::encoding;
 
-/// What is stored of a block besides its transactions. Its blockhash is derived from its height.
+/// The stored part of a block besides its transactions. Its blockhash is derived from its height.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub height: u64,
@@ -19,7 +19,7 @@ pub struct Header {
     pub signatures: Vec<Signature>,
 }
 
-/// What a block did to one account.
+/// The change of one account by a block.
 #[derive(Clone, Debug)]
 pub enum AccountChange {
     Whole(Account),

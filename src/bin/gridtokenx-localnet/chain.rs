@@ -168,7 +168,7 @@ struct RunLoop {
 }
 
 impl RunLoop {
-    /// surfpool's loop blocks its thread between events, so it runs on a runtime of its own. Returns why it ended.
+    /// surfpool's loop blocks its thread between events, so it runs on its own runtime. Returns why it ended.
     fn run(self) -> String {
         let runtime = match tokio::runtime::Builder::new_multi_thread()
             .enable_all()

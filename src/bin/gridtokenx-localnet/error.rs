@@ -1,4 +1,4 @@
-//! Why the chain does not start, or stops without a signal: each text is a sentence for the operator.
+//! The errors with which the chain does not start, or stops without a signal: each text is a sentence for the operator.
 
 use std::io;
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ pub enum LocalnetError {
     ShutdownTimedOut(u128),
 }
 
-/// What can go wrong in the embedded store.
+/// An error of the embedded store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]

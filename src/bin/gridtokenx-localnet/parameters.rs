@@ -17,14 +17,14 @@ impl Parameters {
         rent_lamports_per_byte: 5_080,
     };
 
-    /// What every chain had before stores kept these figures.
+    /// The figures of every chain from before stores kept them.
     pub const UNSTORED: Self = Self {
         slot_ms: 400,
         rent_lamports_per_byte: 6_960,
     };
 }
 
-/// What the command line chooses; the rest stays as it is in the store.
+/// The figures that the command line chooses; the rest stays as it is in the store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Choice {
     pub slot_ms: Option<u64>,

@@ -14,7 +14,7 @@ const CHOSEN_PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// On a busy machine many ports are in use; more failed attempts than this have another cause.
 const TRIES_MAX: usize = 200;
 
-/// Where the chain listens.
+/// The addresses on which the chain listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     pub rpc: SocketAddr,

@@ -278,7 +278,7 @@ impl Store {
             .len()?)
     }
 
-    /// What a list needs of every transaction, one at a time: those of a chain that ran for weeks do not fit into memory.
+    /// The listed fields of every transaction, one at a time: those of a chain that ran for weeks do not fit into memory.
     pub fn transactions_listed(
         &self,
     ) -> Result<impl Iterator<Item = Result<TransactionWithStatusMeta, StoreError>>, StoreError>

@@ -1,4 +1,4 @@
-//! How a transaction is stored: its signed bytes, and its metadata without repetitions.
+//! Encodes a transaction for the store: its signed bytes, and its metadata without repetitions.
 //!
 //! A transaction of 18 mints and a memo takes 2.6 kB here and about 60 kB as JSON. The difference is text: log lines and token
 //! balances repeat the same few addresses in base58. Here an address that the message lists is stored as its index there, and
@@ -64,7 +64,7 @@ impl SignedBytesEncoding {
     }
 }
 
-/// What a list of transactions needs comes first, so that listing reads no further.
+/// The fields that a list of transactions needs: they come first, so that listing reads no further.
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
     slot: u64,

@@ -33,7 +33,7 @@ const RETRY_AFTER_SCATTER_MS: u64 = 500;
 /// Readings per page when states are polled.
 const PAGE_SIZE: usize = 1000;
 
-/// Why a call ended without an answer.
+/// A call ended without an answer.
 #[derive(Debug, Error)]
 pub enum ApiError {
     /// A retry would be refused again.

@@ -17,7 +17,7 @@ pub const METER_OWNER: &str = "ausgrid-12";
 /// How the file writes a moment: local time without a zone.
 const MOMENT: &str = "%Y-%m-%d %H:%M:%S";
 
-/// Which real days are replayed.
+/// The real days that are replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Day {
     /// All of them at once, each as one meter.
@@ -64,7 +64,7 @@ pub struct PlannedReading {
     pub kwh: String,
 }
 
-/// Why readings cannot be read from the data.
+/// Readings cannot be read from the data.
 #[derive(Debug, Error)]
 pub enum DataFileError {
     #[error("the meter data has no day {day}; it holds {first} to {last}")]

@@ -20,7 +20,7 @@
 //! | `wallets` | a wallet for each meter |
 //! | `plan` | all of that together: which meter reports what, when |
 //! | `api_client` | the service as its clients see it: REST |
-//! | `target`, `replay_error` | the system that is replayed against; why a replay ended early |
+//! | `target`, `replay_error` | the system that is replayed against; the errors that end a replay early |
 //! | `reading_tracker` | the state of each reading, from answers and events |
 //! | `listener` | follows the event feed into the tracker |
 //! | `settle` | waits until every accepted reading is final |

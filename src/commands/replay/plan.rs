@@ -1,4 +1,4 @@
-//! Which meter reports what, and when.
+//! Plans the replay: which meter reports what, and when.
 
 use std::collections::HashMap;
 use std::time::Duration;

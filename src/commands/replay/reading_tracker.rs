@@ -162,7 +162,7 @@ impl ReadingTracker {
         self.tracked().counts
     }
 
-    /// Why submissions were refused, a few of the reasons.
+    /// A few of the reasons for which submissions were refused.
     pub fn refusals(&self) -> Vec<String> {
         self.tracked().refusals.clone()
     }
@@ -193,7 +193,7 @@ impl ReadingTracker {
 }
 
 impl Tracked {
-    /// What is final stays final: an answer that was under way when the event arrived is older than the event.
+    /// A final state stays: an answer that was under way when the event arrived is older than the event.
     fn set_state(&mut self, reading: &mut TrackedReading, state: ReadingState) {
         if reading.state == ReadingState::Finalized || reading.state == state {
             return;

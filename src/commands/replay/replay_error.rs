@@ -1,4 +1,4 @@
-//! Why a replay ended early.
+//! The errors that end a replay early.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! When a reading was metered, and when the replay reports it.
+//! Schedules readings: when each was metered, and when the replay reports it.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl std::fmt::Display for Speed {
 /// Maps every real day to the same 24 hours: those that ended before the data directory's first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calendar {
-    /// What a real day's midnight is mapped to.
+    /// The moment to which a real day's midnight is mapped.
     midnight: DateTime<Utc>,
 }
 

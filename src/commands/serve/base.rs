@@ -1,4 +1,4 @@
-//! What the parts of a process are built on.
+//! Opens the base of a process: configuration, database, health, tasks.
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +17,7 @@ pub(super) struct Base {
     pub metrics: Metrics,
     pub wake: Wake,
     pub tasks: Tasks,
-    /// What this process runs on a period.
+    /// The periodic tasks of this process.
     pub periodic: TaskList,
 }
 

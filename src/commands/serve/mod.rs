@@ -6,7 +6,7 @@
 //! | `solana` | endpoints, keys and mint; makes mint and funding once on a local chain |
 //! | `open_files` | room for as many connections as are configured |
 //! | `start` | starts every part, in order |
-//! | `base` | what the parts are built on: configuration, database, health, and the tasks by the step that ends them |
+//! | `base` | opens the base: configuration, database, health, and the tasks by the step that ends them |
 //! | `listening_socket` | opens the listening socket |
 //! | `open_chain` | opens the chain, or reads its identity from the ledger |
 //! | `leader_tasks` | runs tasks under the locks that one process of the deployment holds: event numbers, resolver, canary |

@@ -19,7 +19,7 @@ use crate::mint::{ChainHandle, FeePayerSource};
 /// How often an endpoint that answers is looked up after a start without one.
 const CHECK_CHAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// What is known of the chain at start.
+/// The chain, as far as it is known at start.
 pub(super) struct OpenedChain {
     pub solana: Solana,
     /// False when no endpoint answered: the chain is checked later.
@@ -86,7 +86,7 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
     Ok(handle.with_transaction_formats(formats))
 }
 
-/// Why this process would not have started, found only after it had.
+/// The error with which this process would not have started, found only after it had.
 pub(super) type FailedCheck = Arc<SetOnce<StartError>>;
 
 /// Runs `task` in the background: at once, or, after a start without an endpoint, once the chain is checked.

@@ -22,7 +22,7 @@ pub(super) struct Solana {
     pub endpoints: Endpoints,
     /// `None` in a process that signs nothing and was given no key.
     pub signer: Option<MintSigner>,
-    /// The mint's authority, also where this process does not have its key.
+    /// The mint's authority, even where this process does not have its key.
     pub authority: Pubkey,
     pub mint: Pubkey,
     pub genesis_hash: Hash,

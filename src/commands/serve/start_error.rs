@@ -1,4 +1,4 @@
-//! Why the service did not start: one sentence each, which says what to do.
+//! The errors with which the service does not start: one sentence each, which says what to do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -106,7 +106,7 @@ pub enum StartError {
     ReadyFile { path: PathBuf, source: io::Error },
 }
 
-/// Why a running service cannot continue.
+/// A running service cannot continue.
 #[derive(Debug, Error)]
 pub enum ServiceEnded {
     /// A check that was skipped at a start without the chain has failed.

@@ -119,7 +119,7 @@ fn sixty_wallets_share_a_v1_transaction() {
     );
 }
 
-/// What a reading costs at full packing: 5,000 lamports a signature.
+/// The cost of a reading at full packing: 5,000 lamports a signature.
 #[test]
 fn a_full_v1_transaction_costs_at_most_90_lamports_a_reading_with_one_key_and_175_with_two() {
     let items: Vec<_> = (0..200).map(|number| item(number, number as u8)).collect();

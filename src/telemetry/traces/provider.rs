@@ -31,7 +31,7 @@ const EXPORT_LIMIT: Duration = Duration::from_secs(5);
 /// A mint transaction pays this many readings at most.
 const LINKS_MAX: u32 = 1_000;
 
-/// Why traces cannot be exported.
+/// Traces cannot be exported.
 #[derive(Debug, Error)]
 pub enum TracesError {
     // Without the URL, which may contain a password.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::attributes::READING_ID;
 
-/// What was done with a reading.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
     JobRun,

@@ -208,7 +208,7 @@ async fn the_database_refuses_to_change_the_log() {
     let grid = five_entries().await;
     for (statement, refusal) in [
         ("UPDATE admin_log SET actor = 'nobody'", "append-only"),
-        // Also where nothing would change.
+        // Even where nothing would change.
         (
             "UPDATE admin_log SET actor = 'x' WHERE FALSE",
             "append-only",

@@ -290,7 +290,7 @@ fn blind(proxy: &Proxy, lands: bool) {
         "getBlock" => {
             CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
         }
-        // What lands needs a blockhash that is not about to expire.
+        // A transaction that lands needs a blockhash that is not about to expire.
         _ if lands => CallAction::Forward,
         _ => never_lands(method, parameters),
     });

@@ -1,4 +1,4 @@
-//! How a stream is authenticated: tokens in headers and protocols, single-use tickets, origins; and that no secret reaches a log.
+//! Streams are authenticated: by tokens in headers and protocols, single-use tickets, origins; and that no secret reaches a log.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Why streams are rejected or end, and the pings that distinguish a quiet client from a dead one.
+//! The reasons with which streams are rejected or end, and the pings that distinguish a quiet client from a dead one.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a connection to the feed requires and what limits it: a token, a permit, a pace, and reading what it requested.
+//! The requirements and limits of a connection to the feed: a token, a permit, a pace, and reading what it requested.
 
 use std::time::Duration;
 

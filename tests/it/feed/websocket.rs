@@ -104,7 +104,7 @@ async fn an_offer_that_cannot_be_satisfied_or_is_switched_off_leaves_the_stream_
     }
 }
 
-/// What a client sends, and the code and reason of the close frame.
+/// The bytes of a client, and the code and reason of the close frame that answers them.
 fn violations() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
     let bomb = deflated(&vec![b' '; 50_000_000]);
     let filter = json!({"type": "subscribe", "meters": vec!["m"; 501]}).to_string();

@@ -1,4 +1,4 @@
-//! How submissions are answered when the database or the connection to it fails midway; repeating a submission is always safe.
+//! Submissions are answered correctly when the database or the connection to it fails midway; repeating a submission is always safe.
 
 use serde_json::Value;
 

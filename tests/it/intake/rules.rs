@@ -1,4 +1,4 @@
-//! What a reading may be: every refusal is a problem document that names the value and says what to do, and the owner is notified.
+//! The rules for readings: every refusal is a problem document that names the value and says what to do, and the owner is notified.
 
 use chrono::{SubsecRound, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -253,7 +253,7 @@ async fn the_owner_is_notified_of_refused_readings_ten_times_a_minute_and_other_
         "Reading validation failed: kwh_amount 250.5 is above this service's limit of 100 kWh per reading; \
          split the interval or ask the operator"
     );
-    // Another meter of the same owner has a limit of its own.
+    // Another meter of the same owner has its own limit.
     let other = grid.meter().await;
     meter
         .api

@@ -1,4 +1,4 @@
-//! A meter of the service's own shows, minute by minute, that readings are minted.
+//! The service's own meter shows, minute by minute, that readings are minted.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the chain charges, how fast it is and which consensus it runs are asked and measured, and followed while the service runs.
+//! The chain's charges, its speed and its consensus are queried and measured, and followed while the service runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,7 +132,7 @@ async fn a_cluster_that_migrates_to_alpenglow_is_followed_without_a_restart() {
         chain(&admin).await["endpoints"][0]["consensus"],
         "alpenglow"
     );
-    // What is confirmed is final: one event follows the other at once.
+    // A confirmed transaction is final: one event follows the other at once.
     meter.report("1").await;
     grid.until_count("finalized", 3).await;
     grid.audit_holds().await;

@@ -27,7 +27,7 @@ struct Minted {
 }
 
 impl Minted {
-    /// What the signed bytes request and offer: the compute limit, and the priority fee in lamports if there is one.
+    /// The request and the offer of the signed bytes: the compute limit, and the priority fee in lamports if there is one.
     fn offer(&self) -> (u32, Option<u64>) {
         if let VersionedMessage::V1(message) = &self.transaction.message {
             let loaded = message.config.loaded_accounts_data_size_limit.unwrap();

@@ -208,7 +208,7 @@ async fn a_sweep_in_between_does_not_bypass_the_backoff() {
     grid.audit_holds().await;
 }
 
-/// What `getMultipleAccounts` returns for usable token accounts of these wallets, in the requested order.
+/// The answer of `getMultipleAccounts` for usable token accounts of these wallets, in the requested order.
 fn usable_accounts(mint: Pubkey, wallets: &[Pubkey], addresses: &Value) -> Value {
     let owner_of = |address: &str| {
         let address = Pubkey::from_str(address).unwrap();

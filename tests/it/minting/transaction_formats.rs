@@ -64,7 +64,7 @@ async fn formats(grid: &Grid) -> Vec<TransactionFormat> {
         .collect()
 }
 
-/// What the chain shows of it.
+/// The transaction as the chain shows it.
 async fn on_chain(grid: &Grid, booked: &Booked) -> Value {
     let parameters = json!([
         booked.transaction.signatures[0].to_string(),

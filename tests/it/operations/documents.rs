@@ -1,4 +1,4 @@
-//! What the documents name exists: files, headings, constants, commands, flags, routes.
+//! Everything that the documents name exists: files, headings, constants, commands, flags, routes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Document {
         code
     }
 
-    /// Where its links lead, other sites left out.
+    /// The targets of its links, other sites left out.
     fn links(&self) -> Vec<&str> {
         self.text
             .split("](")

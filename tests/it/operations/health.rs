@@ -107,7 +107,7 @@ const TABLES: [(&str, &str, &str); 6] = [
     ("apalis.jobs", "INSERT", "queue"),
 ];
 
-/// A service on a database of a user of its own, as production has it: a superuser may do whatever was revoked.
+/// A service on a database of its own user, as production has it: a superuser may do whatever was revoked.
 async fn grid_of_ordinary_user() -> (Grid, String) {
     let name = format!("grid_{}", uuid::Uuid::now_v7().simple());
     let database_url = world().cluster.create_database(&name).await.unwrap();

@@ -1,4 +1,4 @@
-//! What operators rely on: starts, drains, health, metrics, traces, upgrades, documents, the structure of the code.
+//! The guarantees for operators: starts, drains, health, metrics, traces, upgrades, documents, the structure of the code.
 
 mod api;
 mod deploy;

@@ -106,7 +106,7 @@ async fn an_api_process_needs_no_key() {
 const BALANCE: &str = "gridtokenx_fee_payer_balance_lamports";
 const RUNWAY: &str = "gridtokenx_fee_payer_runway_seconds";
 
-/// A fee payer with a key file of its own.
+/// A fee payer with its own key file.
 struct FeePayer {
     file: String,
     keypair: Keypair,
@@ -187,7 +187,7 @@ async fn api_on(grid: &Grid, rpc_url: &str) -> Server {
     .await
 }
 
-/// What minting the one reading would cost.
+/// The estimated cost of minting the one reading.
 async fn dry_run_fee(api: &Server) -> Value {
     let body = json!({ "dry_run": true });
     let path = "/api/admin/tokenization/trigger-batch";

@@ -142,7 +142,7 @@ impl Place {
         }
     }
 
-    /// What all started programs printed.
+    /// The output of all started programs.
     fn logs(&self) -> String {
         let files = fs::read_dir(&self.folder).unwrap().filter_map(Result::ok);
         let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));

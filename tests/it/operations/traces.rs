@@ -125,7 +125,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     assert_eq!(traceresponse, "", "its caller wants no trace");
     let (reading, traceresponse) = report(&meter, &format!("00-{TRACE}-{CALLER}-01")).await;
     let own = meter.report("1").await;
-    // What a client writes into its address, or a header, stays out of the traces.
+    // Text that a client writes into its address, or a header, stays out of the traces.
     user.get("/api/readings?meter_id=a-secret-of-a-client")
         .await;
     grid.until_count("finalized", 3).await;
@@ -179,7 +179,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     }
     assert!(confirmed.span.end_time_unix_nano <= finalized.span.end_time_unix_nano);
 
-    // The transaction has a trace of its own, which each of its readings is linked with, in both directions.
+    // The transaction has a separate trace, which each of its readings is linked with, in both directions.
     let transaction = spans.iter().find(|span| {
         span.name == "mint transaction" && span.attribute("gridtokenx.signature") == signature
     });
