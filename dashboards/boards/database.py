@@ -52,7 +52,7 @@ WRITES = row(
     "Intake",
     (12, graph(
         "Commits and readings",
-        "Intake's database transactions a second, and the readings in them.",
+        "The intake's database transactions a second, and the readings in them.",
         [
             (per_second("gridtokenx_coalescer_batch_items_count", INTAKE), "commits"),
             (per_second("gridtokenx_coalescer_batch_items_sum", INTAKE), "readings"),

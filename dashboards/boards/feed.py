@@ -5,7 +5,7 @@ from .panels import GREEN, INSTANCE, JOB, RED, YELLOW, board, each, graph, in_ra
 DELIVERY = "gridtokenx_feed_delivery_seconds"
 
 SYMPTOM = row(
-    "Are listeners told in time?",
+    "Are listeners notified in time?",
     (6, stat(
         "Delivery, p99",
         "Seconds from the writing of an event until a process handed it to its listeners, for the slowest in a hundred of this time.",
@@ -68,7 +68,7 @@ EVENTS = row(
         links=[to("queue", "Queue"), to("database", "Database")],
     )),
     (12, graph(
-        "Readings told of, after acceptance",
+        "Notification of a reading, time after acceptance",
         "Seconds from a reading's acceptance until its mint was handed to the listeners.",
         [
             (quantile(0.5, "gridtokenx_reading_stage_duration_seconds", 'stage="delivered"'), "p50"),

@@ -73,15 +73,15 @@ FLOW = row(
         links=[to("queue", "Queue"), runbook("TokenMintingFailures")],
     )),
     (12, graph(
-        "Mint transactions by what happened",
-        "Recorded, confirmed and finalized follow each other. Dead: expired or failed on chain, its readings are minted again. Forked: vanished before finality, the same bytes are sent again. Quarantined: nobody can prove its fate.",
+        "Mint transactions by outcome",
+        "Recorded, confirmed and finalized follow each other. Dead: expired or failed on chain, its readings are minted again. Forked: vanished before finality, the same bytes are sent again. Quarantined: no endpoint can prove its outcome.",
         [(per_second("gridtokenx_mint_transactions_total", by="outcome"), "{{outcome}}")],
         unit="suffix: /s",
         links=[runbook("OldestUnmintedReadingTooOld")],
     )),
     (12, graph(
         "From acceptance to the chain, p50 and p99",
-        "Signed to sent is the database and the endpoint; sent to confirmed is the chain, 1 to 2 slots; confirmed to finalized is about 13 s.",
+        "Signed to sent is the database and the endpoint; sent to confirmed is the chain, 1 to 2 slots; confirmed to finalized is a few seconds, under Alpenglow nothing.",
         [
             (quantile(share, STAGE, f'stage="{stage}"'), f"{stage} {name}")
             for stage in ("signed", "sent", "confirmed", "finalized")
@@ -131,7 +131,7 @@ FLOW = row(
 )
 
 WORK = row(
-    "The Minter",
+    "The minter",
     (12, graph(
         "A batch takes",
         "Seconds from packing to the last send: two calls of the chain, simulation, one commit, the sends. Seconds mean a slow endpoint.",
@@ -160,7 +160,7 @@ WORK = row(
         links=[to("queue", "Queue"), runbook("OldestUnmintedReadingTooOld")],
     )),
     (12, graph(
-        "Wait for the Minter",
+        "Wait for the minter",
         "How long readings wait until their batch leaves. Above MINT_LINGER_MS, all BLOCKCHAIN_CONCURRENT_BATCHES are under way.",
         [
             (quantile(0.5, "gridtokenx_coalescer_wait_duration_seconds", 'coalescer="mint"'), "p50"),
@@ -183,7 +183,7 @@ CHAIN = row(
     )),
     (12, graph(
         "Fee payer's balance",
-        "As each process saw it last; nothing before the first look. What a signature and a new token account cost is below.",
+        "As each process saw it last; nothing before the first read. What a signature and a new token account cost is below.",
         [(each("gridtokenx_fee_payer_balance_lamports"), "{{instance}}")],
         unit="suffix: lamports",
         thresholds=steps("transparent", (5000000, RED)),
@@ -191,7 +191,7 @@ CHAIN = row(
     )),
     (12, graph(
         "Fee payer lasts",
-        "The balance divided by the present rate of spending, a year at most; 0 when it cannot pay another fee, nothing before the first look.",
+        "The balance divided by the present rate of spending, a year at most; 0 when it cannot pay another fee, nothing before the first read.",
         [(each("gridtokenx_fee_payer_runway_seconds"), "{{instance}}")],
         unit="s",
         links=[runbook("FeePayerRunwayLow")],
@@ -284,7 +284,7 @@ ENDPOINTS = row(
     )),
     (12, graph(
         "Calls by method",
-        "What the calls are for, a second: sends and looks grow with the readings; getBlock and getBlocks with what must be proven.",
+        "What the calls are for, a second: sends and status queries grow with the readings; getBlock and getBlocks with what must be proven.",
         [(per_second("gridtokenx_rpc_calls_total", by="method"), "{{method}}")],
         unit="suffix: /s",
         links=[to("queue", "Queue"), runbook("HighUnmintedReadingsBacklog")],

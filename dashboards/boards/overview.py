@@ -89,7 +89,7 @@ MONEY = row(
     )),
     (9, graph(
         "Canary, the whole way",
-        "Seconds from the look for its meter until its reading was minted: what a user's single reading takes.",
+        "Seconds from the query for its meter until its reading was minted: what a user's single reading takes.",
         [
             (quantile(0.5, "gridtokenx_canary_duration_seconds"), "p50"),
             (quantile(0.99, "gridtokenx_canary_duration_seconds"), "p99"),
@@ -123,7 +123,7 @@ MONEY = row(
     )),
     (8, graph(
         "From acceptance to the chain",
-        "How long readings took until their mint was confirmed and until it was finalized. Confirmed is a few slots, finalized about 13 s later.",
+        "How long readings took until their mint was confirmed and until it was finalized. Confirmed is a few slots, finalized a few seconds later, under Alpenglow at once.",
         [
             (quantile(0.5, "gridtokenx_reading_stage_duration_seconds", 'stage="confirmed"'), "confirmed p50"),
             (quantile(0.99, "gridtokenx_reading_stage_duration_seconds", 'stage="confirmed"'), "confirmed p99"),

@@ -85,7 +85,7 @@ CAUSE = row(
     "Where does the time go?",
     (12, graph(
         "Time from acceptance to each stage, p50",
-        "Stored and queued: Intake's commit. Picked: a worker took the job. Signed, sent: the Minter. Confirmed, finalized: the chain. Delivered: the feed. The stage where a curve leaves the one before is the slow one.",
+        "Stored and queued: the intake's commit. Picked: a worker took the job. Signed, sent: the minter. Confirmed, finalized: the chain. Delivered: the feed. The stage where a curve leaves the one before is the slow one.",
         [(quantile(0.5, STAGE, by="stage"), "{{stage}}")],
         unit="s",
         logarithmic=True,
@@ -101,7 +101,7 @@ CAUSE = row(
     )),
     (12, graph(
         "Batch wait",
-        "How long calls wait until their batch leaves: Intake in front of the database, the Minter in front of the chain. Above the linger (2 ms, 20 ms), batches wait for batches.",
+        "How long calls wait until their batch leaves: the intake in front of the database, the minter in front of the chain. Above the linger (2 ms, 20 ms), batches wait for batches.",
         [
             (quantile(0.5, "gridtokenx_coalescer_wait_duration_seconds", by="coalescer"), "{{coalescer}} p50"),
             (quantile(0.99, "gridtokenx_coalescer_wait_duration_seconds", by="coalescer"), "{{coalescer}} p99"),

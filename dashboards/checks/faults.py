@@ -75,7 +75,7 @@ def bad_websockets(system, watch, load):
 
 
 def websocket_with_bad_token(system):
-    """Says a first message that is no token, and waits until it is closed."""
+    """Sends a first message that is not a token, and waits until it is closed."""
     host, port = system.main.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         key = base64.b64encode(os.urandom(16)).decode()

@@ -1,4 +1,4 @@
-"""Wallet addresses: points of the curve Ed25519 in base58. Nobody has their keys."""
+"""Wallet addresses: points of the curve Ed25519 in base58. No one has their keys."""
 
 import secrets
 

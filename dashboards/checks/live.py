@@ -11,7 +11,7 @@ from .failure import Failure
 from .system import JOB, Load, System, wait_for
 
 METERS = 20
-# How long the healthy system is watched before its panels are looked at: longer than the longest hastened `for:`.
+# How long the healthy system is watched before its panels are checked: longer than the longest hastened `for:`.
 WARM_UP_SECS = 16
 FIRE_LIMIT_SECS = 75
 END_LIMIT_SECS = 100

@@ -1,4 +1,4 @@
-"""What the checks need to know of PromQL, Grafana's variables and the rule files, without a parser of their own."""
+"""The checks' knowledge of PromQL, Grafana's variables and the rule files, without their own parser."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def filled_in(expression, job, seconds, interval="10s"):
 
 
 def selectors(expression):
-    """Every series that an expression asks for, as a query of its own."""
+    """Every series that an expression asks for, as a separate query."""
     without_strings = re.sub(r'"[^"]*"', lambda found: found.group().replace("{", "(").replace("}", ")"), expression)
     names = re.finditer(r"\b(gridtokenx[a-z0-9_:]+|ALERTS|up)(\{[^}]*\})?", without_strings)
     return sorted({found.group() for found in names})

@@ -46,11 +46,11 @@ def panels():
             for link in panel["links"]:
                 there = re.match(r"/d/([a-z-]+)\?(?:viewPanel=(\d+)$)?", link["url"])
                 if not there or there.group(1) not in numbers:
-                    raise Failure(f"{name} links to {link['url']}, which is no dashboard of ours")
+                    raise Failure(f"{name} links to {link['url']}, which is not one of our dashboards")
                 if there.group(1) == board["uid"]:
                     raise Failure(f"{name} links to the dashboard that it is on")
                 if there.group(2) and there.group(2) not in numbers[there.group(1)]:
-                    raise Failure(f"{name} links to {link['url']}, which is no panel of that dashboard")
+                    raise Failure(f"{name} links to {link['url']}, which is not a panel of that dashboard")
             for target in panel.get("targets", []):
                 for shared in re.findall(r"\bsum [^(]*\((gridtokenx_\w+)", target["expr"]):
                     if shared in from_the_database():
@@ -102,7 +102,7 @@ def links(name, alert):
     if not board or board.group(1) != GRAFANA or board.group(3) != "?var-job={{ $labels.job | urlquery }}":
         raise Failure(f"alert {name}: its dashboard_url is not '{GRAFANA}/d/…?var-job={{{{ $labels.job | urlquery }}}}'")
     if board.group(2) not in {board["uid"] for board in promql.dashboards()}:
-        raise Failure(f"alert {name} links to {board.group(2)}, which is no dashboard of ours")
+        raise Failure(f"alert {name} links to {board.group(2)}, which is not one of our dashboards")
     return section
 
 

@@ -1,4 +1,4 @@
-"""A system of its own for the live check: local chain, `gridtokenx run`, a second `gridtokenx serve` on the same database,
+"""A separate system for the live check: local chain, `gridtokenx run`, a second `gridtokenx serve` on the same database,
 and a Prometheus that scrapes both. Everything lives under one temporary directory, on free ports of the loopback, and is
 ended by its process id.
 """
@@ -23,7 +23,7 @@ from . import promql
 from .failure import Failure
 
 JOB = "gridtokenx"
-# Where the alerts' links are to lead. Nobody follows them here.
+# Where the alerts' links are to lead. No link is followed here.
 GRAFANA = "https://grafana.example"
 START_LIMIT_SECS = 60
 END_LIMIT_SECS = 30
@@ -303,7 +303,7 @@ class System:
             raise Failure(f"Prometheus refuses {parameters}: {refusal.read().decode(errors='replace')}") from None
 
     def query(self, expression):
-        """The samples that are numbers; NaN is no data."""
+        """The samples that are numbers; NaN is left out."""
         result = self.ask_prometheus("query", query=expression)
         if result["resultType"] == "scalar":
             return [{"metric": {}, "value": result["result"]}]

@@ -36,7 +36,7 @@ pub struct QueueDepth {
     /// Dead-lettered jobs of the last week.
     pub dead: i64,
     pub oldest_due_at: Option<DateTime<Utc>>,
-    /// When the job was taken that a worker has held for longest.
+    /// When the job that a worker has held for longest was taken.
     pub oldest_running_at: Option<DateTime<Utc>>,
 }
 

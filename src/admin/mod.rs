@@ -4,6 +4,16 @@
 //! and each sweep reads, and of which no process keeps a copy; the configuration only fills that row at the first start.
 //!
 //! Invariant: an admin's action and its entry in the admin log commit together or not at all.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `settings`, `auto_mint` | the stored settings; the auto-mint toggle and the roll-out |
+//! | `batches/` | runs of the sweep and triggers of admins |
+//! | `retry` | retries a reading |
+//! | `resolve`, `adopt` | resolves a quarantined transaction; adopts or books a landed mint that the ledger lacks |
+//! | `log_level` | a temporary log level for all processes |
+//! | `backlog`, `waiting_readings`, `runway` | the waiting work, for metrics and the status page; how long the fee payer's balance lasts |
+//! | `error` | the reasons for which an action is refused |
 
 mod adopt;
 mod auto_mint;

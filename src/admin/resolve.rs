@@ -31,7 +31,7 @@ pub async fn resolve_transaction(
     let resolved = ledger::resolve_transaction(&mut transaction, resolvable, &reason).await?;
     let action = AdminAction::ResolveTransaction {
         signature,
-        outcome: outcome.as_str(),
+        outcome,
         reason,
     };
     admin_log::append(&mut transaction, actor, &action).await?;

@@ -60,7 +60,7 @@ impl Runway {
         let per_hour = |count: u64| metric_value(count) * 3_600.0 / over.as_seconds_f64();
         let lamports_per_hour = per_hour(spending.lamports);
         let hours = if fee_budget.is_empty() {
-            // Also if nothing was spent for hours, because nothing could be.
+            // Even if an empty balance prevented any spending for hours.
             Some(0.0)
         } else {
             (lamports_per_hour > 0.0)

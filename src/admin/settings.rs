@@ -1,7 +1,7 @@
 //! The settings that change at run time: one row for all processes.
 //!
-//! No process keeps a copy: each batch of the minter reads the row together with its readings, so every process follows a
-//! change from its commit on.
+//! No process keeps a copy: each batch of the minter reads the row together with its readings, so every process
+//! applies a change as soon as it commits.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;

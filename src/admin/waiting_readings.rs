@@ -13,7 +13,7 @@ pub struct WaitingReadings {
     pub held: i64,
     /// Readings that have waited for the service for longer than [`MINT_TIME_TARGET`].
     pub overdue: i64,
-    /// When the oldest reading was accepted that waits for the service and not for a person: neither held nor failed.
+    /// When the oldest reading that waits for the service, not for a person (neither held nor failed), was accepted.
     pub oldest_waiting_at: Option<DateTime<Utc>>,
 }
 

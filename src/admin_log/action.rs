@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::domain::{MintNumber, TxSignature};
+use crate::ledger::QuarantineOutcome;
 
 /// One action. Its name and details are stored permanently, so neither may change its meaning later.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,10 +21,10 @@ pub enum AdminAction {
         wallet_address: Option<String>,
         reason: Option<String>,
     },
-    /// Decided the outcome of a quarantined mint transaction: `landed` or `dead`.
+    /// Decided the outcome of a quarantined mint transaction.
     ResolveTransaction {
         signature: TxSignature,
-        outcome: &'static str,
+        outcome: QuarantineOutcome,
         reason: String,
     },
     /// Assigned a landed mint that the ledger lacked to the readings that it paid.
@@ -83,7 +84,7 @@ impl AdminAction {
                 signature,
                 outcome,
                 reason,
-            } => json!({ "signature": signature, "outcome": outcome, "reason": reason }),
+            } => json!({ "signature": signature, "outcome": outcome.as_str(), "reason": reason }),
             AdminAction::AdoptMint {
                 signature,
                 number,

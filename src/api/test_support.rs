@@ -151,6 +151,7 @@ pub fn sample_routes(state: AppState) -> Router {
     with_middleware(routes.with_state(state), &cors_origins)
 }
 
+/// The answer to a test's request.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,

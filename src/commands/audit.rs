@@ -77,7 +77,9 @@ enum NoVerdict {
     DatabaseUrl,
     #[error("the database does not answer: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("--foreign {0}: this is no signature; give the transaction's signature and a reason")]
+    #[error(
+        "--foreign {0}: this is not a signature; give the transaction's signature and a reason"
+    )]
     Signature(String),
     #[error(
         "ledger and chain were compared ({verdict}), but the verdict could not be recorded: {error}; audit without --record to read it"

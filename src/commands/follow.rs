@@ -94,7 +94,7 @@ pub enum FollowStep<'a> {
 pub enum FollowError {
     #[error("the event feed at {ws_url} refused the token ({status})")]
     Refused { ws_url: String, status: StatusCode },
-    #[error("{ws_url:?} is no WebSocket address: {detail}")]
+    #[error("{ws_url:?} is not a WebSocket address: {detail}")]
     Address { ws_url: String, detail: String },
 }
 

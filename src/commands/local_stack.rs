@@ -90,7 +90,7 @@ impl Supervisor {
     async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "a supervisor ended by itself");
+            tracing::error!(%error, "supervisor stopped unexpectedly");
         }
     }
 }

@@ -102,16 +102,16 @@ pub enum RunError {
         addr: SocketAddr,
         source: std::io::Error,
     },
-    #[error("the report cannot be written: {} is no directory", .folder.display())]
+    #[error("the report cannot be written: {} is not a directory", .folder.display())]
     NoReportFolder { folder: PathBuf },
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("running.json cannot be written: {0}")]
     Running(std::io::Error),
-    #[error("the service ended by itself")]
+    #[error("the service stopped unexpectedly")]
     ServiceEnded,
     #[error(
-        "GRIDTOKENX_ROLE={} is for `gridtokenx serve`: `gridtokenx run` is the whole system; leave it away", .0.as_str()
+        "GRIDTOKENX_ROLE={} is for `gridtokenx serve`: `gridtokenx run` is the whole system; remove it", .0.as_str()
     )]
     Role(ProcessRole),
 }

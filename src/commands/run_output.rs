@@ -9,7 +9,7 @@ use super::replay::{METER_OWNER, Outcome};
 use super::report::Report;
 use super::running::Running;
 
-/// A closed standard output is no reason to stop serving.
+/// Keeps serving when standard output is closed.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());

@@ -64,7 +64,7 @@ const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// `90s`, `15m`, `24h`, `7d`: 1 second to 365 days.
 fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let allowed = || format!("{text:?} is no time such as 90s, 15m, 24h or 7d, up to 365d");
+    let allowed = || format!("{text:?} is not a duration such as 90s, 15m, 24h or 7d, up to 365d");
     let unit = text.chars().last().ok_or_else(allowed)?;
     let seconds_per_unit = match unit {
         's' => 1,

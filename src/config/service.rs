@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::connections::is_http;
 use super::role::ProcessRole;
-use super::setting::{common, text, text_that, whole};
+use super::setting::{common, days, text, text_that, whole};
 
 /// The HTTP server.
 #[derive(Args, Clone, Debug)]
@@ -85,10 +85,6 @@ pub struct FeedConfig {
     /// How long events can be replayed before they are dropped, in days: a whole number from 1 to 3650
     #[arg(id = "FEED_RETENTION_DAYS", env, long = "feed-retention-days", default_value = "30", value_parser = whole(1..=3650u64).map(days))]
     pub retention: Duration,
-}
-
-fn days(days: u64) -> Duration {
-    Duration::from_secs(days * 24 * 60 * 60)
 }
 
 /// Logs and traces.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
@@ -60,6 +61,11 @@ where
             .and_then(|number| T::try_from(number).ok())
             .ok_or(OUT_OF_RANGE)
     })
+}
+
+/// Converts a setting in days.
+pub(super) fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 60 * 60)
 }
 
 /// Exact decimals within `range`: a number that [`Decimal`] would round is refused.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use rust_decimal::Decimal;
 
-use super::setting::{common, decimal, decimal_above_zero, text, whole};
+use super::setting::{common, days, decimal, decimal_above_zero, text, whole};
 use crate::domain::{Backoff, Jitter};
 
 /// Each retry delay is extended at random by up to this share, so that readings that failed together are not retried together.
@@ -28,7 +28,7 @@ pub struct TokenizationConfig {
     pub max_reading_kwh: Decimal,
 
     /// Highest age of an interval's start, in days: a whole number from 1 to 3650
-    #[arg(id = "TOKENIZATION_READING_MAX_AGE_DAYS", env, long = "tokenization-reading-max-age-days", default_value = "7", value_parser = whole(1..=3650u16).map(days))]
+    #[arg(id = "TOKENIZATION_READING_MAX_AGE_DAYS", env, long = "tokenization-reading-max-age-days", default_value = "7", value_parser = whole(1..=3650u64).map(days))]
     pub reading_max_age: Duration,
 
     /// Mint without a trigger; used at the first start only, later the stored setting applies: true or false
@@ -66,10 +66,6 @@ pub struct TokenizationConfig {
     /// Time limit of one RPC call or database transaction, in seconds; it ends a wait, never a mint transaction: a whole number from 1 to 600
     #[arg(id = "TOKENIZATION_TRANSACTION_TIMEOUT_SECS", env, long = "tokenization-transaction-timeout-secs", default_value = "60", value_parser = whole(1..=600u64).map(Duration::from_secs))]
     pub transaction_timeout: Duration,
-}
-
-fn days(count: u16) -> Duration {
-    Duration::from_secs(u64::from(count) * 24 * 60 * 60)
 }
 
 impl TokenizationConfig {

@@ -1,4 +1,4 @@
-//! Loops that every process offers to run and one process runs (the Resolver, the sequencer), and work that one process does
+//! Loops that every process offers to run and one process runs (the resolver, the sequencer), and work that one process does
 //! at a time (a sweep, an admin's batch).
 //!
 //! Invariant: while a process is the leader it holds the session-level advisory lock of [`LeaderLock`], and it stops within

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::merkle::{Hash32, root_of};
 use super::tokens::BaseUnits;
 
-/// The number of sets of one wallet's readings that are tried, the oldest readings first: the Minter pays in that order.
+/// The number of sets of one wallet's readings that are tried, the oldest readings first: the minter pays in that order.
 const SETS_PER_WALLET_MAX: usize = 2_000;
 /// The number of steps in the search for the sets of one wallet.
 const STEPS_PER_WALLET_MAX: usize = 1_000_000;

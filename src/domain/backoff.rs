@@ -16,13 +16,14 @@
 //! | what waits | constant | first | cap | share |
 //! |---|---|---|---|---|
 //! | a refused reading, until its next attempt | `TokenizationConfig::retry_backoff` (settings; defaults here) | 300 s | 3,600 s | 80–120 % |
+//! | a batch of submissions that lost a race to a concurrent one (`readings/batch_commit.rs`) | `RACE_BACKOFF` | 10 ms | 80 ms | 0–100 % |
 //! | a deferred job (`queue/deferral.rs`), while its readings cannot be minted | `DEFERRAL` | 2 s | 60 s | 50–100 % |
 //! | a batch that an outage keeps from minting (`queue/batch_slice.rs`) | `OUTAGE_BACKOFF` | 600 ms | 5 s | 100 % |
-//! | the circuit breaker's next probe, chain unreachable or overloaded (`chain/circuit_breaker.rs`) | `CHAIN_BACKOFF` | 1 s | 30 s | 80–120 % |
-//! | the circuit breaker's next probe, an operator must act (`chain/circuit_breaker.rs`) | `OPERATOR_BACKOFF` | 1 s | 4 s | 80–120 % |
+//! | the circuit breaker's next probe, chain unreachable or overloaded (`chain/breaker_state.rs`) | `CHAIN_BACKOFF` | 1 s | 30 s | 80–120 % |
+//! | the circuit breaker's next probe, an operator must act (`chain/breaker_state.rs`) | `OPERATOR_BACKOFF` | 1 s | 4 s | 80–120 % |
 //! | an endpoint that refused a call for too many calls and named no time (`chain/endpoints/rate_limit.rs`) | `PAUSE_BACKOFF` | 1 s | 30 s | 100–120 % |
 //! | a call that gets no answer during a scan of the chain (`chain/history/call_retry.rs`) | `UNANSWERED_BACKOFF` | 250 ms | 1 s | 100 % |
-//! | the question whether an endpoint that refused v1 takes it now (`chain/endpoints/v1_support.rs`) | `ASK_AGAIN` | 10 min | 1 day | 100 % |
+//! | an endpoint that refused v1, until it is probed for v1 again (`chain/endpoints/v1_support.rs`) | `ASK_AGAIN` | 10 min | 1 day | 100 % |
 //! | scans that prove no expiry (`ledger/resolver/expiry.rs`) | `SCAN_BACKOFF` | 4 s | 15 s | 75–100 % |
 //! | the answer of a trigger, between queries of its batch (`api/admin/trigger.rs`) | `POLL_BACKOFF` | 50 ms | 500 ms | 100 % |
 //! | `listen` and the play, until they reconnect to the feed (`commands/follow.rs`) | `RECONNECT_BACKOFF` | 200 ms | 5 s | 50–100 % |

@@ -4,10 +4,17 @@
 const SHOWN_CHARACTERS: usize = 64;
 
 pub(super) fn excerpt(text: &str) -> String {
-    let shown = text.chars().take(SHOWN_CHARACTERS);
-    let mut excerpt: String = shown.flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN_CHARACTERS).is_some() {
-        excerpt.push('…');
+    truncated(text, SHOWN_CHARACTERS)
+        .chars()
+        .flat_map(char::escape_debug)
+        .collect()
+}
+
+/// The first `characters_max` characters; `…` stands for the rest. Control characters stay as they are.
+pub fn truncated(text: &str, characters_max: usize) -> String {
+    let mut shown: String = text.chars().take(characters_max).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
     }
-    excerpt
+    shown
 }

@@ -79,6 +79,7 @@ pub use compute::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputePlan, PAYMENT_COMPUTE_UNITS_MAX,
 };
 pub use energy::{Kwh, KwhError};
+pub use excerpt::truncated;
 pub use hex::hex;
 pub use interval::{Interval, IntervalError};
 pub use loaded_data::LOADED_BYTES_MAX;

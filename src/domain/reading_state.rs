@@ -328,7 +328,7 @@ mod tests {
         }
         assert_eq!(
             "Minted".parse::<ReadingState>().unwrap_err().to_string(),
-            "Minted is no state of a reading: one of pending, submitted, minted, finalized, failed, quarantined"
+            "Minted is not a state of a reading: one of pending, submitted, minted, finalized, failed, quarantined"
         );
     }
 

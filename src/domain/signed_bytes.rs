@@ -11,14 +11,14 @@ use thiserror::Error;
 
 use super::transaction_format::TransactionFormat;
 
-/// A transaction that no node takes, or bytes that are no transaction.
+/// A transaction that no node takes, or bytes that are not a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InvalidTransaction {
     #[error("it breaks the rules of its format")]
     Rules,
     #[error("it cannot be encoded")]
     Encoding,
-    #[error("the bytes are no transaction of a version that this program reads")]
+    #[error("the bytes are not a transaction of a version that this program reads")]
     NoTransaction,
 }
 

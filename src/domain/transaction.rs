@@ -105,7 +105,7 @@ pub fn instructions(
     }
 }
 
-/// The instructions that set limit and price. In v1 both stand in the header, and the chain ignores such instructions.
+/// The instructions that set limit and price. In v1 both are in the header, and the chain ignores such instructions.
 fn compute_budget(compute: &ComputePlan, terms: TransactionTerms) -> Vec<Instruction> {
     match terms.format {
         TransactionFormat::V1 => Vec::new(),
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!([&priced[..1], &priced[2..]].concat(), unpriced);
     }
 
-    /// In v1 they stand in the header, and the chain would ignore the instructions.
+    /// In v1 they are in the header, and the chain would ignore the instructions.
     #[test]
     fn v1_has_the_same_instructions_without_limit_and_price() {
         let keys = keys(true);

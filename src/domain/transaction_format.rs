@@ -13,7 +13,7 @@ pub const NEWEST_TRANSACTION_VERSION: u8 = 1;
 pub enum TransactionFormat {
     /// The format that every cluster takes: 1,232 bytes; limits and price of compute units are separate instructions.
     Legacy,
-    /// SIMD-0385: 4,096 bytes, 64 addresses, 64 instructions; limits and the whole priority fee stand in the header.
+    /// SIMD-0385: 4,096 bytes, 64 addresses, 64 instructions; limits and the whole priority fee are in the header.
     V1,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for TransactionFormat {
 /// Chooses the format of mint transactions (`BLOCKCHAIN_TRANSACTION_FORMAT`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransactionFormatPolicy {
-    /// v1 where the endpoint takes it, which is found out by asking; legacy elsewhere.
+    /// v1 where the endpoint takes it, which a probe determines; legacy elsewhere.
     #[default]
     Auto,
     /// This one, whatever the endpoint takes.

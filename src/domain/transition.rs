@@ -13,7 +13,7 @@ pub struct IllegalTransition {
 
 /// A text that is not the name of a state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{text} is no state of a {machine}: one of {known}")]
+#[error("{text} is not a state of a {machine}: one of {known}")]
 pub struct UnknownState {
     pub(super) text: String,
     pub(super) machine: &'static str,

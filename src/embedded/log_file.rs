@@ -14,6 +14,7 @@ const TAIL_BYTES: u64 = 8 * 1024;
 /// A sentence, not a dump.
 const REASON_CHARS_MAX: usize = 300;
 
+/// The file to which a child process writes its output.
 #[derive(Clone, Debug)]
 pub(super) struct LogFile {
     path: PathBuf,

@@ -1,6 +1,6 @@
 //! The private PostgreSQL cluster and the local chain of `make run` and of the tests.
 //!
-//! Invariant: stored data survive whatever happens to a process. Server and chain are separate programs, each in its own
+//! Invariant: stored data survives whatever happens to a process. Server and chain are separate programs, each in its own
 //! process group, without a parent-death signal: a `kill -9` of the owner leaves them running, and the next start adopts them
 //! or, when they do not answer, stops them. Leftovers never make a start fail. A directory appears under its final name only
 //! when it is complete, and a lost one is never silently replaced by an empty one.
@@ -8,6 +8,17 @@
 //! Leftovers are found by searching for the running program that was started on our directory, not by a file with a process
 //! id: the owner may die between the start of the program and the writing of such a file. What breaks this: two owners of one
 //! directory at the same time; the owner must exclude that with a lock.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `postgres_cluster` | a cluster: created, started or adopted, restarted and stopped |
+//! | `postgres_options`, `data_location`, `server_user`, `binaries` | its options, directory, user and programs |
+//! | `initdb` | creates it, completely or not at all |
+//! | `postgres_server` | its running server |
+//! | `watchdog` | ends a temporary cluster together with its creator |
+//! | `localnet` | the local chain |
+//! | `child_process`, `log_file` | a program in its own process group, and its log |
+//! | `error` | the errors with which neither of them starts |
 //!
 //! ```no_run
 //! use gridtokenx::embedded::{Lifetime, PostgresCluster, PostgresOptions};

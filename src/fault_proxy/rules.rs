@@ -20,7 +20,7 @@ use super::call_action::{CallAction, ConfirmedCommitment};
 /// A rule that cannot be carried out.
 #[derive(Clone, Debug, Error)]
 pub enum RuleError {
-    #[error("the document is no list of rules: {0}")]
+    #[error("the document is not a list of rules: {0}")]
     Document(String),
     #[error("rule {index}: the fault {fault:?} needs the member {member}")]
     Missing {

@@ -7,9 +7,11 @@ use thiserror::Error;
 
 use super::event::Seq;
 use super::filter::Filter;
-use crate::domain::{Kwh, MeterSerial};
+use crate::domain::{Kwh, MeterSerial, truncated};
 use crate::outbox::EventType;
 
+/// Longest part of an invalid value that its error shows, characters.
+const SHOWN_CHARACTERS_MAX: usize = 80;
 /// Most items in one list of a filter.
 pub(super) const FILTER_ITEMS_MAX: usize = 500;
 
@@ -124,15 +126,11 @@ fn min_amount(members: &Map<String, Value>) -> Result<Option<Kwh>, ProtocolError
     };
     Kwh::parse(&text)
         .map(Some)
-        .map_err(|_| ProtocolError::MinAmount(excerpt(&text)))
+        .map_err(|_| ProtocolError::MinAmount(truncated(&text, SHOWN_CHARACTERS_MAX)))
 }
 
 fn excerpt_of(value: &Value) -> String {
-    excerpt(&value.to_string())
-}
-
-fn excerpt(text: &str) -> String {
-    text.chars().take(80).collect()
+    truncated(&value.to_string(), SHOWN_CHARACTERS_MAX)
 }
 
 /// The member `name` as a set, if it is present.

@@ -31,9 +31,9 @@ const REPLAYS_SHARE: u32 = 4;
 
 /// Delivers new events to this process's listeners; a clone is another handle.
 #[derive(Clone)]
-pub struct Hub(Arc<Shared>);
+pub struct Hub(Arc<HubInner>);
 
-struct Shared {
+struct HubInner {
     pool: PgPool,
     /// Time limit of one query.
     limit: Duration,
@@ -64,7 +64,7 @@ impl Hub {
     /// A hub with this number as its position, which reads nothing.
     pub(crate) fn at(pool: PgPool, position: Seq, limit: Duration) -> Hub {
         let replays = (pool.options().get_max_connections() / REPLAYS_SHARE).max(1);
-        Hub(Arc::new(Shared {
+        Hub(Arc::new(HubInner {
             pool,
             limit,
             subscribers: Subscribers::new(position),
@@ -96,7 +96,7 @@ impl Hub {
         after: Seq,
         events_max: u16,
     ) -> sqlx::Result<EventsPage> {
-        let Shared {
+        let HubInner {
             pool,
             limit,
             replays,
@@ -129,7 +129,7 @@ impl Hub {
         if let Some(gap) = page.gap {
             tracing::error!(
                 %position, from = %gap.from, to = %gap.to,
-                "the feed's numbers do not continue where this process stood; all listeners resume"
+                "feed numbers changed; all listeners resume"
             );
             self.0.subscribers.reset(if position > page.last_seq {
                 page.last_seq

@@ -18,7 +18,7 @@ pub struct Gap {
 /// Events after a cursor, as a viewer sees them.
 #[derive(Debug)]
 pub struct EventsPage {
-    /// In order; the numbers have holes where events are that this viewer may not see.
+    /// In order; the numbers of events that this viewer may not see are missing.
     pub events: Vec<FeedEvent>,
     /// Highest number assigned so far, visible to this viewer or not.
     pub last_seq: Seq,

@@ -9,6 +9,7 @@ use super::event::Seq;
 use super::log::Gap;
 use crate::domain::rfc3339_micros;
 
+/// A message of the server other than an event.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ServerMessage {

@@ -61,6 +61,7 @@ impl From<CloseReason> for SessionEnd {
     }
 }
 
+/// The messages of one client's stream, in order.
 pub(super) struct StreamSession<'a> {
     writer: &'a mut Writer,
     is_anonymous: bool,

@@ -22,9 +22,9 @@ const RECENT_EVENTS_MAX: usize = 4_096;
 
 /// All subscribers of this process; a clone is another handle.
 #[derive(Clone)]
-pub(super) struct Subscribers(Arc<Shared>);
+pub(super) struct Subscribers(Arc<SubscriberTable>);
 
-struct Shared {
+struct SubscriberTable {
     state: Mutex<State>,
     next_id: AtomicU64,
 }
@@ -64,7 +64,7 @@ pub(super) struct Subscription {
 
 impl Subscribers {
     pub fn new(position: Seq) -> Subscribers {
-        Subscribers(Arc::new(Shared {
+        Subscribers(Arc::new(SubscriberTable {
             state: Mutex::new(State {
                 position,
                 ..State::default()

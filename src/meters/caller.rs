@@ -9,6 +9,23 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// The name that tokens and the database use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::User => "user",
+            Role::Admin => "admin",
+        }
+    }
+
+    /// The role of this name; `None` for any other text.
+    pub fn parse(name: &str) -> Option<Role> {
+        [Role::User, Role::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == name)
+    }
+}
+
 /// The authenticated caller of a request or a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {

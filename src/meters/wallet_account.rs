@@ -11,8 +11,8 @@ use crate::domain::Wallet;
 
 /// How long one endpoint may take before the next is queried: a person waits for the answer.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
-/// Look-ups of one process that wait for an endpoint at the same time; the others wait here, so that many registrations take no
-/// more than half of the turns of the other background work, a proof and a history scan.
+/// Look-ups of one process that wait for an endpoint at the same time; the others wait here, so that many registrations
+/// use at most half of the background budget; the rest is for a proof and a history scan.
 const LOOK_UPS_AT_ONCE: usize = 2;
 /// How long a registration waits until it may query at all.
 const ADMISSION_LIMIT: Duration = Duration::from_secs(10);

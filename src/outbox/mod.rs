@@ -4,6 +4,13 @@
 //! Writers never number events, so no writer waits for another; the feed's sequencer numbers committed events.
 //!
 //! A transaction ends with one [`notify`]. NOTIFY takes a global lock at commit, so it is called once per batch, never per row.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `event` | builds events and writes them |
+//! | `job`, `jobs/` | writes jobs; the kinds of job, one file each |
+//! | `wake` | wakes the tasks that wait for committed work |
+//! | `listener` | keeps the connection that listens for notifications |
 
 mod event;
 mod job;

@@ -123,7 +123,7 @@ async fn run_until(
         };
         match &outcome {
             Err(error) if !failing => {
-                tracing::warn!(task = timing.name, %error, "periodic task fails");
+                tracing::warn!(task = timing.name, %error, "periodic task failed");
             }
             Ok(()) if failing => tracing::info!(task = timing.name, "periodic task recovered"),
             Ok(()) | Err(_) => {}

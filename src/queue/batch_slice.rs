@@ -1,7 +1,7 @@
 //! Runs one slice of a batch, for sweeps and for triggers.
 //!
-//! A slice claims a page of readings, hands it to the Minter, and claims the next page while that one is under way, so that
-//! at most as many readings wait in the Minter as fill its batches: memory does not grow with the backlog. Outcomes are read
+//! A slice claims a page of readings, hands it to the minter, and claims the next page while that one is under way, so that
+//! at most as many readings wait in the minter as fill its batches: memory does not grow with the backlog. Outcomes are read
 //! from the readings' own states. A slice is short, because a job that runs for minutes delays its worker's heartbeats and a
 //! shutdown of its process; a new job continues with the next slice, here or in another process. After a
 //! crash the next slice hands in again the readings that the crashed one had claimed; the ledger accepts each reading once.
@@ -34,7 +34,7 @@ const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
 const STALLED_AFTER: Duration = Duration::from_secs(180);
 /// How often a batch polls for confirmations.
 const POLL_EVERY: Duration = Duration::from_millis(300);
-/// How often a batch tries during an outage whether the Minter can mint again. One batch runs at a time, so without jitter.
+/// How often a batch tries during an outage whether the minter can mint again. One batch runs at a time, so without jitter.
 const OUTAGE_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(600), Duration::from_secs(5));
 
@@ -224,7 +224,7 @@ impl Slice<'_> {
     }
 
     async fn stop_claiming(&mut self, reason: &str) -> Result<(), JobError> {
-        tracing::warn!(batch_id = %self.batch.id, reason, "batch ends early");
+        tracing::warn!(batch_id = %self.batch.id, reason, "batch ended early");
         batches::stop_claiming(&self.context.pool, self.batch.id, reason).await?;
         self.batch.error.get_or_insert_with(|| reason.to_owned());
         Ok(())

@@ -1,6 +1,6 @@
 //! Dead letters: jobs that can never run end visibly, with status `Killed`, the reason in `last_result`, and a count by reason.
 //!
-//! Most of them reach a handler, which ends them ([`dead_letter`]). A row that apalis cannot even read (an id that is no
+//! Most of them reach a handler, which ends them ([`dead_letter`]). A row that apalis cannot even read (an id that is not a
 //! ULID, a time before 1970, a metadata key without a value) ends every worker that fetches it, together with the jobs
 //! fetched together with it. [`reject_unreadable_rows`] takes such rows out of the queue before a worker starts, so also before a
 //! worker that ended because of one starts again.
@@ -44,7 +44,7 @@ pub(super) fn dead_letter(
         kind = job_type,
         job,
         reason = detail,
-        "a job is dead: it can never run"
+        "job dead-lettered: it can never run"
     );
     reason.count(1);
     Box::new(AbortError::new(detail))
@@ -71,7 +71,7 @@ pub(super) async fn reject_unreadable_rows(
                     id_is_odd,
                     metadata_is_odd,
                     CASE
-                        WHEN id_is_odd THEN 'its id ' || to_json(left(id, 80))::TEXT || ' is no ULID'
+                        WHEN id_is_odd THEN 'its id ' || to_json(left(id, 80))::TEXT || ' is not a ULID'
                         WHEN metadata_is_odd THEN 'its metadata has a key without a value'
                         WHEN run_at < TIMESTAMPTZ 'epoch' THEN 'its run_at lies before 1970'
                         WHEN done_at < TIMESTAMPTZ 'epoch' THEN 'its done_at lies before 1970'
@@ -98,7 +98,7 @@ pub(super) async fn reject_unreadable_rows(
         tracing::error!(
             kind = job_type,
             reason,
-            "a job is dead: the queue cannot read its row"
+            "job dead-lettered: the queue cannot read its row"
         );
     }
     let rejected = u64::try_from(reasons.len()).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! Hands readings of a batch to the Minter.
+//! Hands readings of a batch to the minter.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::run_limited::JobError;
 use crate::admin::batches::{self, ReadingOutcome};
 use crate::mint::{DeferReason, MintOutcome, MintPermission};
 
-/// How long the Minter may take for one reading; then the reading is handed in again.
+/// How long the minter may take for one reading; then the reading is handed in again.
 const HAND_IN_LIMIT: Duration = Duration::from_secs(20);
 
 /// The result of handing in a page.
@@ -68,7 +68,7 @@ pub(super) async fn hand_in(
     Ok(handed)
 }
 
-/// A Minter that does not answer in time has not refused: the reading is handed in again.
+/// A minter that does not answer in time has not refused: the reading is handed in again.
 async fn mint(context: &QueueContext, reading: Uuid, permission: MintPermission) -> MintOutcome {
     let minted = tokio::time::timeout(HAND_IN_LIMIT, context.minter.mint(reading, permission));
     minted

@@ -10,6 +10,7 @@ use super::finished_jobs::FinishedJobs;
 use crate::chain::{Cause, CircuitBreaker};
 use crate::mint::Minter;
 
+/// The dependencies and limits that all handlers of a process share.
 pub struct QueueContext {
     pub pool: PgPool,
     /// For connections that hold a lock.
@@ -49,7 +50,7 @@ impl QueueContext {
         }
     }
 
-    /// Pages of a batch that are in the Minter at once: together no more than fill all batches in flight.
+    /// Pages of a batch that are in the minter at once: together no more than fill all batches in flight.
     pub fn pages_at_once(&self) -> usize {
         (self.concurrency / usize::from(self.sweep_batch_size.max(1))).max(1)
     }

@@ -1,4 +1,4 @@
-//! Handler of `MintReading`: hands one reading to the Minter.
+//! Handler of `MintReading`: hands one reading to the minter.
 
 use std::time::SystemTime;
 
@@ -37,7 +37,7 @@ fn trace(reading: Uuid, begun: SystemTime, job_id: &str, end: &JobEnd) {
     let outcome = match end {
         JobEnd::Done { outcome, .. } => outcome,
         JobEnd::Deferred { .. } | JobEnd::Failed(_) | JobEnd::Dead { .. } | JobEnd::Superseded => {
-            "put off"
+            "deferred"
         }
     };
     Step::ended_now(StepKind::JobRun, reading, begun)

@@ -9,6 +9,8 @@ use apalis_core::backend::codec::Codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::domain::truncated;
+
 /// Longest part of an unreadable payload that its reason shows, characters.
 const SHOWN_CHARS_MAX: usize = 80;
 
@@ -47,12 +49,9 @@ impl<T: Serialize + DeserializeOwned> Codec<Payload<T>> for LenientJson {
 }
 
 fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN_CHARS_MAX)]);
-    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-    if shown.len() < bytes.len() {
-        shown.push('…');
-    }
-    shown
+    // A character has four bytes at most, so this holds at least one more than is shown, if there is one.
+    let begin = &bytes[..bytes.len().min(4 * (SHOWN_CHARS_MAX + 1))];
+    truncated(&String::from_utf8_lossy(begin), SHOWN_CHARS_MAX)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Invariant: a registered process that is alive holds the session advisory lock whose second key is the process' number
 //! ([`LockSession`]). So a lock that another process can acquire belongs to a process that has ended, and its jobs are handed back
 //! within seconds, whatever clocks and heartbeats report. A process that is stopped loses its lock too; when it resumes, it
-//! registers again. Its jobs may run twice then, which the ledger bears.
+//! registers again. Its jobs may run twice then, which is harmless, because the ledger pays each reading once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -227,7 +227,7 @@ impl Periodic for HandBack {
     async fn run(&mut self) -> Result<(), RunError> {
         let of_earlier_workers = self.process.hand_back_jobs_of_earlier_workers(&self.pool);
         let of_earlier_workers = within(self.limit, of_earlier_workers).await;
-        // Also when the first step failed. One transaction per process, so that those which are handed back stay so when a
+        // Even when the first step failed. One transaction per process, so that those which are handed back stay so when a
         // later one fails.
         let of_the_dead = self.process.hand_back_jobs_of_the_dead(&self.pool);
         within(self.limit, of_the_dead).await?;

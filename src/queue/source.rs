@@ -29,6 +29,7 @@ pub(super) const RESTART_DELAY: Duration = Duration::from_millis(500);
 const REJECT_LIMIT: Duration = Duration::from_secs(10);
 
 type Storage<T> = WithCodec<PostgresStorage<Payload<T>>, LenientJson>;
+/// A worker's source of jobs, see [`source`].
 pub(super) type Source<T> = BeforeStart<PollWith<Storage<T>, WakeUp>, Error>;
 
 /// The queue of one kind of job. Before the worker starts, rows that it could not read are rejected; a start that follows an

@@ -1,4 +1,4 @@
-//! Handler of `SweepUnminted`: finds stragglers and hands them to the same Minter.
+//! Handler of `SweepUnminted`: finds stragglers and hands them to the same minter.
 //!
 //! A straggler is a reading that is pending, due and rolled out, and has no live job: its job was lost or used up, or it
 //! arrived while auto-mint was off. A tick is one job and one row of `batches`, so it is swept once; a lock keeps sweeps from
@@ -100,7 +100,7 @@ async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, Job
                 SliceEnd::Continues { idle } => {
                     let next = |slice| job.next_slice(id, slice);
                     enqueue_next_slice(context, id, slice, Some(idle), next).await?;
-                    "goes on"
+                    "continues"
                 }
             };
             Ok::<_, JobError>(Swept::Slice { batch: id, outcome })

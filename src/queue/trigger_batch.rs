@@ -76,5 +76,5 @@ async fn run(context: &QueueContext, id: Uuid) -> Result<&'static str, JobError>
         TriggerBatch::slice(id, next)
     })
     .await?;
-    Ok("goes on")
+    Ok("continues")
 }

@@ -21,7 +21,7 @@ use super::parsed::ParsedReading;
 use super::readings_table;
 use super::rules::ReadingRules;
 use crate::db::{ErrorClass, GuardedConnection, within};
-use crate::domain::MeterSerial;
+use crate::domain::{Backoff, Jitter, MeterSerial};
 use crate::meters::{self, Caller, Meter};
 use crate::outbox::{self, Event, EventFields, EventType, MintReading, NewJob, Topic};
 use crate::telemetry::names::READINGS_PROCESSED;
@@ -47,8 +47,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts of a batch that loses races. Each loss means that a concurrent batch committed, so 8 suffice.
 const RACES_MAX: u32 = 8;
-/// Longest pause after the first lost race; each further one may be longer by as much.
-const RACE_PAUSE_STEP: Duration = Duration::from_millis(10);
+/// Between two attempts of a batch that loses races. The wide jitter keeps batches that met once from meeting again in step.
+const RACE_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(10), Duration::from_millis(80))
+        .with_jitter(Jitter::between(0, 100));
 
 /// Commits batches to the database, two at a time (see [`Intake`](super::Intake)).
 pub(super) struct BatchCommitter {
@@ -125,8 +127,7 @@ impl BatchCommitter {
         for races_lost in 1..=RACES_MAX {
             match self.attempt(batch).await {
                 Err(BatchError::LostRace) => {
-                    // Jitter: batches that met once must not meet again in step.
-                    sleep((RACE_PAUSE_STEP * races_lost).mul_f64(rand::random())).await;
+                    sleep(RACE_BACKOFF.delay(races_lost, rand::random())).await;
                 }
                 outcome => return outcome,
             }

@@ -48,7 +48,7 @@ impl ParsedReading {
         Ok(parsed)
     }
 
-    /// The reading's interval; without a start it is as long as the meter's readings are.
+    /// The reading's interval; without a start it has the meter's default length.
     pub(super) fn interval_for(&self, meter: &Meter) -> Result<Interval, Invalid> {
         let start = self.start.unwrap_or_else(|| self.end - meter.interval());
         Ok(Interval::new(start, self.end)?)

@@ -274,7 +274,7 @@ pub const ALL: &[Metric] = &[
     labelled(QUEUE_JOBS, Gauge, "state", &["due", "scheduled", "retrying", "running", "dead"], "Jobs of the queue: due now, scheduled for later, to be retried after an error, taken by a worker, or dead-lettered and kept for a week (from the database)."),
     labelled(QUEUE_DEAD_JOBS, Counter, "cause", &["unreadable_row", "unreadable_payload", "unknown_reading"], "Jobs that this process dead-lettered because they can never run."),
     plain(QUEUE_OLDEST_DUE_AGE_SECONDS, Gauge, "How long the oldest due job has been waiting for a worker (from the database)."),
-    plain(QUEUE_OLDEST_RUNNING_AGE_SECONDS, Gauge, "How long ago the job was taken that a worker has held for longest (from the database)."),
+    plain(QUEUE_OLDEST_RUNNING_AGE_SECONDS, Gauge, "How long ago the job that a worker has held for longest was taken (from the database)."),
     plain(LISTENER_CONNECTED, Gauge, "1 while notifications of the database reach this process; without them work is found by polling."),
     labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open but delivered nothing."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),

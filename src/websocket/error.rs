@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+/// The connection cannot be read any further.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SocketError {
     /// The connection ended without a close frame, as most do.

@@ -288,8 +288,8 @@ mod tests {
             ),
             ("half a status code", vec![masked(0x88, b"\x03")]),
             ("1005 is never sent", vec![masked(0x88, b"\x03\xed")]),
-            ("999 is no code", vec![masked(0x88, b"\x03\xe7")]),
-            ("5000 is no code", vec![masked(0x88, b"\x13\x88")]),
+            ("999 is not a code", vec![masked(0x88, b"\x03\xe7")]),
+            ("5000 is not a code", vec![masked(0x88, b"\x13\x88")]),
         ] {
             let read = read(Compression::Deflate, &frames);
             assert!(

@@ -239,10 +239,9 @@ async fn show(
         RESULTS_PER_PAGE_MAX,
     )?;
     let after = query.after.as_deref().map_or(Ok(0), |after| {
-        after
-            .parse::<u32>()
-            .map(i64::from)
-            .map_err(|_| page::invalid("after", "is no number; give `next` of the previous page"))
+        after.parse::<u32>().map(i64::from).map_err(|_| {
+            page::invalid("after", "is not a number; give `next` of the previous page")
+        })
     })?;
     BatchDocument::read(&pool, id, after, limit)
         .await?

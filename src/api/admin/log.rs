@@ -43,7 +43,7 @@ impl LogQuery {
         after.parse().ok().and_then(LogNumber::new).ok_or_else(|| {
             page::invalid(
                 "after",
-                "is no number of an entry; give 0, or `next` of the previous page",
+                "is not an entry number; give 0, or `next` of the previous page",
             )
         })
     }

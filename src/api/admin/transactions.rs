@@ -100,7 +100,7 @@ async fn resolve(
     let signature: TxSignature = signature.parse().map_err(|_| {
         Problem::new(
             ProblemKind::MalformedRequest,
-            "the path names no transaction: a signature is 64 bytes in base58",
+            "the path does not name a transaction: a signature is 64 bytes in base58",
         )
     })?;
     let outcome = request.outcome()?;

@@ -93,7 +93,7 @@ impl TriggerBody {
 struct DryRun {
     /// Always true: nothing was minted.
     dry_run: bool,
-    /// Readings that would be submitted to the Minter.
+    /// Readings that would be submitted to the minter.
     processed_readings: u64,
     /// How many of those would be refused at once: their token account is closed, frozen or given away.
     refused_readings: u64,

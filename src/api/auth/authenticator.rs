@@ -12,7 +12,7 @@ use chrono::Utc;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 
 use super::key_set::KeySet;
-use super::principal::{Claims, IssuedClaims, Principal, check_subject, role_name};
+use super::principal::{Claims, IssuedClaims, Principal, check_subject};
 use crate::domain::{AuthError, InvalidClaims, MalformedToken, TOKEN_BYTES_MAX};
 use crate::meters::Role;
 
@@ -125,7 +125,7 @@ impl Authenticator {
         let ttl_secs = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let claims = IssuedClaims {
             sub: subject,
-            role: role_name(role),
+            role: role.as_str(),
             iat: now,
             exp: now.saturating_add(ttl_secs),
             iss: self.issuer.as_deref(),

@@ -49,6 +49,7 @@ impl fmt::Display for WithCauses<'_> {
     }
 }
 
+/// The client for the URL of one key set.
 pub(super) struct JwksClient {
     url: String,
     http: reqwest::Client,

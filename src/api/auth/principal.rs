@@ -73,11 +73,7 @@ impl Principal {
             }
         }
         check_subject(&claims.sub)?;
-        let role = match claims.role.as_str() {
-            "user" => Role::User,
-            "admin" => Role::Admin,
-            _ => return Err(AuthError::Claims(InvalidClaims::Role)),
-        };
+        let role = Role::parse(&claims.role).ok_or(AuthError::Claims(InvalidClaims::Role))?;
         Ok(Principal {
             caller: Caller {
                 subject: claims.sub,
@@ -85,13 +81,6 @@ impl Principal {
             },
             expires_at,
         })
-    }
-}
-
-pub(super) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::User => "user",
-        Role::Admin => "admin",
     }
 }
 

@@ -10,10 +10,11 @@ use super::database_probe::DatabaseProbe;
 use crate::chain::FeeBudget;
 use crate::telemetry::{Health, Metrics};
 
-/// A clone is the same.
+/// The state of the health and metrics handlers. Clones share it.
 #[derive(Clone)]
 pub struct Operations(Arc<Parts>);
 
+/// The parts of [`Operations`], which dereferences to them.
 pub struct Parts {
     pub pool: PgPool,
     pub health: Health,

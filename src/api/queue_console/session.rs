@@ -72,11 +72,13 @@ impl LoginError {
     }
 }
 
+/// The form of the login page.
 #[derive(Deserialize)]
 pub(super) struct LoginForm {
     token: String,
 }
 
+/// The query of the login page: the code of the last refusal.
 #[derive(Deserialize)]
 pub(super) struct LoginQuery {
     #[serde(default)]

@@ -140,7 +140,7 @@ impl ReadingsQuery {
             after: after.transpose().map_err(|_| {
                 page::invalid(
                     "after",
-                    "is no reading_id; give `next` of the previous page",
+                    "is not a reading_id; give `next` of the previous page",
                 )
             })?,
             limit: page::limit(

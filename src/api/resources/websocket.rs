@@ -57,7 +57,7 @@ enum Authentication {
         (status = 101, description = "The stream is open"),
         (status = 401, description = "The token or ticket is not valid", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 403, description = "Pages of this origin may not open a stream", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 426, description = "The request is no WebSocket handshake", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 426, description = "The request is not a WebSocket handshake", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 429, description = "Too many requests of this subject", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]

@@ -74,7 +74,7 @@ pub async fn request_context(request: Request, next: Next) -> Response {
             status = response.status().as_u16(),
             // Microseconds of a request are exact as a float.
             duration_ms = duration.as_micros() as f64 / 1000.0,
-            "request"
+            "request answered"
         );
         security_headers(response.headers_mut());
         response

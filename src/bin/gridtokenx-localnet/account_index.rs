@@ -19,6 +19,7 @@ use crate::execution_thread;
 /// No address: base58 has no space.
 const PLACEHOLDER: &str = "the other accounts";
 
+/// One of surfpool's indexes of accounts, by owner or by mint. Clones share it.
 #[derive(Clone, Default)]
 pub struct AccountIndex(Arc<RwLock<Lists>>);
 

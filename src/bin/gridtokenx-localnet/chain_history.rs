@@ -36,6 +36,7 @@ const HEADERS_LISTED_MAX: usize = 1_000;
 /// final yet at 190 a second. Older ones are read from the store at each query.
 const RECENT_RECORD_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// The blocks and transactions of the chain: the newest in memory, all of them in the store.
 pub struct History {
     store: Arc<Store>,
     genesis_hash: Hash,

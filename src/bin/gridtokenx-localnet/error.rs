@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// The chain did not start, or stopped without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalnetError {
     #[error("--log {filter:?} is not a log filter: {reason}")]

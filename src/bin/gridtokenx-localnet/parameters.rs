@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     pub slot_ms: u64,
-    /// An account must hold this for each byte of its data and for the 128 bytes that it takes besides.
+    /// An account must hold this for each byte of its data plus 128 bytes of overhead.
     pub rent_lamports_per_byte: u64,
 }
 

@@ -20,6 +20,7 @@ use crate::execution_thread;
 use crate::parameters::Parameters;
 use crate::store::Store;
 
+/// The parts of a restored chain that do not belong to the `svm`.
 pub struct Restored {
     pub genesis_hash: Hash,
     pub history: Arc<History>,

@@ -44,6 +44,7 @@ const VERSION_KEY: &str = "version";
 const GENESIS_HASH_KEY: &str = "genesis hash";
 const PARAMETERS_KEY: &str = "parameters";
 
+/// The open store. One process has it open at a time.
 pub struct Store {
     database: Database,
 }

@@ -77,6 +77,7 @@ pub struct ReadingPage {
     pub next: Option<String>,
 }
 
+/// A reading in a page of `GET /api/readings`.
 #[derive(Deserialize)]
 pub struct ReadingLine {
     pub reading_id: Uuid,

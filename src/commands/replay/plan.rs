@@ -20,11 +20,13 @@ pub struct Replay {
     pub(super) reports: Vec<PlannedReport>,
 }
 
+/// A meter that the replay registers.
 pub(super) struct PlannedMeter {
     pub serial: String,
     pub wallet: String,
 }
 
+/// A reading that the replay submits, and when.
 pub(super) struct PlannedReport {
     pub submission: Submission,
     /// After the replay's start.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::api_client::ApiError;
 use super::data_file::DataFileError;
 
+/// The replay ended before its last reading was final.
 #[derive(Debug, Error)]
 pub enum ReplayError {
     #[error(transparent)]

@@ -10,6 +10,7 @@ use crate::commands::tokens::TokenSource;
 /// transaction is dead two minutes.
 pub const STALL_LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// The system that is replayed against, and the patience with it.
 pub struct Target {
     pub api: ApiClient,
     pub ws_url: String,

@@ -10,6 +10,7 @@ use crate::outbox::Wake;
 use crate::periodic::{PeriodicTask, TaskList};
 use crate::telemetry::{Health, Metrics};
 
+/// The base on which every part of a process is started.
 pub(super) struct Base {
     pub config: Config,
     pub database: Database,
@@ -63,7 +64,7 @@ impl Base {
 /// The tasks of a process, by the step of the shutdown that ends them.
 pub(super) struct Tasks {
     pub stops: Stops,
-    /// Finish what Intake and Minter have begun.
+    /// Finish what the intake and the minter have begun.
     pub work: TaskTracker,
     /// Run until the last step.
     pub background: TaskTracker,

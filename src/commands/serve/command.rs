@@ -12,6 +12,7 @@ use crate::commands::signals::stop_on_signal;
 use crate::config::Config;
 use crate::telemetry;
 
+/// The arguments of `gridtokenx serve`.
 #[derive(Args)]
 pub struct ServeArgs {
     #[command(flatten)]

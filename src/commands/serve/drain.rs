@@ -1,8 +1,8 @@
 //! A running service, and the order in which it shuts down.
 //!
 //! Invariant: nothing accepted is lost, and no row stays claimed by a process that has ended. Readiness turns false, and no new
-//! job and no new request but a probe starts; requests and jobs under way end, side by side; then Intake and Minter finish what
-//! they have begun; jobs that are still claimed are handed back; the Resolver runs until the last step. Whatever does not end
+//! job and no new request but a probe starts; requests and jobs under way end, side by side; then the intake and the minter finish what
+//! they have begun; jobs that are still claimed are handed back; the resolver runs until the last step. Whatever does not end
 //! within the limit is left in the database, where another process or the next start finds it. The last traces are exported if
 //! their collector accepts them at once. One line at the end reports what was finished, handed back and left.
 
@@ -121,7 +121,7 @@ impl RunningService {
         complete
     }
 
-    /// Nothing reaches Intake afterwards.
+    /// Nothing reaches the intake afterwards.
     async fn drain_connections(&self, limit: Duration) -> DrainReport {
         let report = self.http.drain.drain(limit).await;
         if let Some(intake) = &self.intake {
@@ -130,7 +130,7 @@ impl RunningService {
         report
     }
 
-    /// Nothing reaches the Minter afterwards.
+    /// Nothing reaches the minter afterwards.
     async fn end_jobs(&self, limit: Duration) -> JobsEnded {
         let Some(Minting {
             minter,
@@ -174,7 +174,7 @@ impl RunningService {
         }
     }
 
-    /// Mint transactions that are neither final nor dead. The Resolver of another process or of the next start continues with
+    /// Mint transactions that are neither final nor dead. The resolver of another process or of the next start continues with
     /// them.
     async fn transactions_left(&self, limit: Duration) -> Option<u64> {
         let counted = ledger::count_open_transactions(&self.pool);

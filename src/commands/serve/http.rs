@@ -21,6 +21,7 @@ use crate::feed;
 use crate::mint::{ChainHandle, Estimator};
 use crate::readings::Intake;
 
+/// The running HTTP server.
 pub(super) struct Http {
     pub address: SocketAddr,
     pub server: TaskTracker,

@@ -1,4 +1,4 @@
-//! Starts the Minter and the queue's workers: the part of a process that signs.
+//! Starts the minter and the queue's workers: the part of a process that signs.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use crate::ledger::RetrySchedule;
 use crate::mint::{ChainHandle, MintLimits, Minter};
 use crate::queue::{FinishedJobs, ProcessRegistration, QueueContext, Workers};
 
-/// Limit of one `MintReading` run: the Minter's batches end well before. apalis considers a worker dead after 3 times this.
+/// Limit of one `MintReading` run: the minter's batches end well before. apalis considers a worker dead after 3 times this.
 const JOB_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of one sweep; the next tick continues where it ended.
 const SWEEP_LIMIT: Duration = Duration::from_secs(60);
-/// Readings that may wait for the Minter.
+/// Readings that may wait for the minter.
 const MINT_QUEUE: usize = 10_000;
 
+/// The running minter and workers.
 pub(super) struct Minting {
     pub minter: Minter,
     pub jobs: TaskTracker,

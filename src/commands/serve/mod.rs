@@ -10,7 +10,7 @@
 //! | `listening_socket` | opens the listening socket |
 //! | `open_chain` | opens the chain, or reads its identity from the ledger |
 //! | `leader_tasks` | runs tasks under the locks that one process of the deployment holds: event numbers, resolver, canary |
-//! | `minting` | Minter and queue workers |
+//! | `minting` | the minter and the queue's workers |
 //! | `http` | the HTTP server, with the API or with health and metrics alone |
 //! | `periodic_tasks` | the list of everything that runs on a period |
 //! | `drain` | a running service, and the order in which it shuts down |

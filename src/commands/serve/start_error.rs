@@ -18,6 +18,7 @@ use crate::queue::RegistrationError;
 use crate::telemetry::LogError;
 use crate::telemetry::traces::TracesError;
 
+/// The service did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -38,7 +39,7 @@ pub enum StartError {
         "SOLANA_MINT_ADDRESS is not set: name the token's mint (only a local chain makes its own)"
     )]
     NoMint,
-    #[error("SOLANA_MINT_ADDRESS={mint} is no mint of the SPL token program on this chain")]
+    #[error("SOLANA_MINT_ADDRESS={mint} is not a mint of the SPL token program on this chain")]
     NotAMint { mint: String },
     #[error(
         "the mint {mint} has {found} decimals, TOKENIZATION_DECIMALS says {configured}: they must be equal"
@@ -65,7 +66,7 @@ pub enum StartError {
          (only a local chain makes its own)"
     )]
     NoCanaryWallet,
-    #[error("CANARY_WALLET_ADDRESS={address} is no wallet for the canary: {error}")]
+    #[error("CANARY_WALLET_ADDRESS={address} is not a wallet for the canary: {error}")]
     CanaryWallet { address: String, error: WalletError },
     #[error(
         "CANARY_ENABLED is set, but no reading that is allowed pays a base unit: see TOKENIZATION_KWH_TO_TOKEN_RATIO, \
@@ -113,6 +114,6 @@ pub enum ServiceEnded {
     #[error("{0}")]
     CheckFailed(String),
     /// A defect.
-    #[error("the service ended by itself; its log says why")]
+    #[error("the service stopped unexpectedly; its log says why")]
     ByItself,
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::super::job::{Job, NewJob};
 
+/// A request for one slice of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepUnminted {
     /// The moment at which the sweep was due, seconds since 1970; or the cause of a sweep that was requested between ticks.

@@ -13,7 +13,10 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 use uuid::Uuid;
 
-use super::attributes::*;
+use super::attributes::{
+    ENDPOINT, HTTP_METHOD, HTTP_ROUTE, HTTP_STATUS, OUTCOME, READING_ID, READINGS, RPC_METHOD,
+    RPC_SYSTEM, SIGNATURE, TRANSACTION_NUMBER,
+};
 use super::installed::tracer;
 use super::trace_context::{TraceContext, caller};
 

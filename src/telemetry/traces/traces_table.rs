@@ -54,7 +54,7 @@ pub async fn of_readings(
     match timeout(QUERY_LIMIT, find(pool, &ids)).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "batch is not traced");
+            tracing::debug!(%error, "traces of a batch could not be read");
             HashMap::new()
         }
         Err(_) => HashMap::new(),

@@ -8,9 +8,9 @@ use crate::support::secrets::assert_absent;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, Server, eventually};
 
-/// The Resolver's rounds, in the log of periodic tasks.
+/// The resolver's rounds, in the log of periodic tasks.
 const RESOLVER: &str = "resolver rounds";
-const FAILS: &str = "periodic task fails";
+const FAILS: &str = "periodic task failed";
 const RECOVERED: &str = "periodic task recovered";
 
 const INFO: &[(&str, &str)] = &[("LOG_LEVEL", "info"), ("LOG_FORMAT", "json")];
@@ -44,7 +44,7 @@ fn resolver_lines(server: &Server, message: &str) -> Vec<Value> {
     lines
 }
 
-/// Waits until the log has more than `before` lines with this message of the Resolver.
+/// Waits until the log has more than `before` lines with this message of the resolver.
 async fn until_logged_again(server: &Server, message: &str, before: usize) {
     eventually(&format!("{message:?} is logged"), async || {
         (resolver_lines(server, message).len() > before).then_some(())

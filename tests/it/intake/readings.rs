@@ -119,11 +119,11 @@ async fn a_query_that_does_not_fit_is_refused_by_the_parameters_name() {
         ),
         (
             "after=7",
-            "after is no reading_id; give `next` of the previous page",
+            "after is not a reading_id; give `next` of the previous page",
         ),
         (
             "state=paid",
-            "state paid is no state of a reading: one of pending, submitted, minted, finalized, failed, quarantined",
+            "state paid is not a state of a reading: one of pending, submitted, minted, finalized, failed, quarantined",
         ),
         (
             "meter_id=",

@@ -199,7 +199,7 @@ fn misreport_token_accounts(
 async fn waits_and_loses_nothing(grid: &Grid, meter: &Meter, false_answers: &AtomicU64) {
     let before = grid.count("finalized").await;
     meter.report("1").await;
-    grid.until("its account was looked at several times", async || {
+    grid.until("its account was queried several times", async || {
         false_answers.load(Ordering::SeqCst) >= 3
     })
     .await;

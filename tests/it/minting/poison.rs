@@ -73,7 +73,7 @@ async fn poison(pool: &PgPool, letters: [char; 8]) -> Vec<(String, &'static str)
         (e, "missing field `tick`"),
         (f, "run_at lies before 1970"),
         (g, "metadata has a key without a value"),
-        (no_ulid, "is no ULID"),
+        (no_ulid, "is not a ULID"),
     ]
 }
 

@@ -15,7 +15,7 @@ async fn a_reading_whose_job_is_lost_is_found_by_the_sweep() {
     .await;
     let meter = grid.meter().await;
     meter.report("1").await;
-    // While the Minter lingers.
+    // While the minter lingers.
     sqlx::query("DELETE FROM apalis.jobs WHERE job_type = 'MintReading'")
         .execute(&grid.pool)
         .await

@@ -104,7 +104,7 @@ fn check_variables(file: &str, variables: &[&str]) {
     for variable in variables {
         assert!(
             known.contains(*variable),
-            "{file} sets {variable}, which is no setting"
+            "{file} sets {variable}, which is not a setting"
         );
     }
 }

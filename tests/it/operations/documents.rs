@@ -149,31 +149,39 @@ fn every_file_that_is_named_exists() {
     }
 }
 
+/// The constants that a row of a table names, and the file in which the row says they are.
+fn constants_of(row: &str) -> Option<(&str, Vec<&str>)> {
+    let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+    let file = names.iter().rfind(|name| name.ends_with(".rs"))?;
+    let is_constant = |name: &&str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    Some((file, names.iter().copied().filter(is_constant).collect()))
+}
+
 #[test]
 fn every_bound_is_a_constant_of_the_file_that_is_named() {
-    let page = Document::read(root().join("docs/limits.md"));
+    let limits = Document::read(root().join("docs/limits.md"));
+    let backoff = Document::read(root().join("src/domain/backoff.rs"));
     let settings = gridtokenx::config::env_example();
-    let mut found = 0;
-    for row in page.text.lines().filter(|line| line.starts_with('|')) {
-        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
-        let Some((file, names)) = names.split_last().filter(|(file, _)| file.ends_with(".rs"))
-        else {
-            continue;
-        };
-        let source = std::fs::read_to_string(root().join(file)).unwrap();
-        let constants = names.iter().filter(|name| {
-            let is_upper_case = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-            is_upper_case && !settings.contains(&format!("\n{name}="))
-        });
-        for name in constants {
-            found += 1;
-            assert!(
-                source.contains(&format!("const {name}:")),
-                "{file} has no constant {name}"
-            );
+    let is_setting = |name: &str| settings.contains(&format!("\n{name}="));
+    for (page, folder, prefix, least) in [(&limits, "", "|", 20), (&backoff, "src", "//! |", 14)] {
+        let mut found = 0;
+        let rows = page.text.lines().filter(|line| line.starts_with(prefix));
+        for (file, constants) in rows.filter_map(constants_of) {
+            let source = std::fs::read_to_string(root().join(folder).join(file)).unwrap();
+            for name in constants.into_iter().filter(|name| !is_setting(name)) {
+                found += 1;
+                assert!(
+                    source.contains(&format!("const {name}:")),
+                    "{file} has no constant {name}"
+                );
+            }
         }
+        assert!(
+            found > least,
+            "{:?} names only {found} constants",
+            page.path
+        );
     }
-    assert!(found > 20, "only {found} constants are named");
 }
 
 #[test]

@@ -98,7 +98,7 @@ async fn an_api_process_needs_no_key() {
     );
     api.user("prosumer").meter().await.report("1").await;
     grid.until_count("finalized", 1).await;
-    // The Resolver needs no key either: this process holds the lock once the worker has ended.
+    // The resolver needs no key either: this process holds the lock once the worker has ended.
     drop(worker);
     grid.audit_holds().await;
 }
@@ -298,7 +298,7 @@ async fn silent_endpoint() -> Proxy {
     proxy
 }
 
-/// Whether some process holds the Resolver's lock.
+/// Whether some process holds the resolver's lock.
 async fn resolver_lock_is_held(grid: &Grid) -> bool {
     sqlx::query_scalar(
         "SELECT EXISTS (

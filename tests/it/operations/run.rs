@@ -341,7 +341,7 @@ fn a_failure_to_start_is_reported_in_one_sentence() {
     assert!(refused.contains("has no day 2020-01-01"), "{refused}");
 
     let refused = sentence(&place.output(&["run", "--report", "nowhere/report.json"]));
-    assert!(refused.contains("nowhere is no directory"), "{refused}");
+    assert!(refused.contains("nowhere is not a directory"), "{refused}");
 
     fs::write(place.data_dir().join("format"), "99\n").unwrap();
     let refused = sentence(&place.output(&["run", "--no-play"]));

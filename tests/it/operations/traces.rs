@@ -141,7 +141,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
         .iter()
         .filter(|span| span.trace == TRACE)
         // Jobs may be run without effect before the one that submits.
-        .filter(|span| span.attribute("gridtokenx.outcome") != "put off")
+        .filter(|span| span.attribute("gridtokenx.outcome") != "deferred")
         .cloned()
         .collect();
     let request = one(&of_trace, "POST /api/meters/submit-reading");
@@ -221,7 +221,7 @@ async fn a_reading_is_one_trace_from_its_request_to_its_finalized_transaction() 
     }
     assert!(
         !exported.contains("/v1/traces"),
-        "the export is no span itself"
+        "the export itself is not a span"
     );
     assert!(!collector.authorizations().is_empty());
     assert_absent(&exported, &grid.secrets(&[&user]));
