@@ -5,6 +5,10 @@ BUILD := cargo build --locked --features localnet
 # More threads than cores, because the integration tests mostly wait for the chain's slots.
 TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),8) cargo test --locked --features localnet,failpoints
 
+# Private items are documented for readers of the code, so links to them are good, and help texts have bare URLs.
+DOC := RUSTDOCFLAGS="--deny rustdoc::broken_intra_doc_links --allow rustdoc::private_intra_doc_links --allow rustdoc::bare_urls" \
+	cargo doc --quiet --locked --no-deps --document-private-items --features localnet,failpoints
+
 .DEFAULT_GOAL := help
 .PHONY: help run test token audit listen lint coverage check-dashboards bench-feed bench-mint
 
@@ -26,8 +30,8 @@ audit: ## Proves that the ledger of the running system agrees with its chain, as
 listen: ## Prints the events of the running system as they arrive; SUB=name for one owner's
 	@$(BUILD) -q && exec $(GRIDTOKENX) listen $(if $(SUB),--sub '$(SUB)') $(ARGS)
 
-lint: ## Checks formatting and lints
-	@cargo fmt --check && cargo clippy --locked --all-targets --features localnet,failpoints -- --deny warnings
+lint: ## Checks formatting and lints, and the links in the code's documentation
+	@cargo fmt --check && cargo clippy --locked --all-targets --features localnet,failpoints -- --deny warnings && $(DOC)
 
 check-dashboards: ## Checks dashboards and alert rules with a real Prometheus; ARGS="--static" without a running system
 	@DATABASE_URL= scripts/ensure-postgres && $(BUILD) && exec dashboards/check $(ARGS)

@@ -1,6 +1,6 @@
 //! Named points between two steps where a test can kill, stall or fail the process (feature `failpoints`).
 //!
-//! Without the feature, [`failpoint!`](crate::failpoint) expands to nothing. With it, the variable `FAILPOINTS` assigns actions
+//! Without the feature, [`failpoint!`](crate::failpoint!) expands to nothing. With it, the variable `FAILPOINTS` assigns actions
 //! to points, in the grammar of the crate `fail`: `ledger.recorded=return(kill)`, `mint.sent=2*off->1*return(kill)`.
 //!
 //! | action | effect |

@@ -27,7 +27,7 @@
 //! | [`periodic`] | tasks that run on a period: name, period and limit as data, one runner |
 //! | [`config`] | the settings |
 //! | [`domain`] | pure: amounts, intervals, states, which readings share a transaction, how long to back off, Merkle tree, memo |
-//! | [`failpoint`] | named points where a test stops or fails the process |
+//! | [`failpoint`](mod@failpoint) | named points where a test stops or fails the process |
 //! | [`fault_proxy`] | a proxy that breaks the RPC of the chain on purpose, for tests |
 #![forbid(unsafe_code)]
 

@@ -106,7 +106,7 @@ async fn forward(socket: Socket, mut texts: mpsc::Receiver<Text>) {
     }
 }
 
-/// The clients by channel. A clone is another handle.
+/// The clients by channel. Clones share them.
 #[derive(Clone, Default)]
 struct Channels(Arc<Mutex<Clients>>);
 

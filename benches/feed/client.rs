@@ -26,7 +26,7 @@ const SLOW_WINDOW_BYTES: u32 = 64 * 1024;
 /// How long a slow reader reads after a pause: it notices then that it was closed, and reconnects.
 const READING_TIME: Duration = Duration::from_secs(10);
 
-/// How one client connects and reads.
+/// The settings with which one client connects and reads.
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
     pub address: SocketAddr,

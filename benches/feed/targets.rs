@@ -74,7 +74,7 @@ enum Kind {
 }
 
 impl Target {
-    /// How a client connects to this server.
+    /// The settings with which a client connects to this server.
     pub fn client(&self, recipient: Recipient) -> Result<ClientPlan> {
         let (path, token) = match &self.kind {
             Kind::Service(service) => {

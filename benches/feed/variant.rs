@@ -24,7 +24,7 @@ impl fmt::Display for TargetName {
     }
 }
 
-/// Whether clients request compression, or negotiated it.
+/// The compression that clients request, or have negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {

@@ -40,7 +40,7 @@ pub struct QueueDepth {
     pub oldest_running_at: Option<DateTime<Utc>>,
 }
 
-/// Whether the ledger breaker is closed, or else why it is open.
+/// The state of the ledger breaker; an open one has its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LedgerBreakerState {
     Closed,

@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-/// Whether pending readings are minted without a trigger.
+/// The settings of auto-mint: which pending readings are minted without a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Settings {
     pub auto_mint_enabled: bool,

@@ -4,7 +4,7 @@
 //!
 //! Invariant: entries are numbered without gaps, and each entry's hash covers the entry before it. Kept by one row, the head,
 //! which every append locks first. Triggers refuse every change of an entry; a superuser who bypasses them breaks the chain,
-//! and [`verify`] names the first entry that does not fit. Only a chain that was rewritten from some entry to its end, head
+//! and [`verify()`] names the first entry that does not fit. Only a chain that was rewritten from some entry to its end, head
 //! included, still fits: comparing it with a hash that was noted elsewhere before reveals that too.
 //!
 //! | file | what it does |

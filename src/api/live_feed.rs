@@ -10,7 +10,7 @@ use crate::config::WebsocketConfig;
 use crate::feed::{DrainSchedule, Hub, StreamKind, StreamPermit};
 use crate::telemetry::names;
 
-/// A clone is the same feed.
+/// Clones share it.
 #[derive(Clone)]
 pub struct LiveFeed {
     /// The numbered events, for every listener of this process.

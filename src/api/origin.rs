@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// CORS_ORIGINS: other origins whose pages may call the service. A clone is the same list.
+/// CORS_ORIGINS: other origins whose pages may call the service. Clones share it.
 #[derive(Clone)]
 pub struct CorsOrigins(Arc<[HeaderValue]>);
 

@@ -149,7 +149,7 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     Ok(report)
 }
 
-/// How a landed mint is booked before the audit.
+/// The booking of a landed mint, before the audit.
 enum Booking<'a> {
     Adopt(TxSignature),
     Foreign(TxSignature, &'a str),

@@ -45,7 +45,7 @@ impl ComputeUnitPrice {
     }
 }
 
-/// How the price of a transaction is determined (`BLOCKCHAIN_PRIORITY_FEE`).
+/// Determines the price of a transaction (`BLOCKCHAIN_PRIORITY_FEE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PriorityFeePolicy {
     None,

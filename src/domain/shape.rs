@@ -50,7 +50,7 @@ const CREATE_ACCOUNTS: usize = 6;
 pub(super) struct Shape {
     pub format: TransactionFormat,
     pub payments: usize,
-    /// How many of these payments create the account.
+    /// The number of these payments that create the account.
     pub creations: usize,
     pub separate_fee_payer: bool,
     /// It offers a priority fee.

@@ -20,12 +20,12 @@ pub struct PostgresOptions {
     pub lifetime: Lifetime,
 }
 
-/// How long a cluster runs and is stored.
+/// The lifetime of a cluster and of its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// It runs until it is stopped, even beyond this process, and its data remain.
+    /// It runs until it is stopped, even beyond this process, and its data remains.
     UntilStopped,
-    /// It ends with this process, however that ends, and its data are removed.
+    /// It ends with this process, however that ends, and its data is removed.
     ThisProcess,
 }
 

@@ -15,7 +15,7 @@ const RETRY_AFTER_MIN: Duration = Duration::from_millis(200);
 /// The times until clients should reconnect differ by at least this much, even if their streams end at the same moment.
 const RETRY_SPREAD_MIN: Duration = Duration::from_millis(800);
 
-/// When streams have to end; a clone is another handle.
+/// The times at which streams have to end. Clones share it.
 #[derive(Clone, Debug)]
 pub struct DrainSchedule {
     draining: CancellationToken,

@@ -29,7 +29,7 @@ const POLL_EVERY: Duration = Duration::from_millis(400);
 /// One in this many of the pool's connections serves listeners that read the log.
 const REPLAYS_SHARE: u32 = 4;
 
-/// Delivers new events to this process's listeners; a clone is another handle.
+/// Delivers new events to this process's listeners. Clones share it.
 #[derive(Clone)]
 pub struct Hub(Arc<HubInner>);
 

@@ -20,7 +20,7 @@ use crate::telemetry::names;
 /// Newest events that are remembered (about half a kilobyte each): what a listener misses while it reconnects.
 const RECENT_EVENTS_MAX: usize = 4_096;
 
-/// All subscribers of this process; a clone is another handle.
+/// All subscribers of this process. Clones share them.
 #[derive(Clone)]
 pub(super) struct Subscribers(Arc<SubscriberTable>);
 

@@ -16,7 +16,7 @@ pub const METERS_PER_PAGE_MAX: u16 = 1000;
 pub struct MeterSummary {
     #[sqlx(flatten)]
     pub meter: Meter,
-    /// How many readings were accepted.
+    /// The number of accepted readings.
     pub readings: i64,
     /// Energy of them, kWh, canonical decimal; a sum may have more digits than one [`Kwh`](crate::domain::Kwh) holds.
     pub kwh_total: String,

@@ -60,7 +60,7 @@ const MAX_JOB_RUNS: i32 = 25;
 
 /// Enqueues jobs in the caller's transaction. A finished job with the same key becomes pending again, because finished rows
 /// keep their key; a job that waits or runs stays as it is. The caller ends the transaction with
-/// [`notify`](super::wake::notify).
+/// [`notify`].
 pub async fn enqueue(transaction: &mut PgConnection, jobs: &[NewJob]) -> sqlx::Result<()> {
     if jobs.is_empty() {
         return Ok(());

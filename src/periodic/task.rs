@@ -67,7 +67,7 @@ pub struct PeriodicTask {
     start: Start,
 }
 
-/// How a panic of a run is treated.
+/// The reaction to a panic of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnPanic {
     /// The run has failed; the next one follows.

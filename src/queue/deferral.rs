@@ -33,7 +33,7 @@ pub(super) const DEFERRAL: Backoff =
 const AFTER_CIRCUIT_WAIT_MS: std::ops::Range<i64> = 500..1_500;
 const AFTER_ANOTHER_SWEEP: TimeDelta = TimeDelta::seconds(1);
 
-/// When a deferred job runs again.
+/// The reason for which a job is deferred, which decides when it runs again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Deferral {
     /// The circuit breaker is open.
@@ -60,7 +60,7 @@ impl Deferral {
     }
 }
 
-/// When, by which clock.
+/// The time of the next run, by one of two clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Timing {
     At(DateTime<Utc>),

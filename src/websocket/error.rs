@@ -21,7 +21,7 @@ pub enum SocketError {
     Unfinished,
 }
 
-/// How a client violates RFC 6455 or 7692. The sentences are sent to the client.
+/// A violation of RFC 6455 or 7692 by a client. The sentences are sent to the client.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolViolation {
     #[error("a frame has an undefined opcode")]

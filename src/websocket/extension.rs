@@ -4,11 +4,11 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::deflate::WINDOW_BITS;
 
-/// Whether a connection's messages may be compressed.
+/// The negotiated compression of a connection's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     None,
-    /// permessage-deflate, without context in either direction; the server compresses with a window of [`WINDOW_BITS`] bits.
+    /// permessage-deflate, without context in either direction; the server compresses with a window of `WINDOW_BITS` bits.
     Deflate,
 }
 

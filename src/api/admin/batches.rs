@@ -50,7 +50,7 @@ pub(super) struct BatchStats {
     pub duration_ms: Option<i64>,
     /// Readings that it has claimed so far.
     pub total_readings: u64,
-    /// How many of those have an outcome.
+    /// The number of those that have an outcome.
     pub processed_readings: u64,
     /// Minted; for a sweep, submitted is enough.
     pub successful_mints: u64,

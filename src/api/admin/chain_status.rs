@@ -105,7 +105,7 @@ pub(super) struct RpcLimit {
     answer: String,
     /// The most items of a list that one call may ask for, where that was found out.
     items_max: Option<usize>,
-    /// How often since it was first met.
+    /// The number of times since it was first met.
     times: u64,
     last_at: String,
 }

@@ -30,7 +30,7 @@ struct SetLogLevel {
     /// A level (error, warn, info, debug, trace) or a filter such as `info,gridtokenx::mint=debug`; `null`: each process
     /// uses its LOG_LEVEL again.
     level: Option<String>,
-    /// How long, minutes.
+    /// The time for which it applies, minutes.
     #[schema(minimum = 1, maximum = 1440, default = 60)]
     minutes: Option<i64>,
 }
@@ -39,7 +39,7 @@ struct SetLogLevel {
 struct LogLevelView {
     /// The level of all processes; `null`: each uses its own LOG_LEVEL.
     level: Option<String>,
-    /// When that ends.
+    /// The end of that time.
     until: Option<String>,
 }
 

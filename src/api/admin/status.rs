@@ -46,7 +46,7 @@ struct TokenizationStatus {
     batch_size: u32,
     /// Accepted readings that are neither minted nor finalized, held ones included.
     unminted_readings_count: i64,
-    /// How many of those the toggle or the roll-out holds back.
+    /// The number of those that the toggle or the roll-out holds back.
     held_readings_count: i64,
     /// Readings ever accepted: the sum of `readings_by_state`, at every moment.
     accepted_readings_count: i64,
@@ -215,7 +215,7 @@ impl From<Option<LedgerBreakerView>> for Breaker {
     }
 }
 
-/// Whether minting continues, how much waits, and if nothing is signed, why.
+/// The state of minting: whether it continues, how much waits, and, if nothing is signed, why.
 #[utoipa::path(
     get,
     path = "/api/admin/tokenization/status",

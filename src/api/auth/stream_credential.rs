@@ -16,7 +16,7 @@ pub const PROTOCOL: &str = "gridtokenx";
 /// Beside it, the token of a page: `gridtokenx, bearer.TOKEN`.
 const BEARER_PREFIX: &str = "bearer.";
 
-/// How a request identifies its client.
+/// The credential with which a request opens a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Credential<'a> {
     Token(&'a str),

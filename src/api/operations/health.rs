@@ -21,7 +21,7 @@ where
         .routes(routes!(ready))
 }
 
-/// Whether the process runs.
+/// Reports that the process runs.
 ///
 /// Always 200 while it does. Says nothing about the database or the chain, because a restart of this process would not repair
 /// them.
@@ -36,7 +36,7 @@ async fn live() -> Response {
     (headers, Json(json!({"status": "ok"}))).into_response()
 }
 
-/// Whether readings can be accepted.
+/// Reports whether readings can be accepted.
 ///
 /// 200 with `ok`, or with `degraded` when the chain, the ledger breaker, the workers or the keys of tokens need attention
 /// while readings are still accepted; 503 with `unavailable` when readings cannot be accepted. Answers within two seconds.

@@ -46,7 +46,7 @@ pub struct ReadingDocument {
     base_units: BaseUnits,
     /// Signature of the transaction that pays it, or of the last attempt; null until one was submitted.
     transaction_signature: Option<String>,
-    /// How many times the chain has refused it.
+    /// The number of times that the chain has refused it.
     attempts: u32,
     /// When the next attempt is due; null unless it is pending.
     next_attempt_at: Option<String>,

@@ -32,7 +32,7 @@ const AUTH_LIMIT: Duration = Duration::from_secs(5);
 /// Messages, pings and pongs of a client that has not authenticated yet.
 const MESSAGES_BEFORE_AUTH_MAX: u32 = 10;
 
-/// How the client authenticates.
+/// The authentication of the client: done, or expected.
 enum Authentication {
     Done(Listener),
     ByFirstMessage,

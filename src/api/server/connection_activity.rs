@@ -20,7 +20,7 @@ impl ConnectionSlot {
     }
 }
 
-/// The streams of a connection, for a stream that goes on after its handler has returned. A clone is the same.
+/// The streams of a connection, for a stream that continues after its handler has returned. Clones share them.
 #[derive(Clone, Debug)]
 pub struct OpenStreams(TaskTracker);
 
@@ -42,7 +42,7 @@ impl OpenStreams {
     }
 }
 
-/// The requests of a connection that a handler is working on. A clone is the same.
+/// The requests of a connection that a handler is working on. Clones share them.
 #[derive(Clone, Debug)]
 pub struct RequestsInFlight(TaskTracker);
 

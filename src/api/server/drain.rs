@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The drain of one server's connections. A clone is the same.
+/// The drain of one server's connections. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionDrain {
     /// Cancelled when the drain begins: open streams end, and new connections are answered for probes only.

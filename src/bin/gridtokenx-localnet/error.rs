@@ -54,7 +54,7 @@ pub enum LocalnetError {
     #[error("the chain does not start: {0}")]
     Start(String),
 
-    #[error("the chain stopped by itself: {0}")]
+    #[error("the chain stopped unexpectedly: {0}")]
     Stopped(String),
 
     #[error("ready file {file} cannot be written: {source}")]

@@ -36,7 +36,7 @@ const VERSION_MARKER: u8 = 0xff;
 /// Of a record whose signed bytes are those of the wire.
 const WIRE_RECORD: u8 = 2;
 
-/// How the signed bytes of a record are encoded.
+/// The encoding of the signed bytes in a record.
 #[derive(Clone, Copy)]
 enum SignedBytesEncoding {
     /// In records without a version. Equals the wire for legacy transactions and those of version 0.

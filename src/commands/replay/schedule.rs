@@ -11,7 +11,7 @@ pub const INTERVAL_MINUTES: u16 = 30;
 const INTERVAL: TimeDelta = TimeDelta::minutes(INTERVAL_MINUTES as i64);
 const DAY: TimeDelta = TimeDelta::hours(24);
 
-/// How fast meter time passes.
+/// The speed of meter time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
     /// So many times real time.

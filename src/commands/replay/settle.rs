@@ -16,7 +16,7 @@ use crate::domain::{Backoff, Retries};
 const POLL_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(5), Duration::from_secs(30));
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 
-/// When the counts last changed, and what is due because they have not since.
+/// Counts that have not changed for a while, and what is due because of that.
 struct UnchangedCounts {
     counts: Counts,
     since: Instant,

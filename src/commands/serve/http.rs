@@ -112,7 +112,7 @@ pub(super) async fn open_api(
     })
 }
 
-/// How callers are authenticated and limited. Fetches the key set before the first request, which would wait for the keys;
+/// Sets up the authentication and the rate limit of callers. Fetches the key set before the first request, which would wait for the keys;
 /// without them the service starts all the same, and health reports it.
 async fn caller_auth(base: &Base) -> Result<CallerAuth, StartError> {
     let requests_per_minute =

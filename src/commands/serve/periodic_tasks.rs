@@ -1,7 +1,7 @@
 //! The list of everything that this process runs on a period.
 //!
 //! To add a task, add a line to the function that names where it runs. The status page shows what runs here, with its period, its
-//! limit and its runs. Two more are run by apalis, and listed by [`Workers`](crate::queue::Workers): the clock of the sweep and
+//! limit and its runs. Two more are run by apalis, and listed by [`Workers`]: the clock of the sweep and
 //! the polls of the workers. What waits for input rather than for time is not on the list; [`crate::periodic`] names it.
 
 use std::sync::Arc;

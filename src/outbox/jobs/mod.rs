@@ -3,7 +3,8 @@
 //! The workers decode the same structs; `queue/` holds one handler for each. A stored name, payload or key never changes,
 //! because a version that cannot read another version's rows loses its jobs: a test in each file pins the bytes.
 //!
-//! To add a kind, write its file here, its handler (`impl Handle for …`) in `queue/`, and its line in `queue/kinds.rs`.
+//! To add a kind, write its file here, its handler (`impl Handle for …`) in `queue/`, the `mod` lines of both, and its line in
+//! `queue/kinds.rs`.
 
 mod mint_reading;
 mod sweep_unminted;

@@ -470,7 +470,7 @@ async fn a_dead_one_that_lands_above_the_watermark_is_found_by_the_history_scan(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quarantined_transaction_that_the_chain_shows_is_called_landed() {
     let mut grid = Grid::without_service(&[]).await;
-    // The resolver does not run: what is on chain is not confirmed by itself.
+    // The resolver does not run: nothing on chain is confirmed.
     let stop = CancellationToken::new();
     let options = PgConnectOptions::from_str(&grid.database_url).unwrap();
     let held = CancellationToken::new();

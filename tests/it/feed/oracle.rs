@@ -57,7 +57,7 @@ type Ends = Option<Vec<i64>>;
 /// Addresses of the processes that run now.
 type Urls = Arc<Mutex<Vec<String>>>;
 
-/// How a client connects this time.
+/// The connection that a client opens this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     WebSocket,
