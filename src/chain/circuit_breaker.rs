@@ -2,8 +2,8 @@
 //!
 //! Invariant: while it is open this process mints nothing and no reading uses an attempt. The chain is probed again after
 //! pauses that grow, and the first probe that finds no fault closes the breaker. What is probed is decided by
-//! [`ChainProbe`](super::ChainProbe) and by the caller; this file only draws the conclusion. Batches that fail although every probe
-//! succeeds open the breaker too: then the pauses grow until a batch succeeds, so that a fault which the probes do not
+//! [`ChainProbe`](super::ChainProbe) and by the caller; this file only draws the conclusion. Batches that fail although every
+//! probe succeeds open the breaker too: then the pauses grow until a batch succeeds, so that a fault which the probes do not
 //! detect is not hammered. A pause begins when the breaker opens, and nothing shortens it.
 //!
 //! Status, readiness and the gauge show the same state at any time: all are set under the lock that guards it.

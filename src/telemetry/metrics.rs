@@ -9,7 +9,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use super::names::{self, Kind};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
-/// From one millisecond (group commit) over one block and finality (a few seconds, under Alpenglow at once) to the minutes of an outage, seconds.
+/// From one millisecond (group commit) over one block and finality (a few seconds, under Alpenglow at once) to the minutes of an
+/// outage, seconds.
 const STAGE_BUCKETS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0,
     60.0, 120.0, 300.0, 900.0, 3600.0,

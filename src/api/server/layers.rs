@@ -25,8 +25,8 @@ pub fn with_middleware_without_cors(routes: Router) -> Router {
         .layer(from_fn(request_context))
 }
 
-/// Lets pages of the configured origins call this service from a browser. Tokens are sent in a header that a page must set itself,
-/// so no credentials mode is needed.
+/// Lets pages of the configured origins call this service from a browser. Tokens are sent in a header that a page must set
+/// itself, so no credentials mode is needed.
 fn cors(origins: &CorsOrigins) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))

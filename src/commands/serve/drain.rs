@@ -1,9 +1,9 @@
 //! A running service, and the order in which it shuts down.
 //!
 //! Invariant: nothing accepted is lost, and no row stays claimed by a process that has ended. Readiness turns false, and no new
-//! job and no new request but a probe starts; requests and jobs under way end, side by side; then the intake and the minter finish what
-//! they have begun; jobs that are still claimed are handed back; the resolver runs until the last step. Whatever does not end
-//! within the limit is left in the database, where another process or the next start finds it. The last traces are exported if
+//! job and no new request but a probe starts; requests and jobs under way end, side by side; then the intake and the minter
+//! finish what they have begun; jobs that are still claimed are handed back; the resolver runs until the last step. Whatever does
+//! not end within the limit is left in the database, where another process or the next start finds it. The last traces are exported if
 //! their collector accepts them at once. One line at the end reports what was finished, handed back and left.
 
 use std::net::SocketAddr;

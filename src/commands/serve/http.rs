@@ -112,8 +112,8 @@ pub(super) async fn open_api(
     })
 }
 
-/// Sets up the authentication and the rate limit of callers. Fetches the key set before the first request, which would wait for the keys;
-/// without them the service starts all the same, and health reports it.
+/// Sets up the authentication and the rate limit of callers. Fetches the key set before the first request, which would
+/// wait for the keys; without them the service starts all the same, and health reports it.
 async fn caller_auth(base: &Base) -> Result<CallerAuth, StartError> {
     let requests_per_minute =
         NonZeroU32::new(base.config.http.rate_limit_per_minute).unwrap_or(NonZeroU32::MIN);
