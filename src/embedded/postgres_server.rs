@@ -17,7 +17,7 @@ use super::child_process::{ChildProcess, has_ended};
 use super::data_location::DataLocation;
 use super::error::EmbeddedError;
 use super::log_file::{LogFile, last_error};
-use super::postgres_options::{PostgresOptions, SUPERUSER};
+use super::postgres_options::{Lifetime, PostgresOptions, SUPERUSER};
 use crate::config::Secret;
 use crate::db::SqlCondition;
 
@@ -66,6 +66,8 @@ const SETTINGS: [&str; 10] = [
 ];
 /// `synchronous_commit` stays on: without it a killed server would lose the newest commits.
 const SETTINGS_WITHOUT_FSYNC: [&str; 2] = ["fsync=off", "full_page_writes=off"];
+/// Autovacuum starts a worker for each database once a minute: with the hundreds of a test run, several each second.
+const SETTINGS_WHILE_TEMPORARY: [&str; 1] = ["autovacuum=off"];
 
 /// A running server.
 #[derive(Debug)]
@@ -232,7 +234,12 @@ impl ServerSetup {
         } else {
             &SETTINGS_WITHOUT_FSYNC
         };
-        for setting in SETTINGS.iter().chain(without_fsync) {
+        let while_temporary: &[&str] = match self.options.lifetime {
+            Lifetime::UntilStopped => &[],
+            Lifetime::ThisProcess => &SETTINGS_WHILE_TEMPORARY,
+        };
+        let settings = SETTINGS.iter().chain(without_fsync).chain(while_temporary);
+        for setting in settings {
             command.args(["-c", setting]);
         }
         Ok(command)

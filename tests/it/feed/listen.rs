@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
+use crate::support::children::group_of_run;
 use crate::support::events::{events_of, last_seq, numbers_of, publish};
 use crate::support::server::program;
 use crate::support::wait::LIMIT;
@@ -35,7 +36,7 @@ impl Listening {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .process_group(0)
+            .process_group(group_of_run())
             .spawn()
             .expect("gridtokenx starts");
         let mut listening = Listening {

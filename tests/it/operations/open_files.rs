@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use crate::support::children::group_of_run;
 use crate::support::localnet::TempDir;
 use crate::support::server::PROGRAM;
 use crate::support::{Grid, eventually};
@@ -20,7 +21,7 @@ fn serve(grid: &Grid, limits: &str) -> Command {
         .env("WEBSOCKET_MAX_CONNECTIONS", "2000")
         .stdin(Stdio::null())
         .kill_on_drop(true)
-        .process_group(0);
+        .process_group(group_of_run());
     command
 }
 

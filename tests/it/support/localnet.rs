@@ -11,6 +11,8 @@ use solana_commitment_config::CommitmentConfig;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::children::group_of_run;
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx-localnet");
 
 /// A start takes half a second on an idle machine, many times that beside other tests.
@@ -67,7 +69,7 @@ impl Localnet {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
-            .process_group(0)
+            .process_group(group_of_run())
             .spawn()
             .expect("gridtokenx-localnet starts");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod backlog;
 pub mod backup;
 pub mod chain_breaker;
+pub mod children;
 pub mod client;
 pub mod collector;
 pub mod consensus;

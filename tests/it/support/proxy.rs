@@ -15,6 +15,8 @@ use solana_sdk::transaction::VersionedTransaction;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::children::group_of_run;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gridtokenx-faultproxy");
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -62,7 +64,7 @@ impl ProxyProgram {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
-            .process_group(0)
+            .process_group(group_of_run())
             .spawn()
             .expect("gridtokenx-faultproxy starts");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

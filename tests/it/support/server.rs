@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
+use super::children::group_of_run;
 use super::client::Api;
 use super::localnet::TempDir;
 use super::wait::{LIMIT, eventually};
@@ -68,7 +69,7 @@ impl Server {
             .stdin(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
-            .process_group(0)
+            .process_group(group_of_run())
             .spawn()
             .expect("gridtokenx starts");
         let api_url = eventually("the service says its address", async || {
@@ -99,7 +100,7 @@ impl Server {
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
-            .process_group(0)
+            .process_group(group_of_run())
             .spawn()
             .expect("gridtokenx starts");
         tokio::time::timeout(LIMIT, child.wait())

@@ -1,8 +1,6 @@
 //! The one Postgres cluster and the one local chain that all tests of a run share. Each test has its own database and its
 //! own mint, so they do not see each other. Both end with this process, however it ends.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use gridtokenx::config::Config;
@@ -29,8 +27,6 @@ pub struct World {
     /// In front of it, and used by all tests: a test must not change what it does with calls.
     alpenglow: Proxy,
     alpenglow_without_confirmed: Proxy,
-    /// Ends the chain when this process ends: the kernel closes its input then.
-    _watchdog: Child,
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
@@ -88,16 +84,8 @@ async fn start() -> World {
         &[("LOCALNET_SLOT_MS", slot_ms.as_str())],
     )
     .await;
-    let watchdog = Command::new("/bin/sh")
-        .args(["-c", "read -r _; kill -9 \"$1\"", "watchdog"])
-        .arg(localnet.pid.to_string())
-        .stdin(Stdio::piped())
-        // In a process group of its own: a signal to the tests' group must not end the process that cleans up after them.
-        .process_group(0)
-        .spawn()
-        .unwrap();
     let tower_url = localnet.rpc_url.clone();
-    // The watchdog ends it.
+    // It ends with this process: see `children`.
     std::mem::forget(localnet);
     let under_alpenglow = async |confirmed| {
         let proxy = Proxy::start(&tower_url).await;
@@ -109,6 +97,5 @@ async fn start() -> World {
         alpenglow: under_alpenglow(ConfirmedCommitment::Accepted).await,
         alpenglow_without_confirmed: under_alpenglow(ConfirmedCommitment::Refused).await,
         tower_url,
-        _watchdog: watchdog,
     }
 }
