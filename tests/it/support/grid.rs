@@ -77,7 +77,8 @@ impl Grid {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = vec![
             ("DATABASE_URL", self.database_url.clone()),
-            ("DATABASE_MAX_CONNECTIONS", "10".to_owned()),
+            // A service uses all that it may, and each costs both sides more processor time than most tests' statements.
+            ("DATABASE_MAX_CONNECTIONS", "5".to_owned()),
             ("SOLANA_RPC_URL", self.rpc_url.clone()),
             ("HTTP_ADDR", "127.0.0.1:0".to_owned()),
             ("SHUTDOWN_TIMEOUT_SECS", "20".to_owned()),
