@@ -83,7 +83,7 @@ async fn thousands_of_meters_add_no_series() {
             "gridtokenx_reading_stage_duration_seconds_count{stage=\"picked\"}",
             300.0,
         ),
-        ("gridtokenx_database_connections{state=\"limit\"}", 10.0),
+        ("gridtokenx_database_connections{state=\"limit\"}", 5.0),
         ("gridtokenx_process_cpu_milliseconds_total", 1.0),
         ("gridtokenx_runtime_busy_milliseconds_total", 1.0),
     ] {
