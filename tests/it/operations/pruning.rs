@@ -96,6 +96,17 @@ async fn a_sweep_prunes_finished_jobs_and_nothing_of_the_ledger() {
         meter.report("1").await;
     }
     grid.until_count("finalized", 3).await;
+    // The last that the ledger stores of them.
+    grid.until("their charges are read", async || {
+        let unread: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM mint_transactions WHERE fee_lamports_charged IS NULL",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        unread == 0
+    })
+    .await;
     eventually("their jobs are done", async || {
         let done = "UPDATE apalis.jobs
                     SET done_at = now() - INTERVAL '11 minutes'
