@@ -30,7 +30,7 @@ async fn a_manual_mint_is_booked_as_foreign_and_minting_continues() {
         (vec!["--foreign", &ours, "x"], "it pays readings"),
         (vec!["--foreign", &unknown, "x"], "no RPC endpoint shows"),
         (vec!["--foreign", &by_hand, " "], "say in 1 to 500"),
-        (vec!["--foreign", "x", "y"], "no signature"),
+        (vec!["--foreign", "x", "y"], "not a signature"),
     ] {
         let sentence = refused(&grid, &arguments).await;
         assert!(sentence.contains(reason), "{arguments:?}: {sentence}");
