@@ -249,15 +249,11 @@ async fn a_format_that_is_refused_from_now_on_loses_nothing() {
     assert_eq!(chain["endpoints"][0]["takes_v1"], true);
     let meter = grid.meter().await;
     meter.report("1").await;
-    grid.until_count("minted", 1).await;
+    grid.until_landed(1).await;
 
     proxy.on_call(|_, _| CallAction::RefuseV1);
     meter.report("2").await;
-    eventually("both are minted", async || {
-        let minted = grid.count("minted").await + grid.count("finalized").await;
-        (minted == 2).then_some(())
-    })
-    .await;
+    grid.until_landed(2).await;
     let expected = [TransactionFormat::V1, TransactionFormat::Legacy];
     assert_eq!(formats(&grid).await, expected);
     assert_eq!(attempts(&grid).await, 0);
@@ -286,7 +282,7 @@ async fn a_recorded_transaction_whose_format_is_refused_is_signed_anew_only_on_p
     .await;
     assert_eq!(grid.count("submitted").await, 1);
     second.report("2").await;
-    grid.until_count("minted", 1).await;
+    grid.until_landed(1).await;
     assert_eq!(grid.count("submitted").await, 1, "unknown is not dead");
     let expected = [TransactionFormat::V1, TransactionFormat::Legacy];
     assert_eq!(formats(&grid).await, expected);

@@ -162,7 +162,7 @@ impl Meter {
             .post("/api/meters/submit-readings", &body)
             .await
             .ok();
-        assert_eq!(answer["accepted"], readings);
+        assert_eq!(answer["accepted"], readings, "{answer}");
         let results = answer["results"].as_array().unwrap().iter();
         results
             .map(|result| result["reading_id"].as_str().unwrap().to_owned())

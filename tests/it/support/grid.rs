@@ -182,6 +182,15 @@ impl Grid {
         .await;
     }
 
+    /// Waits until that many readings are minted or finalized: under Alpenglow, minted ones are finalized at once.
+    pub async fn until_landed(&self, wanted: i64) {
+        eventually(&format!("{wanted} readings have landed"), async || {
+            let landed = self.count("minted").await + self.count("finalized").await;
+            (landed == wanted).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until the condition holds.
     pub async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         eventually(what, async || is_so().await.then_some(())).await;
