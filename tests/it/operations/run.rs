@@ -183,18 +183,26 @@ impl Drop for Program {
     }
 }
 
+/// Below the ports that the system gives to outgoing connections: one of those could be taken between two starts.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    loop {
+        let port = rand::random_range(PORTS);
+        if is_free(port) {
+            return port;
+        }
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 fn two_free_ports() -> u16 {
     loop {
         let port = free_port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        if is_free(port + 1) {
             return port;
         }
     }
