@@ -245,6 +245,26 @@ CHAIN = row(
         unit="short",
         links=[runbook("OldestUnmintedReadingTooOld"), runbook("TokenMintingFailures")],
     )),
+    (12, graph(
+        "Age of the history scan",
+        "How long ago the last whole scan of the authority's history began, and how long ago it finished. It begins once a minute; GET /api/admin/tokenization/status says how far one is and why it stopped.",
+        [
+            (shared("gridtokenx_history_scan_watermark_age_seconds"), "since it began"),
+            (f'time() - ({shared("gridtokenx_history_scan_last_success_timestamp_seconds")} > 0)', "since it finished"),
+        ],
+        unit="s",
+        links=[runbook("LedgerMismatch")],
+    )),
+    (12, graph(
+        "Stops of the history scan",
+        "Times a second that a scan stopped before its end, by how: paused by an endpoint's limit, or failed; and transactions that no endpoint shows in a form that this program can read.",
+        [
+            (per_second("gridtokenx_history_scan_stops_total", by="how"), "{{how}}"),
+            (shared("gridtokenx_history_scan_unreadable_transactions"), "unreadable transactions"),
+        ],
+        unit="none",
+        links=[runbook("LedgerMismatch")],
+    )),
 )
 
 ENDPOINTS = row(

@@ -5,10 +5,10 @@ use sqlx::PgPool;
 
 use super::settings::StoredSettings;
 use super::waiting_readings::WaitingReadings;
-use crate::ledger::ReadingCounts;
+use crate::ledger::{HistoryScanView, ReadingCounts};
 
 /// The unminted readings, and what they wait for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Backlog {
     /// The settings that hold readings back.
     pub stored: StoredSettings,
@@ -20,6 +20,8 @@ pub struct Backlog {
     pub breaker: Option<LedgerBreakerView>,
     /// Landed mints of our authority that the ledger lacks and no admin has adopted or booked.
     pub mismatches: i64,
+    /// `None` before the ledger is set up.
+    pub history: Option<HistoryScanView>,
     /// When the oldest event without a sequence number was written.
     pub oldest_outbox_event_at: Option<DateTime<Utc>>,
     pub feed_last_seq: i64,
@@ -134,6 +136,7 @@ impl Backlog {
         )
         .fetch_one(&mut *connection)
         .await?;
+        let history = HistoryScanView::read(&mut *connection).await?;
         Ok(Backlog {
             stored,
             readings,
@@ -141,6 +144,7 @@ impl Backlog {
             queue,
             breaker,
             mismatches,
+            history,
             oldest_outbox_event_at,
             feed_last_seq,
         })

@@ -17,7 +17,7 @@ impl fmt::Display for Difference {
                 memo,
             } => write!(
                 formatter,
-                "transaction {signature} minted {base_units} base units by our authority in slot {slot}, and the ledger has no reading for it (memo: {})",
+                "transaction {signature} minted {base_units} base units by our authority in slot {slot}, and the ledger has no reading for it (memo: {}): by this amount more was minted than readings and booked mints are worth",
                 memo.as_deref().unwrap_or("none")
             ),
             Difference::DeadButLanded {
@@ -27,7 +27,7 @@ impl fmt::Display for Difference {
                 base_units,
             } => write!(
                 formatter,
-                "mint transaction {number} ({signature}) is dead in the ledger, but landed in slot {slot} and paid {base_units} base units"
+                "mint transaction {number} ({signature}) is dead in the ledger, but landed in slot {slot} and paid {base_units} base units: by this amount more was minted than readings and booked mints are worth"
             ),
             Difference::NotOnChain {
                 signature,

@@ -6,10 +6,10 @@
 //! columns can hold, with or without the schema's constraints, and not into the domain's types, which refuse it: a reading that
 //! does not convert is unreadable, and any other value differs from what the chain has.
 //!
-//! Two kinds of values still end the audit with an error: a transaction's own signature, state or amount, without which it
-//! cannot be compared, and a NUMERIC that [`Decimal`] cannot represent, such as `NaN`.
+//! A reading's NUMERIC columns are read as text, since they may hold what [`Decimal`] cannot represent, such as `NaN`. Only a
+//! transaction's own signature, state or amount ends the audit with an error: without them it cannot be compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -119,8 +119,8 @@ struct ReadingRow {
     reading_state: Option<String>,
     interval_start: Option<DateTime<Utc>>,
     interval_end: Option<DateTime<Utc>>,
-    kwh: Option<Decimal>,
-    reading_base_units: Option<Decimal>,
+    kwh: Option<String>,
+    reading_base_units: Option<String>,
     wallet: Option<Vec<u8>>,
     salt: Option<Vec<u8>>,
     serial: Option<MeterSerial>,
@@ -135,8 +135,8 @@ pub(super) async fn transactions(
         "SELECT mint_transaction.number, mint_transaction.signature, mint_transaction.state,
                 mint_transaction.slot, mint_transaction.base_units, mint_transaction.merkle_root,
                 link.live, reading.id AS reading, reading.state AS reading_state,
-                reading.interval_start, reading.interval_end, reading.kwh,
-                reading.base_units AS reading_base_units, reading.wallet, reading.salt, meter.serial
+                reading.interval_start, reading.interval_end, reading.kwh::TEXT AS kwh,
+                reading.base_units::TEXT AS reading_base_units, reading.wallet, reading.salt, meter.serial
          FROM mint_transactions AS mint_transaction
          LEFT JOIN mint_transaction_readings AS link ON link.transaction = mint_transaction.number
          LEFT JOIN readings AS reading ON reading.id = link.reading
@@ -188,10 +188,8 @@ impl ReadingRow {
             .interval_start
             .ok_or_else(|| missing(ReadingPart::Start))?;
         let end = self.interval_end.ok_or_else(|| missing(ReadingPart::End))?;
-        let kwh = self.kwh.ok_or_else(|| missing(ReadingPart::Energy))?;
-        let base_units = self
-            .reading_base_units
-            .ok_or_else(|| missing(ReadingPart::Amount))?;
+        let kwh = decimal(self.kwh.as_deref(), ReadingPart::Energy)?;
+        let base_units = decimal(self.reading_base_units.as_deref(), ReadingPart::Amount)?;
         let serial = self
             .serial
             .as_ref()
@@ -215,6 +213,18 @@ impl ReadingRow {
             leaf_hash: leaf.hash(),
         })
     }
+}
+
+/// Characters of a number that an error quotes: a NUMERIC may have thousands.
+const SHOWN_DIGITS: usize = 40;
+
+/// Exact, or unreadable.
+fn decimal(stored: Option<&str>, part: ReadingPart) -> Result<Decimal, UnreadableReading> {
+    let text = stored.ok_or(UnreadableReading::Missing(part))?;
+    Decimal::from_str_exact(text).map_err(|_| UnreadableReading::NotANumber {
+        part,
+        text: text.chars().take(SHOWN_DIGITS).collect(),
+    })
 }
 
 /// `None` also for another length.
@@ -248,6 +258,23 @@ pub(super) async fn known_among(
         .collect())
 }
 
+/// The transactions of others among these signatures that were read at finalized commitment and minted nothing of ours.
+pub(super) async fn read_before(
+    pool: &PgPool,
+    signatures: &[TxSignature],
+) -> sqlx::Result<HashSet<TxSignature>> {
+    let rows: Vec<TxSignature> = sqlx::query_scalar(
+        "SELECT signature
+         FROM history_transactions
+         WHERE signature = ANY($1)
+           AND problem IS NULL",
+    )
+    .bind(signatures)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// The reasons of landed mints that an admin has booked without a reading, by signature in base58.
 pub(super) async fn booked_foreign(pool: &PgPool) -> sqlx::Result<HashMap<String, String>> {
     let rows: Vec<(String, String)> = sqlx::query_as(
@@ -279,8 +306,8 @@ mod tests {
                 reading_state: Some("finalized".to_owned()),
                 interval_start: Some("2026-11-25T04:00:00Z".parse().unwrap()),
                 interval_end: Some("2026-11-25T04:15:00Z".parse().unwrap()),
-                kwh: Some(Decimal::ONE),
-                reading_base_units: Some(Decimal::ONE_THOUSAND),
+                kwh: Some("1".to_owned()),
+                reading_base_units: Some("1000".to_owned()),
                 wallet: Some(vec![1; 32]),
                 salt: Some(vec![2; 16]),
                 serial: Some(MeterSerial::from_stored("M1".to_owned())),
@@ -313,7 +340,7 @@ mod tests {
     #[test]
     fn a_reading_that_does_not_convert_is_unreadable() {
         type Change = fn(&mut ReadingRow);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 10] = [
             (|row| row.wallet = None, "its wallet is missing"),
             (
                 |row| row.wallet = Some(vec![1; 31]),
@@ -323,14 +350,18 @@ mod tests {
             (|row| row.serial = None, "its meter is missing"),
             (|row| row.reading_base_units = None, "its amount is missing"),
             (
-                |row| row.reading_base_units = Some(Decimal::NEGATIVE_ONE),
+                |row| row.reading_base_units = Some("-1".to_owned()),
                 "-1 is not an amount of base units: a whole number from 0 to 18446744073709551615, digits only",
             ),
             (
-                |row| row.reading_base_units = Some(Decimal::from(1_u128 << 64)),
+                |row| row.reading_base_units = Some((1_u128 << 64).to_string()),
                 "18446744073709551616 is not an amount of base units: a whole number from 0 to 18446744073709551615, digits only",
             ),
             (|row| row.kwh = None, "its energy is missing"),
+            (
+                |row| row.kwh = Some("NaN".to_owned()),
+                "its energy is NaN, which is no number that a reading can have",
+            ),
             (|row| row.interval_end = None, "its end is missing"),
         ];
         assert!(transaction_after(|_| {}).readings[0].content.is_ok());
@@ -346,7 +377,7 @@ mod tests {
             backwards.readings[0].content,
             Err(UnreadableReading::Interval(_))
         ));
-        let negative = transaction_after(|row| row.reading.kwh = Some(Decimal::NEGATIVE_ONE));
+        let negative = transaction_after(|row| row.reading.kwh = Some("-1".to_owned()));
         assert!(matches!(
             negative.readings[0].content,
             Err(UnreadableReading::Kwh(_))

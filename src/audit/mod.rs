@@ -44,6 +44,7 @@ mod recorded_audit;
 mod report;
 mod report_text;
 mod run;
+mod scope;
 mod sums;
 mod total;
 mod unmatched_mints;

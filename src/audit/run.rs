@@ -11,9 +11,11 @@ use super::context::AuditContext;
 use super::error::AuditError;
 use super::findings::Findings;
 use super::report::AuditReport;
+use super::scope::Memory;
 use super::sums::{Minted, compare_sums};
 use super::total::Total;
-use super::{admin_log_check, landed_transactions, ledger_checks, unmatched_mints};
+use super::unmatched_mints::ChainWalk;
+use super::{admin_log_check, landed_transactions, ledger_checks};
 use crate::chain::Endpoints;
 use crate::ledger;
 
@@ -23,7 +25,9 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
     let context = AuditContext::prepare(pool, endpoints, &binding).await?;
     let supply = context.supply;
     let mut findings = Findings::default();
-    let mut unmatched = unmatched_mints::find(&context, &mut findings).await?;
+    let mut walk = ChainWalk::down_to(&context, 0, Memory::Trusted).await?;
+    while walk.next_page().await?.is_some() {}
+    let mut unmatched = walk.finish(&mut findings).await?;
     let mut minted = Minted::until(supply);
     let landed = landed_transactions::check_all(&context, &mut findings, |mint| {
         unmatched.in_flight.remove(&mint.signature);
@@ -44,6 +48,7 @@ pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, 
     findings.add(compare_sums(
         landed.base_units_ledger,
         unmatched.base_units_foreign,
+        unmatched.base_units_unknown,
         base_units_chain,
     ));
     let (admin_log, broken) = admin_log_check::check(pool).await?;

@@ -52,9 +52,15 @@ impl Minted {
     }
 }
 
-/// Compares what the ledger's readings and booked foreign mints are worth with what was paid on chain.
-pub(super) fn compare_sums(ledger: Total, foreign: Total, chain: Total) -> Option<Difference> {
-    (ledger + foreign != chain).then_some(Difference::SumsDiffer {
+/// Compares what the ledger's readings and booked foreign mints are worth with what was paid on chain. Mints that the ledger lacks are
+/// differences of their own, which name this consequence.
+pub(super) fn compare_sums(
+    ledger: Total,
+    foreign: Total,
+    unknown: Total,
+    chain: Total,
+) -> Option<Difference> {
+    (ledger + foreign + unknown != chain).then_some(Difference::SumsDiffer {
         base_units_ledger: ledger,
         base_units_foreign: foreign,
         base_units_chain: chain,
@@ -102,13 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn booked_foreign_mints_count_towards_the_sum() {
-        let totals = |ledger, foreign, chain| {
-            compare_sums(Total::new(ledger), Total::new(foreign), Total::new(chain))
+    fn foreign_and_unknown_mints_count_towards_the_sum() {
+        let totals = |ledger, foreign, unknown, chain| {
+            let [ledger, foreign, unknown, chain] =
+                [ledger, foreign, unknown, chain].map(Total::new);
+            compare_sums(ledger, foreign, unknown, chain)
         };
-        assert_eq!(totals(10, 0, 10), None);
-        assert_eq!(totals(10, 5, 15), None);
-        assert!(totals(10, 0, 15).is_some());
-        assert!(totals(10, 0, 9).is_some());
+        assert_eq!(totals(10, 0, 0, 10), None);
+        assert_eq!(totals(10, 5, 0, 15), None);
+        assert_eq!(totals(10, 5, 2, 17), None);
+        assert!(totals(10, 0, 0, 15).is_some());
+        assert!(totals(10, 0, 5, 16).is_some());
+        assert!(totals(10, 0, 0, 9).is_some());
     }
 }

@@ -11,6 +11,8 @@ use crate::domain::{BaseUnitsError, IntervalError, KwhError};
 pub enum UnreadableReading {
     #[error("its {0} is missing")]
     Missing(ReadingPart),
+    #[error("its {part} is {text}, which is no number that a reading can have")]
+    NotANumber { part: ReadingPart, text: String },
     #[error(transparent)]
     Interval(#[from] IntervalError),
     #[error(transparent)]

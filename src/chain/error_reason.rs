@@ -129,6 +129,13 @@ pub enum UnusableAnswer {
     NoSignature(String),
     #[error("its list goes from slot {from_slot} up to {to_slot}, newest must come first")]
     HistoryOrder { from_slot: u64, to_slot: u64 },
+    #[error("it lists {0} again and nothing below it, so the rest of its list cannot be read")]
+    HistoryRepeats(String),
+    /// Each one is stored with its own problem.
+    #[error(
+        "the authority's history has transactions that cannot be read, the oldest in slot {slot}; status names each with its problem"
+    )]
+    UnreadableHistory { slot: u64 },
     #[error("its list breaks off after {0}, which it no longer shows")]
     HistoryBreaksOff(TxSignature),
     /// It lacks the oldest transactions of the mint.
@@ -153,15 +160,21 @@ pub enum UnusableAnswer {
     SupplyAboveHistory { supply: BaseUnits, known: Decimal },
     #[error("it lists {0} but does not show that transaction")]
     TransactionNotShown(TxSignature),
-    #[error("transaction {signature} {problem}")]
+    #[error("transaction {signature}{} {problem}", in_slot(.slot))]
     Transaction {
         signature: TxSignature,
+        /// Where a list names it.
+        slot: Option<u64>,
         problem: TransactionProblem,
     },
     #[error("the mint cannot be described: {0}")]
     MintInstruction(String),
     #[error("{what} did not appear within {limit:?}")]
     NotAppeared { what: &'static str, limit: Duration },
+}
+
+fn in_slot(slot: &Option<u64>) -> String {
+    slot.map_or_else(String::new, |slot| format!(" in slot {slot}"))
 }
 
 /// What is wrong with a transaction as an endpoint shows it.
@@ -175,4 +188,12 @@ pub enum TransactionProblem {
     NoOutcome,
     #[error("has instructions or addresses that cannot be decoded")]
     UndecodableInstructions,
+    /// Another program may have minted on the authority's behalf.
+    #[error(
+        "comes without the instructions that its programs called, so what it minted is not known; add an RPC endpoint that \
+         records them"
+    )]
+    NoInnerInstructions,
+    #[error("has a version that this program does not know: a newer program is needed")]
+    NewerVersion,
 }

@@ -67,8 +67,9 @@ pub use error_reason::{
 };
 pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
-    AddressHistory, BlockScan, ChainMint, Charge, HistoryRange, ListedTransaction, MintLookup,
-    NoProof, TokenSupply, charge_of, history_includes_creation, probe_capabilities, scan_blocks,
+    AddressHistory, BlockScan, ChainMint, Charge, HistoryCursor, HistoryRange, ListedTransaction,
+    MintLookup, NoProof, TokenSupply, charge_of, history_includes_creation, mint_history,
+    probe_capabilities, scan_blocks, shows_creation,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};

@@ -71,6 +71,11 @@ pub enum SigningRefused {
         "the authority's history was not walked yet, so what was paid before this database is not known: {0}"
     )]
     HistoryNotScanned(NotScannedReason),
+    /// The scan that each start asks for is under way: status shows how far it is.
+    #[error(
+        "the authority's history was not read since this process started: what landed meanwhile is compared with the ledger first"
+    )]
+    ScanSinceStart,
     #[error("the ledger is not bound to any chain")]
     Unbound,
 }

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::breaker::opening::open_if_identity_changed;
-use super::breaker::signing::signing_refusal;
+use super::breaker::signing::{scan_pending, signing_refusal};
 use super::guard::reading_guard;
 use super::transition_metrics;
 use crate::chain::RecentBlockhash;
@@ -82,10 +83,19 @@ pub async fn reserve_numbers(pool: &PgPool, count: usize) -> sqlx::Result<Vec<Mi
         .collect())
 }
 
-/// Checks whether signing is refused now, before a batch does work that [`record`] would throw away.
-pub async fn may_sign(pool: &PgPool) -> Result<(), RecordError> {
+/// Checks whether signing is refused now, before a batch does work that [`record`] would throw away. `bound_at`: when this process
+/// bound the ledger ([`bind`](super::bind)); once a scan that began later is finished, that stays true, so [`record`] need not check
+/// it again.
+pub async fn may_sign(pool: &PgPool, bound_at: Option<DateTime<Utc>>) -> Result<(), RecordError> {
     let mut transaction = pool.begin().await.map_err(RecordError::NotRecorded)?;
-    let checked = check_may_sign(&mut transaction).await;
+    let mut checked = check_may_sign(&mut transaction).await;
+    if let (Ok(()), Some(bound_at)) = (&checked, bound_at) {
+        checked = match scan_pending(&mut *transaction, bound_at).await {
+            Ok(None) => Ok(()),
+            Ok(Some(refused)) => Err(RecordError::Refused(refused)),
+            Err(error) => Err(RecordError::PermissionUnknown(error)),
+        };
+    }
     drop(transaction);
     match checked {
         Err(RecordError::Refused(refused)) => Err(handle_refusal(pool, refused).await),

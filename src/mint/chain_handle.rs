@@ -1,5 +1,6 @@
 //! The chain as a process uses it, whether it signs or not.
 
+use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 
 use super::costs::TransactionCosts;
@@ -31,6 +32,8 @@ pub struct ChainHandle {
     pub transaction_formats: TransactionFormats,
     /// The fee payer is the one that the ledger names.
     pub(super) follows_ledger: bool,
+    /// When this process bound the ledger, if it signs: it waits for a scan of the history that began later.
+    pub(super) bound_at: Option<DateTime<Utc>>,
 }
 
 impl ChainHandle {
@@ -52,6 +55,15 @@ impl ChainHandle {
             priority_fees,
             transaction_formats: TransactionFormats::default(),
             follows_ledger,
+            bound_at: None,
+        }
+    }
+
+    /// Of a process that signs: it does so once a scan that began after this moment is finished.
+    pub fn signing_after(self, bound_at: DateTime<Utc>) -> ChainHandle {
+        ChainHandle {
+            bound_at: Some(bound_at),
+            ..self
         }
     }
 

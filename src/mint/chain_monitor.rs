@@ -144,7 +144,7 @@ impl ChainMonitor {
         if let Some(balance) = snapshot.balance {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(metric_value(balance));
         }
-        let conditions = ledger::minting_conditions(&self.pool, snapshot.slot);
+        let conditions = ledger::minting_conditions(&self.pool, snapshot.slot, self.chain.bound_at);
         let conditions =
             match within(self.transaction_limit.min(CONDITIONS_LIMIT), conditions).await {
                 Ok(conditions) => conditions,
@@ -171,6 +171,10 @@ impl ChainMonitor {
             least_fee: self.chain.least_fee_lamports(charges),
         });
         let shortfall_covered = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
+        match conditions.stale_history {
+            Some(reason) => self.health.degraded("history", reason),
+            None => self.health.ok("history"),
+        }
         if let Some(reason) = conditions.signing_refused {
             return Checked::failed(Cause::LedgerBreaker(reason));
         }

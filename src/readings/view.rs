@@ -169,9 +169,13 @@ const VIEWS_OF_PAGE: &str = "
     JOIN meters meter ON meter.id = reading.meter
     LEFT JOIN LATERAL (
         SELECT mint.signature
-        FROM mint_transaction_readings payment
+        FROM (
+            -- Two halves, each with an index of its own: live_mint_of_reading and dead_mints_of_reading.
+            SELECT transaction, live FROM mint_transaction_readings link WHERE link.reading = reading.id AND live
+            UNION ALL
+            SELECT transaction, live FROM mint_transaction_readings link WHERE link.reading = reading.id AND NOT live
+        ) payment
         JOIN mint_transactions mint ON mint.number = payment.transaction
-        WHERE payment.reading = reading.id
         ORDER BY payment.live DESC, payment.transaction DESC
         LIMIT 1
     ) paid ON TRUE

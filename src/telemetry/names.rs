@@ -60,6 +60,12 @@ pub const LISTENER_BROKEN: &str = "gridtokenx_listener_broken_total";
 // Ledger and chain
 pub const LEDGER_BREAKER_OPEN: &str = "gridtokenx_ledger_breaker_open";
 pub const LEDGER_MISMATCHES: &str = "gridtokenx_ledger_mismatches";
+pub const HISTORY_SCAN_WATERMARK_AGE_SECONDS: &str =
+    "gridtokenx_history_scan_watermark_age_seconds";
+pub const HISTORY_SCAN_LAST_SUCCESS_TIMESTAMP_SECONDS: &str =
+    "gridtokenx_history_scan_last_success_timestamp_seconds";
+pub const HISTORY_SCAN_UNREADABLE: &str = "gridtokenx_history_scan_unreadable_transactions";
+pub const HISTORY_SCAN_STOPS: &str = "gridtokenx_history_scan_stops_total";
 pub const AUDIT_DIFFERENCES: &str = "gridtokenx_audit_differences";
 pub const AUDIT_FINISHED_TIMESTAMP_SECONDS: &str =
     "gridtokenx_audit_last_finished_timestamp_seconds";
@@ -279,6 +285,10 @@ pub const ALL: &[Metric] = &[
     labelled(LISTENER_BROKEN, Counter, "how", &["ended", "deaf"], "Times that the listening connection was replaced: it ended, or was open but delivered nothing."),
     plain(LEDGER_BREAKER_OPEN, Gauge, "1 while the ledger breaker is open and nothing new is signed (from the database)."),
     plain(LEDGER_MISMATCHES, Gauge, "Landed mints of our authority that the ledger lacks and no admin has adopted or booked (from the database)."),
+    nan_until_measured(HISTORY_SCAN_WATERMARK_AGE_SECONDS, "How long ago the last whole scan of the authority's history began, seconds; before the first, since the ledger was set up; NaN before that (from the database)."),
+    plain(HISTORY_SCAN_LAST_SUCCESS_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last whole scan of the authority's history finished; 0 before the first (from the database)."),
+    plain(HISTORY_SCAN_UNREADABLE, Gauge, "Transactions of the authority's history that no endpoint shows in a form that this program can read; they hold the watermark down (from the database)."),
+    labelled(HISTORY_SCAN_STOPS, Counter, "how", &["paused", "failed"], "Times that a scan of the authority's history stopped before its end: paused by an endpoint's limit, or failed; it goes on where it was."),
     nan_until_measured(AUDIT_DIFFERENCES, "Differences between ledger and chain that the last recorded audit found; NaN before the first (from the database)."),
     plain(AUDIT_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last recorded audit finished; 0 before the first (from the database)."),
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no usable endpoint, an empty fee payer, an unknown mint."),

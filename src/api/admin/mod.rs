@@ -11,6 +11,7 @@
 
 mod batches;
 mod chain_status;
+mod history_scan;
 mod log;
 mod log_level;
 mod reading_retry;

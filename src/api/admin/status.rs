@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::batches::BatchStats;
 use super::chain_status::{Chain, RunwayView};
+use super::history_scan::HistoryScan;
 use crate::admin::batches::{self, BatchView};
 use crate::admin::{Backlog, LedgerBreakerView, QueueDepth, Runway};
 use crate::api::auth::authenticated::AdminOnly;
@@ -20,7 +21,7 @@ use crate::api::problem::Problem;
 use crate::api::state::AppState;
 use crate::config::EffectiveConfig;
 use crate::domain::rfc3339_micros;
-use crate::ledger::ReadingCounts;
+use crate::ledger::{ReadingCounts, UnreadableTransaction};
 use crate::periodic::ListedTask;
 use crate::queue::{self, ProcessView};
 
@@ -55,6 +56,8 @@ struct TokenizationStatus {
     oldest_waiting_at: Option<String>,
     queue: Queue,
     breaker: Breaker,
+    /// `null` before the ledger is set up.
+    history_scan: Option<HistoryScan>,
     chain: Chain,
     /// `null` until the fee payer was queried.
     runway: Option<RunwayView>,
@@ -235,6 +238,18 @@ impl From<Option<LedgerBreakerView>> for Breaker {
         "oldest_waiting_at": "2026-11-25T04:00:00.000000Z",
         "queue": {"due": 1, "scheduled": 0, "retrying": 0, "dead": 0},
         "breaker": {"state": "closed", "reason": null, "opened_at": null},
+        "history_scan": {
+            "watermark_slot": 281_400,
+            "age_secs": 41.5,
+            "known_as_of": "2026-11-25T04:00:00.000000Z",
+            "last_success_at": "2026-11-25T04:00:01.000000Z",
+            "under_way": null,
+            "failures": 0,
+            "last_error_at": null,
+            "last_error": null,
+            "unreadable_count": 0,
+            "unreadable": [],
+        },
         "chain": {
             "state": "closed",
             "trouble": null,
@@ -292,9 +307,10 @@ async fn status(
         let processes = queue::processes(&pool).await?;
         let last_sweep = batches::last_sweep(&pool).await?;
         let recent = batches::recent(&pool, RECENT_BATCHES).await?;
-        Ok::<_, sqlx::Error>((backlog, runway, processes, last_sweep, recent))
+        let unreadable = UnreadableTransaction::list(&pool).await?;
+        Ok::<_, sqlx::Error>((backlog, runway, processes, last_sweep, recent, unreadable))
     };
-    let (backlog, runway, processes, last_sweep, recent) =
+    let (backlog, runway, processes, last_sweep, recent, unreadable) =
         tokio::time::timeout(READ_LIMIT, reading)
             .await
             .map_err(|_| {
@@ -316,6 +332,9 @@ async fn status(
         readings_by_state: backlog.readings.into(),
         queue: backlog.queue.into(),
         breaker: backlog.breaker.into(),
+        history_scan: backlog
+            .history
+            .map(|history| HistoryScan::of(&history, &unreadable)),
         chain: Chain::of(
             &minting.circuit_breaker,
             &chain.endpoints,

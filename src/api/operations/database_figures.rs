@@ -12,6 +12,7 @@ use crate::admin::{Backlog, Runway};
 use crate::audit::RecordedAudit;
 use crate::chain::FeeBudgetView;
 use crate::feed::LogSize;
+use crate::ledger::HistoryScanView;
 use crate::telemetry::{metric_value, names};
 
 /// A scrape waits no longer for the database; Prometheus gives up after ten seconds.
@@ -143,9 +144,22 @@ fn show_backlog(backlog: &Backlog, now: DateTime<Utc>) {
         .is_some_and(|breaker| breaker.is_open());
     count(names::LEDGER_BREAKER_OPEN, i64::from(breaker_open));
     count(names::LEDGER_MISMATCHES, backlog.mismatches);
+    show_history(backlog.history.as_ref());
     age(
         names::OUTBOX_OLDEST_AGE_SECONDS,
         backlog.oldest_outbox_event_at,
     );
     count(names::FEED_LAST_SEQ, backlog.feed_last_seq);
+}
+
+fn show_history(history: Option<&HistoryScanView>) {
+    let age = history.map_or(f64::NAN, |history| history.age_secs);
+    gauge!(names::HISTORY_SCAN_WATERMARK_AGE_SECONDS).set(age);
+    let finished_at = history.and_then(|history| history.finished_at);
+    count(
+        names::HISTORY_SCAN_LAST_SUCCESS_TIMESTAMP_SECONDS,
+        finished_at.map_or(0, |moment| moment.timestamp()),
+    );
+    let unreadable = history.map_or(0, |history| history.unreadable.get());
+    gauge!(names::HISTORY_SCAN_UNREADABLE).set(metric_value(unreadable));
 }

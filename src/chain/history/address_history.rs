@@ -3,13 +3,17 @@
 //! Invariant: a history that was read to its end without an error has listed everything between the head and its floor that the
 //! endpoint knows as final as asked for. A list that merely stops does not count as complete: a page can be empty because the
 //! signature that it should continue from vanished in a fork, or because another node of a pool answered.
+//!
+//! A history can be read in several sittings: [`AddressHistory::resume`] goes on below a transaction that was listed before, on
+//! any endpoint that shows it.
+
+use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use solana_client::rpc_config::RpcSignaturesForAddressConfig;
 use solana_client::rpc_request::RpcRequest;
 use solana_sdk::pubkey::Pubkey;
-use solana_transaction_status::TransactionConfirmationStatus;
 
 use super::call_retry::{until_shown, while_unanswered};
 use crate::chain::commitment::{Consensus, Finality};
@@ -23,16 +27,25 @@ use crate::domain::TxSignature;
 const SIGNATURES_PER_PAGE: usize = 1_000;
 
 /// One transaction that mentions the address. Anyone can mention any address: this alone proves nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedTransaction {
     pub signature: TxSignature,
     pub slot: u64,
     /// It landed with an error: it changed nothing but its fee.
     pub failed: bool,
+    /// All memos as the node shows them: each with its length in brackets in front, joined by semicolons.
+    pub memo: Option<String>,
 }
 
-/// An entry as the endpoint lists it. Its error may be one that the client crate cannot name.
-#[derive(Debug, Deserialize)]
+/// Where a history was read to: the next page begins below this transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryCursor {
+    pub signature: TxSignature,
+    pub slot: u64,
+}
+
+/// An entry as the endpoint answers it. Errors are not parsed: any error means failed, also one that no client knows yet.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
     signature: String,
@@ -40,7 +53,9 @@ struct Entry {
     #[serde(default)]
     err: Value,
     #[serde(default)]
-    confirmation_status: Option<TransactionConfirmationStatus>,
+    memo: Option<String>,
+    #[serde(default)]
+    confirmation_status: Option<String>,
 }
 
 /// The part of a history that is read.
@@ -59,54 +74,83 @@ pub struct AddressHistory<'a> {
     endpoint: &'a Endpoint,
     address: Pubkey,
     range: HistoryRange,
-    before: Option<ListedTransaction>,
+    before: Option<HistoryCursor>,
+    /// The signatures of the last page: some endpoints list the seam of two pages in both.
+    last_page: HashSet<TxSignature>,
     ended: bool,
 }
 
 impl<'a> AddressHistory<'a> {
     pub fn new(endpoint: &'a Endpoint, address: Pubkey, range: HistoryRange) -> Self {
+        AddressHistory::resume(endpoint, address, range, None)
+    }
+
+    /// Goes on below `before`, which was listed before, by this endpoint or another one.
+    pub fn resume(
+        endpoint: &'a Endpoint,
+        address: Pubkey,
+        range: HistoryRange,
+        before: Option<HistoryCursor>,
+    ) -> Self {
         AddressHistory {
             endpoint,
             address,
             range,
-            before: None,
+            before,
+            last_page: before.iter().map(|cursor| cursor.signature).collect(),
             ended: false,
         }
     }
 
-    /// The next page, from which transactions that are less final are left out: it may be empty. `None` when the floor is
-    /// reached.
+    /// Where the next page begins; `None` before the first.
+    pub fn cursor(&self) -> Option<HistoryCursor> {
+        self.before
+    }
+
+    /// The next page, from which transactions that are less final are left out, and so is what was listed already: it may be
+    /// empty. `None` when the floor is reached.
     pub async fn next_page(&mut self) -> Result<Option<Vec<ListedTransaction>>, ChainError> {
         if self.ended {
             return Ok(None);
         }
+        let continued_from = self.before;
         let listed = while_unanswered(|| self.list()).await?;
         let mut page = Vec::with_capacity(listed.len());
+        let mut in_page = HashSet::with_capacity(listed.len());
         for entry in &listed {
             let transaction = self.read(entry)?;
+            let signature = transaction.signature;
+            if self.last_page.contains(&signature) || !in_page.insert(signature) {
+                continue;
+            }
             self.check_order(&transaction)?;
-            self.before = Some(transaction);
+            self.before = Some(HistoryCursor {
+                signature,
+                slot: transaction.slot,
+            });
             if transaction.slot <= self.range.floor_slot {
                 self.ended = true;
                 break;
             }
-            let status = entry.confirmation_status.as_ref();
+            let status = entry.confirmation_status.as_deref();
             if reaches(status, self.range.finality, self.endpoint.consensus()) {
                 page.push(transaction);
             }
         }
-        if listed.is_empty() {
+        if in_page.is_empty() {
+            self.check_repeats(continued_from, &listed)?;
             self.check_end().await?;
             self.ended = true;
         }
+        self.last_page = in_page;
+        self.last_page
+            .extend(self.before.iter().map(|cursor| cursor.signature));
         Ok(Some(page))
     }
 
     async fn list(&self) -> Result<Vec<Entry>, ChainError> {
         let config = RpcSignaturesForAddressConfig {
-            before: self
-                .before
-                .map(|transaction| transaction.signature.to_string()),
+            before: self.before.map(|cursor| cursor.signature.to_string()),
             until: None,
             limit: Some(SIGNATURES_PER_PAGE),
             commitment: Some(self.endpoint.commitment(self.range.finality)),
@@ -129,19 +173,39 @@ impl<'a> AddressHistory<'a> {
             signature,
             slot: entry.slot,
             failed: TransactionFailure::read(&entry.err).is_some(),
+            memo: entry.memo.clone(),
         })
     }
 
-    /// An endpoint that starts from the head again at every page would make the scan endless.
+    /// Newest must come first.
     fn check_order(&self, next: &ListedTransaction) -> Result<(), ChainError> {
         match self.before {
-            Some(before) if next.slot > before.slot || next.signature == before.signature => {
+            Some(before) if next.slot > before.slot => {
                 Err(self.endpoint.unusable(UnusableAnswer::HistoryOrder {
                     from_slot: before.slot,
                     to_slot: next.slot,
                 }))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A page without anything new is the end only if it is empty, or repeats nothing but the transaction that it continues
+    /// from. An endpoint that lists a whole page again ignores the cursor, and would hide what is below.
+    fn check_repeats(
+        &self,
+        continued_from: Option<HistoryCursor>,
+        listed: &[Entry],
+    ) -> Result<(), ChainError> {
+        let cursor = continued_from.map(|cursor| cursor.signature.to_string());
+        let repeated = listed
+            .iter()
+            .find(|entry| Some(&entry.signature) != cursor.as_ref());
+        match repeated {
+            Some(entry) => Err(self
+                .endpoint
+                .unusable(UnusableAnswer::HistoryRepeats(entry.signature.clone()))),
+            None => Ok(()),
         }
     }
 
@@ -172,47 +236,59 @@ impl<'a> AddressHistory<'a> {
     }
 }
 
-/// Whether an entry is as final as asked for: some endpoints list everything and leave the check to the caller.
-fn reaches(
-    status: Option<&TransactionConfirmationStatus>,
-    finality: Finality,
-    consensus: Consensus,
-) -> bool {
+/// Whether an entry is as final as asked for: some endpoints list everything and leave the check to the caller. Nodes that give no
+/// status, or one that is not known here, list only what has the requested commitment.
+fn reaches(status: Option<&str>, finality: Finality, consensus: Consensus) -> bool {
     match status {
-        Some(TransactionConfirmationStatus::Processed) => finality == Finality::Newest,
-        Some(TransactionConfirmationStatus::Confirmed) => {
-            finality != Finality::Final || consensus == Consensus::Alpenglow
-        }
-        Some(TransactionConfirmationStatus::Finalized) | None => true,
+        Some("processed") => finality == Finality::Newest,
+        Some("confirmed") => finality != Finality::Final || consensus == Consensus::Alpenglow,
+        _ => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use TransactionConfirmationStatus::{Confirmed, Finalized, Processed};
 
     #[test]
     fn only_what_is_final_enough_is_listed() {
         let (tower, alpenglow) = (Consensus::Tower, Consensus::Alpenglow);
         let cases = [
-            (Some(Processed), Finality::Confirmed, tower, false),
-            (Some(Confirmed), Finality::Confirmed, tower, true),
-            (Some(Finalized), Finality::Confirmed, tower, true),
-            (Some(Processed), Finality::Final, alpenglow, false),
-            (Some(Confirmed), Finality::Final, tower, false),
-            (Some(Confirmed), Finality::Final, Consensus::Unknown, false),
-            (Some(Confirmed), Finality::Final, alpenglow, true),
-            (Some(Finalized), Finality::Final, tower, true),
-            // Nodes that give no status list only what has the requested commitment.
+            (Some("processed"), Finality::Confirmed, tower, false),
+            (Some("confirmed"), Finality::Confirmed, tower, true),
+            (Some("finalized"), Finality::Confirmed, tower, true),
+            (Some("processed"), Finality::Final, alpenglow, false),
+            (Some("confirmed"), Finality::Final, tower, false),
+            (
+                Some("confirmed"),
+                Finality::Final,
+                Consensus::Unknown,
+                false,
+            ),
+            (Some("confirmed"), Finality::Final, alpenglow, true),
+            (Some("finalized"), Finality::Final, tower, true),
             (None, Finality::Final, tower, true),
         ];
         for (status, finality, consensus, expected) in cases {
             assert_eq!(
-                reaches(status.as_ref(), finality, consensus),
+                reaches(status, finality, consensus),
                 expected,
                 "{status:?} for {finality:?} under {consensus:?}"
             );
         }
+    }
+
+    #[test]
+    fn any_error_of_an_entry_means_failed_and_none_costs_the_list() {
+        let listed = json!([
+            {"signature": "a", "slot": 3, "err": null, "memo": null, "confirmationStatus": "finalized", "blockTime": 1},
+            {"signature": "b", "slot": 2, "err": {"InstructionError": [0, {"BorshIoError": "Unknown"}]}},
+            {"signature": "c", "slot": 1, "err": {"InstructionError": [300, {"Custom": 4_294_967_296_u64}]}, "memo": "[2] hi"},
+            {"signature": "d", "slot": 1},
+        ]);
+        let entries: Vec<Entry> = serde_json::from_value(listed).unwrap();
+        let failed: Vec<bool> = entries.iter().map(|entry| !entry.err.is_null()).collect();
+        assert_eq!(failed, [false, true, true, false]);
+        assert_eq!(entries[2].memo.as_deref(), Some("[2] hi"));
     }
 }

@@ -20,6 +20,19 @@ const AUTHORITY: usize = 2;
 /// In the batch instruction: number of accounts, length of data.
 const BATCH_HEADER_BYTES: usize = 2;
 
+const MEMO_PROGRAMS: [Pubkey; 3] = [
+    spl_memo_interface::v1::ID,
+    spl_memo_interface::v3::ID,
+    spl_memo_interface::v4::ID,
+];
+/// The other programs of our own transactions.
+const CALL_NO_MINT: [Pubkey; 4] = [
+    spl_token_interface::ID,
+    spl_associated_token_account_interface::program::ID,
+    solana_compute_budget_interface::ID,
+    solana_system_interface::program::ID,
+];
+
 /// Our memo among these. Two of ours would contradict each other: then neither counts.
 pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
     let mut ours = memos.iter().filter_map(|text| Memo::parse(text));
@@ -35,6 +48,10 @@ pub(super) struct ExecutedTransaction {
     accounts: Vec<Pubkey>,
     /// How many accounts, from the first one on, signed.
     signers: usize,
+    /// How many of the instructions are the transaction's own; those that programs called follow.
+    own_instructions: usize,
+    /// The instructions that programs called were recorded: there may be none.
+    called_are_known: bool,
     instructions: Vec<Instruction>,
 }
 
@@ -69,7 +86,9 @@ impl ExecutedTransaction {
                 data: instruction.data.clone(),
             })
             .collect();
+        let own_instructions = instructions.len();
         let inner: Option<&Vec<_>> = Option::from(meta.inner_instructions.as_ref());
+        let called_are_known = inner.is_some();
         for instruction in inner.into_iter().flatten().flat_map(|of| &of.instructions) {
             let UiInstruction::Compiled(called) = instruction else {
                 return None;
@@ -83,8 +102,22 @@ impl ExecutedTransaction {
         Some(ExecutedTransaction {
             accounts,
             signers: usize::from(message.header().num_required_signatures),
+            own_instructions,
+            called_are_known,
             instructions,
         })
+    }
+
+    /// Whether every instruction that ran and could mint is known. A node that does not record what programs call hides a mint
+    /// that another program made on the authority's behalf; the programs of our own transactions call nothing that mints.
+    pub(super) fn is_complete(&self) -> bool {
+        let own = &self.instructions[..self.own_instructions];
+        self.called_are_known
+            || own.iter().all(|instruction| {
+                self.account(instruction.program).is_some_and(|program| {
+                    MEMO_PROGRAMS.contains(program) || CALL_NO_MINT.contains(program)
+                })
+            })
     }
 
     /// The account's position among the transaction's accounts, and so among the balances that a node reports.
@@ -144,16 +177,11 @@ impl ExecutedTransaction {
 
     /// Texts of all memos, without U+0000, which no text column can store.
     pub(super) fn memos(&self) -> Vec<String> {
-        let programs = [
-            spl_memo_interface::v1::ID,
-            spl_memo_interface::v3::ID,
-            spl_memo_interface::v4::ID,
-        ];
         self.instructions
             .iter()
             .filter(|instruction| {
                 self.account(instruction.program)
-                    .is_some_and(|program| programs.contains(program))
+                    .is_some_and(|program| MEMO_PROGRAMS.contains(program))
             })
             .map(|memo| String::from_utf8_lossy(&memo.data).replace('\0', "\u{fffd}"))
             .collect()
@@ -360,6 +388,31 @@ mod tests {
     }
 
     #[test]
+    fn without_the_called_instructions_only_our_own_kind_of_transaction_is_complete() {
+        let keys = Keys::new();
+        let authority = keys.authority.pubkey();
+        let ours = keys.mint_to(&Pubkey::new_unique(), 1);
+        let by_another_program = Call::new_with_bytes(
+            Pubkey::new_unique(),
+            &[],
+            vec![AccountMeta::new_readonly(authority, true)],
+        );
+        let complete = |call: &Call, inner: OptionSerializer<Vec<UiInnerInstructions>>| {
+            let message = Message::new(std::slice::from_ref(call), Some(&authority));
+            let mut meta = outcome();
+            meta.inner_instructions = inner;
+            executed(VersionedMessage::Legacy(message), meta).is_complete()
+        };
+        assert!(complete(&ours, OptionSerializer::None));
+        assert!(complete(
+            &by_another_program,
+            OptionSerializer::Some(Vec::new())
+        ));
+        assert!(!complete(&by_another_program, OptionSerializer::None));
+        assert!(!complete(&by_another_program, OptionSerializer::Skip));
+    }
+
+    #[test]
     fn an_outcome_that_cannot_be_decoded_is_not_an_outcome() {
         let keys = Keys::new();
         let calls = [keys.mint_to(&Pubkey::new_unique(), 1)];
@@ -396,6 +449,8 @@ mod tests {
             let executed = ExecutedTransaction {
                 accounts: vec![keys.authority.pubkey(), keys.mint, TOKEN],
                 signers: 1,
+                own_instructions: 1,
+                called_are_known: true,
                 instructions: vec![Instruction { program: 2, accounts, data }],
             };
             executed.mints(&keys.mint, &keys.authority.pubkey());

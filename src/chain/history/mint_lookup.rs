@@ -6,6 +6,7 @@
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
 
+use super::address_history::ListedTransaction;
 use super::call_retry::until_shown;
 use super::executed_transaction::our_memo;
 use super::shown_transaction;
@@ -50,9 +51,26 @@ pub struct MintLookup<'a> {
 }
 
 impl MintLookup<'_> {
-    /// Reads a transaction that the endpoint has listed; waits a few seconds until the endpoint shows it.
-    pub async fn read_listed(&self, signature: TxSignature) -> Result<ChainMint, ChainError> {
-        until_shown(|| self.find(signature)).await?.ok_or_else(|| {
+    /// Reads a transaction that the endpoint has listed; waits a few seconds until the endpoint shows it. An error about the
+    /// transaction names its slot.
+    pub async fn read_listed(&self, listed: &ListedTransaction) -> Result<ChainMint, ChainError> {
+        let signature = listed.signature;
+        let found = until_shown(|| self.find(signature)).await;
+        let found = found.map_err(|error| match error {
+            ChainError::Unusable {
+                endpoint,
+                reason: UnusableAnswer::Transaction { problem, .. },
+            } => ChainError::Unusable {
+                endpoint,
+                reason: UnusableAnswer::Transaction {
+                    signature,
+                    slot: Some(listed.slot),
+                    problem,
+                },
+            },
+            error => error,
+        })?;
+        found.ok_or_else(|| {
             self.endpoint
                 .unusable(UnusableAnswer::TransactionNotShown(signature))
         })

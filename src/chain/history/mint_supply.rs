@@ -6,14 +6,14 @@
 
 use solana_sdk::pubkey::Pubkey;
 
-use super::address_history::{AddressHistory, HistoryRange};
+use super::address_history::{AddressHistory, HistoryCursor, HistoryRange};
 use super::call_retry::until_shown;
 use super::shown_transaction::lamports_before;
 use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
-use crate::domain::BaseUnits;
+use crate::domain::{BaseUnits, TxSignature};
 
 /// The token's supply, and the slot as of which it was reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,36 +39,46 @@ impl Endpoint {
     }
 }
 
-/// Whether this endpoint's history of the mint begins with the mint's creation.
-///
-/// As confirmed: a mint that was created a moment ago need not be final, since what a fork takes back cannot precede
-/// the creation.
+/// Whether this endpoint's history of the mint begins with the mint's creation. Reads the whole of it.
 pub async fn history_includes_creation(
     endpoint: &Endpoint,
     mint: &Pubkey,
 ) -> Result<bool, ChainError> {
-    let begins_with_creation = until_shown(|| begins_with_creation(endpoint, mint));
+    let begins_with_creation = until_shown(async || {
+        let mut pages = mint_history(endpoint, mint, None).await?;
+        while pages.next_page().await?.is_some() {}
+        match pages.cursor() {
+            Some(oldest) => shows_creation(endpoint, mint, oldest.signature).await,
+            None => Ok(None),
+        }
+    });
     Ok(begins_with_creation.await?.unwrap_or(false))
 }
 
-/// `None`: it shows nothing of the mint at all, or not yet.
-async fn begins_with_creation(
-    endpoint: &Endpoint,
+/// The transactions of the mint, newest first, below `before`.
+///
+/// As confirmed: a mint that was created a moment ago need not be final, since what a fork takes back cannot precede
+/// the creation.
+pub async fn mint_history<'a>(
+    endpoint: &'a Endpoint,
     mint: &Pubkey,
-) -> Result<Option<bool>, ChainError> {
+    before: Option<HistoryCursor>,
+) -> Result<AddressHistory<'a>, ChainError> {
     let range = HistoryRange {
         floor_slot: 0,
         head_slot: endpoint.finalized_slot().await?,
         finality: Finality::Confirmed,
     };
-    let mut pages = AddressHistory::new(endpoint, *mint, range);
-    let mut oldest = None;
-    while let Some(page) = pages.next_page().await? {
-        oldest = page.last().copied().or(oldest);
-    }
-    let Some(oldest) = oldest else {
-        return Ok(None);
-    };
-    let before = lamports_before(endpoint, oldest.signature, mint, range.finality).await?;
+    Ok(AddressHistory::resume(endpoint, *mint, range, before))
+}
+
+/// Whether this endpoint shows that the mint did not exist before this transaction, so that its history goes back that far. `None`:
+/// it does not show the transaction, or not yet.
+pub async fn shows_creation(
+    endpoint: &Endpoint,
+    mint: &Pubkey,
+    signature: TxSignature,
+) -> Result<Option<bool>, ChainError> {
+    let before = lamports_before(endpoint, signature, mint, Finality::Confirmed).await?;
     Ok(before.map(|lamports| lamports == 0))
 }

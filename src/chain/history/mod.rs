@@ -13,11 +13,11 @@ mod mint_supply;
 mod no_proof;
 mod shown_transaction;
 
-pub use address_history::{AddressHistory, HistoryRange, ListedTransaction};
+pub use address_history::{AddressHistory, HistoryCursor, HistoryRange, ListedTransaction};
 pub use block_run::BlockScan;
 pub use block_scan::scan_blocks;
 pub use capability_probe::probe_capabilities;
 pub use charge::{Charge, charge_of};
 pub use mint_lookup::{ChainMint, MintLookup};
-pub use mint_supply::{TokenSupply, history_includes_creation};
+pub use mint_supply::{TokenSupply, history_includes_creation, mint_history, shows_creation};
 pub use no_proof::NoProof;

@@ -1,5 +1,6 @@
 //! A transaction as an endpoint shows it: read from its own bytes, never from the node's interpretation of them.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use solana_client::client_error::Result as ClientResult;
 use solana_client::rpc_config::RpcTransactionConfig;
@@ -7,7 +8,7 @@ use solana_client::rpc_request::RpcRequest;
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
 use solana_transaction_status::{
-    EncodedConfirmedTransactionWithStatusMeta, UiTransactionEncoding, UiTransactionStatusMeta,
+    EncodedTransaction, UiTransactionEncoding, UiTransactionStatusMeta,
 };
 
 use super::call_retry::while_unanswered;
@@ -19,6 +20,9 @@ use crate::chain::error_reason::{TransactionProblem, UnusableAnswer};
 use crate::chain::transaction_failure::TransactionFailure;
 use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 
+/// JSON-RPC error of nodes for a transaction of a version above the one that the call allows.
+const UNSUPPORTED_VERSION: i64 = -32015;
+
 pub(super) struct ShownTransaction {
     pub slot: u64,
     pub block_time: Option<i64>,
@@ -26,6 +30,18 @@ pub(super) struct ShownTransaction {
     pub meta: UiTransactionStatusMeta,
     /// The error with which it landed; `meta` does not have it.
     pub failure: Option<TransactionFailure>,
+}
+
+/// The answer of `getTransaction`, as far as it is used.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    slot: u64,
+    #[serde(default)]
+    block_time: Option<i64>,
+    transaction: EncodedTransaction,
+    #[serde(default)]
+    meta: Value,
 }
 
 /// `None` proves only that this endpoint does not show it now.
@@ -40,33 +56,35 @@ pub(super) async fn fetch(
         max_supported_transaction_version: Some(NEWEST_TRANSACTION_VERSION),
     };
     let parameters = json!([signature.to_string(), config]);
+    let unusable = |problem| unusable(endpoint, signature, problem);
     let call = || async {
         let answer: ClientResult<Value> = endpoint
             .background()
             .send(RpcRequest::GetTransaction, parameters.clone())
             .await;
-        endpoint.answer(answer)
+        match endpoint.answer(answer) {
+            Err(ChainError::ErrorResponse {
+                code: UNSUPPORTED_VERSION,
+                ..
+            }) => Err(unusable(TransactionProblem::NewerVersion)),
+            answer => answer,
+        }
     };
-    let mut answer = while_unanswered(call).await?;
+    let answer = while_unanswered(call).await?;
     if answer.is_null() {
         return Ok(None);
     }
-    let unusable = |problem| unusable(endpoint, signature, problem);
-    let failure = take_failure(&mut answer);
-    let found: EncodedConfirmedTransactionWithStatusMeta =
+    let found: Answer =
         serde_json::from_value(answer).map_err(|_| unusable(TransactionProblem::Undecodable))?;
     let transaction = found
-        .transaction
         .transaction
         .decode()
         .ok_or_else(|| unusable(TransactionProblem::Undecodable))?;
     if transaction.signatures.first() != Some(&signature.signature()) {
         return Err(unusable(TransactionProblem::AnotherOne));
     }
-    let meta = found
-        .transaction
-        .meta
-        .ok_or_else(|| unusable(TransactionProblem::NoOutcome))?;
+    let (failure, meta) =
+        outcome(found.meta).ok_or_else(|| unusable(TransactionProblem::NoOutcome))?;
     Ok(Some(ShownTransaction {
         slot: found.slot,
         block_time: found.block_time,
@@ -76,15 +94,14 @@ pub(super) async fn fetch(
     }))
 }
 
-/// Takes the error out of the metadata, so that the rest can be read where the client crate cannot name it.
-fn take_failure(answer: &mut Value) -> Option<TransactionFailure> {
-    let meta = answer.get_mut("meta").filter(|meta| meta.is_object())?;
-    let failure = TransactionFailure::read(&meta["err"]);
-    if failure.is_some() {
-        meta["err"] = Value::Null;
-        meta["status"] = json!({ "Ok": null });
-    }
-    failure
+/// The error with which it landed, and the rest of its outcome. The error is taken out before the rest is parsed, since the client
+/// crate may not be able to name it. `None`: there is no outcome, or it cannot be read.
+fn outcome(mut meta: Value) -> Option<(Option<TransactionFailure>, UiTransactionStatusMeta)> {
+    let fields = meta.as_object_mut()?;
+    let failure = TransactionFailure::read(fields.get("err")?);
+    fields.insert("err".to_owned(), Value::Null);
+    fields.insert("status".to_owned(), json!({ "Ok": null }));
+    Some((failure, serde_json::from_value(meta).ok()?))
 }
 
 /// What an account held before this transaction: nothing when it did not exist yet. `None` when the endpoint does not show the
@@ -108,13 +125,23 @@ impl ShownTransaction {
         endpoint: &Endpoint,
         signature: TxSignature,
     ) -> Result<ExecutedTransaction, ChainError> {
-        ExecutedTransaction::decode(&self.transaction, &self.meta).ok_or_else(|| {
-            unusable(
-                endpoint,
-                signature,
-                TransactionProblem::UndecodableInstructions,
-            )
-        })
+        let executed =
+            ExecutedTransaction::decode(&self.transaction, &self.meta).ok_or_else(|| {
+                unusable(
+                    endpoint,
+                    signature,
+                    TransactionProblem::UndecodableInstructions,
+                )
+            })?;
+        // A failed one minted nothing, whatever it called.
+        if self.failure.is_some() || executed.is_complete() {
+            return Ok(executed);
+        }
+        Err(unusable(
+            endpoint,
+            signature,
+            TransactionProblem::NoInnerInstructions,
+        ))
     }
 }
 
@@ -123,5 +150,44 @@ fn unusable(
     signature: TxSignature,
     problem: TransactionProblem,
 ) -> ChainError {
-    endpoint.unusable(UnusableAnswer::Transaction { signature, problem })
+    endpoint.unusable(UnusableAnswer::Transaction {
+        signature,
+        slot: None,
+        problem,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(err: &Value) -> Value {
+        json!({
+            "err": err, "status": { "Err": err }, "fee": 5_000, "preBalances": [7], "postBalances": [2],
+            "innerInstructions": [], "logMessages": null, "preTokenBalances": [], "postTokenBalances": [],
+            "rewards": [], "loadedAddresses": { "writable": [], "readonly": [] },
+        })
+    }
+
+    #[test]
+    fn an_error_that_the_client_cannot_name_means_failed_and_the_rest_is_read() {
+        let errors = [
+            json!({ "InstructionError": [0, { "BorshIoError": "Unknown" }] }),
+            json!({ "InstructionError": [1, "ErrorOf2028"] }),
+            json!({ "InstructionError": [300, { "Custom": 4_294_967_296_u64 }] }),
+            json!("AccountNotFound"),
+        ];
+        for err in &errors {
+            let (failure, read) = outcome(meta(err)).unwrap();
+            assert!(failure.is_some(), "{err}");
+            assert_eq!((read.fee, read.pre_balances), (5_000, vec![7]), "{err}");
+        }
+        assert!(outcome(meta(&Value::Null)).unwrap().0.is_none());
+    }
+
+    #[test]
+    fn a_transaction_without_an_outcome_has_none() {
+        assert!(outcome(Value::Null).is_none());
+        assert!(outcome(json!({ "fee": 5_000 })).is_none());
+    }
 }

@@ -52,8 +52,8 @@ pub(super) async fn open_or_recall(base: &Base) -> Result<OpenedChain, StartErro
 /// The chain, and the ledger bound to it.
 async fn open(config: &Config, pool: &PgPool) -> Result<Solana, StartError> {
     // Boxed: through all their borrows the compiler does not see that they are `Send`.
-    let solana = solana::open(config).boxed().await?;
-    solana.bind_ledger(config, pool).boxed().await?;
+    let mut solana = solana::open(config).boxed().await?;
+    solana.bound_at = Some(solana.bind_ledger(config, pool).boxed().await?);
     Ok(solana)
 }
 
@@ -83,7 +83,11 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
         ),
     );
     let formats = TransactionFormats::new(config.blockchain.transaction_format);
-    Ok(handle.with_transaction_formats(formats))
+    let handle = handle.with_transaction_formats(formats);
+    Ok(match (minting, solana.bound_at) {
+        (Some(_), Some(bound_at)) => handle.signing_after(bound_at),
+        _ => handle,
+    })
 }
 
 /// The error with which this process would not have started, found only after it had.

@@ -91,6 +91,7 @@ pub(super) fn of_resolver(
     let resolver = Resolver::new(
         base.database.pool.clone(),
         chain.endpoints.clone(),
+        chain.accounts.genesis_hash,
         chain.accounts.mint,
         chain.accounts.authority,
         ResolverLimits {

@@ -1,5 +1,6 @@
 //! Endpoints, keys and mint.
 
+use chrono::{DateTime, Utc};
 use solana_sdk::hash::Hash;
 use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
@@ -26,6 +27,8 @@ pub(super) struct Solana {
     pub authority: Pubkey,
     pub mint: Pubkey,
     pub genesis_hash: Hash,
+    /// When the ledger was bound; `None` in a process that signs nothing and started while no endpoint answered.
+    pub bound_at: Option<DateTime<Utc>>,
     is_local: bool,
 }
 
@@ -39,16 +42,19 @@ impl Solana {
         }
     }
 
-    /// Binds the ledger to this chain and mint, or checks that it is bound to them.
-    pub async fn bind_ledger(&self, config: &Config, pool: &PgPool) -> Result<(), BindingError> {
+    /// Binds the ledger to this chain and mint, or checks that it is bound to them. Returns the moment.
+    pub async fn bind_ledger(
+        &self,
+        config: &Config,
+        pool: &PgPool,
+    ) -> Result<DateTime<Utc>, BindingError> {
         let binding = ChainBinding {
             genesis_hash: self.genesis_hash.to_string(),
             mint: self.mint,
             authority: self.authority,
             decimals: config.tokenization.decimals,
         };
-        let limit = config.tokenization.transaction_timeout;
-        ledger::bind(pool, &self.endpoints, &binding, limit).await
+        ledger::bind(pool, &self.endpoints, &binding).await
     }
 
     /// The wallet that the canary's readings pay.
@@ -107,6 +113,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         authority,
         mint,
         genesis_hash,
+        bound_at: None,
         is_local,
     })
 }
@@ -143,6 +150,7 @@ pub(super) async fn recall(config: &Config, pool: &PgPool) -> Result<Option<Sola
         authority: bound.authority,
         mint,
         genesis_hash,
+        bound_at: None,
         is_local: false,
     }))
 }

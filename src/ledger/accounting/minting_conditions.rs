@@ -1,5 +1,6 @@
 //! What a process that mints needs from the ledger: whether signing is refused, what is in flight, and who pays.
 
+use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 
@@ -7,7 +8,8 @@ use super::fee_payer;
 use crate::db::BigInt;
 use crate::domain::{BreakerState, SigningRefused};
 use crate::ledger::breaker::ledger_row::StoredBreaker;
-use crate::ledger::breaker::signing::history_not_scanned;
+use crate::ledger::breaker::scan_view::HistoryScanView;
+use crate::ledger::breaker::signing::{history_not_scanned, scan_pending};
 use crate::ledger::error::LedgerError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct MintingConditions {
     pub signing_refused: Option<SigningRefused>,
     /// The address that pays, if a process that mints has stored it.
     pub fee_payer: Option<Pubkey>,
+    /// Why what is known of the chain is old, if it is.
+    pub stale_history: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -31,10 +35,11 @@ struct StoredConditions {
     fee_payer: Option<String>,
 }
 
-/// In flight counts what a balance read at `slot` does not show yet: transactions that have not landed, or landed later.
+/// `bound_at`: when this process bound the ledger, if it signs. In flight counts what a balance read at `slot` does not show yet: transactions that have not landed, or landed later.
 pub async fn minting_conditions(
     pool: &PgPool,
     slot: u64,
+    bound_at: Option<DateTime<Utc>>,
 ) -> Result<MintingConditions, LedgerError> {
     let row: StoredConditions = sqlx::query_as(
         "SELECT (
@@ -54,13 +59,20 @@ pub async fn minting_conditions(
     .await?;
     let signing_refused = match row.breaker.state(row.breaker_reason.clone()) {
         BreakerState::Open { reason } => Some(SigningRefused::BreakerOpen(reason)),
-        BreakerState::Closed if row.history_scanned => None,
-        BreakerState::Closed => Some(history_not_scanned(row.breaker_reason)),
+        BreakerState::Closed if !row.history_scanned => {
+            Some(history_not_scanned(row.breaker_reason))
+        }
+        BreakerState::Closed => match bound_at {
+            Some(bound_at) => scan_pending(pool, bound_at).await?,
+            None => None,
+        },
     };
+    let history = HistoryScanView::read(pool).await?;
     Ok(MintingConditions {
         in_flight_lamports: row.in_flight_lamports.get(),
         signing_refused,
         fee_payer: row.fee_payer.and_then(fee_payer::parse),
+        stale_history: history.and_then(|history| history.staleness()),
     })
 }
 

@@ -1,13 +1,12 @@
 //! Rule 8: a ledger belongs permanently to one chain, one mint and one authority.
 
-use std::time::Duration;
-
+use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 use thiserror::Error;
 
-use super::history_scan::scan_history;
 use super::opening::open_if_identity_changed;
+use super::scan_progress::request_scan;
 use crate::chain::Endpoints;
 
 /// What the ledger is bound to.
@@ -67,14 +66,13 @@ struct StoredBinding {
 /// Binds a new ledger, or checks that an old one belongs to this chain; then checks whether the ledger went backwards.
 ///
 /// A new ledger's watermark is 0: if the database was lost but the chain was not, the first scan finds what was paid before and
-/// opens the breaker. When the scan fails the start continues: a changed identity has opened the breaker by then, and the
-/// Resolver repeats the scan. `limit` bounds one transaction of the database.
+/// opens the breaker. The scan may be long, so the start only asks the Resolver for it. Returns the moment: this process signs once a
+/// scan that began later is finished.
 pub async fn bind(
     pool: &PgPool,
     endpoints: &Endpoints,
     expected: &ChainBinding,
-    limit: Duration,
-) -> Result<(), BindingError> {
+) -> Result<DateTime<Utc>, BindingError> {
     sqlx::query(
         "INSERT INTO ledger
              (genesis_hash, mint_address, authority, decimals,
@@ -94,11 +92,7 @@ pub async fn bind(
     compare(&stored, expected)?;
     one_chain(endpoints, &stored.genesis_hash).await?;
     open_if_identity_changed(pool).await?;
-    let (mint, authority) = (&expected.mint, &expected.authority);
-    if let Err(error) = scan_history(pool, endpoints, mint, authority, limit).await {
-        tracing::warn!(%error, "history scan failed at the start; the Resolver repeats it");
-    }
-    Ok(())
+    Ok(request_scan(pool).await?)
 }
 
 /// Checks a ledger that was bound before against these settings and returns its binding, for a process that signs nothing and

@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use super::ledger_row::LedgerRow;
+use super::ledger_row::{BreakerSnapshot, LedgerRow};
 use crate::db::BigInt;
 use crate::domain::BreakerState;
 
@@ -20,11 +20,11 @@ pub async fn set_closing_height(pool: &PgPool, height: u64) -> sqlx::Result<()> 
     Ok(())
 }
 
-/// Called after a scan that began with this row at this finalized height and found only known mints: closes the breaker, unless
+/// Called after a scan that began with this breaker at this finalized height and found only known mints: closes the breaker, unless
 /// something changed meanwhile or an unknown mint is unresolved. Returns the state afterwards.
 pub(super) async fn close_after_scan(
     pool: &PgPool,
-    before: &LedgerRow,
+    before: &BreakerSnapshot,
     finalized_height: u64,
 ) -> sqlx::Result<BreakerState> {
     if before.may_close_at(finalized_height) && close(pool, before).await? {
@@ -34,7 +34,7 @@ pub(super) async fn close_after_scan(
 }
 
 /// Compare-and-set: an opening since the scan began, another database, or an unresolved mint keep it open.
-async fn close(pool: &PgPool, before: &LedgerRow) -> sqlx::Result<bool> {
+async fn close(pool: &PgPool, before: &BreakerSnapshot) -> sqlx::Result<bool> {
     let closed = sqlx::query(
         "UPDATE ledger
          SET breaker = 'closed', breaker_reason = NULL, breaker_opened_at = NULL, breaker_closes_after_height = NULL

@@ -1,20 +1,29 @@
 //! The ledger's one row, as far as the breaker and the history scan read it.
 
 use chrono::{DateTime, Utc};
+use solana_sdk::hash::Hash;
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use thiserror::Error;
 
 use super::identity::DatabaseIdentity;
 use crate::db::BigInt;
 use crate::domain::{BreakerState, OpenReason};
+use crate::ledger::error::LedgerError;
+
+/// The breaker at one moment: whether it is the same later, and at which finalized height a scan may close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct BreakerSnapshot {
+    #[sqlx(try_from = "String")]
+    pub breaker: StoredBreaker,
+    pub breaker_opened_at: Option<DateTime<Utc>>,
+    pub breaker_closes_after_height: Option<BigInt>,
+}
 
 #[derive(Clone, Debug, FromRow)]
 pub struct LedgerRow {
-    #[sqlx(try_from = "String")]
-    pub breaker: StoredBreaker,
+    #[sqlx(flatten)]
+    pub snapshot: BreakerSnapshot,
     pub breaker_reason: Option<String>,
-    pub breaker_opened_at: Option<DateTime<Utc>>,
-    pub breaker_closes_after_height: Option<BigInt>,
     pub watermark_slot: BigInt,
     pub genesis_hash: String,
     #[sqlx(flatten)]
@@ -101,10 +110,22 @@ impl LedgerRow {
         .await
     }
 
-    pub(super) fn state(self) -> BreakerState {
-        self.breaker.state(self.breaker_reason)
+    /// Of the chain that the ledger is bound to.
+    pub fn genesis(&self) -> Result<Hash, LedgerError> {
+        self.genesis_hash
+            .parse()
+            .map_err(|_| LedgerError::Unreadable {
+                what: "a genesis hash",
+                value: self.genesis_hash.clone(),
+            })
     }
 
+    pub(super) fn state(self) -> BreakerState {
+        self.snapshot.breaker.state(self.breaker_reason)
+    }
+}
+
+impl BreakerSnapshot {
     /// Whether a scan that begins now, at this finalized height, may close the breaker if it finds nothing.
     pub(super) fn may_close_at(&self, finalized_height: u64) -> bool {
         let has_passed = |height: BigInt| finalized_height > height.get();
@@ -137,22 +158,13 @@ mod tests {
             (Mismatch, Some(150), 151, true),
         ];
         for (breaker, closes_after_height, finalized_height, expected) in cases {
-            let row = LedgerRow {
+            let snapshot = BreakerSnapshot {
                 breaker,
-                breaker_reason: None,
                 breaker_opened_at: None,
                 breaker_closes_after_height: closes_after_height.map(BigInt::from),
-                watermark_slot: BigInt::default(),
-                genesis_hash: "genesis".to_owned(),
-                identity: DatabaseIdentity {
-                    system_identifier: 1,
-                    timeline: 1,
-                    incarnation: 1,
-                    server_start: 1,
-                },
             };
             assert_eq!(
-                row.may_close_at(finalized_height),
+                snapshot.may_close_at(finalized_height),
                 expected,
                 "{breaker:?} until {closes_after_height:?}, finalized {finalized_height}"
             );

@@ -15,6 +15,10 @@
 //! | `opening`, `closing` | the only writers of the breaker's state |
 //! | `identity` | which database this is |
 //! | `history_scan` | compares the authority's history on chain with the ledger |
+//! | `scan_progress`, `mint_creation` | how far the scan is, and whether an endpoint has the beginning |
+//! | `history_reader` | reads what the history lists, one unreadable transaction apart from a failing endpoint |
+//! | `history_transactions` | transactions of others, each read once |
+//! | `scan_view` | watermark, last scan and what cannot be read, for status, metrics and health |
 //! | `unknown_mints` | stores landed mints that the ledger lacks |
 //! | `heights` | block heights that the breaker waits for |
 //! | `ledger_row` | the ledger's one row |
@@ -23,9 +27,14 @@
 pub(super) mod chain_binding;
 pub(super) mod closing;
 pub(super) mod heights;
+mod history_reader;
 pub(super) mod history_scan;
+mod history_transactions;
 mod identity;
 pub(super) mod ledger_row;
+mod mint_creation;
 pub(super) mod opening;
+pub(super) mod scan_progress;
+pub(super) mod scan_view;
 pub(super) mod signing;
 pub(super) mod unknown_mints;

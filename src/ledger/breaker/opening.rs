@@ -79,7 +79,7 @@ pub(super) async fn open_for_mismatch(
     let Some(newest) = newest else {
         return Ok(());
     };
-    if row.breaker == StoredBreaker::Mismatch && new == 0 {
+    if row.snapshot.breaker == StoredBreaker::Mismatch && new == 0 {
         return Ok(());
     }
     let reason = OpenReason::mismatch(unresolved, &newest);

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::chain::{ChainMint, Endpoints, Finality, MintLookup};
 use crate::domain::{MintNumber, TxSignature};
+use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::breaker::unknown_mints;
 use crate::ledger::error::LedgerError;
 
@@ -69,8 +70,13 @@ pub async fn fetch_unknown_mint(
     authority: &Pubkey,
     signature: TxSignature,
 ) -> Result<UnknownMint, UnknownMintError> {
+    let genesis = LedgerRow::read(pool).await?.genesis()?;
     let mut failure = None;
     for endpoint in endpoints.iter() {
+        if let Err(error) = endpoint.ensure_chain(&genesis).await {
+            failure = Some(error);
+            continue;
+        }
         let lookup = MintLookup {
             endpoint,
             mint,

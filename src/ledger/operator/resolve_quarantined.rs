@@ -10,6 +10,7 @@ use crate::chain::{Endpoints, TransactionFailure};
 use crate::db::BigInt;
 use crate::domain::{MintNumber, MintTransactionEvent, MintTransactionState, TxSignature};
 use crate::ledger::breaker::heights::finalized_height;
+use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::error::LedgerError;
 use crate::ledger::resolver::signature_status::{self, Lookup, SignatureStatus};
 use crate::ledger::transition_metrics;
@@ -135,7 +136,8 @@ pub async fn check_resolvable(
     .await?;
     let stored = stored.ok_or(ResolveError::Unknown { signature })?;
     require_quarantined(signature, stored.state)?;
-    let finalized_height = finalized_height(endpoints)
+    let genesis = LedgerRow::read(pool).await?.genesis()?;
+    let finalized_height = finalized_height(endpoints, &genesis)
         .await
         .map_err(LedgerError::from)?;
     let last_valid_block_height = stored.last_valid_block_height.get();
@@ -146,7 +148,7 @@ pub async fn check_resolvable(
             last_valid_block_height,
         });
     }
-    let statuses = signature_status::fetch(endpoints, &[signature], Lookup::History)
+    let statuses = signature_status::fetch(endpoints, &genesis, &[signature], Lookup::History)
         .await
         .map_err(LedgerError::from)?;
     let status = statuses

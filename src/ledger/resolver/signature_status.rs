@@ -1,5 +1,6 @@
 //! What the chain reports of a signature: one call for many transactions.
 
+use solana_sdk::hash::Hash;
 use solana_sdk::transaction::TransactionError;
 use solana_transaction_status::TransactionConfirmationStatus;
 
@@ -47,9 +48,12 @@ pub enum Lookup {
 
 async fn fetch_from(
     endpoint: &Endpoint,
+    genesis_hash: &Hash,
     signatures: &[TxSignature],
     lookup: Lookup,
 ) -> Result<Vec<SignatureStatus>, ChainError> {
+    // On another chain nothing of ours has landed, or something else has.
+    endpoint.ensure_chain(genesis_hash).await?;
     let source = match lookup {
         Lookup::Recent => StatusSource::Recent,
         Lookup::History => StatusSource::History,
@@ -58,10 +62,11 @@ async fn fetch_from(
     Ok(shown.into_iter().map(status_of).collect())
 }
 
-/// Queries the endpoints in order until one answers, or with [`Lookup::History`] until each signature is found. `Err` only when
+/// Queries the endpoints of this chain in order until one answers, or with [`Lookup::History`] until each signature is found. `Err` only when
 /// none answered.
 pub async fn fetch(
     endpoints: &Endpoints,
+    genesis_hash: &Hash,
     signatures: &[TxSignature],
     lookup: Lookup,
 ) -> Result<Vec<SignatureStatus>, ChainError> {
@@ -80,7 +85,7 @@ pub async fn fetch(
             break;
         }
         let asked: Vec<TxSignature> = missing.iter().map(|index| signatures[*index]).collect();
-        match fetch_from(endpoint, &asked, lookup).await {
+        match fetch_from(endpoint, genesis_hash, &asked, lookup).await {
             Ok(found) => {
                 answered = true;
                 for (index, status) in missing.into_iter().zip(found) {

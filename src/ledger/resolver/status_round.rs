@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
@@ -32,6 +33,7 @@ const CONFIRMED_AT_ONCE: usize = 64;
 pub struct StatusRounds {
     pub pool: PgPool,
     pub endpoints: Endpoints,
+    pub genesis_hash: Hash,
     pub mint: Pubkey,
     pub limits: ResolverLimits,
     pub missed: MissedRounds,
@@ -89,7 +91,9 @@ impl StatusRounds {
                 continue;
             }
             let signatures: Vec<TxSignature> = group.iter().map(|open| open.signature).collect();
-            let found = signature_status::fetch(&self.endpoints, &signatures, lookup).await?;
+            let found =
+                signature_status::fetch(&self.endpoints, &self.genesis_hash, &signatures, lookup)
+                    .await?;
             statuses.extend(group.into_iter().zip(found));
         }
         Ok(statuses)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
@@ -48,6 +49,7 @@ impl Periodic for CountFold {
 pub struct Resolver {
     pool: PgPool,
     endpoints: Endpoints,
+    genesis_hash: Hash,
     mint: Pubkey,
     authority: Pubkey,
     limits: ResolverLimits,
@@ -57,6 +59,7 @@ impl Resolver {
     pub fn new(
         pool: PgPool,
         endpoints: Endpoints,
+        genesis_hash: Hash,
         mint: Pubkey,
         authority: Pubkey,
         limits: ResolverLimits,
@@ -64,6 +67,7 @@ impl Resolver {
         Resolver {
             pool,
             endpoints,
+            genesis_hash,
             mint,
             authority,
             limits,
@@ -78,6 +82,7 @@ impl Resolver {
         let statuses = StatusRounds {
             pool: pool.clone(),
             endpoints: endpoints.clone(),
+            genesis_hash: self.genesis_hash,
             mint: self.mint,
             limits: self.limits.clone(),
             missed: MissedRounds::default(),

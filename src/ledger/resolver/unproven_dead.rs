@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
@@ -14,6 +15,7 @@ use crate::chain::{ChainMint, Endpoints, Finality, MintLookup};
 use crate::db::{BigInt, within};
 use crate::domain::{MintNumber, TxSignature};
 use crate::ledger::breaker::heights::last_possible_height;
+use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::breaker::unknown_mints::{known_among, store_unknown_mints};
 use crate::ledger::error::LedgerError;
 
@@ -26,6 +28,7 @@ pub async fn find_landed(
     authority: &Pubkey,
     limit: Duration,
 ) -> Result<u64, LedgerError> {
+    let genesis = within(limit, LedgerRow::read(pool)).await?.genesis()?;
     let (mut found, mut after) = (0, BigInt::default());
     loop {
         let page = within(limit, unproven_after(pool, after)).await?;
@@ -36,11 +39,11 @@ pub async fn find_landed(
         let signatures: Vec<TxSignature> = page.iter().map(|(_, signature)| *signature).collect();
         let stored = within(limit, known_among(pool, &signatures)).await?;
         let mut mints = Vec::new();
-        for signature in landed_among(endpoints, &signatures, &stored).await? {
-            mints.push(read_mint(endpoints, &signature, mint, authority).await?);
+        for signature in landed_among(endpoints, &genesis, &signatures, &stored).await? {
+            mints.push(read_mint(endpoints, &genesis, &signature, mint, authority).await?);
         }
         if !mints.is_empty() {
-            let height = last_possible_height(endpoints).await?;
+            let height = last_possible_height(endpoints, &genesis).await?;
             found += within(limit, store_unknown_mints(pool, &mints, height)).await?;
         }
     }
@@ -67,6 +70,7 @@ async fn unproven_after(
 /// Those that an endpoint shows, and that are not stored among the unknown mints yet.
 async fn landed_among(
     endpoints: &Endpoints,
+    genesis_hash: &Hash,
     signatures: &[TxSignature],
     stored: &HashSet<TxSignature>,
 ) -> Result<Vec<TxSignature>, LedgerError> {
@@ -78,7 +82,8 @@ async fn landed_among(
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    let statuses = signature_status::fetch(endpoints, &missing, Lookup::History).await?;
+    let statuses =
+        signature_status::fetch(endpoints, genesis_hash, &missing, Lookup::History).await?;
     Ok(missing
         .into_iter()
         .zip(statuses)
@@ -95,6 +100,7 @@ async fn landed_among(
 /// What it paid, from any endpoint that shows it.
 async fn read_mint(
     endpoints: &Endpoints,
+    genesis_hash: &Hash,
     signature: &TxSignature,
     mint: &Pubkey,
     authority: &Pubkey,
@@ -107,7 +113,11 @@ async fn read_mint(
             authority,
             finality: Finality::Confirmed,
         };
-        match lookup.find(*signature).await {
+        let found = async {
+            endpoint.ensure_chain(genesis_hash).await?;
+            lookup.find(*signature).await
+        };
+        match found.await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
             Err(error) => failure = Some(error),

@@ -219,7 +219,7 @@ async fn the_breaker_opens_while_others_record_all_the_time() {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let began = Instant::now();
-    let refused = gridtokenx::ledger::may_sign(&pool).await;
+    let refused = gridtokenx::ledger::may_sign(&pool, None).await;
     let took = began.elapsed();
     stop.cancel();
     while let Some(ended) = recorders.join_next().await {
