@@ -17,6 +17,8 @@ pub(super) const READS_AT_ONCE: usize = 16;
 /// How long the chain may take to pass the slot of the supply: a chain that produces no blocks cannot be audited.
 const NEXT_SLOT_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Nodes list a block's transactions a little after they report it final: checkpoints stay this far behind.
+const INDEXING_LAG_SLOTS: u64 = 32;
 
 /// The two sides that an audit compares.
 pub(super) struct AuditContext<'a> {
@@ -28,6 +30,8 @@ pub(super) struct AuditContext<'a> {
     pub mint: Pubkey,
     pub authority: Pubkey,
     pub supply: Supply,
+    /// Up to here the chain is final, and nodes list what is in its blocks.
+    pub final_slot: u64,
 }
 
 /// The token's supply, and as of which slot.
@@ -40,14 +44,19 @@ pub(super) struct Supply {
 }
 
 impl<'a> AuditContext<'a> {
-    /// Chooses the endpoint and reads the supply, which fixes the slot as of which everything is compared.
+    /// Chooses the endpoint and reads the supply, which fixes the slot as of which everything is compared. `known_up_to`: the history
+    /// is read above this slot only; `None`: from the mint's creation on.
     pub async fn prepare(
         pool: &'a PgPool,
         endpoints: &'a Endpoints,
         binding: &ChainBinding,
+        known_up_to: Option<u64>,
     ) -> Result<AuditContext<'a>, AuditError> {
-        let endpoint = endpoint_with_history(endpoints, binding).await?;
+        let endpoint = endpoint_with_history(endpoints, binding, known_up_to).await?;
+        // Before the list: what is final now is on it, a little later.
+        let final_slot = endpoint.finalized_slot().await?;
         Ok(AuditContext {
+            final_slot: final_slot.saturating_sub(INDEXING_LAG_SLOTS),
             pool,
             endpoints,
             endpoint,
@@ -58,20 +67,21 @@ impl<'a> AuditContext<'a> {
     }
 }
 
-/// The first endpoint whose history begins with the mint's creation; each endpoint that is queried must be on the ledger's chain.
+/// The first endpoint whose history begins with the mint's creation, or reaches back to the slot that is known; each endpoint that is queried must be on the ledger's chain.
 ///
 /// A shorter history would hide mints that the ledger lacks: if holders burned as much, the supply does not reveal them
 /// either.
 async fn endpoint_with_history<'a>(
     endpoints: &'a Endpoints,
     binding: &ChainBinding,
+    known_up_to: Option<u64>,
 ) -> Result<&'a Endpoint, AuditError> {
     let mut failure = AuditError::from(ChainError::NoneUsable {
         endpoints: Vec::new(),
     });
     let mut without_beginning = Vec::new();
     for endpoint in endpoints.iter() {
-        match reaches_back(endpoint, binding).await {
+        match reaches_back(endpoint, binding, known_up_to).await {
             Ok(true) => return Ok(endpoint),
             Ok(false) => without_beginning.push(endpoint.name()),
             Err(AuditError::Chain(error)) => failure = error.into(),
@@ -81,13 +91,23 @@ async fn endpoint_with_history<'a>(
     if without_beginning.is_empty() {
         return Err(failure);
     }
+    if let Some(slot) = known_up_to {
+        return Err(AuditError::NoRecentHistory {
+            slot,
+            endpoints: without_beginning.join(", "),
+        });
+    }
     Err(AuditError::NoBeginning {
         mint: binding.mint.to_string(),
         endpoints: without_beginning.join(", "),
     })
 }
 
-async fn reaches_back(endpoint: &Endpoint, binding: &ChainBinding) -> Result<bool, AuditError> {
+async fn reaches_back(
+    endpoint: &Endpoint,
+    binding: &ChainBinding,
+    known_up_to: Option<u64>,
+) -> Result<bool, AuditError> {
     let found = endpoint.genesis_hash().await?;
     if found != binding.genesis_hash {
         return Err(AuditError::OtherChain {
@@ -95,7 +115,10 @@ async fn reaches_back(endpoint: &Endpoint, binding: &ChainBinding) -> Result<boo
             endpoint: found,
         });
     }
-    Ok(history_includes_creation(endpoint, &binding.mint).await?)
+    Ok(match known_up_to {
+        Some(slot) => endpoint.first_available_slot().await? <= slot + 1,
+        None => history_includes_creation(endpoint, &binding.mint).await?,
+    })
 }
 
 async fn supply(endpoint: &Endpoint, mint: &Pubkey) -> Result<Supply, AuditError> {

@@ -115,6 +115,17 @@ pub enum Difference {
         reading_id: Uuid,
         signatures: Vec<TxSignature>,
     },
+    /// A paid reading whose interval shares time with that of another paid reading of its meter.
+    Overlap { reading_id: Uuid, other: Uuid },
+    /// The ledger's rows are not those that an earlier audit compared.
+    CheckpointDiffers {
+        first_number: i64,
+        last_number: i64,
+        transactions_checkpoint: u64,
+        transactions_ledger: u64,
+        base_units_checkpoint: Total,
+        base_units_ledger: Total,
+    },
     /// A reading that is minted or finalized in the ledger, without a landed mint transaction.
     NotPaid {
         reading_id: Uuid,

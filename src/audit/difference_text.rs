@@ -152,6 +152,21 @@ impl fmt::Display for Difference {
                     .collect::<Vec<_>>()
                     .join(", ")
             ),
+            Difference::Overlap { reading_id, other } => write!(
+                formatter,
+                "readings {reading_id} and {other} of one meter are both paid, and their intervals share time"
+            ),
+            Difference::CheckpointDiffers {
+                first_number,
+                last_number,
+                transactions_checkpoint,
+                transactions_ledger,
+                base_units_checkpoint,
+                base_units_ledger,
+            } => write!(
+                formatter,
+                "mint transactions up to number {last_number}, from {first_number} on, are not the rows that an earlier audit compared: it found {transactions_checkpoint} of {base_units_checkpoint} base units, and there are {transactions_ledger} of {base_units_ledger}; run a full audit, which names what changed"
+            ),
             Difference::NotPaid {
                 reading_id,
                 state,

@@ -26,6 +26,11 @@ pub enum AuditError {
          can be proven: add one with full history to SOLANA_RPC_URL"
     )]
     NoBeginning { mint: String, endpoints: String },
+    #[error(
+        "no RPC endpoint that answers has the history above slot {slot}, up to which the last audit compared it (not {endpoints}): \
+         add one that has, or run a full audit on one with full history"
+    )]
+    NoRecentHistory { slot: u64, endpoints: String },
     /// "Not found" proves nothing on a node that no longer has that slot.
     #[error(
         "no RPC endpoint has history back to slot {slot}, in which transaction {signature} landed: add one that has"

@@ -15,7 +15,7 @@ use crate::chain::{ChainMint, Finality, MintLookup};
 use crate::domain::MintTransactionState;
 
 /// Transactions in one page, each with a few dozen readings at most: bounds the memory.
-const PAGE: u16 = 200;
+pub(super) const PAGE: u16 = 200;
 /// How often a transaction is queried before it counts as missing. A confirmed transaction that no endpoint shows may have been
 /// on a fork, which the resolver takes a few rounds to note, or an endpoint may lag behind.
 const QUERIES: u32 = 10;
@@ -43,44 +43,21 @@ pub(super) enum Compared {
     },
 }
 
-/// Walks the ledger in order of the numbers; calls `each` with every transaction that is on chain.
-pub(super) async fn check_all(
+/// Reads these transactions of the ledger and of the chain, and compares them.
+pub(super) async fn check(
     context: &AuditContext<'_>,
-    findings: &mut Findings,
-    mut each: impl FnMut(&ChainMint),
-) -> Result<LandedTotals, AuditError> {
-    let mut totals = LandedTotals::default();
-    let mut first = Some(i64::MIN);
-    while let Some(from) = first {
-        let numbers = ledger_transactions::landed_from(context.pool, from, PAGE).await?;
-        first = numbers.last().and_then(|last| last.checked_add(1));
-        let booked = ledger_transactions::transactions(context.pool, &numbers).await?;
-        let compared: Vec<Compared> = futures_util::stream::iter(booked)
-            .map(|booked| compare_one(context, booked))
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
-        for one in compared {
-            let Compared::Landed {
-                booked,
-                on_chain,
-                differences,
-            } = one
-            else {
-                continue;
-            };
-            totals.add(&booked, on_chain.as_deref());
-            if let Some(on_chain) = &on_chain {
-                each(on_chain);
-            }
-            findings.add(differences);
-        }
-    }
-    Ok(totals)
+    numbers: &[i64],
+) -> Result<Vec<Compared>, AuditError> {
+    let booked = ledger_transactions::transactions(context.pool, numbers).await?;
+    futures_util::stream::iter(booked)
+        .map(|booked| compare_one(context, booked))
+        .buffered(READS_AT_ONCE)
+        .try_collect()
+        .await
 }
 
 impl LandedTotals {
-    fn add(&mut self, booked: &LedgerTransaction, on_chain: Option<&ChainMint>) {
+    pub fn add(&mut self, booked: &LedgerTransaction, on_chain: Option<&ChainMint>) {
         let readings = u64::try_from(booked.readings.len()).unwrap_or(u64::MAX);
         self.transactions += 1;
         self.readings_minted += readings;
@@ -96,11 +73,15 @@ impl LandedTotals {
     }
 }
 
-/// A transaction that differs is read again from the ledger and compared again: it may have changed since the page was read.
-async fn compare_one(
+/// A transaction that differs is read again, from the ledger and from the chain, and compared again: it may have changed since the
+/// page was read, and a fork may have moved it.
+pub(super) async fn compare_one(
     context: &AuditContext<'_>,
     mut booked: LedgerTransaction,
 ) -> Result<Compared, AuditError> {
+    if !booked.landed() {
+        return Ok(Compared::NotLanded);
+    }
     for query in 0..QUERIES {
         if query > 0 {
             tokio::time::sleep(QUERY_INTERVAL).await;
@@ -109,14 +90,19 @@ async fn compare_one(
                 _ => return Ok(Compared::NotLanded),
             }
         }
-        let Some(on_chain) = query_endpoints(context, &booked).await? else {
+        let Some(mut on_chain) = query_endpoints(context, &booked).await? else {
             continue;
         };
         let mut differences = compare(&booked, &on_chain, &context.mint);
         if !differences.is_empty() {
+            tokio::time::sleep(QUERY_INTERVAL).await;
             match reread(context, booked.number).await? {
                 Some(again) if again.landed() => booked = again,
                 _ => return Ok(Compared::NotLanded),
+            }
+            match query_endpoints(context, &booked).await? {
+                Some(again) => on_chain = again,
+                None => continue,
             }
             differences = compare(&booked, &on_chain, &context.mint);
         }

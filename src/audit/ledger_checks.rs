@@ -42,6 +42,94 @@ pub(super) async fn paid_twice(
     Ok(differences.collect())
 }
 
+/// Like [`paid_twice`], for readings of landed transactions above a number or with one of these: against everything. Of two links of
+/// one reading at most one is live, so the other one is in the small index of those that are not.
+pub(super) async fn paid_twice_of_new(
+    pool: &PgPool,
+    above: i64,
+    numbers: &[i64],
+    landed_against_the_ledger: &[i64],
+) -> sqlx::Result<Vec<Difference>> {
+    let rows: Vec<(Uuid, Vec<TxSignature>)> = sqlx::query_as(
+        "WITH fresh AS (
+             SELECT link.reading, link.live, mint_transaction.number, mint_transaction.signature
+             FROM mint_transactions AS mint_transaction
+             JOIN mint_transaction_readings AS link ON link.transaction = mint_transaction.number
+             WHERE (mint_transaction.number > $1 OR mint_transaction.number = ANY($2))
+               AND (mint_transaction.state IN ('confirmed', 'finalized') OR mint_transaction.number = ANY($3))
+         ), twice AS (
+             SELECT fresh.reading, fresh.signature, other.transaction
+             FROM fresh
+             JOIN mint_transaction_readings AS other
+               ON other.reading = fresh.reading
+              AND NOT other.live
+              AND other.transaction <> fresh.number
+             UNION ALL
+             SELECT fresh.reading, fresh.signature, other.transaction
+             FROM fresh
+             JOIN mint_transaction_readings AS other
+               ON other.reading = fresh.reading
+              AND other.live
+              AND other.transaction <> fresh.number
+             WHERE NOT fresh.live
+         )
+         SELECT twice.reading, array_agg(DISTINCT both_paid.signature)
+         FROM twice
+         JOIN mint_transactions AS other ON other.number = twice.transaction
+         CROSS JOIN LATERAL (VALUES (twice.signature), (other.signature)) AS both_paid (signature)
+         WHERE other.state IN ('confirmed', 'finalized')
+            OR other.number = ANY($3)
+         GROUP BY twice.reading
+         ORDER BY twice.reading
+         LIMIT $4",
+    )
+    .bind(above)
+    .bind(numbers)
+    .bind(landed_against_the_ledger)
+    .bind(ROWS_MAX)
+    .fetch_all(pool)
+    .await?;
+    let differences = rows
+        .into_iter()
+        .map(|(reading_id, signatures)| Difference::PaidTwice {
+            reading_id,
+            signatures,
+        });
+    Ok(differences.collect())
+}
+
+/// Whether as many readings are minted or finalized as landed transactions pay: those of `covered` readings, and the new ones. One
+/// statement, so one snapshot: the ledger changes all of it in one transaction.
+pub(super) async fn counts_agree(
+    pool: &PgPool,
+    covered: u64,
+    above: i64,
+    numbers: &[i64],
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT (
+                    SELECT COALESCE(sum(counted.readings), 0)
+                    FROM (
+                        SELECT state, readings FROM reading_counts
+                        UNION ALL
+                        SELECT state, change FROM reading_count_changes
+                    ) AS counted
+                    WHERE counted.state IN ('minted', 'finalized')
+                ) = $1 + (
+                    SELECT count(*)
+                    FROM mint_transactions AS mint_transaction
+                    JOIN mint_transaction_readings AS link ON link.transaction = mint_transaction.number
+                    WHERE (mint_transaction.number > $2 OR mint_transaction.number = ANY($3))
+                      AND mint_transaction.state IN ('confirmed', 'finalized')
+                )",
+    )
+    .bind(BigInt::from(covered))
+    .bind(above)
+    .bind(numbers)
+    .fetch_one(pool)
+    .await
+}
+
 /// Readings that are minted or finalized, without a landed transaction.
 pub(super) async fn not_paid(pool: &PgPool) -> sqlx::Result<Vec<Difference>> {
     let rows: Vec<(Uuid, ReadingState, BaseUnits)> = sqlx::query_as(

@@ -27,14 +27,15 @@ impl RecordedAudit {
 /// Stores the result of an audit of this database. The audit itself never writes.
 pub async fn record(pool: &PgPool, report: &AuditReport) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO recorded_audits (finished_at, slot, transactions, readings_minted, differences)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO recorded_audits (finished_at, slot, transactions, readings_minted, differences, scope)
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(report.finished_at)
     .bind(bigint(report.slot))
     .bind(bigint(report.transactions))
     .bind(bigint(report.readings_minted))
     .bind(bigint(report.differences_found()))
+    .bind(report.scope.as_str())
     .execute(pool)
     .await?;
     Ok(())

@@ -13,6 +13,8 @@ use crate::domain::{BaseUnits, TxSignature, serialize_rfc3339_micros};
 pub struct AuditReport {
     /// No difference was found.
     pub ok: bool,
+    /// What was compared in this run; the sums are of everything.
+    pub scope: ComparedScope,
     pub mint_address: String,
     /// Readings of landed mint transactions, finalized ones included.
     pub readings_minted: u64,
@@ -47,6 +49,25 @@ impl AuditReport {
         u64::try_from(self.differences.len())
             .unwrap_or(u64::MAX)
             .saturating_add(self.differences_beyond)
+    }
+}
+
+/// What an audit compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComparedScope {
+    /// Everything.
+    Full,
+    /// What is new since the last checkpoint, and a random sample of the old.
+    Incremental,
+}
+
+impl ComparedScope {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ComparedScope::Full => "full",
+            ComparedScope::Incremental => "incremental",
+        }
     }
 }
 
@@ -94,6 +115,7 @@ pub(super) mod tests {
     pub(in crate::audit) fn report(differences: Vec<Difference>) -> AuditReport {
         AuditReport {
             ok: differences.is_empty(),
+            scope: ComparedScope::Full,
             mint_address: "So11111111111111111111111111111111111111112".to_owned(),
             readings_minted: 40,
             readings_finalized: 38,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::report::AuditReport;
+use super::report::{AuditReport, ComparedScope};
 use crate::domain::rfc3339_secs;
 
 impl fmt::Display for AuditReport {
@@ -13,6 +13,12 @@ impl fmt::Display for AuditReport {
             "Audit of the mint {} at slot {}, {finished}",
             self.mint_address, self.slot
         )?;
+        if self.scope == ComparedScope::Incremental {
+            writeln!(
+                formatter,
+                "Compared in this run: what is new since the last checkpoint, and a random sample of the old"
+            )?;
+        }
         writeln!(formatter)?;
         writeln!(
             formatter,

@@ -7,68 +7,169 @@
 use chrono::Utc;
 use sqlx::PgPool;
 
+use super::checkpoints::{Baseline, ForeignSum, Which};
 use super::context::AuditContext;
+use super::difference::Difference;
 use super::error::AuditError;
 use super::findings::Findings;
-use super::report::AuditReport;
-use super::scope::Memory;
-use super::sums::{Minted, compare_sums};
-use super::total::Total;
-use super::unmatched_mints::ChainWalk;
-use super::{admin_log_check, landed_transactions, ledger_checks};
+use super::report::{AuditReport, ComparedScope};
+use super::scope::{AuditScope, Memory};
+use super::sums::compare_sums;
+use super::tally::Tally;
+use super::unmatched_mints::SECOND_LOOK_AFTER;
+use super::{admin_log_check, full, incremental, ledger_checks, overlaps};
 use crate::chain::Endpoints;
-use crate::ledger;
+use crate::ledger::{self, ChainBinding};
 
-/// Audits the ledger in this database, with the mint and the authority to which it is bound.
+/// Audits the ledger in this database, with the mint and the authority to which it is bound. Everything is compared, and nothing
+/// is stored.
 pub async fn audit(pool: &PgPool, endpoints: &Endpoints) -> Result<AuditReport, AuditError> {
+    audit_with(pool, endpoints, AuditScope::FULL, None).await
+}
+
+/// `writable`: where progress and checkpoints are stored; `None` when nothing is.
+pub async fn audit_with(
+    pool: &PgPool,
+    endpoints: &Endpoints,
+    scope: AuditScope,
+    writable: Option<&PgPool>,
+) -> Result<AuditReport, AuditError> {
     let binding = ledger::binding(pool).await?;
-    let context = AuditContext::prepare(pool, endpoints, &binding).await?;
-    let supply = context.supply;
-    let mut findings = Findings::default();
-    let mut walk = ChainWalk::down_to(&context, 0, Memory::Trusted).await?;
-    while walk.next_page().await?.is_some() {}
-    let mut unmatched = walk.finish(&mut findings).await?;
-    let mut minted = Minted::until(supply);
-    let landed = landed_transactions::check_all(&context, &mut findings, |mint| {
-        unmatched.in_flight.remove(&mint.signature);
-        for (_, base_units) in &mint.payments {
-            minted.add(mint.slot, Total::from(*base_units));
-        }
-    })
-    .await?;
-    for (slot, base_units) in unmatched.in_flight.values().chain(&unmatched.by_slot) {
-        minted.add(*slot, *base_units);
+    let audit = Audit {
+        pool,
+        endpoints,
+        binding,
+        writable,
+    };
+    match scope {
+        AuditScope::Full { memory } => audit.everything(memory).await,
+        AuditScope::Incremental { sample } => match audit.usable_baseline().await? {
+            Some(baseline) => audit.what_is_new(baseline, sample).await,
+            None => audit.everything(Memory::Trusted).await,
+        },
     }
-    findings.add(ledger_checks::paid_twice(pool, &unmatched.numbers).await?);
-    findings.add(ledger_checks::not_paid(pool).await?);
-    findings.add(ledger_checks::contradicting(pool).await?);
-    findings.add(ledger_checks::released(pool).await?);
-    findings.add(minted.compare(supply));
-    let base_units_chain = landed.base_units_chain + unmatched.base_units;
-    findings.add(compare_sums(
-        landed.base_units_ledger,
-        unmatched.base_units_foreign,
-        unmatched.base_units_unknown,
-        base_units_chain,
-    ));
-    let (admin_log, broken) = admin_log_check::check(pool).await?;
-    findings.add(broken);
-    Ok(AuditReport {
-        ok: findings.listed.is_empty(),
-        mint_address: binding.mint.to_string(),
-        readings_minted: landed.readings_minted,
-        readings_finalized: landed.readings_finalized,
-        transactions: landed.transactions,
-        base_units_ledger: landed.base_units_ledger,
-        base_units_chain,
-        token_supply: supply.base_units,
-        outstanding: ledger_checks::outstanding(pool).await?,
-        burned: minted.burned(supply),
-        foreign: unmatched.foreign,
-        admin_log,
-        differences: findings.listed,
-        differences_beyond: findings.beyond,
-        finished_at: Utc::now(),
-        slot: supply.slot,
-    })
+}
+
+struct Audit<'a> {
+    pool: &'a PgPool,
+    endpoints: &'a Endpoints,
+    binding: ChainBinding,
+    writable: Option<&'a PgPool>,
+}
+
+impl Audit<'_> {
+    /// The last complete run, if what it says of foreign mints still holds: one that was adopted since counts for readings now.
+    async fn usable_baseline(&self) -> Result<Option<Baseline>, AuditError> {
+        let Some(baseline) = Baseline::read(self.pool, Which::Complete).await? else {
+            return Ok(None);
+        };
+        let slot = baseline.slot.unwrap_or_default();
+        let foreign = ForeignSum::up_to(self.pool, slot).await?;
+        Ok((foreign == baseline.foreign).then_some(baseline))
+    }
+
+    async fn everything(&self, memory: Memory) -> Result<AuditReport, AuditError> {
+        let context = AuditContext::prepare(self.pool, self.endpoints, &self.binding, None).await?;
+        let mut findings = Findings::default();
+        let tally = full::compare(&context, memory, self.writable, &mut findings).await?;
+        let numbers = tally.unmatched.numbers.clone();
+        let pool = self.pool;
+        findings.add(seen_twice(|| ledger_checks::paid_twice(pool, &numbers)).await?);
+        findings.add(seen_twice(|| ledger_checks::not_paid(pool)).await?);
+        findings.add(seen_twice(|| overlaps::all(pool)).await?);
+        self.report(&context, tally, findings, ComparedScope::Full)
+            .await
+    }
+
+    async fn what_is_new(
+        &self,
+        baseline: Baseline,
+        sample: u32,
+    ) -> Result<AuditReport, AuditError> {
+        let context =
+            AuditContext::prepare(self.pool, self.endpoints, &self.binding, baseline.slot).await?;
+        let mut findings = Findings::default();
+        let compared =
+            incremental::compare(&context, baseline, sample, self.writable, &mut findings).await?;
+        let (above, late) = (compared.above, compared.late);
+        let numbers = compared.tally.unmatched.numbers.clone();
+        let pool = self.pool;
+        let twice = || ledger_checks::paid_twice_of_new(pool, above, &late, &numbers);
+        findings.add(seen_twice(twice).await?);
+        findings.add(seen_twice(|| overlaps::of_new(pool, above, &late)).await?);
+        let covered = compared.covered_readings;
+        if !ledger_checks::counts_agree(pool, covered, above, &late).await? {
+            // Some reading was called paid or taken away: now all of them are searched.
+            findings.add(seen_twice(|| ledger_checks::not_paid(pool)).await?);
+        }
+        let scope = ComparedScope::Incremental;
+        self.report(&context, compared.tally, findings, scope).await
+    }
+
+    async fn report(
+        &self,
+        context: &AuditContext<'_>,
+        tally: Tally,
+        mut findings: Findings,
+        scope: ComparedScope,
+    ) -> Result<AuditReport, AuditError> {
+        let (pool, supply) = (self.pool, context.supply);
+        let Tally {
+            landed,
+            mut minted,
+            unmatched,
+            ..
+        } = tally;
+        for (slot, base_units) in unmatched.in_flight.values().chain(&unmatched.by_slot) {
+            minted.add(*slot, *base_units);
+        }
+        findings.add(seen_twice(|| ledger_checks::contradicting(pool)).await?);
+        findings.add(seen_twice(|| ledger_checks::released(pool)).await?);
+        findings.add(minted.compare(supply));
+        let base_units_chain = landed.base_units_chain + unmatched.base_units;
+        findings.add(compare_sums(
+            landed.base_units_ledger,
+            unmatched.base_units_foreign,
+            unmatched.base_units_unknown,
+            base_units_chain,
+        ));
+        let (admin_log, broken) = admin_log_check::check(pool).await?;
+        findings.add(broken);
+        Ok(AuditReport {
+            ok: findings.listed.is_empty(),
+            scope,
+            mint_address: self.binding.mint.to_string(),
+            readings_minted: landed.readings_minted,
+            readings_finalized: landed.readings_finalized,
+            transactions: landed.transactions,
+            base_units_ledger: landed.base_units_ledger,
+            base_units_chain,
+            token_supply: supply.base_units,
+            outstanding: ledger_checks::outstanding(pool).await?,
+            burned: minted.burned(supply),
+            foreign: unmatched.foreign,
+            admin_log,
+            differences: findings.listed,
+            differences_beyond: findings.beyond,
+            finished_at: Utc::now(),
+            slot: supply.slot,
+        })
+    }
+}
+
+/// What a check finds at two looks, a moment apart: a live system moves.
+async fn seen_twice<Looked>(look: impl Fn() -> Looked) -> Result<Vec<Difference>, AuditError>
+where
+    Looked: Future<Output = sqlx::Result<Vec<Difference>>>,
+{
+    let first = look().await?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    tokio::time::sleep(SECOND_LOOK_AFTER).await;
+    let second = look().await?;
+    Ok(first
+        .into_iter()
+        .filter(|difference| second.contains(difference))
+        .collect())
 }

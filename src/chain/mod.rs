@@ -69,7 +69,7 @@ pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
     AddressHistory, BlockScan, ChainMint, Charge, HistoryCursor, HistoryRange, ListedTransaction,
     MintLookup, NoProof, TokenSupply, charge_of, history_includes_creation, mint_history,
-    probe_capabilities, scan_blocks, shows_creation,
+    mint_of_signed_bytes, probe_capabilities, scan_blocks, shows_creation,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};

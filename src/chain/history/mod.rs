@@ -12,6 +12,7 @@ mod mint_lookup;
 mod mint_supply;
 mod no_proof;
 mod shown_transaction;
+mod signed_mint;
 
 pub use address_history::{AddressHistory, HistoryCursor, HistoryRange, ListedTransaction};
 pub use block_run::BlockScan;
@@ -21,3 +22,4 @@ pub use charge::{Charge, charge_of};
 pub use mint_lookup::{ChainMint, MintLookup};
 pub use mint_supply::{TokenSupply, history_includes_creation, mint_history, shows_creation};
 pub use no_proof::NoProof;
+pub use signed_mint::mint_of_signed_bytes;
