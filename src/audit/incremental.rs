@@ -15,6 +15,7 @@ use super::context::{AuditContext, READS_AT_ONCE};
 use super::difference::Difference;
 use super::error::AuditError;
 use super::findings::Findings;
+use super::incremental_rows;
 use super::landed_transactions::{Compared, PAGE, check, compare_one};
 use super::ledger_transactions;
 use super::scope::Memory;
@@ -94,7 +95,7 @@ async fn compare_listed(
         .collect();
     let numbers: Vec<i64> = listed.keys().copied().collect();
     let booked = ledger_transactions::transactions(context.pool, &numbers).await?;
-    let signed = ledger_transactions::signed_bytes(context.pool, &numbers).await?;
+    let signed = incremental_rows::signed_bytes(context.pool, &numbers).await?;
     let mut all = Vec::with_capacity(booked.len());
     for booked in booked {
         let local = listed
@@ -156,7 +157,7 @@ async fn sample_transactions(
     findings: &mut Findings,
 ) -> Result<(), AuditError> {
     let mut numbers =
-        ledger_transactions::random_finalized(context.pool, baseline.through, sample).await?;
+        incremental_rows::random_finalized(context.pool, baseline.through, sample).await?;
     numbers.retain(|number| !baseline.pending.contains(number));
     for numbers in numbers.chunks(usize::from(PAGE)) {
         let booked = ledger_transactions::transactions(context.pool, numbers).await?;
@@ -212,7 +213,7 @@ async fn count_foreign(
     tally.unmatched.base_units += sum;
     tally.unmatched.base_units_foreign += sum;
     tally.unmatched.by_slot.push((0, sum));
-    let listed = ledger_transactions::foreign_up_to(context.pool, slot).await?;
+    let listed = incremental_rows::foreign_up_to(context.pool, slot).await?;
     tally.unmatched.foreign.extend(listed);
     Ok(())
 }

@@ -8,7 +8,6 @@ use super::compare_transaction::compare;
 use super::context::{AuditContext, READS_AT_ONCE};
 use super::difference::Difference;
 use super::error::AuditError;
-use super::findings::Findings;
 use super::ledger_transactions::{self, LedgerTransaction};
 use super::total::Total;
 use crate::chain::{ChainMint, Finality, MintLookup};

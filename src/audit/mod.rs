@@ -23,7 +23,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `run`, `scope` | the steps in order, and how much is compared |
-//! | `full`, `incremental`, `tally` | everything, or what is new and a sample; what was counted |
+//! | `full`, `incremental`, `incremental_rows`, `tally` | everything, or what is new and a sample; what was counted |
 //! | `checkpoints`, `segment` | what need not be compared again: sums and hashes |
 //! | `overlaps` | intervals that share time: SQL |
 //! | `context` | the endpoint with full history, and the supply |
@@ -47,6 +47,7 @@ mod error;
 mod findings;
 mod full;
 mod incremental;
+mod incremental_rows;
 mod landed_transactions;
 mod ledger_checks;
 mod ledger_transactions;

@@ -167,9 +167,6 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
     Ok(report)
 }
 
-<<<<<<< HEAD
-/// The booking of a landed mint, before the audit.
-=======
 fn scope(args: &AuditArgs) -> AuditScope {
     match (args.incremental, args.from_scratch) {
         (true, _) => AuditScope::Incremental {
@@ -182,8 +179,7 @@ fn scope(args: &AuditArgs) -> AuditScope {
     }
 }
 
-/// How a landed mint is booked before the audit.
->>>>>>> 632c1a7 (Incremental audit: checkpoints, a random sample of the old, and no moment of a meter is paid twice)
+/// The booking of a landed mint, before the audit.
 enum Booking<'a> {
     Adopt(TxSignature),
     Foreign(TxSignature, &'a str),

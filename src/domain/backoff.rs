@@ -24,7 +24,6 @@
 //! | an endpoint that refused a call for too many calls and named no time (`chain/endpoints/rate_limit.rs`) | `PAUSE_BACKOFF` | 1 s | 30 s | 100–120 % |
 //! | a call that gets no answer during a scan of the chain (`chain/history/call_retry.rs`) | `UNANSWERED_BACKOFF` | 250 ms | 1 s | 100 % |
 //! | an endpoint that refused v1, until it is probed for v1 again (`chain/endpoints/v1_support.rs`) | `ASK_AGAIN` | 10 min | 1 day | 100 % |
-//! | the question whether an endpoint that refused v1 takes it now (`chain/endpoints/v1_support.rs`) | `ASK_AGAIN` | 10 min | 1 day | 100 % |
 //! | the history scan after a failure (`ledger/resolver/breaker_upkeep.rs`) | `SCAN_FAILURE_BACKOFF` | 2 s | 60 s | 100 % |
 //! | the answer of a trigger, between queries of its batch (`api/admin/trigger.rs`) | `POLL_BACKOFF` | 50 ms | 500 ms | 100 % |
 //! | `listen` and the play, until they reconnect to the feed (`commands/follow.rs`) | `RECONNECT_BACKOFF` | 200 ms | 5 s | 50–100 % |

@@ -11,6 +11,7 @@ use solana_sdk::transaction::VersionedTransaction;
 use solana_transaction_status::{UiInstruction, UiTransactionStatusMeta};
 use spl_token_interface::instruction::TokenInstruction;
 
+use super::programs::{calls_no_mint, is_memo_program};
 use crate::domain::{BaseUnits, Memo};
 
 /// Positions of the accounts in `MintTo` and `MintToChecked`.
@@ -19,19 +20,6 @@ const TOKEN_ACCOUNT: usize = 1;
 const AUTHORITY: usize = 2;
 /// In the batch instruction: number of accounts, length of data.
 const BATCH_HEADER_BYTES: usize = 2;
-
-const MEMO_PROGRAMS: [Pubkey; 3] = [
-    spl_memo_interface::v1::ID,
-    spl_memo_interface::v3::ID,
-    spl_memo_interface::v4::ID,
-];
-/// The other programs of our own transactions.
-const CALL_NO_MINT: [Pubkey; 4] = [
-    spl_token_interface::ID,
-    spl_associated_token_account_interface::program::ID,
-    solana_compute_budget_interface::ID,
-    solana_system_interface::program::ID,
-];
 
 /// Our memo among these. Two of ours would contradict each other: then neither counts.
 pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
@@ -114,9 +102,8 @@ impl ExecutedTransaction {
         let own = &self.instructions[..self.own_instructions];
         self.called_are_known
             || own.iter().all(|instruction| {
-                self.account(instruction.program).is_some_and(|program| {
-                    MEMO_PROGRAMS.contains(program) || CALL_NO_MINT.contains(program)
-                })
+                self.account(instruction.program)
+                    .is_some_and(|program| calls_no_mint(program))
             })
     }
 
@@ -181,7 +168,7 @@ impl ExecutedTransaction {
             .iter()
             .filter(|instruction| {
                 self.account(instruction.program)
-                    .is_some_and(|program| MEMO_PROGRAMS.contains(program))
+                    .is_some_and(|program| is_memo_program(program))
             })
             .map(|memo| String::from_utf8_lossy(&memo.data).replace('\0', "\u{fffd}"))
             .collect()

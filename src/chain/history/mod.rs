@@ -11,6 +11,7 @@ mod finalized_blocks;
 mod mint_lookup;
 mod mint_supply;
 mod no_proof;
+mod programs;
 mod shown_transaction;
 mod signed_mint;
 

@@ -1,0 +1,143 @@
+//! An incremental audit costs what is new and a sample of the old, and misses neither.
+
+use serde_json::Value;
+
+use crate::support::audit::{audit_with, difference, done};
+use crate::support::{Grid, Proxy, world};
+
+/// A recorded full audit of two readings, then two more readings. The audits go through the proxy.
+async fn with_checkpoint() -> (Grid, Proxy) {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    for _ in 0..2 {
+        meter.report("1").await;
+    }
+    grid.until_count("finalized", 2).await;
+    until_far_behind(&grid).await;
+    let full = done(&grid, &["--record"]).await;
+    assert_eq!(full["scope"], "full");
+    for _ in 0..2 {
+        meter.report("1").await;
+    }
+    grid.until_count("finalized", 4).await;
+    grid.stop().await;
+    let proxy = Proxy::start(world().rpc_url()).await;
+    grid.rpc_url = proxy.url.clone();
+    (grid, proxy)
+}
+
+/// A checkpoint stays 32 slots behind what is final.
+async fn until_far_behind(grid: &Grid) {
+    let rpc = solana_client::nonblocking::rpc_client::RpcClient::new(grid.rpc_url.clone());
+    let landed: i64 = sqlx::query_scalar("SELECT max(slot) FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    grid.until("32 more slots are final", async || {
+        let slot = rpc
+            .get_slot_with_commitment(solana_commitment_config::CommitmentConfig::finalized())
+            .await
+            .unwrap();
+        slot > landed as u64 + 32
+    })
+    .await;
+}
+
+async fn covered(grid: &Grid) -> i64 {
+    sqlx::query_scalar("SELECT COALESCE(sum(transactions), 0)::BIGINT FROM audit_checkpoints")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_compared_once_is_not_read_again() {
+    let (grid, proxy) = with_checkpoint().await;
+    let old = covered(&grid).await;
+    assert!(old > 0);
+    let report = done(&grid, &["--record", "--incremental", "--sample", "0"]).await;
+    assert_eq!(report["scope"], "incremental");
+    assert_eq!(report["readings_finalized"], 4);
+    assert_eq!(report["base_units_chain"], "4000000000");
+    assert_eq!(
+        proxy.received("getTransaction"),
+        0,
+        "the list and the signed bytes prove what is new"
+    );
+    until_far_behind(&grid).await;
+    done(&grid, &["--record", "--incremental", "--sample", "0"]).await;
+    assert!(covered(&grid).await > old, "the checkpoints were extended");
+    // The sums stay those of everything.
+    let report = done(&grid, &["--record", "--incremental"]).await;
+    assert_eq!(report["readings_finalized"], 4);
+    let full = grid.audit_holds().await;
+    assert_eq!(full["base_units_chain"], report["base_units_chain"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_old_and_of_the_new_is_found() {
+    let (grid, _proxy) = with_checkpoint().await;
+    let incremental = async || {
+        let output = audit_with(&grid, &["--incremental"]).await;
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    grid.execute("CREATE TABLE before AS TABLE mint_transactions")
+        .await;
+    grid.execute("UPDATE mint_transactions SET merkle_root = decode(repeat('07', 32), 'hex') WHERE number = (SELECT min(number) FROM mint_transactions)")
+        .await;
+    let report = incremental().await;
+    difference(&report, "checkpoint_differs");
+    difference(&report, "wrong_root");
+    grid.execute("UPDATE mint_transactions SET merkle_root = before.merkle_root FROM before WHERE before.number = mint_transactions.number")
+        .await;
+    assert_eq!(incremental().await["ok"], true);
+
+    grid.execute("UPDATE mint_transactions SET merkle_root = decode(repeat('07', 32), 'hex') WHERE number = (SELECT max(number) FROM mint_transactions)")
+        .await;
+    difference(&incremental().await, "wrong_root");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_is_no_number_and_two_paid_intervals_that_overlap_are_named() {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.push(meter.report("1").await);
+    }
+    grid.until_count("finalized", 2).await;
+    grid.stop().await;
+    set_kwh(&grid, &ids[0], "NaN").await;
+    let report = grid.audit().await;
+    let unreadable = difference(&report, "unreadable_reading");
+    assert_eq!(unreadable["reading_id"], ids[0].as_str());
+    assert!(unreadable["message"].as_str().unwrap().contains("NaN"));
+    set_kwh(&grid, &ids[0], "1").await;
+    sqlx::query(
+        "UPDATE readings
+         SET interval_start = other.interval_start + INTERVAL '1 minute', interval_end = other.interval_end
+         FROM readings AS other
+         WHERE readings.id = $1::UUID AND other.id = $2::UUID",
+    )
+    .bind(&ids[0])
+    .bind(&ids[1])
+    .execute(&grid.pool)
+    .await
+    .unwrap();
+    let report = grid.audit().await;
+    let overlap = difference(&report, "overlap");
+    let named = [&overlap["reading_id"], &overlap["other"]];
+    assert!(
+        ids.iter()
+            .all(|id| named.iter().any(|name| **name == id.as_str()))
+    );
+}
+
+async fn set_kwh(grid: &Grid, reading: &str, kwh: &str) {
+    sqlx::query("UPDATE readings SET kwh = $2::NUMERIC WHERE id = $1::UUID")
+        .bind(reading)
+        .bind(kwh)
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+}

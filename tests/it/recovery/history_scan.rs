@@ -1,0 +1,194 @@
+//! The scan of the authority's history: what interrupts it costs nothing, and one bad transaction stops nothing else.
+
+use serde_json::{Value, json};
+use solana_sdk::instruction::{AccountMeta, Instruction};
+use solana_sdk::signature::Signer;
+
+use crate::support::audit::difference;
+use crate::support::authority::Authority;
+use crate::support::ledger::until_breaker;
+use crate::support::{CallAction, Grid, Meter, Proxy, world};
+
+/// Transactions that name the authority and mint nothing, finalized. Returns their signatures.
+async fn unrelated(authority: &Authority, meter: &Meter, count: usize) -> Vec<String> {
+    let mut signatures = Vec::new();
+    for number in 0..count {
+        let memo = Instruction {
+            program_id: spl_memo_interface::v3::ID,
+            accounts: vec![AccountMeta::new_readonly(authority.payer(), true)],
+            data: format!("{number} {}", meter.wallet.pubkey()).into_bytes(),
+        };
+        signatures.push(authority.send(memo, &[]).await.to_string());
+    }
+    signatures
+}
+
+async fn history_scan(grid: &Grid) -> Value {
+    let status = grid.admin().get("/api/admin/tokenization/status").await;
+    status.body["history_scan"].clone()
+}
+
+/// Waits until a whole scan began after this moment.
+async fn until_scanned_again(grid: &Grid) {
+    let now: f64 = sqlx::query_scalar("SELECT EXTRACT(EPOCH FROM now())::DOUBLE PRECISION")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    // As a process that has just started does.
+    grid.execute("UPDATE history_scan SET wanted_at = clock_timestamp()")
+        .await;
+    grid.until("the history is scanned", async || {
+        let known: Option<f64> = sqlx::query_scalar(
+            "SELECT EXTRACT(EPOCH FROM known_as_of)::DOUBLE PRECISION FROM history_scan",
+        )
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+        known.is_some_and(|known| known > now)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_others_is_read_once_by_all_scans_and_audits() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let authority = Authority::of(&grid).await;
+    unrelated(&authority, &meter, 2).await;
+    until_scanned_again(&grid).await;
+    grid.until("they are remembered", async || {
+        until_scanned_again(&grid).await;
+        let remembered: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM history_transactions WHERE problem IS NULL")
+                .fetch_one(&grid.pool)
+                .await
+                .unwrap();
+        remembered >= 2
+    })
+    .await;
+    let before = proxy.received("getTransaction");
+    until_scanned_again(&grid).await;
+    assert_eq!(
+        proxy.received("getTransaction"),
+        before,
+        "the scan reads none again"
+    );
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_cannot_be_read_is_named_and_stops_nothing_else() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let authority = Authority::of(&grid).await;
+    grid.stop().await;
+    let newer = unrelated(&authority, &meter, 1).await.remove(0);
+    let named = newer.clone();
+    proxy.on_call(move |method, parameters| {
+        if method == "getTransaction" && parameters[0] == named.as_str() {
+            return CallAction::Error(-32015, "Transaction version (2) is not supported");
+        }
+        CallAction::Forward
+    });
+    let by_hand = authority.mint_by_hand(&meter, 5).await;
+
+    grid.serve().await;
+    until_breaker(&grid, "mismatch").await;
+    grid.until("it is named", async || {
+        let scan = history_scan(&grid).await;
+        scan["unreadable"][0]["signature"] == newer.as_str()
+            && scan["unreadable"][0]["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.contains("a newer program is needed"))
+    })
+    .await;
+    let scan = history_scan(&grid).await;
+    assert!(scan["watermark_slot"].as_u64() < scan["unreadable"][0]["slot"].as_u64());
+    let unknown: String = sqlx::query_scalar("SELECT signature FROM foreign_mints")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(unknown, by_hand, "the other one is found all the same");
+
+    proxy.forward_everything();
+    grid.execute("UPDATE foreign_mints SET booked_reason = 'a test'; UPDATE history_transactions SET next_read_at = now() WHERE problem IS NOT NULL")
+        .await;
+    until_breaker(&grid, "closed").await;
+    assert_eq!(history_scan(&grid).await["unreadable"], json!([]));
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_starts_and_accepts_readings_while_the_history_cannot_be_scanned() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.stop().await;
+    proxy.on_call(|method, _| match method {
+        "getSignaturesForAddress" => CallAction::Hang,
+        _ => CallAction::Forward,
+    });
+    grid.serve().await;
+    let meter = meter.at(&grid.user("prosumer"));
+    meter.report("2").await;
+    assert_eq!(grid.count("pending").await, 1, "signing waits");
+    proxy.forward_everything();
+    grid.stop().await;
+    grid.serve().await;
+    grid.until_count("finalized", 2).await;
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+/// Some endpoints list an entry twice in a row, and the seam of two pages in both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_lists_entries_twice_counts_each_once() {
+    let (mut grid, meter) = Grid::with_one_payment().await;
+    grid.stop().await;
+    let authority = Authority::of(&grid).await;
+    let by_hand = authority.mint_by_hand(&meter, 7).await;
+    let proxy = Proxy::start(world().rpc_url()).await;
+    proxy.on_call(|method, _| match method {
+        "getSignaturesForAddress" => CallAction::Edit(|mut listed| {
+            if let Some(entries) = listed.as_array_mut() {
+                let twice: Vec<Value> = entries
+                    .iter()
+                    .flat_map(|entry| [entry.clone(), entry.clone()])
+                    .collect();
+                *entries = twice;
+                // Not side by side.
+                if let Some(first) = entries.first().cloned() {
+                    entries.push(first);
+                }
+            }
+            listed
+        }),
+        _ => CallAction::Forward,
+    });
+    grid.rpc_url = proxy.url.clone();
+    let report = grid.audit().await;
+    let unknown = difference(&report, "unknown_mint");
+    assert_eq!(unknown["signature"], by_hand.as_str());
+    assert_eq!(report["base_units_chain"], "1000000007");
+    assert_eq!(
+        report["differences"].as_array().unwrap().len(),
+        1,
+        "one foreign mint is one difference: {report:#}"
+    );
+    grid.serve().await;
+    until_breaker(&grid, "mismatch").await;
+    grid.stop().await;
+}
