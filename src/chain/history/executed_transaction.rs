@@ -101,10 +101,9 @@ impl ExecutedTransaction {
     pub(super) fn is_complete(&self) -> bool {
         let own = &self.instructions[..self.own_instructions];
         self.called_are_known
-            || own.iter().all(|instruction| {
-                self.account(instruction.program)
-                    .is_some_and(|program| calls_no_mint(program))
-            })
+            || own
+                .iter()
+                .all(|instruction| self.account(instruction.program).is_some_and(calls_no_mint))
     }
 
     /// The account's position among the transaction's accounts, and so among the balances that a node reports.
@@ -168,7 +167,7 @@ impl ExecutedTransaction {
             .iter()
             .filter(|instruction| {
                 self.account(instruction.program)
-                    .is_some_and(|program| is_memo_program(program))
+                    .is_some_and(is_memo_program)
             })
             .map(|memo| String::from_utf8_lossy(&memo.data).replace('\0', "\u{fffd}"))
             .collect()

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::support::audit::{audit_with, difference, done};
-use crate::support::{Grid, Proxy, world};
+use crate::support::world::world;
+use crate::support::{Grid, Proxy};
 
 /// A recorded full audit of two readings, then two more readings. The audits go through the proxy.
 async fn with_checkpoint() -> (Grid, Proxy) {

@@ -7,7 +7,8 @@ use solana_sdk::signature::Signer;
 use crate::support::audit::difference;
 use crate::support::authority::Authority;
 use crate::support::ledger::until_breaker;
-use crate::support::{CallAction, Grid, Meter, Proxy, world};
+use crate::support::world::world;
+use crate::support::{CallAction, Grid, Meter, Proxy};
 
 /// Transactions that name the authority and mint nothing, finalized. Returns their signatures.
 async fn unrelated(authority: &Authority, meter: &Meter, count: usize) -> Vec<String> {
