@@ -253,7 +253,7 @@ CHAIN = row(
             (f'time() - ({shared("gridtokenx_history_scan_last_success_timestamp_seconds")} > 0)', "since it finished"),
         ],
         unit="s",
-        links=[runbook("LedgerMismatch")],
+        links=[runbook("HistoryScanStale")],
     )),
     (12, graph(
         "Stops of the history scan",
@@ -263,7 +263,7 @@ CHAIN = row(
             (shared("gridtokenx_history_scan_unreadable_transactions"), "unreadable transactions"),
         ],
         unit="none",
-        links=[runbook("LedgerMismatch")],
+        links=[runbook("HistoryScanStale")],
     )),
 )
 

@@ -186,7 +186,7 @@ def stopped_chain(system, watch, load):
 
 
 def no_blocks(system, watch, load):
-    """endpoints that show no blocks raise NoEndpointProvesDeaths alone"""
+    """endpoints that show no blocks raise NoEndpointProvesDeaths alone, and without history HistoryScanStale too"""
     load.pause()
     until_minted(system)
     inner = f"127.0.0.1:{system.neighbouring_ports()}"
@@ -194,9 +194,15 @@ def no_blocks(system, watch, load):
     system.end("chain")
     wait_for("both processes see that the chain is away", lambda: breakers_open(system) == [1, 1])
     system.start_chain(inner)
-    gate = RpcGate(system.chain_address, inner, off=["getBlock"])
+    off = ["getBlock"]
+    gate = RpcGate(system.chain_address, inner, off)
     try:
         watch.expect("no blocks", ["NoEndpointProvesDeaths"])
+        watch.look_at_panels()
+        off.append("getSignaturesForAddress")
+        # As if the last scan that was not refused were older; each minute one begins.
+        system.sql("UPDATE history_scan SET known_as_of = known_as_of - INTERVAL '1 hour'")
+        watch.expect("no blocks, and no history", ["NoEndpointProvesDeaths", "HistoryScanStale"])
         watch.look_at_panels()
         system.end("chain")
         wait_for("both processes see that the chain is away", lambda: breakers_open(system) == [1, 1])
