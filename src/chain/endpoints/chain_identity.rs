@@ -35,6 +35,12 @@ impl Endpoint {
         Err(self.unusable(UnusableAnswer::OtherChain { found }))
     }
 
+    /// Like [`Self::check_chain`], but fails at once while the endpoint refuses background calls.
+    pub async fn look_up_chain(&self, genesis_hash: &Hash) -> Result<(), ChainError> {
+        self.check_chain_by(RpcClass::LookUp, &genesis_hash.to_string())
+            .await
+    }
+
     /// Like [`Self::check_chain`], but a hot call, and the result is cached until the endpoint fails: it may return as a node of
     /// another cluster.
     pub async fn ensure_chain(&self, genesis_hash: &Hash) -> Result<(), ChainError> {

@@ -17,7 +17,7 @@ async fn newest_height(endpoints: &Endpoints, genesis_hash: &Hash) -> Result<u64
     let mut newest = None;
     let mut failure = no_endpoint();
     for endpoint in endpoints.iter() {
-        if let Err(error) = endpoint.ensure_chain(genesis_hash).await {
+        if let Err(error) = endpoint.look_up_chain(genesis_hash).await {
             failure = error;
             continue;
         }
@@ -41,7 +41,7 @@ pub async fn finalized_height(
     let mut failure = no_endpoint();
     for endpoint in endpoints.for_background() {
         let height = async {
-            endpoint.ensure_chain(genesis_hash).await?;
+            endpoint.look_up_chain(genesis_hash).await?;
             endpoint.finalized_height().await
         };
         match height.await {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
+use tokio::time::sleep;
 
 use super::closing::close_after_scan;
 use super::heights::{last_possible_height, no_endpoint};
@@ -29,7 +30,7 @@ use super::signing::note_scan_failure;
 use super::unknown_mints::{known_among, store_unknown_mints};
 use crate::chain::{
     AddressHistory, ChainError, Endpoint, Endpoints, Finality, HistoryRange, ListedTransaction,
-    MintLookup, UnusableAnswer,
+    MintLookup, RpcClass, UnusableAnswer,
 };
 use crate::db::{BigInt, within};
 use crate::domain::{BaseUnits, BreakerState, TxSignature};
@@ -48,6 +49,8 @@ const FIRST_WATERMARK_SLOT: u64 = 1;
 /// A scan that no endpoint continues is given up after so many failures in a row, and begins again at the head: the transaction
 /// at its cursor may be one that only an endpoint showed which is gone.
 const RESTART_AFTER_FAILURES: i32 = 5;
+/// A pause that is shorter is waited for; what lasts longer is worth another endpoint.
+const CHECK_PAUSE_EVERY: Duration = Duration::from_secs(2);
 
 /// What a scan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +104,13 @@ impl HistoryScan<'_> {
             .genesis()?;
         let last_possible_height = last_possible_height(self.endpoints, &genesis).await?;
         let mut failure = no_endpoint();
-        for endpoint in self.endpoints.iter() {
-            match self.run_on(endpoint, last_possible_height).await {
+        for endpoint in self.endpoints.for_background() {
+            let outcome = tokio::select! {
+                outcome = self.run_on(endpoint, last_possible_height) => outcome,
+                // Its progress is stored: the next endpoint goes on from there.
+                () = self.another_is_free(endpoint) => continue,
+            };
+            match outcome {
                 // A limit is the better news of two: it ends by itself.
                 Err(LedgerError::Chain(error))
                     if !matches!(failure, ChainError::RateLimited { .. }) =>
@@ -114,6 +122,22 @@ impl HistoryScan<'_> {
             }
         }
         Err(LedgerError::Chain(failure))
+    }
+
+    /// Returns once this endpoint refuses calls for a while and another one answers them. Without another one, the scan waits for
+    /// the end of the pause.
+    async fn another_is_free(&self, endpoint: &Endpoint) {
+        loop {
+            sleep(CHECK_PAUSE_EVERY).await;
+            let paused = endpoint.paused_for(RpcClass::Background);
+            let is_long = paused.is_some_and(|pause| pause > CHECK_PAUSE_EVERY);
+            let is_free = |other: &Endpoint| {
+                other.is_usable() && other.paused_for(RpcClass::Background).is_none()
+            };
+            if is_long && self.endpoints.iter().any(is_free) {
+                return;
+            }
+        }
     }
 
     /// Stores why the scan stopped, for status and metrics.

@@ -53,10 +53,16 @@ async fn fetch_from(
     lookup: Lookup,
 ) -> Result<Vec<SignatureStatus>, ChainError> {
     // On another chain nothing of ours has landed, or something else has.
-    endpoint.ensure_chain(genesis_hash).await?;
     let source = match lookup {
-        Lookup::Recent => StatusSource::Recent,
-        Lookup::History => StatusSource::History,
+        Lookup::Recent => {
+            endpoint.ensure_chain(genesis_hash).await?;
+            StatusSource::Recent
+        }
+        // It may prove that nothing landed: the answer of an earlier check is not enough.
+        Lookup::History => {
+            endpoint.look_up_chain(genesis_hash).await?;
+            StatusSource::History
+        }
     };
     let shown = endpoint.signature_statuses(signatures, source).await?;
     Ok(shown.into_iter().map(status_of).collect())

@@ -368,6 +368,13 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
     // Not without an endpoint that answers.
     proxy.on_call(|_, _| CallAction::Status(503));
     assert_eq!(resolve(&grid, &signature, dead.clone()).await.status, 503);
+    // Nor by one that is on another chain since it was away, where it did not land either.
+    proxy.on_call(|method, _| match method {
+        "getGenesisHash" => CallAction::Answer(json!(Pubkey::from([7; 32]).to_string())),
+        _ => CallAction::Forward,
+    });
+    let answer = resolve(&grid, &signature, dead.clone()).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
     blind(&proxy, false);
     assert!(actions(&grid).await.is_empty(), "nothing was done yet");
 
@@ -483,6 +490,12 @@ async fn a_quarantined_transaction_that_the_chain_shows_is_called_landed() {
     });
     held.cancelled().await;
     grid.serve().await;
+    // Nor does it scan the history, before which nothing is signed.
+    grid.execute(
+        "UPDATE ledger SET watermark_slot = 1;
+         UPDATE history_scan SET known_as_of = now() + INTERVAL '1 hour'",
+    )
+    .await;
     let id = grid.meter().await.report("1").await;
     grid.until_count("submitted", 1).await;
     let signature: Vec<u8> = sqlx::query_scalar("SELECT signature FROM mint_transactions")

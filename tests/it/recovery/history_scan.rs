@@ -1,5 +1,10 @@
 //! The scan of the authority's history: what interrupts it costs nothing, and one bad transaction stops nothing else.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use solana_sdk::instruction::{AccountMeta, Instruction};
 use solana_sdk::signature::Signer;
@@ -12,16 +17,15 @@ use crate::support::{CallAction, Grid, Meter, Proxy};
 
 /// Transactions that name the authority and mint nothing, finalized. Returns their signatures.
 async fn unrelated(authority: &Authority, meter: &Meter, count: usize) -> Vec<String> {
-    let mut signatures = Vec::new();
-    for number in 0..count {
+    let sent = (0..count).map(|number| async move {
         let memo = Instruction {
             program_id: spl_memo_interface::v3::ID,
             accounts: vec![AccountMeta::new_readonly(authority.payer(), true)],
             data: format!("{number} {}", meter.wallet.pubkey()).into_bytes(),
         };
-        signatures.push(authority.send(memo, &[]).await.to_string());
-    }
-    signatures
+        authority.send(memo, &[]).await.to_string()
+    });
+    join_all(sent).await
 }
 
 async fn history_scan(grid: &Grid) -> Value {
@@ -51,7 +55,7 @@ async fn until_scanned_again(grid: &Grid) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_of_others_is_read_once_by_all_scans_and_audits() {
+async fn transactions_of_others_are_read_once_by_all_scans_and_a_few_of_them_again_by_an_audit() {
     let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
@@ -59,7 +63,7 @@ async fn a_transaction_of_others_is_read_once_by_all_scans_and_audits() {
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
     let authority = Authority::of(&grid).await;
-    unrelated(&authority, &meter, 2).await;
+    let theirs = unrelated(&authority, &meter, 40).await;
     until_scanned_again(&grid).await;
     grid.until("they are remembered", async || {
         until_scanned_again(&grid).await;
@@ -68,17 +72,31 @@ async fn a_transaction_of_others_is_read_once_by_all_scans_and_audits() {
                 .fetch_one(&grid.pool)
                 .await
                 .unwrap();
-        remembered >= 2
+        remembered >= 40
     })
     .await;
-    let before = proxy.received("getTransaction");
+    let reads = Arc::new(AtomicUsize::new(0));
+    let again = reads.clone();
+    proxy.on_call(move |method, parameters| {
+        if method == "getTransaction"
+            && theirs.iter().any(|theirs| parameters[0] == theirs.as_str())
+        {
+            again.fetch_add(1, Ordering::Relaxed);
+        }
+        CallAction::Forward
+    });
     until_scanned_again(&grid).await;
     assert_eq!(
-        proxy.received("getTransaction"),
-        before,
+        reads.load(Ordering::Relaxed),
+        0,
         "the scan reads none again"
     );
     grid.audit_holds().await;
+    let by_audit = reads.load(Ordering::Relaxed);
+    assert!(
+        by_audit <= 16,
+        "an audit reads a sample of them, not {by_audit}"
+    );
     grid.stop().await;
 }
 
@@ -125,6 +143,72 @@ async fn a_transaction_that_cannot_be_read_is_named_and_stops_nothing_else() {
         .await;
     until_breaker(&grid, "closed").await;
     assert_eq!(history_scan(&grid).await["unreadable"], json!([]));
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+/// An endpoint may list as few as it likes.
+fn short_page(mut listed: Value) -> Value {
+    if let Some(entries) = listed.as_array_mut() {
+        entries.truncate(2);
+    }
+    listed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_a_limit_interrupts_goes_on_where_it_was_in_another_process() {
+    let (mut grid, meter) = Grid::with_one_payment().await;
+    grid.stop().await;
+    let authority = Authority::of(&grid).await;
+    let theirs: HashSet<String> = unrelated(&authority, &meter, 6).await.into_iter().collect();
+    let by_hand = authority.mint_by_hand(&meter, 5).await;
+
+    let proxy = Proxy::start(world().rpc_url()).await;
+    grid.rpc_url = proxy.url.clone();
+    let reads = Arc::new(Mutex::new(Vec::new()));
+    let (is_limited, read) = (Arc::new(AtomicBool::new(true)), reads.clone());
+    let limited = is_limited.clone();
+    let pages = AtomicUsize::new(0);
+    proxy.on_call(move |method, parameters| match method {
+        "getSignaturesForAddress" => {
+            // Some of the first are those of probes.
+            let is_late = pages.fetch_add(1, Ordering::Relaxed) >= 4;
+            if is_late && limited.load(Ordering::Relaxed) {
+                return CallAction::RetryAfter {
+                    status: 429,
+                    secs: 1,
+                };
+            }
+            CallAction::Edit(short_page)
+        }
+        "getTransaction" => {
+            let signature = parameters[0].as_str().unwrap().to_owned();
+            read.lock().unwrap().push(signature);
+            CallAction::Forward
+        }
+        _ => CallAction::Forward,
+    });
+    grid.serve().await;
+    // What was read before the limit is known: the breaker opens for it.
+    until_breaker(&grid, "mismatch").await;
+    grid.until("the limit interrupts the scan", async || {
+        let scan = history_scan(&grid).await;
+        scan["under_way"]["listed"].as_u64() >= Some(2) && scan["failures"] == 0
+    })
+    .await;
+    grid.stop().await;
+
+    is_limited.store(false, Ordering::Relaxed);
+    grid.serve().await;
+    grid.execute("UPDATE foreign_mints SET booked_reason = 'a test'")
+        .await;
+    until_breaker(&grid, "closed").await;
+    until_scanned_again(&grid).await;
+    let mut read: Vec<String> = reads.lock().unwrap().clone();
+    read.retain(|signature| theirs.contains(signature) || *signature == by_hand);
+    let once: HashSet<&String> = read.iter().collect();
+    assert_eq!(read.len(), once.len(), "none is read twice: {read:?}");
+    assert_eq!(once.len(), 7, "each is read: {read:?}");
     grid.audit_holds().await;
     grid.stop().await;
 }
