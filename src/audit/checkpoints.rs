@@ -287,7 +287,7 @@ impl StoredCheckpoint {
     }
 
     /// The same from the ledger's rows as they are now.
-    pub async fn from_ledger(&self, pool: &PgPool, run: i64) -> sqlx::Result<Digested> {
+    pub async fn in_ledger(&self, pool: &PgPool, run: i64) -> sqlx::Result<Digested> {
         let rows: Vec<(i64, TxSignature, Vec<u8>, BigInt, Total)> = sqlx::query_as(
             "SELECT mint_transaction.number, mint_transaction.signature, mint_transaction.merkle_root,
                     (

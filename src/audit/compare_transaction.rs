@@ -112,6 +112,23 @@ fn compare_amounts(
         accounts.entry(*token_account).or_default().received += (*base_units).into();
     }
     for (token_account, account) in accounts {
+        let owner = landed
+            .owners
+            .iter()
+            .find(|(owned, _)| *owned == token_account)
+            .map(|(_, owner)| *owner);
+        if let (Some(wallet), Some(owner)) = (account.wallet, owner)
+            && wallet != owner
+            && account.received > Total::default()
+        {
+            differences.push(Difference::WrongOwner {
+                signature: booked.signature,
+                token_account,
+                wallet,
+                owner,
+                readings: account.readings.clone(),
+            });
+        }
         if account.owed != account.received {
             differences.push(Difference::WrongAmount {
                 signature: booked.signature,
@@ -238,6 +255,9 @@ mod tests {
                     (wallets[0].token_account(&mint), BaseUnits::new(103)),
                     (wallets[1].token_account(&mint), BaseUnits::new(20)),
                 ],
+                owners: wallets
+                    .map(|wallet| (wallet.token_account(&mint), wallet.pubkey()))
+                    .to_vec(),
                 fee_lamports: 5_000,
             },
         }
@@ -282,7 +302,11 @@ mod tests {
     #[test]
     fn every_change_is_reported() {
         type Change = fn(&mut Case);
-        let cases: [(Change, &[&str]); 17] = [
+        let cases: [(Change, &[&str]); 18] = [
+            (
+                |case| case.landed.owners[1].1 = Pubkey::from([9; 32]),
+                &["wrong_owner"],
+            ),
             (
                 // The amount goes into the leaf too; the leaf is not recomputed in this test.
                 |case| content(case, 1).base_units = BaseUnits::new(21),

@@ -57,6 +57,17 @@ pub enum Difference {
         base_units_ledger: Total,
         base_units_chain: Total,
     },
+    /// The token account was paid, and belonged to another owner when it was: its owner gave it away after it was checked.
+    WrongOwner {
+        signature: TxSignature,
+        #[serde(serialize_with = "text")]
+        token_account: Pubkey,
+        #[serde(serialize_with = "text")]
+        wallet: Pubkey,
+        #[serde(serialize_with = "text")]
+        owner: Pubkey,
+        readings: Vec<Uuid>,
+    },
     /// The amount stored with the transaction is not the sum of its readings.
     WrongSum {
         signature: TxSignature,

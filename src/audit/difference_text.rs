@@ -70,6 +70,17 @@ impl fmt::Display for Difference {
                 formatter,
                 "transaction {signature} paid {base_units_chain} base units to the token account {token_account}, which belongs to no wallet of its readings"
             ),
+            Difference::WrongOwner {
+                signature,
+                token_account,
+                wallet,
+                owner,
+                readings,
+            } => write!(
+                formatter,
+                "transaction {signature} paid the readings {} of wallet {wallet} to its token account {token_account}, which belonged to {owner} by then",
+                listed(readings)
+            ),
             Difference::WrongSum {
                 signature,
                 number,

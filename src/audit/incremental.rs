@@ -183,11 +183,11 @@ async fn sample_checkpoints(
 ) -> Result<(), AuditError> {
     let sampled = StoredCheckpoint::sample(context.pool, baseline.run, CHECKPOINTS_SAMPLED).await?;
     for checkpoint in sampled {
-        if checkpoint.from_ledger(context.pool, baseline.run).await? == checkpoint.stored() {
+        if checkpoint.in_ledger(context.pool, baseline.run).await? == checkpoint.stored() {
             continue;
         }
         tokio::time::sleep(SECOND_LOOK_AFTER).await;
-        let found = checkpoint.from_ledger(context.pool, baseline.run).await?;
+        let found = checkpoint.in_ledger(context.pool, baseline.run).await?;
         if found != checkpoint.stored() {
             findings.add(Some(Difference::CheckpointDiffers {
                 first_number: checkpoint.first_number,

@@ -296,6 +296,7 @@ mod tests {
 
     fn minted(base_units: u64) -> ChainMint {
         ChainMint {
+            owners: Vec::new(),
             signature: TxSignature::from_bytes([5; 64]),
             slot: 30,
             block_time: None,

@@ -104,7 +104,7 @@ enum NoVerdict {
         error: sqlx::Error,
     },
     #[error(transparent)]
-    Adoption(#[from] AdoptionError),
+    Adoption(#[from] Box<AdoptionError>),
     #[error(transparent)]
     Audit(#[from] AuditError),
 }
@@ -203,11 +203,15 @@ impl Booking<'_> {
         let actor = operator();
         let done = match self {
             Booking::Adopt(signature) => {
-                let readings = admin::adopt_mint(pool, endpoints, &actor, *signature).await?;
+                let readings = admin::adopt_mint(pool, endpoints, &actor, *signature)
+                    .await
+                    .map_err(Box::new)?;
                 format!("adopted {signature}: it paid {readings} readings")
             }
             Booking::Foreign(signature, reason) => {
-                admin::book_foreign_mint(pool, endpoints, &actor, *signature, reason).await?;
+                admin::book_foreign_mint(pool, endpoints, &actor, *signature, reason)
+                    .await
+                    .map_err(Box::new)?;
                 format!("booked {signature} without a reading")
             }
         };

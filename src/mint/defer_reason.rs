@@ -40,6 +40,11 @@ pub enum DeferReason {
         wallet: Wallet,
         endpoint: String,
     },
+    /// The token account is missing, and an earlier payment creates it or found it there.
+    #[error(
+        "the token account {account} of wallet {wallet} is missing while an earlier payment to it is not final: waiting for finality"
+    )]
+    AccountUnsettled { account: Pubkey, wallet: Wallet },
     #[error("the refusal could not be stored: {0}")]
     RefusalNotStored(Box<DeferReason>),
     #[error("the fee payer's balance covers no further fee: it waits for a top-up")]

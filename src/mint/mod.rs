@@ -10,7 +10,7 @@
 //! | `minter` | collects requests into batches |
 //! | `pipeline` | one batch from top to bottom: the order of the steps |
 //! | `load`, `candidate` | step 1: loads what is needed to pay a reading, and answers those that are not to be minted |
-//! | `resolve_accounts`, `token_accounts` | step 2: which wallets can be paid, and what it takes to refuse one |
+//! | `resolve_accounts`, `token_accounts`, `unsettled_accounts` | step 2: which wallets can be paid, and what it takes to refuse one |
 //! | `pack` | step 3: which transactions are sent now and which wait for more readings. Which readings share one: [`domain::pack`](crate::domain::pack) |
 //! | `affordability`, `costs` | step 4: trims a batch to what the fee payer can afford |
 //! | `left_out`, `refuse` | answers the readings that steps 2 to 5 leave out |
@@ -50,6 +50,7 @@ mod simulate;
 mod stage_times;
 mod token_accounts;
 mod transaction;
+mod unsettled_accounts;
 
 pub use announce::outage_announcements;
 pub use capability_watch::capability_watch;

@@ -13,7 +13,9 @@ use super::context::MintContext;
 use super::defer_reason::DeferReason;
 use super::refuse::refuse;
 use super::token_accounts;
+use super::unsettled_accounts;
 use crate::chain::{AsOf, ChainError, Endpoint, Lag, RpcClass};
+use crate::domain::Wallet;
 use crate::ledger::{self, RefusalReason};
 
 /// Returns the readings whose wallets can be paid. Those whose token account is unusable in this answer are checked against
@@ -48,7 +50,49 @@ pub(super) async fn resolve_accounts(
     if !doubtful.is_empty() {
         check_finalized(context, endpoint, accounts.slot, doubtful, answers).await?;
     }
-    Ok(payable)
+    Ok(defer_unsettled(context, payable, answers).await)
+}
+
+/// Rent is paid once: an account that is missing while an earlier payment to its wallet is not final was closed by its owner, or
+/// is being created. Such a reading waits until the account is shown or the payment is final. The ledger is queried after the
+/// chain, so that no payment becomes final in between unnoticed.
+async fn defer_unsettled(
+    context: &MintContext,
+    payable: Vec<Payable>,
+    answers: &mut Answers,
+) -> Vec<Payable> {
+    let mut new: Vec<Wallet> = payable
+        .iter()
+        .filter(|payable| payable.needs_account)
+        .map(|payable| payable.candidate.wallet)
+        .collect();
+    if new.is_empty() {
+        return payable;
+    }
+    new.sort_unstable();
+    new.dedup();
+    let paid = unsettled_accounts::paid_before(&context.pool, &new);
+    let paid = context.in_time(paid).await;
+    let (creating, settled): (Vec<Payable>, Vec<Payable>) = payable
+        .into_iter()
+        .partition(|payable| payable.needs_account);
+    let mut kept = settled;
+    for payable in creating {
+        let wallet = payable.candidate.wallet;
+        let reason = match &paid {
+            Ok(paid) if !paid.contains(&wallet) => {
+                kept.push(payable);
+                continue;
+            }
+            Ok(_) => DeferReason::AccountUnsettled {
+                account: wallet.token_account(&context.chain.accounts.mint),
+                wallet,
+            },
+            Err(reason) => reason.clone(),
+        };
+        answers.defer(&[payable.candidate.id], &reason);
+    }
+    kept
 }
 
 /// Refuses each reading whose token account is unusable at finality too. The others wait and use no attempt.

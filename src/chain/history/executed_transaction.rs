@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
-use solana_transaction_status::{UiInstruction, UiTransactionStatusMeta};
+use solana_transaction_status::{
+    UiInstruction, UiTransactionStatusMeta, UiTransactionTokenBalance,
+};
 use spl_token_interface::instruction::TokenInstruction;
 
 use super::programs::{calls_no_mint, is_memo_program};
@@ -109,6 +111,26 @@ impl ExecutedTransaction {
     /// The account's position among the transaction's accounts, and so among the balances that a node reports.
     pub(super) fn position(&self, account: &Pubkey) -> Option<usize> {
         self.accounts.iter().position(|key| key == account)
+    }
+
+    /// The mint's token accounts in this transaction and their owners after it, as far as the node shows them.
+    pub(super) fn owners(
+        &self,
+        mint: &Pubkey,
+        meta: &UiTransactionStatusMeta,
+    ) -> Vec<(Pubkey, Pubkey)> {
+        let balances: Option<&Vec<_>> = Option::from(meta.post_token_balances.as_ref());
+        let of_mint = |balance: &&UiTransactionTokenBalance| balance.mint == mint.to_string();
+        balances
+            .into_iter()
+            .flatten()
+            .filter(of_mint)
+            .filter_map(|balance| {
+                let owner: Option<&String> = Option::from(balance.owner.as_ref());
+                let account = self.account(balance.account_index)?;
+                Some((*account, owner?.parse().ok()?))
+            })
+            .collect()
     }
 
     /// Token accounts and what each received of the mint by this authority's signature, instruction by instruction.

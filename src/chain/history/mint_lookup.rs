@@ -31,6 +31,8 @@ pub struct ChainMint {
     pub raw_memo: Option<String>,
     /// Token accounts and what each received, instruction by instruction.
     pub payments: Vec<(Pubkey, BaseUnits)>,
+    /// Token accounts of our mint and their owners after the transaction, as far as they are shown.
+    pub owners: Vec<(Pubkey, Pubkey)>,
     pub fee_lamports: u64,
 }
 
@@ -106,6 +108,7 @@ impl MintLookup<'_> {
             } else {
                 executed.mints(self.mint, self.authority)
             },
+            owners: executed.owners(self.mint, &shown.meta),
             fee_lamports: shown.meta.fee,
         };
         Ok(Some((found, shown.transaction)))

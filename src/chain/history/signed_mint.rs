@@ -43,6 +43,8 @@ pub fn mint_of_signed_bytes(
         memo: our_memo(&memos),
         raw_memo: (!memos.is_empty()).then(|| memos.join("; ")),
         payments: executed.mints(mint, authority),
+        // The bytes name accounts only.
+        owners: Vec::new(),
         // Only a block tells what was charged; the audit compares no fees.
         fee_lamports: 0,
     })

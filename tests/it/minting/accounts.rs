@@ -8,8 +8,9 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::Signer;
 use spl_associated_token_account_interface::address::get_associated_token_address;
 use spl_associated_token_account_interface::instruction::create_associated_token_account_idempotent;
-use spl_token_interface::instruction::{AuthorityType, close_account, set_authority};
+use spl_token_interface::instruction::{burn, close_account};
 
+use crate::support::audit::difference;
 use crate::support::authority::Authority;
 use crate::support::chain_breaker::{chain_of, no_attempt_is_used, until_closed};
 use crate::support::consensus::{under_each_consensus, under_tower};
@@ -67,6 +68,7 @@ under_each_consensus!(
 );
 
 under_tower!(
+    an_account_that_is_closed_before_its_payment_is_final_is_not_created_again,
     an_account_that_one_answer_does_not_hold_fails_no_reading,
     a_neighbour_is_paid_by_the_endpoint_that_is_not_behind,
 );
@@ -87,27 +89,91 @@ async fn a_token_account_closed_by_its_owner_is_not_paid_for_twice() {
     fails_alone(&grid, &meter, &neighbour, "was closed by its owner").await;
 }
 
+async fn an_account_that_is_closed_before_its_payment_is_final_is_not_created_again() {
+    let grid = Grid::start_with(&[("MINT_LINGER_MS", "200")]).await;
+    let meter = grid.meter().await;
+    let authority = Authority::of(&grid).await;
+    let owner = meter.wallet.pubkey();
+    let account = get_associated_token_address(&owner, &authority.mint);
+    let token = spl_token_interface::ID;
+    let paid = meter.report("1").await;
+    grid.until_count("minted", 1).await;
+    let burned = burn(
+        &token,
+        &account,
+        &authority.mint,
+        &owner,
+        &[],
+        1_000_000_000,
+    )
+    .unwrap();
+    let closed = close_account(&token, &account, &owner, &owner, &[]).unwrap();
+    authority
+        .send_at_once(&[burned, closed], &[&meter.wallet])
+        .await;
+    grid.until("the account is gone", async || {
+        let shown = authority
+            .rpc
+            .get_account_with_commitment(&account, authority.rpc.commitment());
+        shown.await.unwrap().value.is_none()
+    })
+    .await;
+    assert_eq!(grid.count("finalized").await, 0, "its payment is not final");
+    let refused = meter.report("1").await;
+    grid.until_count("failed", 1).await;
+    let error = reading(&meter, &refused).await["last_error"].clone();
+    let error = error.as_str().unwrap();
+    assert!(error.contains("was closed by its owner"), "{error}");
+    assert_eq!(reading(&meter, &paid).await["state"], "finalized");
+    let creations: i64 = sqlx::query_scalar("SELECT sum(account_creations) FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(creations, 1, "the account is paid for once");
+    grid.audit_holds().await;
+}
+
 async fn a_token_account_given_to_another_owner_is_not_paid() {
     let grid = Grid::start_with(&[("MINT_LINGER_MS", "200")]).await;
     let (meter, neighbour) = (grid.meter().await, grid.meter().await);
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
     let authority = Authority::of(&grid).await;
-    let owner = meter.wallet.pubkey();
-    let account = get_associated_token_address(&owner, &authority.mint);
-    let stranger = Pubkey::new_unique();
-    let give_away = set_authority(
-        &spl_token_interface::ID,
-        &account,
-        Some(&stranger),
-        AuthorityType::AccountOwner,
-        &owner,
-        &[],
-    )
-    .unwrap();
+    let give_away = authority.give_away(&meter, &Pubkey::new_unique());
     authority.send(give_away, &[&meter.wallet]).await;
 
     fails_alone(&grid, &meter, &neighbour, "no longer belongs to the wallet").await;
+}
+
+/// No instruction of a mint transaction checks the owner: what was signed before still lands.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_names_an_account_that_was_given_away_between_signature_and_landing() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let authority = Authority::of(&grid).await;
+    proxy.on_call(|method, _| match method {
+        "sendTransaction" => CallAction::Status(503),
+        _ => CallAction::Forward,
+    });
+    meter.report("2").await;
+    grid.until_count("submitted", 1).await;
+    let stranger = Pubkey::new_unique();
+    let give_away = authority.give_away(&meter, &stranger);
+    // Not by the proxy, which refuses sends.
+    let direct = Authority::through(&grid, world().rpc_url()).await;
+    direct.send(give_away, &[&meter.wallet]).await;
+    proxy.forward_everything();
+    grid.until_count("finalized", 2).await;
+    let report = grid.audit().await;
+    let found = difference(&report, "wrong_owner");
+    assert_eq!(found["owner"], stranger.to_string());
+    assert_eq!(found["wallet"], meter.wallet.pubkey().to_string());
+    assert_eq!(report["differences"].as_array().unwrap().len(), 1);
+    grid.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signature, Signer};
 use solana_sdk::transaction::{Transaction, VersionedTransaction};
 use spl_associated_token_account_interface::address::get_associated_token_address;
-use spl_token_interface::instruction::{burn, mint_to};
+use spl_token_interface::instruction::{AuthorityType, burn, mint_to, set_authority};
 
 use super::consensus::Consensus;
 use super::{Grid, Meter, eventually};
@@ -25,6 +25,11 @@ pub struct Authority {
 
 impl Authority {
     pub async fn of(grid: &Grid) -> Authority {
+        Authority::through(grid, &grid.rpc_url).await
+    }
+
+    /// Sends through this endpoint.
+    pub async fn through(grid: &Grid, rpc_url: &str) -> Authority {
         let mint: String = sqlx::query_scalar("SELECT mint_address FROM ledger")
             .fetch_one(&grid.pool)
             .await
@@ -33,7 +38,7 @@ impl Authority {
             mint: Pubkey::from_str(&mint).unwrap(),
             keypair: read_keypair(&grid.data_dir.path().join("mint-authority.json")).unwrap(),
             rpc: RpcClient::new_with_commitment(
-                grid.rpc_url.clone(),
+                rpc_url.to_owned(),
                 Consensus::current().newest_commitment(),
             ),
         }
@@ -67,19 +72,33 @@ impl Authority {
         self.send(burned, &[&meter.wallet]).await;
     }
 
+    /// The meter's owner gives the token account to another.
+    pub fn give_away(&self, meter: &Meter, to: &Pubkey) -> Instruction {
+        let owner = meter.wallet.pubkey();
+        let account = get_associated_token_address(&owner, &self.mint);
+        let authority = AuthorityType::AccountOwner;
+        let token = spl_token_interface::ID;
+        set_authority(&token, &account, Some(to), authority, &owner, &[]).unwrap()
+    }
+
     /// Sends it, paid by the authority, and waits until it is finalized.
     pub async fn send(&self, instruction: Instruction, more: &[&Keypair]) -> Signature {
+        let signature = self.send_at_once(&[instruction], more).await;
+        self.until_finalized(&signature).await;
+        signature
+    }
+
+    /// Sends them in one transaction, paid by the authority.
+    pub async fn send_at_once(&self, instructions: &[Instruction], more: &[&Keypair]) -> Signature {
         let mut signers = vec![&self.keypair];
         signers.extend(more);
         let transaction = Transaction::new_signed_with_payer(
-            &[instruction],
+            instructions,
             Some(&self.keypair.pubkey()),
             &signers,
             self.rpc.get_latest_blockhash().await.unwrap(),
         );
-        let signature = self.rpc.send_transaction(&transaction).await.unwrap();
-        self.until_finalized(&signature).await;
-        signature
+        self.rpc.send_transaction(&transaction).await.unwrap()
     }
 
     /// Sends bytes that were signed before.
