@@ -239,6 +239,27 @@ CHAIN = row(
         links=[runbook("LedgerMismatch")],
     )),
     (12, graph(
+        "Expired transactions without proof",
+        "Expired mint transactions that are neither found on chain nor proven dead, and the runs of finalized blocks that are kept to prove it.",
+        [(shared("gridtokenx_unproven_transactions_count"), "transactions"), (shared("gridtokenx_scanned_runs_count"), "runs of blocks")],
+        unit="short",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Oldest transaction without proof",
+        "How long ago the oldest of them expired.",
+        [(shared("gridtokenx_oldest_unproven_transaction_age_seconds"), "age")],
+        unit="s",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
+        "Blocks read for proofs, by process",
+        "While it is above zero, the search for proofs goes on.",
+        [(per_second("gridtokenx_proof_blocks_read_total", by="instance"), "{{instance}}")],
+        unit="ops",
+        links=[runbook("OldestUnmintedReadingTooOld")],
+    )),
+    (12, graph(
         "Without proof",
         "Quarantined readings: no endpoint could prove for LEDGER_QUARANTINE_AFTER_SECS what became of their transaction. Failed readings wait for a person.",
         [(shared("gridtokenx_readings_by_state", 'state=~"quarantined|failed"', "state"), "{{state}}")],

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use super::settings::StoredSettings;
 use super::waiting_readings::WaitingReadings;
-use crate::ledger::{HistoryScanView, ReadingCounts};
+use crate::ledger::{HistoryScanView, ProofProgress, ReadingCounts};
 
 /// The unminted readings, and what they wait for.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub struct Backlog {
     pub mismatches: i64,
     /// `None` before the ledger is set up.
     pub history: Option<HistoryScanView>,
+    pub proofs: ProofProgress,
     /// When the oldest event without a sequence number was written.
     pub oldest_outbox_event_at: Option<DateTime<Utc>>,
     pub feed_last_seq: i64,
@@ -129,6 +130,7 @@ impl Backlog {
         )
         .fetch_optional(&mut *connection)
         .await?;
+        let proofs = ProofProgress::read(&mut *connection).await?;
         let (mismatches, oldest_outbox_event_at, feed_last_seq) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM foreign_mints WHERE booked_reason IS NULL),
                     (SELECT written_at FROM outbox ORDER BY id LIMIT 1),
@@ -145,6 +147,7 @@ impl Backlog {
             breaker,
             mismatches,
             history,
+            proofs,
             oldest_outbox_event_at,
             feed_last_seq,
         })

@@ -1,7 +1,7 @@
 //! The Solana cluster as this service sees it: RPC endpoints, signer, blocks, token accounts.
 //!
 //! Invariant: an answer counts only for what it proves. That a signature was found proves that it landed; that
-//! it was not found proves nothing, unless [`scan_blocks`] read every block that could hold it.
+//! it was not found proves nothing, unless a [`BlockScan`] has read every block that could hold it.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -67,9 +67,10 @@ pub use error_reason::{
 };
 pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
-    AddressHistory, BlockScan, ChainMint, Charge, HistoryCursor, HistoryRange, ListedTransaction,
-    MintLookup, NoProof, TokenSupply, charge_of, history_includes_creation, mint_history,
-    mint_of_signed_bytes, probe_capabilities, scan_blocks, shows_creation,
+    AddressHistory, BlockRun, BlockRuns, BlockScan, BlockhashLife, ChainMint, Charge,
+    FinalizedBlock, HistoryCursor, HistoryRange, ListedTransaction, MintLookup, NoProof, RunChange,
+    RunStore, Saved, ScanError, ScanOutcome, TokenSupply, charge_of, history_includes_creation,
+    mint_history, mint_of_signed_bytes, probe_capabilities, shows_creation,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};

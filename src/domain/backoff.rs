@@ -25,6 +25,8 @@
 //! | a call that gets no answer during a scan of the chain (`chain/history/call_retry.rs`) | `UNANSWERED_BACKOFF` | 250 ms | 1 s | 100 % |
 //! | an endpoint that refused v1, until it is probed for v1 again (`chain/endpoints/v1_support.rs`) | `ASK_AGAIN` | 10 min | 1 day | 100 % |
 //! | the history scan after a failure (`ledger/resolver/breaker_upkeep.rs`) | `SCAN_FAILURE_BACKOFF` | 2 s | 60 s | 100 % |
+//! | the search for a proof that no endpoint could complete (`ledger/resolver/expiry.rs`) | `PROOF_BACKOFF` | 4 s | 15 min | 75–100 % |
+//! | look-ups of a late transaction (`ledger/resolver/late_round.rs`) | `LOOK_UP_BACKOFF` | 2 s | 15 min; 10 s while it may still land or become final | 75–100 % |
 //! | the answer of a trigger, between queries of its batch (`api/admin/trigger.rs`) | `POLL_BACKOFF` | 50 ms | 500 ms | 100 % |
 //! | `listen` and the play, until they reconnect to the feed (`commands/follow.rs`) | `RECONNECT_BACKOFF` | 200 ms | 5 s | 50–100 % |
 //! | the play's REST calls (`commands/replay/api_client.rs`) | `CALL_BACKOFF` | 100 ms | 5 s | 50–100 % |

@@ -58,7 +58,9 @@ pub async fn move_readings(
     let guard = reading_guard(event);
     sqlx::query_as(
         "UPDATE readings AS reading
-         SET state = $2, revision = reading.revision + 1
+         SET state = $2, revision = reading.revision + 1,
+             -- It said why the reading was quarantined, which is over.
+             last_error = CASE WHEN reading.state <> 'quarantined' THEN reading.last_error END
          FROM mint_transaction_readings AS link, mint_transactions AS mint_transaction, meters AS meter
          WHERE link.transaction = ANY($1)
            AND link.live

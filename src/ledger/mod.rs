@@ -25,7 +25,7 @@
 //! | confirmed → recorded | `resolver/status_changes.rs` | no endpoint has shown it for several rounds | `Forked` |
 //! | → dead, expired | `resolver/expiry.rs` | an unbroken chain of finalized blocks over its whole life does not hold it | `Dead` |
 //! | → dead, failed | `resolver/failed_on_chain.rs` | the signature was found with an error, finalized | `Dead` |
-//! | → quarantined | `resolver/expiry.rs` | expired, and for `LEDGER_QUARANTINE_AFTER_SECS` no endpoint that answers could prove either | `Quarantined` |
+//! | → quarantined | `resolver/quarantine.rs` | expired, and for `LEDGER_QUARANTINE_AFTER_SECS` no endpoint that answers could prove either | `Quarantined` |
 //! | quarantined → confirmed, dead | the Resolver as above; or a person: `operator/resolve_quarantined.rs` | proof; or the person's word, if the chain does not contradict it. The Resolver keeps searching for what was called dead (`resolver/unproven_dead.rs`) | as above; `ResolvedLanded`, `ResolvedDead` |
 //!
 //! The guards are events of the domain's state machine ([`MintTransactionEvent`](crate::domain::MintTransactionEvent)); `guard.rs`
@@ -45,6 +45,7 @@
 //! | `guard` | the state machines as SQL guards |
 //! | `transition_metrics` | reports committed changes |
 //! | `resolver/` | rules 3 to 5: the loops that bring everything stored to its end |
+//! | `proof/` | rule 3: what was read of the chain, so that a transaction that did not land is proven dead |
 //! | `breaker/` | rules 7 and 8: a ledger that went backwards, and the right chain |
 //! | `operator/` | what a person decides |
 //! | `accounting/` | what was paid, what is in flight, readings by state |
@@ -55,6 +56,7 @@ mod changed_readings;
 mod error;
 mod guard;
 mod operator;
+mod proof;
 mod record;
 mod refusal;
 mod refuse;
@@ -86,6 +88,7 @@ pub use operator::resolve_quarantined::{
     resolve as resolve_transaction,
 };
 pub use operator::retry::{RetryError, check_retryable, retry_failed, retry_reading};
+pub use proof::progress::ProofProgress;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };

@@ -5,6 +5,7 @@
 //! undo what another has done.
 
 use sqlx::{FromRow, PgConnection, PgPool};
+use uuid::Uuid;
 
 use super::changed_readings::{ChangedReading, move_readings, publish_for};
 use super::guard::mint_transaction_guard;
@@ -248,9 +249,9 @@ pub async fn mark_dead(
     Ok(Some(readings))
 }
 
-/// Unproven for too long after its expiry. Re-sends and the search for a proof continue (rules 2 and 3). Returns how many
-/// readings changed.
-pub async fn quarantine(pool: &PgPool, number: MintNumber) -> sqlx::Result<usize> {
+/// Unproven for too long after its expiry. The search for a proof continues (rule 3). Its readings show the reason. Returns how
+/// many readings changed.
+pub async fn quarantine(pool: &PgPool, number: MintNumber, reason: &str) -> sqlx::Result<usize> {
     let guard = mint_transaction_guard(MintTransactionEvent::Quarantined);
     let mut transaction = pool.begin().await?;
     let changed = sqlx::query(
@@ -268,9 +269,24 @@ pub async fn quarantine(pool: &PgPool, number: MintNumber) -> sqlx::Result<usize
         return Ok(0);
     }
     let readings = move_readings(&mut transaction, &[number], ReadingEvent::Quarantined).await?;
+    show_reason(&mut transaction, &readings, reason).await?;
     crate::failpoint!("ledger.before_quarantine_commit");
     transaction.commit().await?;
     transition_metrics::count_transactions("quarantined", 1);
     crate::failpoint!("ledger.quarantined");
     Ok(readings.len())
+}
+
+async fn show_reason(
+    transaction: &mut PgConnection,
+    readings: &[ChangedReading],
+    reason: &str,
+) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = readings.iter().map(|reading| reading.id).collect();
+    sqlx::query("UPDATE readings SET last_error = $2 WHERE id = ANY($1)")
+        .bind(ids)
+        .bind(reason)
+        .execute(transaction)
+        .await?;
+    Ok(())
 }

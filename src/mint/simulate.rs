@@ -27,7 +27,14 @@ struct Simulation {
     used: Used,
 }
 
-/// Returns the drafts that passed.
+/// What a draft's simulation failed for.
+enum ToBlame {
+    /// Some of its readings, which were refused.
+    Readings,
+    NoReading,
+}
+
+/// Returns the drafts that passed; an error if none did and no reading is to blame.
 pub(super) async fn simulate_all(
     context: &MintContext,
     endpoint: &Endpoint,
@@ -36,16 +43,28 @@ pub(super) async fn simulate_all(
 ) -> Result<Vec<Draft>, ChainError> {
     let results = try_join_all(drafts.iter().map(|draft| simulate(endpoint, draft))).await?;
     let mut passed = Vec::with_capacity(drafts.len());
+    let mut no_readings_fault = None;
     for (mut draft, simulation) in drafts.into_iter().zip(results) {
         match simulation.error {
             None => {
                 draft.limit_to(simulation.used);
                 passed.push(draft);
             }
-            Some(error) => refuse_blamed(context, endpoint, &draft, &error, answers).await?,
+            Some(error) => match refuse_blamed(context, endpoint, &draft, &error, answers).await? {
+                ToBlame::Readings => {}
+                ToBlame::NoReading => {
+                    let error = ChainError::Refused(error);
+                    answers.defer(&draft.reading_ids(), &error.clone().into());
+                    no_readings_fault.get_or_insert(error);
+                }
+            },
         }
     }
-    Ok(passed)
+    match no_readings_fault {
+        // Nothing can be minted now: the circuit breaker counts it.
+        Some(error) if passed.is_empty() => Err(error),
+        _ => Ok(passed),
+    }
 }
 
 /// Runs the unsigned message: signed bytes must not leave this process before they are recorded.
@@ -99,15 +118,16 @@ async fn refuse_blamed(
     draft: &Draft,
     error: &TransactionFailure,
     answers: &mut Answers,
-) -> Result<(), ChainError> {
+) -> Result<ToBlame, ChainError> {
     let accounts = &context.chain.accounts;
     let to_blame = match (draft.to_blame(error, &accounts.mint), error) {
         (blamed, TransactionFailure::Unnamed { .. }) if blamed.is_empty() => {
-            return isolate(context, draft, error, answers).await;
+            isolate(context, draft, error, answers).await?;
+            return Ok(ToBlame::Readings);
         }
-        // Fee payer, blockhash, a busy account: no reading is at fault.
+        // Fee payer, blockhash, a busy account: its readings wait, and the other drafts go on.
         (blamed, TransactionFailure::Named(_)) if blamed.is_empty() => {
-            return Err(ChainError::Refused(error.clone()));
+            return Ok(ToBlame::NoReading);
         }
         (blamed, _) => blamed,
     };
@@ -117,7 +137,7 @@ async fn refuse_blamed(
         let reason = RefusalReason::Simulation(error.clone());
         refuse(context, reading, reason, answers).await;
     }
-    Ok(())
+    Ok(ToBlame::Readings)
 }
 
 /// An error that does not show whose fault it is: each reading is packed alone next time, and one that was alone already is to

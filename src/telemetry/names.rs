@@ -66,6 +66,10 @@ pub const HISTORY_SCAN_LAST_SUCCESS_TIMESTAMP_SECONDS: &str =
     "gridtokenx_history_scan_last_success_timestamp_seconds";
 pub const HISTORY_SCAN_UNREADABLE: &str = "gridtokenx_history_scan_unreadable_transactions";
 pub const HISTORY_SCAN_STOPS: &str = "gridtokenx_history_scan_stops_total";
+pub const PROOF_BLOCKS_READ: &str = "gridtokenx_proof_blocks_read_total";
+pub const UNPROVEN_TRANSACTIONS: &str = "gridtokenx_unproven_transactions_count";
+pub const OLDEST_UNPROVEN_AGE_SECONDS: &str = "gridtokenx_oldest_unproven_transaction_age_seconds";
+pub const SCANNED_RUNS: &str = "gridtokenx_scanned_runs_count";
 pub const AUDIT_DIFFERENCES: &str = "gridtokenx_audit_differences";
 pub const AUDIT_FINISHED_TIMESTAMP_SECONDS: &str =
     "gridtokenx_audit_last_finished_timestamp_seconds";
@@ -289,6 +293,10 @@ pub const ALL: &[Metric] = &[
     plain(HISTORY_SCAN_LAST_SUCCESS_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last whole scan of the authority's history finished; 0 before the first (from the database)."),
     plain(HISTORY_SCAN_UNREADABLE, Gauge, "Transactions of the authority's history that no endpoint shows in a form that this program can read; they hold the watermark down (from the database)."),
     labelled(HISTORY_SCAN_STOPS, Counter, "how", &["paused", "failed"], "Times that a scan of the authority's history stopped before its end: paused by an endpoint's limit, or failed; it goes on where it was."),
+    plain(PROOF_BLOCKS_READ, Counter, "Finalized blocks that this process read to prove that expired mint transactions did not land."),
+    plain(UNPROVEN_TRANSACTIONS, Gauge, "Expired mint transactions that are neither found on chain nor proven dead, quarantined ones included (from the database)."),
+    plain(OLDEST_UNPROVEN_AGE_SECONDS, Gauge, "How long ago the oldest of those expired (from the database)."),
+    plain(SCANNED_RUNS, Gauge, "Unbroken runs of finalized blocks that are kept for proofs (from the database)."),
     nan_until_measured(AUDIT_DIFFERENCES, "Differences between ledger and chain that the last recorded audit found; NaN before the first (from the database)."),
     plain(AUDIT_FINISHED_TIMESTAMP_SECONDS, Gauge, "Unix time at which the last recorded audit finished; 0 before the first (from the database)."),
     plain(CHAIN_BREAKER_OPEN, Gauge, "1 while this process does not mint because of the chain: no usable endpoint, an empty fee payer, an unknown mint."),

@@ -21,7 +21,7 @@ use crate::api::problem::Problem;
 use crate::api::state::AppState;
 use crate::config::EffectiveConfig;
 use crate::domain::rfc3339_micros;
-use crate::ledger::{ReadingCounts, UnreadableTransaction};
+use crate::ledger::{ProofProgress, ReadingCounts, UnreadableTransaction};
 use crate::periodic::ListedTask;
 use crate::queue::{self, ProcessView};
 
@@ -58,6 +58,7 @@ struct TokenizationStatus {
     breaker: Breaker,
     /// `null` before the ledger is set up.
     history_scan: Option<HistoryScan>,
+    proofs: Proofs,
     chain: Chain,
     /// `null` until the fee payer was queried.
     runway: Option<RunwayView>,
@@ -218,6 +219,30 @@ impl From<Option<LedgerBreakerView>> for Breaker {
     }
 }
 
+/// Expired mint transactions whose outcome is not known, and the search for it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Proofs {
+    /// Neither found on chain nor proven dead; quarantined ones are included.
+    unproven_transactions: i64,
+    /// When the oldest of them expired.
+    oldest_expired_at: Option<String>,
+    /// Why the last search for one of them did not complete.
+    no_proof: Option<String>,
+    /// Unbroken runs of finalized blocks that are kept for these searches.
+    runs: i64,
+}
+
+impl From<ProofProgress> for Proofs {
+    fn from(progress: ProofProgress) -> Proofs {
+        Proofs {
+            unproven_transactions: progress.unproven,
+            oldest_expired_at: progress.oldest_expired_at.map(rfc3339_micros),
+            no_proof: progress.no_proof,
+            runs: progress.runs,
+        }
+    }
+}
+
 /// The state of minting: whether it continues, how much waits, and, if nothing is signed, why.
 #[utoipa::path(
     get,
@@ -250,6 +275,7 @@ impl From<Option<LedgerBreakerView>> for Breaker {
             "unreadable_count": 0,
             "unreadable": [],
         },
+        "proofs": {"unproven_transactions": 0, "oldest_expired_at": null, "no_proof": null, "runs": 0},
         "chain": {
             "state": "closed",
             "trouble": null,
@@ -335,6 +361,7 @@ async fn status(
         history_scan: backlog
             .history
             .map(|history| HistoryScan::of(&history, &unreadable)),
+        proofs: backlog.proofs.into(),
         chain: Chain::of(
             &minting.circuit_breaker,
             &chain.endpoints,

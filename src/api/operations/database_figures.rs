@@ -145,6 +145,10 @@ fn show_backlog(backlog: &Backlog, now: DateTime<Utc>) {
     count(names::LEDGER_BREAKER_OPEN, i64::from(breaker_open));
     count(names::LEDGER_MISMATCHES, backlog.mismatches);
     show_history(backlog.history.as_ref());
+    let proofs = &backlog.proofs;
+    count(names::UNPROVEN_TRANSACTIONS, proofs.unproven);
+    age(names::OLDEST_UNPROVEN_AGE_SECONDS, proofs.oldest_expired_at);
+    count(names::SCANNED_RUNS, proofs.runs);
     age(
         names::OUTBOX_OLDEST_AGE_SECONDS,
         backlog.oldest_outbox_event_at,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
 use solana_client::client_error::{ClientError, Result as ClientResult};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::RpcClientConfig;
@@ -18,11 +19,13 @@ use super::v1_support::V1Support;
 use crate::chain::commitment::Commitments;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::UnusableAnswer;
+use crate::domain::hex;
 use crate::telemetry::names;
 
 /// One RPC endpoint. Its URL may hold an access key: only the name is ever shown.
 pub struct Endpoint {
     name: String,
+    fingerprint: String,
     hot: RpcClient,
     background: RpcClient,
     look_up: RpcClient,
@@ -70,6 +73,7 @@ impl Endpoint {
         } = shared;
         Endpoint {
             name,
+            fingerprint: fingerprint_of(url),
             hot,
             background,
             look_up,
@@ -86,6 +90,12 @@ impl Endpoint {
     /// What follows the `#` of its URL, else its place in `SOLANA_RPC_URL`: `rpc-1`, `rpc-2`, …
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Identifies its URL in the database: what was read of one endpoint is not taken for what another one showed, which may
+    /// have the same name. 64 bits of a hash, from which no access key can be derived.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The client for what minting waits for. Every call is limited by the configured time, and one that names no commitment sees
@@ -194,8 +204,17 @@ impl Endpoint {
         }
     }
 
+    /// Whether it answered the last call.
+    pub fn answers(&self) -> bool {
+        self.health().failure.is_none()
+    }
+
     #[cfg(test)]
     pub(super) fn budgets(&self) -> &CallBudgets {
         &self.budgets
     }
+}
+
+fn fingerprint_of(url: &str) -> String {
+    hex(&Sha256::digest(url.as_bytes())[..8])
 }

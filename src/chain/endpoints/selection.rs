@@ -205,6 +205,22 @@ impl Endpoints {
         self.all.iter().enumerate().map(view).collect()
     }
 
+    /// The highest block height, at `confirmed`, that an endpoint which answers reported at its last probe.
+    pub fn highest_height(&self) -> Option<u64> {
+        self.answering_heights().flatten().max()
+    }
+
+    /// The lowest one. `None` also while the height of an endpoint that answers is unknown.
+    pub fn lowest_height(&self) -> Option<u64> {
+        let heights: Option<Vec<u64>> = self.answering_heights().collect();
+        heights?.into_iter().min()
+    }
+
+    fn answering_heights(&self) -> impl Iterator<Item = Option<u64>> {
+        let answering = self.all.iter().filter(|endpoint| endpoint.answers());
+        answering.map(|endpoint| endpoint.health().height)
+    }
+
     /// In the configured order, for a probe of all of them.
     pub(super) fn configured(&self) -> &[Endpoint] {
         &self.all
@@ -316,6 +332,23 @@ mod tests {
         );
         endpoints.record(heights(&[300, 300]), now + RETURNS_AFTER);
         assert_eq!(endpoints.preferred().name(), "rpc-1");
+    }
+
+    #[test]
+    fn heights_count_only_while_their_endpoints_answer() {
+        let (endpoints, now) = (endpoints(3), Instant::now());
+        assert_eq!(
+            (endpoints.lowest_height(), endpoints.highest_height()),
+            (None, None)
+        );
+        endpoints.record(heights(&[100, 90, 110]), now);
+        assert_eq!(endpoints.lowest_height(), Some(90));
+        assert_eq!(endpoints.highest_height(), Some(110));
+        for index in [1, 2] {
+            endpoints.fail_over_from(&endpoints.configured()[index], &time_out());
+        }
+        assert_eq!(endpoints.lowest_height(), Some(100));
+        assert_eq!(endpoints.highest_height(), Some(100));
     }
 
     #[test]

@@ -1,192 +1,317 @@
-//! Scans finalized blocks: the only proof that a transaction did not land.
+//! Reads finalized blocks, one after the other, until they prove that transactions did not land: the only proof there is.
 //!
 //! "Not found" from a status call proves nothing: a node may lag, may have pruned its history, may be one of a mixed pool. Proof
-//! is an unbroken chain of finalized blocks over the whole life of the transaction's blockhash, none of which holds the
+//! is an unbroken run of finalized blocks over the whole life of the transaction's blockhash, none of which holds the
 //! signature ([`super::block_run`]).
+//!
+//! A scan is a cursor: each block is stored, by [`RunStore::save`], before the next one is read, and no block that was stored is
+//! read again. So an interruption (a rate limit, a restart, another leader) costs at most the block under way, and any number of
+//! transactions share the blocks. Of a block only the store's own signatures are kept.
+//!
+//! Each endpoint has runs of its own. Finalized blocks are the same everywhere, so runs of several endpoints could be joined; but
+//! then one endpoint that shows a wrong parent or height would break the runs of all others, and what an endpoint showed could
+//! not be dropped when it contradicts itself. Apart, an endpoint harms only its own runs, at the price of reading a block once
+//! per endpoint where no single endpoint has them all.
 
-use super::block_run::BlockScan;
-use super::finalized_blocks::{MISSING_IN_A_ROW_MAX, first_block, read_block, slots_after};
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use super::block_run::{BlockRun, BlockRuns, BlockhashLife, LOOK_BACK_SLOTS, RunChange, Step};
+use super::finalized_block::FinalizedBlock;
+use super::finalized_blocks::{read_block, slots_after, slots_up_to};
 use super::no_proof::NoProof;
 use crate::chain::endpoints::Endpoint;
+use crate::chain::error::ChainError;
+use crate::chain::error_reason::NoAnswer;
+use crate::telemetry::names;
 
-/// Blocks read in one scan at most: bounds memory; transactions further on are proven by the next scan.
-const BLOCKS_PER_SCAN: usize = 1_500;
+/// Slots in a row that an endpoint may list and not show before it counts as one without history.
+const NOT_SHOWN_IN_A_ROW_MAX: usize = 8;
+/// A scan ends at the next block once it has taken this long, so that transactions that expired meanwhile get their turn, …
+const SCAN_TIME: Duration = Duration::from_secs(10);
+/// … but not before it has made so many calls, however slow they are: each scan begins with calls of its own.
+const CALLS_PER_SCAN_MIN: usize = 32;
 
-/// Reads the finalized blocks from the newest one at or below `from_slot` that is old enough for the oldest blockhash
-/// (`lowest_last_valid_height`), up to one above `beyond_height`. A hole ends a run and begins another: a life that lies before
-/// or after the hole can still be proven.
-pub async fn scan_blocks(
-    endpoint: &Endpoint,
-    from_slot: u64,
-    lowest_last_valid_height: u64,
-    beyond_height: u64,
-) -> Result<BlockScan, NoProof> {
-    let height = endpoint.finalized_height().await?;
-    let too_early = || NoProof::TooEarly {
-        endpoint: endpoint.name().to_owned(),
-        height,
-        needed: beyond_height,
-    };
-    if height <= beyond_height {
-        return Err(too_early());
+/// One call, with its turn and the pause that the endpoint may have requested. Past it another endpoint is searched; what was read
+/// stays.
+const CALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Stores what was read of one endpoint.
+pub trait RunStore {
+    type Error;
+
+    /// Stores the change, and those of the block's signatures that are the store's own.
+    ///
+    /// It is called once the block was answered, and must look up *then*, not earlier, which signatures are its own: one
+    /// that was recorded while the block was being read may be in it.
+    fn save(
+        &mut self,
+        block: &FinalizedBlock,
+        change: &RunChange,
+    ) -> impl Future<Output = Result<Saved, Self::Error>> + Send;
+
+    /// Drops all runs of the endpoint.
+    fn forget(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Whether a change was stored.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    Stored,
+    /// Another process has changed the runs meanwhile: nothing was stored.
+    Stale,
+}
+
+/// How far the search for one proof came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanOutcome {
+    /// This run has every block that could hold the transaction.
+    Covered(BlockRun),
+    /// The endpoint has not finalized the last of the blocks yet.
+    NotYet,
+    /// The scan has run for long enough: the next one continues.
+    Unfinished,
+    /// The endpoint lacks a block.
+    Blocked(NoProof),
+}
+
+/// Why a scan of this endpoint ends, for whatever transaction.
+#[derive(Debug)]
+pub enum ScanError<E> {
+    /// It did not answer, or cannot answer such calls.
+    Endpoint(ChainError),
+    /// What it shows contradicts itself; its runs were dropped.
+    Contradiction(NoProof),
+    /// Another process reads the same blocks.
+    Stale,
+    Store(E),
+}
+
+/// One scan of one endpoint.
+pub struct BlockScan<'a, S> {
+    endpoint: &'a Endpoint,
+    store: S,
+    runs: BlockRuns,
+    /// Slots that the endpoint listed after `listed_after`.
+    listed: Vec<u64>,
+    listed_after: u64,
+    /// Blocks that it did not show in this scan.
+    not_shown: HashMap<u64, NoProof>,
+    /// Slots at which no run can begin, and why: the endpoint lists or shows no block there.
+    no_begin: Vec<(RangeInclusive<u64>, NoProof)>,
+    began: Instant,
+    calls: usize,
+    blocks_read: usize,
+}
+
+/// What interrupts the search for one proof.
+enum Interruption<E> {
+    Ends(ScanOutcome),
+    EndsScan(ScanError<E>),
+}
+
+impl<E> From<ChainError> for Interruption<E> {
+    fn from(error: ChainError) -> Interruption<E> {
+        Interruption::EndsScan(ScanError::Endpoint(error))
     }
-    let mut scan = BlockScan::default();
-    let mut slot = from_slot;
-    match first_block(endpoint, from_slot, lowest_last_valid_height).await {
-        Ok((first_slot, first)) => {
-            slot = first_slot;
-            scan.add(endpoint.name(), first_slot, first);
+}
+
+fn blocked<E>(no_proof: NoProof) -> Interruption<E> {
+    Interruption::Ends(ScanOutcome::Blocked(no_proof))
+}
+
+impl<'a, S: RunStore> BlockScan<'a, S> {
+    /// `runs` are those of the endpoint, as the store has them now.
+    pub fn new(endpoint: &'a Endpoint, store: S, runs: BlockRuns) -> BlockScan<'a, S> {
+        BlockScan {
+            endpoint,
+            store,
+            runs,
+            listed: Vec::new(),
+            listed_after: 0,
+            not_shown: HashMap::new(),
+            no_begin: Vec::new(),
+            began: Instant::now(),
+            calls: 0,
+            blocks_read: 0,
         }
-        // The oldest cannot be proven dead, later ones can.
-        Err(no_start @ NoProof::NoStart { .. }) => scan.note_missing(no_start),
-        Err(no_proof) => return Err(no_proof),
     }
-    let (mut blocks, mut missing) = (0, 0);
-    while blocks < BLOCKS_PER_SCAN {
-        let slots = slots_after(endpoint, slot).await?;
-        if slots.is_empty() {
-            return Err(too_early());
+
+    pub fn blocks_read(&self) -> usize {
+        self.blocks_read
+    }
+
+    /// Reads the blocks that are lacking for this life. The endpoint's chain must have been checked.
+    pub async fn search(
+        &mut self,
+        life: &BlockhashLife,
+    ) -> Result<ScanOutcome, ScanError<S::Error>> {
+        let mut stands_at = life.slot;
+        if self.is_over() {
+            return Ok(ScanOutcome::Unfinished);
         }
-        for listed in slots {
-            slot = listed;
-            blocks += 1;
-            let block = match read_block(endpoint, slot).await {
-                Ok(block) => block,
-                Err(error) if error.is_missing_block() && missing < MISSING_IN_A_ROW_MAX => {
-                    missing += 1;
-                    scan.note_missing(error);
-                    continue;
-                }
-                Err(error) => return Err(error),
+        loop {
+            let step = self.runs.next_step(stands_at, life);
+            let read = match step {
+                Step::Covered(run) => return Ok(ScanOutcome::Covered(run)),
+                Step::TooFarBack => Err(blocked(self.no_start(life))),
+                Step::Begin => self.begin(life).await.map(|slot| stands_at = slot),
+                Step::Parent(slot) => self.read(slot).await,
+                Step::After(slot) => self.read_after(slot).await,
             };
-            missing = 0;
-            let height = block.height;
-            scan.add(endpoint.name(), slot, block);
-            if height > beyond_height {
-                return Ok(scan);
+            match read {
+                Ok(()) if self.is_over() => return Ok(ScanOutcome::Unfinished),
+                Ok(()) => {}
+                Err(Interruption::Ends(outcome)) => return Ok(outcome),
+                Err(Interruption::EndsScan(error)) => return Err(error),
             }
         }
     }
-    Ok(scan)
+
+    fn is_over(&self) -> bool {
+        self.began.elapsed() >= SCAN_TIME && self.calls >= CALLS_PER_SCAN_MIN
+    }
+
+    async fn in_time<T, E: From<ChainError>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let no_answer = || ChainError::Unreachable {
+            endpoint: self.endpoint.name().to_owned(),
+            method: "a question about blocks",
+            reason: NoAnswer::NotWithin(CALL_LIMIT),
+        };
+        tokio::time::timeout(CALL_LIMIT, call)
+            .await
+            .unwrap_or_else(|_| Err(no_answer().into()))
+    }
+
+    fn no_start(&self, life: &BlockhashLife) -> NoProof {
+        NoProof::NoStart {
+            endpoint: self.endpoint.name().to_owned(),
+            slot: life.slot,
+        }
+    }
+
+    /// Finds the newest block at or below the life's slot and reads it, unless it is in a run. Returns its slot.
+    async fn begin(&mut self, life: &BlockhashLife) -> Result<u64, Interruption<S::Error>> {
+        let known = self
+            .no_begin
+            .iter()
+            .find(|(slots, _)| slots.contains(&life.slot));
+        if let Some((_, no_proof)) = known {
+            return Err(blocked(no_proof.clone()));
+        }
+        self.calls += 1;
+        let listed = self.in_time(slots_up_to(self.endpoint, life.slot)).await?;
+        let mut lowest = life.slot.saturating_sub(LOOK_BACK_SLOTS);
+        let mut why = None;
+        for slot in listed.into_iter().rev().take(NOT_SHOWN_IN_A_ROW_MAX) {
+            if self.runs.at(slot).is_some() {
+                return Ok(slot);
+            }
+            lowest = slot;
+            match self.read(slot).await {
+                Ok(()) => return Ok(slot),
+                // An older one is enough: the search meets the hole when it reaches it.
+                Err(Interruption::Ends(ScanOutcome::Blocked(
+                    not_shown @ NoProof::NotShown { .. },
+                ))) => {
+                    why.get_or_insert(not_shown);
+                }
+                Err(interruption) => return Err(interruption),
+            }
+        }
+        let why = why.unwrap_or_else(|| self.no_start(life));
+        self.no_begin.push((lowest..=life.slot, why.clone()));
+        Err(blocked(why))
+    }
+
+    /// Reads the next block after this slot, the last one of a run.
+    async fn read_after(&mut self, slot: u64) -> Result<(), Interruption<S::Error>> {
+        let mut after = slot;
+        for tries_left in (0..NOT_SHOWN_IN_A_ROW_MAX).rev() {
+            let Some(next) = self.next_listed(after).await? else {
+                return Err(Interruption::Ends(ScanOutcome::NotYet));
+            };
+            if let Some(later) = self.runs.at(next).copied() {
+                // The list led to a block that was read before: the block that it names as its parent was not listed.
+                return self.read(later.first_parent_slot).await;
+            }
+            match self.read(next).await {
+                // The slot may have been skipped after all: the parent of the next block decides.
+                Err(Interruption::Ends(ScanOutcome::Blocked(NoProof::NotShown { .. })))
+                    if tries_left > 0 =>
+                {
+                    after = next;
+                }
+                read => return read,
+            }
+        }
+        Ok(())
+    }
+
+    /// The lowest listed slot above `slot`; `None` when the endpoint has no newer finalized block.
+    async fn next_listed(&mut self, slot: u64) -> Result<Option<u64>, ChainError> {
+        if self.listed_after > slot {
+            self.listed.clear();
+        }
+        self.listed.retain(|listed| *listed > slot);
+        if self.listed.is_empty() {
+            self.calls += 1;
+            self.listed = self.in_time(slots_after(self.endpoint, slot)).await?;
+            self.listed_after = slot;
+        }
+        Ok(self.listed.first().copied())
+    }
+
+    /// Reads one block and stores it.
+    async fn read(&mut self, slot: u64) -> Result<(), Interruption<S::Error>> {
+        if let Some(no_proof) = self.not_shown.get(&slot) {
+            return Err(blocked(no_proof.clone()));
+        }
+        self.calls += 1;
+        let block = match self.in_time(read_block(self.endpoint, slot)).await {
+            Ok(block) => block,
+            Err(NoProof::Chain(error)) => return Err(error.into()),
+            Err(no_proof) => {
+                self.not_shown.insert(slot, no_proof.clone());
+                return Err(blocked(no_proof));
+            }
+        };
+        self.blocks_read += 1;
+        metrics::counter!(names::PROOF_BLOCKS_READ).increment(1);
+        let ends_scan = Interruption::EndsScan;
+        let change = match self.runs.place(&block) {
+            Ok(change) => change,
+            Err(contradiction) => {
+                self.store
+                    .forget()
+                    .await
+                    .map_err(|error| ends_scan(ScanError::Store(error)))?;
+                let endpoint = self.endpoint.name().to_owned();
+                return Err(ends_scan(ScanError::Contradiction(
+                    NoProof::Contradiction {
+                        endpoint,
+                        contradiction,
+                    },
+                )));
+            }
+        };
+        match self.store.save(&block, &change).await {
+            Ok(Saved::Stored) => {
+                self.runs.apply(&change);
+                Ok(())
+            }
+            Ok(Saved::Stale) => Err(ends_scan(ScanError::Stale)),
+            Err(error) => Err(ends_scan(ScanError::Store(error))),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use axum::extract::State;
-    use axum::{Json, Router};
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::chain::endpoints::Endpoints;
-    use crate::chain::history::block_run::tests::chain;
-    use crate::chain::history::finalized_blocks::{Block, SLOTS_PER_LIST_MAX};
-
-    /// A node that shows these blocks; a list may span no more slots than nodes allow.
-    async fn node(blocks: BTreeMap<u64, Block>) -> (Endpoints, tokio::task::JoinHandle<()>) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(Arc::new(blocks));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        (Endpoints::new(&[url], Duration::from_secs(5)), task)
-    }
-
-    async fn answer(
-        State(blocks): State<Arc<BTreeMap<u64, Block>>>,
-        Json(call): Json<Value>,
-    ) -> Json<Value> {
-        let number = |index: usize| call["params"][index].as_u64().unwrap();
-        let result = match call["method"].as_str().unwrap() {
-            "getBlockHeight" => json!(blocks.last_key_value().unwrap().1.height),
-            "getSlot" => json!(blocks.last_key_value().unwrap().0),
-            "getBlocks" => {
-                assert!(number(1) - number(0) <= SLOTS_PER_LIST_MAX);
-                let listed = blocks.range(number(0)..=number(1));
-                json!(listed.map(|(slot, _)| *slot).collect::<Vec<_>>())
-            }
-            "getBlock" => {
-                let block = &blocks[&number(0)];
-                json!({
-                    "previousBlockhash": "", "blockhash": "", "parentSlot": block.parent_slot,
-                    "blockHeight": block.height, "signatures": block.signatures, "blockTime": null,
-                })
-            }
-            method => panic!("{method} is not expected"),
-        };
-        Json(json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
-    }
-
-    #[tokio::test]
-    async fn slots_without_blocks_leave_no_hole() {
-        // In the middle of the transaction's life 30,000 slots pass without a block.
-        let mut gaps = vec![1; 160];
-        gaps[70] = 30_000;
-        let blocks = chain(10_000, 1_000, &gaps);
-        let (endpoints, node) = node(blocks).await;
-        let scan = scan_blocks(endpoints.preferred(), 10_005, 1_152, 1_152)
-            .await
-            .unwrap();
-        assert!(scan.first_hole().is_none());
-        assert!(scan.proves_absent("nowhere", 1_152));
-        assert!(!scan.proves_absent("in 10070", 1_152) && !scan.proves_absent("in 40070", 1_152));
-        // It began at the newest block at or below the slot that is old enough: of height 1,002.
-        assert!(!scan.proves_absent("in 10002", 1_152) && scan.proves_absent("in 10001", 1_152));
-        node.abort();
-    }
-
-    #[tokio::test]
-    async fn a_hole_prevents_the_proof_only_for_lives_that_span_it() {
-        let mut blocks = chain(10_000, 1_000, &[1; 480]);
-        blocks.remove(&10_160);
-        let (endpoints, node) = node(blocks).await;
-        let scan = scan_blocks(endpoints.preferred(), 10_000, 1_150, 1_400)
-            .await
-            .unwrap();
-        assert!(matches!(
-            scan.first_hole(),
-            Some(NoProof::Hole {
-                slot: 10_161,
-                parent: 10_160,
-                previous: 10_159,
-                ..
-            })
-        ));
-        for (last_valid_block_height, expected) in [
-            (1_150, true),
-            (1_158, true),
-            (1_159, false),
-            (1_310, false),
-            (1_311, true),
-            (1_400, true),
-        ] {
-            let proven = scan.proves_absent("nowhere", last_valid_block_height);
-            assert_eq!(proven, expected, "{last_valid_block_height}");
-        }
-        node.abort();
-    }
-
-    #[tokio::test]
-    async fn a_node_without_the_oldest_blocks_proves_later_deaths() {
-        let (endpoints, node) = node(chain(10_100, 1_100, &[1; 400])).await;
-        let scan = scan_blocks(endpoints.preferred(), 10_000, 1_150, 1_400)
-            .await
-            .unwrap();
-        assert!(matches!(scan.first_hole(), Some(NoProof::NoStart { .. })));
-        assert!(!scan.proves_absent("nowhere", 1_150));
-        assert!(scan.proves_absent("nowhere", 1_250));
-        node.abort();
-    }
-
-    #[tokio::test]
-    async fn a_node_that_is_not_beyond_the_life_proves_nothing() {
-        let (endpoints, node) = node(chain(10_000, 1_000, &[1; 153])).await;
-        let at_its_end = scan_blocks(endpoints.preferred(), 10_005, 1_152, 1_152).await;
-        assert!(matches!(at_its_end, Err(NoProof::TooEarly { .. })));
-        let beyond = scan_blocks(endpoints.preferred(), 10_005, 1_151, 1_151).await;
-        assert!(beyond.unwrap().proves_absent("nowhere", 1_151));
-        node.abort();
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

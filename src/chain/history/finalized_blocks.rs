@@ -1,33 +1,35 @@
 //! Finalized blocks as an endpoint lists and shows them.
 
-use solana_client::rpc_config::RpcBlockConfig;
-use solana_transaction_status::{TransactionDetails, UiConfirmedBlock, UiTransactionEncoding};
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::json;
+use solana_client::client_error::Result as ClientResult;
+use solana_client::rpc_custom_error::{
+    JSON_RPC_SERVER_ERROR_BLOCK_CLEANED_UP, JSON_RPC_SERVER_ERROR_BLOCK_NOT_AVAILABLE,
+    JSON_RPC_SERVER_ERROR_BLOCK_STATUS_NOT_AVAILABLE_YET,
+    JSON_RPC_SERVER_ERROR_LONG_TERM_STORAGE_SLOT_SKIPPED, JSON_RPC_SERVER_ERROR_SLOT_SKIPPED,
+    JSON_RPC_SERVER_ERROR_UNSUPPORTED_TRANSACTION_VERSION,
+};
+use solana_client::rpc_request::RpcRequest;
+
+use super::block_run::LOOK_BACK_SLOTS;
+use super::finalized_block::FinalizedBlock;
 use super::no_proof::NoProof;
-use crate::chain::blockhash::BLOCKHASH_LIFE;
 use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
-use crate::domain::NEWEST_TRANSACTION_VERSION;
+use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 
 /// Slots requested in one `getBlocks`; fewer blocks are returned where slots were skipped.
 const SLOTS_PER_LIST: u64 = 400;
 /// What `getBlocks` takes at most.
 pub(super) const SLOTS_PER_LIST_MAX: u64 = 500_000;
-/// How far before the blockhash's slot the first block may be.
-const LOOK_BACK_SLOTS: u64 = 2_000;
-/// Blocks in a row that an endpoint may list and not show before it counts as one without history.
-pub(super) const MISSING_IN_A_ROW_MAX: u32 = 8;
 
-#[derive(Clone, Debug)]
-pub(super) struct Block {
-    pub height: u64,
-    pub parent_slot: u64,
-    pub signatures: Vec<String>,
-}
-
-/// Slots of the blocks that come after this one. Where many slots in a row were skipped (a cluster that stood still), the list
-/// is requested further on: the parent of the block that is found shows whether there was one between.
+/// Slots of the blocks that come after this one, lowest first; none when it is the newest finalized one. Where many slots in a
+/// row were skipped (a cluster that stood still), the list is requested further on: the parent of the block that is found
+/// shows whether there was one between.
 pub(super) async fn slots_after(endpoint: &Endpoint, slot: u64) -> Result<Vec<u64>, ChainError> {
     let mut first = slot + 1;
     let mut length = SLOTS_PER_LIST;
@@ -42,33 +44,9 @@ pub(super) async fn slots_after(endpoint: &Endpoint, slot: u64) -> Result<Vec<u6
     }
 }
 
-/// The newest finalized block at or below the slot whose height shows that it is not after the blockhash's own block.
-pub(super) async fn first_block(
-    endpoint: &Endpoint,
-    from_slot: u64,
-    lowest_last_valid_height: u64,
-) -> Result<(u64, Block), NoProof> {
-    let oldest = from_slot.saturating_sub(LOOK_BACK_SLOTS);
-    let slots = finalized_slots(endpoint, oldest, from_slot).await?;
-    let mut missing = 0;
-    for slot in slots.into_iter().rev() {
-        let block = match read_block(endpoint, slot).await {
-            Ok(block) => block,
-            // An older one is enough; the scan reports the hole when it reaches it.
-            Err(error) if error.is_missing_block() && missing < MISSING_IN_A_ROW_MAX => {
-                missing += 1;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        if block.height + BLOCKHASH_LIFE <= lowest_last_valid_height {
-            return Ok((slot, block));
-        }
-    }
-    Err(NoProof::NoStart {
-        endpoint: endpoint.name().to_owned(),
-        slot: from_slot,
-    })
+/// Slots of the blocks at or shortly below this one, lowest first.
+pub(super) async fn slots_up_to(endpoint: &Endpoint, slot: u64) -> Result<Vec<u64>, ChainError> {
+    finalized_slots(endpoint, slot.saturating_sub(LOOK_BACK_SLOTS), slot).await
 }
 
 async fn finalized_slots(
@@ -80,31 +58,101 @@ async fn finalized_slots(
         .background()
         .get_blocks_with_commitment(first, Some(last), endpoint.commitment(Finality::Final))
         .await;
-    endpoint.answer(slots)
+    let mut slots = endpoint.answer(slots)?;
+    slots.retain(|slot| (first..=last).contains(slot));
+    slots.sort_unstable();
+    slots.dedup();
+    Ok(slots)
 }
 
-pub(super) async fn read_block(endpoint: &Endpoint, slot: u64) -> Result<Block, NoProof> {
-    let config = RpcBlockConfig {
-        encoding: Some(UiTransactionEncoding::Base64),
-        transaction_details: Some(TransactionDetails::Signatures),
-        rewards: Some(false),
-        commitment: Some(endpoint.commitment(Finality::Final)),
-        max_supported_transaction_version: Some(NEWEST_TRANSACTION_VERSION),
-    };
-    let block = endpoint
+/// Reads one block. [`NoProof::NotShown`] and [`NoProof::NewerVersion`] concern this block alone, every other error the endpoint.
+pub(super) async fn read_block(endpoint: &Endpoint, slot: u64) -> Result<FinalizedBlock, NoProof> {
+    let config = json!({
+        "transactionDetails": "signatures",
+        "rewards": false,
+        "commitment": endpoint.commitment(Finality::Final).commitment,
+        "maxSupportedTransactionVersion": NEWEST_TRANSACTION_VERSION,
+    });
+    let parameters = json!([slot, config]);
+    let block: ClientResult<Option<BlockAnswer>> = endpoint
         .background()
-        .get_block_with_config(slot, config)
+        .send(RpcRequest::GetBlock, parameters)
         .await;
-    let block: UiConfirmedBlock = endpoint.answer(block)?;
+    let not_shown = |answer| NoProof::NotShown {
+        endpoint: endpoint.name().to_owned(),
+        slot,
+        answer,
+    };
+    let block = match endpoint.answer(block) {
+        Ok(Some(block)) => block,
+        Ok(None) => return Err(not_shown("null")),
+        Err(ChainError::ErrorResponse { code, endpoint, .. })
+            if code == JSON_RPC_SERVER_ERROR_UNSUPPORTED_TRANSACTION_VERSION =>
+        {
+            return Err(NoProof::NewerVersion { endpoint, slot });
+        }
+        Err(error) => return Err(missing(&error).map_or_else(|| error.into(), not_shown)),
+    };
     match (block.block_height, block.signatures) {
-        (Some(height), Some(signatures)) => Ok(Block {
+        (Some(height), Some(Signatures(signatures))) => Ok(FinalizedBlock {
+            slot,
             height,
             parent_slot: block.parent_slot,
             signatures,
         }),
-        _ => Err(NoProof::Incomplete {
-            endpoint: endpoint.name().to_owned(),
-            slot,
-        }),
+        _ => Err(not_shown("it came without height or signatures")),
+    }
+}
+
+/// The errors with which nodes answer that they do not have a block, in words.
+fn missing(error: &ChainError) -> Option<&'static str> {
+    let ChainError::ErrorResponse { code, .. } = error else {
+        return None;
+    };
+    match *code {
+        JSON_RPC_SERVER_ERROR_BLOCK_CLEANED_UP => Some("cleaned up"),
+        JSON_RPC_SERVER_ERROR_BLOCK_NOT_AVAILABLE
+        | JSON_RPC_SERVER_ERROR_BLOCK_STATUS_NOT_AVAILABLE_YET => Some("not available"),
+        JSON_RPC_SERVER_ERROR_SLOT_SKIPPED => Some("skipped or missing"),
+        JSON_RPC_SERVER_ERROR_LONG_TERM_STORAGE_SLOT_SKIPPED => {
+            Some("skipped or missing in long-term storage")
+        }
+        _ => None,
+    }
+}
+
+/// The members of an answer to `getBlock` that are read. The others are ignored, so an answer of a later node is read too.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BlockAnswer {
+    block_height: Option<u64>,
+    parent_slot: u64,
+    signatures: Option<Signatures>,
+}
+
+/// A block may list several thousand: each text of 88 characters becomes its 64 bytes at once.
+struct Signatures(Vec<TxSignature>);
+
+impl<'de> Deserialize<'de> for Signatures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Signatures, D::Error> {
+        struct Parse;
+
+        impl<'de> Visitor<'de> for Parse {
+            type Value = Signatures;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of signatures in base58")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Signatures, A::Error> {
+                let mut signatures = Vec::with_capacity(list.size_hint().unwrap_or_default());
+                while let Some(text) = list.next_element::<String>()? {
+                    signatures.push(text.parse().map_err(A::Error::custom)?);
+                }
+                Ok(Signatures(signatures))
+            }
+        }
+
+        deserializer.deserialize_seq(Parse)
     }
 }

@@ -1,43 +1,38 @@
-//! Why a scan of finalized blocks has not proven that a transaction did not land.
+//! Why finalized blocks do not prove yet that a transaction did not land.
 
 use thiserror::Error;
 
+use super::block_run::Contradiction;
 use crate::chain::error::ChainError;
 
-/// Why there is no proof yet.
-#[derive(Debug, Error)]
+/// Why there is no proof yet, for the log and for a quarantined reading.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoProof {
     #[error(transparent)]
     Chain(#[from] ChainError),
-    #[error("RPC endpoint {endpoint}: finalized height {height} has not passed {needed}")]
-    TooEarly {
-        endpoint: String,
-        height: u64,
-        needed: u64,
-    },
     #[error(
-        "RPC endpoint {endpoint}: no finalized block at or below slot {slot} that is old enough"
+        "RPC endpoint {endpoint} shows no finalized block at or below slot {slot} that is as old as the blockhash"
     )]
     NoStart { endpoint: String, slot: u64 },
-    #[error(
-        "RPC endpoint {endpoint}: the chain of blocks breaks at slot {slot}: its parent is {parent}, before it came {previous}"
-    )]
-    Hole {
+    /// It listed the slot, or the next block names it as its parent.
+    #[error("RPC endpoint {endpoint} does not show the block of slot {slot} ({answer})")]
+    NotShown {
         endpoint: String,
         slot: u64,
-        parent: u64,
-        previous: u64,
+        /// What it answered instead.
+        answer: &'static str,
     },
-    #[error("RPC endpoint {endpoint}: block {slot} came without height or signatures")]
-    Incomplete { endpoint: String, slot: u64 },
-}
-
-impl NoProof {
-    /// Whether the endpoint answered, and this one block is all that it did not show.
-    pub(super) fn is_missing_block(&self) -> bool {
-        matches!(
-            self,
-            NoProof::Chain(ChainError::ErrorResponse { .. }) | NoProof::Incomplete { .. }
-        )
-    }
+    #[error(
+        "RPC endpoint {endpoint} does not show the block of slot {slot} to this version: the block holds a transaction of a \
+         newer version; a newer program is needed"
+    )]
+    NewerVersion { endpoint: String, slot: u64 },
+    /// The opposite of a proof; whether it succeeded, a block's list of signatures does not say.
+    #[error("RPC endpoint {endpoint} shows it in the finalized block of slot {slot}")]
+    Found { endpoint: String, slot: u64 },
+    #[error("RPC endpoint {endpoint}: {contradiction}")]
+    Contradiction {
+        endpoint: String,
+        contradiction: Contradiction,
+    },
 }

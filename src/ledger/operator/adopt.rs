@@ -15,6 +15,7 @@ use crate::db::{BigInt, SqlCondition};
 use crate::domain::{Memo, MintNumber, MintTransactionEvent, TxSignature, signed_bytes};
 use crate::ledger::breaker::unknown_mints;
 use crate::ledger::error::LedgerError;
+use crate::ledger::proof::run_store;
 use crate::ledger::record::{NewMintTransaction, PackedReading, StoreOutcome, store};
 use crate::ledger::transitions::{Confirmed, Landed, confirm_in};
 
@@ -167,6 +168,8 @@ pub async fn adopt(
         }
         Err(error) => return Err(error.into()),
     }
+    // It is recorded after it landed, unlike all others: a block that was read before has dropped its signature as a foreign one.
+    run_store::store_found(transaction, &[signature], adoptable.slot, &new.endpoint).await?;
     unknown_mints::raise_next_number(transaction, new.number).await?;
     let landed = Landed {
         number: new.number,

@@ -12,6 +12,7 @@ use crate::domain::{MintNumber, MintTransactionEvent, MintTransactionState, TxSi
 use crate::ledger::breaker::heights::finalized_height;
 use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::error::LedgerError;
+use crate::ledger::proof::late;
 use crate::ledger::resolver::signature_status::{self, Lookup, SignatureStatus};
 use crate::ledger::transition_metrics;
 use crate::ledger::transitions::{self, Confirmed, Landed};
@@ -219,6 +220,7 @@ pub async fn resolve(
             let landed = [Landed { number, slot }];
             let event = MintTransactionEvent::ResolvedLanded;
             let confirmed = transitions::confirm_in(transaction, &landed, event).await?;
+            late::look_up_now(transaction, number).await?;
             Ok(Resolved {
                 state: MintTransactionState::Confirmed,
                 readings: BigInt::from(confirmed.readings.len()).get(),

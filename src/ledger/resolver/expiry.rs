@@ -1,42 +1,64 @@
-//! Proves that an expired transaction did not land: rule 3 of the ledger. This file decides that a transaction is dead because it
-//! expired, or that it is quarantined because no proof comes.
+//! Proves that expired transactions did not land: rule 3 of the ledger. This file decides that a transaction is dead because it
+//! expired.
 //!
-//! Invariant: only an unbroken chain of finalized blocks over a transaction's whole life that does not hold its signature makes
-//! it dead ([`scan_blocks`]); a clock or a "not found" never does. One scan serves all transactions that it covers.
+//! Invariant: only an unbroken run of finalized blocks over a transaction's whole life that does not hold its signature makes
+//! it dead ([`proof`](crate::ledger::proof)); a clock or a "not found" never does. What was read is stored block by block, so a
+//! round that is interrupted continues where it was.
+//!
+//! Reading begins once the blockhash can no longer be used, not before: a transaction that is late mostly lands after all, and
+//! each block costs a call.
 
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use sqlx::PgPool;
 
+use super::first_failure::{FirstFailure, Rest};
 use super::limits::ResolverLimits;
-use super::open_transactions::{self, OpenTransaction};
-use crate::chain::{BlockScan, Endpoint, Endpoints, NoProof, scan_blocks};
+use crate::chain::{
+    BlockRun, BlockScan, BlockhashLife, ChainError, Endpoint, Endpoints, NoProof, RpcClass,
+    ScanError, ScanOutcome,
+};
 use crate::db::within;
-use crate::domain::{Backoff, Jitter, MintNumber, MintTransactionState, Retries};
+use crate::domain::{Backoff, Jitter, MintNumber};
 use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::error::LedgerError;
+use crate::ledger::proof::late::{self, DueProof, Pause};
+use crate::ledger::proof::run_store::{self, EndpointRuns};
 use crate::ledger::transitions;
 use crate::periodic::{Periodic, RunError};
 
-/// Block heights that one scan may span beyond the oldest transaction's life.
-const HEIGHTS_PER_SCAN: u64 = 600;
+/// Blocks until the last one that can hold a transaction is final under Tower (31 slots). With it, the first search finds them all.
+const FINALITY_BLOCKS: u64 = 32;
+/// Pause until the next search for the same transaction, after one that no endpoint could complete. Other endpoints in the
+/// configuration make everything due at once.
+const PROOF_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_secs(4), Duration::from_secs(15 * 60))
+        .with_jitter(Jitter::between(75, 100));
+/// An endpoint in a longer pause is left out of a round.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Finished searches are cleared away after so many rounds without a search.
+const PRUNE_EVERY_ROUNDS: u32 = 30;
 
-/// Pause after a round whose scans proved nothing: a scan reads hundreds of blocks. The cap is short because a person who adds an
-/// endpoint that fills the gap should not wait long afterwards.
-const SCAN_BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(4), Duration::from_secs(15))
-    .with_jitter(Jitter::between(75, 100));
-
-/// Searches for proofs, and counts the time that passes without one.
+/// Searches for proofs.
 pub struct ExpiryProver {
     pool: PgPool,
     endpoints: Endpoints,
     limits: ResolverLimits,
-    /// Up to here time without a proof is counted.
-    counted_until: Instant,
-    /// No scan before this moment.
-    scan_from: Instant,
-    retries: Retries,
-    scans_failed: bool,
+    /// Whether the last search failed: it is logged when that changes.
+    is_failing: bool,
+    rounds_since_pruned: u32,
+    /// The schedule was compared with the configured endpoints.
+    endpoints_are_known: bool,
+}
+
+/// What a round knows of one transaction.
+#[derive(Debug, Default)]
+struct Search {
+    proven: bool,
+    /// Some endpoint may complete it in the next round.
+    goes_on: bool,
+    blocked: Option<NoProof>,
 }
 
 impl Periodic for ExpiryProver {
@@ -51,53 +73,46 @@ impl ExpiryProver {
             pool,
             endpoints,
             limits,
-            counted_until: Instant::now(),
-            scan_from: Instant::now(),
-            retries: Retries::new(SCAN_BACKOFF),
-            scans_failed: false,
+            is_failing: false,
+            rounds_since_pruned: 0,
+            endpoints_are_known: false,
         }
     }
 
-    /// Searches once for every transaction that has expired and was not seen on chain.
+    /// Searches once for every transaction whose proof is due.
     async fn round(&mut self) -> Result<(), LedgerError> {
-        let elapsed_secs = self.counted_until.elapsed().as_secs();
-        let mut remaining = self.unseen().await?;
-        let Some(oldest) = remaining
-            .iter()
-            .map(|open| open.last_valid_block_height)
-            .min()
-        else {
-            self.counted_until = Instant::now();
-            return Ok(());
-        };
+        self.restart_with_other_endpoints().await?;
+        let height = self.endpoints.highest_height().unwrap_or_default();
+        let due = late::due_for_proof(&self.pool, height.saturating_sub(FINALITY_BLOCKS));
+        let due = self.within_limit(due).await?;
+        if due.is_empty() {
+            return self.prune_at_times().await;
+        }
         let row = self.within_limit(LedgerRow::read(&self.pool)).await?;
-        let may_scan = Instant::now() >= self.scan_from;
-        let mut answered = false;
+        let mut searches: HashMap<MintNumber, Search> = HashMap::new();
+        let mut failures = FirstFailure::default();
         let endpoints = self.endpoints.clone();
         for endpoint in endpoints.iter() {
-            let Ok(height) = endpoint.finalized_height().await else {
-                continue;
-            };
-            answered = true;
-            if height <= oldest || !may_scan {
+            if !endpoint.answers() || endpoint.paused_for(RpcClass::Background) > Some(PAUSE_MAX) {
                 continue;
             }
             if let Err(error) = endpoint.check_chain(&row.genesis_hash).await {
                 tracing::warn!(%error, "endpoint skipped in the search for proofs: its chain is not known");
                 continue;
             }
-            remaining = self.prove_with(endpoint, height, remaining).await?;
-            if remaining.is_empty() {
+            let searched = self.search_with(endpoint, &due, &mut searches).await;
+            if failures.note(searched) == Rest::IsGivenUp {
+                break;
+            }
+            if due.iter().all(|due| is_proven(&searches, due)) {
                 break;
             }
         }
-        if may_scan {
-            self.back_off();
-        }
-        if answered {
-            self.count_unproven(&remaining, elapsed_secs).await?;
-        }
-        Ok(())
+        let noted = self.note_blocked(&due, &searches).await;
+        let _ = failures.note(noted);
+        let pruned = self.prune().await;
+        let _ = failures.note(pruned);
+        failures.into_result()
     }
 
     async fn within_limit<T, E: From<sqlx::Error>>(
@@ -107,160 +122,232 @@ impl ExpiryProver {
         within(self.limits.transaction_limit, query).await
     }
 
-    /// The open transactions that are not known to have landed.
-    async fn unseen(&self) -> sqlx::Result<Vec<OpenTransaction>> {
-        let mut open = self
-            .within_limit(open_transactions::open_transactions(&self.pool))
+    /// Once for each leader.
+    async fn restart_with_other_endpoints(&mut self) -> Result<(), LedgerError> {
+        if self.endpoints_are_known {
+            return Ok(());
+        }
+        let mut fingerprints: Vec<&str> =
+            self.endpoints.iter().map(Endpoint::fingerprint).collect();
+        fingerprints.sort_unstable();
+        let fingerprints = fingerprints.join(" ");
+        self.within_limit(late::restart_if_others(&self.pool, &fingerprints))
             .await?;
-        open.retain(|open| {
-            matches!(
-                open.state,
-                MintTransactionState::Recorded | MintTransactionState::Quarantined
-            )
-        });
-        Ok(open)
-    }
-
-    /// Scans with one endpoint, oldest transactions first. Returns those that are not proven dead.
-    async fn prove_with(
-        &mut self,
-        endpoint: &Endpoint,
-        finalized_height: u64,
-        unseen: Vec<OpenTransaction>,
-    ) -> Result<Vec<OpenTransaction>, LedgerError> {
-        let (mut expired, mut remaining): (Vec<_>, Vec<_>) = unseen
-            .into_iter()
-            .partition(|open| open.last_valid_block_height < finalized_height);
-        expired.sort_by_key(|open| open.last_valid_block_height);
-        while let Some(first) = expired.first() {
-            let lowest = first.last_valid_block_height;
-            let span = expired
-                .iter()
-                .take_while(|open| open.last_valid_block_height <= lowest + HEIGHTS_PER_SCAN)
-                .count();
-            let group: Vec<OpenTransaction> = expired.drain(..span).collect();
-            let highest = group
-                .last()
-                .map_or(lowest, |open| open.last_valid_block_height);
-            let from_slot = group
-                .iter()
-                .map(|open| open.blockhash_slot)
-                .min()
-                .unwrap_or_default();
-            match scan_blocks(endpoint, from_slot, lowest, highest).await {
-                Ok(scan) => {
-                    if let Some(no_proof) = scan.first_hole() {
-                        self.note_failure(no_proof, group.len());
-                    }
-                    remaining.extend(self.end_proven(&scan, group).await?);
-                }
-                Err(no_proof) => {
-                    self.note_failure(&no_proof, group.len());
-                    remaining.extend(group);
-                }
-            }
-        }
-        Ok(remaining)
-    }
-
-    /// Marks those dead that the scan proves absent. Returns the others.
-    async fn end_proven(
-        &self,
-        scan: &BlockScan,
-        group: Vec<OpenTransaction>,
-    ) -> sqlx::Result<Vec<OpenTransaction>> {
-        let mut remaining = Vec::new();
-        for open in group {
-            let signature = open.signature.to_string();
-            if !scan.proves_absent(&signature, open.last_valid_block_height) {
-                remaining.push(open);
-                continue;
-            }
-            let dead = transitions::mark_dead_expired(&self.pool, open.number);
-            let readings = self.within_limit(dead).await?;
-            tracing::warn!(
-                signature,
-                number = %open.number,
-                readings,
-                "mint transaction expired and is proven absent from the chain; its readings are minted anew"
-            );
-        }
-        Ok(remaining)
-    }
-
-    /// Logs once for each series of scans that prove nothing.
-    fn note_failure(&mut self, no_proof: &NoProof, transactions: usize) {
-        if self.retries.failures() == 0 {
-            tracing::warn!(
-                %no_proof,
-                transactions,
-                "no proof yet whether expired mint transactions landed; scanning again, at growing intervals"
-            );
-        } else {
-            tracing::debug!(%no_proof, transactions, "still no proof");
-        }
-        self.scans_failed = true;
-    }
-
-    /// After a round that was allowed to scan: sets the pause before the next scans.
-    fn back_off(&mut self) {
-        let pause = if std::mem::take(&mut self.scans_failed) {
-            self.retries.next_delay(rand::random())
-        } else {
-            self.retries.reset();
-            Duration::ZERO
-        };
-        self.scan_from = Instant::now() + pause;
-    }
-
-    /// Adds the time without a proof, and quarantines transactions for which it has become too long.
-    async fn count_unproven(
-        &mut self,
-        remaining: &[OpenTransaction],
-        elapsed_secs: u64,
-    ) -> Result<(), LedgerError> {
-        if elapsed_secs == 0 {
-            return Ok(());
-        }
-        self.counted_until = Instant::now();
-        let Some(height) = self.highest_finalized().await else {
-            return Ok(());
-        };
-        let unproven: Vec<&OpenTransaction> = remaining
-            .iter()
-            .filter(|open| open.last_valid_block_height < height)
-            .collect();
-        if unproven.is_empty() {
-            return Ok(());
-        }
-        let numbers: Vec<MintNumber> = unproven.iter().map(|open| open.number).collect();
-        let added = open_transactions::add_unproven_secs(&self.pool, &numbers, elapsed_secs);
-        self.within_limit(added).await?;
-        let limit_secs = self.limits.quarantine_after.as_secs();
-        for open in unproven {
-            let is_overdue = open.unproven_secs + elapsed_secs >= limit_secs;
-            if open.state == MintTransactionState::Recorded && is_overdue {
-                let quarantined = transitions::quarantine(&self.pool, open.number);
-                let readings = self.within_limit(quarantined).await?;
-                tracing::error!(
-                    signature = %open.signature,
-                    number = %open.number,
-                    readings,
-                    "mint transaction is quarantined: no endpoint can prove whether it landed; \
-                     add an RPC endpoint with full history, or resolve it by hand"
-                );
-            }
-        }
+        self.endpoints_are_known = true;
         Ok(())
     }
 
-    async fn highest_finalized(&self) -> Option<u64> {
-        let mut highest = None;
-        for endpoint in self.endpoints.iter() {
-            if let Ok(height) = endpoint.finalized_height().await {
-                highest = highest.max(Some(height));
+    /// Reads what is lacking of one endpoint, transaction by transaction.
+    async fn search_with(
+        &self,
+        endpoint: &Endpoint,
+        due: &[DueProof],
+        searches: &mut HashMap<MintNumber, Search>,
+    ) -> Result<(), LedgerError> {
+        let store = EndpointRuns {
+            pool: &self.pool,
+            fingerprint: endpoint.fingerprint(),
+            limit: self.limits.transaction_limit,
+        };
+        let runs = store.load().await?;
+        let mut scan = BlockScan::new(endpoint, store, runs);
+        let mut looked_at = HashSet::new();
+        let mut failures = FirstFailure::default();
+        for one in due {
+            if is_proven(searches, one) {
+                continue;
+            }
+            let life = BlockhashLife {
+                slot: one.blockhash_slot,
+                last_valid_block_height: one.last_valid_block_height,
+            };
+            let outcome = scan.search(&life).await;
+            let search = searches.entry(one.number).or_default();
+            match outcome {
+                Ok(ScanOutcome::Covered(run)) => {
+                    if !looked_at.contains(&(run.first_slot, run.last_slot)) {
+                        looked_at.insert((run.first_slot, run.last_slot));
+                        let ended = self.end_absent(&run, searches).await;
+                        if failures.note(ended) == Rest::IsGivenUp {
+                            break;
+                        }
+                    }
+                    let found = self.found_in(endpoint, one).await?;
+                    let search = searches.entry(one.number).or_default();
+                    if !search.proven {
+                        search.blocked = found;
+                    }
+                }
+                Ok(ScanOutcome::NotYet) => search.goes_on = true,
+                Ok(ScanOutcome::Blocked(no_proof)) => search.blocked = Some(no_proof),
+                Ok(ScanOutcome::Unfinished) => {
+                    search.goes_on = true;
+                    break;
+                }
+                Err(error) => {
+                    let ended = note_end_of_scan(endpoint, error, due, searches);
+                    let _ = failures.note(ended);
+                    break;
+                }
             }
         }
-        highest
+        tracing::debug!(
+            endpoint = endpoint.name(),
+            blocks = scan.blocks_read(),
+            "searched for proofs"
+        );
+        failures.into_result()
     }
+
+    /// Marks all dead that this run proves absent.
+    async fn end_absent(
+        &self,
+        run: &BlockRun,
+        searches: &mut HashMap<MintNumber, Search>,
+    ) -> Result<(), LedgerError> {
+        let absent = self
+            .within_limit(run_store::absent_from(&self.pool, run))
+            .await?;
+        let mut failures = FirstFailure::default();
+        for absent in absent {
+            if !run.covers(&absent.life()) {
+                continue;
+            }
+            let dead = transitions::mark_dead_expired(&self.pool, absent.number);
+            match self.within_limit(dead).await {
+                Ok(readings) => {
+                    searches.entry(absent.number).or_default().proven = true;
+                    tracing::warn!(
+                        signature = %absent.signature,
+                        number = %absent.number,
+                        readings,
+                        "mint transaction expired and is proven absent from the chain; its readings are minted anew"
+                    );
+                }
+                Err(error) => {
+                    if failures.note(Err(error.into())) == Rest::IsGivenUp {
+                        break;
+                    }
+                }
+            }
+        }
+        failures.into_result()
+    }
+
+    /// Why a transaction is not proven absent although every block that could hold it was read: one of them holds it.
+    async fn found_in(
+        &self,
+        endpoint: &Endpoint,
+        one: &DueProof,
+    ) -> Result<Option<NoProof>, LedgerError> {
+        let found = run_store::found_in(&self.pool, &one.signature);
+        let slot = self.within_limit(found).await?;
+        Ok(slot.map(|slot| NoProof::Found {
+            endpoint: endpoint.name().to_owned(),
+            slot,
+        }))
+    }
+
+    /// Postpones the next search for those that no endpoint can complete now.
+    async fn note_blocked(
+        &mut self,
+        due: &[DueProof],
+        searches: &HashMap<MintNumber, Search>,
+    ) -> Result<(), LedgerError> {
+        // One jitter for all, so that they stay together and share the calls.
+        let random = rand::random();
+        let (mut pauses, mut reasons) = (Vec::new(), Vec::new());
+        for one in due {
+            let Some(search) = searches.get(&one.number) else {
+                continue;
+            };
+            let Some(no_proof) = search
+                .blocked
+                .as_ref()
+                .filter(|_| !search.proven && !search.goes_on)
+            else {
+                continue;
+            };
+            let pause = PROOF_BACKOFF.delay(one.proofs_failed.0.saturating_add(1), random);
+            pauses.push(Pause {
+                number: one.number,
+                secs: pause.as_secs_f64(),
+            });
+            reasons.push(no_proof.to_string());
+        }
+        self.log_change(reasons.first(), pauses.len());
+        if pauses.is_empty() {
+            return Ok(());
+        }
+        let noted = late::note_failed_proofs(&self.pool, &pauses, &reasons);
+        Ok(self.within_limit(noted).await?)
+    }
+
+    /// One line when searches begin to fail, and one when none fails any more.
+    fn log_change(&mut self, no_proof: Option<&String>, transactions: usize) {
+        match no_proof {
+            Some(no_proof) if !self.is_failing => tracing::warn!(
+                no_proof,
+                transactions,
+                "no proof yet whether expired mint transactions landed; searching again, ever more rarely"
+            ),
+            Some(no_proof) => tracing::debug!(no_proof, transactions, "still no proof"),
+            None if self.is_failing => tracing::info!("searches for proofs complete again"),
+            None => {}
+        }
+        self.is_failing = no_proof.is_some();
+    }
+
+    /// While nothing is searched for, what other rounds left behind is cleared away at times.
+    async fn prune_at_times(&mut self) -> Result<(), LedgerError> {
+        self.rounds_since_pruned += 1;
+        if self.rounds_since_pruned < PRUNE_EVERY_ROUNDS {
+            return Ok(());
+        }
+        self.prune().await
+    }
+
+    async fn prune(&mut self) -> Result<(), LedgerError> {
+        self.rounds_since_pruned = 0;
+        Ok(self.within_limit(run_store::prune(&self.pool)).await?)
+    }
+}
+
+fn is_proven(searches: &HashMap<MintNumber, Search>, due: &DueProof) -> bool {
+    searches
+        .get(&due.number)
+        .is_some_and(|search| search.proven)
+}
+
+/// An endpoint that gave no answer is tried again in the next round; one that cannot answer such calls has failed all that it was
+/// searched for.
+fn note_end_of_scan(
+    endpoint: &Endpoint,
+    error: ScanError<sqlx::Error>,
+    due: &[DueProof],
+    searches: &mut HashMap<MintNumber, Search>,
+) -> Result<(), LedgerError> {
+    let no_proof = match error {
+        ScanError::Store(error) => return Err(error.into()),
+        ScanError::Stale => {
+            tracing::debug!(
+                endpoint = endpoint.name(),
+                "another process reads the same blocks"
+            );
+            return Ok(());
+        }
+        ScanError::Endpoint(
+            error @ (ChainError::Unreachable { .. } | ChainError::RateLimited { .. }),
+        ) => {
+            tracing::debug!(%error, "the search for proofs is interrupted");
+            return Ok(());
+        }
+        ScanError::Endpoint(error) => NoProof::Chain(error),
+        ScanError::Contradiction(no_proof) => no_proof,
+    };
+    for one in due {
+        let search = searches.entry(one.number).or_default();
+        search.blocked.get_or_insert_with(|| no_proof.clone());
+    }
+    Ok(())
 }

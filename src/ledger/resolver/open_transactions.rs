@@ -1,4 +1,4 @@
-//! The transactions that have not ended: the Resolver's work list.
+//! The transactions that have not ended.
 
 use std::time::Duration;
 
@@ -15,14 +15,10 @@ pub struct OpenTransaction {
     pub signature: TxSignature,
     pub state: MintTransactionState,
     #[sqlx(try_from = "BigInt")]
-    pub blockhash_slot: u64,
-    #[sqlx(try_from = "BigInt")]
     pub last_valid_block_height: u64,
     pub endpoint: String,
     /// Milliseconds since it was recorded, by the database's clock.
     pub age_ms: i64,
-    #[sqlx(try_from = "BigInt")]
-    pub unproven_secs: u64,
 }
 
 impl OpenTransaction {
@@ -32,17 +28,18 @@ impl OpenTransaction {
     }
 }
 
-/// Bounds the memory of one round; transactions beyond it wait until earlier ones end.
+/// Bounds the memory of one round; older ones wait until newer ones end or become late.
 const OPEN_PER_ROUND: i64 = 10_000;
 
-/// All that are open, lowest number first.
-pub async fn open_transactions(pool: &PgPool) -> sqlx::Result<Vec<OpenTransaction>> {
+/// Those that are not late, newest first.
+pub async fn in_time(pool: &PgPool) -> sqlx::Result<Vec<OpenTransaction>> {
     sqlx::query_as(
-        "SELECT number, signature, state, blockhash_slot, last_valid_block_height, endpoint, unproven_secs,
+        "SELECT number, signature, state, last_valid_block_height, endpoint,
                 (EXTRACT(EPOCH FROM now() - recorded_at) * 1000)::BIGINT AS age_ms
          FROM mint_transactions
-         WHERE state IN ('recorded', 'confirmed', 'quarantined')
-         ORDER BY number
+         WHERE state IN ('recorded', 'confirmed')
+           AND NOT late
+         ORDER BY number DESC
          LIMIT $1",
     )
     .bind(OPEN_PER_ROUND)
@@ -86,24 +83,6 @@ pub async fn note_sends(pool: &PgPool, numbers: &[MintNumber]) -> sqlx::Result<(
          WHERE number = ANY($1)",
     )
     .bind(numbers)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// Adds time that passed without a proof while an endpoint answered.
-pub async fn add_unproven_secs(
-    pool: &PgPool,
-    numbers: &[MintNumber],
-    secs: u64,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE mint_transactions
-         SET unproven_secs = unproven_secs + $2
-         WHERE number = ANY($1)",
-    )
-    .bind(numbers)
-    .bind(BigInt::from(secs))
     .execute(pool)
     .await?;
     Ok(())

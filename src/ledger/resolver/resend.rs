@@ -2,7 +2,7 @@
 //!
 //! It runs beside the status rounds, so that an endpoint which hangs on a send does not delay the confirmations of the others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -21,11 +21,14 @@ use crate::ledger::send::send_to_all;
 const RESEND_EVERY: Duration = Duration::from_secs(2);
 /// Concurrent re-sends.
 const RESENDS_AT_ONCE: usize = 16;
+/// Blocks above a last valid height after which the bytes are not sent any more: no fork and no lagging node brings it back so far.
+const EXPIRED_BLOCKS: u64 = 64;
 /// Re-sends that one round queues at most: the rest follows in the next.
 const RESENDS_PER_ROUND: usize = 128;
 
 /// Chooses which unseen transactions are due for a re-send. Losing its memory costs no more than an early re-send.
 pub struct ResendQueue {
+    /// Of the last [`RESEND_EVERY`].
     sent_at: HashMap<MintNumber, Instant>,
     due: mpsc::Sender<Vec<OpenTransaction>>,
 }
@@ -38,16 +41,23 @@ impl ResendQueue {
         (ResendQueue { sent_at, due }, queued)
     }
 
-    pub fn retain(&mut self, open: &[OpenTransaction]) {
-        let numbers: HashSet<MintNumber> = open.iter().map(|open| open.number).collect();
-        self.sent_at.retain(|number, _| numbers.contains(number));
+    /// Another queue before the same [`Resender`].
+    pub fn beside(&self) -> ResendQueue {
+        ResendQueue {
+            sent_at: HashMap::new(),
+            due: self.due.clone(),
+        }
     }
 
-    /// Queues those that are due. While earlier ones are still being sent, these wait for a later round.
-    pub fn offer(&mut self, unseen: Vec<OpenTransaction>) {
+    /// Queues those that are due. While earlier ones are still being sent, these wait for a later round. What expired on every
+    /// endpoint that answers is not sent any more.
+    pub fn offer(&mut self, unseen: Vec<OpenTransaction>, endpoints: &Endpoints) {
+        self.sent_at
+            .retain(|_, sent_at| sent_at.elapsed() < RESEND_EVERY);
+        let height = endpoints.lowest_height();
         let due: Vec<OpenTransaction> = unseen
             .into_iter()
-            .filter(|open| self.is_due(open))
+            .filter(|open| !has_expired(open, height) && self.is_due(open))
             .take(RESENDS_PER_ROUND)
             .collect();
         if due.is_empty() {
@@ -62,10 +72,13 @@ impl ResendQueue {
     }
 
     fn is_due(&self, open: &OpenTransaction) -> bool {
-        let last_sent = self.sent_at.get(&open.number);
-        open.age() >= RESEND_EVERY
-            && last_sent.is_none_or(|sent_at| sent_at.elapsed() >= RESEND_EVERY)
+        open.age() >= RESEND_EVERY && !self.sent_at.contains_key(&open.number)
     }
+}
+
+/// `lowest_height`: of the endpoints that answer.
+fn has_expired(open: &OpenTransaction, lowest_height: Option<u64>) -> bool {
+    lowest_height.is_some_and(|height| height > open.last_valid_block_height + EXPIRED_BLOCKS)
 }
 
 pub struct Resender {

@@ -1,6 +1,6 @@
 //! Sorts the statuses of one round by what has to be written or sent: pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::open_transactions::OpenTransaction;
 use super::signature_status::SignatureStatus;
@@ -8,20 +8,15 @@ use crate::chain::TransactionFailure;
 use crate::domain::{MintNumber, MintTransactionState};
 use crate::ledger::transitions::Landed;
 
-/// Rounds in which a confirmed transaction is not seen before it is taken for forked; all but the first query every endpoint.
+/// Look-ups on every endpoint in which a confirmed transaction is not seen before it is taken for forked.
 /// A wrong decision costs no more than a second `TokensMinted`: the same bytes are sent again and found landed.
 const ROUNDS_TO_FORK: u32 = 5;
 
-/// In how many rounds in a row each confirmed transaction was not seen. Losing it costs nothing but time.
+/// In how many look-ups in a row each confirmed transaction was not seen. Losing it costs nothing but time.
 #[derive(Debug, Default)]
 pub struct MissedRounds(HashMap<MintNumber, u32>);
 
 impl MissedRounds {
-    pub fn retain(&mut self, open: &[OpenTransaction]) {
-        let numbers: HashSet<MintNumber> = open.iter().map(|open| open.number).collect();
-        self.0.retain(|number, _| numbers.contains(number));
-    }
-
     /// Whether it was confirmed and the last round did not see it.
     pub fn includes(&self, open: &OpenTransaction) -> bool {
         self.0.contains_key(&open.number)
@@ -71,6 +66,7 @@ impl StatusChanges {
                 let rounds = missed.0.entry(number).or_default();
                 *rounds += 1;
                 if *rounds >= ROUNDS_TO_FORK {
+                    missed.0.remove(&number);
                     self.forked.push(number);
                 }
             }
@@ -94,11 +90,9 @@ mod tests {
             number: MintNumber::try_from(7_u64).unwrap(),
             signature: Signature::default().into(),
             state,
-            blockhash_slot: 0,
             last_valid_block_height: 150,
             endpoint: "first".to_owned(),
             age_ms: 0,
-            unproven_secs: 0,
         }
     }
 

@@ -10,6 +10,7 @@ use solana_sdk::hash::Hash;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
 
+use super::first_failure::{FirstFailure, Rest, no_endpoint_answers};
 use super::signature_status::{self, Lookup, SIGNATURES_PER_CALL, SignatureStatus};
 use crate::chain::{ChainMint, Endpoints, Finality, MintLookup};
 use crate::db::{BigInt, within};
@@ -19,8 +20,8 @@ use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::breaker::unknown_mints::{known_among, store_unknown_mints};
 use crate::ledger::error::LedgerError;
 
-/// Searches for all of them, on every endpoint with history. Returns how many were found landed for the first time. `limit`
-/// bounds one transaction of the database.
+/// Searches for all of them, on every endpoint with history. Returns how many were found landed for the first time; the error is the
+/// first failure, after all others were searched for. `limit` bounds one transaction of the database.
 pub async fn find_landed(
     pool: &PgPool,
     endpoints: &Endpoints,
@@ -28,24 +29,72 @@ pub async fn find_landed(
     authority: &Pubkey,
     limit: Duration,
 ) -> Result<u64, LedgerError> {
-    let genesis = within(limit, LedgerRow::read(pool)).await?.genesis()?;
+    let search = Search {
+        pool,
+        endpoints,
+        genesis_hash: within(limit, LedgerRow::read(pool)).await?.genesis()?,
+        mint,
+        authority,
+        limit,
+    };
     let (mut found, mut after) = (0, BigInt::default());
+    let mut failures = FirstFailure::default();
     loop {
         let page = within(limit, unproven_after(pool, after)).await?;
         let Some((last, _)) = page.last() else {
-            return Ok(found);
+            break;
         };
         after = BigInt::from(last.get());
         let signatures: Vec<TxSignature> = page.iter().map(|(_, signature)| *signature).collect();
-        let stored = within(limit, known_among(pool, &signatures)).await?;
-        let mut mints = Vec::new();
-        for signature in landed_among(endpoints, &genesis, &signatures, &stored).await? {
-            mints.push(read_mint(endpoints, &genesis, &signature, mint, authority).await?);
+        let searched = search.find_among(&signatures, &mut found).await;
+        if searched.as_ref().is_err_and(no_endpoint_answers) {
+            return searched.map(|()| found);
         }
-        if !mints.is_empty() {
-            let height = last_possible_height(endpoints, &genesis).await?;
-            found += within(limit, store_unknown_mints(pool, &mints, height)).await?;
+        if failures.note(searched) == Rest::IsGivenUp {
+            break;
         }
+    }
+    failures.into_result()?;
+    Ok(found)
+}
+
+struct Search<'a> {
+    pool: &'a PgPool,
+    endpoints: &'a Endpoints,
+    genesis_hash: Hash,
+    mint: &'a Pubkey,
+    authority: &'a Pubkey,
+    limit: Duration,
+}
+
+impl Search<'_> {
+    /// Adds to `found`. One that cannot be read or stored keeps no other from it.
+    async fn find_among(
+        &self,
+        signatures: &[TxSignature],
+        found: &mut u64,
+    ) -> Result<(), LedgerError> {
+        let stored = within(self.limit, known_among(self.pool, signatures)).await?;
+        let mut failures = FirstFailure::default();
+        let landed = landed_among(self.endpoints, &self.genesis_hash, signatures, &stored);
+        for signature in landed.await? {
+            let added = self.store_mint(&signature).await;
+            if failures.note(added.map(|new| *found += new)) == Rest::IsGivenUp {
+                break;
+            }
+        }
+        failures.into_result()
+    }
+
+    async fn store_mint(&self, signature: &TxSignature) -> Result<u64, LedgerError> {
+        let (endpoints, genesis) = (self.endpoints, &self.genesis_hash);
+        let landed = read_mint(endpoints, genesis, signature, self.mint, self.authority).await?;
+        let height = last_possible_height(endpoints, genesis).await?;
+        within(
+            self.limit,
+            store_unknown_mints(self.pool, &[landed], height),
+        )
+        .await
     }
 }
 

@@ -455,6 +455,68 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_read_keeps_no_other_that_was_called_dead_from_being_found() {
+    let (mut grid, proxy, _, unreadable) = quarantined(true).await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("quarantined", 2).await;
+    // A history scan passes both while the ledger knows them.
+    assert!(grid.stop().await);
+    grid.serve().await;
+    let signatures: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT signature FROM mint_transactions ORDER BY number")
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+    let readable = Signature::try_from(signatures[1].clone()).unwrap();
+    let newest = RpcClient::new(world().rpc_url().to_owned())
+        .get_slot()
+        .await;
+    let newest = newest.unwrap();
+    eventually("the history scan has passed them", async || {
+        let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        (watermark as u64 > newest).then_some(())
+    })
+    .await;
+    let dead = json!({"outcome": "dead", "reason": "our node does not know it"});
+    for signature in [&unreadable, &readable.to_string()] {
+        resolve(&grid, signature, dead.clone()).await.ok();
+    }
+    assert!(grid.stop().await);
+    proxy.on_call({
+        let unreadable = unreadable.clone();
+        move |method, parameters| match method {
+            "getTransaction" if parameters[0] == *unreadable => {
+                CallAction::Error(-32_603, "Internal error")
+            }
+            _ => CallAction::Forward,
+        }
+    });
+    grid.serve().await;
+    eventually("the breaker is open", async || {
+        (breaker(&grid).await.0 == "mismatch").then_some(())
+    })
+    .await;
+    let stored: Vec<String> = sqlx::query_scalar("SELECT signature FROM foreign_mints")
+        .fetch_all(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(stored, [readable.to_string()]);
+    proxy.forward_everything();
+    eventually("the other is found too", async || {
+        let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM foreign_mints")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        (stored == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_one_that_lands_above_the_watermark_is_found_by_the_history_scan() {
     let (mut grid, proxy, _, signature) = quarantined(true).await;
     let dead = json!({"outcome": "dead", "reason": "our node does not know it"});

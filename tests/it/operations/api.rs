@@ -201,7 +201,7 @@ async fn metric(api: &str, name: &str) -> f64 {
 }
 
 /// Everything that one process runs on a period when it has every part and every lock: name, period, limit, seconds.
-const PERIODIC_TASKS: [(&str, f64, Option<f64>); 24] = [
+const PERIODIC_TASKS: [(&str, f64, Option<f64>); 26] = [
     ("JWKS refresh", 530.0, None),
     ("canary freshness", 5.0, Some(5.0)),
     ("canary sender", 60.0, None),
@@ -216,10 +216,12 @@ const PERIODIC_TASKS: [(&str, f64, Option<f64>); 24] = [
     ("folding of counts", 5.0, None),
     ("hand-back of jobs", 2.0, None),
     ("heartbeat check", 1.0, Some(1.0)),
+    ("late transactions", 2.0, None),
     ("ledger breaker", 60.0, None),
     ("log level", 5.0, Some(5.0)),
     ("metric samples", 5.0, None),
     ("outage announcements", 1.0, Some(60.0)),
+    ("quarantine", 2.0, None),
     ("queue poll", 1.0, None),
     ("rate limiter cleanup", 60.0, None),
     ("reading of charges", 5.0, None),

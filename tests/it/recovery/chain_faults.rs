@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_request::RpcRequest;
 
 use crate::support::chain_breaker::chain_of;
 use crate::support::consensus::{under_each_consensus, under_tower};
@@ -306,13 +310,20 @@ async fn expired_bytes_that_are_sent_again_use_no_attempt() {
     });
     meter.report("1").await;
     until_past_expiry(&grid, 10).await;
-    // Now the chain receives the expired bytes, and has time to report its refusal as finalized.
-    proxy.on_call(|method, _| match method {
-        "getBlock" => {
-            CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
-        }
-        _ => CallAction::Forward,
-    });
+    // The service sends expired bytes no more; a node that held them back may. The chain has time to report its refusal as
+    // finalized.
+    let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    let parameters = json!([
+        STANDARD.encode(signed_bytes),
+        { "encoding": "base64", "skipPreflight": true }
+    ]);
+    let refused: Result<String, _> = RpcClient::new(world().rpc_url().to_owned())
+        .send(RpcRequest::SendTransaction, parameters)
+        .await;
+    println!("the chain answered {refused:?}");
     until_past_expiry(&grid, 80).await;
     assert_eq!(grid.count("submitted").await, 1, "nothing is proven");
     proxy.forward_everything();

@@ -16,6 +16,7 @@ mod history_scan;
 mod leader_lock;
 mod localnet;
 mod panics;
+mod proof_of_death;
 mod provider_limits;
 mod restore;
 mod rpc_budget;
