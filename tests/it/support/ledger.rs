@@ -21,6 +21,18 @@ pub async fn until_breaker(grid: &Grid, state: &str) {
     .await;
 }
 
+/// Waits until the authority's history was scanned once: nothing is recorded before, and a service accepts readings meanwhile.
+pub async fn until_history_scanned(grid: &Grid) {
+    eventually("the history is scanned", async || {
+        let scanned: Option<bool> = sqlx::query_scalar("SELECT watermark_slot > 0 FROM ledger")
+            .fetch_optional(&grid.pool)
+            .await
+            .unwrap();
+        (scanned == Some(true)).then_some(())
+    })
+    .await;
+}
+
 /// Rises with every transaction that the Minter wants to sign.
 pub async fn next_number(grid: &Grid) -> i64 {
     sqlx::query_scalar("SELECT next_number FROM ledger")
