@@ -14,7 +14,7 @@ use super::total::Total;
 use crate::db::BigInt;
 use crate::domain::{Hash32, TxSignature};
 
-/// What the checkpoints of one run cover together.
+/// The checkpoints of one run, added up.
 #[derive(Clone, Debug)]
 pub(super) struct Baseline {
     pub run: i64,
@@ -53,7 +53,7 @@ struct RunRow {
     chain_hash: Option<Vec<u8>>,
 }
 
-/// Which run is read.
+/// The run that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
     /// The newest complete one.

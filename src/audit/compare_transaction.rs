@@ -75,7 +75,7 @@ fn compare_readings(booked: &LedgerTransaction, differences: &mut Vec<Difference
     }
 }
 
-/// What one token account is owed and has received.
+/// Sums that one token account is owed and has received.
 #[derive(Default)]
 struct Account {
     wallet: Option<Pubkey>,

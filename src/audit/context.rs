@@ -1,4 +1,4 @@
-//! What every step of an audit works with: the endpoint with full history, and the supply.
+//! Chooses the endpoint with full history and reads the supply: all steps of an audit share them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::ledger::ChainBinding;
 
 /// Transactions read from the chain at once.
 pub(super) const READS_AT_ONCE: usize = 16;
-/// How long the chain may take to pass the slot of the supply: a chain that produces no blocks cannot be audited.
+/// Limit of the wait until the chain has passed the slot of the supply: a chain that produces no blocks cannot be audited.
 const NEXT_SLOT_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Nodes list a block's transactions a little after they report it final: checkpoints stay this far behind.
@@ -44,8 +44,8 @@ pub(super) struct Supply {
 }
 
 impl<'a> AuditContext<'a> {
-    /// Chooses the endpoint and reads the supply, which fixes the slot as of which everything is compared. `known_up_to`: the history
-    /// is read above this slot only; `None`: from the mint's creation on.
+    /// Chooses the endpoint and reads the supply, which fixes the slot as of which everything is compared. `known_up_to`: the
+    /// history is read above this slot only; `None`: from the mint's creation on.
     pub async fn prepare(
         pool: &'a PgPool,
         endpoints: &'a Endpoints,
@@ -67,7 +67,8 @@ impl<'a> AuditContext<'a> {
     }
 }
 
-/// The first endpoint whose history begins with the mint's creation, or reaches back to the slot that is known; each endpoint that is queried must be on the ledger's chain.
+/// The first endpoint whose history begins with the mint's creation, or reaches back to the slot that is known; each endpoint that
+/// is queried must be on the ledger's chain.
 ///
 /// A shorter history would hide mints that the ledger lacks: if holders burned as much, the supply does not reveal them
 /// either.

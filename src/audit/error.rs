@@ -1,4 +1,4 @@
-//! Why an audit could not be finished. Such an error says nothing about the ledger.
+//! Errors that keep an audit from being finished. They say nothing about the ledger.
 
 use thiserror::Error;
 
@@ -18,8 +18,8 @@ pub enum AuditError {
         "the ledger belongs to the chain with genesis hash {ledger}, the RPC endpoint is on {endpoint}"
     )]
     OtherChain { ledger: String, endpoint: String },
-    #[error("SOLANA_MINT_ADDRESS is {asked}, but this ledger mints {ledger}")]
-    OtherMint { asked: String, ledger: String },
+    #[error("SOLANA_MINT_ADDRESS is {requested}, but this ledger mints {ledger}")]
+    OtherMint { requested: String, ledger: String },
     /// The part of the history that is no longer available may contain mints that the ledger lacks.
     #[error(
         "no RPC endpoint that answers shows the history of the mint {mint} from its creation on (not {endpoints}), so nothing \

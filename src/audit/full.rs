@@ -1,7 +1,7 @@
 //! A full audit: every transaction is read from the chain.
 //!
-//! One that stores its verdict stores its progress, too: interrupted, the next one lists the history again, which takes a call for a
-//! thousand transactions, and goes on with the transactions where this one was.
+//! One that stores its verdict stores its progress, too: interrupted, the next one lists the history again, which takes a call
+//! for a thousand transactions, and continues with the transactions where this one was.
 
 use sqlx::PgPool;
 

@@ -1,8 +1,8 @@
 //! An incremental audit: what is new since the last checkpoint, and a random sample of the old.
 //!
-//! The new transactions are not read one by one. The history lists them, a thousand in a call, and their own signed bytes, which the
-//! ledger has stored, show what they paid; a signature is valid for those bytes only. One that does not fit is read from the chain
-//! before it counts as a difference. The sample is read from the chain.
+//! The new transactions are not read one by one. The history lists them, a thousand in a call, and their own signed bytes, which
+//! the ledger has stored, show what they paid; a signature is valid for those bytes only. One that does not fit is read from the
+//! chain before it counts as a difference. The sample is read from the chain.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,7 +27,7 @@ use crate::chain::{ListedTransaction, mint_of_signed_bytes};
 /// Checkpoints whose sums and hash are computed again from the ledger's rows.
 const CHECKPOINTS_SAMPLED: i64 = 8;
 
-/// What an incremental audit has counted, and what its further checks need.
+/// Counts of an incremental audit, and the data that its further checks need.
 pub(super) struct Compare {
     pub tally: Tally,
     /// Transactions above this number are new.

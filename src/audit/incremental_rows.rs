@@ -72,7 +72,7 @@ pub(super) async fn foreign_up_to(
             Ok(ForeignMint {
                 signature: signature.parse().map_err(|_| AuditError::Unreadable {
                     column: "signature".to_owned(),
-                    reason: format!("{signature} is no signature"),
+                    reason: format!("{signature} is not a signature"),
                 })?,
                 slot: slot.get(),
                 base_units,

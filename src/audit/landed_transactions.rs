@@ -15,8 +15,8 @@ use crate::domain::MintTransactionState;
 
 /// Transactions in one page, each with a few dozen readings at most: bounds the memory.
 pub(super) const PAGE: u16 = 200;
-/// How often a transaction is queried before it counts as missing. A confirmed transaction that no endpoint shows may have been
-/// on a fork, which the resolver takes a few rounds to note, or an endpoint may lag behind.
+/// Number of times that a transaction is queried before it counts as missing. A confirmed transaction that no endpoint shows may
+/// have been on a fork, which the resolver takes a few rounds to note, or an endpoint may lag behind.
 const QUERIES: u32 = 10;
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -42,8 +42,8 @@ pub(super) async fn paid_twice(
     Ok(differences.collect())
 }
 
-/// Like [`paid_twice`], for readings of landed transactions above a number or with one of these: against everything. Of two links of
-/// one reading at most one is live, so the other one is in the small index of those that are not.
+/// Like [`paid_twice`], for readings of landed transactions above a number or with one of these: against everything. Of two links
+/// of one reading at most one is live, so the other one is in the small index of those that are not.
 pub(super) async fn paid_twice_of_new(
     pool: &PgPool,
     above: i64,

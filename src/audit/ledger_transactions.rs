@@ -227,7 +227,7 @@ fn decimal(stored: Option<&str>, part: ReadingPart) -> Result<Decimal, Unreadabl
     })
 }
 
-/// `None` also for another length.
+/// `None` for any other length, too.
 fn bytes<const LENGTH: usize>(stored: Option<&[u8]>) -> Option<[u8; LENGTH]> {
     stored?.try_into().ok()
 }
@@ -360,7 +360,7 @@ mod tests {
             (|row| row.kwh = None, "its energy is missing"),
             (
                 |row| row.kwh = Some("NaN".to_owned()),
-                "its energy is NaN, which is no number that a reading can have",
+                "its energy is NaN, which is not a number that a reading can have",
             ),
             (|row| row.interval_end = None, "its end is missing"),
         ];

@@ -11,10 +11,9 @@
 //! - No reading waits for a transaction that the ledger lacks, and none is free while a transaction that pays it may land.
 //! - The sums of both sides are equal, and no token exists that was not minted in this way. Fewer tokens may exist: holders may
 //!   burn theirs.
-//!
 //! - No moment of a meter is in two paid intervals.
 //!
-//! The audit runs beside a service that mints. What looks like a difference is looked at twice, on the chain and in the ledger.
+//! The audit runs beside a service that mints. An apparent difference is checked twice, on the chain and in the ledger.
 //! Supply and history are cut off at the same slot. The ledger is read in pages, each in one statement and so in one snapshot.
 //!
 //! A full audit reads every transaction from the chain. An incremental one compares what is new since the last checkpoint and a
@@ -27,13 +26,14 @@
 //! | `checkpoints`, `segment` | what need not be compared again: sums and hashes |
 //! | `overlaps` | intervals that share time: SQL |
 //! | `context` | the endpoint with full history, and the supply |
+//! | `error` | errors that keep an audit from being finished |
 //! | `unmatched_mints` | the chain's side: mints that have not landed according to the ledger |
 //! | `landed_transactions` | the ledger's side: each landed transaction against its own bytes on chain |
 //! | `compare_transaction` | compares one transaction: pure |
 //! | `sums` | the sums of both sides, and the supply: pure |
 //! | `ledger_transactions`, `ledger_checks` | the ledger's rows, and contradictions within them: SQL |
 //! | `admin_log_check` | the chain of the admin log |
-//! | `difference`, `difference_text`, `unreadable`, `findings`, `total` | what was found |
+//! | `difference`, `difference_text`, `unreadable`, `findings`, `total` | the findings |
 //! | `report`, `report_text` | the report, for programs and for people |
 //! | `recorded_audit` | stored results, for dashboards and alerts |
 

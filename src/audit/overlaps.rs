@@ -1,7 +1,8 @@
 //! No moment of a meter is in two paid intervals.
 //!
-//! The constraint `metered_once` keeps two such readings out when they arrive, and its table is pruned; this proves it from the books.
-//! One pass over the readings of a meter in the order of their starts: one that starts before the latest end so far overlaps.
+//! The constraint `metered_once` keeps two such readings out when they arrive, and its table is pruned; this proves it from the
+//! books. One pass over the readings of a meter in the order of their starts: one that starts before the latest end so far
+//! overlaps.
 
 use sqlx::PgPool;
 use uuid::Uuid;

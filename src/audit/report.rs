@@ -13,7 +13,7 @@ use crate::domain::{BaseUnits, TxSignature, serialize_rfc3339_micros};
 pub struct AuditReport {
     /// No difference was found.
     pub ok: bool,
-    /// What was compared in this run; the sums are of everything.
+    /// The part that was compared in this run; the sums are of everything.
     pub scope: ComparedScope,
     pub mint_address: String,
     /// Readings of landed mint transactions, finalized ones included.
@@ -52,7 +52,7 @@ impl AuditReport {
     }
 }
 
-/// What an audit compared.
+/// The part of the ledger that an audit compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparedScope {

@@ -74,9 +74,9 @@ impl Audit<'_> {
         let tally = full::compare(&context, memory, self.writable, &mut findings).await?;
         let numbers = tally.unmatched.numbers.clone();
         let pool = self.pool;
-        findings.add(seen_twice(|| ledger_checks::paid_twice(pool, &numbers)).await?);
-        findings.add(seen_twice(|| ledger_checks::not_paid(pool)).await?);
-        findings.add(seen_twice(|| overlaps::all(pool)).await?);
+        findings.add(found_twice(|| ledger_checks::paid_twice(pool, &numbers)).await?);
+        findings.add(found_twice(|| ledger_checks::not_paid(pool)).await?);
+        findings.add(found_twice(|| overlaps::all(pool)).await?);
         self.report(&context, tally, findings, ComparedScope::Full)
             .await
     }
@@ -95,12 +95,12 @@ impl Audit<'_> {
         let numbers = compared.tally.unmatched.numbers.clone();
         let pool = self.pool;
         let twice = || ledger_checks::paid_twice_of_new(pool, above, &late, &numbers);
-        findings.add(seen_twice(twice).await?);
-        findings.add(seen_twice(|| overlaps::of_new(pool, above, &late)).await?);
+        findings.add(found_twice(twice).await?);
+        findings.add(found_twice(|| overlaps::of_new(pool, above, &late)).await?);
         let covered = compared.covered_readings;
         if !ledger_checks::counts_agree(pool, covered, above, &late).await? {
             // Some reading was called paid or taken away: now all of them are searched.
-            findings.add(seen_twice(|| ledger_checks::not_paid(pool)).await?);
+            findings.add(found_twice(|| ledger_checks::not_paid(pool)).await?);
         }
         let scope = ComparedScope::Incremental;
         self.report(&context, compared.tally, findings, scope).await
@@ -123,8 +123,8 @@ impl Audit<'_> {
         for (slot, base_units) in unmatched.in_flight.values().chain(&unmatched.by_slot) {
             minted.add(*slot, *base_units);
         }
-        findings.add(seen_twice(|| ledger_checks::contradicting(pool)).await?);
-        findings.add(seen_twice(|| ledger_checks::released(pool)).await?);
+        findings.add(found_twice(|| ledger_checks::contradicting(pool)).await?);
+        findings.add(found_twice(|| ledger_checks::released(pool)).await?);
         findings.add(minted.compare(supply));
         let base_units_chain = landed.base_units_chain + unmatched.base_units;
         findings.add(compare_sums(
@@ -157,17 +157,17 @@ impl Audit<'_> {
     }
 }
 
-/// What a check finds at two looks, a moment apart: a live system moves.
-async fn seen_twice<Looked>(look: impl Fn() -> Looked) -> Result<Vec<Difference>, AuditError>
+/// The differences that two runs of a check find, a moment apart: a live system moves.
+async fn found_twice<Checked>(check: impl Fn() -> Checked) -> Result<Vec<Difference>, AuditError>
 where
-    Looked: Future<Output = sqlx::Result<Vec<Difference>>>,
+    Checked: Future<Output = sqlx::Result<Vec<Difference>>>,
 {
-    let first = look().await?;
+    let first = check().await?;
     if first.is_empty() {
         return Ok(first);
     }
     tokio::time::sleep(SECOND_LOOK_AFTER).await;
-    let second = look().await?;
+    let second = check().await?;
     Ok(first
         .into_iter()
         .filter(|difference| second.contains(difference))

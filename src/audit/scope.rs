@@ -1,6 +1,6 @@
-//! How much an audit reads.
+//! The scope of an audit.
 
-/// What an audit compares.
+/// The part of the ledger that an audit compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditScope {
     /// Everything: each transaction is read from the chain.
@@ -15,7 +15,7 @@ impl AuditScope {
     };
 }
 
-/// What earlier runs have stored: which transactions of others were read, and how far an interrupted full audit came.
+/// The use of what earlier runs have stored: which transactions of others were read, and how far an interrupted full audit came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
     Trusted,

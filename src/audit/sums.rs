@@ -4,7 +4,7 @@ use super::context::Supply;
 use super::difference::Difference;
 use super::total::Total;
 
-/// What our authority minted up to the supply's slot.
+/// Sums that our authority minted up to the supply's slot.
 #[derive(Debug)]
 pub(super) struct Minted {
     slot: u64,
@@ -52,8 +52,8 @@ impl Minted {
     }
 }
 
-/// Compares what the ledger's readings and booked foreign mints are worth with what was paid on chain. Mints that the ledger lacks are
-/// differences of their own, which name this consequence.
+/// Compares what the ledger's readings and booked foreign mints are worth with what was paid on chain. Mints that the
+/// ledger lacks are separate differences, which name this consequence.
 pub(super) fn compare_sums(
     ledger: Total,
     foreign: Total,

@@ -1,4 +1,4 @@
-//! What an audit has counted so far.
+//! Counts what an audit has compared so far.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,12 @@ use super::total::Total;
 use super::unmatched_mints::UnmatchedMints;
 use crate::domain::MintTransactionState;
 
+/// The counts of one audit.
 pub(super) struct Tally {
     pub landed: LandedTotals,
     pub minted: Minted,
     pub unmatched: UnmatchedMints,
-    /// What the next checkpoints will cover; empty in an audit that stores none.
+    /// Transactions that the next checkpoints will cover; empty in an audit that stores none.
     pub covered: BTreeMap<i64, Covered>,
     /// Up to here the chain is final.
     final_slot: u64,
@@ -35,7 +36,7 @@ impl Tally {
         }
     }
 
-    /// What earlier runs have compared counts as it was: both sides agreed, below the slot of the supply.
+    /// Counts what earlier runs have compared as it was: both sides agreed, below the slot of the supply.
     pub fn count_covered(&mut self, baseline: &Baseline) {
         self.landed.transactions += baseline.transactions;
         self.landed.readings_minted += baseline.readings;

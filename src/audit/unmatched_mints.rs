@@ -2,7 +2,7 @@
 //!
 //! The history is listed first and the ledger is queried afterwards. The service records a transaction before it sends it, so a
 //! mint that is in the history and not in the ledger is not about to be recorded. A mint that is recorded but not confirmed
-//! in the ledger is not a difference: the resolver will confirm it soon. What looks like a difference is looked at twice.
+//! in the ledger is not a difference: the resolver will confirm it soon. An apparent difference is checked twice.
 //!
 //! Transactions of others that only mention our authority were read before, by the service's history scan or not at all. The ones
 //! that it remembers are not read again, except for a few at random, unless the audit trusts nothing that is stored.
@@ -28,7 +28,7 @@ use crate::domain::{MintTransactionState, TxSignature};
 
 /// Remembered transactions of others that each audit reads again.
 const REREAD: usize = 16;
-/// Between the two looks at a difference: a live system confirms, books and adopts.
+/// Between the two checks of a difference: a live system confirms, books and adopts.
 pub(super) const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// A transaction of the history that has landed according to the ledger.
@@ -67,7 +67,7 @@ pub(super) struct ChainWalk<'a> {
     pages: AddressHistory<'a>,
     booked: HashMap<String, String>,
     unmatched: UnmatchedMints,
-    /// What is a difference at the first look.
+    /// Differences of the first check.
     suspects: Vec<ChainMint>,
     /// An endpoint may list a transaction twice.
     seen: HashSet<TxSignature>,
@@ -178,7 +178,7 @@ impl<'a> ChainWalk<'a> {
         Ok(())
     }
 
-    /// The second look at what differs.
+    /// Checks the differences a second time.
     pub async fn finish(mut self, findings: &mut Findings) -> Result<UnmatchedMints, AuditError> {
         let again = std::mem::take(&mut self.remembered);
         self.classify(again).await?;
@@ -205,7 +205,7 @@ impl<'a> ChainWalk<'a> {
     }
 }
 
-/// What a mint of the history is.
+/// The class of a mint in the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Known,
@@ -246,7 +246,7 @@ impl UnmatchedMints {
         }
     }
 
-    /// Counts a mint that was a difference at both looks.
+    /// Counts a mint that was a difference in both checks.
     fn report(&mut self, mint: &ChainMint, entry: Option<LedgerEntry>) -> Difference {
         let base_units = worth(mint);
         let (signature, slot) = (mint.signature, mint.slot);

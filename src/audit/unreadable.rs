@@ -1,4 +1,4 @@
-//! Why a stored reading cannot be read.
+//! Faults that make a stored reading unreadable.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::domain::{BaseUnitsError, IntervalError, KwhError};
 pub enum UnreadableReading {
     #[error("its {0} is missing")]
     Missing(ReadingPart),
-    #[error("its {part} is {text}, which is no number that a reading can have")]
+    #[error("its {part} is {text}, which is not a number that a reading can have")]
     NotANumber { part: ReadingPart, text: String },
     #[error(transparent)]
     Interval(#[from] IntervalError),

@@ -15,7 +15,8 @@ use super::error_reason::{CallProblem, UnusableAnswer};
 pub const BLOCKHASH_LIFE: u64 = 150;
 
 impl Endpoint {
-    /// As confirmed: the newest may be on a fork that is dropped, and under Tower a final one has lost 31 of its 150 blocks already.
+    /// As confirmed: the newest may be on a fork that is dropped, and under Tower a final one has already lost 31 of its 150
+    /// blocks.
     pub async fn recent_blockhash(&self) -> Result<RecentBlockhash, ChainError> {
         let asked_at = Instant::now();
         if let Some(shared) = self.last_blockhash().recent(asked_at) {

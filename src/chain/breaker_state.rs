@@ -25,7 +25,7 @@ pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(36);
 const OPERATOR_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_secs(1), Duration::from_secs(4)).with_jitter(JITTER);
 
-/// Whether a process mints.
+/// Whether a process has minted lately: decides how often it probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     Busy,
@@ -61,9 +61,9 @@ pub(super) struct BreakerState {
     failed_probes: u32,
     /// In a row.
     failed_batches: u32,
-    /// How often failed batches have opened the breaker since one succeeded.
+    /// Number of times that failed batches have opened the breaker since one succeeded.
     reopenings: u32,
-    /// How often failed batches have opened it at all.
+    /// Number of times that failed batches have opened it at all.
     pub batch_openings: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Why the circuit breaker is open, with a text for operators.
+//! The cause for which the circuit breaker is open, with a text for operators.
 
 use std::fmt::{self, Display};
 
@@ -6,7 +6,7 @@ use super::error::ChainError;
 use super::fee_budget::Funds;
 use crate::domain::SigningRefused;
 
-/// Why the circuit breaker is open. The text is what health checks, the admin status and a reading's `last_error` show.
+/// The cause for which the circuit breaker is open. Health checks, the admin status and a reading's `last_error` show its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// No endpoint answers, or none of those that answer shows the accounts.
@@ -61,7 +61,7 @@ impl Display for Cause {
                 }
                 Ok(())
             }
-            Cause::RateLimited => f.write_str("every RPC endpoint has asked for a pause"),
+            Cause::RateLimited => f.write_str("every RPC endpoint has requested a pause"),
             Cause::Failing(error) => {
                 write!(f, "batches fail in a row, the last one because {error}")
             }

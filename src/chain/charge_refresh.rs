@@ -1,4 +1,4 @@
-//! Asks periodically what the chain charges.
+//! Reads the chain's charges periodically.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ struct ChargeRefresh {
 
 impl Periodic for ChargeRefresh {
     async fn run(&mut self) -> Result<(), RunError> {
-        // The first probe of the chain has asked a moment before the first run.
+        // The first probe of the chain has read them a moment before the first run.
         if self.endpoints.parameters().charges_are_due(Instant::now()) {
             self.endpoints.refresh_charges(&self.payer).await?;
         }
@@ -28,7 +28,7 @@ impl Periodic for ChargeRefresh {
 }
 
 /// The task that keeps the charges fresh. While no endpoint answers, the last ones count. `payer` stands for the payer of the
-/// transaction whose fee is asked for.
+/// transaction whose fee is queried.
 pub fn charge_refresh(endpoints: Endpoints, payer: Pubkey) -> PeriodicTask {
     PeriodicTask::new(TIMING, ChargeRefresh { endpoints, payer })
 }

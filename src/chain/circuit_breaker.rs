@@ -44,9 +44,9 @@ impl CircuitBreakerView {
 
 /// A handle; clones share one circuit breaker.
 #[derive(Clone)]
-pub struct CircuitBreaker(Arc<Inner>);
+pub struct CircuitBreaker(Arc<BreakerInner>);
 
-struct Inner {
+struct BreakerInner {
     state: Mutex<BreakerState>,
     view: watch::Sender<CircuitBreakerView>,
     check_now: Notify,
@@ -54,7 +54,7 @@ struct Inner {
     health: OnceLock<Health>,
 }
 
-/// Why a probe begins now.
+/// The reason for which a probe begins now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeReason {
     /// Its time has come: what another process found moments ago is as good.
@@ -72,7 +72,7 @@ pub struct BegunProbe {
 impl Default for CircuitBreaker {
     /// Closed.
     fn default() -> CircuitBreaker {
-        CircuitBreaker(Arc::new(Inner {
+        CircuitBreaker(Arc::new(BreakerInner {
             state: Mutex::default(),
             view: watch::Sender::new(CircuitBreakerView {
                 open: None,

@@ -7,7 +7,7 @@ use solana_client::rpc_custom_error::{
 use solana_client::rpc_request::{RpcError, RpcResponseErrorData};
 
 use super::endpoints::rpc_method::method_name;
-use super::endpoints::{rate_limit, refusal};
+use super::endpoints::{limit_recognition, rate_limit};
 use super::error::ChainError;
 use super::error_reason::{CallProblem, Lag, NoAnswer, UnusableAnswer};
 
@@ -21,7 +21,7 @@ impl ChainError {
         if let Some(wait) = rate_limit::pause_of(error) {
             return ChainError::RateLimited { endpoint, wait };
         }
-        if let Some((limit, answer)) = refusal::limit_met(error) {
+        if let Some((limit, answer)) = limit_recognition::limit_met(error) {
             return ChainError::Limited {
                 endpoint,
                 method,

@@ -1,4 +1,4 @@
-//! How final an answer must be, and which commitment a call names for it. No other file names a commitment.
+//! Finality that an answer must have, and the commitment that a call names for it. No other file names a commitment.
 //!
 //! Under Tower `confirmed` comes a slot or two after the block and may still vanish in a fork; `finalized` comes seconds later.
 //! Under Alpenglow both mean the same block, and `confirmed` is to be removed. So a call names what the endpoint's cluster
@@ -14,24 +14,24 @@ use solana_client::client_error::{ClientErrorKind, Result as ClientResult};
 use solana_client::rpc_request::RpcError;
 use solana_commitment_config::CommitmentConfig;
 
-/// How final an answer must be.
+/// Finality that an answer must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finality {
     /// The newest block that the endpoint has, even if the cluster drops it: for an upper bound.
     Newest,
-    /// What the cluster has agreed on: good enough to pay by, since a simulation follows and the Resolver notices a fork.
+    /// The cluster has agreed on it: good enough to pay by, since a simulation follows and the resolver notices a fork.
     Confirmed,
-    /// What cannot be rolled back: for proofs and for the books.
+    /// It cannot be rolled back: for proofs and for the books.
     Final,
 }
 
-/// Which consensus a cluster runs. It can change while this process runs.
+/// The consensus that a cluster runs. It can change while this process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consensus {
     /// `confirmed` is `finalized`.
     Alpenglow,
     Tower,
-    /// The endpoint cannot report it, or has not been asked: it is called as under Tower.
+    /// The endpoint cannot report it, or has not been queried: it is called as under Tower.
     #[default]
     Unknown,
 }
@@ -76,17 +76,17 @@ const FINALIZED: &str = "finalized";
 
 /// The commitments that one endpoint takes.
 #[derive(Debug, Default)]
-pub(super) struct Commitments(Mutex<State>);
+pub(super) struct Commitments(Mutex<CommitmentState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct CommitmentState {
     consensus: Consensus,
     refused_confirmed_at: Option<Instant>,
     refused_both_at: Option<Instant>,
 }
 
 impl Commitments {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CommitmentState> {
         // Every change is a single assignment: a panic leaves no half-made change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn under_alpenglow_nothing_is_asked_as_confirmed() {
+    fn under_alpenglow_nothing_is_requested_as_confirmed() {
         let commitments = Commitments::default();
         for consensus in [Consensus::Unknown, Consensus::Tower] {
             commitments.set_consensus(consensus);

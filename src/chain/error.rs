@@ -1,4 +1,4 @@
-//! What can go wrong when the chain is queried, in texts that never hold an endpoint's URL.
+//! Errors of chain queries. Their texts never hold an endpoint's URL.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
 use thiserror::Error;
 
-use super::endpoints::refusal::ProviderLimit;
+use super::endpoints::limit_recognition::ProviderLimit;
 use super::error_reason::{Lag, MintProblem, NoAnswer, UnusableAnswer};
 use super::rpc_error_code;
 use super::transaction_failure::TransactionFailure;
@@ -109,7 +109,7 @@ fn describe(endpoints: &[UnusableEndpoint]) -> String {
     format!("no RPC endpoint answers: {}", reasons.join("; "))
 }
 
-/// Where a failure to use the chain has its origin. None of these uses an attempt of a reading.
+/// Origin of a failure to use the chain. None of these uses an attempt of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureOrigin {
     /// This endpoint: network, overload, lag, an answer that cannot be used. Another endpoint may succeed, or this one later.
@@ -157,7 +157,7 @@ impl ChainError {
         }
     }
 
-    /// Whether the endpoint itself is the fault, so that it is left alone until a probe finds it well: it did not answer, or is
+    /// Whether the endpoint itself is the fault, so that it gets no calls until a probe finds it healthy: it did not answer, or is
     /// not where it should be. A strange answer or a limit concerns one call, and says nothing about the others.
     pub fn is_of_endpoint(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! What exactly is wrong with an endpoint or its answer: the details of a [`super::error::ChainError`], each with its text.
+//! The details of a [`ChainError`](super::error::ChainError), each with its text.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::domain::{BaseUnits, TxSignature};
 
-/// Why no answer came. Never reqwest's own text: it holds the URL, which may hold an access key.
+/// The reason for which no answer came. Never reqwest's own text: it holds the URL, which may hold an access key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoAnswer {
     #[error("HTTP status {0}")]
@@ -28,7 +28,7 @@ pub enum NoAnswer {
     Io(io::ErrorKind),
 }
 
-/// How it is known that an endpoint is behind.
+/// The evidence that an endpoint is behind.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Lag {
     /// The endpoint reports it itself.
@@ -52,12 +52,12 @@ impl Lag {
     }
 }
 
-/// What is wrong with the account at the mint's address.
+/// A fault of the account at the mint's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MintProblem {
     #[error("does not exist on this chain")]
     Missing,
-    #[error("is no mint of the token program")]
+    #[error("is not a mint of the token program")]
     NotAMint,
     #[error("has {found} decimals, TOKENIZATION_DECIMALS says {configured}")]
     Decimals { found: u8, configured: u8 },
@@ -65,7 +65,7 @@ pub enum MintProblem {
     Authority { authority: Pubkey },
 }
 
-/// Why the answer to a call cannot be read.
+/// A fault that makes the answer to a call unreadable.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallProblem {
     /// HTML of a proxy or a maintenance page, or a connection that ended early.
@@ -76,14 +76,14 @@ pub enum CallProblem {
     #[error("JSON of another shape than the method's")]
     Shape,
     /// JSON-RPC of a kind that the client does not understand; the text holds no URL.
-    #[error("no JSON-RPC that can be understood: {0}")]
+    #[error("JSON-RPC that cannot be understood: {0}")]
     NotRpc(String),
     #[error("something that the client failed to handle")]
     ClientFailed,
 }
 
 impl CallProblem {
-    /// What is wrong with a value that is not the expected one.
+    /// The fault of a value that is not the expected one.
     pub fn of_value(value: &Value) -> CallProblem {
         if value.is_null() {
             CallProblem::Null
@@ -101,7 +101,7 @@ impl CallProblem {
     }
 }
 
-/// Why an answer cannot be used: it contradicts itself, or the request.
+/// A fault that makes an answer useless: it contradicts itself, or the request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UnusableAnswer {
     #[error("{requested} {items} were requested, {answered} answered")]
@@ -119,13 +119,13 @@ pub enum UnusableAnswer {
     },
     #[error("it is on another chain, with genesis hash {found}")]
     OtherChain { found: String },
-    #[error("the supply {0} is no amount")]
+    #[error("the supply {0} is not an amount")]
     Supply(String),
     #[error("it does not report what a signature costs")]
     NoFee,
     #[error("an account's data cannot be decoded")]
     AccountData,
-    #[error("it lists {0}, which is no signature")]
+    #[error("it lists {0}, which is not a signature")]
     NoSignature(String),
     #[error("its list goes from slot {from_slot} up to {to_slot}, newest must come first")]
     HistoryOrder { from_slot: u64, to_slot: u64 },
@@ -155,7 +155,7 @@ pub enum UnusableAnswer {
     },
     #[error(
         "the mint has a supply of {supply} base units, and its finalized history shows mints of {known} by our authority; \
-         add an RPC endpoint with full history, or name a mint that nobody else has minted from"
+         add an RPC endpoint with full history, or name a mint from which only this authority has minted"
     )]
     SupplyAboveHistory { supply: BaseUnits, known: Decimal },
     #[error("it lists {0} but does not show that transaction")]
@@ -163,7 +163,7 @@ pub enum UnusableAnswer {
     #[error("transaction {signature}{} {problem}", in_slot(.slot))]
     Transaction {
         signature: TxSignature,
-        /// Where a list names it.
+        /// `None` where no list names it.
         slot: Option<u64>,
         problem: TransactionProblem,
     },
@@ -177,7 +177,7 @@ fn in_slot(slot: &Option<u64>) -> String {
     slot.map_or_else(String::new, |slot| format!(" in slot {slot}"))
 }
 
-/// What is wrong with a transaction as an endpoint shows it.
+/// A fault of a transaction as an endpoint shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransactionProblem {
     #[error("cannot be decoded")]

@@ -1,4 +1,4 @@
-//! What the fee payer can still spend.
+//! Tracks how much the fee payer can still spend.
 //!
 //! Invariant: within one process, what is reserved for batches under way, what recorded transactions may still cost, and the
 //! fee payer's own rent minimum never add up to more than its balance. Kept by reserving before a transaction is signed.
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use solana_sdk::pubkey::Pubkey;
 
-/// What was read from chain and ledger, lamports.
+/// The fee payer's funds as read from chain and ledger, lamports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Funds {
     /// Of the fee payer.
@@ -18,12 +18,12 @@ pub struct Funds {
     pub minimum: u64,
     /// Fees and rent of recorded transactions that the balance does not show yet, of all processes.
     pub in_flight: u64,
-    /// What the cheapest transaction costs at most.
+    /// The cheapest transaction costs at most this.
     pub least_fee: u64,
 }
 
 impl Funds {
-    /// What the balance can still pay on top of what is in flight.
+    /// The part of the balance that is neither needed for rent nor in flight.
     pub fn available(self) -> u64 {
         self.balance
             .saturating_sub(self.minimum)
@@ -37,7 +37,7 @@ impl Funds {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BudgetState {
     /// `None` while this process does not know which account pays.
     fee_payer: Option<Pubkey>,
     /// `None` before the first refresh for this fee payer.
@@ -52,7 +52,7 @@ struct State {
     shortfall: Option<u64>,
 }
 
-impl State {
+impl BudgetState {
     fn committed(&self) -> u64 {
         self.reserved + self.recorded + self.recorded_before_refresh
     }
@@ -66,15 +66,15 @@ impl State {
 
 /// A handle; clones share one budget.
 #[derive(Clone, Debug, Default)]
-pub struct FeeBudget(Arc<Mutex<State>>);
+pub struct FeeBudget(Arc<Mutex<BudgetState>>);
 
 /// A snapshot of the budget, lamports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeeBudgetView {
     pub funds: Funds,
-    /// What is in flight, and what is reserved for batches of this process.
+    /// In flight, or reserved for batches of this process.
     pub reserved: u64,
-    /// What another transaction may cost.
+    /// Another transaction may cost at most this.
     pub spendable: u64,
     /// The smallest amount that a batch could not reserve and still waits for.
     pub shortfall: Option<u64>,
@@ -111,7 +111,7 @@ impl FeeBudget {
         true
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BudgetState> {
         // Every change is a single assignment or addition: a panic leaves no half-made change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +148,7 @@ impl FeeBudget {
         })
     }
 
-    /// What another transaction may cost, lamports.
+    /// Lamports that another transaction may cost at most.
     pub fn spendable(&self) -> u64 {
         self.state().spendable()
     }

@@ -16,7 +16,7 @@ use super::error::ChainError;
 use super::error_reason::UnusableAnswer;
 use super::signer::MintSigner;
 
-/// What the fee payer gets on a local chain, lamports: rent for 40,000 token accounts.
+/// Lamports that the fee payer gets on a local chain: rent for 40,000 token accounts.
 const LOCAL_FUNDING_LAMPORTS: u64 = 100_000_000_000;
 /// Below this the fee payer of a local chain is funded (again), lamports.
 const LOCAL_FUNDING_FLOOR_LAMPORTS: u64 = 10_000_000_000;
@@ -72,7 +72,7 @@ async fn fund(endpoint: &Endpoint, fee_payer: &Pubkey) -> Result<(), ChainError>
     rpc.request_airdrop(fee_payer, LOCAL_FUNDING_LAMPORTS)
         .await
         .map_err(client_error)?;
-    until_shown(endpoint, "the funding of the fee payer", || async {
+    wait_for_appearance(endpoint, "the funding of the fee payer", || async {
         Ok(rpc.get_balance(fee_payer).await? > balance)
     })
     .await
@@ -116,7 +116,7 @@ async fn create_mint(
     rpc.send_transaction(&transaction)
         .await
         .map_err(client_error)?;
-    until_shown(endpoint, "the token mint", || async {
+    wait_for_appearance(endpoint, "the token mint", || async {
         let account = rpc
             .get_account_with_commitment(&mint.pubkey(), endpoint.commitment(Finality::Confirmed))
             .await?;
@@ -127,7 +127,7 @@ async fn create_mint(
 
 /// Polls until the chain shows what was sent. Not an `AsyncFn`: its future is not `Send` for every lifetime, and the caller must
 /// be able to spawn a start.
-async fn until_shown<Shown>(
+async fn wait_for_appearance<Shown>(
     endpoint: &Endpoint,
     what: &'static str,
     is_shown: impl Fn() -> Shown,

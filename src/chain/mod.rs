@@ -5,27 +5,19 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `endpoints/endpoint`, `rpc_sender` | how a call reaches an endpoint |
-//! | `endpoints/rpc_class`, `call_budget`, `rate_limit` | which budget a call spends, and when none is made |
-//! | `endpoints/endpoint_health`, `selection` | which endpoints are usable, and which one is queried first |
-//! | `endpoints/chain_probe`, `mint_accounts` | one probe of all endpoints, the fee payer and the mint |
-//! | `endpoints/shared_probe` | what one process found, for the others |
-//! | `endpoints/capabilities`, `history/capability_probe` | what an endpoint can do |
+//! | `endpoints/` | the configured RPC endpoints: calls, budgets, health, probes |
+//! | `history/` | blocks, the transactions that mention an address, and their mints |
 //! | `circuit_breaker`, `breaker_state`, `cause` | whether minting is worth trying now, and why not |
-//! | `commitment` | how final an answer must be, which consensus the cluster runs, and which commitment a call names |
-//! | `parameters`, `slot_clock`, `endpoints/charges`, `charge_refresh` | what the chain charges, and how long a slot lasts |
-//! | `fee_budget` | what the fee payer can still spend |
-//! | `priority_fee` | what is offered for a compute unit |
-//! | `transaction_format`, `endpoints/v1_support` | which format transactions get, and which endpoints take v1 |
-//! | `blockhash` | what a transaction is signed on, and how long that is valid |
-//! | `history/block_scan`, `block_run` | the proof that a transaction did not land |
-//! | `history/address_history`, `mint_lookup`, `mint_supply` | which transactions mention an address, what each of them minted, and the mint's supply |
-//! | `history/charge` | what a transaction cost its fee payer |
+//! | `commitment` | finality that an answer must have, the cluster's consensus, and the commitment that a call names |
+//! | `parameters`, `slot_clock`, `charge_refresh` | the chain's charges, and the length of a slot |
+//! | `fee_budget` | how much the fee payer can still spend |
+//! | `priority_fee` | the price that is offered for a compute unit |
+//! | `transaction_format` | the format of a transaction, by what its endpoint takes |
+//! | `blockhash` | the blockhash that a transaction is signed on, and its life |
 //! | `token_account` | the wallets' token accounts |
 //! | `signature_statuses`, `transaction_failure` | statuses and errors of transactions, read item by item |
-//! | `endpoints/refusal`, `provider_limits`, `list_query` | the limits of providers: recognised, remembered, respected by smaller questions |
 //! | `signer`, `local_chain` | keys, and the chain for development |
-//! | `error`, `error_reason`, `client_error`, `rpc_error_code` | what can go wrong |
+//! | `error`, `error_reason`, `client_error`, `rpc_error_code` | errors of chain queries |
 
 mod blockhash;
 mod breaker_state;

@@ -1,4 +1,4 @@
-//! What the cluster charges, and how fast it is: asked of the chain and measured, never assumed.
+//! Holds the chain's charges and its measured speed: both are read from the chain, never assumed.
 //!
 //! Invariant: a cluster can change each of these figures while this process runs, so none of them is a constant. Before an
 //! endpoint has reported what the chain charges nothing is minted, because nothing could be set aside for it.
@@ -10,7 +10,7 @@ use super::blockhash::BLOCKHASH_LIFE;
 use super::slot_clock::{ChainPosition, SlotClock};
 use crate::telemetry::{metric_value, names};
 
-/// How often the charges are asked for again: they change with the activation of a feature, a few times a year.
+/// Period at which the charges are read again: they change with the activation of a feature, a few times a year.
 pub const CHARGES_EVERY: Duration = Duration::from_secs(3_600);
 /// No wait for the chain is cut shorter than this, whatever was measured: slower answers are common, and a wrong measurement
 /// must not make all calls fail.
@@ -19,7 +19,7 @@ const WAIT_AT_LEAST: Duration = Duration::from_secs(10);
 /// A blockhash is signed on within this fraction of its life: the rest is for recording, sends and sends again.
 const SIGNING_SHARE: u32 = 3;
 
-/// What the chain charges, lamports.
+/// The chain's charges, lamports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainCharges {
     /// Rent of a token account: paid once for each wallet, by the fee payer.
@@ -32,10 +32,10 @@ pub struct ChainCharges {
 
 /// A handle; clones share the figures.
 #[derive(Clone, Debug, Default)]
-pub struct ChainParameters(Arc<Mutex<State>>);
+pub struct ChainParameters(Arc<Mutex<MeasuredParameters>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct MeasuredParameters {
     charges: Option<(ChainCharges, Instant)>,
     clock: SlotClock,
     /// The limit of a call was reported to outlive a blockhash.
@@ -43,7 +43,7 @@ struct State {
 }
 
 impl ChainParameters {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MeasuredParameters> {
         // Every change is a single assignment or an addition to one list: a panic leaves no half-made change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,11 +53,11 @@ impl ChainParameters {
         self.state().charges.map(|(charges, _)| charges)
     }
 
-    /// Whether they are to be asked for again.
+    /// Whether they are to be read again.
     pub fn charges_are_due(&self, now: Instant) -> bool {
-        self.state().charges.is_none_or(|(_, asked_at)| {
-            // The task that asks runs on the same period, and its ticks are not exact.
-            now.duration_since(asked_at) >= CHARGES_EVERY / 2
+        self.state().charges.is_none_or(|(_, read_at)| {
+            // The task that reads them runs on the same period, and its ticks are not exact.
+            now.duration_since(read_at) >= CHARGES_EVERY / 2
         })
     }
 
@@ -69,7 +69,7 @@ impl ChainParameters {
                 token_account_rent_lamports = charges.token_account_rent,
                 fee_payer_minimum_lamports = charges.fee_payer_minimum,
                 signature_lamports = charges.per_signature,
-                "the chain's charges"
+                "new chain charges reported"
             );
         }
         metrics::gauge!(names::TOKEN_ACCOUNT_RENT_LAMPORTS)
@@ -77,7 +77,7 @@ impl ChainParameters {
         metrics::gauge!(names::SIGNATURE_FEE_LAMPORTS).set(metric_value(charges.per_signature));
     }
 
-    /// Where the chain is now, as a probe found it.
+    /// Records the present slot and height, as a probe found them.
     pub(super) fn record_position(&self, at: Instant, position: ChainPosition) {
         self.state().clock.record(at, position);
         if let Some(slot) = self.slot_length() {
@@ -93,7 +93,7 @@ impl ChainParameters {
         self.state().clock.slot_length()
     }
 
-    /// How long a blockhash lives from its block on; `None` before it was measured.
+    /// Life of a blockhash from its block on; `None` before it was measured.
     pub fn blockhash_life(&self) -> Option<Duration> {
         let state = self.state();
         let block = state.clock.block_length();

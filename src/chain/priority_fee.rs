@@ -22,10 +22,10 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A handle; clones share the price.
 #[derive(Clone, Debug)]
-pub struct PriorityFees(Arc<Inner>);
+pub struct PriorityFees(Arc<PriceInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct PriceInner {
     policy: PriorityFeePolicy,
     cap: ComputeUnitPrice,
     market: Mutex<Market>,
@@ -42,7 +42,7 @@ struct Market {
 impl PriorityFees {
     /// `cap` applies to every policy.
     pub fn new(policy: PriorityFeePolicy, cap: ComputeUnitPrice) -> PriorityFees {
-        let fees = PriorityFees(Arc::new(Inner {
+        let fees = PriorityFees(Arc::new(PriceInner {
             policy,
             cap,
             market: Mutex::default(),
@@ -56,7 +56,7 @@ impl PriorityFees {
         self.0.market.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the next transaction offers.
+    /// The price that the next transaction offers.
     pub fn price(&self) -> ComputeUnitPrice {
         let price = match self.0.policy {
             PriorityFeePolicy::None => ComputeUnitPrice::ZERO,

@@ -1,4 +1,4 @@
-//! What the error codes of a Solana node mean, in words.
+//! Explains the error codes of a Solana node.
 
 /// The meaning of a code where JSON-RPC or the node's software defines one.
 pub(super) fn meaning(code: i64) -> Option<&'static str> {
@@ -17,8 +17,8 @@ pub(super) fn meaning(code: i64) -> Option<&'static str> {
         -32_012 => "the accounts could not be scanned",
         -32_013 => "a signature has the wrong length",
         -32_014 => "the block's status is not available yet",
-        -32_015 => "a transaction has a newer version than was asked for",
-        -32_016 => "the node has not reached the slot that was asked for",
+        -32_015 => "a transaction has a newer version than was requested",
+        -32_016 => "the node has not reached the slot that was requested",
         -32_019 => "the long-term storage does not answer",
         -32_600 => "the request is not valid",
         -32_601 => "the method is not known",

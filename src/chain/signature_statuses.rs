@@ -10,7 +10,7 @@ use super::error_reason::{CallProblem, UnusableAnswer};
 use super::transaction_failure::TransactionFailure;
 use crate::domain::TxSignature;
 
-/// Where an endpoint looks signatures up, and from which budget.
+/// The source of statuses at an endpoint, with the budget that a query spends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusSource {
     /// Its cache of the last minutes: a hot call.
@@ -19,7 +19,7 @@ pub enum StatusSource {
     History,
 }
 
-/// What an endpoint reports of one signature.
+/// One signature's status as an endpoint reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShownStatus {
     /// Proves nothing: it may have landed all the same.

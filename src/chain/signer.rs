@@ -10,7 +10,7 @@ use solana_sdk::pubkey::Pubkey;
 use solana_sdk::signature::{Keypair, Signer as _};
 use thiserror::Error;
 
-/// Why a key file cannot be used.
+/// The fault of a key file that cannot be used.
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     #[error("key file {path} cannot be read: {source}")]
@@ -19,7 +19,7 @@ pub enum KeyFileError {
         source: std::io::Error,
     },
     #[error(
-        "key file {path} is no Solana keypair: it must hold a JSON array of 64 numbers, as written by solana-keygen"
+        "key file {path} is not a Solana keypair: it must hold a JSON array of 64 numbers, as written by solana-keygen"
     )]
     NoKeypair { path: PathBuf },
     #[error("key file {path} cannot be written: {source}")]

@@ -1,4 +1,4 @@
-//! How long a slot and a block last, measured from what the probes report anyway: pure.
+//! Measures how long a slot and a block last, from what the probes report anyway: pure.
 //!
 //! Each pair of consecutive probes gives one measurement, and their median counts: an endpoint that lags or catches up for a
 //! moment, or a chain that stands still for one, spoils single pairs and not the figure.
@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 /// Probes closer together than this measure the time of their answers rather than that of the slots.
 const APART_AT_LEAST: Duration = Duration::from_secs(4);
-/// Measurements that count: with a probe every 5 s, those of ten minutes, and of forty while nothing is minted. Long
-/// enough for a steady figure, short enough to
-/// follow a cluster that changes its slots.
+/// Measurements that count: with a probe every 5 s, those of ten minutes, and of forty while nothing is minted. Long enough for a
+/// steady figure, short enough to follow a cluster that changes its slots.
 const MEASUREMENTS_MAX: usize = 120;
 
-/// Where the chain was at a moment.
+/// Slot and height of the chain at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChainPosition {
     pub slot: u64,
@@ -21,7 +20,7 @@ pub(super) struct ChainPosition {
     pub height: Option<u64>,
 }
 
-/// Measures.
+/// Measures the length of slots and blocks.
 #[derive(Debug, Default)]
 pub(super) struct SlotClock {
     last: Option<(Instant, ChainPosition)>,

@@ -42,7 +42,7 @@ impl TokenAccountState {
     }
 }
 
-/// Why a token account cannot be paid.
+/// The reason for which a token account cannot be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AccountProblem {
     #[error("was closed by its owner")]
@@ -56,9 +56,9 @@ pub enum AccountProblem {
 /// As of when accounts are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
-    /// What is confirmed, at whatever slot the endpoint has reached: good enough to pay by, since simulation follows.
+    /// Confirmed state, at whatever slot the endpoint has reached: good enough to pay by, since simulation follows.
     Confirmed,
-    /// What is final, at this slot or after it: an endpoint that has not reached it is [`ChainError::Behind`].
+    /// Final state, at this slot or after it: an endpoint that has not reached it is [`ChainError::Behind`].
     FinalSince(u64),
 }
 

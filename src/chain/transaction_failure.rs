@@ -1,6 +1,6 @@
 //! The error with which a transaction failed, read leniently: a cluster may know errors that the client crate cannot name.
 //!
-//! Invariant: whatever stands where the error stands means that the transaction failed, and so does not pay. One error that
+//! Invariant: any value in the error field means that the transaction failed, and so does not pay. One error that
 //! cannot be named never makes an answer unreadable that reports others beside it.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use solana_sdk::transaction::TransactionError;
 /// Characters of an unnamed error that are kept: it is a name and some numbers.
 const TEXT_CHARACTERS_MAX: usize = 200;
 
-/// Why a transaction failed.
+/// The error with which a transaction failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionFailure {
     Named(TransactionError),

@@ -1,7 +1,7 @@
-//! Which format a transaction gets: v1 where the endpoint takes it, which is found out by asking.
+//! Chooses the format of a transaction: v1 where the endpoint takes it, which a probe determines.
 //!
 //! Neither a date nor a version number shows it: a cluster activates v1 when its validators vote so, and a provider's nodes and
-//! proxies follow when they are updated. So each endpoint is asked to simulate a v1 transaction of the largest size, once, again
+//! proxies follow when they are updated. So each endpoint has to simulate a v1 transaction of the largest size: once, again
 //! after it was away, and rarely while it refuses.
 
 use std::time::{Duration, Instant};
@@ -21,16 +21,16 @@ use crate::domain::{
     COMPUTE_UNITS_MAX, LOADED_BYTES_MAX, TransactionFormat, TransactionFormatPolicy,
 };
 
-/// An endpoint that does not answer the question delays no batch and no probe for longer.
+/// An endpoint that does not answer the probe delays no batch and no probe for longer.
 const QUESTION_LIMIT: Duration = Duration::from_secs(3);
 
-/// JSON-RPC: invalid request, invalid parameters. What nodes answer that cannot decode a transaction, or find it too large.
+/// JSON-RPC: invalid request, invalid parameters. Nodes that cannot decode a transaction, or find it too large, answer with these.
 const INVALID_REQUEST: i64 = -32600;
 const INVALID_PARAMS: i64 = -32602;
 /// Solana's: the transaction's version is not supported.
 const UNSUPPORTED_TRANSACTION_VERSION: i64 = -32015;
 
-/// What the transaction of the question holds besides its memo: a signature, the header with its limits, a blockhash, two addresses
+/// Size of the probe's transaction without its memo: a signature, the header with its limits, a blockhash, two addresses
 /// and an instruction. With the memo it is as large as a v1 transaction may be, so that a proxy that limits sizes is found out too.
 const QUESTION_BYTES_BESIDE_MEMO: usize = 64 + 3 + 7 + 8 + 32 + 2 * 32 + 4;
 
@@ -45,7 +45,7 @@ impl TransactionFormats {
         TransactionFormats { policy }
     }
 
-    /// The format for the next transaction through this endpoint. Asks the endpoint if it was never asked; `payer` is the
+    /// The format for the next transaction through this endpoint. Probes the endpoint if it was never probed; `payer` is the
     /// transaction's fee payer. Legacy while the endpoint gives no answer.
     pub async fn choose(self, endpoint: &Endpoint, payer: &Pubkey) -> TransactionFormat {
         if self.policy == TransactionFormatPolicy::Auto && endpoint.v1_support().takes().is_none() {
@@ -65,13 +65,13 @@ impl TransactionFormats {
         }
     }
 
-    /// Asks the endpoint if that is due.
+    /// Probes the endpoint if that is due.
     pub async fn refresh(self, endpoint: &Endpoint, payer: &Pubkey) {
         let is_due = endpoint.v1_support().is_due(Instant::now());
         if self.policy != TransactionFormatPolicy::Auto || !is_due {
             return;
         }
-        let answer = tokio::time::timeout(QUESTION_LIMIT, ask(endpoint, payer)).await;
+        let answer = tokio::time::timeout(QUESTION_LIMIT, simulate_question(endpoint, payer)).await;
         note(endpoint, answer.unwrap_or(V1Answer::Nothing));
     }
 
@@ -107,9 +107,9 @@ fn note(endpoint: &Endpoint, answer: V1Answer) {
     }
 }
 
-/// Simulates the question. Any outcome of the simulation but a refusal of the format shows that the endpoint understands v1, also
-/// a payer that has nothing.
-async fn ask(endpoint: &Endpoint, payer: &Pubkey) -> V1Answer {
+/// Simulates the probe's transaction. Any outcome of the simulation but a refusal of the format shows that the endpoint
+/// understands v1, even that the payer has nothing.
+async fn simulate_question(endpoint: &Endpoint, payer: &Pubkey) -> V1Answer {
     let Some(question) = question(payer) else {
         return V1Answer::Nothing;
     };

@@ -135,7 +135,7 @@ async fn examine(args: &AuditArgs) -> Result<AuditReport, NoVerdict> {
         let binding = ledger::binding(&pool).await.map_err(AuditError::from)?;
         if binding.mint != asked {
             return Err(NoVerdict::Audit(AuditError::OtherMint {
-                asked: asked.to_string(),
+                requested: asked.to_string(),
                 ledger: binding.mint.to_string(),
             }));
         }

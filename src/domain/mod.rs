@@ -96,7 +96,7 @@ pub use rfc3339::{
     serialize_rfc3339_millis,
 };
 pub use serial::{MeterSerial, SerialError};
-pub use signing_permission::{BreakerState, NotScannedReason, OpenReason, SigningRefused};
+pub use signing_permission::{LedgerBreakerState, NotScannedReason, OpenReason, SigningRefused};
 pub use timestamp::{TimestampError, parse_timestamp};
 pub use tokens::{BaseUnits, BaseUnitsError, RateError, TokenRate};
 pub use transaction::{Instructions, Payment, TransactionTerms, instructions};

@@ -4,16 +4,16 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Whether new mint transactions may be signed.
+/// State of the ledger breaker: new mint transactions are signed only while it is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BreakerState {
+pub enum LedgerBreakerState {
     Closed,
     Open { reason: OpenReason },
 }
 
-impl BreakerState {
+impl LedgerBreakerState {
     pub fn is_closed(&self) -> bool {
-        matches!(self, BreakerState::Closed)
+        matches!(self, LedgerBreakerState::Closed)
     }
 }
 

@@ -18,15 +18,15 @@
 //!
 //! | change | in which file | on which evidence | by which guard |
 //! |---|---|---|---|
-//! | → recorded | the Minter: `record.rs` | the breaker is closed, the database is the known one, and every packed reading is pending at its packed revision: all read in the transaction that stores the bytes | `live_mint_of_reading`, `Recorded` of the readings |
-//! | → sent | the Minter: `send.rs`; again: `resolver/resend.rs` | the commit is known; again: the chain does not show the signature | none: the same bytes may be sent any number of times |
+//! | → recorded | the minter: `record.rs` | the breaker is closed, the database is the known one, and every packed reading is pending at its packed revision: all read in the transaction that stores the bytes | `live_mint_of_reading`, `Recorded` of the readings |
+//! | → sent | the minter: `send.rs`; again: `resolver/resend.rs` | the commit is known; again: the chain does not show the signature | none: the same bytes may be sent any number of times |
 //! | → confirmed | `resolver/status_round.rs` | the signature was found without an error, confirmed | `Confirmed` |
 //! | → finalized | `resolver/status_round.rs` | the signature was found without an error, finalized | `Finalized` |
 //! | confirmed → recorded | `resolver/status_changes.rs` | no endpoint has shown it for several rounds | `Forked` |
 //! | → dead, expired | `resolver/expiry.rs` | an unbroken chain of finalized blocks over its whole life does not hold it | `Dead` |
 //! | → dead, failed | `resolver/failed_on_chain.rs` | the signature was found with an error, finalized | `Dead` |
 //! | → quarantined | `resolver/quarantine.rs` | expired, and for `LEDGER_QUARANTINE_AFTER_SECS` no endpoint that answers could prove either | `Quarantined` |
-//! | quarantined → confirmed, dead | the Resolver as above; or a person: `operator/resolve_quarantined.rs` | proof; or the person's word, if the chain does not contradict it. The Resolver keeps searching for what was called dead (`resolver/unproven_dead.rs`) | as above; `ResolvedLanded`, `ResolvedDead` |
+//! | quarantined → confirmed, dead | the resolver as above; or a person: `operator/resolve_quarantined.rs` | proof; or the person's word, if the chain does not contradict it. The resolver keeps searching for what was called dead (`resolver/unproven_dead.rs`) | as above; `ResolvedLanded`, `ResolvedDead` |
 //!
 //! The guards are events of the domain's state machine ([`MintTransactionEvent`](crate::domain::MintTransactionEvent)); `guard.rs`
 //! turns each into the states that a statement may change. Every change is a function of `transitions.rs` that compares and
@@ -41,14 +41,15 @@
 //! | `send` | rule 2: the same bytes, any number of times |
 //! | `transitions`, `changed_readings` | every change of a transaction and its readings, with the events |
 //! | `refuse`, `refusal`, `retry_schedule` | a reading that cannot be paid as it is: attempts, backoff, failure |
-//! | `waiting` | why a reading waits although nothing is wrong with it |
+//! | `waiting` | the reason for which a reading waits although nothing is wrong with it |
 //! | `guard` | the state machines as SQL guards |
 //! | `transition_metrics` | reports committed changes |
+//! | `error` | errors of the ledger |
 //! | `resolver/` | rules 3 to 5: the loops that bring everything stored to its end |
 //! | `proof/` | rule 3: what was read of the chain, so that a transaction that did not land is proven dead |
 //! | `breaker/` | rules 7 and 8: a ledger that went backwards, and the right chain |
-//! | `operator/` | what a person decides |
-//! | `accounting/` | what was paid, what is in flight, readings by state |
+//! | `operator/` | carries out decisions of a person |
+//! | `accounting/` | payments, pending costs, the fee payer, readings by state |
 
 mod accounting;
 mod breaker;

@@ -1,7 +1,7 @@
 //! Record before send: rule 1 of the ledger.
 //!
 //! Invariant: bytes leave this process only after the row that holds them is known to be committed. When the answer to
-//! COMMIT is lost, the bytes are dropped unsent; the row exists or not, and the Resolver finds out.
+//! COMMIT is lost, the bytes are dropped unsent; the row exists or not, and the resolver finds out.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::breaker::opening::open_if_identity_changed;
 use super::breaker::signing::{scan_pending, signing_refusal};
 use super::guard::reading_guard;
-use super::transition_metrics;
+use super::transition_metrics::{self, TransactionOutcome};
 use crate::chain::RecentBlockhash;
 use crate::db::{BigInt, GuardedConnection, timed_out, within};
 use crate::domain::{BaseUnits, Hash32, MintNumber, ReadingEvent, SigningRefused, TxSignature};
@@ -48,7 +48,7 @@ pub struct PackedReading {
     pub revision: i64,
 }
 
-/// Why a transaction was not recorded. In every case its bytes must not be sent.
+/// The reason for which a transaction was not recorded. In every case its bytes must not be sent.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// Some reading is no longer what was packed: another worker recorded it first, or an admin changed it. Pack again.
@@ -84,8 +84,8 @@ pub async fn reserve_numbers(pool: &PgPool, count: usize) -> sqlx::Result<Vec<Mi
 }
 
 /// Checks whether signing is refused now, before a batch does work that [`record`] would throw away. `bound_at`: when this process
-/// bound the ledger ([`bind`](super::bind)); once a scan that began later is finished, that stays true, so [`record`] need not check
-/// it again.
+/// bound the ledger ([`bind`](super::bind)); once a scan that began later is finished, that stays true, so [`record`] need not
+/// check it again.
 pub async fn may_sign(pool: &PgPool, bound_at: Option<DateTime<Utc>>) -> Result<(), RecordError> {
     let mut transaction = pool.begin().await.map_err(RecordError::NotRecorded)?;
     let mut checked = check_may_sign(&mut transaction).await;
@@ -136,7 +136,7 @@ pub async fn record(
     match record_on(&mut connection, limit, new).await {
         Ok(()) => {
             connection.reuse();
-            transition_metrics::count_transactions("recorded", 1);
+            transition_metrics::count_transactions(TransactionOutcome::Recorded, 1);
             crate::failpoint!("ledger.recorded");
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! Why a reading cannot be paid as it is, and what happens to it.
+//! Names the reason for which a reading cannot be paid as it is, and the outcome for the reading.
 
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
@@ -15,7 +15,7 @@ pub struct Refusal {
     pub reason: RefusalReason,
 }
 
-/// Why it was refused, as its owner and admins read it.
+/// The reason for the refusal, as its owner and admins read it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RefusalReason {
     #[error(
@@ -52,7 +52,7 @@ impl RefusalReason {
     }
 }
 
-/// What happened to a refused reading.
+/// The outcome for a refused reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterRefusal {
     /// It is retried at this time.

@@ -36,7 +36,7 @@ pub async fn send(endpoint: &Endpoint, signed_bytes: &[u8]) -> Result<(), ChainE
 }
 
 /// Sends to the endpoint that returned the blockhash, then to the others; an endpoint that requested a pause gets no
-/// call. A failure is only logged: the Resolver checks whether the transaction landed, and sends again.
+/// call. A failure is only logged: the resolver checks whether the transaction landed, and sends again.
 pub async fn send_to_all(
     endpoints: &Endpoints,
     first: &str,

@@ -12,16 +12,42 @@ use crate::telemetry::{Stage, names, observe_stage};
 /// blockhash lives, so that one transaction may be lost and proven dead; shorter than a meter's interval.
 pub const MINT_TIME_TARGET: Duration = Duration::from_secs(300);
 
-/// Counts mint transactions by what happened to them; `outcome` is one of the label's values in [`names::ALL`].
-pub fn count_transactions(outcome: &'static str, count: usize) {
-    metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome).increment(length(count));
+/// A committed change of mint transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionOutcome {
+    Recorded,
+    Confirmed,
+    Finalized,
+    Dead,
+    Forked,
+    Quarantined,
+}
+
+impl TransactionOutcome {
+    /// Value of the label `outcome`, in [`names::ALL`].
+    fn label(self) -> &'static str {
+        match self {
+            TransactionOutcome::Recorded => "recorded",
+            TransactionOutcome::Confirmed => "confirmed",
+            TransactionOutcome::Finalized => "finalized",
+            TransactionOutcome::Dead => "dead",
+            TransactionOutcome::Forked => "forked",
+            TransactionOutcome::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// Counts mint transactions by their outcome.
+pub fn count_transactions(outcome: TransactionOutcome, count: usize) {
+    metrics::counter!(names::MINT_TRANSACTIONS, "outcome" => outcome.label())
+        .increment(length(count));
 }
 
 pub fn count_refused(readings: usize) {
     metrics::counter!(names::MINTING_FAILURES).increment(length(readings));
 }
 
-/// What confirmed transactions cost as they were booked, lamports.
+/// Cost of confirmed transactions as it was booked, lamports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Paid {
     /// For signatures.
@@ -32,7 +58,7 @@ pub struct Paid {
 }
 
 pub fn report_confirmed(transactions: usize, paid: Paid, readings: &[ChangedReading]) {
-    count_transactions("confirmed", transactions);
+    count_transactions(TransactionOutcome::Confirmed, transactions);
     for (kind, lamports) in [
         ("fee", paid.base_fee),
         ("priority", paid.priority_fee),
@@ -64,7 +90,7 @@ pub fn report_confirmed(transactions: usize, paid: Paid, readings: &[ChangedRead
     });
 }
 
-/// What the chain charged for a transaction that was booked at another sum; lamports.
+/// Reports a transaction that the chain charged at another sum than was booked; lamports.
 pub fn report_charged(booked: u64, charged: u64) {
     for (direction, lamports) in [
         ("more", charged.saturating_sub(booked)),
@@ -76,7 +102,7 @@ pub fn report_charged(booked: u64, charged: u64) {
 }
 
 pub fn report_finalized(transactions: usize, readings: &[ChangedReading]) {
-    count_transactions("finalized", transactions);
+    count_transactions(TransactionOutcome::Finalized, transactions);
     observe(Stage::Finalized, readings);
     trace(StepKind::Finalization, readings, |reading| {
         reading.confirmed_at

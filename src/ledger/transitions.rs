@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::changed_readings::{ChangedReading, move_readings, publish_for};
 use super::guard::mint_transaction_guard;
-use super::transition_metrics::{self, Paid};
+use super::transition_metrics::{self, Paid, TransactionOutcome};
 use crate::db::BigInt;
 use crate::domain::{MintNumber, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, EventType, MintReading, NewJob, Topic};
@@ -32,7 +32,7 @@ pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> sqlx::Result<usize> {
     Ok(confirmed.readings.len())
 }
 
-/// What was confirmed, to be reported to the metrics after the commit.
+/// Confirmed transactions and readings, to be reported to the metrics after the commit.
 #[derive(Debug)]
 pub struct Confirmed {
     pub transactions: usize,
@@ -54,7 +54,7 @@ struct ConfirmedRow {
     rent_lamports: BigInt,
 }
 
-/// [`confirm`] in the caller's transaction. `event`: the Resolver found it on chain, or a person resolved it as landed and the
+/// [`confirm`] in the caller's transaction. `event`: the resolver found it on chain, or a person resolved it as landed and the
 /// chain shows it.
 pub async fn confirm_in(
     transaction: &mut PgConnection,
@@ -169,7 +169,7 @@ pub async fn fork(pool: &PgPool, numbers: &[MintNumber]) -> sqlx::Result<usize> 
     .await?;
     let readings = move_readings(&mut transaction, &changed, ReadingEvent::Forked).await?;
     transaction.commit().await?;
-    transition_metrics::count_transactions("forked", changed.len());
+    transition_metrics::count_transactions(TransactionOutcome::Forked, changed.len());
     Ok(readings.len())
 }
 
@@ -189,7 +189,7 @@ pub async fn mark_dead_expired(pool: &PgPool, number: MintNumber) -> sqlx::Resul
     };
     crate::failpoint!("ledger.before_dead_commit");
     transaction.commit().await?;
-    transition_metrics::count_transactions("dead", 1);
+    transition_metrics::count_transactions(TransactionOutcome::Dead, 1);
     crate::failpoint!("ledger.dead");
     Ok(readings)
 }
@@ -272,7 +272,7 @@ pub async fn quarantine(pool: &PgPool, number: MintNumber, reason: &str) -> sqlx
     show_reason(&mut transaction, &readings, reason).await?;
     crate::failpoint!("ledger.before_quarantine_commit");
     transaction.commit().await?;
-    transition_metrics::count_transactions("quarantined", 1);
+    transition_metrics::count_transactions(TransactionOutcome::Quarantined, 1);
     crate::failpoint!("ledger.quarantined");
     Ok(readings.len())
 }

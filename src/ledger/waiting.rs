@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Why a reading waits although nothing is wrong with it, as its owner and admins read it.
+/// The reason for which a reading waits although nothing is wrong with it, as its owner and admins read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WaitingReason {
     #[error(

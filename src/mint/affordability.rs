@@ -28,7 +28,7 @@ pub(super) struct Plan {
     pub left_out: LeftOut,
 }
 
-/// Why readings of a batch do not leave with it.
+/// Readings of a batch that do not leave with it, by the reason.
 #[derive(Default)]
 pub(super) struct LeftOut {
     /// Readings that exceed the limits of a transaction on their own, with their amounts.
@@ -191,7 +191,7 @@ fn cannot_create(
     }
 }
 
-/// How many of `wanted` accounts to create in addition to `fees`, at `each`: fewer than wanted, since the budget did not cover all.
+/// Number of `wanted` accounts to create in addition to `fees`, at `each`: fewer than wanted, since the budget did not cover all.
 fn affordable_creations(spendable: u64, fees: u64, each: u64, wanted: usize) -> usize {
     let affordable = spendable.saturating_sub(fees) / each;
     usize::try_from(affordable)

@@ -1,6 +1,6 @@
 //! Notifies admins when minting stops because the chain is unavailable, and when it resumes: once for the whole deployment.
 //!
-//! Every process has its own circuit breaker. Only the process that holds the Resolver's lock notifies, and its last notice
+//! Every process has its own circuit breaker. Only the process that holds the resolver's lock notifies, and its last notice
 //! is a row that it compares and sets, so a successor does not repeat it. A state that lasts for less than a few seconds is not
 //! announced, so that an intermittent endpoint is announced as one outage.
 
@@ -16,19 +16,19 @@ use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Open for at least this long before it is announced.
 const OPEN_FOR: TimeDelta = TimeDelta::seconds(2);
-/// Closed for at least this long before it is announced: two probes at their slowest, so that a single successful probe is no
-/// end, and a reopening belongs to the same outage.
+/// Closed for at least this long before it is announced: two probes at their slowest, so that a single successful probe does
+/// not end the outage, and a reopening belongs to the same outage.
 const CLOSED_FOR: TimeDelta = TimeDelta::seconds(12);
 
 /// Compares the circuit breaker with what was announced.
 struct Announcer {
     pool: PgPool,
     circuit_breaker: CircuitBreaker,
-    /// What the row holds, once it was compared or set.
+    /// State in the row, once it was compared or set.
     announced: Option<bool>,
 }
 
-/// Announces while this process holds the Resolver's lock.
+/// Announces while this process holds the resolver's lock.
 pub fn outage_announcements(
     pool: PgPool,
     circuit_breaker: CircuitBreaker,
@@ -89,7 +89,9 @@ async fn announce_state(pool: &PgPool, open: bool, reason: Option<&str>) -> sqlx
 async fn publish(transaction: &mut PgConnection, reason: Option<&str>) -> sqlx::Result<()> {
     let sentence = match reason {
         Some(reason) => {
-            format!("the chain breaker is open: minting waits and resumes by itself: {reason}")
+            format!(
+                "the chain breaker is open: minting is paused and resumes automatically: {reason}"
+            )
         }
         None => "the chain breaker is closed: minting resumes".to_owned(),
     };

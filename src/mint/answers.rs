@@ -60,7 +60,7 @@ impl Answers {
             .iter()
             .map(|request| request.reading)
             .collect();
-        tracing::warn!(%reason, readings = rest.len(), "readings cannot be minted now");
+        tracing::warn!(%reason, readings = rest.len(), "readings deferred");
         self.defer(&rest, reason);
     }
 

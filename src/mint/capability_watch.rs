@@ -1,4 +1,4 @@
-//! Probes what each endpoint can do: at start, after it has recovered, and hourly.
+//! Probes the capabilities of each endpoint: at start, after it has recovered, and hourly.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use solana_sdk::pubkey::Pubkey;
 use crate::chain::{Endpoints, probe_capabilities};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
-/// How often it is checked whether a probe is due; hardly ever one is. Each of its calls has a limit of its own, and may wait for
-/// its turn among the background calls.
+/// How often to check whether a probe is due; it rarely is. Each of its calls has its own limit, and may wait for its turn among
+/// the background calls.
 const TIMING: Timing = Timing::new("endpoint capabilities", Duration::from_secs(10));
 
 struct CapabilityWatch {

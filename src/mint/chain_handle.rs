@@ -10,7 +10,7 @@ use crate::chain::{
 };
 use crate::domain::ComputeUnitPrice;
 
-/// Who pays the fees of mint transactions.
+/// The payer of the fees of mint transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeePayerSource {
     /// This process mints and pays with this key.
@@ -26,7 +26,7 @@ pub struct ChainHandle {
     pub accounts: MintAccounts,
     /// Checked before each batch.
     pub circuit_breaker: CircuitBreaker,
-    /// What can still be spent, and by which fee payer.
+    /// Lamports that can still be spent, and the fee payer.
     pub fee_budget: FeeBudget,
     pub priority_fees: PriorityFees,
     pub transaction_formats: TransactionFormats,
@@ -75,7 +75,7 @@ impl ChainHandle {
         }
     }
 
-    /// Who pays the fees; the mint authority stands in while that is not known.
+    /// The payer of the fees; the mint authority stands in while that is not known.
     pub(super) fn payer(&self) -> Pubkey {
         self.fee_budget
             .fee_payer()
@@ -87,7 +87,7 @@ impl ChainHandle {
         self.fee_budget.fee_payer() != Some(self.accounts.authority)
     }
 
-    /// What transactions cost while compute units cost `price`, at the charges that the chain reported last.
+    /// Costs of transactions while compute units cost `price`, at the charges that the chain reported last.
     pub(super) fn costs_at(&self, price: ComputeUnitPrice) -> Result<TransactionCosts, ChainError> {
         let charges = self.endpoints.parameters().charges();
         let charges = charges.ok_or(ChainError::ChargesUnknown)?;
@@ -103,14 +103,14 @@ impl ChainHandle {
         }
     }
 
-    /// What every mint transaction writes to: other transactions that write to it compete with ours.
+    /// Accounts that every mint transaction writes to: other transactions that write to it compete with ours.
     pub(super) fn writable_accounts(&self) -> Vec<Pubkey> {
         let mut accounts = vec![self.accounts.mint];
         accounts.extend(self.fee_budget.fee_payer());
         accounts
     }
 
-    /// What the cheapest transaction costs at most.
+    /// Cost of the cheapest transaction, at most.
     pub(super) fn least_fee_lamports(&self, charges: ChainCharges) -> u64 {
         self.costs_with(charges, self.priority_fees.price())
             .of_cheapest()

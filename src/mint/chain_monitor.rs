@@ -91,7 +91,7 @@ impl ChainMonitor {
         }
     }
 
-    /// Asks the preferred endpoint whether it takes v1, if that is due: so no batch has to wait for the answer.
+    /// Probes whether the preferred endpoint takes v1, if that is due: so no batch has to wait for the answer.
     async fn refresh_format(&self) {
         let endpoint = self.chain.endpoints.preferred();
         let payer = self.chain.payer();
@@ -201,7 +201,7 @@ impl ChainMonitor {
         }
     }
 
-    /// Whether the ledger names another fee payer than the one that was probed, to a process that has none of its own. Then the
+    /// Whether the ledger names another fee payer than the one that was probed, to a process that does not pay itself. Then the
     /// next check, which is due now, probes that one.
     fn payer_changed(&self, conditions: &MintingConditions) -> bool {
         if !self.chain.follows_ledger {

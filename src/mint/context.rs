@@ -1,4 +1,4 @@
-//! What every step of the pipeline works with.
+//! Settings and handles that all pipeline steps share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::db;
 use crate::domain::{BaseUnits, COMPUTE_UNITS_MAX, PackLimits, TransactionTerms};
 use crate::ledger::RetrySchedule;
 
-/// Settings of the Minter.
+/// Settings of the minter.
 #[derive(Clone, Debug)]
 pub struct MintLimits {
     /// Readings per batch (`BLOCKCHAIN_MAX_BATCH_SIZE`).
@@ -23,7 +23,7 @@ pub struct MintLimits {
     pub max_base_units_per_transaction: BaseUnits,
     /// Batches collected, or with transactions being sent, at once (`BLOCKCHAIN_CONCURRENT_BATCHES`).
     pub concurrent_batches: usize,
-    /// How long the first reading of a batch waits for others (`MINT_LINGER_MS`).
+    /// Time for which the first reading of a batch waits for others (`MINT_LINGER_MS`).
     pub linger: Duration,
     /// Callers that may wait.
     pub queue: usize,
@@ -32,7 +32,7 @@ pub struct MintLimits {
     pub schedule: RetrySchedule,
 }
 
-/// Shared by all batches of one Minter.
+/// Shared by all batches of one minter.
 pub(super) struct MintContext {
     pub pool: PgPool,
     pub chain: ChainHandle,
@@ -56,7 +56,7 @@ impl MintContext {
         .await
     }
 
-    /// What one transaction of these terms may hold.
+    /// Limits of one transaction of these terms.
     pub fn pack_limits(&self, terms: TransactionTerms) -> PackLimits {
         PackLimits {
             format: terms.format,

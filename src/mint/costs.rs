@@ -1,4 +1,4 @@
-//! What a mint transaction costs, in lamports: pure.
+//! Computes the cost of a mint transaction, in lamports: pure.
 
 use crate::domain::{
     COMPUTE_UNITS_MAX, CREATE_COMPUTE_UNITS_MAX, ComputeUnitPrice, PAYMENT_COMPUTE_UNITS_MAX,
@@ -38,17 +38,17 @@ impl TransactionCosts {
         self.base_fee + self.price.lamports_for(compute_units)
     }
 
-    /// What the first reading of a wallet without a token account costs at most.
+    /// Cost of the first reading of a wallet without a token account, at most.
     pub fn of_new_wallet(&self) -> u64 {
         self.of_cheapest() + self.of_creation()
     }
 
-    /// What must stay spendable when a token account is bought.
+    /// Lamports that must stay spendable when a token account is bought.
     pub fn fees_kept(&self) -> u64 {
         FEES_KEPT * self.of_cheapest()
     }
 
-    /// What the cheapest transaction costs at most: one payment to a token account that exists.
+    /// Cost of the cheapest transaction, at most: one payment to a token account that exists.
     pub fn of_cheapest(&self) -> u64 {
         self.base_fee + self.price.lamports_for(PAYMENT_COMPUTE_UNITS_MAX)
     }

@@ -1,4 +1,4 @@
-//! Why a pending reading is not minted now, although the reading itself is fine.
+//! Reasons for which a pending reading is not minted now, although the reading itself is fine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub enum DeferReason {
     /// Only a database that was changed by hand holds such a row.
     #[error("the stored reading cannot be read: {0}")]
     UnreadableRow(#[source] Arc<sqlx::Error>),
-    /// The token account looked unusable, and that is not final.
+    /// The token account is unusable in one answer, and that is not final.
     #[error(
         "the token account {account} of wallet {wallet} has changed, or RPC endpoint {endpoint} is behind: waiting for finality"
     )]
@@ -54,13 +54,13 @@ pub enum DeferReason {
     Waiting(#[from] WaitingReason),
     #[error("its transaction kept changing while it was packed")]
     KeptChanging,
-    #[error("more readings wait than the Minter takes")]
+    #[error("more readings wait than the minter takes")]
     QueueFull,
     #[error("this process is shutting down")]
     ShuttingDown,
-    #[error("the Minter is closed")]
+    #[error("the minter is closed")]
     MinterClosed,
-    #[error("the Minter did not answer within {} s", .0.as_secs())]
+    #[error("the minter did not answer within {} s", .0.as_secs())]
     MinterTimeout(Duration),
     /// The batch panicked.
     #[error("the batch was lost by a defect")]

@@ -1,4 +1,4 @@
-//! An unsigned mint transaction: built from a packed one, with a number of its own from the ledger.
+//! An unsigned mint transaction: built from a packed one, with its own number from the ledger.
 
 use solana_sdk::message::VersionedMessage;
 use solana_sdk::pubkey::Pubkey;
@@ -33,7 +33,7 @@ pub(super) struct Draft {
     pub reservation: Reservation,
 }
 
-/// What a simulation used; `None` where the node does not report it.
+/// Resources that a simulation used; `None` where the node does not report it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     pub compute_units: Option<u64>,

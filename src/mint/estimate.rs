@@ -28,7 +28,7 @@ pub struct Unminted {
     pub account_was_there: bool,
 }
 
-/// What minting would take.
+/// Transactions and lamports that minting would take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// All that were added.
@@ -47,7 +47,7 @@ pub struct Estimate {
     pub rent_lamports: u64,
 }
 
-/// Estimates with the Minter's settings. Clones share the chain handle.
+/// Estimates with the minter's settings. Clones share the chain handle.
 #[derive(Clone)]
 pub struct Estimator {
     chain: ChainHandle,
@@ -55,7 +55,7 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    /// `max_readings` and `max_base_units` as the Minter has them.
+    /// `max_readings` and `max_base_units` as the minter has them.
     pub fn new(chain: ChainHandle, max_readings: usize, max_base_units: BaseUnits) -> Estimator {
         Estimator {
             chain,
@@ -106,7 +106,7 @@ pub struct Estimating<'a> {
     /// At the prices of when it began.
     costs: TransactionCosts,
     estimate: Estimate,
-    /// Readings that did not fill a transaction. As in the Minter they wait for the next ones, once.
+    /// Readings that did not fill a transaction. As in the minter they wait for the next ones, once.
     remainder: Vec<PackItem>,
     new_wallets: HashSet<Wallet>,
 }
@@ -150,7 +150,7 @@ impl Estimating<'_> {
         Ok(())
     }
 
-    /// Packs like one batch of the Minter.
+    /// Packs like one batch of the minter.
     fn pack(&mut self, batch: &[PackItem]) {
         let carried: HashSet<Uuid> = self.remainder.iter().map(|item| item.reading_id).collect();
         let mut items = std::mem::take(&mut self.remainder);
@@ -180,7 +180,7 @@ impl Estimating<'_> {
         }
     }
 
-    /// Ends the estimate: readings that still wait for more leave in a transaction of their own.
+    /// Ends the estimate: readings that still wait for more leave in their own transaction.
     pub fn end(mut self) -> Estimate {
         if !self.remainder.is_empty() {
             self.pack(&[]);

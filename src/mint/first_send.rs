@@ -1,6 +1,6 @@
 //! Step 7 of the pipeline: the first send of a recorded transaction.
 //!
-//! It runs in the background, and its result decides nothing: the Resolver sends the same bytes again until the transaction
+//! It runs in the background, and its result decides nothing: the resolver sends the same bytes again until the transaction
 //! has landed or is proven dead.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::stage_times::observe;
 use crate::domain::TransactionFormat;
 use crate::ledger;
 use crate::telemetry::Stage;
+use crate::telemetry::traces::SendFailure;
 
 /// The send holds the batch's permit, so that no more batches are under way than allowed.
 pub(super) fn send_in_background(
@@ -53,7 +54,7 @@ pub(super) fn send_in_background(
                     signature = %transaction.signature, %error,
                     "first send failed; the same bytes are sent again"
                 );
-                // At once, if there is another endpoint, rather than by the Resolver in two seconds.
+                // At once, if there is another endpoint, rather than by the resolver in two seconds.
                 let others = ledger::send_to_others(
                     &endpoints,
                     &transaction.endpoint,
@@ -61,14 +62,14 @@ pub(super) fn send_in_background(
                     &transaction.signed_bytes,
                 );
                 let _ = tokio::time::timeout(limit, span.around(others)).await;
-                span.sent(Err("not taken"));
+                span.sent(Err(SendFailure::Rejected));
             }
             Err(_) => {
                 tracing::warn!(
                     signature = %transaction.signature,
                     "first send timed out; the same bytes are sent again"
                 );
-                span.sent(Err("not answered"));
+                span.sent(Err(SendFailure::TimedOut));
             }
         }
         crate::failpoint!("mint.sent");

@@ -49,7 +49,7 @@ async fn await_funds(
     tracing::warn!(
         readings = readings.len(),
         %reason,
-        "readings for new wallets wait"
+        "readings for new wallets deferred"
     );
     let noted = ledger::note_waiting(&context.pool, readings, reason);
     if let Err(error) = context.in_time(noted).await {

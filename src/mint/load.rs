@@ -26,7 +26,7 @@ struct StoredState {
     is_held: bool,
 }
 
-/// What it takes to pay a reading.
+/// The data that paying a reading takes.
 #[derive(FromRow)]
 struct StoredReading {
     id: Uuid,

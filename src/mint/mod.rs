@@ -1,8 +1,8 @@
-//! The Minter: many readings, one Solana transaction.
+//! The minter: many readings, one Solana transaction.
 //!
 //! A caller hands in one reading and waits. Readings that arrive together are packed together, signed, recorded in the ledger,
 //! and only then sent. The caller gets its answer once the ledger holds the reading as `submitted`, or it cannot be minted
-//! now. What follows is the Resolver's part: see
+//! now. What follows is the resolver's part: see
 //! [the life of a mint transaction](crate::ledger#the-life-of-a-mint-transaction).
 //!
 //! | file | what it does |

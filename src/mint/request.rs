@@ -1,4 +1,4 @@
-//! What a caller hands to the Minter, and what it gets back.
+//! The requests to the minter and its outcomes.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::domain::ReadingState;
 pub enum MintPermission {
     /// A job or a sweep: not before the reading is due, and not while an admin's setting holds it back.
     WhenDue,
-    /// An admin's trigger: also before a backoff is over, and while auto-mint is off.
+    /// An admin's trigger: even before a backoff is over, and while auto-mint is off.
     Now,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct MintRequest {
     pub carried: bool,
 }
 
-/// What a batch answers to one request.
+/// Answer of a batch to one request.
 #[derive(Clone, Debug)]
 pub(super) enum BatchAnswer {
     Done(MintOutcome),

@@ -1,7 +1,7 @@
 //! One process of the deployment probes the endpoints, and the others read what it found in the database.
 //!
-//! Invariant: a process adopts only what was found moments ago by the database's clock, and only what is well. Whatever else it
-//! is, it probes by itself: sharing saves calls and delays no discovery.
+//! Invariant: a process adopts only what was found moments ago by the database's clock, and only healthy results are shared.
+//! Otherwise it probes itself: sharing saves calls and delays no discovery.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::chain::{EndpointsKey, SharedProbe};
 /// A probe is due for all when the last one began this long ago, as a share of the period: clocks of several processes drift.
 const DUE_SHARE: f64 = 0.9;
 
-/// What another process found moments ago, and how long ago that was. `None`: this process has claimed the probe that is due, or nothing usable is
-/// there.
+/// The findings of another process from moments ago, with their age. `None`: this process has claimed the probe that is due, or
+/// nothing usable is there.
 pub(super) async fn recent(
     pool: &PgPool,
     key: &EndpointsKey,

@@ -25,7 +25,7 @@ pub(super) struct Recorded {
     pub span: TransactionSpan,
 }
 
-/// Why a draft was not recorded. None of its bytes has left this process.
+/// The reason for which a draft was not recorded. None of its bytes has left this process.
 pub(super) enum NotRecorded {
     /// A reading changed since it was loaded: it is packed again.
     Stale,
@@ -113,6 +113,6 @@ fn report(
         readings = accepted.len(),
         bytes,
         %format,
-        "recorded"
+        "mint transaction recorded"
     );
 }

@@ -21,13 +21,13 @@ use crate::chain::{
 use crate::domain::signed_bytes;
 use crate::ledger::{self, RefusalReason};
 
-/// What a simulation reports.
+/// The report of a simulation.
 struct Simulation {
     error: Option<TransactionFailure>,
     used: Used,
 }
 
-/// What a draft's simulation failed for.
+/// The cause of a draft's failed simulation.
 enum ToBlame {
     /// Some of its readings, which were refused.
     Readings,
@@ -74,7 +74,7 @@ async fn simulate(endpoint: &Endpoint, draft: &Draft) -> Result<Simulation, Chai
         signatures: vec![Signature::default(); signatures],
         message: draft.message.clone(),
     };
-    // A transaction of our own packing always encodes; no bytes at all are refused.
+    // A transaction that this service packed always encodes; no bytes at all are refused.
     let bytes = signed_bytes::encode(&unsigned).unwrap_or_default();
     let parameters = json!([
         STANDARD.encode(bytes),
@@ -125,7 +125,7 @@ async fn refuse_blamed(
             isolate(context, draft, error, answers).await?;
             return Ok(ToBlame::Readings);
         }
-        // Fee payer, blockhash, a busy account: its readings wait, and the other drafts go on.
+        // Fee payer, blockhash, a busy account: its readings wait, and the other drafts continue.
         (blamed, TransactionFailure::Named(_)) if blamed.is_empty() => {
             return Ok(ToBlame::NoReading);
         }

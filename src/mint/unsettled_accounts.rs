@@ -1,4 +1,4 @@
-//! Which wallets have a payment under way, or had one: their token account is not created a second time.
+//! Finds wallets that have a payment under way, or had one: their token account is not created a second time.
 
 use std::collections::HashSet;
 

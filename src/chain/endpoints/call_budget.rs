@@ -1,4 +1,4 @@
-//! What an endpoint may be asked: a budget for each class of calls, with its own pause and, for background calls, its own pace.
+//! Limits the calls to an endpoint: one budget for each class, with its own pause and, for background calls, its own pace.
 //!
 //! Invariant: background work never takes a call from minting. A refusal of a background call pauses background calls only; a
 //! refusal of a hot call pauses both, because the provider counts them together and background work gives way.
@@ -12,7 +12,7 @@ use super::rate_limit::RateLimitPause;
 use super::rpc_class::RpcClass;
 use crate::domain::CallRate;
 
-/// How long a background call waits for the end of a pause before it fails: providers count by second, by ten seconds or by
+/// Limit of a background call's wait for the end of a pause, after which it fails: providers count by second, by ten seconds or by
 /// minute; what lasts longer is a used-up quota, and another endpoint has to answer.
 const BACKGROUND_WAIT_MAX: Duration = Duration::from_secs(900);
 
@@ -21,7 +21,7 @@ const BACKGROUND_WAIT_MAX: Duration = Duration::from_secs(900);
 pub(super) struct CallBudgets {
     hot: CallBudget,
     background: CallBudget,
-    /// How long a hot call waits for the end of a pause.
+    /// Limit of a hot call's wait for the end of a pause.
     hot_wait: Duration,
 }
 
@@ -55,7 +55,7 @@ impl CallBudgets {
         }
     }
 
-    /// How long a call of this class waits for the end of a pause before it fails.
+    /// Limit of the wait for the end of a pause, after which a call of this class fails.
     pub fn pause_wait(&self, class: RpcClass) -> Duration {
         match class {
             RpcClass::Hot => self.hot_wait,

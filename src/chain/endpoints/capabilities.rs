@@ -1,4 +1,5 @@
-//! What an endpoint can do, as probes found it: shown in status and metrics. It decides nothing about what is true of the chain.
+//! Records the capabilities of an endpoint, as probes found them, for status and metrics. They decide nothing about what is true
+//! of the chain.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ impl fmt::Display for Ability {
     }
 }
 
-/// What one endpoint can do.
+/// The capabilities of one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// It lists and shows finalized blocks.
@@ -93,7 +94,7 @@ impl Capabilities {
         }
     }
 
-    /// These, with what they did not find out as it was known before.
+    /// These findings, with gaps filled from `before`.
     pub(super) fn after(self, before: &Capabilities) -> Capabilities {
         Capabilities {
             blocks: self.blocks.or_before(&before.blocks),
@@ -105,7 +106,7 @@ impl Capabilities {
     }
 }
 
-/// When the next probe of the capabilities is due.
+/// Decides when the next probe of the capabilities is due.
 #[derive(Debug, Default)]
 pub(super) struct CapabilityClock(Option<(Instant, Duration)>);
 

@@ -1,4 +1,4 @@
-//! Which chain an endpoint is on, and how far it has finalized it. All of these are background calls except
+//! Identifies the chain that an endpoint is on, and its newest finalized block. All of these are background calls except
 //! [`Endpoint::ensure_chain`], which a batch waits for.
 
 use solana_sdk::hash::Hash;

@@ -24,7 +24,7 @@ use crate::telemetry::{metric_value, names};
 /// An endpoint that has not answered by then counts as failed: the probe waits for all of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a probe found.
+/// The findings of a probe.
 #[derive(Clone, Debug)]
 pub struct Probed {
     pub snapshot: ChainSnapshot,
@@ -74,7 +74,7 @@ impl ChainProbe {
         Err(failure.map_or_else(|| self.none_usable(), Cause::Unreachable))
     }
 
-    /// Takes over what another process found, unless this one knows of a fault of its own: then it has to probe by itself.
+    /// Takes over what another process found, unless this one knows of a fault itself: then it has to probe by itself.
     /// `age`: how long ago it was found.
     pub fn adopt(
         &self,
@@ -136,7 +136,7 @@ impl ChainProbe {
         }
     }
 
-    /// Why no endpoint is usable.
+    /// The cause for which no endpoint is usable.
     fn none_usable(&self) -> Cause {
         let views = self.endpoints.views();
         if views.iter().all(|view| view.retry_after.is_some()) {
@@ -201,14 +201,14 @@ impl ChainProbe {
         self.endpoints.parameters().record_position(at, position);
     }
 
-    /// Asked here only until they are known: a task of its own asks for them again.
+    /// Read here only until they are known: a separate task refreshes them.
     async fn charges(&self, endpoint: &Endpoint) -> Result<ChainCharges, ChainError> {
         let parameters = self.endpoints.parameters();
         if let Some(charges) = parameters.charges() {
             return Ok(charges);
         }
-        let asked = endpoint.charges(&self.accounts.authority);
-        let charges = tokio::time::timeout(ANSWER_LIMIT, asked)
+        let queried = endpoint.charges(&self.accounts.authority);
+        let charges = tokio::time::timeout(ANSWER_LIMIT, queried)
             .await
             .unwrap_or_else(|_| Err(not_within_limit(endpoint)))?;
         parameters.set_charges(charges, Instant::now());
@@ -253,7 +253,7 @@ async fn ensure_chain(endpoint: &Endpoint, genesis_hash: &Hash) -> Result<(), Ch
         .unwrap_or_else(|_| Err(not_within_limit(endpoint)))
 }
 
-/// Without an answer the last one counts, and the next probe asks again.
+/// Without an answer the last one counts, and the next probe queries it again.
 async fn refresh_consensus(endpoint: &Endpoint) {
     let _ = tokio::time::timeout(ANSWER_LIMIT, endpoint.refresh_consensus(Instant::now())).await;
 }

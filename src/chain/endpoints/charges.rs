@@ -1,4 +1,4 @@
-//! What the chain charges, as an endpoint reports it.
+//! Reads the chain's charges from an endpoint.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::chain::error_reason::UnusableAnswer;
 use crate::chain::parameters::ChainCharges;
 
 impl Endpoint {
-    /// Asks for all of them; `payer` stands for the payer of the transaction whose fee is asked for.
+    /// Reads all of them; `payer` stands for the payer of the transaction whose fee is queried.
     pub(in crate::chain) async fn charges(
         &self,
         payer: &Pubkey,
@@ -67,7 +67,7 @@ impl Endpoint {
 }
 
 impl Endpoints {
-    /// Asks the first endpoint that answers, and stores what it reports.
+    /// Reads them from the first endpoint that answers, and stores them.
     pub async fn refresh_charges(&self, payer: &Pubkey) -> Result<ChainCharges, ChainError> {
         let mut failure = None;
         for endpoint in self.iter().filter(|endpoint| endpoint.is_usable()) {
@@ -82,7 +82,7 @@ impl Endpoints {
         Err(failure.unwrap_or_else(|| self.none_usable()))
     }
 
-    /// As they were reported last, or asked for now.
+    /// As they were reported last, or read now.
     pub async fn known_charges(&self, payer: &Pubkey) -> Result<ChainCharges, ChainError> {
         match self.parameters().charges() {
             Some(charges) => Ok(charges),

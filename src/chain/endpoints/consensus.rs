@@ -1,6 +1,6 @@
-//! Which consensus an endpoint's cluster runs, and so which commitments its calls name.
+//! Finds out which consensus an endpoint's cluster runs, and so which commitments its calls name.
 //!
-//! It is asked, never assumed, and asked again: a cluster can migrate while this process runs.
+//! It is queried, never assumed, and queried again: a cluster can migrate while this process runs.
 
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ impl Endpoint {
         self.commitments.consensus()
     }
 
-    /// What a call to this endpoint names for an answer that is as final as this.
+    /// The commitment that a call to this endpoint names for an answer of this finality.
     pub fn commitment(&self, finality: Finality) -> CommitmentConfig {
         self.commitments.of(finality)
     }
 
-    /// Asks if the last answer is old, or if the endpoint has failed or refused `confirmed` since.
+    /// Queries it if the last answer is old, or if the endpoint has failed or refused `confirmed` since.
     pub(super) async fn refresh_consensus(&self, now: Instant) {
         let asked_at = self.health().consensus_asked_at;
         let is_due = asked_at.is_none_or(|at| {

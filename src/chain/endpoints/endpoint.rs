@@ -87,13 +87,13 @@ impl Endpoint {
         }
     }
 
-    /// What follows the `#` of its URL, else its place in `SOLANA_RPC_URL`: `rpc-1`, `rpc-2`, …
+    /// The text after the `#` of its URL, else its place in `SOLANA_RPC_URL`: `rpc-1`, `rpc-2`, …
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Identifies its URL in the database: what was read of one endpoint is not taken for what another one showed, which may
-    /// have the same name. 64 bits of a hash, from which no access key can be derived.
+    /// Identifies its URL in the database: what was read of one endpoint does not count for another one, which may have the
+    /// same name. 64 bits of a hash, from which no access key can be derived.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -116,7 +116,7 @@ impl Endpoint {
         &self.look_up
     }
 
-    /// The client of this class, where the caller of the caller decides.
+    /// The client of this class, for callers that pass the class on.
     pub fn client(&self, class: RpcClass) -> &RpcClient {
         match class {
             RpcClass::Hot => self.hot(),
@@ -125,12 +125,12 @@ impl Endpoint {
         }
     }
 
-    /// How long calls of this class are not made because the endpoint refused one.
+    /// Time for which calls of this class are not made, because the endpoint refused one.
     pub fn paused_for(&self, class: RpcClass) -> Option<Duration> {
         self.budgets.of(class).pause.remaining(Instant::now())
     }
 
-    /// How long minting does not call it.
+    /// Time for which minting does not call it.
     pub fn rate_limited_for(&self) -> Option<Duration> {
         self.paused_for(RpcClass::Hot)
     }
@@ -145,7 +145,7 @@ impl Endpoint {
         &self.limits
     }
 
-    /// What it can do, as far as it was probed.
+    /// Its capabilities, as far as they were probed.
     pub fn capabilities(&self) -> Capabilities {
         self.probed_capabilities().0.clone()
     }

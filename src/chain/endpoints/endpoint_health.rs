@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use crate::chain::error::{ChainError, ProbeFailure};
 
-/// Blocks below the highest height that make an endpoint suspected of lagging, whatever a block lasts: a blockhash lives 150 blocks,
-/// and one of such an endpoint has lost an eighth of them.
+/// Blocks below the highest height that make an endpoint suspected of lagging, whatever a block lasts: a blockhash lives 150
+/// blocks, and one of such an endpoint has lost an eighth of them.
 const BEHIND_BLOCKS: u64 = 20;
 /// Blocks below the highest height at which it counts as caught up.
 const CAUGHT_UP_BLOCKS: u64 = 5;
 /// Probes in a row that must show it: two endpoints are never probed at the same instant.
 const PROBES_TO_BE_BEHIND: u32 = 2;
-/// How long the highest height that was ever reported counts. With one endpoint it is the only measure of a node that went
+/// Time for which the highest height that was ever reported counts. With one endpoint it is the only measure of a node that went
 /// back; an endpoint that reported nonsense must not make the others count as behind indefinitely.
 const HIGHEST_COUNTS_FOR: Duration = Duration::from_secs(600);
 
-/// How long an endpoint that gave a strange answer, or refused a method, comes after the others. Probes do not show whether it has
-/// stopped doing so.
+/// Time for which an endpoint that gave a strange answer, or refused a method, comes after the others. Probes do not show whether
+/// it has stopped doing so.
 const DISTRUSTED_FOR: Duration = Duration::from_secs(60);
 
-/// What one probe of an endpoint gave.
+/// The result of one probe of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ProbeResult {
     Height {
@@ -36,19 +36,19 @@ pub(super) enum ProbeResult {
     RateLimited(Duration),
 }
 
-/// What is known of one endpoint.
+/// The health of one endpoint, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(in crate::chain) struct EndpointHealth {
     pub height: Option<u64>,
     pub lag_blocks: Option<u64>,
     pub behind: bool,
-    /// Why it counts as failed.
+    /// The failure for which it counts as failed.
     pub failure: Option<ProbeFailure>,
     /// Since when it has answered and not been behind.
     pub healthy_since: Option<Instant>,
     /// Its genesis hash was checked, and it has answered ever since.
     pub is_on_our_chain: bool,
-    /// When it was last asked which consensus its cluster runs, if it has answered ever since.
+    /// When it was last queried for the consensus of its cluster, if it has answered ever since.
     pub consensus_asked_at: Option<Instant>,
     /// The last answer that could not be used, and when it came. It does not make the endpoint fail: other calls may succeed.
     pub strange_answer: Option<(ChainError, Instant)>,

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 /// At most: the name is a label of metrics.
 const NAME_CHARACTERS_MAX: usize = 32;
 
-/// Each URL with its endpoint's name. The name is what follows the URL's `#`, which is never sent. It is the URL's place,
-/// `rpc-1` and so on, where nothing follows, or what follows is not a valid name, is taken, or looks like a place.
+/// Each URL with its endpoint's name. The name is the text after the URL's `#`, which is never sent. It is the URL's place,
+/// `rpc-1` and so on, where nothing follows, or what follows is not a valid name, is taken, or reads like a place.
 pub(super) fn named(urls: &[String]) -> impl Iterator<Item = (String, &str)> {
     let mut taken = HashSet::new();
     urls.iter().enumerate().map(move |(index, url)| {

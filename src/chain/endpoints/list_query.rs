@@ -1,9 +1,9 @@
-//! Asks for a list in as few calls as an endpoint allows: a list that it refuses is halved, and the size that works is remembered.
+//! Requests a list in as few calls as an endpoint allows: a list that it refuses is halved, and the size that works is remembered.
 
 use std::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::refusal::ProviderLimit;
+use super::limit_recognition::ProviderLimit;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{NoAnswer, UnusableAnswer};
 
@@ -18,7 +18,7 @@ pub enum ListMethod {
 }
 
 impl ListMethod {
-    /// What a node takes at most.
+    /// Items that a node takes at most.
     pub const fn items_max(self) -> usize {
         match self {
             ListMethod::MultipleAccounts => 100,
@@ -34,7 +34,7 @@ impl ListMethod {
     }
 }
 
-/// A list that is asked for part by part. Ask for [`Self::next_part`] until it is `None`, and report each answer.
+/// A list that is requested part by part. Request [`Self::next_part`] until it is `None`, and report each answer.
 pub struct ListQuery<'a, T> {
     endpoint: &'a Endpoint,
     method: ListMethod,
@@ -59,7 +59,7 @@ impl<'a, T> ListQuery<'a, T> {
         }
     }
 
-    /// What to ask for next.
+    /// The part to request next.
     pub fn next_part(&self) -> Option<&'a [T]> {
         let rest = self.rest;
         (!rest.is_empty()).then(|| &rest[..self.part_max.min(rest.len())])
@@ -77,11 +77,11 @@ impl<'a, T> ListQuery<'a, T> {
 
     /// The last part was refused: the next one is half as long, or this is the error of the whole query.
     pub fn refused(&mut self, error: ChainError) -> Result<(), ChainError> {
-        let asked = self.part_max.min(self.rest.len());
-        if asked <= 1 || !may_be_too_long(&error) {
+        let requested = self.part_max.min(self.rest.len());
+        if requested <= 1 || !may_be_too_long(&error) {
             return Err(error);
         }
-        self.part_max = asked / 2;
+        self.part_max = requested / 2;
         if is_about_length(&error) {
             self.refusal = Some(error.to_string());
         }
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// Asks an endpoint that takes lists of this length. Returns what was answered, and the number of refused calls.
+    /// Queries an endpoint that takes lists of this length. Returns what was answered, and the number of refused calls.
     fn ask(endpoint: &Endpoint, items: &[usize], takes: usize) -> (Vec<usize>, usize) {
         let mut query = ListQuery::new(endpoint, ListMethod::MultipleAccounts, items);
         let (mut answered, mut refused) = (Vec::new(), 0);

@@ -12,7 +12,7 @@ use crate::chain::commitment::Finality;
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::MintProblem;
 
-/// What minting requires besides a fee payer: the mint, and the chain that it is on.
+/// The requirements of minting besides a fee payer: the mint, and the chain that it is on.
 #[derive(Clone, Copy, Debug)]
 pub struct MintAccounts {
     /// Identifies the cluster.
@@ -121,6 +121,10 @@ mod tests {
             owner: Pubkey::new_unique(),
             ..mint_account(ours)
         };
-        assert!(problem(Some(&stranger)).to_string().contains("is no mint"));
+        assert!(
+            problem(Some(&stranger))
+                .to_string()
+                .contains("is not a mint")
+        );
     }
 }

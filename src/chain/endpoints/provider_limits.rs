@@ -1,6 +1,6 @@
-//! The limits of its provider that an endpoint has shown: what the status page lists, and how large a question may be.
+//! The limits of its provider that an endpoint has shown: what the status page lists, and how large a query may be.
 //!
-//! Invariant: what is remembered only makes questions smaller or is shown; it never decides what is true of the chain. It is
+//! Invariant: what is remembered only makes queries smaller or is shown; it never decides what is true of the chain. It is
 //! forgotten after an hour, since plans and nodes change.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::refusal::ProviderLimit;
+use super::limit_recognition::ProviderLimit;
 
-/// A limit that was not met for this long is no longer shown, and a larger question is asked again.
+/// A limit that was not met for this long is no longer shown, and a larger query is tried again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3_600);
 
 /// A limit that an endpoint has shown.
@@ -19,12 +19,12 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(3_600);
 pub struct MetLimit {
     pub method: &'static str,
     pub limit: ProviderLimit,
-    /// What the endpoint answered: code and text, shortened.
+    /// Answer of the endpoint: code and text, shortened.
     pub answer: String,
-    /// The most items of a list that one call may ask for, where that was found out.
+    /// Items that one call may request at most, where that was found out.
     pub items_max: Option<usize>,
     pub last_at: DateTime<Utc>,
-    /// How often since this process first met it.
+    /// Number of times since this process first met it.
     pub times: u64,
 }
 
@@ -69,7 +69,7 @@ impl ProviderLimits {
             method,
             limit = limit.label(),
             answer,
-            "RPC endpoint refuses calls: {limit}"
+            "RPC endpoint refused a call: {limit}"
         );
         let first = MetLimit {
             method,
@@ -90,7 +90,7 @@ impl ProviderLimits {
                 method,
                 items_max,
                 answer,
-                "RPC endpoint takes shorter lists than a node does; questions are split"
+                "RPC endpoint limits list length; queries are split"
             );
         }
         let learnt = MetLimit {
@@ -105,7 +105,7 @@ impl ProviderLimits {
             .insert((method, ProviderLimit::Size), (learnt, now));
     }
 
-    /// The most items that one call of this method may ask for, as far as it was found out.
+    /// Items that one call of this method may request at most, as far as it was found out.
     pub fn items_max(&self, method: &'static str, now: Instant) -> Option<usize> {
         let met = self.met();
         let (learnt, at) = met.get(&(method, ProviderLimit::Size))?;

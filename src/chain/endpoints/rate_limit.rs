@@ -20,22 +20,22 @@ const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// When the pause of an endpoint ends. It can only be extended.
 #[derive(Debug, Default)]
-pub(in crate::chain) struct RateLimitPause(Mutex<State>);
+pub(in crate::chain) struct RateLimitPause(Mutex<PauseState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct PauseState {
     ends_at: Option<Instant>,
     /// In a row.
     refusals: u32,
 }
 
 impl RateLimitPause {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PauseState> {
         // Every change is a single assignment: a panic leaves no half-made change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the endpoint gets no calls; `None`: it may be called.
+    /// The rest of the pause; `None`: the endpoint may be called.
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
         self.state()
             .ends_at

@@ -4,11 +4,12 @@
 /// the second is paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RpcClass {
-    /// What minting waits for: blockhash, accounts, simulation, send, statuses of young transactions, health. Never paced. After a
-    /// 429 a call fails at once, so that the caller can query another endpoint.
+    /// For everything that minting waits for: blockhash, accounts, simulation, send, statuses of young transactions, health.
+    /// Never paced. After a 429 a call fails at once, so that the caller can query another endpoint.
     Hot,
-    /// What can wait: proofs, history, audit, look-ups that a request causes. Paced by `RPC_BACKGROUND_CALLS_PER_SECOND`. After a 429 a call waits and is made
-    /// again: what was read so far is kept, and minting does not notice.
+    /// For everything that can wait: proofs, history, audit, look-ups that a request causes. Paced by
+    /// `RPC_BACKGROUND_CALLS_PER_SECOND`. After a 429 a call waits and is made again: what was read so far is kept, and minting
+    /// does not notice.
     Background,
     /// One question of a round that queries every endpoint and comes again soon: old statuses, heights. Paced with the background
     /// calls. After a 429 it fails at once, so that it holds up nothing else of its round.

@@ -1,4 +1,4 @@
-//! How a call of one class reaches an endpoint: one HTTP request, none during the pause of its budget.
+//! Sends a call of one class to an endpoint: one HTTP request, none during the pause of its budget.
 //!
 //! solana-client's own sender waits inside a call for up to ten minutes after a 429, and the caller does not learn why. Here a
 //! 429 starts a pause. A hot call fails at once, so that another endpoint can be queried; a background call waits in place and is
@@ -21,9 +21,9 @@ use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 
 use super::call_budget::CallBudgets;
+use super::limit_recognition::{ProviderLimit, limit_met, limit_of, limited};
 use super::provider_limits::ProviderLimits;
 use super::rate_limit::{pause_of, rate_limited, requested_pause};
-use super::refusal::{ProviderLimit, limit_met, limit_of, limited};
 use super::rpc_class::RpcClass;
 use super::rpc_method::method_name;
 use super::url_secrets::UrlSecrets;
@@ -166,13 +166,13 @@ impl EndpointSender {
             }
             answer => answer,
         };
-        let refusal = RefusalText::of(answer.as_ref().ok(), &body);
-        let mut limit = limit_of(status, refusal.code, &refusal.text);
+        let error_text = ErrorText::of(answer.as_ref().ok(), &body);
+        let mut limit = limit_of(status, error_text.code, &error_text.text);
         if status == StatusCode::SERVICE_UNAVAILABLE && requested.is_some() {
             limit = Some(ProviderLimit::Rate);
         }
         if let Some(limit) = limit.filter(|limit| !is_optional(request, *limit)) {
-            return Err(self.refused(request, limit, requested, &refusal.describe(status)));
+            return Err(self.refused(request, limit, requested, &error_text.describe(status)));
         }
         self.budgets.note_answer(self.class);
         match (answer, failure) {
@@ -226,20 +226,20 @@ impl RpcSender for EndpointSender {
     }
 }
 
-/// What an answer without a result says: the code and text of its JSON-RPC error, with or without the envelope, or the body as
+/// The content of an answer without a result: the code and text of its JSON-RPC error, with or without the envelope, or the body as
 /// text.
-struct RefusalText {
+struct ErrorText {
     code: Option<i64>,
     text: String,
 }
 
-impl RefusalText {
-    fn of(answer: Option<&Value>, body: &[u8]) -> RefusalText {
+impl ErrorText {
+    fn of(answer: Option<&Value>, body: &[u8]) -> ErrorText {
         let body = String::from_utf8_lossy(&body[..body.len().min(REFUSAL_BYTES_MAX)]);
         let Some(answer) = answer else {
             // The words of a page are mostly decoration: its status alone counts.
             let is_page = body.trim_start().starts_with('<');
-            return RefusalText {
+            return ErrorText {
                 code: None,
                 text: if is_page {
                     String::new()
@@ -251,7 +251,7 @@ impl RefusalText {
         let error = answer.get("error").filter(|error| error.is_object());
         let error = error.unwrap_or(answer);
         let text = error["message"].as_str().or(answer["error"].as_str());
-        RefusalText {
+        ErrorText {
             code: error["code"].as_i64(),
             text: text.or(answer.as_str()).unwrap_or_default().to_owned(),
         }
@@ -298,7 +298,7 @@ fn is_result(answer: &Value) -> bool {
 
 fn result_of(mut answer: Value, secrets: &UrlSecrets) -> ClientResult<Value> {
     if !answer.is_object() {
-        return Err(RpcError::RpcRequestError("the answer is no JSON object".to_owned()).into());
+        return Err(RpcError::RpcRequestError("the answer is not a JSON object".to_owned()).into());
     }
     if answer["error"].is_null() {
         return Ok(answer["result"].take());
@@ -393,11 +393,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_read_with_and_without_its_envelope() {
+    fn an_error_is_read_with_and_without_its_envelope() {
         let read = |body: &str| {
             let answer = serde_json::from_str(body).ok();
-            let refusal = RefusalText::of(answer.as_ref(), body.as_bytes());
-            refusal.describe(StatusCode::OK)
+            let error_text = ErrorText::of(answer.as_ref(), body.as_bytes());
+            error_text.describe(StatusCode::OK)
         };
         for (body, expected) in [
             (

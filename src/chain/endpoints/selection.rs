@@ -17,7 +17,7 @@ use crate::chain::error::{ChainError, ProbeFailure, UnusableEndpoint};
 use crate::chain::parameters::ChainParameters;
 use crate::domain::CallRate;
 
-/// How long a command waits for an endpoint that answers 429.
+/// Limit of a command's wait for an endpoint that answers 429.
 const COMMAND_RATE_LIMIT_WAIT: Duration = Duration::from_secs(120);
 /// An endpoint that comes before the preferred one in the configured order is preferred again after this long without a
 /// failure.
@@ -31,7 +31,7 @@ pub struct EndpointView {
     pub preferred: bool,
     /// Whether it may be called, answers, and is not behind.
     pub healthy: bool,
-    /// Which consensus its cluster runs, as it reports it.
+    /// The consensus of its cluster, as it reports it.
     pub consensus: Consensus,
     /// Height of its newest confirmed block, by its last probe.
     pub height: Option<u64>,
@@ -39,7 +39,7 @@ pub struct EndpointView {
     pub lag_blocks: Option<u64>,
     /// It answered 429: how long it gets no calls.
     pub retry_after: Option<Duration>,
-    /// Why it counts as failed.
+    /// The failure for which it counts as failed.
     pub failure: Option<ProbeFailure>,
     /// Whether it takes v1 transactions; `None` until it has answered.
     pub takes_v1: Option<bool>,
@@ -162,12 +162,12 @@ impl Endpoints {
         all.into_iter()
     }
 
-    /// What the cluster charges, and how fast it is.
+    /// The cluster's charges and its speed.
     pub fn parameters(&self) -> &ChainParameters {
         &self.parameters
     }
 
-    /// Which consensus the cluster runs, by what the endpoints report.
+    /// The consensus of the cluster, by what the endpoints report.
     pub fn consensus(&self) -> Consensus {
         Consensus::of_cluster(self.all.iter().map(Endpoint::consensus))
     }
@@ -210,7 +210,7 @@ impl Endpoints {
         self.answering_heights().flatten().max()
     }
 
-    /// The lowest one. `None` also while the height of an endpoint that answers is unknown.
+    /// The lowest one. Also `None` while the height of an endpoint that answers is unknown.
     pub fn lowest_height(&self) -> Option<u64> {
         let heights: Option<Vec<u64>> = self.answering_heights().collect();
         heights?.into_iter().min()

@@ -1,7 +1,7 @@
-//! What one process found of all endpoints, for the other processes of the deployment.
+//! Packages one process's probe of all endpoints for the other processes of the deployment.
 //!
-//! Invariant: only what is well is shared. A process that finds a fault shares nothing of it, because the fault may be in its own
-//! network, and the others must not stop minting for it.
+//! Invariant: only healthy results are shared. A process that finds a fault shares nothing of it, because the fault may be in its
+//! own network, and the others must not stop minting for it.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

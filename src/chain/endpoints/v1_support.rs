@@ -1,21 +1,22 @@
-//! Whether an endpoint takes v1 transactions, as far as it is known: pure.
+//! Remembers whether an endpoint takes v1 transactions, as far as it is known: pure.
 //!
-//! Invariant: a wrong belief costs a fee or a repeated batch, never a reading. An endpoint that is believed to take v1 and refuses it
-//! is found out before anything is signed, by the simulation; one that is believed to refuse it gets legacy transactions,
+//! Invariant: a wrong belief costs a fee or a repeated batch, never a reading. An endpoint that is believed to take v1 and refuses
+//! it is detected before anything is signed, by the simulation; one that is believed to refuse it gets legacy transactions,
 //! which every node takes.
 
 use std::time::{Duration, Instant};
 
 use crate::domain::Backoff;
 
-/// When an endpoint that refused v1 is asked again. Clusters and providers change over weeks; an endpoint that accepts the question
-/// and refuses the real transactions costs its readings a proof of death each time, so each refusal makes the next question rarer.
+/// Pause until an endpoint that refused v1 is probed again. Clusters and providers change over weeks; an endpoint that accepts the
+/// probe and refuses the real transactions costs its readings a proof of death each time, so each refusal makes the next pause
+/// longer.
 const ASK_AGAIN: Backoff =
     Backoff::doubling(Duration::from_secs(600), Duration::from_secs(24 * 3_600));
-/// When an endpoint is asked again that gave no answer to the question.
+/// Pause until an endpoint is probed again that gave no answer.
 const ASK_UNANSWERED_AGAIN: Duration = Duration::from_secs(30);
 
-/// What an answer says about v1.
+/// The part of an answer that concerns v1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::chain) enum V1Answer {
     Takes,
@@ -24,7 +25,7 @@ pub(in crate::chain) enum V1Answer {
     Nothing,
 }
 
-/// What is known of one endpoint.
+/// The knowledge about one endpoint.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::chain) struct V1Support {
     takes: Option<bool>,
@@ -41,7 +42,7 @@ impl V1Support {
         self.takes
     }
 
-    /// Whether to ask: at first, after a recovery, and rarely while it refuses.
+    /// Whether to probe: at first, after a recovery, and rarely while it refuses.
     pub fn is_due(&self, now: Instant) -> bool {
         !self.was_asked || self.ask_at.is_some_and(|ask_at| now >= ask_at)
     }

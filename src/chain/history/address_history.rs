@@ -1,10 +1,10 @@
 //! Every transaction that mentions an address, newest first, as an endpoint lists them.
 //!
 //! Invariant: a history that was read to its end without an error has listed everything between the head and its floor that the
-//! endpoint knows as final as asked for. A list that merely stops does not count as complete: a page can be empty because the
+//! endpoint knows at the requested finality. A list that merely stops does not count as complete: a page can be empty because the
 //! signature that it should continue from vanished in a fork, or because another node of a pool answered.
 //!
-//! A history can be read in several sittings: [`AddressHistory::resume`] goes on below a transaction that was listed before, on
+//! A history can be read in several sittings: [`AddressHistory::resume`] continues below a transaction that was listed before, on
 //! any endpoint that shows it.
 
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ use crate::chain::error_reason::UnusableAnswer;
 use crate::chain::transaction_failure::TransactionFailure;
 use crate::domain::TxSignature;
 
-/// What `getSignaturesForAddress` returns at most.
+/// Entries that `getSignaturesForAddress` returns at most.
 const SIGNATURES_PER_PAGE: usize = 1_000;
 
 /// One transaction that mentions the address. Anyone can mention any address: this alone proves nothing.
@@ -37,14 +37,14 @@ pub struct ListedTransaction {
     pub memo: Option<String>,
 }
 
-/// Where a history was read to: the next page begins below this transaction.
+/// The end of what was read of a history: the next page begins below this transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryCursor {
     pub signature: TxSignature,
     pub slot: u64,
 }
 
-/// An entry as the endpoint answers it. Errors are not parsed: any error means failed, also one that no client knows yet.
+/// An entry as the endpoint answers it. Errors are not parsed: any error means failed, even one that no client knows yet.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -63,8 +63,8 @@ struct Entry {
 pub struct HistoryRange {
     /// Not listed any more, nor is anything below it.
     pub floor_slot: u64,
-    /// The endpoint must have reached it, as final as asked for: one that lags reports it instead of showing a history that ends too
-    /// early.
+    /// The endpoint must have reached it at the requested finality: one that lags reports that instead of showing a history that
+    /// ends too early.
     pub head_slot: u64,
     pub finality: Finality,
 }
@@ -236,8 +236,8 @@ impl<'a> AddressHistory<'a> {
     }
 }
 
-/// Whether an entry is as final as asked for: some endpoints list everything and leave the check to the caller. Nodes that give no
-/// status, or one that is not known here, list only what has the requested commitment.
+/// Whether an entry has the requested finality: some endpoints list everything and leave the check to the caller. Nodes that give
+/// no status, or one that is not known here, list only what has the requested commitment.
 fn reaches(status: Option<&str>, finality: Finality, consensus: Consensus) -> bool {
     match status {
         Some("processed") => finality == Finality::Newest,

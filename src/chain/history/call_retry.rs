@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::chain::error::ChainError;
 use crate::domain::Backoff;
 
-/// A call that got no answer is made so often in all: a scan of many pages does not fail because of one lost packet.
+/// A call that gets no answer is tried at most this many times: a scan of many pages does not fail because of one lost packet.
 const CALLS_MAX: u32 = 4;
 const UNANSWERED_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(250), Duration::from_secs(1));
-/// How often a node is queried for what it does not show yet. With [`SHOWN_PAUSE`] between them it has three seconds: a node may
-/// list a signature that long before it shows the transaction or its status.
+/// Number of times that a node is queried for what it does not show yet. With [`SHOWN_PAUSE`] between them it has three seconds:
+/// a node may list a signature that long before it shows the transaction or its status.
 const SHOWN_CALLS_MAX: u32 = 10;
 const SHOWN_PAUSE: Duration = Duration::from_millis(300);
 

@@ -1,4 +1,4 @@
-//! Probes what an endpoint can do: five background calls.
+//! Probes the capabilities of an endpoint: five background calls.
 
 use std::time::Instant;
 
@@ -11,12 +11,12 @@ use crate::chain::endpoints::{Ability, Capabilities, Endpoint};
 use crate::chain::error::ChainError;
 use crate::chain::error_reason::{CallProblem, UnusableAnswer};
 
-/// Slots before the newest finalized one in which a block is looked for: many in a row may be skipped.
+/// Slots before the newest finalized one in which a block is searched for: many in a row may be skipped.
 const BLOCK_WITHIN_SLOTS: u64 = 50;
 /// Version of transactions that a block may hold: the newest that this service reads.
 const NEWEST_VERSION: u8 = 1;
 
-/// Probes the endpoint if that is due, and stores what was found. `authority`: whose history is asked for.
+/// Probes the endpoint if that is due, and stores what was found. `authority`: its history is queried.
 pub async fn probe_capabilities(endpoint: &Endpoint, authority: &Pubkey) {
     let now = Instant::now();
     if !endpoint.capabilities_are_due(now) {

@@ -1,4 +1,4 @@
-//! What the chain charged the fee payer for a transaction.
+//! Reads how much a transaction charged the fee payer.
 
 use super::shown_transaction;
 use crate::chain::commitment::Finality;

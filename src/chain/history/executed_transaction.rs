@@ -1,8 +1,8 @@
 //! Decodes an executed transaction: which instructions ran, on which accounts.
 //!
-//! Invariant: [`ExecutedTransaction::mints`] finds every token that the transaction minted of a mint by an authority's signature, and
-//! no other: by its own instructions, by those that other programs called on the authority's behalf, and by those packed into the
-//! token program's batch instruction.
+//! Invariant: [`ExecutedTransaction::mints`] finds every token that the transaction minted of a mint by an authority's signature,
+//! and no other: by its own instructions, by those that other programs called on the authority's behalf, and by those packed into
+//! the token program's batch instruction.
 
 use std::str::FromStr;
 
@@ -36,7 +36,7 @@ pub(super) fn our_memo(memos: &[String]) -> Option<Memo> {
 #[derive(Debug)]
 pub(super) struct ExecutedTransaction {
     accounts: Vec<Pubkey>,
-    /// How many accounts, from the first one on, signed.
+    /// Number of accounts, from the first one on, that signed.
     signers: usize,
     /// How many of the instructions are the transaction's own; those that programs called follow.
     own_instructions: usize,
@@ -99,7 +99,7 @@ impl ExecutedTransaction {
     }
 
     /// Whether every instruction that ran and could mint is known. A node that does not record what programs call hides a mint
-    /// that another program made on the authority's behalf; the programs of our own transactions call nothing that mints.
+    /// that another program made on the authority's behalf; the programs of our transactions call nothing that mints.
     pub(super) fn is_complete(&self) -> bool {
         let own = &self.instructions[..self.own_instructions];
         self.called_are_known

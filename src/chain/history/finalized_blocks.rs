@@ -24,7 +24,7 @@ use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 
 /// Slots requested in one `getBlocks`; fewer blocks are returned where slots were skipped.
 const SLOTS_PER_LIST: u64 = 400;
-/// What `getBlocks` takes at most.
+/// Slots that `getBlocks` takes at most.
 pub(super) const SLOTS_PER_LIST_MAX: u64 = 500_000;
 
 /// Slots of the blocks that come after this one, lowest first; none when it is the newest finalized one. Where many slots in a

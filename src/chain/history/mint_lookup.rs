@@ -1,4 +1,4 @@
-//! What one transaction on chain minted of our mint.
+//! Looks up how much one transaction minted of our mint.
 //!
 //! Invariant: a transaction that landed with an error minted nothing; one whose bytes cannot be decoded is an error, never a
 //! transaction that minted nothing.
@@ -43,7 +43,7 @@ impl ChainMint {
     }
 }
 
-/// Looks up, through one endpoint and as final as asked for, what transactions minted of a mint by an authority's signature.
+/// Looks up, through one endpoint and at the requested finality, what transactions minted of a mint by an authority's signature.
 #[derive(Clone, Copy)]
 pub struct MintLookup<'a> {
     pub endpoint: &'a Endpoint,

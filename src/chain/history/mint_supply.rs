@@ -1,4 +1,4 @@
-//! What an endpoint shows of the mint as a whole: its supply, and whether its history goes back to the beginning.
+//! Reads the mint's supply and checks that an endpoint's history reaches its creation.
 //!
 //! Invariant: a history counts as complete only when it shows a transaction before which the mint did not exist. Nothing can have
 //! happened to the mint earlier. A node that has pruned its oldest blocks shows a list that merely begins later, and the supply

@@ -1,4 +1,16 @@
-//! What the chain holds: blocks, the transactions that mention an address, and what each of them minted.
+//! Reads blocks, the transactions that mention an address, and their mints.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `block_scan`, `block_run`, `no_proof` | the proof that a transaction did not land, or the reason why there is none yet |
+//! | `finalized_blocks`, `finalized_block` | finalized blocks, as an endpoint lists and shows them |
+//! | `address_history` | all transactions that mention an address, newest first |
+//! | `mint_lookup`, `signed_mint` | what one transaction minted: read from the chain, or from its signed bytes |
+//! | `shown_transaction`, `executed_transaction`, `programs` | a transaction as an endpoint shows it, and its instructions |
+//! | `mint_supply` | the mint's supply, and whether a history reaches its creation |
+//! | `charge` | how much a transaction charged the fee payer |
+//! | `capability_probe` | probes the capabilities of an endpoint |
+//! | `call_retry` | repeats a call that got no answer, or whose object is not shown yet |
 
 mod address_history;
 mod block_run;

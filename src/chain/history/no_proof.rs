@@ -1,11 +1,11 @@
-//! Why finalized blocks do not prove yet that a transaction did not land.
+//! Reasons for which finalized blocks do not prove yet that a transaction did not land.
 
 use thiserror::Error;
 
 use super::block_run::Contradiction;
 use crate::chain::error::ChainError;
 
-/// Why there is no proof yet, for the log and for a quarantined reading.
+/// The reason for which there is no proof yet, for the log and for a quarantined reading.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoProof {
     #[error(transparent)]
@@ -19,7 +19,7 @@ pub enum NoProof {
     NotShown {
         endpoint: String,
         slot: u64,
-        /// What it answered instead.
+        /// Its answer instead.
         answer: &'static str,
     },
     #[error(

@@ -1,4 +1,4 @@
-//! The programs that our own transactions call.
+//! The programs that our transactions call.
 
 use solana_sdk::pubkey::Pubkey;
 
@@ -18,7 +18,7 @@ pub(super) fn is_memo_program(program: &Pubkey) -> bool {
     MEMO.contains(program)
 }
 
-/// What it calls mints nothing: its own instructions show all that it mints.
+/// Whether nothing that it calls mints: its own instructions show all that it mints.
 pub(super) fn calls_no_mint(program: &Pubkey) -> bool {
     is_memo_program(program) || OTHERS.contains(program)
 }

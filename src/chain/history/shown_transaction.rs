@@ -23,6 +23,7 @@ use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 /// JSON-RPC error of nodes for a transaction of a version above the one that the call allows.
 const UNSUPPORTED_VERSION: i64 = -32015;
 
+/// A transaction that an endpoint shows, with its outcome.
 pub(super) struct ShownTransaction {
     pub slot: u64,
     pub block_time: Option<i64>,

@@ -1,4 +1,4 @@
-//! What a transaction minted, from its own signed bytes and a list that names its signature.
+//! Derives what a transaction minted from its own signed bytes and a list that names its signature.
 //!
 //! Invariant: a signature is valid for one message only. So when an endpoint lists the signature without an error, the bytes that
 //! carry it are what was executed, and need not be read from the chain again: one call lists a thousand transactions.
@@ -13,8 +13,8 @@ use super::executed_transaction::{ExecutedTransaction, our_memo};
 use super::mint_lookup::ChainMint;
 use crate::domain::signed_bytes;
 
-/// `None`: the bytes do not carry that signature, or what they do does not follow from them alone. Then the transaction has to be read
-/// from the chain.
+/// `None`: the bytes do not carry that signature, or what they do does not follow from them alone. Then the transaction has to be
+/// read from the chain.
 pub fn mint_of_signed_bytes(
     bytes: &[u8],
     listed: &ListedTransaction,
@@ -45,7 +45,7 @@ pub fn mint_of_signed_bytes(
         payments: executed.mints(mint, authority),
         // The bytes name accounts only.
         owners: Vec::new(),
-        // Only a block tells what was charged; the audit compares no fees.
+        // Only a block shows what was charged; the audit compares no fees.
         fee_lamports: 0,
     })
 }

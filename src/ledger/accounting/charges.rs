@@ -1,4 +1,4 @@
-//! What the chain charged for finalized transactions, beside what was booked when they were recorded.
+//! Stores the chain's charges for finalized transactions beside the costs that were booked when they were recorded.
 
 use sqlx::{FromRow, PgPool};
 

@@ -1,4 +1,4 @@
-//! What everything that landed has cost.
+//! Adds up the cost of everything that landed.
 
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;

@@ -1,6 +1,6 @@
 //! Readings by state, exact at every moment and without a scan of all readings.
 //!
-//! Every statement that changes readings appends what it changed (triggers of the schema); the Resolver folds that into one row
+//! Every statement that changes readings appends what it changed (triggers of the schema); the resolver folds that into one row
 //! for each state. One statement reads both together, so a sum never counts a reading twice or not at all.
 
 use sqlx::{FromRow, PgPool};
@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgPool};
 /// Changes folded in one statement.
 const CHANGES_PER_STEP: i64 = 10_000;
 
-/// How many accepted readings are in each state.
+/// Number of accepted readings in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
 pub struct ReadingCounts {
     pub pending: i64,

@@ -1,4 +1,4 @@
-//! What a process that mints needs from the ledger: whether signing is refused, what is in flight, and who pays.
+//! Reads what minting needs from the ledger: signing permission, funds in flight, fee payer.
 
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
@@ -6,12 +6,13 @@ use sqlx::{FromRow, PgPool};
 
 use super::fee_payer;
 use crate::db::BigInt;
-use crate::domain::{BreakerState, SigningRefused};
+use crate::domain::{LedgerBreakerState, SigningRefused};
 use crate::ledger::breaker::ledger_row::StoredBreaker;
 use crate::ledger::breaker::scan_view::HistoryScanView;
 use crate::ledger::breaker::signing::{history_not_scanned, scan_pending};
 use crate::ledger::error::LedgerError;
 
+/// The conditions of minting at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MintingConditions {
     /// Fees and rent of transactions of all processes that may still land, lamports. Two that create the same account count
@@ -21,7 +22,7 @@ pub struct MintingConditions {
     pub signing_refused: Option<SigningRefused>,
     /// The address that pays, if a process that mints has stored it.
     pub fee_payer: Option<Pubkey>,
-    /// Why what is known of the chain is old, if it is.
+    /// The reason for which the knowledge of the chain is old, if it is.
     pub stale_history: Option<String>,
 }
 
@@ -35,7 +36,8 @@ struct StoredConditions {
     fee_payer: Option<String>,
 }
 
-/// `bound_at`: when this process bound the ledger, if it signs. In flight counts what a balance read at `slot` does not show yet: transactions that have not landed, or landed later.
+/// `bound_at`: when this process bound the ledger, if it signs. In flight counts what a balance read at `slot` does not show yet:
+/// transactions that have not landed, or landed later.
 pub async fn minting_conditions(
     pool: &PgPool,
     slot: u64,
@@ -58,11 +60,11 @@ pub async fn minting_conditions(
     .fetch_one(pool)
     .await?;
     let signing_refused = match row.breaker.state(row.breaker_reason.clone()) {
-        BreakerState::Open { reason } => Some(SigningRefused::BreakerOpen(reason)),
-        BreakerState::Closed if !row.history_scanned => {
+        LedgerBreakerState::Open { reason } => Some(SigningRefused::BreakerOpen(reason)),
+        LedgerBreakerState::Closed if !row.history_scanned => {
             Some(history_not_scanned(row.breaker_reason))
         }
-        BreakerState::Closed => match bound_at {
+        LedgerBreakerState::Closed => match bound_at {
             Some(bound_at) => scan_pending(pool, bound_at).await?,
             None => None,
         },

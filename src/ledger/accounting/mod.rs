@@ -1,12 +1,12 @@
-//! What was paid, what is about to be paid, and by whom; and how many readings are in each state.
+//! Reports payments, pending costs, the fee payer, and readings by state.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `costs` | what everything that landed has cost |
-//! | `charges` | what the chain charged for finalized transactions, beside what was booked |
-//! | `recent_spending` | what was spent in the last hours |
-//! | `minting_conditions` | what a process that mints needs from the ledger |
-//! | `fee_payer` | which address processes without keys watch |
+//! | `costs` | adds up the cost of everything that landed |
+//! | `charges` | stores charges beside the booked costs |
+//! | `recent_spending` | adds up the cost of the last six hours |
+//! | `minting_conditions` | reads what minting needs from the ledger |
+//! | `fee_payer` | the address that processes without keys watch |
 //! | `counts` | readings by state, exact at every moment |
 
 pub(super) mod charges;

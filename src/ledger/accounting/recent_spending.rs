@@ -1,11 +1,11 @@
-//! What mint transactions of the last hours have cost.
+//! Adds up the cost of the last six hours.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 
 use crate::db::BigInt;
 
-/// What landed in the last six hours.
+/// Readings and costs of the last six hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromRow)]
 pub struct Spending {
     #[sqlx(try_from = "BigInt")]
@@ -23,7 +23,7 @@ pub struct Spending {
 /// newest show the present rate better anyway.
 const TRANSACTIONS_MAX: i64 = 2_000;
 
-/// What was spent in the last six hours.
+/// Reads the spending of the last six hours.
 pub async fn recent_spending(pool: &PgPool) -> sqlx::Result<Spending> {
     sqlx::query_as(
         "WITH newest AS MATERIALIZED (

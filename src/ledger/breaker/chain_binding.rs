@@ -9,7 +9,7 @@ use super::opening::open_if_identity_changed;
 use super::scan_progress::request_scan;
 use crate::chain::Endpoints;
 
-/// What the ledger is bound to.
+/// The chain, mint, authority and decimals that the ledger is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainBinding {
     /// Base58: distinguishes one cluster from another.
@@ -20,7 +20,7 @@ pub struct ChainBinding {
     pub decimals: u8,
 }
 
-/// Why the service does not start on this ledger.
+/// The reason for which the service does not start on this ledger.
 #[derive(Debug, Error)]
 pub enum BindingError {
     #[error(
@@ -66,8 +66,8 @@ struct StoredBinding {
 /// Binds a new ledger, or checks that an old one belongs to this chain; then checks whether the ledger went backwards.
 ///
 /// A new ledger's watermark is 0: if the database was lost but the chain was not, the first scan finds what was paid before and
-/// opens the breaker. The scan may be long, so the start only asks the Resolver for it. Returns the moment: this process signs once a
-/// scan that began later is finished.
+/// opens the breaker. The scan may be long, so the start only requests it from the resolver. Returns the moment: this process signs
+/// once a scan that began later is finished.
 pub async fn bind(
     pool: &PgPool,
     endpoints: &Endpoints,
@@ -132,7 +132,7 @@ async fn one_chain(endpoints: &Endpoints, genesis_hash: &str) -> Result<(), Bind
     Ok(())
 }
 
-/// What this ledger is bound to.
+/// Reads the binding of this ledger.
 pub async fn binding(pool: &PgPool) -> Result<ChainBinding, BindingError> {
     let row = row(pool).await?.ok_or(BindingError::Unbound)?;
     let address = |what, text: &str| {

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use super::ledger_row::{BreakerSnapshot, LedgerRow};
 use crate::db::BigInt;
-use crate::domain::BreakerState;
+use crate::domain::LedgerBreakerState;
 
 /// Sets the finalized height that must pass before a changed database may sign again.
 pub async fn set_closing_height(pool: &PgPool, height: u64) -> sqlx::Result<()> {
@@ -26,7 +26,7 @@ pub(super) async fn close_after_scan(
     pool: &PgPool,
     before: &BreakerSnapshot,
     finalized_height: u64,
-) -> sqlx::Result<BreakerState> {
+) -> sqlx::Result<LedgerBreakerState> {
     if before.may_close_at(finalized_height) && close(pool, before).await? {
         tracing::info!("ledger breaker closed: everything that landed is known");
     }

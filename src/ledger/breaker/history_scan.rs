@@ -4,8 +4,8 @@
 //! mints. The chain is read first, the ledger afterwards: every transaction that this service sent was recorded before, so a
 //! landed mint that the ledger lacks is not one that it is about to record.
 //!
-//! A scan may take many sittings. Its progress is durable (`scan_progress`), and so is what it has read (`history_transactions`): after
-//! a provider's limit, a restart or a change of holder it goes on where it was, on any endpoint.
+//! A scan may take many sittings. Its progress is durable (`scan_progress`), and so is what it has read (`history_transactions`):
+//! after a provider's limit, a restart or a change of holder it continues where it was, on any endpoint.
 //!
 //! The first scan has no watermark to go down to: it counts only on an endpoint whose history begins with the mint, and only if
 //! it accounts for the whole supply. A node that has dropped the beginning would let a new database, in the place of one that
@@ -33,7 +33,7 @@ use crate::chain::{
     MintLookup, RpcClass, UnusableAnswer,
 };
 use crate::db::{BigInt, within};
-use crate::domain::{BaseUnits, BreakerState, TxSignature};
+use crate::domain::{BaseUnits, LedgerBreakerState, TxSignature};
 use crate::ledger::error::LedgerError;
 use crate::telemetry::names;
 
@@ -52,14 +52,14 @@ const RESTART_AFTER_FAILURES: i32 = 5;
 /// A pause that is shorter is waited for; what lasts longer is worth another endpoint.
 const CHECK_PAUSE_EVERY: Duration = Duration::from_secs(2);
 
-/// What a scan found.
+/// The findings of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanOutcome {
     /// Transactions that mention the authority, from the head to the watermark.
     pub listed: u64,
     pub watermark_slot: u64,
     /// After the scan.
-    pub breaker: BreakerState,
+    pub breaker: LedgerBreakerState,
 }
 
 /// Scans on the first endpoint that can, or continues the scan that was interrupted: opens the breaker for unknown mints, closes
@@ -107,7 +107,7 @@ impl HistoryScan<'_> {
         for endpoint in self.endpoints.for_background() {
             let outcome = tokio::select! {
                 outcome = self.run_on(endpoint, last_possible_height) => outcome,
-                // Its progress is stored: the next endpoint goes on from there.
+                // Its progress is stored: the next endpoint continues from there.
                 () = self.another_is_free(endpoint) => continue,
             };
             match outcome {

@@ -1,8 +1,8 @@
-//! Transactions that mention the authority and are no mints of ours: each is read once.
+//! Transactions that mention the authority and are not mints of ours: each is read once.
 //!
 //! Invariant: one that is stored without a problem was read at finalized commitment and minted nothing by our authority. One that
 //! no endpoint shows in a form that this program can read is stored with its problem; it holds the watermark below its slot, and
-//! is asked about ever more rarely.
+//! is queried ever more rarely.
 
 use std::collections::HashSet;
 
@@ -56,7 +56,7 @@ pub(super) async fn store_read(pool: &PgPool, read: &[ListedTransaction]) -> sql
     Ok(())
 }
 
-/// No endpoint shows it in a form that this program can read: asked again after 4 s, 8 s, … 10 minutes.
+/// No endpoint shows it in a form that this program can read: queried again after 4 s, 8 s, … 10 minutes.
 pub(super) async fn store_unreadable(
     pool: &PgPool,
     transaction: &ListedTransaction,

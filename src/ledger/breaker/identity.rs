@@ -1,4 +1,4 @@
-//! Which database this is: a restored or promoted one is another, and may lack what an earlier one had sent.
+//! Identifies the database: a restored or promoted one is another, and may lack what an earlier one had sent.
 //!
 //! The database reports it (`database_identity()`, migration 0025) inside the transaction that reads it, so an answer of an
 //! earlier connection is never used.
@@ -29,7 +29,7 @@ impl DatabaseIdentity {
         .await
     }
 
-    /// How it differs from the one that the ledger knew, as a sentence for people.
+    /// The difference from the one that the ledger knew, as a sentence for people.
     pub(super) fn change_since(&self, known: &DatabaseIdentity) -> String {
         let restarted_only = DatabaseIdentity {
             server_start: known.server_start,

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::identity::DatabaseIdentity;
 use crate::db::BigInt;
-use crate::domain::{BreakerState, OpenReason};
+use crate::domain::{LedgerBreakerState, OpenReason};
 use crate::ledger::error::LedgerError;
 
 /// The breaker at one moment: whether it is the same later, and at which finalized height a scan may close it.
@@ -19,6 +19,7 @@ pub struct BreakerSnapshot {
     pub breaker_closes_after_height: Option<BigInt>,
 }
 
+/// The row, as stored.
 #[derive(Clone, Debug, FromRow)]
 pub struct LedgerRow {
     #[sqlx(flatten)]
@@ -50,14 +51,14 @@ impl StoredBreaker {
     }
 
     /// `reason`: the column `breaker_reason`, which is set while the breaker is open.
-    pub fn state(self, reason: Option<String>) -> BreakerState {
+    pub fn state(self, reason: Option<String>) -> LedgerBreakerState {
         let sentence = reason.unwrap_or_else(|| self.as_str().to_owned());
         let reason = match self {
-            StoredBreaker::Closed => return BreakerState::Closed,
+            StoredBreaker::Closed => return LedgerBreakerState::Closed,
             StoredBreaker::Identity => OpenReason::IdentityChanged { sentence },
             StoredBreaker::Mismatch => OpenReason::Mismatch { sentence },
         };
-        BreakerState::Open { reason }
+        LedgerBreakerState::Open { reason }
     }
 }
 
@@ -120,7 +121,7 @@ impl LedgerRow {
             })
     }
 
-    pub(super) fn state(self) -> BreakerState {
+    pub(super) fn state(self) -> LedgerBreakerState {
         self.snapshot.breaker.state(self.breaker_reason)
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn require_creation(
         progress.note_creation(pool, signature).await?;
         return Ok(());
     }
-    // A list that ends too early is no place to go on from: another endpoint may show more below, or less.
+    // A list that ends too early does not count: another endpoint may show more below, or less.
     Err(LedgerError::Chain(ChainError::Unusable {
         endpoint: endpoint.name().to_owned(),
         reason: UnusableAnswer::HistoryWithoutCreation { mint: *mint },

@@ -1,4 +1,4 @@
-//! How far the history scan is: one row, so that a scan survives a provider's limit, a restart and a change of holder.
+//! The progress of the history scan: one row, so that a scan survives a provider's limit, a restart and a change of holder.
 //!
 //! Invariant: everything between the scan's head and its cursor was read, and what the ledger does not know of it is stored. The
 //! cursor moves only after that, and by compare-and-set, so that two scanners never skip a page for each other.
@@ -114,7 +114,7 @@ impl ScanProgress {
         cursor(self.mint_cursor_signature, self.mint_cursor_slot)
     }
 
-    /// Everything down to `to` is read and stored: the scan goes on below it.
+    /// Everything down to `to` is read and stored: the scan continues below it.
     pub async fn advance(
         &mut self,
         pool: &PgPool,
@@ -251,7 +251,7 @@ pub(super) async fn restart(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 /// The scan reached its floor, and some transactions could not be read: the next one begins at the head, below which only those are
-/// asked about again.
+/// queried again.
 pub(super) async fn restart_below(pool: &PgPool) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE history_scan
@@ -262,15 +262,15 @@ pub(super) async fn restart_below(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// How a scan stopped before its end.
+/// The way in which a scan stopped before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// A provider's limit: it goes on after the time that the provider asks for.
+    /// A provider's limit: it continues after the time that the provider requests.
     Paused,
     Failed,
 }
 
-/// Stores why the scan stopped. Returns how often it has failed in a row.
+/// Stores why the scan stopped. Returns the number of failures in a row.
 pub(super) async fn note_stop(pool: &PgPool, stop: Stop, error: &str) -> sqlx::Result<i32> {
     sqlx::query_scalar(
         "UPDATE history_scan
@@ -286,7 +286,7 @@ pub(super) async fn note_stop(pool: &PgPool, stop: Stop, error: &str) -> sqlx::R
     .await
 }
 
-/// Asks the holder of the Resolver's lock for a scan. Returns the moment: a scan that began later covers it.
+/// Requests a scan from the holder of the resolver's lock. Returns the moment: a scan that began later covers it.
 pub(super) async fn request_scan(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar(
         "UPDATE history_scan

@@ -1,4 +1,4 @@
-//! How fresh the ledger's knowledge of the chain is, for status, metrics and health. Reads only.
+//! Reports the age of the ledger's knowledge of the chain, for status, metrics and health. Reads only.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl HistoryScanView {
         .await
     }
 
-    /// Why an operator must act; `None` while the scans keep up.
+    /// The reason for which an operator must act; `None` while the scans keep up.
     pub fn staleness(&self) -> Option<String> {
         if self.age_secs < STALE_AFTER.as_secs_f64() {
             return None;

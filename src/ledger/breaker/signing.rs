@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
 
 use super::ledger_row::StoredBreaker;
 use super::scan_progress::is_known_since;
-use crate::domain::{BreakerState, NotScannedReason, SigningRefused};
+use crate::domain::{LedgerBreakerState, NotScannedReason, SigningRefused};
 
 #[derive(FromRow)]
 struct Permission {
@@ -16,8 +16,8 @@ struct Permission {
     history_scanned: bool,
 }
 
-/// `None`: signing is allowed. Until the caller's transaction ends, no process can open the breaker; a transaction that checks after
-/// an opening sees it.
+/// `None`: signing is allowed. Until the caller's transaction ends, no process can open the breaker; a transaction that checks
+/// after an opening sees it.
 pub async fn signing_refusal(
     transaction: &mut PgConnection,
 ) -> sqlx::Result<Option<SigningRefused>> {
@@ -36,7 +36,7 @@ pub async fn signing_refusal(
     let Some(row) = row else {
         return Ok(Some(SigningRefused::Unbound));
     };
-    if let BreakerState::Open { reason } = row.breaker.state(row.breaker_reason.clone()) {
+    if let LedgerBreakerState::Open { reason } = row.breaker.state(row.breaker_reason.clone()) {
         return Ok(Some(SigningRefused::BreakerOpen(reason)));
     }
     if !row.identity_known {

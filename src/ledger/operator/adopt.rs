@@ -1,7 +1,7 @@
 //! A person adopts a landed mint that the ledger lacks: it is booked for the readings that it paid.
 //!
 //! Invariant: it is booked only for readings of which its own memo proves that it paid them, and only while no other transaction
-//! pays them. They pass through the same states as all others: recorded, confirmed, and finalized by the Resolver.
+//! pays them. They pass through the same states as all others: recorded, confirmed, and finalized by the resolver.
 
 use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::VersionedTransaction;
@@ -19,7 +19,7 @@ use crate::ledger::proof::run_store;
 use crate::ledger::record::{NewMintTransaction, PackedReading, StoreOutcome, store};
 use crate::ledger::transitions::{Confirmed, Landed, confirm_in};
 
-/// Why a mint is not adopted.
+/// The reason for which a mint is not adopted.
 #[derive(Debug, Error)]
 pub enum AdoptError {
     /// The chain does not show it as a landed mint of ours, or the ledger has it.
@@ -88,7 +88,7 @@ impl Adoptable {
     }
 }
 
-/// What was adopted, once the caller has committed.
+/// An adopted mint, once the caller has committed.
 #[derive(Debug)]
 #[must_use = "to be reported to the metrics after the commit"]
 pub struct Adopted {

@@ -14,7 +14,7 @@ use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::breaker::unknown_mints;
 use crate::ledger::error::LedgerError;
 
-/// Why a mint is not treated as unknown, or not booked.
+/// The reason for which a mint is not treated as unknown, or not booked.
 #[derive(Debug, Error)]
 pub enum UnknownMintError {
     #[error(

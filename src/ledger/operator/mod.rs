@@ -1,4 +1,4 @@
-//! What a person decides: each of these runs in the caller's transaction, beside the entry of the admin log.
+//! Carries out decisions of a person, in the transaction of the admin-log entry.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -18,7 +18,7 @@ use crate::ledger::record::PackedReading;
 /// Pending readings of the paid wallets that are searched at most, the oldest.
 const READINGS_MAX: i64 = 20_000;
 
-/// What a search found; `searched` is the number of pending readings of the paid wallets.
+/// The findings of a search; `searched` is the number of pending readings of the paid wallets.
 pub enum Search {
     Found(Vec<PackedReading>),
     NotFound {

@@ -1,7 +1,7 @@
 //! A person ends a quarantined mint transaction, for which no endpoint can prove whether it landed.
 //!
 //! Invariant: a transaction is resolved as landed only if the chain shows it, and as dead only if it can no longer land and no
-//! endpoint shows it. One that is called dead without a proof is marked, and the Resolver searches for it as long as it is stored.
+//! endpoint shows it. One that is called dead without a proof is marked, and the resolver searches for it as long as it is stored.
 
 use sqlx::{FromRow, PgConnection, PgPool};
 use thiserror::Error;
@@ -14,10 +14,10 @@ use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::error::LedgerError;
 use crate::ledger::proof::late;
 use crate::ledger::resolver::signature_status::{self, Lookup, SignatureStatus};
-use crate::ledger::transition_metrics;
+use crate::ledger::transition_metrics::{self, TransactionOutcome};
 use crate::ledger::transitions::{self, Confirmed, Landed};
 
-/// How a person resolves it.
+/// The decision of a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuarantineOutcome {
     /// The chain must show it.
@@ -35,7 +35,7 @@ impl QuarantineOutcome {
     }
 }
 
-/// Why a transaction is not resolved.
+/// The reason for which a transaction is not resolved.
 #[derive(Debug, Error)]
 pub enum ResolveError {
     #[error("transaction {signature} was not signed by this service; check the signature")]
@@ -61,7 +61,7 @@ pub enum ResolveError {
          endpoint with full history"
     )]
     NotOnChain { signature: TxSignature },
-    #[error("transaction {signature} is on chain, but not confirmed yet; ask again in a moment")]
+    #[error("transaction {signature} is on chain, but not confirmed yet; try again in a moment")]
     NotSettled { signature: TxSignature },
     #[error(
         "transaction {signature} landed with an error ({error}) and paid nothing: the ledger ends it by itself"
@@ -93,7 +93,7 @@ pub struct Resolvable {
     landed_in: Option<u64>,
 }
 
-/// What was resolved, once the caller has committed.
+/// A resolved transaction, once the caller has committed.
 #[derive(Debug)]
 #[must_use = "to be reported to the metrics after the commit"]
 pub struct Resolved {
@@ -108,7 +108,7 @@ impl Resolved {
     pub fn report_committed(&self) {
         match &self.confirmed {
             Some(confirmed) => confirmed.report(),
-            None => transition_metrics::count_transactions("dead", 1),
+            None => transition_metrics::count_transactions(TransactionOutcome::Dead, 1),
         }
     }
 }
@@ -242,7 +242,7 @@ pub async fn resolve(
     }
 }
 
-/// From here on the Resolver searches for it.
+/// From here on the resolver searches for it.
 async fn mark_unproven(transaction: &mut PgConnection, number: MintNumber) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE mint_transactions

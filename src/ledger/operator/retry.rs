@@ -13,7 +13,7 @@ use crate::ledger::error::LedgerError;
 use crate::ledger::guard::reading_guard;
 use crate::outbox::{self, MintReading, Topic};
 
-/// Why a reading is not retried.
+/// The reason for which a reading is not retried.
 #[derive(Debug, Error)]
 pub enum RetryError {
     #[error("reading {reading} is not known; check the reading_id")]
@@ -40,7 +40,7 @@ pub async fn check_retryable(pool: &PgPool, reading: Uuid) -> Result<(), RetryEr
     next_state(reading, state).map(drop)
 }
 
-/// Makes the reading pending and due, with no attempt used, in the caller's transaction, and enqueues a job of its own that runs at
+/// Makes the reading pending and due, with no attempt used, in the caller's transaction, and enqueues its own job, which runs at
 /// once. `wallet`: the one to pay from now on; `None` keeps the present one. Returns the new state.
 pub async fn retry_reading(
     transaction: &mut PgConnection,

@@ -1,7 +1,7 @@
 //! How long a transaction has been unproven since it expired, by the database's clock, and which ones are quarantined for it.
 //!
-//! Only time during which an endpoint answers counts. One clock runs for all of them, so that a tick writes one row however many are
-//! unproven; it runs apart from the search, which may take minutes.
+//! Only time during which an endpoint answers counts. One clock runs for all of them, so that a tick writes one row however many
+//! are unproven; it runs apart from the search, which may take minutes.
 
 use std::time::Duration;
 

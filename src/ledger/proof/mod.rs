@@ -21,14 +21,14 @@
 //! One kind of transaction enters the ledger after it has landed: a mint that an admin adopts. Its signature is stored as found in
 //! the transaction that adopts it ([`run_store::store_found`]), because blocks that were read before have dropped it.
 //!
-//! The ledger may go backwards, after a restore or a fail-over; runs and records are rows of one database, so they go together. What
-//! is lost then is the subject of rule 7.
+//! The ledger may go backwards, after a restore or a fail-over; runs and records are rows of one database, so they go together.
+//! What is lost then is the subject of rule 7.
 //!
 //! # How it ends
 //!
-//! The Resolver searches (`resolver/expiry.rs`), one leader at a time. Two leaders that overlap do no harm: a run is only extended
-//! from the ends that were read ([`Saved::Stale`](crate::chain::Saved) otherwise). Runs are deleted when no open transaction could be
-//! in one of their blocks, found signatures when their transaction has ended.
+//! The resolver searches (`resolver/expiry.rs`), one leader at a time. Two leaders that overlap do no harm: a run is only extended
+//! from the ends that were read ([`Saved::Stale`](crate::chain::Saved) otherwise). Runs are deleted when no open transaction
+//! could be in one of their blocks, found signatures when their transaction has ended.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Runs of finalized blocks, and our own signatures in them, as the database holds them.
 //!
-//! Invariant: a run and the signatures that were found in its blocks are written in one transaction, so that a reader who sees a run
-//! also sees what was found in it.
+//! Invariant: a run and the signatures that were found in its blocks are written in one transaction, so that a reader who sees a
+//! run also sees what was found in it.
 
 use std::time::Duration;
 
@@ -218,7 +218,8 @@ impl Absent {
     }
 }
 
-/// Candidates for a proof by this run, which must have been stored before: those that [`BlockRun::covers`] confirms are proven dead.
+/// Candidates for a proof by this run, which must have been stored before: those that [`BlockRun::covers`] confirms are proven
+/// dead.
 pub async fn absent_from(pool: &PgPool, run: &BlockRun) -> sqlx::Result<Vec<Absent>> {
     sqlx::query_as(
         "SELECT number, signature, blockhash_slot, last_valid_block_height

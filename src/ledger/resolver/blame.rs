@@ -1,4 +1,4 @@
-//! Which readings are to blame for a failed transaction: pure.
+//! Decides which readings are to blame for a failed transaction: pure.
 
 use solana_sdk::instruction::InstructionError;
 use solana_sdk::message::VersionedMessage;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::chain::TransactionFailure;
 use crate::domain::Wallet;
 
-/// What a transaction failed for.
+/// The cause of a failed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// These readings: the payment that failed touches their token account.
@@ -118,8 +118,8 @@ mod tests {
         TransactionTerms, instructions,
     };
 
-    /// Two readings of two wallets, in a transaction that creates both accounts: in a legacy one compute limit, and price if there is
-    /// one, then creation and payment wallet by wallet, then the memo.
+    /// Two readings of two wallets, in a transaction that creates both accounts: in a legacy one compute limit, and price if
+    /// there is one, then creation and payment wallet by wallet, then the memo.
     struct Packed {
         message: VersionedMessage,
         mint: Pubkey,

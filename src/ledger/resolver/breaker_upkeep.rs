@@ -22,14 +22,15 @@ use crate::periodic::{Periodic, RunError};
 
 /// How often the authority's history is scanned while the ledger breaker is closed.
 pub const SCAN_EVERY: Duration = Duration::from_secs(60);
-/// A changed database is noticed this soon, also while nothing is signed: the wait that follows it begins then.
+/// A changed database is noticed this soon, even while nothing is signed: the wait that follows it begins then.
 /// So is a process that waits for a scan before it signs.
 const CHECK_DATABASE_EVERY: Duration = Duration::from_secs(2);
 /// An open breaker stops all minting, so it is closed as soon as rule 7 allows.
 const CHECK_OPEN_BREAKER_EVERY: Duration = Duration::from_secs(2);
-/// After a failed scan: an error that lasts is asked about ever more rarely, and no less often than a scan is due anyway.
+/// After a failed scan: an error that lasts is checked ever more rarely, and no less often than a scan is due anyway.
 const SCAN_FAILURE_BACKOFF: Backoff = Backoff::doubling(CHECK_OPEN_BREAKER_EVERY, SCAN_EVERY);
 
+/// Checks the database and the breaker, and scans the history when a scan is due.
 pub struct BreakerUpkeep {
     pub pool: PgPool,
     pub endpoints: Endpoints,
@@ -48,7 +49,7 @@ pub enum Left {
     Closed,
     /// The scan stopped before its end, so often in a row.
     Failed(u32),
-    /// An endpoint's limit interrupted the scan, for this long. It goes on where it was, and this is no failure.
+    /// An endpoint's limit interrupted the scan, for this long. It continues where it was, and this is not a failure.
     Paused(Duration),
 }
 

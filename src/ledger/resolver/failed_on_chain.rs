@@ -15,11 +15,12 @@ use crate::ledger::error::LedgerError;
 use crate::ledger::refusal::{Refusal, RefusalReason};
 use crate::ledger::refuse::{pack_alone, refuse};
 use crate::ledger::retry_schedule::RetrySchedule;
-use crate::ledger::{transition_metrics, transitions};
+use crate::ledger::transition_metrics::{self, TransactionOutcome};
+use crate::ledger::transitions;
 use crate::outbox::{self, MintReading, NewJob, Topic};
 
-/// Pause after a failure that is no reading's fault: long enough for two probes of the fee payer and the mint, which stop minting
-/// if the cause lasts. Each attempt costs a fee.
+/// Pause after a failure that is not a reading's fault: long enough for two probes of the fee payer and the mint, which stop
+/// minting if the cause lasts. Each attempt costs a fee.
 const NO_READINGS_FAULT_PAUSE_SECS: f64 = 10.0;
 
 /// Marks the transaction dead. Returns how many readings it releases.
@@ -53,8 +54,8 @@ async fn find_blame(
 }
 
 /// The readings to blame use up an attempt and are packed alone next time; their neighbours are due at once. Where the blame is
-/// unknown all are packed alone, and one that was alone already is to blame. A failure that is no reading's fault uses no attempt:
-/// the readings are retried after a pause.
+/// unknown all are packed alone, and one that was alone already is to blame. A failure that is not a reading's fault uses no
+/// attempt: the readings are retried after a pause.
 async fn mark_dead_failed(
     pool: &PgPool,
     schedule: &RetrySchedule,
@@ -101,7 +102,7 @@ async fn mark_dead_failed(
     outbox::enqueue(&mut transaction, &jobs).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;
-    transition_metrics::count_transactions("dead", 1);
+    transition_metrics::count_transactions(TransactionOutcome::Dead, 1);
     transition_metrics::count_refused(refused.len());
     Ok(readings.len())
 }

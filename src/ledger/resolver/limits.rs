@@ -1,9 +1,10 @@
-//! Settings of the Resolver.
+//! Settings of the resolver.
 
 use std::time::Duration;
 
 use crate::ledger::retry_schedule::RetrySchedule;
 
+/// Limits on time and attempts.
 #[derive(Clone, Debug)]
 pub struct ResolverLimits {
     /// How long a transaction may stay unproven after its expiry, counted while an endpoint answers.

@@ -3,6 +3,7 @@
 
 use crate::ledger::error::LedgerError;
 
+/// The last outcome of one loop.
 pub struct LogOnChange {
     task: &'static str,
     is_failing: bool,
@@ -20,7 +21,7 @@ impl LogOnChange {
         match outcome {
             Err(error) if !self.is_failing => {
                 self.is_failing = true;
-                tracing::warn!(task = self.task, %error, "resolver task fails");
+                tracing::warn!(task = self.task, %error, "resolver task failed");
             }
             Ok(()) if self.is_failing => {
                 self.is_failing = false;

@@ -1,7 +1,7 @@
-//! The Resolver: brings every stored mint transaction to its end (rule 4), in the one process that holds its lock.
+//! The resolver: brings every stored mint transaction to its end (rule 4), in the one process that holds its lock.
 //!
 //! It depends on nothing but ledger and chain: not on the queue, the sweep or the auto-mint switch. Everything it writes is
-//! compare-and-set ([`transitions`](super::transitions)), so a Resolver that was suspended does no harm when it resumes.
+//! compare-and-set ([`transitions`](super::transitions)), so a resolver that was suspended does no harm when it resumes.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -1,6 +1,7 @@
 //! Quarantines transactions that have been unproven for too long.
 //!
-//! It runs apart from the search for proofs, which may take minutes: time counts while an endpoint answers, whatever the search does.
+//! It runs apart from the search for proofs, which may take minutes: time counts while an endpoint answers, whatever the search
+//! does.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Reads what the chain charged for finalized transactions, oldest first.
 //!
 //! It takes one call for each transaction, so it runs at a fixed slow pace beside everything else: minting and confirming do not
-//! wait for it, and costs are those that were booked until it comes by. A transaction that no endpoint shows is passed over and
-//! tried again later.
+//! wait for it; until it has run, booked costs are reported. It skips a transaction that no endpoint shows, and tries it again
+//! later.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,16 @@ use crate::periodic::{Periodic, RunError};
 
 /// Transactions read in one run.
 const PER_RUN: i64 = 5;
-/// After this long everything that is still unread is tried again, also what was passed over.
+/// After this long everything that is still unread is tried again, including skipped ones.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
+/// Reads the charges of a few transactions in each run.
 pub struct ChargeReader {
     pool: PgPool,
     endpoints: Endpoints,
     /// Bounds one transaction of the database.
     limit: Duration,
-    /// What was tried lies up to here.
+    /// The last transaction tried.
     after: Option<MintNumber>,
     began_at: Instant,
 }

@@ -17,7 +17,7 @@ use crate::domain::MintNumber;
 use crate::ledger::error::LedgerError;
 use crate::ledger::send::send_to_all;
 
-/// The Minter has just sent what is younger; an older transaction that is not seen is sent again, this often.
+/// The minter has just sent what is younger; an older transaction that is not seen is sent again, this often.
 const RESEND_EVERY: Duration = Duration::from_secs(2);
 /// Concurrent re-sends.
 const RESENDS_AT_ONCE: usize = 16;
@@ -81,6 +81,7 @@ fn has_expired(open: &OpenTransaction, lowest_height: Option<u64>) -> bool {
     lowest_height.is_some_and(|height| height > open.last_valid_block_height + EXPIRED_BLOCKS)
 }
 
+/// Sends what the status rounds have queued.
 pub struct Resender {
     pub pool: PgPool,
     pub endpoints: Endpoints,

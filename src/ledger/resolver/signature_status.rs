@@ -1,4 +1,4 @@
-//! What the chain reports of a signature: one call for many transactions.
+//! Fetches the status of many signatures in one call.
 
 use solana_sdk::hash::Hash;
 use solana_sdk::transaction::TransactionError;
@@ -42,7 +42,7 @@ pub enum Lookup {
     /// Its cache of recent statuses, on one endpoint: cheap, and a hot call, since a user waits for the result.
     Recent,
     /// Its whole history. What one endpoint has not seen is looked up on the others too, because a signature found anywhere
-    /// wins. It waits for its turn among the background calls, but for no pause: the next round asks again.
+    /// wins. It waits for its turn among the background calls, but for no pause: the next round queries it again.
     History,
 }
 
@@ -68,8 +68,8 @@ async fn fetch_from(
     Ok(shown.into_iter().map(status_of).collect())
 }
 
-/// Queries the endpoints of this chain in order until one answers, or with [`Lookup::History`] until each signature is found. `Err` only when
-/// none answered.
+/// Queries the endpoints of this chain in order until one answers, or with [`Lookup::History`] until each signature is found.
+/// `Err` only when none answered.
 pub async fn fetch(
     endpoints: &Endpoints,
     genesis_hash: &Hash,

@@ -8,7 +8,7 @@ use crate::chain::TransactionFailure;
 use crate::domain::{MintNumber, MintTransactionState};
 use crate::ledger::transitions::Landed;
 
-/// Look-ups on every endpoint in which a confirmed transaction is not seen before it is taken for forked.
+/// Look-ups on every endpoint in which a confirmed transaction is not seen before it counts as forked.
 /// A wrong decision costs no more than a second `TokensMinted`: the same bytes are sent again and found landed.
 const ROUNDS_TO_FORK: u32 = 5;
 

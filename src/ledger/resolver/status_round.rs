@@ -1,4 +1,4 @@
-//! One round of the Resolver: fetches the status of every transaction that is in time, newest first, and writes what changed.
+//! One round of the resolver: fetches the status of every transaction that is in time, newest first, and writes what changed.
 //!
 //! A transaction that is late leaves these rounds ([`late_round`](super::late_round)), so a round costs what is under way, no
 //! matter how many transactions wait for a proof.
@@ -23,6 +23,7 @@ use crate::periodic::{Periodic, RunError};
 /// the shortest slots of any cluster. A status that is looked up elsewhere too soon costs a slower call, nothing else.
 const RECENT_FOR_UNMEASURED: Duration = Duration::from_secs(30);
 
+/// Runs the status rounds.
 pub struct StatusRounds {
     pub writer: StatusWriter,
     pub resends: ResendQueue,

@@ -1,5 +1,5 @@
-//! The Resolver's tasks, which run concurrently while this process holds its lock. Seven run periodically; re-sends run whenever the
-//! status rounds queue some.
+//! The resolver's tasks, which run concurrently while this process holds its lock. Seven run periodically; re-sends run whenever
+//! the status rounds queue some.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const QUARANTINE: Timing = Timing::new("quarantine", Duration::from_secs(2));
 const BREAKER: Timing = Timing::new("ledger breaker", SCAN_EVERY);
 /// Changes of the counts wait about this long to be folded: bounds what reading the counts adds up.
 const COUNTS: Timing = Timing::new("folding of counts", Duration::from_secs(5));
-/// Slow, because it takes a call to the chain for each transaction: it catches up at night.
+/// Slow, because it takes a call to the chain for each transaction: it catches up when load is low.
 const CHARGES: Timing = Timing::new("reading of charges", Duration::from_secs(5));
 
 /// Folds the counts of readings by state.
@@ -52,7 +52,7 @@ impl Periodic for CountFold {
     }
 }
 
-/// Ends mint transactions while this process holds the Resolver's lock.
+/// Ends mint transactions while this process holds the resolver's lock.
 pub struct Resolver {
     pool: PgPool,
     endpoints: Endpoints,

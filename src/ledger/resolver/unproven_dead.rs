@@ -20,8 +20,8 @@ use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::breaker::unknown_mints::{known_among, store_unknown_mints};
 use crate::ledger::error::LedgerError;
 
-/// Searches for all of them, on every endpoint with history. Returns how many were found landed for the first time; the error is the
-/// first failure, after all others were searched for. `limit` bounds one transaction of the database.
+/// Searches for all of them, on every endpoint with history. Returns how many were found landed for the first time; the error is
+/// the first failure, after all others were searched for. `limit` bounds one transaction of the database.
 pub async fn find_landed(
     pool: &PgPool,
     endpoints: &Endpoints,

@@ -33,7 +33,7 @@ mod traces_table;
 
 pub use installed::is_on;
 pub use provider::{Traces, TracesError, start};
-pub use span::{Span, TransactionSpan};
+pub use span::{SendFailure, Span, TransactionSpan};
 pub use step::{Step, StepKind};
 pub use trace_context::{TRACEPARENT, TRACERESPONSE, TraceContext};
 pub use traces_table::{of_readings, prune, store_contexts};

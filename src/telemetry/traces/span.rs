@@ -147,6 +147,25 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
+/// The way in which the first send of a transaction failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFailure {
+    /// The endpoint answered with an error, or could not be reached.
+    Rejected,
+    /// No answer came in time.
+    TimedOut,
+}
+
+impl SendFailure {
+    /// Value of the attribute `outcome`.
+    fn as_str(self) -> &'static str {
+        match self {
+            SendFailure::Rejected => "rejected",
+            SendFailure::TimedOut => "timed out",
+        }
+    }
+}
+
 /// A mint transaction until it is sent: one span in its batch's trace, with links to the readings that it pays, and one in
 /// the trace of each of those readings.
 #[derive(Debug)]
@@ -198,9 +217,9 @@ impl TransactionSpan {
         self.span.around(future)
     }
 
-    /// Records the first send. `Err` names in a word why it failed; the same bytes will be sent again.
-    pub fn sent(self, outcome: Result<(), &'static str>) {
-        let word = outcome.err().unwrap_or("sent");
+    /// Records the first send. After a failure the same bytes will be sent again.
+    pub fn sent(self, outcome: Result<(), SendFailure>) {
+        let word = outcome.err().map_or("sent", SendFailure::as_str);
         self.span.set(OUTCOME, word);
         if outcome.is_err() {
             self.span.fail(word);

@@ -146,7 +146,7 @@ async fn a_mint_that_no_service_signed_opens_the_breaker_until_it_is_booked() {
     let before = next_number(&grid).await;
     let meter = meter.at(&grid.user("prosumer"));
     meter.report("2").await;
-    grid.until("the Minter has asked and was refused", async || {
+    grid.until("the minter has requested a signature and was refused", async || {
         let refused: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'MintReading' AND status = 'Failed')",
         )

@@ -42,7 +42,7 @@ const HELD: Range<u8> = 50..100;
 const ONE_A_TRANSACTION: (&str, &str) = ("BLOCKCHAIN_MAX_BATCH_SIZE", "1");
 
 /// Pause between two reports of a held meter, and of one that is not held: longer for the second, because each mint that the
-/// backup lacks takes a command of its own.
+/// backup lacks takes its own command.
 const PACE: Duration = Duration::from_millis(200);
 const PACE_OF_MINTS: Duration = Duration::from_millis(700);
 const BASE_UNITS_OF_A_READING: usize = 1_000_000_000;
@@ -96,7 +96,7 @@ async fn report_until(
     (meter, submissions)
 }
 
-/// The dump in a cluster of its own, and a grid on it with the keys, which are kept beside a backup.
+/// The dump in its own cluster, and a grid on it with the keys, which are kept beside a backup.
 async fn restore(original: &mut Grid, dump: &Path) -> (PostgresCluster, Grid) {
     let cluster = PostgresCluster::start(PostgresOptions::ephemeral())
         .await
@@ -153,8 +153,8 @@ async fn nothing_was_paid_twice(original: &Grid, restored: &Grid, mint: &Pubkey)
     }
 }
 
-/// Why the ledger breaker opened, each time.
-async fn reasons_told(grid: &Grid) -> Vec<String> {
+/// The reason of each opening of the ledger breaker.
+async fn reported_reasons(grid: &Grid) -> Vec<String> {
     let sent = events(grid, "AdminNotification").await;
     let reasons = sent
         .iter()
@@ -172,7 +172,7 @@ fn unknown_mints(report: &Value) -> HashSet<String> {
         .collect()
 }
 
-/// What the command reports to have done; only after the last mint does the audit that follows hold.
+/// The report of the command; only after the last mint does the audit that follows hold.
 fn stderr_of(output: Output) -> String {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(matches!(output.status.code(), Some(0 | 1)), "{stderr}");
@@ -288,12 +288,12 @@ async fn a_backup_taken_under_load_that_is_older_than_the_chain_pays_nothing_twi
     let meter = meter.at(&user);
     meter.report("1").await;
     until_breaker(&restored, "mismatch").await;
-    let reasons = reasons_told(&restored).await;
+    let reasons = reported_reasons(&restored).await;
     assert_eq!(reasons.len(), 2, "{reasons:#?}");
     assert!(reasons[0].contains("the database was restored"));
     assert!(reasons[1].contains("LedgerMismatch"));
     restored
-        .until("the Minter has asked and was refused", async || {
+        .until("the minter has requested a signature and was refused", async || {
             let refused = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'MintReading' AND status = 'Failed'";
             count(&restored.pool, refused).await > 0
         })
@@ -367,7 +367,7 @@ async fn after_a_backup_that_lacks_nothing_minting_resumes_automatically() {
     restored.serve().await;
     meter.at(&restored.user("prosumer")).report("1").await;
     restored.until_count("finalized", 6).await;
-    let reasons = reasons_told(&restored).await;
+    let reasons = reported_reasons(&restored).await;
     assert_eq!(reasons.len(), 1, "{reasons:#?}");
     assert!(reasons[0].contains("the database was restored"));
     assert_eq!(breaker(&restored).await, ("closed".to_owned(), None));

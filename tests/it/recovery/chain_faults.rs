@@ -361,9 +361,9 @@ async fn an_endpoint_that_lags_makes_no_fork() {
     // From now on the endpoint that is queried first does not show the transaction.
     proxy.on_call(|method, parameters| match method {
         "getSignatureStatuses" => {
-            let asked = parameters[0].as_array().unwrap().len();
+            let requested = parameters[0].as_array().unwrap().len();
             CallAction::Answer(
-                json!({ "context": { "slot": 1 }, "value": vec![Value::Null; asked] }),
+                json!({ "context": { "slot": 1 }, "value": vec![Value::Null; requested] }),
             )
         }
         _ => CallAction::Forward,
@@ -397,14 +397,14 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
     })
     .await;
     let meter = grid.meter().await;
-    let asked = Arc::new(Mutex::new(0_u32));
+    let requested = Arc::new(Mutex::new(0_u32));
     let blocks_read = Arc::new(AtomicBool::new(false));
     {
-        let (asked, blocks_read) = (Arc::clone(&asked), Arc::clone(&blocks_read));
+        let (requested, blocks_read) = (Arc::clone(&requested), Arc::clone(&blocks_read));
         proxy.on_call(move |method, parameters| match method {
             // The endpoint now points at another cluster.
             "getGenesisHash" => {
-                *asked.lock().unwrap() += 1;
+                *requested.lock().unwrap() += 1;
                 CallAction::Answer(json!("4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY"))
             }
             "getBlock" => {
@@ -417,9 +417,9 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
     meter.report("1").await;
     grid.until_count("submitted", 1).await;
     until_past_expiry(&grid, 70).await;
-    eventually("the chain is looked at before its blocks", async || {
+    eventually("the chain is checked before its blocks", async || {
         assert!(!blocks_read.load(Ordering::SeqCst), "its blocks were read");
-        (*asked.lock().unwrap() > 2).then_some(())
+        (*requested.lock().unwrap() > 2).then_some(())
     })
     .await;
     assert_eq!(signatures(&grid).await.len(), 1, "nothing was proven");

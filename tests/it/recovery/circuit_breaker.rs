@@ -233,7 +233,7 @@ async fn batches_that_fail_although_every_probe_succeeds_open_it_too() {
     let before = proxy.received("simulateTransaction");
     tokio::time::sleep(Duration::from_secs(15)).await;
     let tries = proxy.received("simulateTransaction") - before;
-    assert!(tries <= 40, "{tries} tries in 15 s are no backing off");
+    assert!(tries <= 40, "{tries} tries in 15 s are not backed off");
     proxy.forward_everything();
     are_minted_without_an_attempt(&grid, 40).await;
 }

@@ -66,7 +66,7 @@ async fn the_endpoint_that_is_behind_is_not_queried_first() {
     );
     let lag = json!([{ "method": "*", "fault": "lag", "slots": 60 }]);
     assert_eq!(lagging.put(lag).await, 204);
-    let chain = eventually("the other one is asked first", async || {
+    let chain = eventually("the other one is queried first", async || {
         let chain = chain_of(&admin).await;
         (endpoint(&chain, "rpc-2")["preferred"] == true).then_some(chain)
     })
@@ -84,7 +84,7 @@ async fn the_endpoint_that_is_behind_is_not_queried_first() {
     assert_eq!(
         lagging.received("getLatestBlockhash").await,
         before,
-        "a blockhash was asked of the endpoint that is behind"
+        "a blockhash was requested from the endpoint that is behind"
     );
     no_attempt_is_used(&grid).await;
     // The audit queries the first endpoint, whose supply is current and whose history is not.

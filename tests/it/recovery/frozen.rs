@@ -144,7 +144,7 @@ async fn another_process_takes_over_from_a_frozen_leader_of_resolver_and_sequenc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_api_process_delays_no_other() {
     let grid = Grid::without_service(&[]).await;
-    // It holds Resolver and sequencer, and has no worker.
+    // It holds resolver and sequencer, and has no worker.
     let leader = grid.spawn(&[API]).await;
     let _worker = grid.spawn(&[WORKER]).await;
     let other = grid.spawn(&[API]).await;

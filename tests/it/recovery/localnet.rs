@@ -124,7 +124,7 @@ fn unix_seconds() -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn supply_equals_the_landed_mints_after_every_kill() {
     const KILLS: usize = 20;
-    /// At most this many closed blocks wait to be written (see the program's `persist.rs`).
+    /// At most this many closed blocks wait to be written (see the program's `persistence.rs`).
     const BLOCKS_ROLLED_BACK_MAX: u64 = 14;
     let seed: u64 = rand::random();
     println!("seed {seed}");
@@ -192,9 +192,9 @@ async fn a_stop_under_load_keeps_every_answered_transaction() {
     let load = Load::start(&chain.rpc_url, &money, blockhash, &Arc::new(1.into()));
     load.run(&client, &mut StdRng::seed_from_u64(7)).await;
 
-    let asked = Instant::now();
+    let began = Instant::now();
     assert!(chain.stop().await.success());
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(2));
     let sent = load.finish().await;
     chain.restart().await;
 
@@ -249,9 +249,9 @@ async fn a_clean_restart_loses_nothing() {
     let blocks = walk(&client, 0, slot).await;
     let times: Vec<_> = times_of_blocks(&client, 0, slot).await;
 
-    let asked = Instant::now();
+    let began = Instant::now();
     assert!(chain.stop().await.success());
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(2));
     chain.restart().await;
 
     let client = chain.client();

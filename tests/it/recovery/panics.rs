@@ -40,7 +40,7 @@ async fn a_handler_that_panics_leaves_the_reading_for_later() {
         .fetch_one(&grid.pool)
         .await
         .unwrap();
-    assert_eq!(attempts, 0, "a defect is no reading's fault");
+    assert_eq!(attempts, 0, "a defect is not a reading's fault");
 }
 
 async fn a_batch_that_panics_leaves_its_readings_for_later() {

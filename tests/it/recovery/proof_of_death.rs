@@ -36,7 +36,7 @@ async fn no_block_is_read_twice_across_rate_limits_and_a_change_of_leader() {
             "getBlock" => {
                 let mut calls = calls.lock().unwrap();
                 *calls += 1;
-                if *calls % 25 == 0 {
+                if (*calls).is_multiple_of(25) {
                     return CallAction::RetryAfter {
                         status: 429,
                         secs: 0,
@@ -263,11 +263,11 @@ async fn ten_thousand_unproven_transactions_and_failing_histories_delay_no_confi
         .get_slot()
         .await
         .unwrap();
-    let recent_asked = Arc::new(Mutex::new(0_usize));
+    let recent_requested = Arc::new(Mutex::new(0_usize));
     let sends = Arc::new(Mutex::new(0_u64));
     let histories_fail = Arc::new(AtomicBool::new(false));
     {
-        let (recent_asked, sends) = (Arc::clone(&recent_asked), Arc::clone(&sends));
+        let (recent_requested, sends) = (Arc::clone(&recent_requested), Arc::clone(&sends));
         let histories_fail = Arc::clone(&histories_fail);
         proxy.on_call(move |method, parameters| match method {
             "getSignatureStatuses"
@@ -280,9 +280,9 @@ async fn ten_thousand_unproven_transactions_and_failing_histories_delay_no_confi
                 )
             }
             "getSignatureStatuses" if parameters[1]["searchTransactionHistory"] != true => {
-                let asked = parameters[0].as_array().unwrap().len();
-                let mut recent_asked = recent_asked.lock().unwrap();
-                *recent_asked = (*recent_asked).max(asked);
+                let requested = parameters[0].as_array().unwrap().len();
+                let mut recent_requested = recent_requested.lock().unwrap();
+                *recent_requested = (*recent_requested).max(requested);
                 CallAction::Forward
             }
             "sendTransaction" => {
@@ -303,10 +303,10 @@ async fn ten_thousand_unproven_transactions_and_failing_histories_delay_no_confi
         meter.report("1").await;
     }
     grid.until_count("finalized", 6).await;
-    let asked = *recent_asked.lock().unwrap();
+    let requested = *recent_requested.lock().unwrap();
     assert!(
-        asked <= 5,
-        "{asked} recent statuses were looked up in one call"
+        requested <= 5,
+        "{requested} recent statuses were looked up in one call"
     );
     let sent = *sends.lock().unwrap();
     assert!(sent < 100, "expired transactions were sent: {sent}");
@@ -318,7 +318,7 @@ async fn ten_thousand_unproven_transactions_and_failing_histories_delay_no_confi
     .await
     .unwrap();
     assert_eq!(unresolved, UNPROVEN, "nothing was proven");
-    // Each is asked about ever more rarely: after a few rounds none is due.
+    // Each is queried ever more rarely: after a few rounds none is due.
     eventually("all of them wait for their next look-up", async || {
         let due: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM late_transactions WHERE look_ups = 0 OR look_up_at <= now()",

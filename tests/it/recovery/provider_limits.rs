@@ -1,4 +1,4 @@
-//! Providers limit what may be asked, and nodes answer strangely: the service asks smaller questions or elsewhere, takes no strange
+//! Providers limit queries, and nodes answer strangely: the service sends smaller queries or queries elsewhere, takes no strange
 //! answer for "absent" or for an endpoint that is gone, and names endpoint, method and limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,8 @@ async fn served_through(proxy: &Proxy) -> Grid {
     grid
 }
 
-/// The length of the list that a call asks for.
-fn asked(parameters: &Value) -> usize {
+/// The length of the list that a call requests.
+fn requested(parameters: &Value) -> usize {
     parameters[0].as_array().map_or(0, Vec::len)
 }
 
@@ -27,8 +27,8 @@ async fn lists_that_are_refused_are_halved_and_the_size_is_remembered() {
     let proxy = Proxy::start(world().rpc_url()).await;
     let grid = served_through(&proxy).await;
     proxy.on_call(|method, parameters| match method {
-        "getMultipleAccounts" if asked(parameters) > ACCOUNTS => CallAction::Status(413),
-        "getSignatureStatuses" if asked(parameters) > 1 => {
+        "getMultipleAccounts" if requested(parameters) > ACCOUNTS => CallAction::Status(413),
+        "getSignatureStatuses" if requested(parameters) > 1 => {
             CallAction::Error(-32_602, "Too many inputs provided; max 1")
         }
         _ => CallAction::Forward,
@@ -160,7 +160,7 @@ async fn while_every_batch_fails_the_pauses_grow_and_status_and_readiness_agree(
     }
     assert_eq!(
         chain["endpoints"][0]["healthy"], true,
-        "a strange answer is no outage"
+        "a strange answer is not an outage"
     );
     let (began, before) = (Instant::now(), proxy.received("getLatestBlockhash"));
     let (mut samples, mut agreeing) = (0, 0);

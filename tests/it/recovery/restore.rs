@@ -167,7 +167,7 @@ async fn a_copy_of_the_database_in_the_same_cluster_is_another_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fail_over_is_detected_while_nothing_is_signed() {
     let mut grid = Grid::start().await;
-    eventually("the Resolver has scanned the history", async || {
+    eventually("the resolver has scanned the history", async || {
         let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
             .fetch_one(&grid.pool)
             .await

@@ -1,4 +1,4 @@
-//! Background work never takes from minting: it has a budget and a pause of its own. Few calls are made while nothing happens, and
+//! Background work never takes from minting: it has its own budget and pause. Few calls are made while nothing happens, and
 //! few for each transaction.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually};
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// Chain, consensus, charges and capabilities, each asked for every ten minutes or more rarely.
+/// Chain, consensus, charges and capabilities, each queried every ten minutes or more rarely.
 const RARE_CALLS_MAX: u64 = 12;
 
 /// The only endpoint on the status page.
@@ -62,7 +62,7 @@ async fn a_refused_look_up_waits_in_place_while_minting_goes_on() {
     let meter = grid.meter().await;
     meter.report("1").await;
     grid.until_count("finalized", 1).await;
-    // Registering a meter looks its wallet up: a background call.
+    // Registering a meter queries its wallet's account: a background call.
     let refused = Arc::new(AtomicU64::new(0));
     let refusals = Arc::clone(&refused);
     proxy.on_call(move |method, _| {
@@ -136,13 +136,13 @@ async fn an_audit_keeps_its_rate_and_survives_refusals_without_a_time() {
     assert!(took >= least, "{} calls in {took:?}", calls.len());
 }
 
-/// What is made each minute, from the calls of each occasion and how often it comes: idle minutes would take minutes to count.
+/// The calls of each minute, from the calls of each occasion and how often it comes: idle minutes would take minutes to count.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_process_makes_at_most_20_calls_a_minute_and_another_adds_none() {
     let proxy = Proxy::start(world().rpc_url()).await;
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
-    // What a start asks for.
+    // The queries of a start.
     grid.until("the capabilities are probed", async || {
         endpoint(&grid).await["capabilities"]["blocks"] == "yes"
     })
@@ -185,13 +185,13 @@ async fn an_idle_process_makes_at_most_20_calls_a_minute_and_another_adds_none()
     let scan = counted.take();
     let a_minute = per_probe * (60 / PROBE_IDLE_EVERY.as_secs()) + sum(&scan);
     println!("a probe {per_probe} calls, a scan {scan:?}: {a_minute} a minute");
-    // The one scan that may have come meanwhile, and what is asked for now and then.
+    // The one scan that may have come meanwhile, and what is queried now and then.
     let others = sum(&alone) - of_probe;
     assert!(others <= sum(&scan) + RARE_CALLS_MAX, "{alone:?}");
     assert!(a_minute <= 20, "a probe {per_probe}, a scan {scan:?}");
 }
 
-/// What ten transactions a second take, from the calls of each transaction and those of each second.
+/// The calls of ten transactions a second, from the calls of each transaction and those of each second.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_transactions_a_second_take_at_most_four_calls_each() {
     const TRANSACTIONS: u64 = 30;

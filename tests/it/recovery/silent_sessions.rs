@@ -14,9 +14,9 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
 
 /// The sequencer's lock on the head of the feed.
 const FENCE: &str = "UPDATE feed_head SET last_seq = last_seq";
-/// The Resolver's work list.
+/// The resolver's work list.
 const WORK_LIST: &str = "EXTRACT(EPOCH FROM now() - recorded_at)";
-/// What the fee payer has in flight, in the ledger's minting conditions.
+/// Lamports that the fee payer has in flight, in the ledger's minting conditions.
 const IN_FLIGHT: &str = "state <> 'confirmed' OR slot > $1";
 /// The hub's pages of the log.
 const PAGE: &str = "FROM feed_head AS head";
@@ -95,7 +95,7 @@ async fn the_last_conditions_of_the_ledger_count_until_it_answers_again() {
     .await;
 
     proxy.stall_at(IN_FLIGHT, 2);
-    eventually("two looks are left without an answer", async || {
+    eventually("two queries are left without an answer", async || {
         assert_eq!(breaker().await, open);
         (proxy.stalled_at(IN_FLIGHT) == 2).then_some(())
     })
@@ -145,7 +145,7 @@ async fn every_loop_queries_again_when_its_session_falls_silent() {
         )
         .await;
         let runs = proxy.runs_of(statement);
-        eventually(&format!("it is asked again: {statement}"), async || {
+        eventually(&format!("it is queried again: {statement}"), async || {
             (proxy.runs_of(statement) > runs).then_some(())
         })
         .await;

@@ -19,7 +19,7 @@ pub async fn audit_with(grid: &Grid, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// The one sentence with which it is refused; there is no verdict.
+/// The one sentence with which it is refused: the audit could not run.
 pub async fn refused(grid: &Grid, arguments: &[&str]) -> String {
     let output = audit_with(grid, arguments).await;
     let sentence = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! Which consensus a test's cluster runs. The shared chain runs Tower; the two forms of Alpenglow are played in front of it.
+//! The consensus that a test's cluster runs. The shared chain runs Tower; the two forms of Alpenglow are played in front of it.
 //!
 //! A test without more runs on mainnet's consensus of today, [`Consensus::Alpenglow`], where what is confirmed is final: nothing
 //! waits 31 slots. `TEST_CONSENSUS=tower|alpenglow|alpenglow-without-confirmed` chooses another for all of them. A scenario whose
@@ -16,7 +16,7 @@ pub enum Consensus {
     AlpenglowWithoutConfirmed,
 }
 
-/// What a test runs on that names none.
+/// For a test that names none.
 static DEFAULT: LazyLock<Consensus> =
     LazyLock::new(|| match std::env::var("TEST_CONSENSUS").as_deref() {
         Err(_) | Ok("alpenglow") => Consensus::Alpenglow,

@@ -73,7 +73,7 @@ impl Grid {
         }
     }
 
-    /// What a service of this grid is configured with.
+    /// The settings of a service of this grid.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = vec![
             ("DATABASE_URL", self.database_url.clone()),
@@ -121,7 +121,7 @@ impl Grid {
         }
     }
 
-    /// Starts a service as a process of its own.
+    /// Starts a service in its own process.
     pub async fn spawn(&self, more: &[(&str, &str)]) -> Server {
         Server::spawn(self.environment(), more).await
     }
@@ -196,7 +196,7 @@ impl Grid {
         eventually(what, async || is_so().await.then_some(())).await;
     }
 
-    /// What no log, page or document may contain: the secrets of the service, and the tokens of these callers.
+    /// Texts that no log, page or document may contain: the secrets of the service, and the tokens of these callers.
     pub fn secrets(&self, callers: &[&Api]) -> Vec<String> {
         let mut secrets = secrets::key_forms(&self.data_dir.path().join("mint-authority.json"));
         for caller in callers {

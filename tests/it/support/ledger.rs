@@ -33,7 +33,7 @@ pub async fn until_history_scanned(grid: &Grid) {
     .await;
 }
 
-/// Rises with every transaction that the Minter wants to sign.
+/// Rises with every transaction that the minter wants to sign.
 pub async fn next_number(grid: &Grid) -> i64 {
     sqlx::query_scalar("SELECT next_number FROM ledger")
         .fetch_one(&grid.pool)

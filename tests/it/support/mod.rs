@@ -1,4 +1,4 @@
-//! What the tests share: one Postgres cluster and one local chain for the run, and for each test a [`Grid`] of its own.
+//! Shared by the tests: one Postgres cluster and one local chain for the run. Each test has its own [`Grid`].
 
 pub mod admin_log;
 pub mod audit;

@@ -14,7 +14,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
 /// Asserts that an instance matches a definition.
 fn check(definition: &str, instance: &Value) {
     if let Err(fault) = judge(defined(definition), instance) {
-        panic!("{instance} is no {definition}: {fault}");
+        panic!("{instance} is not a {definition}: {fault}");
     }
 }
 
@@ -120,7 +120,7 @@ fn is_of_type(name: &str, instance: &Value) -> bool {
         "integer" => instance.is_i64() || instance.is_u64(),
         "boolean" => instance.is_boolean(),
         "null" => instance.is_null(),
-        unknown => panic!("{unknown} is no type"),
+        unknown => panic!("{unknown} is not a type"),
     }
 }
 

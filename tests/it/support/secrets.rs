@@ -1,4 +1,4 @@
-//! What no log may contain.
+//! Secrets, which no log may contain.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ pub fn assert_absent(log: &str, secrets: &[String]) {
     for secret in secrets {
         assert!(
             secret.len() >= BYTES_MIN,
-            "too short to be looked for: {secret}"
+            "too short to be searched for: {secret}"
         );
         let line = log.lines().find(|line| line.contains(secret.as_str()));
         assert_eq!(line, None, "the log holds {secret}");
@@ -28,7 +28,7 @@ pub fn key_forms(file: &Path) -> Vec<String> {
     ]
 }
 
-/// How a list of bytes begins, whatever follows.
+/// The beginning of a list of bytes, whatever follows.
 fn list_of(bytes: &[u8], separator: &str) -> String {
     let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
     format!("[{}", numbers.join(separator))

@@ -6,19 +6,19 @@ use tokio::time::Instant;
 
 /// Far above what any step takes on an idle machine, so that only a defect reaches it.
 pub const LIMIT: Duration = Duration::from_secs(300);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// Polls until `look` returns something; panics with `what` if it does not within [`LIMIT`].
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls until `poll` returns something; panics with `what` if it does not within [`LIMIT`].
+pub async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
         assert!(
             started.elapsed() < LIMIT,
             "did not happen within {LIMIT:?}: {what}"
         );
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

@@ -31,7 +31,7 @@ pub struct World {
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
-/// Starts the world with the first test that asks. Its tasks run on a runtime that outlives every test's own.
+/// Starts the world with the first test that needs it. Its tasks run on a runtime that outlives every test's own.
 pub fn world() -> &'static World {
     WORLD.get_or_init(|| {
         // TEST_LOG=debug shows what the services of this process log.

@@ -81,6 +81,7 @@ const RETIRED_PHRASES: &[&str] = &[
     "is told",
     "are told",
     "told of",
+    "nobody else",
 ];
 /// Members of a JSON file that hold prose.
 const PROSE_MEMBERS: [&str; 3] = ["\"title\":", "\"description\":", "\"summary\":"];

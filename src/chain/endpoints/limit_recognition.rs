@@ -3,7 +3,7 @@
 //! Providers put their own limits in front of a Solana node, and each answers in its own form: an HTTP status, a JSON-RPC error
 //! inside HTTP 200, 403 or 429, an error object without its envelope, or a bare text. They reuse codes that a node gives another
 //! meaning (-32005 is a node that lags, -32007 a slot without a block), so the text decides before the code does. An answer that
-//! is not recognised here is no limit: it stays what the node said.
+//! is not recognised here does not count as a limit: it stays what the node said.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use solana_client::rpc_custom_error::{
 };
 use thiserror::Error;
 
-/// Which limit of a provider a call met.
+/// The limit of a provider that a call met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProviderLimit {
     /// Too many calls in this second, minute or month: later, the same call may be answered.
@@ -132,7 +132,7 @@ const ACCESS_TEXTS: [&str; 4] = [
 ];
 
 /// The limit that an answer reports; `None`: it is not a limit of a provider. `code` and `text` are those of the JSON-RPC error, or
-/// `text` is the body where it is no JSON.
+/// `text` is the body where it is not JSON.
 pub(super) fn limit_of(status: StatusCode, code: Option<i64>, text: &str) -> Option<ProviderLimit> {
     // What a simulated program wrote into its log says nothing about the endpoint.
     if code == Some(JSON_RPC_SERVER_ERROR_SEND_TRANSACTION_PREFLIGHT_FAILURE) && status.is_success()
