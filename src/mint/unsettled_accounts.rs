@@ -6,17 +6,17 @@ use sqlx::PgPool;
 
 use crate::domain::Wallet;
 
-/// Of these wallets, those that a transaction pays which is recorded or confirmed and not final yet, and those that were paid at
-/// finality. A quarantined transaction does not count: nothing is known of it, for a long time.
+/// Of these wallets, those that a transaction has paid which is confirmed and not final yet, and those that were paid at finality.
+///
+/// A payment that is merely recorded does not count: a backlog of one new wallet would wait for its first confirmation. So whoever
+/// closes an account within that second gains the rent of the transactions that were recorded in it, and of no others.
 pub(super) async fn paid_before(
     pool: &PgPool,
     wallets: &[Wallet],
 ) -> sqlx::Result<HashSet<Wallet>> {
     let paid: Vec<Wallet> = sqlx::query_scalar(
-        // Each part reads a small index: readings_unminted, readings_minted, and the key of token_accounts.
-        "SELECT wallet FROM readings WHERE state = 'submitted' AND wallet = ANY($1)
-         UNION
-         SELECT wallet FROM readings WHERE state = 'minted' AND wallet = ANY($1)
+        // Both parts read a small index: readings_minted, and the key of token_accounts.
+        "SELECT wallet FROM readings WHERE state = 'minted' AND wallet = ANY($1)
          UNION
          SELECT wallet FROM token_accounts WHERE wallet = ANY($1)",
     )

@@ -15,6 +15,7 @@ use solana_sdk::transaction::TransactionError;
 use uuid::Uuid;
 
 use crate::support::Grid;
+use crate::support::ledger::until_history_scanned;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -62,6 +63,7 @@ async fn concurrent_records_of_the_same_readings_in_any_order_do_not_deadlock() 
     api.post("/api/meters/submit-readings", &readings)
         .await
         .ok();
+    until_history_scanned(&grid).await;
     grid.stop().await;
     // Slow enough that all of them overlap.
     sqlx::raw_sql(

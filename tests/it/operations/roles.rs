@@ -11,6 +11,7 @@ use solana_sdk::transaction::Transaction;
 
 use crate::support::chain_breaker::{chain_of, until_closed, until_open};
 use crate::support::consensus::Consensus;
+use crate::support::ledger::until_history_scanned;
 use crate::support::metrics::value;
 use crate::support::server::program;
 use crate::support::world::world;
@@ -250,7 +251,9 @@ async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
 async fn the_fee_payer_is_checked_only_once_a_worker_has_stored_its_address() {
     let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let payer = FeePayer::new(&grid, "fee-payer.json");
-    assert!(payer.worker(&grid).await.terminate().await.success());
+    let worker = payer.worker(&grid).await;
+    until_history_scanned(&grid).await;
+    assert!(worker.terminate().await.success());
     // The state that workers of an earlier version leave.
     sqlx::query("UPDATE ledger SET fee_payer = NULL")
         .execute(&grid.pool)
