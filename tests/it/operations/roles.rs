@@ -251,7 +251,7 @@ async fn an_api_process_without_a_key_watches_the_fee_payer_of_the_workers() {
 async fn the_fee_payer_is_checked_only_once_a_worker_has_stored_its_address() {
     let grid = Grid::without_service(&[("TOKENIZATION_AUTO_MINT_ENABLED", "false")]).await;
     let payer = FeePayer::new(&grid, "fee-payer.json");
-    let worker = payer.worker(&grid).await;
+    let mut worker = payer.worker(&grid).await;
     until_history_scanned(&grid).await;
     assert!(worker.terminate().await.success());
     // The state that workers of an earlier version leave.
