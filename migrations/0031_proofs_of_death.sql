@@ -4,13 +4,16 @@ CREATE TABLE scanned_runs (
     first_slot BIGINT NOT NULL,
     first_height BIGINT NOT NULL,
     first_parent_slot BIGINT NOT NULL CHECK (first_parent_slot < first_slot),
+    first_parent_hash BYTEA NOT NULL CHECK (octet_length(first_parent_hash) = 32),
     last_slot BIGINT NOT NULL CHECK (last_slot >= first_slot),
     last_height BIGINT NOT NULL CHECK (last_height >= first_height),
+    last_hash BYTEA NOT NULL CHECK (octet_length(last_hash) = 32),
     PRIMARY KEY (endpoint, first_slot)
 );
 COMMENT ON TABLE scanned_runs IS 'Unbroken runs of finalized blocks that were read whole, endpoint by endpoint. A run holds every block between its ends. Deleted once no open mint transaction could be in it.';
 COMMENT ON COLUMN scanned_runs.endpoint IS 'Fingerprint of the endpoint''s URL.';
 COMMENT ON COLUMN scanned_runs.first_parent_slot IS 'Slot of the block before the first one.';
+COMMENT ON COLUMN scanned_runs.first_parent_hash IS 'Its hash, as the first one names it: runs are joined only if it equals last_hash of the earlier one.';
 
 CREATE TABLE scanned_signatures (
     signature BYTEA PRIMARY KEY CHECK (octet_length(signature) = 64),

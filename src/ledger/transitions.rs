@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::changed_readings::{ChangedReading, move_readings, publish_for};
 use super::guard::mint_transaction_guard;
 use super::transition_metrics::{self, Paid, TransactionOutcome};
+use crate::chain::BLOCKHASH_LIFE;
 use crate::db::BigInt;
 use crate::domain::{MintNumber, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, EventType, MintReading, NewJob, Topic};
@@ -174,24 +175,54 @@ pub async fn fork(pool: &PgPool, numbers: &[MintNumber]) -> sqlx::Result<usize> 
 }
 
 /// Proven absent from every block that could hold it: its readings become due at once for another transaction. Returns how many
-/// those are.
-pub async fn mark_dead_expired(pool: &PgPool, number: MintNumber) -> sqlx::Result<usize> {
+/// those are; `None` when the transaction had already ended.
+///
+/// The statement that decides checks the stored proof: a run of this endpoint over the whole life ([`BlockRun::covers`], in SQL)
+/// and no block with the signature. Without it nothing is written, and the result is `None` too.
+///
+/// [`BlockRun::covers`]: crate::chain::BlockRun::covers
+pub async fn mark_dead_expired(
+    pool: &PgPool,
+    number: MintNumber,
+    fingerprint: &str,
+) -> sqlx::Result<Option<usize>> {
+    let event = MintTransactionEvent::Dead;
+    let guard = mint_transaction_guard(event);
     let mut transaction = pool.begin().await?;
-    let readings = mark_dead_and_requeue(
-        &mut transaction,
-        number,
-        MintTransactionEvent::Dead,
-        "expired: none of the finalized blocks of its life holds it",
+    let changed = sqlx::query(
+        "UPDATE mint_transactions AS mint_transaction
+         SET state = $2, error = 'expired: none of the finalized blocks of its life holds it', ended_at = now()
+         WHERE number = $1
+           AND state = ANY($3)
+           AND NOT EXISTS (
+               SELECT FROM scanned_signatures AS found
+               WHERE found.signature = mint_transaction.signature
+           )
+           AND EXISTS (
+               SELECT FROM scanned_runs AS run
+               WHERE run.endpoint = $4
+                 AND run.first_slot <= mint_transaction.blockhash_slot
+                 AND run.first_height + $5 <= mint_transaction.last_valid_block_height
+                 AND run.last_height > mint_transaction.last_valid_block_height
+           )",
     )
+    .bind(number)
+    .bind(guard.to)
+    .bind(guard.from)
+    .bind(fingerprint)
+    .bind(BigInt::from(BLOCKHASH_LIFE))
+    .execute(&mut *transaction)
     .await?;
-    let Some(readings) = readings else {
-        return Ok(0);
-    };
+    if changed.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let readings = release_readings(&mut transaction, number, event).await?;
+    requeue(&mut transaction, &readings).await?;
     crate::failpoint!("ledger.before_dead_commit");
     transaction.commit().await?;
     transition_metrics::count_transactions(TransactionOutcome::Dead, 1);
     crate::failpoint!("ledger.dead");
-    Ok(readings)
+    Ok(Some(readings.len()))
 }
 
 /// [`mark_dead`], and its readings are due at once. Returns how many those are.
@@ -204,13 +235,17 @@ pub async fn mark_dead_and_requeue(
     let Some(readings) = mark_dead(transaction, number, event, reason).await? else {
         return Ok(None);
     };
+    requeue(transaction, &readings).await?;
+    Ok(Some(readings.len()))
+}
+
+async fn requeue(transaction: &mut PgConnection, readings: &[ChangedReading]) -> sqlx::Result<()> {
     let jobs: Vec<NewJob> = readings
         .iter()
         .map(|reading| MintReading::now(reading.id))
         .collect();
     outbox::enqueue(transaction, &jobs).await?;
-    outbox::notify(transaction, Topic::OutboxAndJobs).await?;
-    Ok(Some(readings.len()))
+    outbox::notify(transaction, Topic::OutboxAndJobs).await
 }
 
 /// Marks the transaction dead in the caller's transaction and releases its readings, so that they may have another live one.
@@ -237,6 +272,15 @@ pub async fn mark_dead(
     if changed.rows_affected() == 0 {
         return Ok(None);
     }
+    Ok(Some(release_readings(transaction, number, event).await?))
+}
+
+/// Those of a dead transaction: they may have another live one.
+async fn release_readings(
+    transaction: &mut PgConnection,
+    number: MintNumber,
+    event: MintTransactionEvent,
+) -> sqlx::Result<Vec<ChangedReading>> {
     let readings = move_readings(transaction, &[number], event.for_readings()).await?;
     sqlx::query(
         "UPDATE mint_transaction_readings
@@ -246,7 +290,7 @@ pub async fn mark_dead(
     .bind(number)
     .execute(transaction)
     .await?;
-    Ok(Some(readings))
+    Ok(readings)
 }
 
 /// Unproven for too long after its expiry. The search for a proof continues (rule 3). Its readings show the reason. Returns how

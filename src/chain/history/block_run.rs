@@ -1,9 +1,10 @@
 //! Unbroken runs of finalized blocks of one endpoint, and what they prove: pure.
 //!
 //! Invariant: a run holds every block between its ends. Kept by [`BlockRuns::place`], which joins two blocks only if the later one
-//! names the earlier one as its parent and is one block higher. A transaction is proven absent only by one run that begins at
+//! names the earlier one as its parent, by slot and hash, and is one block higher. A transaction is proven absent only by one run that begins at
 //! or before the slot of its blockhash and spans all heights at which the blockhash is valid; a hole is no proof.
 
+use solana_sdk::hash::Hash;
 use thiserror::Error;
 
 use super::finalized_block::FinalizedBlock;
@@ -28,8 +29,11 @@ pub struct BlockRun {
     pub first_height: u64,
     /// Slot of the block before the first one.
     pub first_parent_slot: u64,
+    /// Hash of the block before the first one, as the first one names it.
+    pub first_parent_hash: Hash,
     pub last_slot: u64,
     pub last_height: u64,
+    pub last_hash: Hash,
 }
 
 impl BlockRun {
@@ -38,8 +42,10 @@ impl BlockRun {
             first_slot: block.slot,
             first_height: block.height,
             first_parent_slot: block.parent_slot,
+            first_parent_hash: block.parent_hash,
             last_slot: block.slot,
             last_height: block.height,
+            last_hash: block.hash,
         }
     }
 
@@ -61,11 +67,13 @@ impl BlockRun {
     /// The run of both, if the later one begins with the block after this one's last.
     fn joined_with(&self, later: &BlockRun) -> Option<BlockRun> {
         let follows = later.first_parent_slot == self.last_slot
+            && later.first_parent_hash == self.last_hash
             && later.first_height == self.last_height + 1
             && later.first_slot > self.last_slot;
         follows.then_some(BlockRun {
             last_slot: later.last_slot,
             last_height: later.last_height,
+            last_hash: later.last_hash,
             ..*self
         })
     }
@@ -74,12 +82,15 @@ impl BlockRun {
 /// Blocks of one endpoint that cannot belong to one chain: what was read of it proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "the block of slot {slot} (parent {parent_slot}, height {height}) contradicts blocks that it showed before"
+    "the block of slot {slot} (hash {hash}, height {height}, parent {parent_slot} with hash {parent_hash}) contradicts blocks \
+     that it showed before"
 )]
 pub struct Contradiction {
     slot: u64,
-    parent_slot: u64,
     height: u64,
+    hash: Hash,
+    parent_slot: u64,
+    parent_hash: Hash,
 }
 
 /// What one block changes: `run` takes the place of the runs that it joins.
@@ -153,8 +164,10 @@ impl BlockRuns {
     pub(super) fn place(&self, block: &FinalizedBlock) -> Result<RunChange, Contradiction> {
         let contradiction = Contradiction {
             slot: block.slot,
-            parent_slot: block.parent_slot,
             height: block.height,
+            hash: block.hash,
+            parent_slot: block.parent_slot,
+            parent_hash: block.parent_hash,
         };
         if block.parent_slot >= block.slot || self.at(block.slot).is_some() {
             return Err(contradiction);
@@ -196,15 +209,20 @@ mod tests {
 
     /// A chain of empty blocks; `gaps` are the slots from each block to the next.
     fn chain(first_slot: u64, first_height: u64, gaps: &[u64]) -> Vec<FinalizedBlock> {
+        numbered_chain(1, first_slot, first_height, gaps)
+    }
+
+    /// Chains of different numbers have no hash in common.
+    fn numbered_chain(
+        number: u8,
+        first_slot: u64,
+        first_height: u64,
+        gaps: &[u64],
+    ) -> Vec<FinalizedBlock> {
         let (mut slot, mut parent_slot) = (first_slot, first_slot - 1);
         let mut blocks = Vec::new();
         for (height, gap) in (first_height..).zip(gaps) {
-            blocks.push(FinalizedBlock {
-                slot,
-                height,
-                parent_slot,
-                signatures: Vec::new(),
-            });
+            blocks.push(FinalizedBlock::of_chain(number, slot, height, parent_slot));
             parent_slot = slot;
             slot += gap;
         }
@@ -243,12 +261,9 @@ mod tests {
     fn blocks_that_cannot_belong_to_one_chain_are_refused() {
         let blocks = chain(5_000, 1_000, &[2; 10]);
         let runs = placed(&blocks);
-        let block = |slot, parent_slot, height| FinalizedBlock {
-            slot,
-            height,
-            parent_slot,
-            signatures: Vec::new(),
-        };
+        let block = |slot, parent_slot, height| FinalizedBlock::empty(slot, height, parent_slot);
+        let foreign =
+            |slot, parent_slot, height| FinalizedBlock::of_chain(2, slot, height, parent_slot);
         let last = blocks.last().unwrap();
         let refused = [
             ("read before", block(5_004, 5_002, 1_002)),
@@ -266,9 +281,24 @@ mod tests {
                 "not the parent that the run names",
                 block(4_999, 4_998, 998),
             ),
+            (
+                "its parent has another hash",
+                foreign(last.slot + 2, last.slot, last.height + 1),
+            ),
+            (
+                "the run names another hash as its parent's",
+                foreign(4_999, 4_998, 999),
+            ),
         ];
         for (why, block) in refused {
             assert!(runs.place(&block).is_err(), "{why}");
+        }
+        let fitting = [
+            block(last.slot + 2, last.slot, last.height + 1),
+            block(4_999, 4_998, 999),
+        ];
+        for block in fitting {
+            assert!(runs.place(&block).is_ok(), "{block:?}");
         }
         assert!(
             runs.place(&block(4_990, 4_988, 990)).is_ok(),
@@ -338,6 +368,40 @@ mod tests {
             // No two runs touch, and together they hold exactly what was shown.
             let held: u64 = runs.0.iter().map(|run| run.last_height - run.first_height + 1).sum();
             prop_assert_eq!(held, shown.len() as u64);
+        }
+
+        /// An endpoint that shows blocks of two chains that count slots and heights alike: no run has blocks of both, because all is
+        /// forgotten at the first contradiction.
+        #[test]
+        fn a_run_has_blocks_of_one_chain(
+            gaps in prop::collection::vec(1_u64..4, 2..40),
+            picks in prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.1)), 1..120),
+        ) {
+            let chains = [1, 2].map(|number| numbered_chain(number, 5_000, 1_000, &gaps));
+            let mut runs = BlockRuns::default();
+            let mut held = std::collections::BTreeMap::new();
+            for (index, is_foreign) in picks {
+                let block = &chains[usize::from(is_foreign)][index.index(gaps.len())];
+                if runs.at(block.slot).is_some() {
+                    // A scan reads no block again.
+                    continue;
+                }
+                match runs.place(block) {
+                    Ok(change) => {
+                        runs.apply(&change);
+                        held.insert(block.slot, is_foreign);
+                    }
+                    Err(_) => {
+                        runs = BlockRuns::default();
+                        held.clear();
+                    }
+                }
+                for run in runs.iter() {
+                    let mut of_run = held.range(run.first_slot..=run.last_slot).map(|(_, it)| it);
+                    let first = of_run.next();
+                    prop_assert!(of_run.all(|is_foreign| Some(is_foreign) == first), "{:?}", run);
+                }
+            }
         }
     }
 }

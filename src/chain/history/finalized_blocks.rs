@@ -13,6 +13,7 @@ use solana_client::rpc_custom_error::{
     JSON_RPC_SERVER_ERROR_UNSUPPORTED_TRANSACTION_VERSION,
 };
 use solana_client::rpc_request::RpcRequest;
+use solana_sdk::hash::Hash;
 
 use super::block_run::LOOK_BACK_SLOTS;
 use super::finalized_block::FinalizedBlock;
@@ -93,15 +94,28 @@ pub(super) async fn read_block(endpoint: &Endpoint, slot: u64) -> Result<Finaliz
         }
         Err(error) => return Err(missing(&error).map_or_else(|| error.into(), not_shown)),
     };
-    match (block.block_height, block.signatures) {
-        (Some(height), Some(Signatures(signatures))) => Ok(FinalizedBlock {
-            slot,
-            height,
-            parent_slot: block.parent_slot,
-            signatures,
-        }),
-        _ => Err(not_shown("it came without height or signatures")),
-    }
+    let (Some(height), Some(Signatures(signatures))) = (block.block_height, block.signatures)
+    else {
+        return Err(not_shown("it came without height or signatures"));
+    };
+    let (Some(hash), Some(parent_hash)) = (shown(block.blockhash), shown(block.previous_blockhash))
+    else {
+        return Err(not_shown("it came without its hash or that of its parent"));
+    };
+    Ok(FinalizedBlock {
+        slot,
+        height,
+        hash,
+        parent_slot: block.parent_slot,
+        parent_hash,
+        signatures,
+    })
+}
+
+/// A node that has dropped the parent shows zeros as its hash.
+fn shown(hash: Option<String>) -> Option<Hash> {
+    let hash = hash?.parse().ok()?;
+    (hash != Hash::default()).then_some(hash)
 }
 
 /// The errors with which nodes answer that they do not have a block, in words.
@@ -126,7 +140,9 @@ fn missing(error: &ChainError) -> Option<&'static str> {
 #[serde(rename_all = "camelCase")]
 struct BlockAnswer {
     block_height: Option<u64>,
+    blockhash: Option<String>,
     parent_slot: u64,
+    previous_blockhash: Option<String>,
     signatures: Option<Signatures>,
 }
 

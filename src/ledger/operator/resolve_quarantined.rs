@@ -1,7 +1,7 @@
 //! A person ends a quarantined mint transaction, for which no endpoint can prove whether it landed.
 //!
 //! Invariant: a transaction is resolved as landed only if the chain shows it, and as dead only if it can no longer land and no
-//! endpoint shows it. One that is called dead without a proof is marked, and the resolver searches for it as long as it is stored.
+//! endpoint shows it, now or in a block that was read for a proof. One that is called dead without a proof is marked, and the resolver searches for it as long as it is stored.
 
 use sqlx::{FromRow, PgConnection, PgPool};
 use thiserror::Error;
@@ -12,7 +12,7 @@ use crate::domain::{MintNumber, MintTransactionEvent, MintTransactionState, TxSi
 use crate::ledger::breaker::heights::finalized_height;
 use crate::ledger::breaker::ledger_row::LedgerRow;
 use crate::ledger::error::LedgerError;
-use crate::ledger::proof::late;
+use crate::ledger::proof::{late, run_store};
 use crate::ledger::resolver::signature_status::{self, Lookup, SignatureStatus};
 use crate::ledger::transition_metrics::{self, TransactionOutcome};
 use crate::ledger::transitions::{self, Confirmed, Landed};
@@ -71,7 +71,7 @@ pub enum ResolveError {
         error: TransactionFailure,
     },
     #[error(
-        "transaction {signature} landed in slot {slot}, so it is not resolved as dead: its readings are paid"
+        "transaction {signature} landed in slot {slot}, so it is not resolved as dead: its readings could be paid twice"
     )]
     HasLanded { signature: TxSignature, slot: u64 },
     #[error(transparent)]
@@ -89,8 +89,18 @@ impl From<sqlx::Error> for ResolveError {
 pub struct Resolvable {
     number: MintNumber,
     signature: TxSignature,
-    /// The slot in which it landed; `None` when it is resolved as dead.
-    landed_in: Option<u64>,
+    shown: Shown,
+}
+
+/// What the endpoints show of a transaction that may be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// It is resolved as landed.
+    Landed { slot: u64 },
+    /// Final and failed: it is dead.
+    Failed,
+    /// It is dead, unless a block that was read holds it.
+    Nothing,
 }
 
 /// A resolved transaction, once the caller has committed.
@@ -159,24 +169,23 @@ pub async fn check_resolvable(
     Ok(Resolvable {
         number: stored.number,
         signature,
-        landed_in: compare(signature, outcome, status)?,
+        shown: compare(signature, outcome, status)?,
     })
 }
 
-/// Returns the slot of one that landed. An error if the chain contradicts the outcome.
+/// An error if the chain contradicts the outcome.
 fn compare(
     signature: TxSignature,
     outcome: QuarantineOutcome,
     status: SignatureStatus,
-) -> Result<Option<u64>, ResolveError> {
+) -> Result<Shown, ResolveError> {
     match (outcome, status) {
         (
             QuarantineOutcome::Landed,
             SignatureStatus::Confirmed { slot } | SignatureStatus::Finalized { slot },
-        ) => Ok(Some(slot)),
-        (QuarantineOutcome::Dead, SignatureStatus::NotSeen | SignatureStatus::Failed { .. }) => {
-            Ok(None)
-        }
+        ) => Ok(Shown::Landed { slot }),
+        (QuarantineOutcome::Dead, SignatureStatus::NotSeen) => Ok(Shown::Nothing),
+        (QuarantineOutcome::Dead, SignatureStatus::Failed { .. }) => Ok(Shown::Failed),
         (QuarantineOutcome::Landed, SignatureStatus::NotSeen) => {
             Err(ResolveError::NotOnChain { signature })
         }
@@ -203,7 +212,7 @@ pub async fn resolve(
     let Resolvable {
         number,
         signature,
-        landed_in,
+        shown,
     } = resolvable;
     let state: MintTransactionState = sqlx::query_scalar(
         "SELECT state
@@ -215,8 +224,8 @@ pub async fn resolve(
     .fetch_one(&mut *transaction)
     .await?;
     require_quarantined(signature, state)?;
-    match landed_in {
-        Some(slot) => {
+    match shown {
+        Shown::Landed { slot } => {
             let landed = [Landed { number, slot }];
             let event = MintTransactionEvent::ResolvedLanded;
             let confirmed = transitions::confirm_in(transaction, &landed, event).await?;
@@ -227,7 +236,12 @@ pub async fn resolve(
                 confirmed: Some(confirmed),
             })
         }
-        None => {
+        Shown::Failed | Shown::Nothing => {
+            if shown == Shown::Nothing
+                && let Some(slot) = run_store::found_in(&mut *transaction, &signature).await?
+            {
+                return Err(ResolveError::HasLanded { signature, slot });
+            }
             let event = MintTransactionEvent::ResolvedDead;
             let error = format!("an admin answers for it that it is dead: {reason}");
             let readings =
@@ -283,12 +297,12 @@ mod tests {
             (
                 QuarantineOutcome::Landed,
                 SignatureStatus::Finalized { slot: 7 },
-                Some(Some(7)),
+                Some(Shown::Landed { slot: 7 }),
             ),
             (
                 QuarantineOutcome::Landed,
                 SignatureStatus::Confirmed { slot: 7 },
-                Some(Some(7)),
+                Some(Shown::Landed { slot: 7 }),
             ),
             (QuarantineOutcome::Landed, SignatureStatus::NotSeen, None),
             (QuarantineOutcome::Landed, SignatureStatus::Unsettled, None),
@@ -296,9 +310,9 @@ mod tests {
             (
                 QuarantineOutcome::Dead,
                 SignatureStatus::NotSeen,
-                Some(None),
+                Some(Shown::Nothing),
             ),
-            (QuarantineOutcome::Dead, failed(), Some(None)),
+            (QuarantineOutcome::Dead, failed(), Some(Shown::Failed)),
             (QuarantineOutcome::Dead, SignatureStatus::Unsettled, None),
             (
                 QuarantineOutcome::Dead,

@@ -33,12 +33,12 @@ pub struct Overdue {
     pub found_in_slot: Option<i64>,
 }
 
-/// Adds the time since the last tick, if it counts.
+/// Adds the time since the last tick, if it counts: nothing where the database's clock was set back.
 pub async fn tick(pool: &PgPool, endpoints: Endpoints) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE proof_clock
          SET answered_ms = answered_ms + CASE
-                 WHEN $1 THEN LEAST((EXTRACT(EPOCH FROM now() - ticked_at) * 1000)::BIGINT, $2)
+                 WHEN $1 THEN GREATEST(0, LEAST((EXTRACT(EPOCH FROM now() - ticked_at) * 1000)::BIGINT, $2))
                  ELSE 0
              END,
              ticked_at = now()",

@@ -1,7 +1,8 @@
 //! Transactions that are late: when each is looked up in the endpoints' histories, and when a proof is searched for.
 //!
 //! They are apart from the transactions that are in time, so that any number of them delays no confirmation. What one look-up or
-//! search does not bring to an end is due again after a pause that grows, is stored, and so outlives the process.
+//! search does not bring to an end is due again after a pause that grows, is stored, and so outlives the process. No pause is longer
+//! than 15 minutes: what is due in more than 20 was stored before the database's clock was set back, and is due now.
 
 use sqlx::{FromRow, PgConnection, PgPool};
 
@@ -84,7 +85,7 @@ pub async fn due_for_look_up(pool: &PgPool) -> sqlx::Result<Vec<DueLookUp>> {
                 (EXTRACT(EPOCH FROM now() - recorded_at) * 1000)::BIGINT AS age_ms, look_ups
          FROM late_transactions
          JOIN mint_transactions USING (number)
-         WHERE look_up_at <= now()
+         WHERE (look_up_at <= now() OR look_up_at > now() + INTERVAL '20 min')
            AND state IN ('recorded', 'confirmed', 'quarantined')
          ORDER BY recorded_at < now() - INTERVAL '10 min', look_ups, number DESC
          LIMIT $1",
@@ -127,7 +128,7 @@ pub async fn due_for_proof(pool: &PgPool, height: u64) -> sqlx::Result<Vec<DuePr
         "SELECT number, signature, blockhash_slot, last_valid_block_height, proofs_failed
          FROM late_transactions
          JOIN mint_transactions USING (number)
-         WHERE proof_at <= now()
+         WHERE (proof_at <= now() OR proof_at > now() + INTERVAL '20 min')
            AND (look_ups > 0 OR expired_at < now() - INTERVAL '1 min')
            AND state IN ('recorded', 'quarantined')
            AND last_valid_block_height < $1
@@ -190,6 +191,30 @@ pub async fn restart_if_others(pool: &PgPool, endpoints: &str) -> sqlx::Result<(
            AND (look_up_at > now() OR proof_at > now())",
     )
     .bind(endpoints)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Schedules those that should be here and are not: the previous version quarantines without a schedule.
+pub async fn schedule_missing(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query(
+        "WITH missing AS (
+             UPDATE mint_transactions AS mint_transaction
+             SET late = TRUE
+             WHERE state IN ('recorded', 'confirmed', 'quarantined')
+               AND (late OR state = 'quarantined')
+               AND NOT EXISTS (
+                   SELECT FROM late_transactions AS schedule
+                   WHERE schedule.number = mint_transaction.number
+               )
+             RETURNING number
+         )
+         INSERT INTO late_transactions (number)
+         SELECT number
+         FROM missing
+         ON CONFLICT DO NOTHING",
+    )
     .execute(pool)
     .await?;
     Ok(())

@@ -4,7 +4,12 @@
 //!
 //! 1. a run of finalized blocks ([`BlockRun`](crate::chain::BlockRun)) that begins at or before the slot of its blockhash and spans
 //!    all heights at which the blockhash is valid, read from one endpoint of our chain without a hole (`scanned_runs`);
+//!    each block names slot and hash of the one before;
 //! 2. no finalized block, of any endpoint, in which its signature was found (`scanned_signatures`).
+//!
+//! The statement that marks a transaction dead
+//! ([`mark_dead_expired`](crate::ledger::transitions::mark_dead_expired)) checks both in the tables, whatever a leader has in memory.
+//! A person may call one dead without the first; against the second, only if an endpoint shows that it failed.
 //!
 //! # Which signatures are kept
 //!

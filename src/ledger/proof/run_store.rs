@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, FromRow, PgConnection, PgPool};
+use solana_sdk::hash::Hash;
+use sqlx::{Connection, FromRow, PgConnection, PgExecutor, PgPool};
 
 use crate::chain::{
     BLOCKHASH_LIFE, BlockRun, BlockRuns, BlockhashLife, FinalizedBlock, RunChange, RunStore, Saved,
@@ -30,8 +31,10 @@ struct RunRow {
     first_slot: BigInt,
     first_height: BigInt,
     first_parent_slot: BigInt,
+    first_parent_hash: [u8; 32],
     last_slot: BigInt,
     last_height: BigInt,
+    last_hash: [u8; 32],
 }
 
 impl From<RunRow> for BlockRun {
@@ -40,8 +43,10 @@ impl From<RunRow> for BlockRun {
             first_slot: row.first_slot.get(),
             first_height: row.first_height.get(),
             first_parent_slot: row.first_parent_slot.get(),
+            first_parent_hash: Hash::new_from_array(row.first_parent_hash),
             last_slot: row.last_slot.get(),
             last_height: row.last_height.get(),
+            last_hash: Hash::new_from_array(row.last_hash),
         }
     }
 }
@@ -49,7 +54,7 @@ impl From<RunRow> for BlockRun {
 impl EndpointRuns<'_> {
     pub async fn load(&self) -> sqlx::Result<BlockRuns> {
         let rows = sqlx::query_as(
-            "SELECT first_slot, first_height, first_parent_slot, last_slot, last_height
+            "SELECT first_slot, first_height, first_parent_slot, first_parent_hash, last_slot, last_height, last_hash
              FROM scanned_runs
              WHERE endpoint = $1",
         )
@@ -157,11 +162,15 @@ async fn remove(
             "DELETE FROM scanned_runs
              WHERE endpoint = $1
                AND first_slot = $2
-               AND last_slot = $3",
+               AND first_parent_hash = $3
+               AND last_slot = $4
+               AND last_hash = $5",
         )
         .bind(fingerprint)
         .bind(BigInt::from(run.first_slot))
+        .bind(run.first_parent_hash.as_ref())
         .bind(BigInt::from(run.last_slot))
+        .bind(run.last_hash.as_ref())
         .execute(&mut *transaction)
         .await?;
         removed += usize::try_from(deleted.rows_affected()).unwrap_or_default();
@@ -176,8 +185,9 @@ async fn insert(
     run: &BlockRun,
 ) -> sqlx::Result<bool> {
     let inserted = sqlx::query(
-        "INSERT INTO scanned_runs (endpoint, first_slot, first_height, first_parent_slot, last_slot, last_height)
-         SELECT $1, $2, $3, $4, $5, $6
+        "INSERT INTO scanned_runs (endpoint, first_slot, first_height, first_parent_slot, last_slot, last_height,
+                                   first_parent_hash, last_hash)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8
          WHERE NOT EXISTS (
              SELECT
              FROM scanned_runs
@@ -193,6 +203,8 @@ async fn insert(
     .bind(BigInt::from(run.first_parent_slot))
     .bind(BigInt::from(run.last_slot))
     .bind(BigInt::from(run.last_height))
+    .bind(run.first_parent_hash.as_ref())
+    .bind(run.last_hash.as_ref())
     .execute(transaction)
     .await?;
     Ok(inserted.rows_affected() == 1)
@@ -218,8 +230,8 @@ impl Absent {
     }
 }
 
-/// Candidates for a proof by this run, which must have been stored before: those that [`BlockRun::covers`] confirms are proven
-/// dead.
+/// Candidates for a proof by this run, which must have been stored before: those that [`BlockRun::covers`] confirms. The statement
+/// that marks them dead checks all of it once more.
 pub async fn absent_from(pool: &PgPool, run: &BlockRun) -> sqlx::Result<Vec<Absent>> {
     sqlx::query_as(
         "SELECT number, signature, blockhash_slot, last_valid_block_height
@@ -243,11 +255,14 @@ pub async fn absent_from(pool: &PgPool, run: &BlockRun) -> sqlx::Result<Vec<Abse
 }
 
 /// The slot of the finalized block in which this signature was found.
-pub async fn found_in(pool: &PgPool, signature: &TxSignature) -> sqlx::Result<Option<u64>> {
+pub async fn found_in<'c>(
+    executor: impl PgExecutor<'c>,
+    signature: &TxSignature,
+) -> sqlx::Result<Option<u64>> {
     let slot: Option<BigInt> =
         sqlx::query_scalar("SELECT slot FROM scanned_signatures WHERE signature = $1")
             .bind(signature)
-            .fetch_optional(pool)
+            .fetch_optional(executor)
             .await?;
     Ok(slot.map(BigInt::get))
 }

@@ -17,7 +17,7 @@ use super::first_failure::{FirstFailure, Rest};
 use super::limits::ResolverLimits;
 use crate::chain::{
     BlockRun, BlockScan, BlockhashLife, ChainError, Endpoint, Endpoints, NoProof, RpcClass,
-    ScanError, ScanOutcome,
+    RunStore, ScanError, ScanOutcome,
 };
 use crate::db::within;
 use crate::domain::{Backoff, Jitter, MintNumber};
@@ -100,7 +100,9 @@ impl ExpiryProver {
                 tracing::warn!(%error, "endpoint skipped in the search for proofs: its chain is not known");
                 continue;
             }
-            let searched = self.search_with(endpoint, &due, &mut searches).await;
+            let searched = self
+                .search_with(endpoint, &row.genesis_hash, &due, &mut searches)
+                .await;
             if failures.note(searched) == Rest::IsGivenUp {
                 break;
             }
@@ -122,7 +124,7 @@ impl ExpiryProver {
         within(self.limits.transaction_limit, query).await
     }
 
-    /// Once for each leader.
+    /// Once for each leader. Also schedules what a leader of the previous version has left without a schedule.
     async fn restart_with_other_endpoints(&mut self) -> Result<(), LedgerError> {
         if self.endpoints_are_known {
             return Ok(());
@@ -133,22 +135,29 @@ impl ExpiryProver {
         let fingerprints = fingerprints.join(" ");
         self.within_limit(late::restart_if_others(&self.pool, &fingerprints))
             .await?;
+        self.within_limit(late::schedule_missing(&self.pool))
+            .await?;
         self.endpoints_are_known = true;
         Ok(())
+    }
+
+    fn store_of<'a>(&'a self, endpoint: &'a Endpoint) -> EndpointRuns<'a> {
+        EndpointRuns {
+            pool: &self.pool,
+            fingerprint: endpoint.fingerprint(),
+            limit: self.limits.transaction_limit,
+        }
     }
 
     /// Reads what is lacking of one endpoint, transaction by transaction.
     async fn search_with(
         &self,
         endpoint: &Endpoint,
+        genesis_hash: &str,
         due: &[DueProof],
         searches: &mut HashMap<MintNumber, Search>,
     ) -> Result<(), LedgerError> {
-        let store = EndpointRuns {
-            pool: &self.pool,
-            fingerprint: endpoint.fingerprint(),
-            limit: self.limits.transaction_limit,
-        };
+        let store = self.store_of(endpoint);
         let runs = store.load().await?;
         let mut scan = BlockScan::new(endpoint, store, runs);
         let mut looked_at = HashSet::new();
@@ -165,9 +174,20 @@ impl ExpiryProver {
             let search = searches.entry(one.number).or_default();
             match outcome {
                 Ok(ScanOutcome::Covered(run)) => {
-                    if !looked_at.contains(&(run.first_slot, run.last_slot)) {
-                        looked_at.insert((run.first_slot, run.last_slot));
-                        let ended = self.end_absent(&run, searches).await;
+                    if looked_at.insert((run.first_slot, run.last_slot)) {
+                        if let Err(error) = self.check_chain_again(endpoint, genesis_hash).await? {
+                            let error = ScanError::Endpoint(error);
+                            let ended = note_end_of_scan(
+                                endpoint,
+                                error,
+                                scan.blocks_read(),
+                                due,
+                                searches,
+                            );
+                            let _ = failures.note(ended);
+                            break;
+                        }
+                        let ended = self.end_absent(endpoint, &run, searches).await;
                         if failures.note(ended) == Rest::IsGivenUp {
                             break;
                         }
@@ -185,7 +205,8 @@ impl ExpiryProver {
                     break;
                 }
                 Err(error) => {
-                    let ended = note_end_of_scan(endpoint, error, due, searches);
+                    let ended =
+                        note_end_of_scan(endpoint, error, scan.blocks_read(), due, searches);
                     let _ = failures.note(ended);
                     break;
                 }
@@ -199,9 +220,24 @@ impl ExpiryProver {
         failures.into_result()
     }
 
-    /// Marks all dead that this run proves absent.
+    /// Before what was read decides: the endpoint may have become a node of another chain meanwhile. If it has, its runs are
+    /// dropped. The outer error is the database's.
+    async fn check_chain_again(
+        &self,
+        endpoint: &Endpoint,
+        genesis_hash: &str,
+    ) -> Result<Result<(), ChainError>, LedgerError> {
+        let checked = endpoint.check_chain(genesis_hash).await;
+        if checked.as_ref().is_err_and(|error| !is_interruption(error)) {
+            self.store_of(endpoint).forget().await?;
+        }
+        Ok(checked)
+    }
+
+    /// Marks all dead that this run of the endpoint proves absent.
     async fn end_absent(
         &self,
+        endpoint: &Endpoint,
         run: &BlockRun,
         searches: &mut HashMap<MintNumber, Search>,
     ) -> Result<(), LedgerError> {
@@ -213,9 +249,12 @@ impl ExpiryProver {
             if !run.covers(&absent.life()) {
                 continue;
             }
-            let dead = transitions::mark_dead_expired(&self.pool, absent.number);
+            let fingerprint = endpoint.fingerprint();
+            let dead = transitions::mark_dead_expired(&self.pool, absent.number, fingerprint);
             match self.within_limit(dead).await {
-                Ok(readings) => {
+                // It has ended, or what proves it is no longer stored: the next round searches again.
+                Ok(None) => {}
+                Ok(Some(readings)) => {
                     searches.entry(absent.number).or_default().proven = true;
                     tracing::warn!(
                         signature = %absent.signature,
@@ -319,11 +358,20 @@ fn is_proven(searches: &HashMap<MintNumber, Search>, due: &DueProof) -> bool {
         .is_some_and(|search| search.proven)
 }
 
-/// An endpoint that gave no answer is tried again in the next round; one that cannot answer such calls has failed all that it was
-/// searched for.
+/// Whether the endpoint gave no answer, and may give one in the next round.
+fn is_interruption(error: &ChainError) -> bool {
+    matches!(
+        error,
+        ChainError::Unreachable { .. } | ChainError::RateLimited { .. }
+    )
+}
+
+/// An endpoint that gave no answer is tried again in the next round, which continues where this one ended if it has read blocks;
+/// one that cannot answer such calls has failed all that it was searched for.
 fn note_end_of_scan(
     endpoint: &Endpoint,
     error: ScanError<sqlx::Error>,
+    blocks_read: usize,
     due: &[DueProof],
     searches: &mut HashMap<MintNumber, Search>,
 ) -> Result<(), LedgerError> {
@@ -336,10 +384,13 @@ fn note_end_of_scan(
             );
             return Ok(());
         }
-        ScanError::Endpoint(
-            error @ (ChainError::Unreachable { .. } | ChainError::RateLimited { .. }),
-        ) => {
+        ScanError::Endpoint(error) if is_interruption(&error) => {
             tracing::debug!(%error, "the search for proofs is interrupted");
+            if blocks_read > 0 {
+                for one in due {
+                    searches.entry(one.number).or_default().goes_on = true;
+                }
+            }
             return Ok(());
         }
         ScanError::Endpoint(error) => NoProof::Chain(error),

@@ -400,6 +400,29 @@ async fn a_quarantined_transaction_that_never_landed_is_called_dead_and_paid_by_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_a_finalized_block_holds_is_not_called_dead() {
+    let (grid, proxy, _, signature) = quarantined(false).await;
+    // As a block that was read for a proof shows it; the endpoint knows no status.
+    grid.execute(
+        "INSERT INTO scanned_signatures (signature, slot, endpoint)
+         SELECT signature, 4711, 'rpc-2' FROM mint_transactions",
+    )
+    .await;
+    let dead = json!({"outcome": "dead", "reason": "no explorer knows it"});
+    let answer = resolve(&grid, &signature, dead).await;
+    assert_eq!(answer.status, 409, "{answer:?}");
+    let sentence = answer.body["detail"].as_str().unwrap();
+    assert!(sentence.contains("landed in slot 4711"), "{sentence}");
+    assert_eq!(grid.count("quarantined").await, 1);
+    assert!(actions(&grid).await.is_empty());
+    // No block holds it in truth.
+    grid.execute("DELETE FROM scanned_signatures").await;
+    proxy.forward_everything();
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     let (mut grid, proxy, _, signature) = quarantined(true).await;
     // A history scan passes the transaction while the ledger knows it, so the watermark is above it afterwards.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use sqlx::PgPool;
 
-use crate::support::proxy::drop_send;
+use crate::support::proxy::{drop_send, never_lands};
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually};
 
@@ -217,6 +217,72 @@ async fn what_cannot_be_proven_is_no_longer_sent_and_says_what_happens_next() {
     grid.until_count("finalized", 1).await;
     let reading = grid.admin().get(&format!("/api/readings/{id}")).await.ok();
     assert_eq!(reading["last_error"], Value::Null);
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_previous_version_quarantined_is_looked_up_again_after_a_restart() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[("LEDGER_QUARANTINE_AFTER_SECS", "1")]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    proxy.on_call(|method, parameters| match method {
+        "getBlock" => CallAction::Answer(Value::Null),
+        _ => never_lands(method, parameters),
+    });
+    meter.report("1").await;
+    grid.until_count("quarantined", 1).await;
+    assert!(grid.stop().await);
+    // The previous version knows neither the mark nor the schedule.
+    grid.execute(
+        "UPDATE mint_transactions SET late = FALSE;
+         DELETE FROM late_transactions",
+    )
+    .await;
+    proxy.forward_everything();
+    grid.serve().await;
+    grid.until_count("finalized", 1).await;
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_stored_blocks_nothing_is_dead() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    proxy.on_call(never_lands);
+    // Another process drops a run as soon as it is long enough for a proof.
+    grid.execute(
+        "CREATE TABLE dropped_runs (last_slot BIGINT);
+         CREATE FUNCTION drop_run() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             DELETE FROM scanned_runs WHERE endpoint = NEW.endpoint AND first_slot = NEW.first_slot;
+             INSERT INTO dropped_runs VALUES (NEW.last_slot);
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER drop_run AFTER INSERT ON scanned_runs FOR EACH ROW
+             WHEN (NEW.last_height - NEW.first_height >= 151) EXECUTE FUNCTION drop_run();",
+    )
+    .await;
+    meter.report("1").await;
+    // The second search begins after the first has decided.
+    eventually("all its blocks were read twice", async || {
+        let dropped: i64 = sqlx::query_scalar("SELECT count(*) FROM dropped_runs")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        (dropped >= 2).then_some(())
+    })
+    .await;
+    let states: Vec<String> = sqlx::query_scalar("SELECT state FROM mint_transactions")
+        .fetch_all(&grid.pool)
+        .await
+        .unwrap();
+    assert_eq!(states, ["recorded"]);
+    proxy.forward_everything();
+    grid.execute("DROP TRIGGER drop_run ON scanned_runs").await;
+    grid.until_count("finalized", 1).await;
     grid.audit_holds().await;
 }
 

@@ -155,10 +155,8 @@ impl World {
                 }
             }
             self.blocks.push(FinalizedBlock {
-                slot,
-                height,
-                parent_slot,
                 signatures,
+                ..FinalizedBlock::empty(slot, height, parent_slot)
             });
         }
     }

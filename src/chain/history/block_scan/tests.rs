@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use solana_sdk::hash::Hash;
 
 use super::*;
 use crate::chain::endpoints::Endpoints;
@@ -83,8 +84,9 @@ impl Node {
                     .entry(block.slot)
                     .or_default() += 1;
                 json!({
-                    "previousBlockhash": "", "blockhash": "", "parentSlot": block.parent_slot,
-                    "blockHeight": block.height, "signatures": block.signatures, "blockTime": null,
+                    "previousBlockhash": block.parent_hash.to_string(), "blockhash": block.hash.to_string(),
+                    "parentSlot": block.parent_slot, "blockHeight": block.height,
+                    "signatures": block.signatures, "blockTime": null,
                 })
             }
             method => panic!("{method} is not expected"),
@@ -186,10 +188,8 @@ fn chain(first_slot: u64, first_height: u64, gaps: &[u64]) -> BTreeMap<u64, Fina
     let mut blocks = BTreeMap::new();
     for (height, gap) in (first_height..).zip(gaps) {
         let block = FinalizedBlock {
-            slot,
-            height,
-            parent_slot,
             signatures: vec![signature(slot)],
+            ..FinalizedBlock::empty(slot, height, parent_slot)
         };
         blocks.insert(slot, block);
         parent_slot = slot;
@@ -382,13 +382,37 @@ async fn a_node_that_is_not_beyond_the_life_proves_nothing_yet() {
 
 #[tokio::test]
 async fn what_contradicts_itself_is_forgotten() {
+    let contradictions: [fn(&mut FinalizedBlock); 3] = [
+        |block| block.height += 1,
+        |block| block.hash = Hash::new_from_array([9; 32]),
+        |block| block.parent_hash = Hash::new_from_array([9; 32]),
+    ];
+    for contradict in contradictions {
+        let mut node = Node::of(chain(10_000, 1_000, &[1; 200]));
+        contradict(node.blocks.get_mut(&10_090).unwrap());
+        let (node, store) = (Arc::new(node), Memory::default());
+        let ended = end_of_scan(&node, &store).await;
+        assert!(matches!(ended, ScanError::Contradiction(_)), "{ended:?}");
+        assert_eq!(store.stored().forgotten, 1);
+        assert_eq!(store.runs(), BlockRuns::default());
+    }
+}
+
+#[tokio::test]
+async fn a_block_without_the_hash_of_its_parent_is_no_proof() {
     let mut node = Node::of(chain(10_000, 1_000, &[1; 200]));
-    node.blocks.get_mut(&10_090).unwrap().height += 1;
-    let (node, store) = (Arc::new(node), Memory::default());
-    let ended = end_of_scan(&node, &store).await;
-    assert!(matches!(ended, ScanError::Contradiction(_)), "{ended:?}");
-    assert_eq!(store.stored().forgotten, 1);
-    assert_eq!(store.runs(), BlockRuns::default());
+    // What a node shows that has dropped the parent.
+    node.blocks.get_mut(&10_090).unwrap().parent_hash = Hash::default();
+    let store = Memory::default();
+    let outcomes = search(&Arc::new(node), &store, &[life(10_000, 1_150)]).await;
+    assert!(
+        matches!(
+            &outcomes[0],
+            ScanOutcome::Blocked(NoProof::NotShown { slot: 10_090, .. })
+        ),
+        "{outcomes:?}"
+    );
+    assert_eq!(store.stored().forgotten, 0);
 }
 
 #[tokio::test]
