@@ -1,14 +1,18 @@
 //! The stored checkpoints: what need not be compared again.
 //!
 //! Invariant: a checkpoint covers a transaction only if it was final on chain at or below the slot of its run, finalized in the
-//! ledger, and without a difference. Slot and checkpoints of an incremental audit are stored in one database transaction, and no
-//! audit that found an unknown mint stores any: so everything that an audit lists above the slot is not covered, and everything
-//! below it is covered, left out by name, or not a mint of ours.
+//! ledger, and without a difference. Checkpoints are completed after all checks of an audit, together with its slot, and only if it
+//! found no difference at all; an audit that found one discards them, so that the next one compares everything. So what an audit
+//! lists above the slot is not covered, and what is below is covered, left out by name, or not a mint of ours.
+//!
+//! An incremental audit compares signed bytes, which name token accounts and not their owners: the owner of an account that was
+//! paid is compared when the transaction is read from the chain, by a full audit or in a sample.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{FromRow, PgConnection, PgPool};
 
+use super::error::AuditError;
 use super::segment::{self, Covered, Digested};
 use super::total::Total;
 use crate::db::BigInt;
@@ -29,6 +33,32 @@ pub(super) struct Baseline {
     pub pending: BTreeSet<i64>,
     pub chain_hash: Hash32,
     pub foreign: ForeignSum,
+    /// The newest checkpoint; 0 before the first.
+    newest: i64,
+}
+
+/// What a finished audit stores if it found no difference.
+pub(super) struct Prepared {
+    pub baseline: Baseline,
+    pub covered: BTreeMap<i64, Covered>,
+    /// The history was walked up to here.
+    pub slot: u64,
+}
+
+impl Prepared {
+    /// Stores the checkpoints and completes the run.
+    pub async fn store(mut self, pool: &PgPool) -> Result<(), AuditError> {
+        let slot = self.slot.max(self.baseline.slot.unwrap_or_default());
+        let mut transaction = pool.begin().await?;
+        self.baseline.lock(&mut transaction).await?;
+        while !self.covered.is_empty() {
+            let covered = segment::split_first(&mut self.covered);
+            self.baseline.extend(&mut transaction, &covered).await?;
+        }
+        self.baseline.complete(&mut transaction, slot).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
 }
 
 /// Booked foreign mints up to a slot.
@@ -51,6 +81,7 @@ struct RunRow {
     left_out: Vec<i64>,
     late: Vec<i64>,
     chain_hash: Option<Vec<u8>>,
+    newest: i64,
 }
 
 /// The run that is read.
@@ -72,7 +103,8 @@ impl Baseline {
                     COALESCE(sum(checkpoint.base_units), 0) AS base_units,
                     ARRAY(SELECT unnest(left_out) FROM audit_checkpoints WHERE audit_checkpoints.run = run.id) AS left_out,
                     ARRAY(SELECT unnest(late) FROM audit_checkpoints WHERE audit_checkpoints.run = run.id) AS late,
-                    (array_agg(checkpoint.chain_hash ORDER BY checkpoint.id DESC))[1] AS chain_hash
+                    (array_agg(checkpoint.chain_hash ORDER BY checkpoint.id DESC))[1] AS chain_hash,
+                    COALESCE(max(checkpoint.id), 0) AS newest
              FROM audit_runs AS run
              LEFT JOIN audit_checkpoints AS checkpoint ON checkpoint.run = run.id
              WHERE (run.completed_at IS NOT NULL) = $1
@@ -101,10 +133,26 @@ impl Baseline {
             pending: BTreeSet::new(),
             chain_hash: [0; 32],
             foreign: ForeignSum::default(),
+            newest: 0,
         })
     }
 
-    /// Stores one checkpoint behind the others.
+    /// Locks the run until the transaction ends. Fails if another audit has extended or discarded it since it was read.
+    pub async fn lock(&self, connection: &mut PgConnection) -> Result<(), AuditError> {
+        let newest: Option<i64> = sqlx::query_scalar(
+            "SELECT (SELECT COALESCE(max(id), 0) FROM audit_checkpoints WHERE audit_checkpoints.run = locked.id)
+             FROM (SELECT id FROM audit_runs WHERE id = $1 FOR UPDATE) AS locked",
+        )
+        .bind(self.run)
+        .fetch_optional(connection)
+        .await?;
+        if newest == Some(self.newest) {
+            return Ok(());
+        }
+        Err(AuditError::Overtaken)
+    }
+
+    /// Stores one checkpoint behind the others. The run is locked.
     pub async fn extend(
         &mut self,
         connection: &mut PgConnection,
@@ -122,10 +170,11 @@ impl Baseline {
             .collect();
         let late: Vec<i64> = covered.range(..first).map(|(number, _)| *number).collect();
         let digested = segment::digest(&self.chain_hash, covered);
-        sqlx::query(
+        self.newest = sqlx::query_scalar(
             "INSERT INTO audit_checkpoints
                  (run, first_number, last_number, transactions, readings, base_units, left_out, late, chain_hash)
-             VALUES ($1, $2, $3, $4, $5, $6::NUMERIC, $7, $8, $9)",
+             VALUES ($1, $2, $3, $4, $5, $6::NUMERIC, $7, $8, $9)
+             RETURNING id",
         )
         .bind(self.run)
         .bind(first)
@@ -136,7 +185,7 @@ impl Baseline {
         .bind(&left_out)
         .bind(&late)
         .bind(digested.chain_hash)
-        .execute(connection)
+        .fetch_one(connection)
         .await?;
         self.through = last_number;
         self.transactions += digested.transactions;
@@ -194,6 +243,7 @@ impl From<RunRow> for Baseline {
                 .and_then(|hash| hash.try_into().ok())
                 .unwrap_or([0; 32]),
             foreign: row.foreign,
+            newest: row.newest,
         }
     }
 }
@@ -213,6 +263,24 @@ impl ForeignSum {
         .fetch_one(executor)
         .await
     }
+}
+
+/// An audit found a difference: nothing that was compared counts as settled.
+pub(super) async fn discard_all(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM audit_runs").execute(pool).await?;
+    Ok(())
+}
+
+/// An interrupted full audit that is older than this is given up: its comparisons are of another time.
+pub(super) async fn discard_old(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query(
+        "DELETE FROM audit_runs
+         WHERE completed_at IS NULL
+           AND began_at < now() - INTERVAL '2 days'",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// An interrupted full audit is given up.

@@ -38,6 +38,10 @@ pub enum AuditError {
     NoHistory { signature: String, slot: u64 },
     #[error("the ledger contains a value that cannot be read, in column {column}: {reason}")]
     Unreadable { column: String, reason: String },
+    #[error(
+        "another recorded audit ran at the same time and has changed the checkpoints: run this one again"
+    )]
+    Overtaken,
     #[error("the chain did not go beyond slot {slot} within {limit_secs} s")]
     Standstill { slot: u64, limit_secs: u64 },
 }

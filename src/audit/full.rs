@@ -5,7 +5,7 @@
 
 use sqlx::PgPool;
 
-use super::checkpoints::{self, Baseline, Which};
+use super::checkpoints::{self, Baseline, Prepared, Which};
 use super::context::AuditContext;
 use super::error::AuditError;
 use super::findings::Findings;
@@ -22,7 +22,7 @@ pub(super) async fn compare(
     memory: Memory,
     writable: Option<&PgPool>,
     findings: &mut Findings,
-) -> Result<Tally, AuditError> {
+) -> Result<(Tally, Option<Prepared>), AuditError> {
     let mut progress = match writable {
         Some(pool) => Some((pool, resume(pool, memory).await?)),
         None => None,
@@ -57,25 +57,25 @@ pub(super) async fn compare(
             && tally.covered.len() >= segment::TRANSACTIONS
         {
             let covered = std::mem::take(&mut tally.covered);
-            let mut connection = pool.acquire().await?;
-            baseline.extend(&mut connection, &covered).await?;
+            let mut transaction = pool.begin().await?;
+            baseline.lock(&mut transaction).await?;
+            baseline.extend(&mut transaction, &covered).await?;
+            transaction.commit().await?;
         }
     }
-    if let Some((pool, baseline)) = &mut progress {
-        let mut transaction = pool.begin().await?;
-        baseline.extend(&mut transaction, &tally.covered).await?;
-        baseline
-            .complete(&mut transaction, context.final_slot)
-            .await?;
-        transaction.commit().await?;
-    }
-    Ok(tally)
+    let prepared = progress.map(|(_, baseline)| Prepared {
+        baseline,
+        covered: std::mem::take(&mut tally.covered),
+        slot: context.final_slot,
+    });
+    Ok((tally, prepared))
 }
 
 async fn resume(pool: &PgPool, memory: Memory) -> Result<Baseline, AuditError> {
     if memory == Memory::Ignored {
         checkpoints::discard_under_way(pool).await?;
     }
+    checkpoints::discard_old(pool).await?;
     match Baseline::read(pool, Which::UnderWay).await? {
         Some(baseline) => Ok(baseline),
         None => Ok(Baseline::begin(pool).await?),

@@ -7,9 +7,8 @@
 use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt};
-use sqlx::PgPool;
 
-use super::checkpoints::{Baseline, StoredCheckpoint};
+use super::checkpoints::{Baseline, Prepared, StoredCheckpoint};
 use super::compare_transaction::compare as compare_transaction;
 use super::context::{AuditContext, READS_AT_ONCE};
 use super::difference::Difference;
@@ -19,7 +18,6 @@ use super::incremental_rows;
 use super::landed_transactions::{Compared, PAGE, check, compare_one};
 use super::ledger_transactions;
 use super::scope::Memory;
-use super::segment;
 use super::tally::Tally;
 use super::unmatched_mints::{ChainWalk, LandedEntry, SECOND_LOOK_AFTER};
 use crate::chain::{ListedTransaction, mint_of_signed_bytes};
@@ -36,19 +34,21 @@ pub(super) struct Compare {
     pub late: Vec<i64>,
     /// Readings that the checkpoints cover.
     pub covered_readings: u64,
+    /// `None`: nothing is to be stored.
+    pub prepared: Option<Prepared>,
 }
 
 pub(super) async fn compare(
     context: &AuditContext<'_>,
-    mut baseline: Baseline,
+    baseline: Baseline,
     sample: u32,
-    writable: Option<&PgPool>,
+    is_stored: bool,
     findings: &mut Findings,
 ) -> Result<Compare, AuditError> {
     let slot = baseline.slot.unwrap_or_default();
     let above = baseline.through;
     let covered_readings = baseline.readings;
-    let mut tally = Tally::new(context, writable.is_some());
+    let mut tally = Tally::new(context, is_stored);
     tally.count_covered(&baseline);
     let mut walk = ChainWalk::down_to(context, slot, Memory::Trusted).await?;
     let mut seen = HashSet::new();
@@ -71,16 +71,19 @@ pub(super) async fn compare(
     sample_transactions(context, &baseline, sample, findings).await?;
     sample_checkpoints(context, &baseline, findings).await?;
     count_foreign(context, &baseline, slot, &mut tally).await?;
-    if let Some(pool) = writable
-        && tally.unmatched.oldest_unknown_slot.is_none()
-    {
-        store(pool, &mut baseline, &mut tally, context.final_slot).await?;
-    }
+    // One that is late and not covered yet would be below the next slot, and in no checkpoint: then the slot stays.
+    let is_settled = |number: &i64| *number > above || tally.covered.contains_key(number);
+    let prepared = (is_stored && seen.iter().all(is_settled)).then(|| Prepared {
+        covered: std::mem::take(&mut tally.covered),
+        slot: context.final_slot,
+        baseline,
+    });
     Ok(Compare {
         tally,
         above,
         late,
         covered_readings,
+        prepared,
     })
 }
 
@@ -215,23 +218,5 @@ async fn count_foreign(
     tally.unmatched.by_slot.push((0, sum));
     let listed = incremental_rows::foreign_up_to(context.pool, slot).await?;
     tally.unmatched.foreign.extend(listed);
-    Ok(())
-}
-
-/// All checkpoints and the slot together: what is listed above the slot must not be covered.
-async fn store(
-    pool: &PgPool,
-    baseline: &mut Baseline,
-    tally: &mut Tally,
-    final_slot: u64,
-) -> Result<(), AuditError> {
-    let slot = final_slot.max(baseline.slot.unwrap_or_default());
-    let mut transaction = pool.begin().await?;
-    while !tally.covered.is_empty() {
-        let covered = segment::split_first(&mut tally.covered);
-        baseline.extend(&mut transaction, &covered).await?;
-    }
-    baseline.complete(&mut transaction, slot).await?;
-    transaction.commit().await?;
     Ok(())
 }

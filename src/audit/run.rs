@@ -7,7 +7,7 @@
 use chrono::Utc;
 use sqlx::PgPool;
 
-use super::checkpoints::{Baseline, ForeignSum, Which};
+use super::checkpoints::{self, Baseline, ForeignSum, Prepared, Which};
 use super::context::AuditContext;
 use super::difference::Difference;
 use super::error::AuditError;
@@ -71,14 +71,18 @@ impl Audit<'_> {
     async fn everything(&self, memory: Memory) -> Result<AuditReport, AuditError> {
         let context = AuditContext::prepare(self.pool, self.endpoints, &self.binding, None).await?;
         let mut findings = Findings::default();
-        let tally = full::compare(&context, memory, self.writable, &mut findings).await?;
+        let (tally, prepared) =
+            full::compare(&context, memory, self.writable, &mut findings).await?;
         let numbers = tally.unmatched.numbers.clone();
         let pool = self.pool;
         findings.add(found_twice(|| ledger_checks::paid_twice(pool, &numbers)).await?);
         findings.add(found_twice(|| ledger_checks::not_paid(pool)).await?);
         findings.add(found_twice(|| overlaps::all(pool)).await?);
-        self.report(&context, tally, findings, ComparedScope::Full)
-            .await
+        let report = self
+            .report(&context, tally, findings, ComparedScope::Full)
+            .await?;
+        self.settle(&report, prepared).await?;
+        Ok(report)
     }
 
     async fn what_is_new(
@@ -89,8 +93,14 @@ impl Audit<'_> {
         let context =
             AuditContext::prepare(self.pool, self.endpoints, &self.binding, baseline.slot).await?;
         let mut findings = Findings::default();
-        let compared =
-            incremental::compare(&context, baseline, sample, self.writable, &mut findings).await?;
+        let compared = incremental::compare(
+            &context,
+            baseline,
+            sample,
+            self.writable.is_some(),
+            &mut findings,
+        )
+        .await?;
         let (above, late) = (compared.above, compared.late);
         let numbers = compared.tally.unmatched.numbers.clone();
         let pool = self.pool;
@@ -98,12 +108,37 @@ impl Audit<'_> {
         findings.add(found_twice(twice).await?);
         findings.add(found_twice(|| overlaps::of_new(pool, above, &late)).await?);
         let covered = compared.covered_readings;
-        if !ledger_checks::counts_agree(pool, covered, above, &late).await? {
-            // Some reading was called paid or taken away: now all of them are searched.
-            findings.add(found_twice(|| ledger_checks::not_paid(pool)).await?);
+        let agree = || ledger_checks::counts_agree(pool, covered, above, &late);
+        if !agree().await? {
+            tokio::time::sleep(SECOND_LOOK_AFTER).await;
+            if !agree().await? {
+                // Some reading was called paid or taken away since it was compared.
+                return self.everything(Memory::Trusted).await;
+            }
         }
         let scope = ComparedScope::Incremental;
-        self.report(&context, compared.tally, findings, scope).await
+        let report = self
+            .report(&context, compared.tally, findings, scope)
+            .await?;
+        self.settle(&report, compared.prepared).await?;
+        Ok(report)
+    }
+
+    /// Stores the checkpoints of an audit without a difference. With one, everything is compared again the next time.
+    async fn settle(
+        &self,
+        report: &AuditReport,
+        prepared: Option<Prepared>,
+    ) -> Result<(), AuditError> {
+        let Some(pool) = self.writable else {
+            return Ok(());
+        };
+        match prepared {
+            _ if !report.ok => checkpoints::discard_all(pool).await?,
+            Some(prepared) => prepared.store(pool).await?,
+            None => {}
+        }
+        Ok(())
     }
 
     async fn report(

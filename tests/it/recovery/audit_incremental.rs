@@ -99,6 +99,45 @@ async fn a_change_of_the_old_and_of_the_new_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_difference_that_was_recorded_is_found_again_by_the_next_audit() {
+    let (grid, _proxy) = with_checkpoint().await;
+    grid.execute("UPDATE mint_transactions SET merkle_root = decode(repeat('07', 32), 'hex') WHERE number = (SELECT min(number) FROM mint_transactions)")
+        .await;
+    for _ in 0..2 {
+        let record = ["--record", "--incremental", "--sample", "0"];
+        let output = audit_with(&grid, &record).await;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["ok"], false, "{report:#}");
+    }
+    assert_eq!(
+        covered(&grid).await,
+        0,
+        "nothing counts as settled any more"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_recorded_audits_at_once_cover_nothing_twice() {
+    let (grid, _proxy) = with_checkpoint().await;
+    until_far_behind(&grid).await;
+    let record = ["--record", "--incremental", "--sample", "0"];
+    let (one, other) = tokio::join!(audit_with(&grid, &record), audit_with(&grid, &record));
+    let statuses = [one.status.code(), other.status.code()];
+    assert!(statuses.contains(&Some(0)), "{statuses:?}");
+    assert_eq!(covered(&grid).await, transactions(&grid).await);
+    let report = done(&grid, &record).await;
+    assert_eq!(report["base_units_chain"], "4000000000");
+    assert_eq!(report["readings_finalized"], 4);
+}
+
+async fn transactions(grid: &Grid) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM mint_transactions WHERE state <> 'dead'")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reading_that_is_no_number_and_two_paid_intervals_that_overlap_are_named() {
     let mut grid = Grid::start().await;
     let meter = grid.meter().await;
