@@ -158,6 +158,15 @@ pub enum UnusableAnswer {
          add an RPC endpoint with full history, or name a mint from which only this authority has minted"
     )]
     SupplyAboveHistory { supply: BaseUnits, known: Decimal },
+    #[error(
+        "its list of the authority's history lacks {number} transactions that the ledger holds as finalized, the oldest {oldest} in \
+         slot {slot}; the scan begins again at the head: if this lasts, replace this RPC endpoint"
+    )]
+    HistoryLacks {
+        number: u64,
+        oldest: TxSignature,
+        slot: u64,
+    },
     #[error("it lists {0} but does not show that transaction")]
     TransactionNotShown(TxSignature),
     #[error("transaction {signature}{} {problem}", in_slot(.slot))]

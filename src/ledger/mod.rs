@@ -78,6 +78,7 @@ pub use accounting::minting_conditions::{
 pub use accounting::recent_spending::{Spending, recent_spending};
 pub use breaker::chain_binding::{BindingError, ChainBinding, bind, bind_offline, binding};
 pub use breaker::history_scan::{ScanOutcome, scan_history};
+pub use breaker::scan_request::ScanRequest;
 pub use breaker::scan_view::{HistoryScanView, UnreadableTransaction};
 pub use error::LedgerError;
 pub use operator::adopt::{AdoptError, Adoptable, Adopted, adopt, check_adoptable};

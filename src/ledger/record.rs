@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::breaker::opening::open_if_identity_changed;
+use super::breaker::scan_request::ScanRequest;
 use super::breaker::signing::{scan_pending, signing_refusal};
 use super::guard::reading_guard;
 use super::transition_metrics::{self, TransactionOutcome};
@@ -83,20 +83,20 @@ pub async fn reserve_numbers(pool: &PgPool, count: usize) -> sqlx::Result<Vec<Mi
         .collect())
 }
 
-/// Checks whether signing is refused now, before a batch does work that [`record`] would throw away. `bound_at`: when this process
-/// bound the ledger ([`bind`](super::bind)); once a scan that began later is finished, that stays true, so [`record`] need not
+/// Checks whether signing is refused now, before a batch does work that [`record`] would throw away. `scan_request`: of this
+/// process, when it bound the ledger ([`bind`](super::bind)); once a scan covers it, that stays true, so [`record`] need not
 /// check it again.
-pub async fn may_sign(pool: &PgPool, bound_at: Option<DateTime<Utc>>) -> Result<(), RecordError> {
+pub async fn may_sign(pool: &PgPool, scan_request: Option<ScanRequest>) -> Result<(), RecordError> {
     let mut transaction = pool.begin().await.map_err(RecordError::NotRecorded)?;
     let mut checked = check_may_sign(&mut transaction).await;
-    if let (Ok(()), Some(bound_at)) = (&checked, bound_at) {
-        checked = match scan_pending(&mut *transaction, bound_at).await {
+    drop(transaction);
+    if let (Ok(()), Some(request)) = (&checked, scan_request) {
+        checked = match scan_pending(pool, request).await {
             Ok(None) => Ok(()),
             Ok(Some(refused)) => Err(RecordError::Refused(refused)),
             Err(error) => Err(RecordError::PermissionUnknown(error)),
         };
     }
-    drop(transaction);
     match checked {
         Err(RecordError::Refused(refused)) => Err(handle_refusal(pool, refused).await),
         checked => checked,

@@ -1,6 +1,5 @@
 //! The chain as a process uses it, whether it signs or not.
 
-use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 
 use super::costs::TransactionCosts;
@@ -9,6 +8,7 @@ use crate::chain::{
     TransactionFormats,
 };
 use crate::domain::ComputeUnitPrice;
+use crate::ledger::ScanRequest;
 
 /// The payer of the fees of mint transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct ChainHandle {
     pub transaction_formats: TransactionFormats,
     /// The fee payer is the one that the ledger names.
     pub(super) follows_ledger: bool,
-    /// When this process bound the ledger, if it signs: it waits for a scan of the history that began later.
-    pub(super) bound_at: Option<DateTime<Utc>>,
+    /// Of this process, if it signs: it waits for a scan of the history that covers it.
+    pub(super) scan_request: Option<ScanRequest>,
 }
 
 impl ChainHandle {
@@ -55,14 +55,14 @@ impl ChainHandle {
             priority_fees,
             transaction_formats: TransactionFormats::default(),
             follows_ledger,
-            bound_at: None,
+            scan_request: None,
         }
     }
 
-    /// Of a process that signs: it does so once a scan that began after this moment is finished.
-    pub fn signing_after(self, bound_at: DateTime<Utc>) -> ChainHandle {
+    /// Of a process that signs: it does so once a scan that covers this request is finished.
+    pub fn signing_after(self, scan_request: ScanRequest) -> ChainHandle {
         ChainHandle {
-            bound_at: Some(bound_at),
+            scan_request: Some(scan_request),
             ..self
         }
     }

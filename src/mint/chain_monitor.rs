@@ -144,7 +144,8 @@ impl ChainMonitor {
         if let Some(balance) = snapshot.balance {
             metrics::gauge!(names::FEE_PAYER_BALANCE_LAMPORTS).set(metric_value(balance));
         }
-        let conditions = ledger::minting_conditions(&self.pool, snapshot.slot, self.chain.bound_at);
+        let conditions =
+            ledger::minting_conditions(&self.pool, snapshot.slot, self.chain.scan_request);
         let conditions =
             match within(self.transaction_limit.min(CONDITIONS_LIMIT), conditions).await {
                 Ok(conditions) => conditions,

@@ -206,7 +206,7 @@ async fn permit(context: &MintContext) -> Result<Arc<OwnedSemaphorePermit>, Defe
         .await
         .map_err(|_| DeferReason::MinterClosed)?;
     context
-        .in_time(ledger::may_sign(&context.pool, context.chain.bound_at))
+        .in_time(ledger::may_sign(&context.pool, context.chain.scan_request))
         .await
         // An open ledger breaker opens the circuit breaker too, which holds the jobs back.
         .inspect_err(|_| circuit_breaker.check_now())?;

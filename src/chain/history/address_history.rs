@@ -75,6 +75,8 @@ pub struct AddressHistory<'a> {
     address: Pubkey,
     range: HistoryRange,
     before: Option<HistoryCursor>,
+    /// Where another sitting goes on: everything above is listed, on whatever endpoint.
+    resume: Option<HistoryCursor>,
     /// The signatures of the last page: some endpoints list the seam of two pages in both.
     last_page: HashSet<TxSignature>,
     ended: bool,
@@ -97,14 +99,21 @@ impl<'a> AddressHistory<'a> {
             address,
             range,
             before,
+            resume: before,
             last_page: before.iter().map(|cursor| cursor.signature).collect(),
             ended: false,
         }
     }
 
-    /// Where the next page begins; `None` before the first.
+    /// The last transaction that was listed; `None` before the first.
     pub fn cursor(&self) -> Option<HistoryCursor> {
         self.before
+    }
+
+    /// Where another sitting begins: above the lowest slot of the last page, whose transactions another endpoint may list in
+    /// another order. What it lists again is not new to the caller.
+    pub fn resume_cursor(&self) -> Option<HistoryCursor> {
+        self.resume
     }
 
     /// The next page, from which transactions that are less final are left out, and so is what was listed already: it may be
@@ -117,6 +126,8 @@ impl<'a> AddressHistory<'a> {
         let listed = while_unanswered(|| self.list()).await?;
         let mut page = Vec::with_capacity(listed.len());
         let mut in_page = HashSet::with_capacity(listed.len());
+        // The last entries of this page: of all, and of those above the lowest slot.
+        let (mut lowest, mut above_lowest) = (None::<HistoryCursor>, None);
         for entry in &listed {
             let transaction = self.read(entry)?;
             let signature = transaction.signature;
@@ -124,10 +135,16 @@ impl<'a> AddressHistory<'a> {
                 continue;
             }
             self.check_order(&transaction)?;
-            self.before = Some(HistoryCursor {
+            let here = HistoryCursor {
                 signature,
                 slot: transaction.slot,
-            });
+            };
+            above_lowest = match lowest {
+                Some(lowest) if lowest.slot > here.slot => Some(lowest),
+                _ => above_lowest,
+            };
+            lowest = Some(here);
+            self.before = Some(here);
             if transaction.slot <= self.range.floor_slot {
                 self.ended = true;
                 break;
@@ -142,6 +159,8 @@ impl<'a> AddressHistory<'a> {
             self.check_end().await?;
             self.ended = true;
         }
+        // A page of one slot has nothing above it: without a step below, each sitting would begin with it again.
+        self.resume = above_lowest.or(lowest).or(self.resume);
         self.last_page = in_page;
         self.last_page
             .extend(self.before.iter().map(|cursor| cursor.signature));

@@ -53,7 +53,7 @@ pub(super) async fn open_or_recall(base: &Base) -> Result<OpenedChain, StartErro
 async fn open(config: &Config, pool: &PgPool) -> Result<Solana, StartError> {
     // Boxed: through all their borrows the compiler does not see that they are `Send`.
     let mut solana = solana::open(config).boxed().await?;
-    solana.bound_at = Some(solana.bind_ledger(config, pool).boxed().await?);
+    solana.scan_request = Some(solana.bind_ledger(config, pool).boxed().await?);
     Ok(solana)
 }
 
@@ -84,8 +84,8 @@ pub(super) async fn chain_handle(base: &Base, solana: &Solana) -> Result<ChainHa
     );
     let formats = TransactionFormats::new(config.blockchain.transaction_format);
     let handle = handle.with_transaction_formats(formats);
-    Ok(match (minting, solana.bound_at) {
-        (Some(_), Some(bound_at)) => handle.signing_after(bound_at),
+    Ok(match (minting, solana.scan_request) {
+        (Some(_), Some(scan_request)) => handle.signing_after(scan_request),
         _ => handle,
     })
 }

@@ -1,6 +1,5 @@
 //! Endpoints, keys and mint.
 
-use chrono::{DateTime, Utc};
 use solana_sdk::hash::Hash;
 use solana_sdk::program_option::COption;
 use solana_sdk::program_pack::Pack;
@@ -28,7 +27,7 @@ pub(super) struct Solana {
     pub mint: Pubkey,
     pub genesis_hash: Hash,
     /// When the ledger was bound; `None` in a process that signs nothing and started while no endpoint answered.
-    pub bound_at: Option<DateTime<Utc>>,
+    pub scan_request: Option<ledger::ScanRequest>,
     is_local: bool,
 }
 
@@ -47,7 +46,7 @@ impl Solana {
         &self,
         config: &Config,
         pool: &PgPool,
-    ) -> Result<DateTime<Utc>, BindingError> {
+    ) -> Result<ledger::ScanRequest, BindingError> {
         let binding = ChainBinding {
             genesis_hash: self.genesis_hash.to_string(),
             mint: self.mint,
@@ -113,7 +112,7 @@ pub(super) async fn open(config: &Config) -> Result<Solana, StartError> {
         authority,
         mint,
         genesis_hash,
-        bound_at: None,
+        scan_request: None,
         is_local,
     })
 }
@@ -150,7 +149,7 @@ pub(super) async fn recall(config: &Config, pool: &PgPool) -> Result<Option<Sola
         authority: bound.authority,
         mint,
         genesis_hash,
-        bound_at: None,
+        scan_request: None,
         is_local: false,
     }))
 }

@@ -1,6 +1,5 @@
 //! Reads what minting needs from the ledger: signing permission, funds in flight, fee payer.
 
-use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 
@@ -8,6 +7,7 @@ use super::fee_payer;
 use crate::db::BigInt;
 use crate::domain::{LedgerBreakerState, SigningRefused};
 use crate::ledger::breaker::ledger_row::StoredBreaker;
+use crate::ledger::breaker::scan_request::ScanRequest;
 use crate::ledger::breaker::scan_view::HistoryScanView;
 use crate::ledger::breaker::signing::{history_not_scanned, scan_pending};
 use crate::ledger::error::LedgerError;
@@ -36,12 +36,12 @@ struct StoredConditions {
     fee_payer: Option<String>,
 }
 
-/// `bound_at`: when this process bound the ledger, if it signs. In flight counts what a balance read at `slot` does not show yet:
+/// `scan_request`: of this process, if it signs. In flight counts what a balance read at `slot` does not show yet:
 /// transactions that have not landed, or landed later.
 pub async fn minting_conditions(
     pool: &PgPool,
     slot: u64,
-    bound_at: Option<DateTime<Utc>>,
+    scan_request: Option<ScanRequest>,
 ) -> Result<MintingConditions, LedgerError> {
     let row: StoredConditions = sqlx::query_as(
         "SELECT (
@@ -64,8 +64,8 @@ pub async fn minting_conditions(
         LedgerBreakerState::Closed if !row.history_scanned => {
             Some(history_not_scanned(row.breaker_reason))
         }
-        LedgerBreakerState::Closed => match bound_at {
-            Some(bound_at) => scan_pending(pool, bound_at).await?,
+        LedgerBreakerState::Closed => match scan_request {
+            Some(scan_request) => scan_pending(pool, scan_request).await?,
             None => None,
         },
     };

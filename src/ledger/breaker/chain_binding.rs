@@ -1,12 +1,11 @@
 //! Rule 8: a ledger belongs permanently to one chain, one mint and one authority.
 
-use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{FromRow, PgPool};
 use thiserror::Error;
 
 use super::opening::open_if_identity_changed;
-use super::scan_progress::request_scan;
+use super::scan_request::{ScanRequest, request_scan};
 use crate::chain::Endpoints;
 
 /// The chain, mint, authority and decimals that the ledger is bound to.
@@ -66,13 +65,13 @@ struct StoredBinding {
 /// Binds a new ledger, or checks that an old one belongs to this chain; then checks whether the ledger went backwards.
 ///
 /// A new ledger's watermark is 0: if the database was lost but the chain was not, the first scan finds what was paid before and
-/// opens the breaker. The scan may be long, so the start only requests it from the resolver. Returns the moment: this process signs
-/// once a scan that began later is finished.
+/// opens the breaker. The scan may be long, so the start only requests it from the resolver. Returns the request: this process signs
+/// once a scan that covers it is finished.
 pub async fn bind(
     pool: &PgPool,
     endpoints: &Endpoints,
     expected: &ChainBinding,
-) -> Result<DateTime<Utc>, BindingError> {
+) -> Result<ScanRequest, BindingError> {
     sqlx::query(
         "INSERT INTO ledger
              (genesis_hash, mint_address, authority, decimals,

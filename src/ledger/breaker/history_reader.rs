@@ -41,6 +41,25 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// Whether every endpoint answers that it has no such transaction, although it has the blocks of its slot.
+    pub async fn is_absent(self, transaction: &ListedTransaction) -> bool {
+        for endpoint in self.endpoints.iter() {
+            let lookup = MintLookup {
+                endpoint,
+                ..self.lookup
+            };
+            let is_absent = endpoint.check_chain(self.genesis_hash).await.is_ok()
+                && matches!(endpoint.first_available_slot().await, Ok(first) if first <= transaction.slot)
+                && matches!(lookup.find(transaction.signature).await, Ok(None));
+            if !is_absent {
+                return false;
+            }
+        }
+        true
+    }
+}
+
 /// The endpoint answers, and what it answers about this transaction cannot be used: others may be read meanwhile.
 pub(super) fn is_about_transaction(error: &ChainError) -> bool {
     matches!(

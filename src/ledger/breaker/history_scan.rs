@@ -19,23 +19,23 @@ use sqlx::PgPool;
 use tokio::time::sleep;
 
 use super::closing::close_after_scan;
-use super::heights::{last_possible_height, no_endpoint};
+use super::heights::last_possible_height;
 use super::history_reader::{Read, Reader, is_about_transaction};
 use super::history_transactions;
 use super::ledger_row::LedgerRow;
 use super::mint_creation::require_creation;
 use super::opening::open_for_unresolved;
-use super::scan_progress::{self, Moved, ScanProgress, ScanStart, Stop};
-use super::signing::note_scan_failure;
+use super::scan_checks::{check_history, check_listed, check_supply};
+use super::scan_failure::{note, shown};
+use super::scan_progress::{self, FIRST_WATERMARK_SLOT, Moved, ScanProgress, ScanStart};
 use super::unknown_mints::{known_among, store_unknown_mints};
 use crate::chain::{
     AddressHistory, ChainError, Endpoint, Endpoints, Finality, HistoryRange, ListedTransaction,
     MintLookup, RpcClass, UnusableAnswer,
 };
-use crate::db::{BigInt, within};
-use crate::domain::{BaseUnits, LedgerBreakerState, TxSignature};
+use crate::db::within;
+use crate::domain::{LedgerBreakerState, TxSignature};
 use crate::ledger::error::LedgerError;
-use crate::telemetry::names;
 
 /// Transactions read from the chain at once, and stored before the next ones are.
 const READS_AT_ONCE: usize = 16;
@@ -43,12 +43,6 @@ const READS_AT_ONCE: usize = 16;
 /// scan lists these slots again.
 const INDEXING_LAG_SLOTS: u64 = 32;
 
-/// Zero means that the history was never scanned. The mint itself is created in a later slot than this, so up to here there is
-/// nothing to find.
-const FIRST_WATERMARK_SLOT: u64 = 1;
-/// A scan that no endpoint continues is given up after so many failures in a row, and begins again at the head: the transaction
-/// at its cursor may be one that only an endpoint showed which is gone.
-const RESTART_AFTER_FAILURES: i32 = 5;
 /// A pause that is shorter is waited for; what lasts longer is worth another endpoint.
 const CHECK_PAUSE_EVERY: Duration = Duration::from_secs(2);
 
@@ -79,13 +73,21 @@ pub async fn scan_history(
         authority,
         limit,
     };
-    let failure = match scan.run().await {
-        Ok(outcome) => return Ok(outcome),
-        Err(LedgerError::Chain(failure)) => failure,
+    let failures = match scan.run().await {
+        Ok(Run::Finished(outcome)) => return Ok(outcome),
+        Ok(Run::Stopped(failures)) => failures,
+        Err(LedgerError::Chain(failure)) => vec![failure],
         Err(failure) => return Err(failure),
     };
-    within(limit, scan.note(&failure)).await?;
-    Err(LedgerError::Chain(failure))
+    within(limit, note(pool, &failures)).await?;
+    Err(LedgerError::Chain(shown(failures)))
+}
+
+/// How all endpoints together got on.
+enum Run {
+    Finished(ScanOutcome),
+    /// The failure of each.
+    Stopped(Vec<ChainError>),
 }
 
 struct HistoryScan<'a> {
@@ -98,12 +100,12 @@ struct HistoryScan<'a> {
 }
 
 impl HistoryScan<'_> {
-    async fn run(&self) -> Result<ScanOutcome, LedgerError> {
+    async fn run(&self) -> Result<Run, LedgerError> {
         let genesis = within(self.limit, LedgerRow::read(self.pool))
             .await?
             .genesis()?;
         let last_possible_height = last_possible_height(self.endpoints, &genesis).await?;
-        let mut failure = no_endpoint();
+        let mut failures = Vec::new();
         for endpoint in self.endpoints.for_background() {
             let outcome = tokio::select! {
                 outcome = self.run_on(endpoint, last_possible_height) => outcome,
@@ -111,17 +113,11 @@ impl HistoryScan<'_> {
                 () = self.another_is_free(endpoint) => continue,
             };
             match outcome {
-                // A limit is the better news of two: it ends by itself.
-                Err(LedgerError::Chain(error))
-                    if !matches!(failure, ChainError::RateLimited { .. }) =>
-                {
-                    failure = error;
-                }
-                Err(LedgerError::Chain(_)) => {}
-                outcome => return outcome,
+                Err(LedgerError::Chain(failure)) => failures.push(failure),
+                outcome => return outcome.map(Run::Finished),
             }
         }
-        Err(LedgerError::Chain(failure))
+        Ok(Run::Stopped(failures))
     }
 
     /// Returns once this endpoint refuses calls for a while and another one answers them. Without another one, the scan waits for
@@ -138,31 +134,6 @@ impl HistoryScan<'_> {
                 return;
             }
         }
-    }
-
-    /// Stores why the scan stopped, for status and metrics.
-    async fn note(&self, failure: &ChainError) -> Result<(), LedgerError> {
-        let (stop, label) = match failure {
-            ChainError::RateLimited { .. } => (Stop::Paused, "paused"),
-            _ => (Stop::Failed, "failed"),
-        };
-        metrics::counter!(names::HISTORY_SCAN_STOPS, "how" => label).increment(1);
-        let text = failure.to_string();
-        let failures = scan_progress::note_stop(self.pool, stop, &text).await?;
-        note_scan_failure(self.pool, &text).await?;
-        let lost_cursor = matches!(
-            failure,
-            ChainError::Unusable {
-                reason: UnusableAnswer::HistoryBreaksOff(_)
-                    | UnusableAnswer::HistoryOrder { .. }
-                    | UnusableAnswer::HistoryRepeats(_),
-                ..
-            }
-        );
-        if lost_cursor && failures >= RESTART_AFTER_FAILURES {
-            scan_progress::restart(self.pool).await?;
-        }
-        Ok(())
     }
 
     async fn run_on(
@@ -193,7 +164,10 @@ impl HistoryScan<'_> {
                 .await?
             {
                 Moved::ByThis => {
-                    return self.finish(endpoint, &progress, last_possible_height).await;
+                    let genesis_hash = &ledger.genesis_hash;
+                    return self
+                        .finish(endpoint, genesis_hash, &progress, last_possible_height)
+                        .await;
                 }
                 // Another process scans too: continue from where it is.
                 Moved::ByAnother => {}
@@ -202,7 +176,8 @@ impl HistoryScan<'_> {
     }
 
     async fn begin(&self, endpoint: &Endpoint) -> Result<(), LedgerError> {
-        let began_at = within(self.limit, scan_progress::now(self.pool)).await?;
+        // Before the chain: a process that requests a scan later waits for the next one.
+        let covers = within(self.limit, scan_progress::last_request(self.pool)).await?;
         let before = within(self.limit, LedgerRow::read(self.pool)).await?;
         let floor_slot = before.watermark_slot.get();
         // Before the list: only a scan that began above the breaker's height may close it.
@@ -215,13 +190,14 @@ impl HistoryScan<'_> {
             None
         };
         let start = ScanStart {
-            began_at,
+            covers,
             floor_slot,
             head_slot,
             head_height,
             supply,
         };
-        let begun = ScanProgress::begin(self.pool, &before, &start);
+        let listed_by_now = head_slot.saturating_sub(INDEXING_LAG_SLOTS);
+        let begun = ScanProgress::begin(self.pool, &before, &start, listed_by_now);
         within(self.limit, begun).await?;
         Ok(())
     }
@@ -255,7 +231,11 @@ impl HistoryScan<'_> {
         while let Some(page) = pages.next_page().await? {
             self.classify(endpoint, genesis_hash, &page, last_possible_height)
                 .await?;
-            let advanced = progress.advance(self.pool, pages.cursor(), page.len());
+            let landed = page.iter().filter(|transaction| !transaction.failed);
+            let listed: Vec<TxSignature> =
+                landed.map(|transaction| transaction.signature).collect();
+            within(self.limit, progress.note_listed(self.pool, &listed)).await?;
+            let advanced = progress.advance(self.pool, pages.resume_cursor(), page.len());
             if within(self.limit, advanced).await? == Moved::ByAnother {
                 return Ok(Moved::ByAnother);
             }
@@ -288,7 +268,16 @@ impl HistoryScan<'_> {
             })
             .cloned()
             .collect();
-        let reader = Reader {
+        self.read_all(
+            self.reader(endpoint, genesis_hash),
+            &unread,
+            last_possible_height,
+        )
+        .await
+    }
+
+    fn reader<'r>(&'r self, endpoint: &'r Endpoint, genesis_hash: &'r str) -> Reader<'r> {
+        Reader {
             endpoints: self.endpoints,
             genesis_hash,
             lookup: MintLookup {
@@ -297,7 +286,15 @@ impl HistoryScan<'_> {
                 authority: self.authority,
                 finality: Finality::Final,
             },
-        };
+        }
+    }
+
+    async fn read_all(
+        &self,
+        reader: Reader<'_>,
+        unread: &[ListedTransaction],
+        last_possible_height: u64,
+    ) -> Result<(), LedgerError> {
         for some in unread.chunks(READS_AT_ONCE) {
             let read: Vec<Read> = futures_util::stream::iter(some.to_vec())
                 .map(|transaction| async move { reader.read(transaction).await })
@@ -345,17 +342,40 @@ impl HistoryScan<'_> {
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// Reads unreadable transactions that are due again: a list that omits one makes it no less unreadable.
+    async fn read_due(
+        &self,
+        reader: Reader<'_>,
+        last_possible_height: u64,
+    ) -> Result<(), LedgerError> {
+        let due = within(self.limit, history_transactions::due(self.pool)).await?;
+        self.read_all(reader, &due, last_possible_height).await?;
+        for transaction in &due {
+            let is_absent = reader.is_absent(transaction).await;
+            let signature = transaction.signature;
+            let noted = history_transactions::note_absence(self.pool, signature, is_absent);
+            within(self.limit, noted).await?;
+        }
+        Ok(())
+    }
+
     /// Everything is read down to the floor.
     async fn finish(
         &self,
         endpoint: &Endpoint,
+        genesis_hash: &str,
         progress: &ScanProgress,
         last_possible_height: u64,
     ) -> Result<ScanOutcome, LedgerError> {
+        // The address may lead to another node than it did when the scan began.
+        endpoint.check_chain(genesis_hash).await?;
+        check_listed(self.pool, self.limit, endpoint, progress).await?;
+        self.read_due(self.reader(endpoint, genesis_hash), last_possible_height)
+            .await?;
         let opened = open_for_unresolved(self.pool, last_possible_height);
         within(self.limit, opened).await?;
         if let Some(supply) = progress.supply() {
-            within(self.limit, self.check_supply(endpoint, supply)).await?;
+            within(self.limit, check_supply(self.pool, endpoint, supply)).await?;
         }
         let unreadable = within(self.limit, progress.unreadable(self.pool)).await?;
         let scanned = progress.head_slot().saturating_sub(INDEXING_LAG_SLOTS);
@@ -366,8 +386,8 @@ impl HistoryScan<'_> {
             // The first scan counts even on a chain that has just begun.
             None => scanned.max(FIRST_WATERMARK_SLOT),
         };
-        let raised = raise_watermark(self.pool, progress.floor_slot(), scanned);
-        let watermark_slot = within(self.limit, raised).await?;
+        let raised = progress.raise_watermark(self.pool, scanned);
+        let raised = within(self.limit, raised).await?;
         if let Some(slot) = unreadable {
             within(self.limit, scan_progress::restart_below(self.pool)).await?;
             return Err(LedgerError::Chain(ChainError::Unusable {
@@ -375,63 +395,25 @@ impl HistoryScan<'_> {
                 reason: UnusableAnswer::UnreadableHistory { slot },
             }));
         }
-        let closed = close_after_scan(self.pool, &progress.breaker, progress.head_height());
-        let breaker = within(self.limit, closed).await?;
-        within(self.limit, progress.finish(self.pool)).await?;
+        let watermark_slot = match raised {
+            Moved::ByThis => {
+                let closed = close_after_scan(self.pool, &progress.breaker, progress.head_height());
+                within(self.limit, closed).await?;
+                within(self.limit, progress.finish(self.pool)).await?;
+                scanned.max(progress.floor_slot())
+            }
+            // Another scan has overtaken this one, or the database is another one: nothing of this scan counts.
+            Moved::ByAnother => {
+                within(self.limit, scan_progress::restart_below(self.pool)).await?;
+                progress.floor_slot()
+            }
+        };
         Ok(ScanOutcome {
             listed: progress.listed(),
             watermark_slot,
-            breaker,
+            breaker: within(self.limit, LedgerRow::read(self.pool))
+                .await?
+                .state(),
         })
     }
-
-    /// Holders may burn tokens, so there may be fewer than were minted, never more.
-    async fn check_supply(
-        &self,
-        endpoint: &Endpoint,
-        supply: BaseUnits,
-    ) -> Result<(), LedgerError> {
-        let known = scan_progress::accounted_for(self.pool).await?;
-        if supply.to_decimal() <= known {
-            return Ok(());
-        }
-        // Another endpoint may show more: the next scan begins at the head, and anew in search of the mint's creation.
-        scan_progress::restart(self.pool).await?;
-        Err(LedgerError::Chain(ChainError::Unusable {
-            endpoint: endpoint.name().to_owned(),
-            reason: UnusableAnswer::SupplyAboveHistory { supply, known },
-        }))
-    }
-}
-
-/// Compare-and-set: a scan that another one has overtaken changes nothing.
-async fn raise_watermark(pool: &PgPool, floor_slot: u64, scanned: u64) -> sqlx::Result<u64> {
-    sqlx::query(
-        "UPDATE ledger
-         SET watermark_slot = $2,
-             -- A closed one has a reason only while the history was never scanned.
-             breaker_reason = CASE WHEN breaker <> 'closed' THEN breaker_reason END
-         WHERE watermark_slot = $1
-           AND watermark_slot < $2",
-    )
-    .bind(BigInt::from(floor_slot))
-    .bind(BigInt::from(scanned))
-    .execute(pool)
-    .await?;
-    Ok(scanned.max(floor_slot))
-}
-
-/// A node that has lost blocks above the watermark would show a history without the transactions in them.
-async fn check_history(endpoint: &Endpoint, watermark_slot: u64) -> Result<(), ChainError> {
-    let oldest = endpoint.first_available_slot().await?;
-    if oldest <= watermark_slot + 1 {
-        return Ok(());
-    }
-    Err(ChainError::Unusable {
-        endpoint: endpoint.name().to_owned(),
-        reason: UnusableAnswer::HistoryBeginsLate {
-            oldest_slot: oldest,
-            watermark_slot,
-        },
-    })
 }

@@ -20,7 +20,7 @@ pub(super) async fn require_creation(
         None => {
             let mut pages = mint_history(endpoint, mint, progress.mint_cursor()).await?;
             while pages.next_page().await?.is_some() {
-                if let Some(cursor) = pages.cursor() {
+                if let Some(cursor) = pages.resume_cursor() {
                     progress.advance_mint(pool, cursor).await?;
                 }
             }

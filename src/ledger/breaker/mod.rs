@@ -16,6 +16,9 @@
 //! | `identity` | which database this is |
 //! | `history_scan` | compares the authority's history on chain with the ledger |
 //! | `scan_progress`, `mint_creation` | how far the scan is, and whether an endpoint has the beginning |
+//! | `scan_checks` | whether an endpoint's list is the whole history |
+//! | `scan_failure` | what follows when a scan stopped before its end |
+//! | `scan_request` | requests of processes that have just started, which wait for a scan |
 //! | `history_reader` | reads what the history lists, one unreadable transaction apart from a failing endpoint |
 //! | `history_transactions` | transactions of others, each read once |
 //! | `scan_view` | watermark, last scan and what cannot be read, for status, metrics and health |
@@ -34,7 +37,10 @@ mod identity;
 pub(super) mod ledger_row;
 mod mint_creation;
 pub(super) mod opening;
-pub(super) mod scan_progress;
+mod scan_checks;
+mod scan_failure;
+mod scan_progress;
+pub(super) mod scan_request;
 pub(super) mod scan_view;
 pub(super) mod signing;
 pub(super) mod unknown_mints;

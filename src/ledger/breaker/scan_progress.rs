@@ -1,21 +1,26 @@
 //! The progress of the history scan: one row, so that a scan survives a provider's limit, a restart and a change of holder.
 //!
 //! Invariant: everything between the scan's head and its cursor was read, and what the ledger does not know of it is stored. The
-//! cursor moves only after that, and by compare-and-set, so that two scanners never skip a page for each other.
+//! cursor moves only after that, and by compare-and-set, so that two scanners never skip a page for each other. Each step compares
+//! the scan's number: one that was given up changes nothing. Times are for display.
 
-use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use sqlx::{FromRow, PgExecutor, PgPool};
+use sqlx::{FromRow, PgPool};
 
 use super::ledger_row::{BreakerSnapshot, LedgerRow};
 use crate::chain::HistoryCursor;
 use crate::db::BigInt;
 use crate::domain::{BaseUnits, TxSignature};
 
+/// Zero means that the history was never scanned. The mint itself is created in a later slot than this, so up to here there is
+/// nothing to find.
+pub(super) const FIRST_WATERMARK_SLOT: u64 = 1;
+
 /// A scan under way.
 #[derive(Clone, Debug, FromRow)]
 pub(super) struct ScanProgress {
-    began_at: DateTime<Utc>,
+    /// Its number.
+    scan: i64,
     floor_slot: BigInt,
     head_slot: BigInt,
     head_height: BigInt,
@@ -34,8 +39,8 @@ pub(super) struct ScanProgress {
 
 /// What a new scan begins with.
 pub(super) struct ScanStart {
-    /// The database's time before anything else was read.
-    pub began_at: DateTime<Utc>,
+    /// The last request for a scan before anything else was read.
+    pub covers: i64,
     pub floor_slot: u64,
     pub head_slot: u64,
     pub head_height: u64,
@@ -53,7 +58,7 @@ impl ScanProgress {
     /// `None`: no scan is under way.
     pub async fn under_way(pool: &PgPool) -> sqlx::Result<Option<ScanProgress>> {
         sqlx::query_as(
-            "SELECT began_at, floor_slot, head_slot, head_height, breaker, breaker_opened_at, breaker_closes_after_height,
+            "SELECT scan, floor_slot, head_slot, head_height, breaker, breaker_opened_at, breaker_closes_after_height,
                     supply, cursor_signature, cursor_slot, listed, mint_cursor_signature, mint_cursor_slot, mint_created_by
              FROM history_scan
              WHERE began_at IS NOT NULL",
@@ -62,15 +67,24 @@ impl ScanProgress {
         .await
     }
 
-    /// Begins one, unless another process just did.
-    pub async fn begin(pool: &PgPool, before: &LedgerRow, start: &ScanStart) -> sqlx::Result<()> {
+    /// Begins one, unless another process just did. What the ledger holds as finalized up to
+    /// `listed_up_to` must be listed; nodes list what is above a little later.
+    pub async fn begin(
+        pool: &PgPool,
+        before: &LedgerRow,
+        start: &ScanStart,
+        listed_up_to: u64,
+    ) -> sqlx::Result<()> {
         let breaker = &before.snapshot;
-        sqlx::query(
+        let mut transaction = pool.begin().await?;
+        let scan: Option<i64> = sqlx::query_scalar(
             "UPDATE history_scan
-             SET began_at = $8, floor_slot = $1, head_slot = $2, head_height = $3, supply = $4,
+             SET scan = scan + 1, covers = $8, began_at = clock_timestamp(),
+                 floor_slot = $1, head_slot = $2, head_height = $3, supply = $4,
                  breaker = $5, breaker_opened_at = $6, breaker_closes_after_height = $7,
                  cursor_signature = NULL, cursor_slot = NULL, listed = 0
-             WHERE began_at IS NULL",
+             WHERE began_at IS NULL
+             RETURNING scan",
         )
         .bind(BigInt::from(start.floor_slot))
         .bind(BigInt::from(start.head_slot))
@@ -79,10 +93,30 @@ impl ScanProgress {
         .bind(breaker.breaker.as_str())
         .bind(breaker.breaker_opened_at)
         .bind(breaker.breaker_closes_after_height)
-        .bind(start.began_at)
-        .execute(pool)
+        .bind(start.covers)
+        .fetch_optional(&mut *transaction)
         .await?;
-        Ok(())
+        let Some(scan) = scan else {
+            return Ok(());
+        };
+        sqlx::query("DELETE FROM history_scan_expected")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO history_scan_expected (signature, slot, scan)
+             SELECT signature, slot, $1
+             FROM mint_transactions
+             WHERE state = 'finalized'
+               AND slot > $2
+               AND slot <= $3",
+        )
+        .bind(scan)
+        // A new ledger's first watermark: below, there is nothing.
+        .bind(BigInt::from(start.floor_slot.max(FIRST_WATERMARK_SLOT)))
+        .bind(BigInt::from(listed_up_to))
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
     }
 
     pub fn floor_slot(&self) -> u64 {
@@ -127,11 +161,13 @@ impl ScanProgress {
         );
         let moved = sqlx::query(
             "UPDATE history_scan
-             SET cursor_signature = $3, cursor_slot = $4, listed = listed + $5, failures = 0
-             WHERE began_at = $1
+             SET cursor_signature = $3, cursor_slot = $4, listed = listed + $5,
+                 failures = CASE WHEN cursor_signature IS DISTINCT FROM $3 THEN 0 ELSE failures END
+             WHERE scan = $1
+               AND began_at IS NOT NULL
                AND cursor_signature IS NOT DISTINCT FROM $2",
         )
-        .bind(self.began_at)
+        .bind(self.scan)
         .bind(self.cursor_signature)
         .bind(signature)
         .bind(slot)
@@ -153,10 +189,12 @@ impl ScanProgress {
         self.mint_cursor_slot = Some(BigInt::from(to.slot));
         sqlx::query(
             "UPDATE history_scan
-             SET mint_cursor_signature = $2, mint_cursor_slot = $3, failures = 0
-             WHERE began_at = $1",
+             SET mint_cursor_signature = $2, mint_cursor_slot = $3,
+                 failures = CASE WHEN mint_cursor_signature IS DISTINCT FROM $2 THEN 0 ELSE failures END
+             WHERE scan = $1
+               AND began_at IS NOT NULL",
         )
-        .bind(self.began_at)
+        .bind(self.scan)
         .bind(to.signature)
         .bind(BigInt::from(to.slot))
         .execute(pool)
@@ -173,14 +211,43 @@ impl ScanProgress {
         self.mint_created_by = Some(signature);
         sqlx::query(
             "UPDATE history_scan
-             SET mint_created_by = $2, failures = 0
-             WHERE began_at = $1",
+             SET mint_created_by = $2
+             WHERE scan = $1
+               AND began_at IS NOT NULL",
         )
-        .bind(self.began_at)
+        .bind(self.scan)
         .bind(signature)
         .execute(pool)
         .await?;
         Ok(())
+    }
+
+    /// These were listed: what the ledger expects of the scan is less by them.
+    pub async fn note_listed(&self, pool: &PgPool, listed: &[TxSignature]) -> sqlx::Result<()> {
+        sqlx::query(
+            "DELETE FROM history_scan_expected
+             WHERE scan = $1
+               AND signature = ANY($2)",
+        )
+        .bind(self.scan)
+        .bind(listed)
+        .execute(pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Finalized transactions of the ledger in the scan's range that it did not list: how many, and the oldest one.
+    pub async fn not_listed(&self, pool: &PgPool) -> sqlx::Result<Option<NotListed>> {
+        sqlx::query_as(
+            "SELECT signature, slot, count(*) OVER () AS number
+             FROM history_scan_expected
+             WHERE scan = $1
+             ORDER BY slot, signature
+             LIMIT 1",
+        )
+        .bind(self.scan)
+        .fetch_optional(pool)
+        .await
     }
 
     /// The scan reached its floor and read everything.
@@ -188,29 +255,45 @@ impl ScanProgress {
         sqlx::query(
             "UPDATE history_scan
              SET began_at = NULL, floor_slot = NULL, head_slot = NULL,
-                 known_as_of = $1, finished_at = now(), failures = 0, error = NULL
-             WHERE began_at = $1",
+                 known = GREATEST(known, covers), known_as_of = began_at, finished_at = now(), failures = 0, error = NULL
+             WHERE scan = $1
+               AND began_at IS NOT NULL",
         )
-        .bind(self.began_at)
+        .bind(self.scan)
         .execute(pool)
         .await?;
         Ok(())
     }
 
-    /// Unreadable transactions of this scan's range, the ones that it did not list any more left out: how many, and the lowest
-    /// slot.
-    pub async fn unreadable(&self, pool: &PgPool) -> sqlx::Result<Option<u64>> {
-        sqlx::query(
-            "DELETE FROM history_transactions
-             WHERE problem IS NOT NULL
-               AND slot BETWEEN $1 AND $2
-               AND listed_at < $3",
+    /// Compare-and-set: a scan that another one has overtaken, or a database that is another one than before, changes nothing.
+    pub async fn raise_watermark(&self, pool: &PgPool, scanned: u64) -> sqlx::Result<Moved> {
+        if scanned <= self.floor_slot() {
+            return Ok(Moved::ByThis);
+        }
+        let raised = sqlx::query(
+            "UPDATE ledger
+             SET watermark_slot = $2,
+                 -- A closed one has a reason only while the history was never scanned.
+                 breaker_reason = CASE WHEN breaker <> 'closed' THEN breaker_reason END
+             FROM database_identity() AS identity
+             WHERE watermark_slot = $1
+               AND (ledger.system_identifier, ledger.timeline, ledger.incarnation, ledger.server_start)
+                   = (identity.system_identifier, identity.timeline, identity.incarnation, identity.server_start)
+               AND EXISTS (SELECT FROM history_scan WHERE scan = $3 AND began_at IS NOT NULL)",
         )
-        .bind(BigInt::from(self.floor_slot() + 1))
-        .bind(self.head_slot)
-        .bind(self.began_at)
+        .bind(self.floor_slot)
+        .bind(BigInt::from(scanned))
+        .bind(self.scan)
         .execute(pool)
         .await?;
+        Ok(match raised.rows_affected() {
+            0 => Moved::ByAnother,
+            _ => Moved::ByThis,
+        })
+    }
+
+    /// The lowest slot of an unreadable transaction above the floor.
+    pub async fn unreadable(&self, pool: &PgPool) -> sqlx::Result<Option<u64>> {
         let lowest: Option<BigInt> = sqlx::query_scalar(
             "SELECT min(slot)
              FROM history_transactions
@@ -224,6 +307,14 @@ impl ScanProgress {
     }
 }
 
+/// What a scan did not list although the ledger holds it as finalized.
+#[derive(Clone, Debug, FromRow)]
+pub(super) struct NotListed {
+    pub signature: TxSignature,
+    pub slot: BigInt,
+    pub number: i64,
+}
+
 fn cursor(signature: Option<TxSignature>, slot: Option<BigInt>) -> Option<HistoryCursor> {
     Some(HistoryCursor {
         signature: signature?,
@@ -231,9 +322,9 @@ fn cursor(signature: Option<TxSignature>, slot: Option<BigInt>) -> Option<Histor
     })
 }
 
-/// The database's time, which dates a scan that begins now.
-pub(super) async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar("SELECT clock_timestamp()")
+/// The last request for a scan, which one that begins now covers.
+pub(super) async fn last_request(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT wanted FROM history_scan")
         .fetch_one(pool)
         .await
 }
@@ -270,6 +361,18 @@ pub(super) enum Stop {
     Failed,
 }
 
+/// Gives up a scan that has read no page yet: its head may be one that no other endpoint reaches.
+pub(super) async fn restart_without_page(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE history_scan
+         SET began_at = NULL, floor_slot = NULL, head_slot = NULL
+         WHERE cursor_signature IS NULL",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Stores why the scan stopped. Returns the number of failures in a row.
 pub(super) async fn note_stop(pool: &PgPool, stop: Stop, error: &str) -> sqlx::Result<i32> {
     sqlx::query_scalar(
@@ -284,38 +387,6 @@ pub(super) async fn note_stop(pool: &PgPool, stop: Stop, error: &str) -> sqlx::R
     })
     .fetch_one(pool)
     .await
-}
-
-/// Requests a scan from the holder of the resolver's lock. Returns the moment: a scan that began later covers it.
-pub(super) async fn request_scan(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar(
-        "UPDATE history_scan
-         SET wanted_at = clock_timestamp()
-         RETURNING wanted_at",
-    )
-    .fetch_one(pool)
-    .await
-}
-
-/// Whether a process waits for a scan that no finished one covers.
-pub async fn scan_is_wanted(pool: &PgPool) -> sqlx::Result<bool> {
-    sqlx::query_scalar(
-        "SELECT COALESCE(wanted_at > COALESCE(known_as_of, '-infinity'), FALSE)
-         FROM history_scan",
-    )
-    .fetch_one(pool)
-    .await
-}
-
-/// Whether a scan that began after `moment` is finished.
-pub(super) async fn is_known_since<'c>(
-    executor: impl PgExecutor<'c>,
-    moment: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    sqlx::query_scalar("SELECT COALESCE(known_as_of > $1, FALSE) FROM history_scan")
-        .bind(moment)
-        .fetch_one(executor)
-        .await
 }
 
 /// Sum of what the ledger and the stored unknown mints account for.

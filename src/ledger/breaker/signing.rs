@@ -1,10 +1,9 @@
 //! Reads whether signing is allowed: rule 1's transaction calls this before it records.
 
-use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool};
 
 use super::ledger_row::StoredBreaker;
-use super::scan_progress::is_known_since;
+use super::scan_request::ScanRequest;
 use crate::domain::{LedgerBreakerState, NotScannedReason, SigningRefused};
 
 #[derive(FromRow)]
@@ -45,14 +44,14 @@ pub async fn signing_refusal(
     Ok((!row.history_scanned).then(|| history_not_scanned(row.breaker_reason)))
 }
 
-/// Whether a scan that began after `since` has read the history to its end. A process that has just started may find a ledger
+/// Whether a scan that began after this request has read the history to its end. A process that has just started may find a ledger
 /// that is behind the chain; it signs only after such a scan.
-pub async fn scan_pending<'c>(
-    executor: impl PgExecutor<'c>,
-    since: DateTime<Utc>,
+pub async fn scan_pending(
+    pool: &PgPool,
+    request: ScanRequest,
 ) -> sqlx::Result<Option<SigningRefused>> {
-    let known = is_known_since(executor, since).await?;
-    Ok((!known).then_some(SigningRefused::ScanSinceStart))
+    let covered = request.is_covered(pool).await?;
+    Ok((!covered).then_some(SigningRefused::ScanSinceStart))
 }
 
 /// `reason`: why the last scan failed, as [`note_scan_failure`] has stored it.

@@ -16,7 +16,7 @@ use crate::ledger::breaker::heights::{finalized_height, last_possible_height};
 use crate::ledger::breaker::history_scan::scan_history;
 use crate::ledger::breaker::ledger_row::{LedgerRow, StoredBreaker};
 use crate::ledger::breaker::opening::open_if_identity_changed;
-use crate::ledger::breaker::scan_progress::scan_is_wanted;
+use crate::ledger::breaker::scan_request::scan_is_wanted;
 use crate::ledger::error::LedgerError;
 use crate::periodic::{Periodic, RunError};
 

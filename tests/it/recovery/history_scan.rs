@@ -33,23 +33,20 @@ async fn history_scan(grid: &Grid) -> Value {
     status.body["history_scan"].clone()
 }
 
-/// Waits until a whole scan began after this moment.
+/// Waits until a whole scan that began after this moment is finished.
 async fn until_scanned_again(grid: &Grid) {
-    let now: f64 = sqlx::query_scalar("SELECT EXTRACT(EPOCH FROM now())::DOUBLE PRECISION")
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap();
     // As a process that has just started does.
-    grid.execute("UPDATE history_scan SET wanted_at = clock_timestamp()")
-        .await;
+    let wanted: i64 =
+        sqlx::query_scalar("UPDATE history_scan SET wanted = wanted + 1 RETURNING wanted")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
     grid.until("the history is scanned", async || {
-        let known: Option<f64> = sqlx::query_scalar(
-            "SELECT EXTRACT(EPOCH FROM known_as_of)::DOUBLE PRECISION FROM history_scan",
-        )
-        .fetch_one(&grid.pool)
-        .await
-        .unwrap();
-        known.is_some_and(|known| known > now)
+        let known: i64 = sqlx::query_scalar("SELECT known FROM history_scan")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        known >= wanted
     })
     .await;
 }
@@ -138,11 +135,118 @@ async fn a_transaction_that_cannot_be_read_is_named_and_stops_nothing_else() {
         .unwrap();
     assert_eq!(unknown, by_hand, "the other one is found all the same");
 
+    // A list that omits it makes it no less unreadable.
+    let slot = scan["unreadable"][0]["slot"].as_u64();
+    let omitted = newer.clone();
+    proxy.on_call(move |method, parameters| match method {
+        "getTransaction" if parameters[0] == omitted.as_str() => {
+            CallAction::Error(-32015, "Transaction version (2) is not supported")
+        }
+        "getSignaturesForAddress" => CallAction::Edit(without_others),
+        _ => CallAction::Forward,
+    });
+    let reads = scan["unreadable"][0]["reads"].as_u64();
+    grid.until("it is read again", async || {
+        grid.execute(
+            "UPDATE history_transactions SET next_read_at = now() WHERE problem IS NOT NULL",
+        )
+        .await;
+        history_scan(&grid).await["unreadable"][0]["reads"].as_u64() > reads
+    })
+    .await;
+    let scan = history_scan(&grid).await;
+    assert_eq!(scan["unreadable"][0]["signature"], newer.as_str());
+    assert!(scan["watermark_slot"].as_u64() < slot);
+
     proxy.forward_everything();
     grid.execute("UPDATE foreign_mints SET booked_reason = 'a test'; UPDATE history_transactions SET next_read_at = now() WHERE problem IS NOT NULL")
         .await;
     until_breaker(&grid, "closed").await;
     assert_eq!(history_scan(&grid).await["unreadable"], json!([]));
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+/// Only what has a memo of ours.
+fn without_others(mut listed: Value) -> Value {
+    if let Some(entries) = listed.as_array_mut() {
+        entries.retain(|entry| {
+            let memo = entry["memo"].as_str();
+            !memo.is_some_and(|memo| memo.contains("] 0 "))
+        });
+    }
+    listed
+}
+
+fn nothing(_: Value) -> Value {
+    json!([])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_hides_what_the_ledger_has_finalized_does_not_raise_the_watermark() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    proxy.on_call(|method, _| match method {
+        "getSignaturesForAddress" => CallAction::Edit(nothing),
+        _ => CallAction::Forward,
+    });
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    let slot: i64 = sqlx::query_scalar("SELECT slot FROM mint_transactions")
+        .fetch_one(&grid.pool)
+        .await
+        .unwrap();
+    grid.until("it is named", async || {
+        grid.execute("UPDATE history_scan SET wanted = wanted + 1")
+            .await;
+        let error = history_scan(&grid).await["last_error"].to_string();
+        error.contains("rpc-1") && error.contains("lacks 1 transactions")
+    })
+    .await;
+    let watermark = async || {
+        history_scan(&grid).await["watermark_slot"]
+            .as_i64()
+            .unwrap()
+    };
+    assert!(watermark().await < slot);
+
+    proxy.forward_everything();
+    grid.until("the watermark rises", async || watermark().await >= slot)
+        .await;
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_in_the_future_does_not_let_a_process_sign_without_a_new_scan() {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    grid.stop().await;
+    grid.execute(
+        "UPDATE history_scan
+         SET known_as_of = now() + INTERVAL '1 hour', finished_at = now() + INTERVAL '1 hour'",
+    )
+    .await;
+    proxy.on_call(|method, _| match method {
+        "getSignaturesForAddress" => CallAction::Error(-32603, "Internal error"),
+        _ => CallAction::Forward,
+    });
+    grid.serve().await;
+    let meter = meter.at(&grid.user("prosumer"));
+    meter.report("2").await;
+    grid.until("two scans have failed", async || {
+        history_scan(&grid).await["failures"].as_u64() >= Some(2)
+    })
+    .await;
+    assert_eq!(grid.count("pending").await, 1, "signing waits");
+    proxy.forward_everything();
+    grid.until_count("finalized", 2).await;
     grid.audit_holds().await;
     grid.stop().await;
 }
