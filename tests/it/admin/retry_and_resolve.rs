@@ -409,7 +409,7 @@ async fn one_that_a_finalized_block_holds_is_not_called_dead() {
     )
     .await;
     let dead = json!({"outcome": "dead", "reason": "no explorer knows it"});
-    let answer = resolve(&grid, &signature, dead).await;
+    let answer = resolve(&grid, &signature, dead.clone()).await;
     assert_eq!(answer.status, 409, "{answer:?}");
     let sentence = answer.body["detail"].as_str().unwrap();
     assert!(sentence.contains("landed in slot 4711"), "{sentence}");
@@ -417,6 +417,7 @@ async fn one_that_a_finalized_block_holds_is_not_called_dead() {
     assert!(actions(&grid).await.is_empty());
     // No block holds it in truth.
     grid.execute("DELETE FROM scanned_signatures").await;
+    resolve(&grid, &signature, dead).await.ok();
     proxy.forward_everything();
     grid.until_count("finalized", 1).await;
     grid.audit_holds().await;
