@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use sqlx::PgPool;
 
-use crate::support::proxy::{drop_send, never_lands};
+use crate::support::proxy::drop_send;
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually};
 
@@ -227,8 +227,9 @@ async fn what_the_previous_version_quarantined_is_looked_up_again_after_a_restar
     grid.serve().await;
     let meter = grid.meter().await;
     proxy.on_call(|method, parameters| match method {
+        "sendTransaction" => drop_send(parameters),
         "getBlock" => CallAction::Answer(Value::Null),
-        _ => never_lands(method, parameters),
+        _ => CallAction::Forward,
     });
     meter.report("1").await;
     grid.until_count("quarantined", 1).await;
@@ -251,7 +252,10 @@ async fn without_the_stored_blocks_nothing_is_dead() {
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
-    proxy.on_call(never_lands);
+    proxy.on_call(|method, parameters| match method {
+        "sendTransaction" => drop_send(parameters),
+        _ => CallAction::Forward,
+    });
     // Another process drops a run as soon as it is long enough for a proof.
     grid.execute(
         "CREATE TABLE dropped_runs (last_slot BIGINT);
