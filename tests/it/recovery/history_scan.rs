@@ -188,6 +188,8 @@ async fn an_endpoint_that_hides_what_the_ledger_has_finalized_does_not_raise_the
     let mut grid = Grid::on_chain(&proxy.url, &[]).await;
     grid.serve().await;
     let meter = grid.meter().await;
+    // Signing needs one whole scan.
+    until_scanned_again(&grid).await;
     proxy.on_call(|method, _| match method {
         "getSignaturesForAddress" => CallAction::Edit(nothing),
         _ => CallAction::Forward,
