@@ -51,9 +51,18 @@ pub(super) fn start_minting(
     let jobs = TaskTracker::new();
     let (stop, cut) = (stops.work.clone(), stops.cut.clone());
     let limit = base.config.service.shutdown_timeout;
+    let (pool, scan_request) = (base.database.pool.clone(), solana.scan_request);
     // Jobs that are cut are handed back by the shutdown.
     jobs.spawn(async move {
-        cut.run_until_cancelled(workers.run(stop, limit)).await;
+        let allowed = async {
+            // Nothing is signed before, so the jobs stay in the queue as they are.
+            if let Some(request) = scan_request {
+                request.until_covered(&pool).await;
+            }
+        };
+        if stop.run_until_cancelled(allowed).await.is_some() {
+            cut.run_until_cancelled(workers.run(stop, limit)).await;
+        }
     });
     jobs.close();
     Ok(Minting {
