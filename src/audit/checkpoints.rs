@@ -2,7 +2,7 @@
 //!
 //! Invariant: a checkpoint covers a transaction only if it was final on chain at or below the slot of its run, finalized in the
 //! ledger, and without a difference. Checkpoints are completed after all checks of an audit, together with its slot, and only if it
-//! found no difference at all; an audit that found one discards them, so that the next one compares everything. So what an audit
+//! found no difference at all; the record of an audit that found one discards them, so that the next one compares everything. So what an audit
 //! lists above the slot is not covered, and what is below is covered, left out by name, or not a mint of ours.
 //!
 //! An incremental audit compares signed bytes, which name token accounts and not their owners: the owner of an account that was
@@ -139,14 +139,18 @@ impl Baseline {
 
     /// Locks the run until the transaction ends. Fails if another audit has extended or discarded it since it was read.
     pub async fn lock(&self, connection: &mut PgConnection) -> Result<(), AuditError> {
-        let newest: Option<i64> = sqlx::query_scalar(
-            "SELECT (SELECT COALESCE(max(id), 0) FROM audit_checkpoints WHERE audit_checkpoints.run = locked.id)
-             FROM (SELECT id FROM audit_runs WHERE id = $1 FOR UPDATE) AS locked",
-        )
-        .bind(self.run)
-        .fetch_optional(connection)
-        .await?;
-        if newest == Some(self.newest) {
+        let locked: Option<i64> =
+            sqlx::query_scalar("SELECT id FROM audit_runs WHERE id = $1 FOR UPDATE")
+                .bind(self.run)
+                .fetch_optional(&mut *connection)
+                .await?;
+        // A statement of its own: one that waited for the lock sees the checkpoints as they were before the wait.
+        let newest: i64 =
+            sqlx::query_scalar("SELECT COALESCE(max(id), 0) FROM audit_checkpoints WHERE run = $1")
+                .bind(self.run)
+                .fetch_one(connection)
+                .await?;
+        if locked.is_some() && newest == self.newest {
             return Ok(());
         }
         Err(AuditError::Overtaken)
@@ -266,8 +270,14 @@ impl ForeignSum {
 }
 
 /// An audit found a difference: nothing that was compared counts as settled.
-pub(super) async fn discard_all(pool: &PgPool) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM audit_runs").execute(pool).await?;
+pub(super) async fn discard_all(connection: &mut PgConnection) -> sqlx::Result<()> {
+    // In the order in which a finished full audit locks its run and the earlier ones: no deadlock.
+    sqlx::query("SELECT FROM audit_runs ORDER BY id DESC FOR UPDATE")
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM audit_runs")
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -117,7 +117,11 @@ async fn reaches_back(
         });
     }
     Ok(match known_up_to {
-        Some(slot) => endpoint.first_available_slot().await? <= slot + 1,
+        Some(slot) => {
+            // One that is behind the checkpoints shows nothing of what is new.
+            endpoint.first_available_slot().await? <= slot + 1
+                && endpoint.finalized_slot().await? >= slot
+        }
         None => history_includes_creation(endpoint, &binding.mint).await?,
     })
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 
+use super::checkpoints;
 use super::report::AuditReport;
 
 /// The result of an audit that ran with `--record`.
@@ -24,8 +25,10 @@ impl RecordedAudit {
     }
 }
 
-/// Stores the result of an audit of this database. The audit itself never writes.
+/// Stores the result of an audit of this database. A difference and the end of all checkpoints are stored together: if this fails,
+/// neither is.
 pub async fn record(pool: &PgPool, report: &AuditReport) -> sqlx::Result<()> {
+    let mut transaction = pool.begin().await?;
     sqlx::query(
         "INSERT INTO recorded_audits (finished_at, slot, transactions, readings_minted, differences, scope)
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -36,9 +39,12 @@ pub async fn record(pool: &PgPool, report: &AuditReport) -> sqlx::Result<()> {
     .bind(bigint(report.readings_minted))
     .bind(bigint(report.differences_found()))
     .bind(report.scope.as_str())
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
-    Ok(())
+    if !report.ok {
+        checkpoints::discard_all(&mut transaction).await?;
+    }
+    transaction.commit().await
 }
 
 /// As a BIGINT. No count and no slot reaches 2^63.

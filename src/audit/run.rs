@@ -113,6 +113,10 @@ impl Audit<'_> {
             tokio::time::sleep(SECOND_LOOK_AFTER).await;
             if !agree().await? {
                 // Some reading was called paid or taken away since it was compared.
+                if let Some(pool) = self.writable {
+                    // An interrupted full audit may have covered it, too.
+                    checkpoints::discard_under_way(pool).await?;
+                }
                 return self.everything(Memory::Trusted).await;
             }
         }
@@ -124,19 +128,14 @@ impl Audit<'_> {
         Ok(report)
     }
 
-    /// Stores the checkpoints of an audit without a difference. With one, everything is compared again the next time.
+    /// Stores the checkpoints of an audit without a difference. One with a difference stores none, and its record discards all.
     async fn settle(
         &self,
         report: &AuditReport,
         prepared: Option<Prepared>,
     ) -> Result<(), AuditError> {
-        let Some(pool) = self.writable else {
-            return Ok(());
-        };
-        match prepared {
-            _ if !report.ok => checkpoints::discard_all(pool).await?,
-            Some(prepared) => prepared.store(pool).await?,
-            None => {}
+        if let (Some(pool), Some(prepared), true) = (self.writable, prepared, report.ok) {
+            prepared.store(pool).await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::audit::{audit_with, difference, done};
+use crate::support::audit::{audit_with, difference, done, refused};
 use crate::support::world::world;
 use crate::support::{Grid, Proxy};
 
@@ -130,6 +130,84 @@ async fn two_recorded_audits_at_once_cover_nothing_twice() {
     assert_eq!(report["readings_finalized"], 4);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_that_waited_for_another_one_stores_nothing() {
+    let (grid, _proxy) = with_checkpoint().await;
+    let mut other = grid.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM audit_runs FOR UPDATE")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let waiting = async {
+        let record = ["--record", "--incremental", "--sample", "0"];
+        refused(&grid, &record).await
+    };
+    let extending = async {
+        grid.until("the audit waits for the lock", async || {
+            sqlx::query_scalar(
+                "SELECT EXISTS (
+                     SELECT
+                     FROM pg_stat_activity
+                     WHERE datname = current_database()
+                       AND application_name = 'gridtokenx audit'
+                       AND wait_event_type = 'Lock'
+                 )",
+            )
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap()
+        })
+        .await;
+        // What another audit stores.
+        sqlx::raw_sql(
+            "INSERT INTO audit_checkpoints
+                 (run, first_number, last_number, transactions, readings, base_units, chain_hash)
+             SELECT run, last_number + 1, last_number + 1, 0, 0, 0, chain_hash
+             FROM audit_checkpoints
+             ORDER BY id DESC
+             LIMIT 1;
+             UPDATE audit_runs SET slot = slot + 1",
+        )
+        .execute(&mut *other)
+        .await
+        .unwrap();
+        other.commit().await.unwrap();
+    };
+    let before = covered(&grid).await;
+    let (sentence, ()) = tokio::join!(waiting, extending);
+    assert!(sentence.contains("another recorded audit"), "{sentence}");
+    assert_eq!(covered(&grid).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overlap_that_a_full_audit_recorded_is_found_again_by_an_incremental_one() {
+    let mut grid = Grid::start().await;
+    let meter = grid.meter().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.push(meter.report("1").await);
+    }
+    grid.until_count("finalized", 2).await;
+    // Far enough for a checkpoint.
+    until_far_behind(&grid).await;
+    grid.stop().await;
+    overlap(&grid, &ids[0], &ids[1]).await;
+    for record in [&["--record"][..], &["--record", "--incremental"]] {
+        let output = audit_with(&grid, record).await;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        difference(&report, "overlap");
+    }
+    let recorded: Vec<i64> =
+        sqlx::query_scalar("SELECT differences FROM recorded_audits ORDER BY id")
+            .fetch_all(&grid.pool)
+            .await
+            .unwrap();
+    assert!(
+        recorded.len() == 2 && !recorded.contains(&0),
+        "{recorded:?}"
+    );
+}
+
 async fn transactions(grid: &Grid) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM mint_transactions WHERE state <> 'dead'")
         .fetch_one(&grid.pool)
@@ -153,17 +231,7 @@ async fn a_reading_that_is_no_number_and_two_paid_intervals_that_overlap_are_nam
     assert_eq!(unreadable["reading_id"], ids[0].as_str());
     assert!(unreadable["message"].as_str().unwrap().contains("NaN"));
     set_kwh(&grid, &ids[0], "1").await;
-    sqlx::query(
-        "UPDATE readings
-         SET interval_start = other.interval_start + INTERVAL '1 minute', interval_end = other.interval_end
-         FROM readings AS other
-         WHERE readings.id = $1::UUID AND other.id = $2::UUID",
-    )
-    .bind(&ids[0])
-    .bind(&ids[1])
-    .execute(&grid.pool)
-    .await
-    .unwrap();
+    overlap(&grid, &ids[0], &ids[1]).await;
     let report = grid.audit().await;
     let overlap = difference(&report, "overlap");
     let named = [&overlap["reading_id"], &overlap["other"]];
@@ -171,6 +239,21 @@ async fn a_reading_that_is_no_number_and_two_paid_intervals_that_overlap_are_nam
         ids.iter()
             .all(|id| named.iter().any(|name| **name == id.as_str()))
     );
+}
+
+/// Moves the interval of the first reading into that of the second.
+async fn overlap(grid: &Grid, reading: &str, other: &str) {
+    sqlx::query(
+        "UPDATE readings
+         SET interval_start = other.interval_start + INTERVAL '1 minute', interval_end = other.interval_end
+         FROM readings AS other
+         WHERE readings.id = $1::UUID AND other.id = $2::UUID",
+    )
+    .bind(reading)
+    .bind(other)
+    .execute(&grid.pool)
+    .await
+    .unwrap();
 }
 
 async fn set_kwh(grid: &Grid, reading: &str, kwh: &str) {
