@@ -28,9 +28,7 @@ use crate::telemetry::names;
 
 /// Slots in a row that an endpoint may list and not show before it counts as one without history.
 const NOT_SHOWN_IN_A_ROW_MAX: usize = 8;
-/// A scan ends at the next block once it has taken this long, so that transactions that expired meanwhile get their turn, …
-const SCAN_TIME: Duration = Duration::from_secs(10);
-/// … but not before it has made so many calls, however slow they are: each scan begins with calls of its own.
+/// Calls that a scan makes whatever time they take: each scan begins with calls of its own.
 const CALLS_PER_SCAN_MIN: usize = 32;
 
 /// One call, with its turn and the pause that the endpoint may have requested. Past it another endpoint is searched; what was read
@@ -101,7 +99,7 @@ pub struct BlockScan<'a, S> {
     not_shown: HashMap<u64, NoProof>,
     /// Slots at which no run can begin, and why: the endpoint lists or shows no block there.
     no_begin: Vec<(RangeInclusive<u64>, NoProof)>,
-    began: Instant,
+    ends_at: Instant,
     calls: usize,
     blocks_read: usize,
 }
@@ -123,8 +121,13 @@ fn blocked<E>(no_proof: NoProof) -> Interruption<E> {
 }
 
 impl<'a, S: RunStore> BlockScan<'a, S> {
-    /// `runs` are those of the endpoint, as the store has them now.
-    pub fn new(endpoint: &'a Endpoint, store: S, runs: BlockRuns) -> BlockScan<'a, S> {
+    /// `runs` are those of the endpoint, as the store has them now. Past `ends_at` the scan ends at the next block.
+    pub fn new(
+        endpoint: &'a Endpoint,
+        store: S,
+        runs: BlockRuns,
+        ends_at: Instant,
+    ) -> BlockScan<'a, S> {
         BlockScan {
             endpoint,
             store,
@@ -133,7 +136,7 @@ impl<'a, S: RunStore> BlockScan<'a, S> {
             listed_after: 0,
             not_shown: HashMap::new(),
             no_begin: Vec::new(),
-            began: Instant::now(),
+            ends_at,
             calls: 0,
             blocks_read: 0,
         }
@@ -171,7 +174,7 @@ impl<'a, S: RunStore> BlockScan<'a, S> {
     }
 
     fn is_over(&self) -> bool {
-        self.began.elapsed() >= SCAN_TIME && self.calls >= CALLS_PER_SCAN_MIN
+        Instant::now() >= self.ends_at && self.calls >= CALLS_PER_SCAN_MIN
     }
 
     async fn in_time<T, E: From<ChainError>>(

@@ -9,7 +9,7 @@
 //! each block costs a call.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
@@ -28,6 +28,9 @@ use crate::ledger::proof::run_store::{self, EndpointRuns};
 use crate::ledger::transitions;
 use crate::periodic::{Periodic, RunError};
 
+/// A search of one endpoint ends at the next block once it has taken this long, so that transactions that expired meanwhile get
+/// their turn.
+const SEARCH_TIME: Duration = Duration::from_secs(10);
 /// Blocks until the last one that can hold a transaction is final under Tower (31 slots). With it, the first search finds them all.
 const FINALITY_BLOCKS: u64 = 32;
 /// Pause until the next search for the same transaction, after one that no endpoint could complete. Other endpoints in the
@@ -159,7 +162,7 @@ impl ExpiryProver {
     ) -> Result<(), LedgerError> {
         let store = self.store_of(endpoint);
         let runs = store.load().await?;
-        let mut scan = BlockScan::new(endpoint, store, runs);
+        let mut scan = BlockScan::new(endpoint, store, runs, Instant::now() + SEARCH_TIME);
         let mut looked_at = HashSet::new();
         let mut failures = FirstFailure::default();
         for one in due {

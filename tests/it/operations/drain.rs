@@ -14,6 +14,8 @@ use crate::support::database_proxy::DatabaseProxy;
 use crate::support::world::world;
 use crate::support::{CallAction, FeedClient, Grid, Proxy, Server, wait};
 
+const SIMULATE: &str = "simulateTransaction";
+
 /// Clients that submit until they are stopped; returns the ids of the readings that were answered.
 async fn submit_until(server: &Server, stop: Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<String>> {
     const CLIENTS: usize = 6;
@@ -52,6 +54,15 @@ async fn claimed_jobs(grid: &Grid) -> i64 {
         .fetch_one(&grid.pool)
         .await
         .unwrap()
+}
+
+/// Waits until so many jobs are claimed and more simulations than `before` hang. A claimed job alone may still wait for the first
+/// scan of the history.
+async fn until_jobs_hang(grid: &Grid, proxy: &Proxy, jobs: i64, before: u64) {
+    grid.until("all jobs are claimed, and hang", async || {
+        claimed_jobs(grid).await == jobs && proxy.received(SIMULATE) > before
+    })
+    .await;
 }
 
 /// Every reading that was answered is stored; another process mints them all.
@@ -103,7 +114,7 @@ async fn a_chain_that_hangs_does_not_delay_the_shutdown() {
         .await;
     let meter = server.user("prosumer").meter().await;
     proxy.on_call(|method, _| match method {
-        "simulateTransaction" | "sendTransaction" => CallAction::Hang,
+        SIMULATE | "sendTransaction" => CallAction::Hang,
         _ => CallAction::Forward,
     });
     let mut answered = Vec::new();
@@ -133,15 +144,13 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     let mut server = grid.spawn(&[]).await;
     let meter = server.user("prosumer").meter().await;
     proxy.on_call(|method, _| match method {
-        "simulateTransaction" => CallAction::Hang,
+        SIMULATE => CallAction::Hang,
         _ => CallAction::Forward,
     });
+    let before = proxy.received(SIMULATE);
     let answered = meter.report_many("0.01", 20).await;
 
-    grid.until("all jobs are claimed, and hang", async || {
-        claimed_jobs(&grid).await == 20
-    })
-    .await;
+    until_jobs_hang(&grid, &proxy, 20, before).await;
     server.signal(Signal::SIGTERM);
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.signal(Signal::SIGTERM);
@@ -181,9 +190,10 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
     let api = server.user("prosumer");
     let meter = api.meter().await;
     proxy.on_call(|method, _| match method {
-        "simulateTransaction" | "sendTransaction" => CallAction::Hang,
+        SIMULATE | "sendTransaction" => CallAction::Hang,
         _ => CallAction::Forward,
     });
+    let before = proxy.received(SIMULATE);
     let submissions: Vec<_> = (0..READINGS)
         .map(|_| meter.next_submission("0.01"))
         .collect();
@@ -193,10 +203,7 @@ async fn with_a_stuck_chain_open_streams_and_half_sent_requests_it_ends_in_time_
     )
     .await
     .ok();
-    grid.until("all jobs are claimed, and hang", async || {
-        claimed_jobs(&grid).await == READINGS as i64
-    })
-    .await;
+    until_jobs_hang(&grid, &proxy, READINGS as i64, before).await;
     let (mut client, _) = FeedClient::open(&server.api_url, "prosumer", Role::User).await;
     let address = server.api_url.strip_prefix("http://").unwrap().to_owned();
     let mut events = send_text(

@@ -205,10 +205,20 @@ fn life(slot: u64, last_valid_block_height: u64) -> BlockhashLife {
     }
 }
 
+/// Later than any scan of these tests ends.
+fn in_an_hour() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
 /// One scan for these lives, continued from what the store has.
 async fn search(node: &Arc<Node>, store: &Memory, lives: &[BlockhashLife]) -> Vec<ScanOutcome> {
     with_endpoints(node, async |endpoints| {
-        let mut scan = BlockScan::new(endpoints.preferred(), store.clone(), store.runs());
+        let mut scan = BlockScan::new(
+            endpoints.preferred(),
+            store.clone(),
+            store.runs(),
+            in_an_hour(),
+        );
         let mut outcomes = Vec::new();
         for life in lives {
             outcomes.push(scan.search(life).await.unwrap());
@@ -221,7 +231,12 @@ async fn search(node: &Arc<Node>, store: &Memory, lives: &[BlockhashLife]) -> Ve
 /// How a scan ends that cannot go on.
 async fn end_of_scan(node: &Arc<Node>, store: &Memory) -> ScanError<std::convert::Infallible> {
     with_endpoints(node, async |endpoints| {
-        let mut scan = BlockScan::new(endpoints.preferred(), store.clone(), store.runs());
+        let mut scan = BlockScan::new(
+            endpoints.preferred(),
+            store.clone(),
+            store.runs(),
+            in_an_hour(),
+        );
         scan.search(&life(10_000, 1_150)).await.unwrap_err()
     })
     .await
@@ -274,6 +289,32 @@ async fn a_block_is_read_once_for_any_number_of_transactions_and_after_a_restart
     assert!(is_covered(&outcomes[0]), "{outcomes:?}");
     assert_eq!(node.times_read(), [1].into());
     assert_eq!(node.blocks_answered(), 382);
+}
+
+#[tokio::test]
+async fn a_scan_without_time_makes_its_first_calls_and_the_next_one_continues() {
+    let node = Arc::new(Node::of(chain(10_000, 1_000, &[1; 160])));
+    let store = Memory::default();
+    let mut scans = 0;
+    loop {
+        scans += 1;
+        let outcome = with_endpoints(&node, async |endpoints| {
+            let (runs, now) = (store.runs(), Instant::now());
+            let mut scan = BlockScan::new(endpoints.preferred(), store.clone(), runs, now);
+            scan.search(&life(10_000, 1_150)).await.unwrap()
+        })
+        .await;
+        match outcome {
+            ScanOutcome::Unfinished => assert!(scans < 10),
+            outcome => {
+                assert!(is_covered(&outcome), "{outcome:?}");
+                break;
+            }
+        }
+    }
+    // Each scan lists slots once or twice.
+    assert_eq!(scans, 152_usize.div_ceil(CALLS_PER_SCAN_MIN - 1));
+    assert_eq!(node.times_read(), [1].into());
 }
 
 #[tokio::test]
