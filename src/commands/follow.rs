@@ -51,6 +51,7 @@ pub struct FeedMessage {
     pub total_readings: Option<u64>,
     pub successful_mints: Option<u64>,
     pub failed_mints: Option<u64>,
+    pub waiting_mints: Option<u64>,
 }
 
 impl FeedMessage {

@@ -135,11 +135,15 @@ fn line_of(message: &FeedMessage) -> String {
             .map(|units| format!("{units} base units")),
     );
     if let Some(total) = message.total_readings {
-        parts.push(format!(
+        let mut figures = format!(
             "{total} readings: {} minted, {} failed",
             message.successful_mints.unwrap_or_default(),
             message.failed_mints.unwrap_or_default()
-        ));
+        );
+        if let Some(waiting @ 1..) = message.waiting_mints {
+            figures += &format!(", {waiting} waiting");
+        }
+        parts.push(figures);
     }
     parts.extend(message.transaction_signature.clone());
     parts.extend(message.error_reason.clone());
@@ -173,6 +177,12 @@ mod tests {
                 r#"{"seq":8,"type":"BatchMintingCompleted","timestamp":"t","total_readings":3,"successful_mints":2,"failed_mints":1}"#
             ),
             "      8  t  BatchMintingCompleted         3 readings: 2 minted, 1 failed"
+        );
+        assert_eq!(
+            line(
+                r#"{"seq":9,"type":"BatchMintingCompleted","timestamp":"t","total_readings":3,"successful_mints":1,"failed_mints":0,"waiting_mints":2}"#
+            ),
+            "      9  t  BatchMintingCompleted         3 readings: 1 minted, 0 failed, 2 waiting"
         );
     }
 }

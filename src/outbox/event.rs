@@ -79,6 +79,8 @@ pub struct EventFields {
     pub successful_mints: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_mints: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_mints: Option<u64>,
     /// The state that auto-mint was switched to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_mint_enabled: Option<bool>,

@@ -257,6 +257,7 @@ impl Slice<'_> {
                 total = figures.total,
                 successful = figures.successful,
                 failed = figures.failed,
+                waiting = figures.waiting,
                 "batch ended"
             );
         }

@@ -40,7 +40,7 @@ pub(super) async fn hand_in(
     };
     let mut known = Vec::new();
     for (reading, outcome) in page.into_iter().zip(outcomes) {
-        let failure = match outcome {
+        let outcome = match outcome {
             // The reading's own state has the rest.
             MintOutcome::Submitted | MintOutcome::AlreadyHandled(_) | MintOutcome::Failed => {
                 handed.progressed = true;
@@ -50,16 +50,20 @@ pub(super) async fn hand_in(
                 handed.outage = Some(reason);
                 continue;
             }
-            MintOutcome::RetryAt(_) => None,
-            MintOutcome::OnHold => {
-                Some("auto-mint was switched off, or rolled back, before it was minted".to_owned())
+            MintOutcome::RetryAt(_) => ReadingOutcome::Failure(None),
+            MintOutcome::OnHold => ReadingOutcome::Waiting(
+                "auto-mint was switched off, or rolled back, before it was minted".to_owned(),
+            ),
+            MintOutcome::NotDue(at) => {
+                ReadingOutcome::Waiting(format!("its backoff is not over before {at}"))
             }
-            MintOutcome::NotDue(at) => Some(format!("its backoff is not over before {at}")),
             // Other readings can be paid: this one waits for the fee payer to be funded.
-            MintOutcome::InsufficientFunds(reason) => Some(reason.to_string()),
-            MintOutcome::Unknown => Some("there is no such reading".to_owned()),
+            MintOutcome::InsufficientFunds(reason) => ReadingOutcome::Waiting(reason.to_string()),
+            MintOutcome::Unknown => {
+                ReadingOutcome::Failure(Some("there is no such reading".to_owned()))
+            }
         };
-        known.push((reading, ReadingOutcome::Failure(failure)));
+        known.push((reading, outcome));
     }
     if batches::close(&context.pool, batch, &known).await? > 0 {
         handed.progressed = true;

@@ -108,12 +108,15 @@ pub struct Figures {
     pub successful: u64,
     #[sqlx(rename = "failed_mints", try_from = "BigInt")]
     pub failed: u64,
+    /// Not minted and not failed: see [`ReadingOutcome::Waiting`](super::ReadingOutcome).
+    #[sqlx(rename = "waiting_mints", try_from = "BigInt")]
+    pub waiting: u64,
 }
 
 impl Figures {
     /// Readings whose outcome is known.
     pub fn processed(self) -> u64 {
-        self.successful + self.failed
+        self.successful + self.failed + self.waiting
     }
 }
 

@@ -16,6 +16,19 @@ pub enum ReadingOutcome {
     Success,
     /// With the sentence to show; `None`: the reading's own last error.
     Failure(Option<String>),
+    /// It is not minted and has not failed: it waits for funds, for its backoff, for auto-mint or for confirmation, as this
+    /// sentence says. It is finished without the batch.
+    Waiting(String),
+}
+
+impl ReadingOutcome {
+    fn error(&self) -> Option<&str> {
+        match self {
+            ReadingOutcome::Success => None,
+            ReadingOutcome::Failure(error) => error.as_deref(),
+            ReadingOutcome::Waiting(reason) => Some(reason),
+        }
+    }
 }
 
 /// The state from which on a reading counts as a success of its batch.
@@ -59,7 +72,7 @@ pub async fn close(
 /// Locks the batch's row, and returns how many of its rows are closed. `None`: the batch has ended.
 async fn lock_running(transaction: &mut PgConnection, batch: Uuid) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar(
-        "SELECT successful_mints + failed_mints
+        "SELECT successful_mints + failed_mints + waiting_mints
          FROM batches
          WHERE id = $1
            AND state = 'running'
@@ -83,18 +96,20 @@ async fn close_rows(
         .iter()
         .map(|(_, outcome)| *outcome == ReadingOutcome::Success)
         .collect();
+    let waits: Vec<bool> = outcomes
+        .iter()
+        .map(|(_, outcome)| matches!(outcome, ReadingOutcome::Waiting(_)))
+        .collect();
     let errors: Vec<Option<&str>> = outcomes
         .iter()
-        .map(|(_, outcome)| match outcome {
-            ReadingOutcome::Success => None,
-            ReadingOutcome::Failure(error) => error.as_deref(),
-        })
+        .map(|(_, outcome)| outcome.error())
         .collect();
     sqlx::query_scalar(
         "WITH outcome AS (
-             SELECT item.reading, outcome.success, outcome.error,
+             SELECT item.reading, outcome.success, outcome.waiting, outcome.error,
                     row_number() OVER (ORDER BY item.reading) AS place
-             FROM UNNEST($3::UUID[], $4::BOOLEAN[], $5::TEXT[]) AS outcome (reading, success, error)
+             FROM UNNEST($3::UUID[], $4::BOOLEAN[], $5::BOOLEAN[], $6::TEXT[])
+                 AS outcome (reading, success, waiting, error)
              JOIN batch_readings AS item ON item.reading = outcome.reading
              WHERE item.batch = $1
                AND item.reading = ANY($3)
@@ -103,6 +118,7 @@ async fn close_rows(
              UPDATE batch_readings AS item
              SET ordinal = $2 + outcome.place,
                  success = outcome.success,
+                 waiting = outcome.waiting,
                  error = CASE
                      WHEN NOT outcome.success
                          THEN COALESCE(outcome.error, reading.last_error, 'it was refused')
@@ -119,24 +135,27 @@ async fn close_rows(
              WHERE item.batch = $1
                AND item.reading = outcome.reading
                AND item.reading = ANY($3)
-             RETURNING item.success
+             RETURNING item.success, item.waiting
          ), counted AS (
              SELECT count(*) FILTER (WHERE success) AS successful,
-                    count(*) FILTER (WHERE NOT success) AS failed
+                    count(*) FILTER (WHERE waiting) AS waiting,
+                    count(*) FILTER (WHERE NOT success AND NOT waiting) AS failed
              FROM closed
          )
          UPDATE batches
          SET successful_mints = successful_mints + counted.successful,
              failed_mints = failed_mints + counted.failed,
+             waiting_mints = waiting_mints + counted.waiting,
              idle_ms = 0
          FROM counted
          WHERE id = $1
-         RETURNING counted.successful + counted.failed",
+         RETURNING counted.successful + counted.failed + counted.waiting",
     )
     .bind(batch)
     .bind(closed_before)
     .bind(&readings)
     .bind(&successes)
+    .bind(&waits)
     .bind(&errors)
     .fetch_one(transaction)
     .await
@@ -188,8 +207,8 @@ fn outcome_of(state: ReadingState) -> ReadingOutcome {
     }
 }
 
-/// Closes a bounded number of open rows as not minted for this reason. A row whose reading is submitted and not confirmed
-/// says so instead. Returns how many it closed.
+/// Closes a bounded number of open rows as failed for this reason. A row whose reading is submitted and not confirmed is left
+/// waiting instead. Returns how many it closed.
 pub async fn close_open(
     pool: &PgPool,
     batch: Uuid,
@@ -218,10 +237,10 @@ pub async fn close_open(
         .map(|row| {
             let outcome = match row.state {
                 ReadingState::Pending => ReadingOutcome::Failure(Some(reason.to_owned())),
-                ReadingState::Submitted => ReadingOutcome::Failure(Some(
+                ReadingState::Submitted => ReadingOutcome::Waiting(
                     "submitted, but not confirmed in time: the resolver finishes it without this batch"
                         .to_owned(),
-                )),
+                ),
                 ReadingState::Minted
                 | ReadingState::Finalized
                 | ReadingState::Failed

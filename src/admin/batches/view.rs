@@ -41,7 +41,7 @@ macro_rules! view {
             "SELECT batch.id, batch.kind, batch.state, batch.requested_by, meter.serial, batch.owner,
                     batch.ending_before, batch.include_failed, batch.requested_at, batch.started_at,
                     batch.finished_at, batch.total_readings, batch.successful_mints, batch.failed_mints,
-                    batch.error
+                    batch.waiting_mints, batch.error
              FROM batches AS batch
              LEFT JOIN meters AS meter ON meter.id = batch.meter
              ",
@@ -87,6 +87,7 @@ pub struct BatchResult {
     pub ordinal: i64,
     pub reading: Uuid,
     pub success: bool,
+    pub waiting: bool,
     /// Signature of the mint transaction that pays the reading.
     pub signature: Option<TxSignature>,
     pub error: Option<String>,
@@ -111,7 +112,7 @@ pub async fn results(
 ) -> sqlx::Result<ResultsPage> {
     let limit = limit.clamp(1, RESULTS_PER_PAGE_MAX);
     let mut results: Vec<BatchResult> = sqlx::query_as(
-        "SELECT ordinal, reading, success, signature, error
+        "SELECT ordinal, reading, success, waiting, signature, error
          FROM batch_readings
          WHERE batch = $1
            AND ordinal > $2

@@ -54,8 +54,10 @@ pub(super) struct BatchStats {
     pub processed_readings: u64,
     /// Minted; for a sweep, submitted is enough.
     pub successful_mints: u64,
-    /// Not minted by this batch; the state of each reading shows what comes next.
+    /// Not minted, because of a fault; the state of each reading shows what comes next.
     pub failed_mints: u64,
+    /// Neither: they wait for funds, for their backoff, for auto-mint or for confirmation, and are finished without this batch.
+    pub waiting_mints: u64,
     /// Why it ended early.
     pub error: Option<String>,
 }
@@ -78,6 +80,7 @@ impl From<&BatchView> for BatchStats {
             processed_readings: batch.figures.processed(),
             successful_mints: batch.figures.successful,
             failed_mints: batch.figures.failed,
+            waiting_mints: batch.figures.waiting,
             error: batch.error.clone(),
         }
     }
@@ -97,6 +100,8 @@ struct Filters {
 struct ResultDocument {
     reading_id: Uuid,
     success: bool,
+    /// It has not failed: `error` says what it waits for.
+    waiting: bool,
     /// Signature of the transaction that pays it; null when none does.
     transaction_signature: Option<String>,
     /// Why this batch did not mint it.
@@ -108,6 +113,7 @@ impl From<BatchResult> for ResultDocument {
         ResultDocument {
             reading_id: result.reading,
             success: result.success,
+            waiting: result.waiting,
             transaction_signature: result.signature.map(|signature| signature.to_string()),
             error: result.error,
         }
@@ -117,7 +123,7 @@ impl From<BatchResult> for ResultDocument {
 /// A batch, and some of its results.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchDocument {
-    /// Whether it completed and minted each of its readings. False while it runs, see `state`.
+    /// Whether it completed and none of its readings failed. False while it runs, see `state`.
     success: bool,
     #[serde(flatten)]
     stats: BatchStats,
@@ -270,11 +276,13 @@ pub(super) fn example() -> serde_json::Value {
         "processed_readings": 1,
         "successful_mints": 1,
         "failed_mints": 0,
+        "waiting_mints": 0,
         "error": null,
         "filters": {"meter_id": null, "user_id": null, "before": null, "include_failed": false},
         "results": [{
             "reading_id": "019ab9a1-7c00-7000-8000-000000000002",
             "success": true,
+            "waiting": false,
             "transaction_signature": "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW",
             "error": null,
         }],

@@ -32,7 +32,7 @@ fn figures(batch: &Value) -> (u64, u64, u64) {
     let of = |member: &str| batch[member].as_u64().unwrap();
     assert_eq!(
         of("processed_readings"),
-        of("successful_mints") + of("failed_mints")
+        of("successful_mints") + of("failed_mints") + of("waiting_mints")
     );
     (
         of("total_readings"),

@@ -151,6 +151,23 @@ async fn known_wallets_are_paid_while_new_ones_wait_for_the_rent() {
         assert_eq!(view["attempts"], 0);
     }
     assert_eq!(runway(&grid.admin()).await["new_wallets_wait"], true);
+    let admin = grid.admin();
+    let triggered = admin
+        .post(
+            "/api/admin/tokenization/trigger-batch",
+            &serde_json::json!({}),
+        )
+        .await
+        .ok();
+    assert_eq!(triggered["success"], true, "waiting is not failing");
+    assert_eq!(triggered["processed_readings"], 2, "{triggered}");
+    assert_eq!(triggered["waiting_mints"], 2, "{triggered}");
+    assert_eq!(triggered["failed_mints"], 0, "{triggered}");
+    for result in triggered["results"].as_array().unwrap() {
+        assert_eq!(result["waiting"], true);
+        let why = result["error"].as_str().unwrap();
+        assert!(why.contains("lamports of rent"), "{why}");
+    }
     assert!(payer.balance().await >= MINIMUM);
     payer.top_up(1_000_000_000).await;
     let funded = std::time::Instant::now();
