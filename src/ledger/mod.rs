@@ -94,7 +94,7 @@ pub use proof::progress::ProofProgress;
 pub use record::{
     NewMintTransaction, PackedReading, RecordError, may_sign, record, reserve_numbers,
 };
-pub use refusal::{AfterRefusal, Refusal, RefusalReason};
+pub use refusal::{AfterRefusal, Payee, Refusal, RefusalReason};
 pub use refuse::{pack_alone_next_time, refuse_pending};
 pub use resolver::blame::{Blame, blame};
 pub use resolver::limits::ResolverLimits;

@@ -1,5 +1,7 @@
 //! Names the reason for which a reading cannot be paid as it is, and the outcome for the reading.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 use thiserror::Error;
@@ -34,10 +36,42 @@ pub enum RefusalReason {
         base_units: BaseUnits,
         limit: BaseUnits,
     },
-    #[error("simulation refused its payment: {0}")]
-    Simulation(TransactionFailure),
-    #[error("failed on chain: {0}")]
-    FailedOnChain(TransactionFailure),
+    #[error("simulation refused its payment to {payee}: {error}")]
+    Simulation {
+        payee: Payee,
+        error: TransactionFailure,
+    },
+    #[error("failed on chain: its payment to {payee}: {error}")]
+    FailedOnChain {
+        payee: Payee,
+        error: TransactionFailure,
+    },
+}
+
+/// The token account that a reading is paid to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payee {
+    pub wallet: Wallet,
+    pub account: Pubkey,
+}
+
+impl Payee {
+    pub fn of(wallet: Wallet, mint: &Pubkey) -> Payee {
+        Payee {
+            wallet,
+            account: wallet.token_account(mint),
+        }
+    }
+}
+
+impl fmt::Display for Payee {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            text,
+            "the token account {} of wallet {}",
+            self.account, self.wallet
+        )
+    }
 }
 
 impl RefusalReason {
@@ -47,7 +81,7 @@ impl RefusalReason {
             RefusalReason::TokenAccount { .. } | RefusalReason::AboveTransactionLimit { .. } => {
                 true
             }
-            RefusalReason::Simulation(_) | RefusalReason::FailedOnChain(_) => false,
+            RefusalReason::Simulation { .. } | RefusalReason::FailedOnChain { .. } => false,
         }
     }
 }

@@ -12,6 +12,7 @@ use solana_sdk::signature::Signature;
 use solana_sdk::transaction::VersionedTransaction;
 
 use super::answers::Answers;
+use super::candidate::Candidate;
 use super::context::MintContext;
 use super::draft::{Draft, Used};
 use super::refuse::refuse;
@@ -19,7 +20,7 @@ use crate::chain::{
     CallProblem, ChainError, Endpoint, Finality, TransactionFailure, UnusableAnswer,
 };
 use crate::domain::signed_bytes;
-use crate::ledger::{self, RefusalReason};
+use crate::ledger::{self, Payee, RefusalReason};
 
 /// The report of a simulation.
 struct Simulation {
@@ -134,10 +135,20 @@ async fn refuse_blamed(
     // A mint that is no longer ours fails each payment in turn: no reading is to blame, whatever the error.
     accounts.check_mint(endpoint).await?;
     for reading in to_blame {
-        let reason = RefusalReason::Simulation(error.clone());
-        refuse(context, reading, reason, answers).await;
+        refuse(context, reading, refusal(context, reading, error), answers).await;
     }
     Ok(ToBlame::Readings)
+}
+
+fn refusal(
+    context: &MintContext,
+    reading: &Candidate,
+    error: &TransactionFailure,
+) -> RefusalReason {
+    RefusalReason::Simulation {
+        payee: Payee::of(reading.wallet, &context.chain.accounts.mint),
+        error: error.clone(),
+    }
 }
 
 /// An error that does not show whose fault it is: each reading is packed alone next time, and one that was alone already is to
@@ -149,8 +160,7 @@ async fn isolate(
     answers: &mut Answers,
 ) -> Result<(), ChainError> {
     if let [reading] = draft.readings.as_slice() {
-        let reason = RefusalReason::Simulation(error.clone());
-        refuse(context, reading, reason, answers).await;
+        refuse(context, reading, refusal(context, reading, error), answers).await;
         return Ok(());
     }
     let ids = draft.reading_ids();

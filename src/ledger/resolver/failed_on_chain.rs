@@ -1,5 +1,7 @@
 //! Ends a transaction that landed with an error, at finality: not paid (rules 3 and 5).
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use solana_sdk::pubkey::Pubkey;
 use sqlx::{PgConnection, PgPool};
@@ -10,9 +12,9 @@ use super::limits::ResolverLimits;
 use super::open_transactions;
 use crate::chain::TransactionFailure;
 use crate::db::within;
-use crate::domain::{MintNumber, MintTransactionEvent, signed_bytes};
+use crate::domain::{MintNumber, MintTransactionEvent, Wallet, signed_bytes};
 use crate::ledger::error::LedgerError;
-use crate::ledger::refusal::{Refusal, RefusalReason};
+use crate::ledger::refusal::{Payee, Refusal, RefusalReason};
 use crate::ledger::refuse::{pack_alone, refuse};
 use crate::ledger::retry_schedule::RetrySchedule;
 use crate::ledger::transition_metrics::{self, TransactionOutcome};
@@ -32,8 +34,13 @@ pub async fn end_failed(
     error: &TransactionFailure,
 ) -> Result<usize, LedgerError> {
     let limit = limits.transaction_limit;
-    let blame = within(limit, find_blame(pool, mint, number, error)).await?;
-    let ended = mark_dead_failed(pool, &limits.schedule, number, error, &blame);
+    let readings = within(limit, open_transactions::readings_of(pool, number)).await?;
+    let blame = within(limit, find_blame(pool, mint, number, error, &readings)).await?;
+    let payees = readings
+        .into_iter()
+        .map(|(reading, wallet)| (reading, Payee::of(wallet, mint)))
+        .collect();
+    let ended = mark_dead_failed(pool, &limits.schedule, number, error, &blame, &payees);
     within(limit, ended).await
 }
 
@@ -42,14 +49,14 @@ async fn find_blame(
     mint: &Pubkey,
     number: MintNumber,
     error: &TransactionFailure,
+    readings: &[(Uuid, Wallet)],
 ) -> sqlx::Result<Blame> {
     let stored = open_transactions::signed_bytes(pool, &[number]).await?;
-    let readings = open_transactions::readings_of(pool, number).await?;
     Ok(stored
         .first()
         .and_then(|(_, bytes)| signed_bytes::decode(bytes).ok())
         .map_or(Blame::Unknown, |transaction| {
-            blame(&transaction.message, error, mint, &readings)
+            blame(&transaction.message, error, mint, readings)
         }))
 }
 
@@ -62,11 +69,12 @@ async fn mark_dead_failed(
     number: MintNumber,
     error: &TransactionFailure,
     blame: &Blame,
+    payees: &HashMap<Uuid, Payee>,
 ) -> Result<usize, LedgerError> {
     let mut transaction = pool.begin().await?;
-    let reason = RefusalReason::FailedOnChain(error.clone());
+    let reason = format!("failed on chain: {error}");
     let event = MintTransactionEvent::Dead;
-    let dead = transitions::mark_dead(&mut transaction, number, event, &reason.to_string()).await?;
+    let dead = transitions::mark_dead(&mut transaction, number, event, &reason).await?;
     let Some(readings) = dead else {
         return Ok(0);
     };
@@ -79,11 +87,15 @@ async fn mark_dead_failed(
     let (refused, others): (Vec<Uuid>, Vec<Uuid>) = ids
         .iter()
         .copied()
-        .partition(|reading| to_blame.contains(reading));
-    for reading in &refused {
+        .partition(|reading| to_blame.contains(reading) && payees.contains_key(reading));
+    let refusals = refused
+        .iter()
+        .filter_map(|reading| Some((*reading, *payees.get(reading)?)));
+    for (reading, payee) in refusals {
+        let error = error.clone();
         let refusal = Refusal {
-            reading: *reading,
-            reason: reason.clone(),
+            reading,
+            reason: RefusalReason::FailedOnChain { payee, error },
         };
         refuse(&mut transaction, schedule, &refusal, None).await?;
     }

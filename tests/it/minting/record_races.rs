@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use gridtokenx::chain::RecentBlockhash;
 use gridtokenx::config::Config;
-use gridtokenx::domain::{BaseUnits, TxSignature};
+use gridtokenx::domain::{BaseUnits, TxSignature, Wallet};
 use gridtokenx::ledger::{
-    AfterRefusal, NewMintTransaction, PackedReading, RecordError, Refusal, RefusalReason,
+    AfterRefusal, NewMintTransaction, PackedReading, Payee, RecordError, Refusal, RefusalReason,
     RetrySchedule, record, refuse_pending, reserve_numbers,
 };
 use serde_json::{Value, json};
 use solana_sdk::hash::Hash;
+use solana_sdk::pubkey::Pubkey;
 use solana_sdk::transaction::TransactionError;
 use uuid::Uuid;
 
@@ -115,7 +116,10 @@ async fn a_refusal_of_what_a_reading_was_before_changes_nothing() {
         base_units: BaseUnits::new(2),
         limit: BaseUnits::new(1),
     };
-    let temporary = RefusalReason::Simulation(TransactionError::AccountNotFound.into());
+    let temporary = RefusalReason::Simulation {
+        payee: Payee::of(Wallet::from_stored([1; 32]), &Pubkey::new_unique()),
+        error: TransactionError::AccountNotFound.into(),
+    };
     let refusal = |reason: &RefusalReason| Refusal {
         reading,
         reason: reason.clone(),

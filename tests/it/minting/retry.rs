@@ -298,6 +298,8 @@ async fn a_reading_that_only_the_chain_refuses_uses_an_attempt_and_is_packed_alo
             .unwrap();
     assert!(alone);
     assert!(error.starts_with("failed on chain: "), "{error}");
+    assert!(error.contains(&bad.wallet.pubkey().to_string()), "{error}");
+    assert!(error.contains("token account"), "{error}");
 
     // Once the endpoint shows the closed account, the reading fails permanently, with a readable reason.
     proxy.forward_everything();
