@@ -7,7 +7,8 @@ use sqlx::PgPool;
 
 use super::error::AuditError;
 use crate::chain::{
-    ChainError, Endpoint, Endpoints, Finality, TokenSupply, history_includes_creation,
+    ChainError, Endpoint, Endpoints, Finality, INDEXING_LAG_SLOTS, TokenSupply,
+    history_includes_creation,
 };
 use crate::domain::BaseUnits;
 use crate::ledger::ChainBinding;
@@ -17,8 +18,6 @@ pub(super) const READS_AT_ONCE: usize = 16;
 /// Limit of the wait until the chain has passed the slot of the supply: a chain that produces no blocks cannot be audited.
 const NEXT_SLOT_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Nodes list a block's transactions a little after they report it final: checkpoints stay this far behind.
-const INDEXING_LAG_SLOTS: u64 = 32;
 
 /// The two sides that an audit compares.
 pub(super) struct AuditContext<'a> {
@@ -56,6 +55,7 @@ impl<'a> AuditContext<'a> {
         // Before the list: what is final now is on it, a little later.
         let final_slot = endpoint.finalized_slot().await?;
         Ok(AuditContext {
+            // Checkpoints stay below.
             final_slot: final_slot.saturating_sub(INDEXING_LAG_SLOTS),
             pool,
             endpoints,

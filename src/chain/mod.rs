@@ -60,9 +60,10 @@ pub use error_reason::{
 pub use fee_budget::{FeeBudget, FeeBudgetView, Funds, Reservation};
 pub use history::{
     AddressHistory, BlockRun, BlockRuns, BlockScan, BlockhashLife, ChainMint, Charge,
-    FinalizedBlock, HistoryCursor, HistoryRange, ListedTransaction, MintLookup, NoProof, RunChange,
-    RunStore, Saved, ScanError, ScanOutcome, TokenSupply, charge_of, history_includes_creation,
-    mint_history, mint_of_signed_bytes, probe_capabilities, shows_creation,
+    FinalizedBlock, HistoryCursor, HistoryRange, INDEXING_LAG_SLOTS, ListedTransaction, MintLookup,
+    NoProof, RunChange, RunStore, Saved, ScanError, ScanOutcome, TokenSupply, charge_of,
+    history_includes_creation, mint_history, mint_of_signed_bytes, probe_capabilities,
+    shows_creation,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};

@@ -28,7 +28,9 @@ mod programs;
 mod shown_transaction;
 mod signed_mint;
 
-pub use address_history::{AddressHistory, HistoryCursor, HistoryRange, ListedTransaction};
+pub use address_history::{
+    AddressHistory, HistoryCursor, HistoryRange, INDEXING_LAG_SLOTS, ListedTransaction,
+};
 pub use block_run::{BlockRun, BlockRuns, BlockhashLife, RunChange};
 pub use block_scan::{BlockScan, RunStore, Saved, ScanError, ScanOutcome};
 pub use capability_probe::probe_capabilities;

@@ -30,8 +30,8 @@ use super::scan_failure::{note, shown};
 use super::scan_progress::{self, FIRST_WATERMARK_SLOT, Moved, ScanProgress, ScanStart};
 use super::unknown_mints::{known_among, store_unknown_mints};
 use crate::chain::{
-    AddressHistory, ChainError, Endpoint, Endpoints, Finality, HistoryRange, ListedTransaction,
-    MintLookup, RpcClass, UnusableAnswer,
+    AddressHistory, ChainError, Endpoint, Endpoints, Finality, HistoryRange, INDEXING_LAG_SLOTS,
+    ListedTransaction, MintLookup, RpcClass, UnusableAnswer,
 };
 use crate::db::within;
 use crate::domain::{LedgerBreakerState, TxSignature};
@@ -39,10 +39,6 @@ use crate::ledger::error::LedgerError;
 
 /// Transactions read from the chain at once, and stored before the next ones are.
 const READS_AT_ONCE: usize = 16;
-/// Nodes list a block's transactions a little after they report it finalized: the watermark stays this far behind, and the next
-/// scan lists these slots again.
-const INDEXING_LAG_SLOTS: u64 = 32;
-
 /// A pause that is shorter is waited for; what lasts longer is worth another endpoint.
 const CHECK_PAUSE_EVERY: Duration = Duration::from_secs(2);
 
@@ -378,6 +374,7 @@ impl HistoryScan<'_> {
             within(self.limit, check_supply(self.pool, endpoint, supply)).await?;
         }
         let unreadable = within(self.limit, progress.unreadable(self.pool)).await?;
+        // The next scan lists the slots above again.
         let scanned = progress.head_slot().saturating_sub(INDEXING_LAG_SLOTS);
         let scanned = match unreadable {
             // Nothing is signed before a first scan has read everything.
