@@ -8,7 +8,7 @@ use crate::domain::Wallet;
 
 /// Of these wallets, those that a transaction has paid which is confirmed and not final yet, and those that were paid at finality.
 ///
-/// A payment that is merely recorded does not count: a backlog of one new wallet would wait for its first confirmation. So whoever
+/// A payment that is merely recorded does not count: a backlog of one new wallet would wait for its first confirmation. So an owner who
 /// closes an account within that second gains the rent of the transactions that were recorded in it, and of no others.
 pub(super) async fn paid_before(
     pool: &PgPool,

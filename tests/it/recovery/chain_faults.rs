@@ -13,7 +13,7 @@ use solana_client::rpc_request::RpcRequest;
 
 use crate::support::chain_breaker::chain_of;
 use crate::support::consensus::{under_each_consensus, under_tower};
-use crate::support::ledger::until_past_expiry;
+use crate::support::ledger::{until_past_expiry, until_signing_is_allowed};
 use crate::support::localnet::{Localnet, State, TempDir};
 use crate::support::proxy::{drop_send, never_lands};
 use crate::support::server::program;
@@ -397,6 +397,7 @@ async fn an_endpoint_of_another_chain_proves_nothing() {
     })
     .await;
     let meter = grid.meter().await;
+    until_signing_is_allowed(&grid).await;
     let requested = Arc::new(Mutex::new(0_u32));
     let blocks_read = Arc::new(AtomicBool::new(false));
     {

@@ -33,6 +33,17 @@ pub async fn until_history_scanned(grid: &Grid) {
     .await;
 }
 
+/// Waits until the service that `grid` serves has seen that it may sign, so that a rule of a proxy that comes now meets minting, not
+/// the first scan.
+pub async fn until_signing_is_allowed(grid: &Grid) {
+    until_history_scanned(grid).await;
+    eventually("the service may sign", async || {
+        let ready = grid.admin().get("/health/ready").await;
+        (ready.body["checks"]["breaker"]["status"] == "ok").then_some(())
+    })
+    .await;
+}
+
 /// Rises with every transaction that the minter wants to sign.
 pub async fn next_number(grid: &Grid) -> i64 {
     sqlx::query_scalar("SELECT next_number FROM ledger")
