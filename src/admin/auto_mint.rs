@@ -9,15 +9,15 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::settings::Settings;
+use super::auto_mint_settings::AutoMintSettings;
 use crate::admin_log::{self, AdminAction, LogNumber};
 use crate::outbox::{self, Event, EventFields, EventType, SweepUnminted, Topic};
 
 /// The settings before and after an admin's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SettingsChange {
-    pub before: Settings,
-    pub now: Settings,
+    pub before: AutoMintSettings,
+    pub now: AutoMintSettings,
 }
 
 impl SettingsChange {
@@ -40,7 +40,7 @@ pub async fn toggle_auto_mint(
     enabled: bool,
 ) -> sqlx::Result<SettingsChange> {
     let action = AdminAction::ToggleAutoMint { enabled };
-    change(pool, actor, &action, |before| Settings {
+    change(pool, actor, &action, |before| AutoMintSettings {
         auto_mint_enabled: enabled,
         ..before
     })
@@ -54,7 +54,7 @@ pub async fn set_auto_mint_percentage(
     percentage: u8,
 ) -> sqlx::Result<SettingsChange> {
     let action = AdminAction::SetAutoMintPercentage { percentage };
-    change(pool, actor, &action, |before| Settings {
+    change(pool, actor, &action, |before| AutoMintSettings {
         auto_mint_percentage: i16::from(percentage),
         ..before
     })
@@ -65,10 +65,10 @@ async fn change(
     pool: &PgPool,
     actor: &str,
     action: &AdminAction,
-    changed: impl FnOnce(Settings) -> Settings,
+    changed: impl FnOnce(AutoMintSettings) -> AutoMintSettings,
 ) -> sqlx::Result<SettingsChange> {
     let mut transaction = pool.begin().await?;
-    let before: Settings = sqlx::query_as(
+    let before: AutoMintSettings = sqlx::query_as(
         "SELECT auto_mint_enabled, auto_mint_percentage
          FROM settings
          -- If two admins act at once, the second change starts from the result of the first.
@@ -89,7 +89,11 @@ async fn change(
     Ok(change)
 }
 
-async fn store(transaction: &mut PgConnection, actor: &str, now: Settings) -> sqlx::Result<()> {
+async fn store(
+    transaction: &mut PgConnection,
+    actor: &str,
+    now: AutoMintSettings,
+) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE settings
          SET auto_mint_enabled = $1, auto_mint_percentage = $2, changed_by = $3, changed_at = now(),
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_change_that_releases_readings_enqueues_a_sweep() {
-        let settings = |auto_mint_enabled, auto_mint_percentage| Settings {
+        let settings = |auto_mint_enabled, auto_mint_percentage| AutoMintSettings {
             auto_mint_enabled,
             auto_mint_percentage,
         };

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::settings::StoredSettings;
+use super::auto_mint_settings::StoredSettings;
 use super::waiting_readings::WaitingReadings;
 use crate::ledger::{HistoryScanView, ProofProgress, ReadingCounts};
 

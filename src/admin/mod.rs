@@ -7,7 +7,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `settings`, `auto_mint` | the stored settings; the auto-mint toggle and the roll-out |
+//! | `auto_mint_settings`, `auto_mint` | the stored settings; the auto-mint toggle and the roll-out |
 //! | `batches/` | runs of the sweep and triggers of admins |
 //! | `retry` | retries a reading |
 //! | `resolve`, `adopt` | resolves a quarantined transaction; adopts or books a landed mint that the ledger lacks |
@@ -17,6 +17,7 @@
 
 mod adopt;
 mod auto_mint;
+mod auto_mint_settings;
 mod backlog;
 pub mod batches;
 mod error;
@@ -24,11 +25,11 @@ mod log_level;
 mod resolve;
 mod retry;
 mod runway;
-mod settings;
 mod waiting_readings;
 
 pub use adopt::{AdoptionError, adopt_mint, book_foreign_mint};
 pub use auto_mint::{SettingsChange, announce_hold, set_auto_mint_percentage, toggle_auto_mint};
+pub use auto_mint_settings::{AutoMintSettings, StoredSettings};
 pub use backlog::{Backlog, LedgerBreakerState, LedgerBreakerView, QueueDepth};
 pub use error::{AdminError, REASON_CHARACTERS_MAX, ReasonError};
 pub use log_level::{
@@ -38,5 +39,4 @@ pub use log_level::{
 pub use resolve::{Resolution, resolve_transaction};
 pub use retry::{RetryRequest, retry_reading};
 pub use runway::Runway;
-pub use settings::{Settings, StoredSettings};
 pub use waiting_readings::WaitingReadings;

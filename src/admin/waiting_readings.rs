@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 
-use super::settings::StoredSettings;
+use super::auto_mint_settings::StoredSettings;
 use crate::ledger::{MINT_TIME_TARGET, ReadingCounts, counted_readings};
 
 /// Unminted readings, by what they wait for.

@@ -21,7 +21,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `run`, `scope` | the steps in order, and how much is compared |
+//! | `steps`, `scope` | the steps in order, and how much is compared |
 //! | `full`, `incremental`, `incremental_rows`, `tally` | everything, or what is new and a sample; what was counted |
 //! | `checkpoints`, `segment` | what need not be compared again: sums and hashes |
 //! | `overlaps` | intervals that share time: SQL |
@@ -55,9 +55,9 @@ mod overlaps;
 mod recorded_audit;
 mod report;
 mod report_text;
-mod run;
 mod scope;
 mod segment;
+mod steps;
 mod sums;
 mod tally;
 mod total;
@@ -70,7 +70,7 @@ pub use error::AuditError;
 pub use recorded_audit::{RecordedAudit, record};
 pub(crate) use report::with_sentences;
 pub use report::{AuditReport, ComparedScope, ForeignMint, Outstanding};
-pub use run::{audit, audit_with};
 pub use scope::{AuditScope, Memory};
+pub use steps::{audit, audit_with};
 pub use total::Total;
 pub use unreadable::{ReadingPart, UnreadableReading};

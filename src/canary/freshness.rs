@@ -7,9 +7,8 @@ use sqlx::{FromRow, PgPool};
 
 use super::canary_meter::OWNER;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
-use crate::telemetry::{Health, names};
+use crate::telemetry::{Health, HealthPart, names};
 
-const HEALTH_PART: &str = "canary";
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Three readings that were not minted: one alone may be in a transaction that is lost and proven dead.
 const FRESH_FOR: TimeDelta = TimeDelta::seconds(180);
@@ -103,10 +102,10 @@ fn report(health: &Health, age: Option<TimeDelta>) {
     let age = age.unwrap_or_default();
     metrics::gauge!(names::CANARY_AGE_SECONDS).set(age.as_seconds_f64());
     if age <= FRESH_FOR {
-        health.ok(HEALTH_PART);
+        health.ok(HealthPart::Canary);
     } else {
         health.degraded(
-            HEALTH_PART,
+            HealthPart::Canary,
             format!(
                 "no canary reading was minted in the last {} s",
                 age.num_seconds()

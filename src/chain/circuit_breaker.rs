@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::breaker_state::{Activity, BreakerState};
 use super::cause::Cause;
 use super::error::ChainError;
-use crate::telemetry::{Health, names};
+use crate::telemetry::{Health, HealthPart, names};
 
 /// Without a batch for this long a process is idle. A process that has just started is not.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -232,18 +232,18 @@ fn report(open: Option<&Cause>, health: Option<&Health>) {
     };
     match open {
         None => {
-            health.ok("chain");
-            health.ok("breaker");
+            health.ok(HealthPart::Chain);
+            health.ok(HealthPart::Breaker);
         }
         Some(cause @ Cause::LedgerBreaker(_)) => {
-            health.ok("chain");
-            health.degraded("breaker", cause.to_string());
+            health.ok(HealthPart::Chain);
+            health.degraded(HealthPart::Breaker, cause.to_string());
         }
         Some(cause) => {
-            health.degraded("chain", cause.to_string());
+            health.degraded(HealthPart::Chain, cause.to_string());
             // The balance is checked only once the ledger allows signing.
             if matches!(cause, Cause::FeePayerEmpty(_)) {
-                health.ok("breaker");
+                health.ok(HealthPart::Breaker);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::settings::Config;
+use super::configuration::Config;
 
 /// Every variable with its default and one line of explanation, in the groups of `--help`. A variable without a default is
 /// empty, which counts as unset.

@@ -17,6 +17,7 @@
 //! ```
 
 mod auth;
+mod configuration;
 mod connections;
 mod effective;
 mod env_example;
@@ -30,10 +31,10 @@ mod role;
 mod secret;
 mod service;
 mod setting;
-mod settings;
 mod tokenization;
 
 pub use auth::AuthConfig;
+pub use configuration::Config;
 pub use connections::{DataDir, DatabaseConfig, LocalnetConfig, SolanaConfig};
 pub use effective::EffectiveConfig;
 pub use env_example::env_example;
@@ -44,5 +45,4 @@ pub use secret::Secret;
 pub use service::{
     FeedConfig, HttpConfig, LogConfig, LogFormat, ServiceConfig, WebsocketConfig, is_log_filter,
 };
-pub use settings::Config;
 pub use tokenization::TokenizationConfig;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::settings::Config;
+use super::configuration::Config;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Arg;
 
-use super::settings::Config;
+use super::configuration::Config;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 

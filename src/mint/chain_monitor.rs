@@ -16,7 +16,7 @@ use crate::db::within;
 use crate::ledger::{self, MintingConditions};
 use crate::outbox;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
-use crate::telemetry::{Health, metric_value, names};
+use crate::telemetry::{Health, HealthPart, metric_value, names};
 
 /// Opens and closes this process's circuit breaker.
 pub struct ChainMonitor {
@@ -173,8 +173,8 @@ impl ChainMonitor {
         });
         let shortfall_covered = funds.is_some_and(|funds| self.chain.fee_budget.refresh(funds));
         match conditions.stale_history {
-            Some(reason) => self.health.degraded("history", reason),
-            None => self.health.ok("history"),
+            Some(reason) => self.health.degraded(HealthPart::History, reason),
+            None => self.health.ok(HealthPart::History),
         }
         if let Some(reason) = conditions.signing_refused {
             return Checked::failed(Cause::LedgerBreaker(reason));
@@ -222,12 +222,12 @@ impl ChainMonitor {
     fn report_fee_payer(&self) {
         match self.chain.fee_budget.view().and_then(|view| view.shortfall) {
             Some(shortfall) => self.health.degraded(
-                "fee_payer",
+                HealthPart::FeePayer,
                 format!(
                     "readings for new wallets wait: the next one costs {shortfall} lamports, most of it rent; top up the fee payer"
                 ),
             ),
-            None => self.health.ok("fee_payer"),
+            None => self.health.ok(HealthPart::FeePayer),
         }
     }
 

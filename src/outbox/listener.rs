@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::wake::{NOTIFY_CHANNEL, Wake};
-use crate::telemetry::{Health, names};
+use crate::telemetry::{Health, HealthPart, names};
 
 /// A connection that received nothing for this long is probed.
 const QUIET_MAX: Duration = Duration::from_secs(10);
@@ -29,7 +29,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Payload of a probe. It is not a topic, so it wakes no receiver.
 const PROBE: &str = "trial";
-const HEALTH_PART: &str = "listener";
 
 /// The reason for which the connection is replaced.
 #[derive(Debug, Error)]
@@ -62,7 +61,7 @@ impl Wake {
             metrics::counter!(names::LISTENER_BROKEN, "how" => how).increment(1);
             metrics::gauge!(names::LISTENER_CONNECTED).set(0.0);
             health.degraded(
-                HEALTH_PART,
+                HealthPart::Listener,
                 "notifications of the database do not arrive; work is found by polling, which takes longer",
             );
             tracing::warn!(%error, "the listening connection broke; opening another");
@@ -89,7 +88,7 @@ impl Wake {
             .map_err(|_| ListenError::NotOpened)??;
         self.wake_all();
         metrics::gauge!(names::LISTENER_CONNECTED).set(1.0);
-        health.ok(HEALTH_PART);
+        health.ok(HealthPart::Listener);
         let received = watch::Sender::new(Instant::now());
         tokio::select! {
             ended = self.receive(listener, &received) => ended,

@@ -6,9 +6,8 @@ use sqlx::PgPool;
 
 use super::processes::{ProcessView, processes};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
-use crate::telemetry::Health;
+use crate::telemetry::{Health, HealthPart};
 
-const HEALTH_PART: &str = "workers";
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// Checks in a row that must find no worker before health degrades: a process that starts acquires its lock a moment after it
 /// registered itself.
@@ -22,7 +21,7 @@ struct WorkerWatch {
 
 /// Checks whether any process runs jobs. While the database does not answer, the last report stands.
 pub fn worker_watch(pool: PgPool, health: Health) -> PeriodicTask {
-    health.ok(HEALTH_PART);
+    health.ok(HealthPart::Workers);
     let watch = WorkerWatch {
         pool,
         health,
@@ -37,13 +36,13 @@ impl Periodic for WorkerWatch {
         let found = processes(&self.pool).await?;
         if found.iter().any(ProcessView::is_worker_alive) {
             self.checks_without_worker = 0;
-            self.health.ok(HEALTH_PART);
+            self.health.ok(HealthPart::Workers);
             return Ok(());
         }
         self.checks_without_worker = self.checks_without_worker.saturating_add(1);
         if self.checks_without_worker >= CHECKS_WITHOUT_WORKER {
             self.health.degraded(
-                HEALTH_PART,
+                HealthPart::Workers,
                 "no process runs jobs: readings are accepted and wait; start `gridtokenx serve` or `serve --role worker`",
             );
         }

@@ -27,20 +27,19 @@ pub(super) struct Stored {
 impl Stored {
     /// The answer to the submission that is stored by this batch.
     pub(super) fn as_new(&self) -> Accepted {
-        self.accepted(false)
+        Accepted {
+            reading_id: self.id,
+            duplicate: false,
+            state: self.state,
+            base_units: self.base_units,
+        }
     }
 
     /// The answer to a submission that repeats this reading.
     pub(super) fn as_duplicate(&self) -> Accepted {
-        self.accepted(true)
-    }
-
-    fn accepted(&self, duplicate: bool) -> Accepted {
         Accepted {
-            reading_id: self.id,
-            duplicate,
-            state: self.state,
-            base_units: self.base_units,
+            duplicate: true,
+            ..self.as_new()
         }
     }
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::health::Health;
+use super::health::{Health, HealthPart};
 use super::metrics::metric_value;
 use super::names;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
-const HEALTH_PART: &str = "disk";
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MEGABYTE: u64 = 1_000_000;
 
@@ -51,7 +50,7 @@ impl Periodic for DiskWatch {
                 report(&self.health, bytes, self.free_min_mb);
             }
             Err(error) => self.health.degraded(
-                HEALTH_PART,
+                HealthPart::Disk,
                 format!("the free space of GRIDTOKENX_DATA_DIR cannot be determined: {error}"),
             ),
         }
@@ -61,10 +60,10 @@ impl Periodic for DiskWatch {
 
 fn report(health: &Health, free: u64, free_min_mb: u64) {
     if free >= free_min_mb.saturating_mul(MEGABYTE) {
-        health.ok(HEALTH_PART);
+        health.ok(HealthPart::Disk);
     } else {
         health.degraded(
-            HEALTH_PART,
+            HealthPart::Disk,
             format!(
                 "the disk of GRIDTOKENX_DATA_DIR has {} MB left, less than DISK_FREE_MIN_MB={free_min_mb}: make room",
                 free / MEGABYTE

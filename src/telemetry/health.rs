@@ -21,6 +21,58 @@ pub enum Status {
     Unavailable,
 }
 
+/// A part of the service that reports its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthPart {
+    /// The ledger breaker: whether the ledger lets anything be signed.
+    Breaker,
+    /// Whether canary readings are minted.
+    Canary,
+    /// Whether the chain's nodes answer, and the fee payer can pay.
+    Chain,
+    /// Whether Postgres answers.
+    Database,
+    /// Free space of the data directory.
+    Disk,
+    /// Whether the fee payer can pay for new token accounts.
+    FeePayer,
+    /// How long ago the authority's history was read to its end.
+    History,
+    /// Whether notifications of the database arrive.
+    Listener,
+    /// Whether the schema is the one that this program needs.
+    Migrations,
+    /// Whether the queue's tables are usable.
+    Queue,
+    /// Whether the process drains.
+    Shutdown,
+    /// Whether keys are known that verify callers' tokens.
+    Tokens,
+    /// Whether any process runs jobs.
+    Workers,
+}
+
+impl HealthPart {
+    /// The key of the part in `checks` of `GET /health/ready`.
+    pub fn name(self) -> &'static str {
+        match self {
+            HealthPart::Breaker => "breaker",
+            HealthPart::Canary => "canary",
+            HealthPart::Chain => "chain",
+            HealthPart::Database => "database",
+            HealthPart::Disk => "disk",
+            HealthPart::FeePayer => "fee_payer",
+            HealthPart::History => "history",
+            HealthPart::Listener => "listener",
+            HealthPart::Migrations => "migrations",
+            HealthPart::Queue => "queue",
+            HealthPart::Shutdown => "shutdown",
+            HealthPart::Tokens => "tokens",
+            HealthPart::Workers => "workers",
+        }
+    }
+}
+
 /// The status of one part, its reason, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Check {
@@ -38,6 +90,7 @@ pub struct Check {
 pub struct Readiness {
     /// The worst of the parts.
     pub status: Status,
+    /// By the parts' names.
     pub checks: BTreeMap<&'static str, Check>,
 }
 
@@ -53,32 +106,32 @@ struct Inner {
 
 impl Health {
     /// The part works.
-    pub fn ok(&self, part: &'static str) {
+    pub fn ok(&self, part: HealthPart) {
         self.set(part, Status::Ok, None);
     }
 
     /// The part is slower or paused, for this reason; readings are still accepted.
-    pub fn degraded(&self, part: &'static str, reason: impl Into<String>) {
+    pub fn degraded(&self, part: HealthPart, reason: impl Into<String>) {
         self.set(part, Status::Degraded, Some(reason.into()));
     }
 
     /// Without this part no reading can be accepted.
-    pub fn unavailable(&self, part: &'static str, reason: impl Into<String>) {
+    pub fn unavailable(&self, part: HealthPart, reason: impl Into<String>) {
         self.set(part, Status::Unavailable, Some(reason.into()));
     }
 
-    fn set(&self, part: &'static str, status: Status, reason: Option<String>) {
+    fn set(&self, part: HealthPart, status: Status, reason: Option<String>) {
         // A panic under the lock leaves the map consistent, because each entry is replaced as a whole.
         let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        match checks.get_mut(part) {
+        match checks.get_mut(part.name()) {
             Some(check) if check.status == status => check.reason = reason,
             known => {
                 if known.is_some() || status != Status::Ok {
-                    tracing::info!(part, ?status, reason, "health changed");
+                    tracing::info!(part = part.name(), ?status, reason, "health changed");
                 }
                 let since = Utc::now();
                 checks.insert(
-                    part,
+                    part.name(),
                     Check {
                         status,
                         reason,
@@ -92,7 +145,7 @@ impl Health {
     /// Reports from now on that this process accepts no more work.
     pub fn start_draining(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
-        self.unavailable("shutdown", "this process is draining");
+        self.unavailable(HealthPart::Shutdown, "this process is draining");
     }
 
     pub fn is_draining(&self) -> bool {
@@ -123,18 +176,18 @@ mod tests {
     fn the_worst_part_decides_and_since_stays_while_the_status_does() {
         let health = Health::default();
         assert_eq!(health.readiness().status, Status::Ok);
-        health.ok("database");
-        health.degraded("chain", "rpc-1 does not answer");
+        health.ok(HealthPart::Database);
+        health.degraded(HealthPart::Chain, "rpc-1 does not answer");
         let first = health.readiness();
         assert_eq!(first.status, Status::Degraded);
-        health.degraded("chain", "no endpoint answers");
+        health.degraded(HealthPart::Chain, "no endpoint answers");
         let second = health.readiness();
         assert_eq!(second.checks["chain"].since, first.checks["chain"].since);
         assert_eq!(
             second.checks["chain"].reason.as_deref(),
             Some("no endpoint answers")
         );
-        health.ok("chain");
+        health.ok(HealthPart::Chain);
         assert_eq!(health.readiness().status, Status::Ok);
         health.start_draining();
         assert_eq!(health.readiness().status, Status::Unavailable);
@@ -144,8 +197,8 @@ mod tests {
     #[test]
     fn the_document_has_a_reason_only_when_there_is_one() {
         let health = Health::default();
-        health.ok("database");
-        health.degraded("workers", "none has reported for 60 s");
+        health.ok(HealthPart::Database);
+        health.degraded(HealthPart::Workers, "none has reported for 60 s");
         let document = serde_json::to_value(health.readiness()).unwrap();
         assert_eq!(document["status"], "degraded");
         assert_eq!(document["checks"]["database"]["status"], "ok");

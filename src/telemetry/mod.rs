@@ -25,7 +25,7 @@ mod process;
 pub mod traces;
 
 pub use disk::disk_watch;
-pub use health::{Check, Health, Readiness, Status};
+pub use health::{Check, Health, HealthPart, Readiness, Status};
 pub use logs::{LogError, init as init_logs, set_log_level};
 pub use metrics::{Metrics, Stage, metric_value, observe_stage};
 pub use process::update_process_metrics;

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `status`, `chain_status` | the state of minting, of the chain and of the fee payer |
 //! | `batches`, `trigger` | the progress of sweeps and triggers; triggers a batch |
-//! | `settings`, `log_level` | changes what admins may change at run time |
+//! | `auto_mint`, `log_level` | changes what admins may change at run time |
 //! | `reading_retry`, `transactions` | retries a reading, resolves a quarantined transaction |
 //! | `log` | what admins did |
 //! | `router` | all of their routes |
 
+mod auto_mint;
 mod batches;
 mod chain_status;
 mod history_scan;
@@ -16,7 +17,6 @@ mod log;
 mod log_level;
 mod reading_retry;
 pub(super) mod router;
-mod settings;
 mod status;
 mod transactions;
 pub(super) mod trigger;

@@ -2,7 +2,7 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{batches, log, log_level, reading_retry, settings, status, transactions, trigger};
+use super::{auto_mint, batches, log, log_level, reading_retry, status, transactions, trigger};
 use crate::api::state::AppState;
 
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -10,7 +10,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(status::routes())
         .merge(batches::routes())
         .merge(trigger::routes())
-        .merge(settings::routes())
+        .merge(auto_mint::routes())
         .merge(reading_retry::routes())
         .merge(transactions::routes())
         .merge(log::routes())

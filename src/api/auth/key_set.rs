@@ -138,10 +138,10 @@ mod tests {
 
     use super::super::authenticator::{Authenticator, TokenKeys};
     use super::super::jwks_client::FETCH_LIMIT;
-    use super::super::known_keys::HEALTH_PART;
     use super::super::published_keys::PublishedKeys;
     use super::*;
     use crate::periodic::TaskList;
+    use crate::telemetry::HealthPart;
     use crate::telemetry::Status;
 
     struct Signer(EncodingKey);
@@ -225,7 +225,7 @@ mod tests {
         }
 
         fn status(&self) -> Status {
-            self.health.readiness().checks[HEALTH_PART].status
+            self.health.readiness().checks[HealthPart::Tokens.name()].status
         }
     }
 
@@ -381,6 +381,9 @@ mod tests {
             .await
             .expect("the fetch has its limit");
         let readiness = health.readiness();
-        assert_eq!(readiness.checks[HEALTH_PART].status, Status::Unavailable);
+        assert_eq!(
+            readiness.checks[HealthPart::Tokens.name()].status,
+            Status::Unavailable
+        );
     }
 }

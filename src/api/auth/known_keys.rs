@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::published_keys::PublishedKeys;
-use crate::telemetry::Health;
+use crate::telemetry::{Health, HealthPart};
 
 /// Between two fetches while keys are known, so that tokens with invented key ids cannot make the service flood the provider.
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
@@ -18,8 +18,6 @@ pub(super) const RETRY_PAUSE_MS: Range<u64> = 4_000..6_000;
 /// The keys are fetched again after this time even when every token names a known key: a withdrawn key is refused within ten
 /// minutes, even when one fetch fails in between.
 pub(super) const KEYS_AGE_MAX: Duration = Duration::from_secs(530);
-
-pub(super) const HEALTH_PART: &str = "tokens";
 
 /// The outcome of all fetches so far.
 pub(super) struct Known {
@@ -66,18 +64,18 @@ impl Known {
     pub fn report(&self, health: &Health) {
         if self.keys.is_empty() {
             health.unavailable(
-                HEALTH_PART,
+                HealthPart::Tokens,
                 "JWT_JWKS_URL has returned no keys yet, so no token can be checked; it is queried every few seconds, and \
                  the log says what is wrong",
             );
         } else if self.is_failing {
             health.degraded(
-                HEALTH_PART,
+                HealthPart::Tokens,
                 "JWT_JWKS_URL returns no keys at the moment: those known before stay valid, a new one is not known yet; \
                  the log says what is wrong",
             );
         } else {
-            health.ok(HEALTH_PART);
+            health.ok(HealthPart::Tokens);
         }
     }
 }

@@ -9,17 +9,13 @@ use tokio::time::Instant;
 
 use super::submission_tables::{Part, TableProblem, table_problems};
 use crate::db;
-use crate::telemetry::Health;
+use crate::telemetry::{Health, HealthPart};
 
 /// Probes of load balancers expect an answer within seconds, and an answer after two is worth no more than none.
 const PROBE_LIMIT: Duration = Duration::from_millis(1_800);
 
 /// Any number of probes in a second query the database once.
 const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
-
-const DATABASE: &str = "database";
-const MIGRATIONS: &str = "migrations";
-const QUEUE: &str = "queue";
 
 /// The reason for which no reading can be accepted.
 #[derive(Clone, Debug, Error)]
@@ -65,9 +61,9 @@ impl Findings {
 
     pub fn report(self, health: &Health) {
         for (part, finding) in [
-            (DATABASE, self.database),
-            (MIGRATIONS, self.migrations),
-            (QUEUE, self.queue),
+            (HealthPart::Database, self.database),
+            (HealthPart::Migrations, self.migrations),
+            (HealthPart::Queue, self.queue),
         ] {
             match finding {
                 Ok(()) => health.ok(part),

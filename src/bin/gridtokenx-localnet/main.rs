@@ -33,7 +33,7 @@ mod parameters;
 mod persistence;
 mod ports;
 mod restore;
-mod run;
+mod serve;
 mod store;
 mod transaction_record;
 
@@ -45,7 +45,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _scenario = fail::FailScenario::setup();
-    match run::run(flags::Flags::parse()) {
+    match serve::run(flags::Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // stderr may be closed: then the exit status reports the failure.

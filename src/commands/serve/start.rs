@@ -10,7 +10,7 @@ use super::open_chain::{chain_handle, open_or_recall, run_on_checked_chain};
 use super::open_files;
 use super::periodic_tasks::{chain_monitor, of_every_process};
 use super::start_error::StartError;
-use crate::admin::Settings;
+use crate::admin::AutoMintSettings;
 use crate::api::ConnectionDrain;
 use crate::config::Config;
 use crate::queue::ProcessRegistration;
@@ -87,11 +87,11 @@ fn start_listener(base: &Base) {
 /// The first start on a database fills the row that all processes obey.
 async fn init_settings(base: &Base) -> Result<(), StartError> {
     let tokenization = &base.config.tokenization;
-    let configured = Settings {
+    let configured = AutoMintSettings {
         auto_mint_enabled: tokenization.auto_mint_enabled,
         auto_mint_percentage: i16::from(tokenization.auto_mint_percentage),
     };
-    Settings::init(&base.database.pool, configured).await?;
+    AutoMintSettings::init(&base.database.pool, configured).await?;
     Ok(())
 }
 

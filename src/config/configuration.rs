@@ -384,7 +384,7 @@ mod tests {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "config::settings::tests::the_environment_is_read_and_never_shown",
+                "config::configuration::tests::the_environment_is_read_and_never_shown",
                 "--nocapture",
             ])
             .env("CONFIG_TEST_CHILD", "1")

@@ -8,13 +8,13 @@ use sqlx::PgPool;
 
 /// The settings of auto-mint: which pending readings are minted without a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct Settings {
+pub struct AutoMintSettings {
     pub auto_mint_enabled: bool,
     /// 0 to 100: meters whose roll-out bucket is below it are minted automatically.
     pub auto_mint_percentage: i16,
 }
 
-impl Settings {
+impl AutoMintSettings {
     /// Whether a pending reading of a meter in this roll-out bucket (0 to 99) is minted without a trigger.
     pub fn mints_automatically(self, rollout_bucket: u8) -> bool {
         i16::from(rollout_bucket) < self.buckets_minted()
@@ -30,7 +30,7 @@ impl Settings {
     }
 
     /// The first start on a database stores `configured`. Later starts keep the stored settings and log a difference.
-    pub async fn init(pool: &PgPool, configured: Settings) -> sqlx::Result<()> {
+    pub async fn init(pool: &PgPool, configured: AutoMintSettings) -> sqlx::Result<()> {
         sqlx::query(
             "INSERT INTO settings (auto_mint_enabled, auto_mint_percentage)
              VALUES ($1, $2)
@@ -63,7 +63,7 @@ impl Settings {
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct StoredSettings {
     #[sqlx(flatten)]
-    pub settings: Settings,
+    pub settings: AutoMintSettings,
     /// The admin's subject; `None`: no admin has changed them since the first start.
     pub changed_by: Option<String>,
     /// When they were last changed; the first start if they never were.
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_toggle_and_the_rollout_hold_readings_back() {
-        let settings = |auto_mint_enabled, auto_mint_percentage| Settings {
+        let settings = |auto_mint_enabled, auto_mint_percentage| AutoMintSettings {
             auto_mint_enabled,
             auto_mint_percentage,
         };
