@@ -151,8 +151,8 @@ impl CircuitBreaker {
         self.0.check_now.notify_one();
     }
 
-    /// Returns when the next probe is due: after its pause, or at once when the breaker is closed and a caller has requested a
-    /// probe. `random` is uniform in `0.0..1.0`.
+    /// Returns when the next probe is due: after its pause, or at once when a caller has requested a probe and the chain has not
+    /// opened the breaker: then the pause protects the chain. `random` is uniform in `0.0..1.0`.
     pub async fn until_next_probe(&self, random: f64) -> ProbeReason {
         let mut from = tokio::time::Instant::now();
         let mut views = self.0.view.subscribe();
@@ -160,6 +160,7 @@ impl CircuitBreaker {
         tokio::time::sleep(PROBE_GAP).await;
         loop {
             let (pause, open) = self.pause(random);
+            let may_be_requested = !self.is_open_by_chain();
             if open != was_open {
                 // A batch has opened it: another pause counts, from now.
                 from = tokio::time::Instant::now();
@@ -167,10 +168,19 @@ impl CircuitBreaker {
             }
             tokio::select! {
                 () = tokio::time::sleep_until(from + pause) => return ProbeReason::Due,
-                () = self.0.check_now.notified(), if !open => return ProbeReason::Requested,
+                () = self.0.check_now.notified(), if may_be_requested => {
+                    // Nothing is wrong with the chain while the ledger keeps it open.
+                    return if open { ProbeReason::Due } else { ProbeReason::Requested };
+                }
                 () = until_changed(&mut views, open) => {}
             }
         }
+    }
+
+    fn is_open_by_chain(&self) -> bool {
+        let open = &self.state().open;
+        open.as_ref()
+            .is_some_and(|cause| !matches!(cause, Cause::LedgerBreaker(_)))
     }
 
     /// Until the next probe, and whether the breaker is open.
@@ -254,6 +264,7 @@ mod tests {
     use super::*;
     use crate::chain::breaker_state::FAILED_BATCHES_TO_OPEN;
     use crate::chain::breaker_state::tests::{empty, time_out, unreachable};
+    use crate::domain::SigningRefused;
 
     fn probe(breaker: &CircuitBreaker, found: Result<(), Cause>) {
         breaker.record_probe(breaker.begin_probe(), found);
@@ -281,6 +292,18 @@ mod tests {
             "{:?}",
             opened.elapsed()
         );
+    }
+
+    #[tokio::test]
+    async fn a_probe_can_be_requested_while_only_the_ledger_keeps_it_open() {
+        let breaker = CircuitBreaker::default();
+        for _ in 0..7 {
+            probe(&breaker, Err(Cause::LedgerBreaker(SigningRefused::Unbound)));
+        }
+        breaker.check_now();
+        let requested = breaker.until_next_probe(0.5);
+        let requested = tokio::time::timeout(Duration::from_secs(2), requested).await;
+        assert_eq!(requested, Ok(ProbeReason::Due));
     }
 
     #[test]

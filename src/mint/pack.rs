@@ -1,6 +1,6 @@
 //! Step 3 of the pipeline: packs readings into transactions, and decides which of the transactions are sent now. Pure.
 //!
-//! [`domain::pack`](crate::domain::pack) decides which readings share a transaction. This file decides which transactions are
+//! [`domain::pack`] decides which readings share a transaction. This file decides which transactions are
 //! sent: a reading that no transaction can pay is refused, and under load a transaction that is not full waits for the next
 //! batch, once.
 

@@ -3,7 +3,7 @@
 //! A straggler is a reading that is pending, due and rolled out, and has no live job: its job was lost or used up, or it
 //! arrived while auto-mint was off. A tick is one job and one row of `batches`, so it is swept once; a lock keeps sweeps from
 //! overlapping. A sweep that did not end, because there was much to do or its process died, is continued by the next sweep
-//! that runs.
+//! that runs. While the circuit breaker is open nothing is claimed: a tick passes, and a sweep that was requested waits.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::handler_context::QueueContext;
 use super::run_limited::{JobError, run_limited};
 use super::tidy::tidy;
 use crate::admin::batches;
+use crate::chain::Cause;
 use crate::db::{LeaderLock, run_exclusive};
 use crate::outbox::{Job, SweepUnminted};
 use crate::telemetry::{metric_value, names};
@@ -38,8 +39,7 @@ impl Handle for SweepUnminted {
     async fn run(self, context: &QueueContext, job_id: &str) -> JobEnd {
         match run_limited(context.sweep_limit, sweep(context, &self)).await {
             Ok(Swept::Slice { batch, outcome }) => {
-                metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS)
-                    .set(metric_value(Utc::now().timestamp()));
+                note_finished();
                 JobEnd::Done {
                     subject: Subject::Batch(batch),
                     outcome,
@@ -48,6 +48,18 @@ impl Handle for SweepUnminted {
             Ok(Swept::NotNeeded) => JobEnd::Done {
                 subject: Subject::NoBatch,
                 outcome: "not needed",
+            },
+            Ok(Swept::Paused(_)) if self.due_secs().is_some() => {
+                note_finished();
+                JobEnd::Done {
+                    subject: Subject::NoBatch,
+                    outcome: "minting is paused",
+                }
+            }
+            // Nothing but this job sweeps what it was requested for.
+            Ok(Swept::Paused(cause)) => JobEnd::Deferred {
+                reason: cause.to_string(),
+                deferral: Deferral::CircuitOpen,
             },
             Ok(Swept::AnotherRuns) => JobEnd::Deferred {
                 reason: "another sweep runs".to_owned(),
@@ -62,6 +74,11 @@ impl Handle for SweepUnminted {
     }
 }
 
+fn note_finished() {
+    metrics::gauge!(names::SWEEP_FINISHED_TIMESTAMP_SECONDS)
+        .set(metric_value(Utc::now().timestamp()));
+}
+
 /// The result of a sweep's job.
 enum Swept {
     /// A slice of the sweep; a new job continues with the rest.
@@ -70,6 +87,8 @@ enum Swept {
     NotNeeded,
     /// Another sweep runs, and may have passed what this one was requested for.
     AnotherRuns,
+    /// The circuit breaker is open: nothing was claimed.
+    Paused(Cause),
 }
 
 async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, JobError> {
@@ -79,12 +98,17 @@ async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, Job
     let tidy_until = started + context.sweep_limit.saturating_sub(NEXT_SLICE_RESERVE);
     let due = job.due_secs();
     let lock_wait = due.map_or(LOCK_WAIT, |_| Duration::ZERO);
+    let paused = context.wait_for_circuit().await.err();
     let swept = run_exclusive(
         &context.connect,
         LeaderLock::Sweep,
         lock_wait,
         &context.stop,
         |held| async move {
+            if let Some(cause) = paused {
+                tidy(context, tidy_until).await;
+                return Ok(Swept::Paused(cause));
+            }
             let Some(batch) = batches::begin_sweep(&context.pool, due).await? else {
                 return Ok(Swept::NotNeeded);
             };

@@ -52,12 +52,14 @@ pub(super) fn start_minting(
     let (stop, cut) = (stops.work.clone(), stops.cut.clone());
     let limit = base.config.service.shutdown_timeout;
     let (pool, scan_request) = (base.database.pool.clone(), solana.scan_request);
+    let circuit_breaker = chain.circuit_breaker.clone();
     // Jobs that are cut are handed back by the shutdown.
     jobs.spawn(async move {
         let allowed = async {
             // Nothing is signed before, so the jobs stay in the queue as they are.
             if let Some(request) = scan_request {
                 request.until_covered(&pool).await;
+                circuit_breaker.check_now();
             }
         };
         if stop.run_until_cancelled(allowed).await.is_some() {

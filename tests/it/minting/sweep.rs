@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use gridtokenx::meters::Role;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
+use crate::support::chain_breaker::until_open;
 use crate::support::readings::count;
-use crate::support::{Api, Grid, eventually, insert_backlog};
+use crate::support::world::world;
+use crate::support::{Api, Grid, ProxyProgram, eventually, insert_backlog};
 
 const EACH_SECOND: (&str, &str) = ("TOKENIZATION_POLLING_INTERVAL_SECS", "1");
 
@@ -302,6 +304,53 @@ async fn a_large_backlog_goes_through_the_minter_in_bounded_steps() {
     assert_eq!(sum("failed_mints"), 0);
     // One batch by the change of the settings, or two: readings may have been claimed before the process learned of the change.
     assert!(batches.len() <= 2, "{batches:#?}");
+    grid.audit_holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_circuit_breaker_is_open_a_sweep_claims_nothing_and_a_requested_one_is_not_lost()
+{
+    // The sweep that an admin requests is the only one.
+    let no_ticks = ("TOKENIZATION_POLLING_INTERVAL_SECS", "86400");
+    let proxy = ProxyProgram::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(
+        &proxy.url,
+        &[no_ticks, ("TOKENIZATION_AUTO_MINT_ENABLED", "false")],
+    )
+    .await;
+    grid.serve().await;
+    let (admin, meter) = (grid.admin(), grid.meter().await);
+    meter.report_many("1", 3).await;
+    grid.until("their jobs are done: they are held", async || {
+        let done =
+            "SELECT count(*) FROM apalis.jobs WHERE job_type = 'MintReading' AND status = 'Done'";
+        count(&grid.pool, done).await == 3
+    })
+    .await;
+    proxy.put_fault("*", "drop").await;
+    until_open(&admin, "unreachable").await;
+
+    let toggle = "/api/admin/tokenization/toggle-auto-mint";
+    admin.post(toggle, &json!({"enabled": true})).await.ok();
+    grid.until("the requested sweep has waited and is deferred", async || {
+        let waiting = "SELECT count(*) FROM apalis.jobs
+                       WHERE job_type = 'SweepUnminted' AND last_result::TEXT LIKE '%the job waits%'";
+        count(&grid.pool, waiting).await > 0
+    })
+    .await;
+    let claimed = "SELECT count(*) FROM batch_readings";
+    assert_eq!(count(&grid.pool, claimed).await, 0);
+
+    proxy.forward_everything().await;
+    grid.until_count("finalized", 3).await;
+    let batch = eventually("its batch is ended", async || {
+        let batches = admin.get("/api/admin/tokenization/batches").await.ok();
+        let batch = batches["batches"][0].clone();
+        (batch["state"] == "completed").then_some(batch)
+    })
+    .await;
+    assert_eq!(batch["successful_mints"], 3, "{batch}");
+    assert_eq!(batch["processed_readings"], 3, "{batch}");
     grid.audit_holds().await;
 }
 
