@@ -3,7 +3,7 @@
 GRIDTOKENX := $(or $(CARGO_TARGET_DIR),target)/debug/gridtokenx
 BUILD := cargo build --locked --features localnet
 # More threads than cores, because the integration tests mostly wait for the chain's slots.
-TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),8) cargo test --locked --features localnet,failpoints
+TEST := RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),14) cargo test --locked --features localnet,failpoints
 
 # Private items are documented for readers of the code, so links to them are good, and help texts have bare URLs.
 DOC := RUSTDOCFLAGS="--deny rustdoc::broken_intra_doc_links --allow rustdoc::private_intra_doc_links --allow rustdoc::bare_urls" \

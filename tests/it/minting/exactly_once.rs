@@ -53,10 +53,7 @@ async fn the_same_bytes_sent_twice_pay_once() {
     let grid = Grid::start().await;
     let meter = grid.meter().await;
     meter.report("2").await;
-    grid.until("it is on chain", async || {
-        grid.count("minted").await + grid.count("finalized").await == 1
-    })
-    .await;
+    grid.until_landed(1).await;
     let signed_bytes: Vec<u8> = sqlx::query_scalar("SELECT wire FROM mint_transactions")
         .fetch_one(&grid.pool)
         .await

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::database_proxy::DatabaseProxy;
 use crate::support::proxy::{carried_transaction, instruction_with};
 use crate::support::world::world;
 use crate::support::{CallAction, Grid, Proxy, eventually};
@@ -257,4 +258,27 @@ async fn a_host_whose_clock_is_ten_minutes_late_mints_at_once() {
     grid.until_count("finalized", 1).await;
     grid.audit_holds().await;
     grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_workers_that_wait_for_silent_sessions_are_restarted() {
+    // What each of the three kinds of worker fetches its jobs with.
+    const FETCH: &str = "apalis.get_jobs";
+    const WORKERS: usize = 3;
+    // TOKENIZATION_TRANSACTION_TIMEOUT_SECS is part of the time after which a worker counts as stuck.
+    let grid = Grid::without_service(&[("TOKENIZATION_TRANSACTION_TIMEOUT_SECS", "3")]).await;
+    let proxy = DatabaseProxy::start(&grid.database_url).await;
+    let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
+    let meter = server.user("prosumer").meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+
+    proxy.stall_at(FETCH, WORKERS);
+    eventually("all are stuck", async || {
+        (proxy.stalled_at(FETCH) == WORKERS).then_some(())
+    })
+    .await;
+    meter.report("1").await;
+    grid.until_count("finalized", 2).await;
+    grid.audit_holds().await;
 }

@@ -10,7 +10,7 @@ use solana_sdk::transaction::VersionedTransaction;
 use crate::support::localnet::TempDir;
 use crate::support::proxy::carried_transaction;
 use crate::support::world::world;
-use crate::support::{CallAction, Grid, Proxy, eventually, insert_backlog};
+use crate::support::{CallAction, Grid, Proxy, insert_backlog};
 
 const FORMAT: &str = "BLOCKCHAIN_TRANSACTION_FORMAT";
 const TRIGGER: &str = "/api/admin/tokenization/trigger-batch";
@@ -350,11 +350,7 @@ async fn an_endpoint_is_asked_once_whether_it_takes_v1() {
     let meter = grid.meter().await;
     for minted in 1..=3 {
         meter.report("1").await;
-        eventually("it is minted", async || {
-            let paid = grid.count("minted").await + grid.count("finalized").await;
-            (paid == minted).then_some(())
-        })
-        .await;
+        grid.until_landed(minted).await;
     }
     assert_eq!(questions.load(std::sync::atomic::Ordering::SeqCst), 1);
     grid.stop().await;

@@ -90,7 +90,7 @@ async fn sigterm_under_load_ends_in_order_and_loses_nothing() {
     let stop = Arc::new(AtomicBool::new(false));
     let clients = submit_until(&server, Arc::clone(&stop)).await;
     grid.until("some readings are minted", async || {
-        grid.count("minted").await + grid.count("finalized").await > 20
+        grid.landed().await > 20
     })
     .await;
 
@@ -373,7 +373,7 @@ async fn survives_a_kill_in_the_drain_at(point: &str) {
     let stop = Arc::new(AtomicBool::new(false));
     let clients = submit_until(&server, Arc::clone(&stop)).await;
     grid.until("some readings are minted", async || {
-        grid.count("minted").await + grid.count("finalized").await > 20
+        grid.landed().await > 20
     })
     .await;
 

@@ -51,10 +51,8 @@ async fn thousands_of_meters_add_no_series() {
         // Under load: minting is under way.
         user.get_text("/metrics").await;
     }
-    grid.until("hundreds are minted", async || {
-        grid.count("minted").await + grid.count("finalized").await >= 300
-    })
-    .await;
+    grid.until("hundreds are minted", async || grid.landed().await >= 300)
+        .await;
 
     let text = user.get_text("/metrics").await;
     let after = series(&text);

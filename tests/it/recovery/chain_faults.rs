@@ -204,7 +204,7 @@ async fn a_fork_is_healed_with_the_same_bytes() {
         }
         // In the middle of the work: the newest block is lost with everything that was confirmed in it.
         eventually("something is minted", async || {
-            (grid.count("minted").await + grid.count("finalized").await > round * 30).then_some(())
+            (grid.landed().await > round * 30).then_some(())
         })
         .await;
         chain.kill9().await;
@@ -354,10 +354,8 @@ async fn an_endpoint_that_lags_makes_no_fork() {
     grid.serve().await;
     let meter = grid.meter().await;
     let reading = meter.report("1").await;
-    grid.until("it is minted", async || {
-        grid.count("minted").await + grid.count("finalized").await == 1
-    })
-    .await;
+    grid.until("it is minted", async || grid.landed().await == 1)
+        .await;
     // From now on the endpoint that is queried first does not show the transaction.
     proxy.on_call(|method, parameters| match method {
         "getSignatureStatuses" => {
@@ -488,7 +486,7 @@ async fn a_send_that_hangs_delays_no_other() {
         meter.report("1").await;
     }
     grid.until("the others are minted", async || {
-        grid.count("minted").await + grid.count("finalized").await >= OTHERS
+        grid.landed().await >= OTHERS
     })
     .await;
     let took = began.elapsed();

@@ -51,10 +51,8 @@ async fn an_outage_of_30_s_in_the_middle_of_500_readings_uses_no_attempt() {
     let grid = served_through(&proxy.url).await;
     let admin = grid.admin();
     report_many(&grid, 5, 50).await;
-    grid.until("some are minted", async || {
-        grid.count("minted").await + grid.count("finalized").await > 0
-    })
-    .await;
+    grid.until("some are minted", async || grid.landed().await > 0)
+        .await;
     let outage = json!([{ "method": "*", "fault": "drop", "for_secs": OUTAGE.as_secs() }]);
     // Registering a meter checks its wallet on chain: the meters of the second half exist before the outage.
     let meters = {
@@ -158,7 +156,7 @@ async fn each_fault_of_the_way_to_the_chain_is_survived_without_an_attempt() {
             reported += 1;
         }
         grid.until(&format!("all are minted after {fault}"), async || {
-            grid.count("minted").await + grid.count("finalized").await == reported
+            grid.landed().await == reported
         })
         .await;
     }

@@ -178,25 +178,3 @@ async fn sessions_that_fall_silent_one_after_the_other_do_not_use_up_the_pool() 
     grid.until_count("finalized", 1).await;
     grid.audit_holds().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn queue_workers_that_wait_for_silent_sessions_are_restarted() {
-    // What each of the three kinds of worker fetches its jobs with.
-    const FETCH: &str = "apalis.get_jobs";
-    const WORKERS: usize = 3;
-    let grid = grid().await;
-    let proxy = DatabaseProxy::start(&grid.database_url).await;
-    let server = grid.spawn(&[("DATABASE_URL", &proxy.url)]).await;
-    let meter = server.user("prosumer").meter().await;
-    meter.report("1").await;
-    grid.until_count("finalized", 1).await;
-
-    proxy.stall_at(FETCH, WORKERS);
-    eventually("all are stuck", async || {
-        (proxy.stalled_at(FETCH) == WORKERS).then_some(())
-    })
-    .await;
-    meter.report("1").await;
-    grid.until_count("finalized", 2).await;
-    grid.audit_holds().await;
-}
