@@ -22,6 +22,17 @@ impl Endpoint {
         if let Some(shared) = self.last_blockhash().recent(asked_at) {
             return Ok(shared);
         }
+        let _first = match self.last_blockhash().turn.try_lock() {
+            Ok(first) => Some(first),
+            // Another batch asks already. If its call fails, this one makes its own.
+            Err(_) => {
+                drop(self.last_blockhash().turn.lock().await);
+                if let Some(shared) = self.last_blockhash().recent(Instant::now()) {
+                    return Ok(shared);
+                }
+                None
+            }
+        };
         let request = RpcRequest::GetLatestBlockhash;
         let parameters = json!([self.commitment(Finality::Confirmed)]);
         let answer: Value = self.answer(self.hot().send(request, parameters).await)?;

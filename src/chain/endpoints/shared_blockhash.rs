@@ -21,17 +21,21 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 
 /// The blockhash that an endpoint returned last.
 #[derive(Debug, Default)]
-pub(in crate::chain) struct LastBlockhash(Mutex<Option<(RecentBlockhash, Instant)>>);
+pub(in crate::chain) struct LastBlockhash {
+    last: Mutex<Option<(RecentBlockhash, Instant)>>,
+    /// Held while a batch asks: batches that begin at the same moment make one call.
+    pub turn: tokio::sync::Mutex<()>,
+}
 
 impl LastBlockhash {
     pub fn recent(&self, now: Instant) -> Option<RecentBlockhash> {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.filter(|(_, at)| now.duration_since(*at) < SHARED_FOR)
             .map(|(blockhash, _)| blockhash)
     }
 
     pub fn set(&self, blockhash: RecentBlockhash, asked_at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((blockhash, asked_at));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((blockhash, asked_at));
     }
 }
 
