@@ -1,4 +1,10 @@
 -- What was read of the chain for proofs that expired mint transactions did not land, so that an interruption costs nothing.
+
+-- Transactions that take longer than usual are looked up by a schedule of their own, so that they never delay the others. First of
+-- all, because it takes the strongest lock.
+ALTER TABLE mint_transactions ADD COLUMN late BOOLEAN NOT NULL DEFAULT FALSE;
+COMMENT ON COLUMN mint_transactions.late IS 'It was not final when nodes begin to forget recent statuses, or when it expired: late_transactions schedules its look-ups.';
+
 CREATE TABLE scanned_runs (
     endpoint TEXT NOT NULL,
     first_slot BIGINT NOT NULL,
@@ -26,9 +32,6 @@ COMMENT ON TABLE scanned_signatures IS 'Our own signatures that were found in fi
 CREATE INDEX mint_transactions_open_by_height ON mint_transactions (last_valid_block_height)
     WHERE state IN ('recorded', 'confirmed', 'quarantined');
 
--- Transactions that take longer than usual are looked up by a schedule of their own, so that they never delay the others.
-ALTER TABLE mint_transactions ADD COLUMN late BOOLEAN NOT NULL DEFAULT FALSE;
-COMMENT ON COLUMN mint_transactions.late IS 'It was not final when nodes begin to forget recent statuses, or when it expired: late_transactions schedules its look-ups.';
 CREATE INDEX mint_transactions_in_time ON mint_transactions (number)
     WHERE state IN ('recorded', 'confirmed') AND NOT late;
 

@@ -30,7 +30,7 @@ pub(super) async fn compare(
     let mut walk = ChainWalk::down_to(context, 0, memory).await?;
     while walk.next_page().await?.is_some() {}
     let unmatched = walk.finish(findings).await?;
-    if unmatched.oldest_unknown_slot.is_some() {
+    if !unmatched.is_settled_up_to(context.final_slot) {
         // A checkpoint would hide what is below its slot from the next audit.
         progress = None;
     }

@@ -73,7 +73,9 @@ pub(super) async fn compare(
     count_foreign(context, &baseline, slot, &mut tally).await?;
     // One that is late and not covered yet would be below the next slot, and in no checkpoint: then the slot stays.
     let is_settled = |number: &i64| *number > above || tally.covered.contains_key(number);
-    let prepared = (is_stored && seen.iter().all(is_settled)).then(|| Prepared {
+    let is_settled =
+        seen.iter().all(is_settled) && tally.unmatched.is_settled_up_to(context.final_slot);
+    let prepared = (is_stored && is_settled).then(|| Prepared {
         covered: std::mem::take(&mut tally.covered),
         slot: context.final_slot,
         baseline,

@@ -37,6 +37,9 @@ pub enum Lag {
     /// It shows accounts of an older slot than the one that is known to be final.
     #[error("it shows accounts as of slot {slot}, and slot {finalized_slot} is final")]
     OldAccounts { slot: u64, finalized_slot: u64 },
+    /// Its newest finalized block is older than what is known to be final.
+    #[error("its finalized slot is {slot}, and slot {finalized_slot} is final")]
+    OldHead { slot: u64, finalized_slot: u64 },
 }
 
 impl Lag {
@@ -45,6 +48,10 @@ impl Lag {
         match self {
             Lag::Reported { slots, .. } => *slots,
             Lag::OldAccounts {
+                slot,
+                finalized_slot,
+            }
+            | Lag::OldHead {
                 slot,
                 finalized_slot,
             } => Some(finalized_slot.saturating_sub(*slot)),

@@ -62,8 +62,8 @@ pub use history::{
     AddressHistory, BlockRun, BlockRuns, BlockScan, BlockhashLife, ChainMint, Charge,
     FinalizedBlock, HistoryCursor, HistoryRange, INDEXING_LAG_SLOTS, ListedTransaction, MintLookup,
     NoProof, RunChange, RunStore, Saved, ScanError, ScanOutcome, TokenSupply, charge_of,
-    history_includes_creation, mint_history, mint_of_signed_bytes, probe_capabilities,
-    shows_creation,
+    height_of_block, history_includes_creation, mint_history, mint_of_signed_bytes,
+    probe_capabilities, shows_creation,
 };
 pub use local_chain::{is_local_chain, prepare_local_chain};
 pub use parameters::{ChainCharges, ChainParameters};

@@ -95,6 +95,8 @@ pub struct BlockScan<'a, S> {
     /// Slots that the endpoint listed after `listed_after`.
     listed: Vec<u64>,
     listed_after: u64,
+    /// The endpoint has no newer finalized block than this slot, as far as this scan knows.
+    nothing_after: Option<u64>,
     /// Blocks that it did not show in this scan.
     not_shown: HashMap<u64, NoProof>,
     /// Slots at which no run can begin, and why: the endpoint lists or shows no block there.
@@ -134,6 +136,7 @@ impl<'a, S: RunStore> BlockScan<'a, S> {
             runs,
             listed: Vec::new(),
             listed_after: 0,
+            nothing_after: None,
             not_shown: HashMap::new(),
             no_begin: Vec::new(),
             ends_at,
@@ -263,9 +266,15 @@ impl<'a, S: RunStore> BlockScan<'a, S> {
         }
         self.listed.retain(|listed| *listed > slot);
         if self.listed.is_empty() {
+            if self.nothing_after.is_some_and(|newest| newest <= slot) {
+                return Ok(None);
+            }
             self.calls += 1;
             self.listed = self.in_time(slots_after(self.endpoint, slot)).await?;
             self.listed_after = slot;
+            if self.listed.is_empty() {
+                self.nothing_after = Some(slot);
+            }
         }
         Ok(self.listed.first().copied())
     }

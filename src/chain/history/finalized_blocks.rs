@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
-use serde_json::json;
+use serde_json::{Value, json};
 use solana_client::client_error::Result as ClientResult;
 use solana_client::rpc_custom_error::{
     JSON_RPC_SERVER_ERROR_BLOCK_CLEANED_UP, JSON_RPC_SERVER_ERROR_BLOCK_NOT_AVAILABLE,
@@ -21,6 +21,7 @@ use super::no_proof::NoProof;
 use crate::chain::commitment::Finality;
 use crate::chain::endpoints::Endpoint;
 use crate::chain::error::ChainError;
+use crate::chain::error_reason::{CallProblem, UnusableAnswer};
 use crate::domain::{NEWEST_TRANSACTION_VERSION, TxSignature};
 
 /// Slots requested in one `getBlocks`; fewer blocks are returned where slots were skipped.
@@ -64,6 +65,29 @@ async fn finalized_slots(
     slots.sort_unstable();
     slots.dedup();
     Ok(slots)
+}
+
+/// Height of the block at this finalized slot. From the block itself: of two calls for slot and height, another node of a pool may
+/// answer the second.
+pub async fn height_of_block(endpoint: &Endpoint, slot: u64) -> Result<u64, ChainError> {
+    let config = json!({
+        "transactionDetails": "none",
+        "rewards": false,
+        "commitment": endpoint.commitment(Finality::Final).commitment,
+        "maxSupportedTransactionVersion": NEWEST_TRANSACTION_VERSION,
+    });
+    let answer: Value = endpoint.answer(
+        endpoint
+            .background()
+            .send(RpcRequest::GetBlock, json!([slot, config]))
+            .await,
+    )?;
+    answer["blockHeight"].as_u64().ok_or_else(|| {
+        endpoint.unusable(UnusableAnswer::Call {
+            method: "getBlock",
+            problem: CallProblem::of_value(&answer),
+        })
+    })
 }
 
 /// Reads one block. [`NoProof::NotShown`] and [`NoProof::NewerVersion`] concern this block alone, every other error the endpoint.

@@ -36,6 +36,7 @@ pub use block_scan::{BlockScan, RunStore, Saved, ScanError, ScanOutcome};
 pub use capability_probe::probe_capabilities;
 pub use charge::{Charge, charge_of};
 pub use finalized_block::FinalizedBlock;
+pub use finalized_blocks::height_of_block;
 pub use mint_lookup::{ChainMint, MintLookup};
 pub use mint_supply::{TokenSupply, history_includes_creation, mint_history, shows_creation};
 pub use no_proof::NoProof;

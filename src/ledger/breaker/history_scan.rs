@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use solana_sdk::pubkey::Pubkey;
 use sqlx::PgPool;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::closing::close_after_scan;
 use super::heights::last_possible_height;
@@ -29,18 +29,24 @@ use super::scan_checks::{check_history, check_listed, check_supply};
 use super::scan_failure::{note, shown};
 use super::scan_progress::{self, FIRST_WATERMARK_SLOT, Moved, ScanProgress, ScanStart};
 use super::unknown_mints::{known_among, store_unknown_mints};
+
 use crate::chain::{
     AddressHistory, ChainError, Endpoint, Endpoints, Finality, HistoryRange, INDEXING_LAG_SLOTS,
-    ListedTransaction, MintLookup, RpcClass, UnusableAnswer,
+    Lag, ListedTransaction, MintLookup, RpcClass, UnusableAnswer, height_of_block,
 };
 use crate::db::within;
 use crate::domain::{LedgerBreakerState, TxSignature};
+use crate::ledger::accounting::minting_conditions::newest_finalized_slot;
 use crate::ledger::error::LedgerError;
+use crate::ledger::proof::run_store::note_landed;
 
 /// Transactions read from the chain at once, and stored before the next ones are.
 const READS_AT_ONCE: usize = 16;
 /// A pause that is shorter is waited for; what lasts longer is worth another endpoint.
 const CHECK_PAUSE_EVERY: Duration = Duration::from_secs(2);
+/// Time for which a list that lacks what the ledger holds as finalized is read again before it counts as one that hides it.
+const LIST_AGAIN_FOR: Duration = Duration::from_secs(30);
+const LIST_AGAIN_EVERY: Duration = Duration::from_secs(2);
 
 /// The findings of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +112,10 @@ impl HistoryScan<'_> {
             let outcome = tokio::select! {
                 outcome = self.run_on(endpoint, last_possible_height) => outcome,
                 // Its progress is stored: the next endpoint continues from there.
-                () = self.another_is_free(endpoint) => continue,
+                wait = self.another_is_free(endpoint) => {
+                    let endpoint = endpoint.name().to_owned();
+                    Err(LedgerError::Chain(ChainError::RateLimited { endpoint, wait }))
+                }
             };
             match outcome {
                 Err(LedgerError::Chain(failure)) => failures.push(failure),
@@ -117,17 +126,18 @@ impl HistoryScan<'_> {
     }
 
     /// Returns once this endpoint refuses calls for a while and another one answers them. Without another one, the scan waits for
-    /// the end of the pause.
-    async fn another_is_free(&self, endpoint: &Endpoint) {
+    /// the end of the pause. Returns what is left of the pause.
+    async fn another_is_free(&self, endpoint: &Endpoint) -> Duration {
         loop {
             sleep(CHECK_PAUSE_EVERY).await;
-            let paused = endpoint.paused_for(RpcClass::Background);
-            let is_long = paused.is_some_and(|pause| pause > CHECK_PAUSE_EVERY);
+            let pause = endpoint
+                .paused_for(RpcClass::Background)
+                .unwrap_or_default();
             let is_free = |other: &Endpoint| {
                 other.is_usable() && other.paused_for(RpcClass::Background).is_none()
             };
-            if is_long && self.endpoints.iter().any(is_free) {
-                return;
+            if pause > CHECK_PAUSE_EVERY && self.endpoints.iter().any(is_free) {
+                return pause;
             }
         }
     }
@@ -176,9 +186,24 @@ impl HistoryScan<'_> {
         let covers = within(self.limit, scan_progress::last_request(self.pool)).await?;
         let before = within(self.limit, LedgerRow::read(self.pool)).await?;
         let floor_slot = before.watermark_slot.get();
-        // Before the list: only a scan that began above the breaker's height may close it.
-        let head_height = endpoint.finalized_height().await?;
+        let newest_known = within(self.limit, newest_finalized_slot(self.pool)).await?;
+        // Before the list.
         let head_slot = endpoint.finalized_slot().await?;
+        // Its list would end below what landed last, and a scan would count that saw nothing.
+        let finalized_slot = newest_known.max(floor_slot);
+        if head_slot < finalized_slot {
+            return Err(LedgerError::Chain(ChainError::Behind {
+                endpoint: endpoint.name().to_owned(),
+                lag: Lag::OldHead {
+                    slot: head_slot,
+                    finalized_slot,
+                },
+            }));
+        }
+        let head_height = match before.snapshot.breaker_closes_after_height {
+            Some(_) => height_of_block(endpoint, head_slot).await?,
+            None => 0,
+        };
         // Before the list, too: every mint that the supply includes must be on it.
         let supply = if floor_slot <= FIRST_WATERMARK_SLOT {
             Some(endpoint.token_supply(self.mint).await?.base_units)
@@ -227,10 +252,9 @@ impl HistoryScan<'_> {
         while let Some(page) = pages.next_page().await? {
             self.classify(endpoint, genesis_hash, &page, last_possible_height)
                 .await?;
-            let landed = page.iter().filter(|transaction| !transaction.failed);
-            let listed: Vec<TxSignature> =
-                landed.map(|transaction| transaction.signature).collect();
-            within(self.limit, progress.note_listed(self.pool, &listed)).await?;
+            let landed = landed(&page);
+            let noted = progress.note_listed(self.pool, &landed);
+            within(self.limit, noted).await?;
             let advanced = progress.advance(self.pool, pages.resume_cursor(), page.len());
             if within(self.limit, advanced).await? == Moved::ByAnother {
                 return Ok(Moved::ByAnother);
@@ -248,12 +272,15 @@ impl HistoryScan<'_> {
         page: &[ListedTransaction],
         last_possible_height: u64,
     ) -> Result<(), LedgerError> {
-        let signatures: Vec<TxSignature> = page
-            .iter()
-            .filter(|transaction| !transaction.failed)
-            .map(|transaction| transaction.signature)
-            .collect();
+        let signatures = landed(page);
         let known = within(self.limit, known_among(self.pool, &signatures)).await?;
+        let shown: Vec<ListedTransaction> = page
+            .iter()
+            .filter(|transaction| known.contains(&transaction.signature))
+            .cloned()
+            .collect();
+        let found = note_landed(self.pool, &shown, endpoint.fingerprint());
+        within(self.limit, found).await?;
         let not_due = history_transactions::not_due(self.pool, &signatures);
         let not_due = within(self.limit, not_due).await?;
         let unread: Vec<ListedTransaction> = page
@@ -355,6 +382,38 @@ impl HistoryScan<'_> {
         Ok(())
     }
 
+    /// A node may list what is final much later than it reports it final. What the ledger holds as finalized and the list lacks is
+    /// waited for, and what comes with it is read. The list is read from its head, because new entries come there.
+    async fn list_again(
+        &self,
+        endpoint: &Endpoint,
+        genesis_hash: &str,
+        progress: &ScanProgress,
+        last_possible_height: u64,
+    ) -> Result<(), LedgerError> {
+        let ends_at = Instant::now() + LIST_AGAIN_FOR;
+        loop {
+            let missing = within(self.limit, progress.not_listed(self.pool)).await?;
+            let Some(missing) = missing.filter(|_| Instant::now() < ends_at) else {
+                return Ok(());
+            };
+            sleep(LIST_AGAIN_EVERY).await;
+            let range = HistoryRange {
+                floor_slot: missing.slot.get().saturating_sub(1),
+                head_slot: progress.head_slot(),
+                finality: Finality::Final,
+            };
+            let mut pages = AddressHistory::new(endpoint, *self.authority, range);
+            while let Some(page) = pages.next_page().await? {
+                self.classify(endpoint, genesis_hash, &page, last_possible_height)
+                    .await?;
+                let landed = landed(&page);
+                let noted = progress.note_listed(self.pool, &landed);
+                within(self.limit, noted).await?;
+            }
+        }
+    }
+
     /// Everything is read down to the floor.
     async fn finish(
         &self,
@@ -365,6 +424,8 @@ impl HistoryScan<'_> {
     ) -> Result<ScanOutcome, LedgerError> {
         // The address may lead to another node than it did when the scan began.
         endpoint.check_chain(genesis_hash).await?;
+        self.list_again(endpoint, genesis_hash, progress, last_possible_height)
+            .await?;
         check_listed(self.pool, self.limit, endpoint, progress).await?;
         self.read_due(self.reader(endpoint, genesis_hash), last_possible_height)
             .await?;
@@ -373,20 +434,21 @@ impl HistoryScan<'_> {
         if let Some(supply) = progress.supply() {
             within(self.limit, check_supply(self.pool, endpoint, supply)).await?;
         }
-        let unreadable = within(self.limit, progress.unreadable(self.pool)).await?;
         // The next scan lists the slots above again.
-        let scanned = progress.head_slot().saturating_sub(INDEXING_LAG_SLOTS);
+        let listed_up_to = progress.head_slot().saturating_sub(INDEXING_LAG_SLOTS);
+        let unreadable = progress.unreadable(self.pool, listed_up_to);
+        let unreadable = within(self.limit, unreadable).await?;
         let scanned = match unreadable {
             // Nothing is signed before a first scan has read everything.
             Some(_) if progress.supply().is_some() => progress.floor_slot(),
-            Some(slot) => scanned.min(slot.saturating_sub(1)),
+            Some(slot) => listed_up_to.min(slot.saturating_sub(1)),
             // The first scan counts even on a chain that has just begun.
-            None => scanned.max(FIRST_WATERMARK_SLOT),
+            None => listed_up_to.max(FIRST_WATERMARK_SLOT),
         };
         let raised = progress.raise_watermark(self.pool, scanned);
         let raised = within(self.limit, raised).await?;
         if let Some(slot) = unreadable {
-            within(self.limit, scan_progress::restart_below(self.pool)).await?;
+            within(self.limit, progress.end_with_unreadable(self.pool)).await?;
             return Err(LedgerError::Chain(ChainError::Unusable {
                 endpoint: endpoint.name().to_owned(),
                 reason: UnusableAnswer::UnreadableHistory { slot },
@@ -394,7 +456,9 @@ impl HistoryScan<'_> {
         }
         let watermark_slot = match raised {
             Moved::ByThis => {
-                let closed = close_after_scan(self.pool, &progress.breaker, progress.head_height());
+                // What was lost may be in the last blocks before that height, which the list may lack yet.
+                let listed_height = progress.head_height().saturating_sub(INDEXING_LAG_SLOTS);
+                let closed = close_after_scan(self.pool, &progress.breaker, listed_height);
                 within(self.limit, closed).await?;
                 within(self.limit, progress.finish(self.pool)).await?;
                 scanned.max(progress.floor_slot())
@@ -413,4 +477,12 @@ impl HistoryScan<'_> {
                 .state(),
         })
     }
+}
+
+/// Signatures of those that landed without an error.
+fn landed(page: &[ListedTransaction]) -> Vec<TxSignature> {
+    page.iter()
+        .filter(|transaction| !transaction.failed)
+        .map(|transaction| transaction.signature)
+        .collect()
 }

@@ -2,8 +2,10 @@
 //!
 //! Invariant: everything between the scan's head and its cursor was read, and what the ledger does not know of it is stored. The
 //! cursor moves only after that, and by compare-and-set, so that two scanners never skip a page for each other. Each step compares
-//! the scan's number: one that was given up changes nothing. Times are for display.
+//! the scan's number: one that was given up changes nothing. Times decide nothing: `began_at` is only compared for
+//! equality.
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::{FromRow, PgPool};
 
@@ -21,6 +23,8 @@ pub(super) const FIRST_WATERMARK_SLOT: u64 = 1;
 pub(super) struct ScanProgress {
     /// Its number.
     scan: i64,
+    /// With the number it identifies the scan: a fail-over may lose a scan whose number is then given again.
+    began_at: DateTime<Utc>,
     floor_slot: BigInt,
     head_slot: BigInt,
     head_height: BigInt,
@@ -42,7 +46,9 @@ pub(super) struct ScanStart {
     /// The last request for a scan before anything else was read.
     pub covers: i64,
     pub floor_slot: u64,
+    /// The newest finalized block before the list was read.
     pub head_slot: u64,
+    /// Its height, if the breaker waits for one; else 0.
     pub head_height: u64,
     pub supply: Option<BaseUnits>,
 }
@@ -58,7 +64,7 @@ impl ScanProgress {
     /// `None`: no scan is under way.
     pub async fn under_way(pool: &PgPool) -> sqlx::Result<Option<ScanProgress>> {
         sqlx::query_as(
-            "SELECT scan, floor_slot, head_slot, head_height, breaker, breaker_opened_at, breaker_closes_after_height,
+            "SELECT scan, began_at, floor_slot, head_slot, head_height, breaker, breaker_opened_at, breaker_closes_after_height,
                     supply, cursor_signature, cursor_slot, listed, mint_cursor_signature, mint_cursor_slot, mint_created_by
              FROM history_scan
              WHERE began_at IS NOT NULL",
@@ -250,6 +256,23 @@ impl ScanProgress {
         .await
     }
 
+    /// The scan reached its floor and read everything that can be read. Processes may sign as those do that run already; the age
+    /// of what is known does not change. A first scan covers nothing.
+    pub async fn end_with_unreadable(&self, pool: &PgPool) -> sqlx::Result<()> {
+        sqlx::query(
+            "UPDATE history_scan
+             SET began_at = NULL, floor_slot = NULL, head_slot = NULL,
+                 known = CASE WHEN supply IS NULL THEN GREATEST(known, covers) ELSE known END
+             WHERE scan = $1
+               AND began_at = $2",
+        )
+        .bind(self.scan)
+        .bind(self.began_at)
+        .execute(pool)
+        .await?;
+        Ok(())
+    }
+
     /// The scan reached its floor and read everything.
     pub async fn finish(&self, pool: &PgPool) -> sqlx::Result<()> {
         sqlx::query(
@@ -257,9 +280,12 @@ impl ScanProgress {
              SET began_at = NULL, floor_slot = NULL, head_slot = NULL,
                  known = GREATEST(known, covers), known_as_of = began_at, finished_at = now(), failures = 0, error = NULL
              WHERE scan = $1
-               AND began_at IS NOT NULL",
+               AND began_at = $2
+               AND cursor_signature IS NOT DISTINCT FROM $3",
         )
         .bind(self.scan)
+        .bind(self.began_at)
+        .bind(self.cursor_signature)
         .execute(pool)
         .await?;
         Ok(())
@@ -279,11 +305,19 @@ impl ScanProgress {
              WHERE watermark_slot = $1
                AND (ledger.system_identifier, ledger.timeline, ledger.incarnation, ledger.server_start)
                    = (identity.system_identifier, identity.timeline, identity.incarnation, identity.server_start)
-               AND EXISTS (SELECT FROM history_scan WHERE scan = $3 AND began_at IS NOT NULL)",
+               AND EXISTS (
+                   SELECT
+                   FROM history_scan
+                   WHERE scan = $3
+                     AND began_at = $4
+                     AND cursor_signature IS NOT DISTINCT FROM $5
+               )",
         )
         .bind(self.floor_slot)
         .bind(BigInt::from(scanned))
         .bind(self.scan)
+        .bind(self.began_at)
+        .bind(self.cursor_signature)
         .execute(pool)
         .await?;
         Ok(match raised.rows_affected() {
@@ -292,15 +326,17 @@ impl ScanProgress {
         })
     }
 
-    /// The lowest slot of an unreadable transaction above the floor.
-    pub async fn unreadable(&self, pool: &PgPool) -> sqlx::Result<Option<u64>> {
+    /// The lowest slot of an unreadable transaction above the floor, up to `listed_up_to`: the next scan lists those above again.
+    pub async fn unreadable(&self, pool: &PgPool, listed_up_to: u64) -> sqlx::Result<Option<u64>> {
         let lowest: Option<BigInt> = sqlx::query_scalar(
             "SELECT min(slot)
              FROM history_transactions
              WHERE problem IS NOT NULL
-               AND slot > $1",
+               AND slot > $1
+               AND slot <= $2",
         )
         .bind(self.floor_slot)
+        .bind(BigInt::from(listed_up_to))
         .fetch_one(pool)
         .await?;
         Ok(lowest.map(BigInt::get))

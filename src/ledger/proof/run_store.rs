@@ -9,7 +9,8 @@ use solana_sdk::hash::Hash;
 use sqlx::{Connection, FromRow, PgConnection, PgExecutor, PgPool};
 
 use crate::chain::{
-    BLOCKHASH_LIFE, BlockRun, BlockRuns, BlockhashLife, FinalizedBlock, RunChange, RunStore, Saved,
+    BLOCKHASH_LIFE, BlockRun, BlockRuns, BlockhashLife, FinalizedBlock, ListedTransaction,
+    RunChange, RunStore, Saved,
 };
 use crate::db::{BigInt, within};
 use crate::domain::{MintNumber, TxSignature};
@@ -146,6 +147,44 @@ pub async fn store_found(
     .bind(BigInt::from(slot))
     .bind(fingerprint)
     .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// A list showed these transactions as landed and final. Those of them that the ledger holds as open are never proven dead, and are
+/// looked up at once.
+pub async fn note_landed(
+    pool: &PgPool,
+    shown: &[ListedTransaction],
+    fingerprint: &str,
+) -> sqlx::Result<()> {
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let signatures: Vec<TxSignature> = shown.iter().map(|shown| shown.signature).collect();
+    let slots: Vec<BigInt> = shown.iter().map(|shown| BigInt::from(shown.slot)).collect();
+    sqlx::query(
+        "WITH open AS (
+             SELECT mint.number, shown.signature, shown.slot
+             FROM UNNEST($1::BYTEA[], $2::BIGINT[]) AS shown (signature, slot)
+             JOIN mint_transactions AS mint ON mint.signature = shown.signature
+             WHERE mint.state IN ('recorded', 'quarantined')
+         ), looked_up AS (
+             UPDATE late_transactions AS late
+             SET look_up_at = now()
+             FROM open
+             WHERE late.number = open.number
+         )
+         INSERT INTO scanned_signatures (signature, slot, endpoint)
+         SELECT signature, slot, $3
+         FROM open
+         ORDER BY signature
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&signatures)
+    .bind(&slots)
+    .bind(fingerprint)
+    .execute(pool)
     .await?;
     Ok(())
 }

@@ -296,6 +296,23 @@ fn blind(proxy: &Proxy, lands: bool) {
     });
 }
 
+/// An endpoint that shows no outcome and no block, and whose list of the authority's transactions is empty: a scan of the history
+/// passes them unseen.
+fn hide(proxy: &Proxy) {
+    proxy.on_call(|method, parameters| match method {
+        "getSignaturesForAddress" => CallAction::Answer(json!([])),
+        "getSignatureStatuses" => {
+            let asked = parameters[0].as_array().unwrap();
+            let value = vec![Value::Null; asked.len()];
+            CallAction::Answer(json!({ "context": { "slot": 1 }, "value": value }))
+        }
+        "getBlock" => {
+            CallAction::Error(-32007, "Slot was skipped, or missing in long-term storage")
+        }
+        _ => CallAction::Forward,
+    });
+}
+
 /// A reading whose transaction is quarantined on an endpoint that sees nothing.
 async fn quarantined(lands: bool) -> (Grid, Proxy, String, String) {
     let proxy = Proxy::start(world().rpc_url()).await;
@@ -426,7 +443,8 @@ async fn one_that_a_finalized_block_holds_is_not_called_dead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
     let (mut grid, proxy, _, signature) = quarantined(true).await;
-    // A history scan passes the transaction while the ledger knows it, so the watermark is above it afterwards.
+    hide(&proxy);
+    // A history scan passes the transaction, so the watermark is above it afterwards.
     assert!(grid.stop().await);
     grid.serve().await;
     let landed_in = RpcClient::new(world().rpc_url().to_owned())
@@ -479,12 +497,33 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_the_history_lists_is_not_called_dead() {
+    let (mut grid, _proxy, _, signature) = quarantined(true).await;
+    // The start requests a scan.
+    assert!(grid.stop().await);
+    grid.serve().await;
+    eventually("a scan has listed it", async || {
+        let found: i64 = sqlx::query_scalar("SELECT count(*) FROM scanned_signatures")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        (found == 1).then_some(())
+    })
+    .await;
+    let dead = json!({"outcome": "dead", "reason": "our node does not know it"});
+    let answer = resolve(&grid, &signature, dead).await;
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert_eq!(grid.count("quarantined").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_cannot_be_read_keeps_no_other_that_was_called_dead_from_being_found() {
     let (mut grid, proxy, _, unreadable) = quarantined(true).await;
     let meter = grid.meter().await;
     meter.report("1").await;
     grid.until_count("quarantined", 2).await;
-    // A history scan passes both while the ledger knows them.
+    hide(&proxy);
+    // A history scan passes both.
     assert!(grid.stop().await);
     grid.serve().await;
     let signatures: Vec<Vec<u8>> =

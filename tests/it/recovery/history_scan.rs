@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_commitment_config::CommitmentConfig;
 use solana_sdk::instruction::{AccountMeta, Instruction};
 use solana_sdk::signature::Signer;
 
@@ -217,6 +219,84 @@ async fn an_endpoint_that_hides_what_the_ledger_has_finalized_does_not_raise_the
     proxy.forward_everything();
     grid.until("the watermark rises", async || watermark().await >= slot)
         .await;
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+/// A reading is finalized far enough below the head that the next scan expects it on the list, and the service has ended.
+async fn with_old_payment() -> (Grid, Proxy, Meter) {
+    let proxy = Proxy::start(world().rpc_url()).await;
+    let mut grid = Grid::on_chain(&proxy.url, &[]).await;
+    grid.serve().await;
+    let meter = grid.meter().await;
+    meter.report("1").await;
+    grid.until_count("finalized", 1).await;
+    until_scanned_far_above(&grid).await;
+    grid.stop().await;
+    (grid, proxy, meter)
+}
+
+async fn until_scanned_far_above(grid: &Grid) {
+    grid.until("the chain is far above the payment", async || {
+        let paid: i64 = sqlx::query_scalar("SELECT slot FROM mint_transactions")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        let rpc = RpcClient::new(world().rpc_url().to_owned());
+        let finalized = CommitmentConfig::finalized();
+        let head = rpc.get_slot_with_commitment(finalized).await.unwrap();
+        head > paid as u64 + 40
+    })
+    .await;
+    // The next scan lists it again.
+    grid.execute("UPDATE ledger SET watermark_slot = 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_shows_finalized_transactions_late_is_read_again_and_fails_no_scan() {
+    let (mut grid, proxy, meter) = with_old_payment().await;
+    let empty_lists = Arc::new(AtomicUsize::new(0));
+    proxy.on_call({
+        let empty_lists = Arc::clone(&empty_lists);
+        move |method, _| {
+            if method == "getSignaturesForAddress" && empty_lists.fetch_add(1, Ordering::SeqCst) < 3
+            {
+                return CallAction::Edit(nothing);
+            }
+            CallAction::Forward
+        }
+    });
+    grid.serve().await;
+    let meter = meter.at(&grid.user("prosumer"));
+    meter.report("2").await;
+    grid.until_count("finalized", 2).await;
+    let scan = history_scan(&grid).await;
+    assert_eq!(scan["failures"], 0, "{scan}");
+    assert!(empty_lists.load(Ordering::SeqCst) > 3);
+    grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_whose_head_is_below_what_is_final_allows_nobody_to_sign() {
+    let (mut grid, proxy, meter) = with_old_payment().await;
+    proxy.on_call(|method, parameters| match method {
+        // The list and what depends on it; probes query what is confirmed.
+        "getSlot" if parameters[0]["commitment"] == "finalized" => CallAction::Answer(json!(2)),
+        _ => CallAction::Forward,
+    });
+    grid.serve().await;
+    let meter = meter.at(&grid.user("prosumer"));
+    meter.report("2").await;
+    grid.until("two scans have failed", async || {
+        history_scan(&grid).await["failures"].as_u64() >= Some(2)
+    })
+    .await;
+    let error = history_scan(&grid).await["last_error"].to_string();
+    assert!(error.contains("finalized slot is 2"), "{error}");
+    assert_eq!(grid.count("pending").await, 1, "signing waits");
+    proxy.forward_everything();
+    grid.until_count("finalized", 2).await;
     grid.audit_holds().await;
     grid.stop().await;
 }
