@@ -33,13 +33,14 @@ pub(super) async fn paid_twice(
     .bind(ROWS_MAX)
     .fetch_all(pool)
     .await?;
-    let differences = rows
-        .into_iter()
-        .map(|(reading_id, signatures)| Difference::PaidTwice {
-            reading_id,
-            signatures,
-        });
-    Ok(differences.collect())
+    Ok(rows.into_iter().map(difference).collect())
+}
+
+fn difference((reading_id, signatures): (Uuid, Vec<TxSignature>)) -> Difference {
+    Difference::PaidTwice {
+        reading_id,
+        signatures,
+    }
 }
 
 /// Like [`paid_twice`], for readings of landed transactions above a number or with one of these: against everything. Of two links
@@ -89,13 +90,7 @@ pub(super) async fn paid_twice_of_new(
     .bind(ROWS_MAX)
     .fetch_all(pool)
     .await?;
-    let differences = rows
-        .into_iter()
-        .map(|(reading_id, signatures)| Difference::PaidTwice {
-            reading_id,
-            signatures,
-        });
-    Ok(differences.collect())
+    Ok(rows.into_iter().map(difference).collect())
 }
 
 /// Whether as many readings are minted or finalized as landed transactions pay: those of `covered` readings, and the new ones. One

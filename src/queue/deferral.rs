@@ -5,7 +5,7 @@
 //!
 //! | why | the job runs again |
 //! |---|---|
-//! | the circuit breaker stayed open for as long as the reading's job, or a requested sweep, waited for it ([`super::handler_context::CIRCUIT_WAIT`], 10 s) | after 0.5 to 1.5 s |
+//! | the circuit breaker stayed open for as long as the job waited for it ([`super::handler_context::CIRCUIT_WAIT`], 10 s) | after 0.5 to 1.5 s |
 //! | the reading's own backoff is not over | when it is over (`readings.next_attempt_at`) |
 //! | the reading cannot be minted for reasons outside it: chain, database, the minter, or too few funds | after [`DEFERRAL`]: 2 s, 4 s, 8 s, … up to 60 s |
 //! | the run failed: time-out, panic, database error, interrupted batch | after [`DEFERRAL`] |

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -18,9 +18,8 @@ use super::handler_context::QueueContext;
 use super::run_limited::{JobError, run_limited};
 use super::tidy::tidy;
 use crate::admin::batches;
-use crate::chain::Cause;
 use crate::db::{LeaderLock, run_exclusive};
-use crate::outbox::{Job, SweepUnminted};
+use crate::outbox::{self, Job, SweepUnminted, Topic};
 use crate::telemetry::{metric_value, names};
 
 /// How long a sweep that was requested between ticks waits for the one that runs; then it is deferred.
@@ -28,6 +27,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// The part of a sweep's limit that remains when tidying ends: enough to enqueue the next slice.
 const NEXT_SLICE_RESERVE: Duration = Duration::from_secs(5);
+
+/// After this a requested sweep is tried again that found the circuit breaker open and waited for it.
+const AFTER_PAUSE: TimeDelta = TimeDelta::seconds(1);
 
 impl Handle for SweepUnminted {
     const WORKER: &'static str = "sweep";
@@ -49,18 +51,13 @@ impl Handle for SweepUnminted {
                 subject: Subject::NoBatch,
                 outcome: "not needed",
             },
-            Ok(Swept::Paused(_)) if self.due_secs().is_some() => {
+            Ok(Swept::Paused) => {
                 note_finished();
                 JobEnd::Done {
                     subject: Subject::NoBatch,
                     outcome: "minting is paused",
                 }
             }
-            // Nothing but this job sweeps what it was requested for.
-            Ok(Swept::Paused(cause)) => JobEnd::Deferred {
-                reason: cause.to_string(),
-                deferral: Deferral::CircuitOpen,
-            },
             Ok(Swept::AnotherRuns) => JobEnd::Deferred {
                 reason: "another sweep runs".to_owned(),
                 deferral: Deferral::AnotherSweep,
@@ -72,6 +69,14 @@ impl Handle for SweepUnminted {
             }
         }
     }
+}
+
+async fn enqueue_later(context: &QueueContext, job: &SweepUnminted) -> Result<(), JobError> {
+    let mut transaction = context.pool.begin().await?;
+    outbox::enqueue(&mut transaction, &[job.later(Utc::now() + AFTER_PAUSE)]).await?;
+    outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 fn note_finished() {
@@ -87,8 +92,8 @@ enum Swept {
     NotNeeded,
     /// Another sweep runs, and may have passed what this one was requested for.
     AnotherRuns,
-    /// The circuit breaker is open: nothing was claimed.
-    Paused(Cause),
+    /// The circuit breaker is open: nothing was claimed. A requested sweep has another job.
+    Paused,
 }
 
 async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, JobError> {
@@ -98,16 +103,20 @@ async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, Job
     let tidy_until = started + context.sweep_limit.saturating_sub(NEXT_SLICE_RESERVE);
     let due = job.due_secs();
     let lock_wait = due.map_or(LOCK_WAIT, |_| Duration::ZERO);
-    let paused = context.wait_for_circuit().await.err();
+    let is_paused = context.wait_for_circuit().await.is_err();
     let swept = run_exclusive(
         &context.connect,
         LeaderLock::Sweep,
         lock_wait,
         &context.stop,
         |held| async move {
-            if let Some(cause) = paused {
+            if is_paused {
+                // A tick is followed by the next one; a request is not.
+                if due.is_none() {
+                    enqueue_later(context, job).await?;
+                }
                 tidy(context, tidy_until).await;
-                return Ok(Swept::Paused(cause));
+                return Ok(Swept::Paused);
             }
             let Some(batch) = batches::begin_sweep(&context.pool, due).await? else {
                 return Ok(Swept::NotNeeded);

@@ -119,8 +119,8 @@ pub async fn finish(pool: &PgPool, batch: &Batch) -> sqlx::Result<Option<Figures
              finished_at = now()
          WHERE id = $1
            AND finished_at IS NULL
-           AND successful_mints + failed_mints + waiting_mints = total_readings
-         RETURNING total_readings, successful_mints, failed_mints, waiting_mints",
+           AND successful_mints + failed_mints = total_readings
+         RETURNING total_readings, successful_mints, failed_mints - waiting_mints AS failed_mints, waiting_mints",
     )
     .bind(batch.id)
     .fetch_optional(&mut *transaction)

@@ -72,7 +72,7 @@ pub async fn close(
 /// Locks the batch's row, and returns how many of its rows are closed. `None`: the batch has ended.
 async fn lock_running(transaction: &mut PgConnection, batch: Uuid) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar(
-        "SELECT successful_mints + failed_mints + waiting_mints
+        "SELECT successful_mints + failed_mints
          FROM batches
          WHERE id = $1
            AND state = 'running'
@@ -139,17 +139,17 @@ async fn close_rows(
          ), counted AS (
              SELECT count(*) FILTER (WHERE success) AS successful,
                     count(*) FILTER (WHERE waiting) AS waiting,
-                    count(*) FILTER (WHERE NOT success AND NOT waiting) AS failed
+                    count(*) FILTER (WHERE NOT success) AS not_minted
              FROM closed
          )
          UPDATE batches
          SET successful_mints = successful_mints + counted.successful,
-             failed_mints = failed_mints + counted.failed,
+             failed_mints = failed_mints + counted.not_minted,
              waiting_mints = waiting_mints + counted.waiting,
              idle_ms = 0
          FROM counted
          WHERE id = $1
-         RETURNING counted.successful + counted.failed + counted.waiting",
+         RETURNING counted.successful + counted.not_minted",
     )
     .bind(batch)
     .bind(closed_before)

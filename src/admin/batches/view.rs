@@ -40,8 +40,8 @@ macro_rules! view {
         concat!(
             "SELECT batch.id, batch.kind, batch.state, batch.requested_by, meter.serial, batch.owner,
                     batch.ending_before, batch.include_failed, batch.requested_at, batch.started_at,
-                    batch.finished_at, batch.total_readings, batch.successful_mints, batch.failed_mints,
-                    batch.waiting_mints, batch.error
+                    batch.finished_at, batch.total_readings, batch.successful_mints,
+                    batch.failed_mints - batch.waiting_mints AS failed_mints, batch.waiting_mints, batch.error
              FROM batches AS batch
              LEFT JOIN meters AS meter ON meter.id = batch.meter
              ",

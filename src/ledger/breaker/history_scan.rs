@@ -107,14 +107,15 @@ impl HistoryScan<'_> {
             .await?
             .genesis()?;
         let last_possible_height = last_possible_height(self.endpoints, &genesis).await?;
-        let mut failures = Vec::new();
+        let (mut failures, mut pauses) = (Vec::new(), Vec::new());
         for endpoint in self.endpoints.for_background() {
             let outcome = tokio::select! {
                 outcome = self.run_on(endpoint, last_possible_height) => outcome,
                 // Its progress is stored: the next endpoint continues from there.
                 wait = self.another_is_free(endpoint) => {
                     let endpoint = endpoint.name().to_owned();
-                    Err(LedgerError::Chain(ChainError::RateLimited { endpoint, wait }))
+                    pauses.push(ChainError::RateLimited { endpoint, wait });
+                    continue;
                 }
             };
             match outcome {
@@ -122,7 +123,12 @@ impl HistoryScan<'_> {
                 outcome => return outcome.map(Run::Finished),
             }
         }
-        Ok(Run::Stopped(failures))
+        // A pause hides no failure of another endpoint.
+        Ok(Run::Stopped(if failures.is_empty() {
+            pauses
+        } else {
+            failures
+        }))
     }
 
     /// Returns once this endpoint refuses calls for a while and another one answers them. Without another one, the scan waits for
@@ -250,11 +256,14 @@ impl HistoryScan<'_> {
         };
         let mut pages = AddressHistory::resume(endpoint, *self.authority, range, progress.cursor());
         while let Some(page) = pages.next_page().await? {
-            self.classify(endpoint, genesis_hash, &page, last_possible_height)
-                .await?;
-            let landed = landed(&page);
-            let noted = progress.note_listed(self.pool, &landed);
-            within(self.limit, noted).await?;
+            self.read_page(
+                endpoint,
+                genesis_hash,
+                progress,
+                &page,
+                last_possible_height,
+            )
+            .await?;
             let advanced = progress.advance(self.pool, pages.resume_cursor(), page.len());
             if within(self.limit, advanced).await? == Moved::ByAnother {
                 return Ok(Moved::ByAnother);
@@ -263,16 +272,21 @@ impl HistoryScan<'_> {
         Ok(Moved::ByThis)
     }
 
-    /// Reads what neither the ledger knows nor was read before, and stores what it is. What was read stays stored when a later
-    /// call fails.
-    async fn classify(
+    /// Reads what neither the ledger knows nor was read before, stores what it is, and notes what was listed. What was read stays
+    /// stored when a later call fails.
+    async fn read_page(
         &self,
         endpoint: &Endpoint,
         genesis_hash: &str,
+        progress: &ScanProgress,
         page: &[ListedTransaction],
         last_possible_height: u64,
     ) -> Result<(), LedgerError> {
-        let signatures = landed(page);
+        let signatures: Vec<TxSignature> = page
+            .iter()
+            .filter(|transaction| !transaction.failed)
+            .map(|transaction| transaction.signature)
+            .collect();
         let known = within(self.limit, known_among(self.pool, &signatures)).await?;
         let shown: Vec<ListedTransaction> = page
             .iter()
@@ -296,7 +310,9 @@ impl HistoryScan<'_> {
             &unread,
             last_possible_height,
         )
-        .await
+        .await?;
+        let noted = progress.note_listed(self.pool, &signatures);
+        Ok(within(self.limit, noted).await?)
     }
 
     fn reader<'r>(&'r self, endpoint: &'r Endpoint, genesis_hash: &'r str) -> Reader<'r> {
@@ -383,7 +399,7 @@ impl HistoryScan<'_> {
     }
 
     /// A node may list what is final much later than it reports it final. What the ledger holds as finalized and the list lacks is
-    /// waited for, and what comes with it is read. The list is read from its head, because new entries come there.
+    /// waited for. Then the first list may have lacked unknown mints, too: all of it is read again.
     async fn list_again(
         &self,
         endpoint: &Endpoint,
@@ -394,22 +410,25 @@ impl HistoryScan<'_> {
         let ends_at = Instant::now() + LIST_AGAIN_FOR;
         loop {
             let missing = within(self.limit, progress.not_listed(self.pool)).await?;
-            let Some(missing) = missing.filter(|_| Instant::now() < ends_at) else {
+            if missing.is_none() || Instant::now() >= ends_at {
                 return Ok(());
-            };
+            }
             sleep(LIST_AGAIN_EVERY).await;
             let range = HistoryRange {
-                floor_slot: missing.slot.get().saturating_sub(1),
+                floor_slot: progress.floor_slot(),
                 head_slot: progress.head_slot(),
                 finality: Finality::Final,
             };
             let mut pages = AddressHistory::new(endpoint, *self.authority, range);
             while let Some(page) = pages.next_page().await? {
-                self.classify(endpoint, genesis_hash, &page, last_possible_height)
-                    .await?;
-                let landed = landed(&page);
-                let noted = progress.note_listed(self.pool, &landed);
-                within(self.limit, noted).await?;
+                self.read_page(
+                    endpoint,
+                    genesis_hash,
+                    progress,
+                    &page,
+                    last_possible_height,
+                )
+                .await?;
             }
         }
     }
@@ -447,7 +466,7 @@ impl HistoryScan<'_> {
         };
         let raised = progress.raise_watermark(self.pool, scanned);
         let raised = within(self.limit, raised).await?;
-        if let Some(slot) = unreadable {
+        if let (Some(slot), Moved::ByThis) = (unreadable, raised) {
             within(self.limit, progress.end_with_unreadable(self.pool)).await?;
             return Err(LedgerError::Chain(ChainError::Unusable {
                 endpoint: endpoint.name().to_owned(),
@@ -477,12 +496,4 @@ impl HistoryScan<'_> {
                 .state(),
         })
     }
-}
-
-/// Signatures of those that landed without an error.
-fn landed(page: &[ListedTransaction]) -> Vec<TxSignature> {
-    page.iter()
-        .filter(|transaction| !transaction.failed)
-        .map(|transaction| transaction.signature)
-        .collect()
 }

@@ -264,10 +264,12 @@ impl ScanProgress {
              SET began_at = NULL, floor_slot = NULL, head_slot = NULL,
                  known = CASE WHEN supply IS NULL THEN GREATEST(known, covers) ELSE known END
              WHERE scan = $1
-               AND began_at = $2",
+               AND began_at = $2
+               AND cursor_signature IS NOT DISTINCT FROM $3",
         )
         .bind(self.scan)
         .bind(self.began_at)
+        .bind(self.cursor_signature)
         .execute(pool)
         .await?;
         Ok(())

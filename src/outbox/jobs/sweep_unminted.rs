@@ -1,5 +1,6 @@
 //! `SweepUnminted`: find readings that no job is going to mint, and mint them.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -32,6 +33,12 @@ impl SweepUnminted {
         NewJob::new(self, format!("sweep:{batch}:{slice}"))
     }
 
+    /// The job that tries the same sweep later: it has its own key, so it waits however often that is, and its run is a new one.
+    pub fn later(&self, at: DateTime<Utc>) -> NewJob {
+        let key = format!("sweep:{}:{}", self.tick, at.timestamp_micros());
+        NewJob::new(self, key).due(Some(at))
+    }
+
     /// The moment at which the sweep was due, seconds since 1970. `None` for a sweep that was requested between ticks.
     pub fn due_secs(&self) -> Option<i64> {
         self.tick.parse().ok()
@@ -59,6 +66,9 @@ mod tests {
         let sweep = SweepUnminted {
             tick: "1764000000".to_owned(),
         };
+        let later = sweep.later("2026-11-25T04:00:00Z".parse().unwrap());
+        assert_eq!(later.key(), "sweep:1764000000:1795579200000000");
+        assert_eq!(later.payload(), tick.payload());
         let next = sweep.next_slice(Uuid::from_u128(7), 2);
         assert_eq!(next.key(), "sweep:00000000-0000-0000-0000-000000000007:2");
         assert_eq!(next.payload(), tick.payload());

@@ -313,6 +313,17 @@ fn hide(proxy: &Proxy) {
     });
 }
 
+async fn until_scan_has_passed(grid: &Grid, slot: u64) {
+    eventually("the history scan has passed the slot", async || {
+        let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
+            .fetch_one(&grid.pool)
+            .await
+            .unwrap();
+        (watermark as u64 > slot).then_some(())
+    })
+    .await;
+}
+
 /// A reading whose transaction is quarantined on an endpoint that sees nothing.
 async fn quarantined(lands: bool) -> (Grid, Proxy, String, String) {
     let proxy = Proxy::start(world().rpc_url()).await;
@@ -455,14 +466,7 @@ async fn what_was_called_dead_and_had_landed_opens_the_ledger_breaker() {
         .as_ref()
         .expect("it has landed")
         .slot;
-    eventually("the history scan has passed it", async || {
-        let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
-            .fetch_one(&grid.pool)
-            .await
-            .unwrap();
-        (watermark as u64 > landed_in).then_some(())
-    })
-    .await;
+    until_scan_has_passed(&grid, landed_in).await;
     assert_eq!(breaker(&grid).await.0, "closed");
 
     let dead = json!({"outcome": "dead", "reason": "our node does not know it"});
@@ -536,14 +540,7 @@ async fn one_that_cannot_be_read_keeps_no_other_that_was_called_dead_from_being_
         .get_slot()
         .await;
     let newest = newest.unwrap();
-    eventually("the history scan has passed them", async || {
-        let watermark: i64 = sqlx::query_scalar("SELECT watermark_slot FROM ledger")
-            .fetch_one(&grid.pool)
-            .await
-            .unwrap();
-        (watermark as u64 > newest).then_some(())
-    })
-    .await;
+    until_scan_has_passed(&grid, newest).await;
     let dead = json!({"outcome": "dead", "reason": "our node does not know it"});
     for signature in [&unreadable, &readable.to_string()] {
         resolve(&grid, signature, dead.clone()).await.ok();

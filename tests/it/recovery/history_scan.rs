@@ -1,6 +1,7 @@
 //! The scan of the authority's history: what interrupts it costs nothing, and one bad transaction stops nothing else.
 
 use std::collections::HashSet;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_commitment_config::CommitmentConfig;
 use solana_sdk::instruction::{AccountMeta, Instruction};
-use solana_sdk::signature::Signer;
+use solana_sdk::signature::{Signature, Signer};
 
 use crate::support::audit::difference;
 use crate::support::authority::Authority;
@@ -274,6 +275,39 @@ async fn a_list_that_shows_finalized_transactions_late_is_read_again_and_fails_n
     assert_eq!(scan["failures"], 0, "{scan}");
     assert!(empty_lists.load(Ordering::SeqCst) > 3);
     grid.audit_holds().await;
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_mint_below_what_a_late_list_lacked_is_found() {
+    let (mut grid, proxy, meter) = with_old_payment().await;
+    let authority = Authority::of(&grid).await;
+    let unknown = authority.mint_by_hand(&meter, 5_000).await;
+    let unknown = Signature::from_str(&unknown).unwrap();
+    let slot = RpcClient::new(world().rpc_url().to_owned())
+        .get_signature_statuses(&[unknown])
+        .await
+        .unwrap()
+        .value[0]
+        .as_ref()
+        .unwrap()
+        .slot;
+    // As if the ledger's own payment had landed right above the unknown mint.
+    sqlx::query("UPDATE mint_transactions SET slot = $1")
+        .bind(slot as i64 + 1)
+        .execute(&grid.pool)
+        .await
+        .unwrap();
+    until_scanned_far_above(&grid).await;
+    let empty_lists = AtomicUsize::new(0);
+    proxy.on_call(move |method, _| {
+        if method == "getSignaturesForAddress" && empty_lists.fetch_add(1, Ordering::SeqCst) < 2 {
+            return CallAction::Edit(nothing);
+        }
+        CallAction::Forward
+    });
+    grid.serve().await;
+    until_breaker(&grid, "mismatch").await;
     grid.stop().await;
 }
 
