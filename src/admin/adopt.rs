@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
+use crate::db;
 use crate::domain::TxSignature;
 use crate::ledger::{self, AdoptError, BindingError, UnknownMintError};
 
@@ -41,7 +42,7 @@ pub async fn adopt_mint(
         signature,
     )
     .await?;
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let adopted = ledger::adopt(&mut transaction, &adoptable).await?;
     let action = AdminAction::AdoptMint {
         signature,
@@ -72,7 +73,7 @@ pub async fn book_foreign_mint(
         signature,
     )
     .await?;
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     ledger::book_without_reading(&mut transaction, &landed, &reason).await?;
     let base_units = landed.mint.base_units();
     let action = AdminAction::BookForeignMint {

@@ -11,6 +11,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::auto_mint_settings::AutoMintSettings;
 use crate::admin_log::{self, AdminAction, LogNumber};
+use crate::db;
 use crate::outbox::{self, Event, EventFields, EventType, SweepUnminted, Topic};
 
 /// The settings before and after an admin's action.
@@ -67,7 +68,7 @@ async fn change(
     action: &AdminAction,
     changed: impl FnOnce(AutoMintSettings) -> AutoMintSettings,
 ) -> sqlx::Result<SettingsChange> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let before: AutoMintSettings = sqlx::query_as(
         "SELECT auto_mint_enabled, auto_mint_percentage
          FROM settings
@@ -141,7 +142,7 @@ pub async fn announce_hold(pool: &PgPool) -> sqlx::Result<()> {
     if !to_announce {
         return Ok(());
     }
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let first = sqlx::query(
         "UPDATE settings
          SET hold_announced = TRUE

@@ -10,6 +10,7 @@ use sqlx::PgPool;
 
 use crate::admin_log::{self, AdminAction};
 use crate::config::is_log_filter;
+use crate::db;
 use crate::outbox::{self, Topic, Wake, WakeUps};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry;
@@ -54,7 +55,7 @@ pub async fn set_log_level(
     actor: &str,
     level: Option<(&str, u32)>,
 ) -> sqlx::Result<Option<LogLevel>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let action = AdminAction::SetLogLevel {
         level: level.map(|(filter, _)| filter.to_owned()),
         minutes: level.map(|(_, minutes)| minutes),

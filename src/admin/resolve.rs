@@ -5,6 +5,7 @@ use sqlx::PgPool;
 use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
+use crate::db;
 use crate::domain::{MintTransactionState, TxSignature};
 use crate::ledger::{self, QuarantineOutcome};
 
@@ -27,7 +28,7 @@ pub async fn resolve_transaction(
 ) -> Result<Resolution, AdminError> {
     let reason = parse_reason(reason)?;
     let resolvable = ledger::check_resolvable(pool, endpoints, signature, outcome).await?;
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let resolved = ledger::resolve_transaction(&mut transaction, resolvable, &reason).await?;
     let action = AdminAction::ResolveTransaction {
         signature,

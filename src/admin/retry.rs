@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::error::{AdminError, parse_reason};
 use crate::admin_log::{self, AdminAction};
 use crate::chain::Endpoints;
+use crate::db;
 use crate::domain::ReadingState;
 use crate::ledger;
 use crate::meters;
@@ -35,7 +36,7 @@ pub async fn retry_reading(
         Some(address) => Some(meters::payable_wallet(endpoints, mint, address).await?),
         None => None,
     };
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let state = ledger::retry_reading(&mut transaction, retry.reading, wallet).await?;
     let action = AdminAction::RetryReading {
         reading_id: retry.reading,

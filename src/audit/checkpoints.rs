@@ -15,7 +15,7 @@ use sqlx::{FromRow, PgConnection, PgPool};
 use super::error::AuditError;
 use super::segment::{self, Covered, Digested};
 use super::total::Total;
-use crate::db::BigInt;
+use crate::db::{self, BigInt};
 use crate::domain::{Hash32, TxSignature};
 
 /// The checkpoints of one run, added up.
@@ -49,7 +49,7 @@ impl Prepared {
     /// Stores the checkpoints and completes the run.
     pub async fn store(mut self, pool: &PgPool) -> Result<(), AuditError> {
         let slot = self.slot.max(self.baseline.slot.unwrap_or_default());
-        let mut transaction = pool.begin().await?;
+        let mut transaction = db::begin(pool).await?;
         self.baseline.lock(&mut transaction).await?;
         while !self.covered.is_empty() {
             let covered = segment::split_first(&mut self.covered);

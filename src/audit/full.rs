@@ -3,6 +3,7 @@
 //! One that stores its verdict stores its progress, too: interrupted, the next one lists the history again, which takes a call
 //! for a thousand transactions, and continues with the transactions where this one was.
 
+use crate::db;
 use sqlx::PgPool;
 
 use super::checkpoints::{self, Baseline, Prepared, Which};
@@ -57,7 +58,7 @@ pub(super) async fn compare(
             && tally.covered.len() >= segment::TRANSACTIONS
         {
             let covered = std::mem::take(&mut tally.covered);
-            let mut transaction = pool.begin().await?;
+            let mut transaction = db::begin(pool).await?;
             baseline.lock(&mut transaction).await?;
             baseline.extend(&mut transaction, &covered).await?;
             transaction.commit().await?;

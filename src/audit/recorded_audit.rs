@@ -1,5 +1,6 @@
 //! Stored results of audits, for dashboards and alerts.
 
+use crate::db;
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 
@@ -28,7 +29,7 @@ impl RecordedAudit {
 /// Stores the result of an audit of this database. A difference and the end of all checkpoints are stored together: if this fails,
 /// neither is.
 pub async fn record(pool: &PgPool, report: &AuditReport) -> sqlx::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     sqlx::query(
         "INSERT INTO recorded_audits (finished_at, slot, transactions, readings_minted, differences, scope)
          VALUES ($1, $2, $3, $4, $5, $6)",

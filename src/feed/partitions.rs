@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::db;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::event::Seq;
@@ -128,7 +129,7 @@ pub(super) fn are_running_out(last_seq: Seq, until: Seq) -> bool {
 
 async fn make(pool: &PgPool, from: i64, to: i64) -> sqlx::Result<()> {
     let name = name(from);
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     // Created as a table and then attached: CREATE … PARTITION OF would lock `events` against its readers.
     execute(
         &mut transaction,

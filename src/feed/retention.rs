@@ -20,6 +20,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use super::event::Seq;
 use super::head;
 use super::partitions::{self, Partition};
+use crate::db;
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 use crate::telemetry::names;
 
@@ -112,7 +113,7 @@ async fn drop_oldest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> 
         return Ok(false);
     }
     drop(connection);
-    let mut transaction = pool.begin_with(BEGIN).await?;
+    let mut transaction = db::begin_with(pool, BEGIN).await?;
     let last_seq = head::lock(&mut transaction).await?;
     // Another process may have dropped it meanwhile.
     if oldest(&mut transaction, last_seq).await?.as_ref() != Some(&candidate) {
@@ -166,7 +167,7 @@ async fn cut_newest(pool: &PgPool, retention: Retention) -> sqlx::Result<bool> {
     let width =
         partitions::width(partitions::pace(&mut connection, last_seq, retention.span()).await?);
     drop(connection);
-    let mut transaction = pool.begin_with(BEGIN).await?;
+    let mut transaction = db::begin_with(pool, BEGIN).await?;
     let last_seq = head::lock(&mut transaction).await?;
     let Some(newest) = newest_to_cut(&mut transaction, last_seq, retention).await? else {
         return Ok(false);

@@ -16,6 +16,7 @@ use super::event::Seq;
 use super::head;
 use super::partitions;
 use super::retention::Retention;
+use crate::db;
 use crate::outbox::{self, Topic, Wake, WakeUps};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
@@ -122,7 +123,7 @@ struct Moved {
 
 /// Moves one batch from `outbox` to `events`; `None` if there was nothing to move.
 async fn move_committed(pool: &PgPool) -> sqlx::Result<Option<Moved>> {
-    let mut transaction = pool.begin_with(BEGIN).await?;
+    let mut transaction = db::begin_with(pool, BEGIN).await?;
     let last_seq = head::lock(&mut transaction).await?.get();
     crate::failpoint!("feed.fenced");
     let events: i64 = sqlx::query_scalar(

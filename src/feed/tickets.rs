@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use thiserror::Error;
 
+use crate::db;
 use crate::meters::{Caller, Role};
 
 /// From issuing to redeeming: a page opens its stream at once.
@@ -48,7 +49,7 @@ pub async fn issue(
     token_expires_at: DateTime<Utc>,
 ) -> Result<Ticket, TicketError> {
     let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; TICKET_BYTES]>());
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     // One request of a subject counts at a time, otherwise several could pass the limit. Subjects with the same hash wait too.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('feed_tickets'), hashtext($1))")
         .bind(&caller.subject)

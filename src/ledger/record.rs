@@ -15,7 +15,7 @@ use super::breaker::signing::{scan_pending, signing_refusal};
 use super::guard::reading_guard;
 use super::transition_metrics::{self, TransactionOutcome};
 use crate::chain::RecentBlockhash;
-use crate::db::{BigInt, GuardedConnection, timed_out, within};
+use crate::db::{self, BigInt, GuardedConnection, timed_out, within};
 use crate::domain::{BaseUnits, Hash32, MintNumber, ReadingEvent, SigningRefused, TxSignature};
 
 /// A signed transaction that has not left this process.
@@ -87,7 +87,7 @@ pub async fn reserve_numbers(pool: &PgPool, count: usize) -> sqlx::Result<Vec<Mi
 /// process, when it bound the ledger ([`bind`](super::bind)); once a scan covers it, that stays true, so [`record`] need not
 /// check it again.
 pub async fn may_sign(pool: &PgPool, scan_request: Option<ScanRequest>) -> Result<(), RecordError> {
-    let mut transaction = pool.begin().await.map_err(RecordError::NotRecorded)?;
+    let mut transaction = db::begin(pool).await.map_err(RecordError::NotRecorded)?;
     let mut checked = check_may_sign(&mut transaction).await;
     drop(transaction);
     if let (Ok(()), Some(request)) = (&checked, scan_request) {

@@ -13,6 +13,7 @@ use super::guard::reading_guard;
 use super::refusal::{AfterRefusal, Refusal};
 use super::retry_schedule::RetrySchedule;
 use super::transition_metrics;
+use crate::db;
 use crate::domain::ReadingEvent;
 use crate::outbox::{self, Event, EventType, MintReading, Topic};
 
@@ -24,7 +25,7 @@ pub async fn refuse_pending(
     refusal: &Refusal,
     revision: i64,
 ) -> Result<AfterRefusal, LedgerError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let after = refuse(&mut transaction, schedule, refusal, Some(revision)).await?;
     if after != AfterRefusal::Superseded {
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
@@ -122,7 +123,7 @@ async fn mark_failed(
 /// Each of these readings shares its next transaction with no other: one of them made the last one fail, and it is not known
 /// which.
 pub async fn pack_alone_next_time(pool: &PgPool, readings: &[Uuid]) -> Result<(), LedgerError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     pack_alone(&mut transaction, readings).await?;
     transaction.commit().await?;
     Ok(())

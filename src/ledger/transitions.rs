@@ -11,7 +11,7 @@ use super::changed_readings::{ChangedReading, move_readings, publish_for};
 use super::guard::mint_transaction_guard;
 use super::transition_metrics::{self, Paid, TransactionOutcome};
 use crate::chain::BLOCKHASH_LIFE;
-use crate::db::BigInt;
+use crate::db::{self, BigInt};
 use crate::domain::{MintNumber, MintTransactionEvent, ReadingEvent, Wallet};
 use crate::outbox::{self, EventType, MintReading, NewJob, Topic};
 
@@ -24,7 +24,7 @@ pub struct Landed {
 
 /// Landed and confirmed: its readings become `minted`, and their owners are notified. Returns how many readings changed.
 pub async fn confirm(pool: &PgPool, landed: &[Landed]) -> sqlx::Result<usize> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let confirmed = confirm_in(&mut transaction, landed, MintTransactionEvent::Confirmed).await?;
     crate::failpoint!("ledger.before_confirm_commit");
     transaction.commit().await?;
@@ -115,7 +115,7 @@ pub async fn finalize(pool: &PgPool, ended: &[Final]) -> sqlx::Result<usize> {
     let numbers: Vec<MintNumber> = ended.iter().map(|ended| ended.landed.number).collect();
     let slots: Vec<BigInt> = ended.iter().map(|ended| ended.landed.slot.into()).collect();
     let block_times: Vec<Option<i64>> = ended.iter().map(|ended| ended.block_time).collect();
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let changed: Vec<MintNumber> = sqlx::query_scalar(
         "UPDATE mint_transactions AS mint_transaction
          SET state = $4, finalized_at = now(), ended_at = now(), slot = final.slot,
@@ -155,7 +155,7 @@ pub async fn finalize(pool: &PgPool, ended: &[Final]) -> sqlx::Result<usize> {
 /// A confirmed transaction vanished before finality: it becomes `recorded` again, and the same bytes are sent again.
 pub async fn fork(pool: &PgPool, numbers: &[MintNumber]) -> sqlx::Result<usize> {
     let guard = mint_transaction_guard(MintTransactionEvent::Forked);
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let changed: Vec<MintNumber> = sqlx::query_scalar(
         "UPDATE mint_transactions
          SET state = $2, slot = NULL, confirmed_at = NULL
@@ -188,7 +188,7 @@ pub async fn mark_dead_expired(
 ) -> sqlx::Result<Option<usize>> {
     let event = MintTransactionEvent::Dead;
     let guard = mint_transaction_guard(event);
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let changed = sqlx::query(
         "UPDATE mint_transactions AS mint_transaction
          SET state = $2, error = 'expired: none of the finalized blocks of its life holds it', ended_at = now()
@@ -297,7 +297,7 @@ async fn release_readings(
 /// many readings changed.
 pub async fn quarantine(pool: &PgPool, number: MintNumber, reason: &str) -> sqlx::Result<usize> {
     let guard = mint_transaction_guard(MintTransactionEvent::Quarantined);
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let changed = sqlx::query(
         "UPDATE mint_transactions
          SET state = $2

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use crate::chain::{Cause, CircuitBreaker, CircuitBreakerView};
+use crate::db;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
@@ -69,7 +70,7 @@ fn state_to_announce(view: &CircuitBreakerView, now: DateTime<Utc>) -> Option<bo
 }
 
 async fn announce_state(pool: &PgPool, open: bool, reason: Option<&str>) -> sqlx::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let changed = sqlx::query(
         "UPDATE chain_breaker
          SET open = $1, reason = $2, changed_at = now()

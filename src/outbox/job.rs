@@ -1,5 +1,6 @@
 //! Puts jobs of the queue into the caller's transaction.
 
+use crate::db;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -104,7 +105,7 @@ const JOBS_PER_STEP: u32 = 2_000;
 pub async fn wake_deferred(pool: &PgPool) -> sqlx::Result<u64> {
     let mut woken = 0;
     loop {
-        let mut transaction = pool.begin().await?;
+        let mut transaction = db::begin(pool).await?;
         let step = sqlx::query(
             "UPDATE apalis.jobs AS job
              SET status = 'Pending', attempts = 0, run_at = now(), lock_by = NULL, lock_at = NULL, done_at = NULL

@@ -19,6 +19,7 @@ use super::hand_in::hand_in;
 use super::handler_context::QueueContext;
 use super::run_limited::JobError;
 use crate::admin::batches::{self, Batch, BatchKind, ClaimSource, OpenRows, SuccessAt};
+use crate::db;
 use crate::domain::{Backoff, Retries};
 use crate::mint::{DeferReason, MintPermission};
 use crate::outbox::{self, NewJob, Topic};
@@ -107,7 +108,7 @@ pub(super) async fn enqueue_next_slice(
     idle: Option<Duration>,
     job: impl FnOnce(i32) -> NewJob,
 ) -> Result<(), JobError> {
-    let mut transaction = context.pool.begin().await?;
+    let mut transaction = db::begin(&context.pool).await?;
     if let Some(next) = batches::start_next_slice(&mut transaction, batch, slice, idle).await? {
         outbox::enqueue(&mut transaction, &[job(next)]).await?;
         outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ProcessRole;
-use crate::db::{AdvisoryKey, LockSession, within};
+use crate::db::{self, AdvisoryKey, LockSession, within};
 use crate::periodic::{Periodic, PeriodicTask, RunError, Timing};
 
 /// First key of the advisory locks ("grid" in ASCII, made positive); the second is the process' number.
@@ -179,7 +179,7 @@ impl ProcessRegistration {
         for (number, worker_prefix) in others {
             let key =
                 lock_key(i32::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))?);
-            let mut transaction = pool.begin().await?;
+            let mut transaction = db::begin(pool).await?;
             let is_dead: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
                 .bind(key.class)
                 .bind(key.object)
@@ -206,7 +206,7 @@ impl ProcessRegistration {
     /// Hands back the jobs that this process' workers still hold, at the end of a drain, and deletes its row. Returns the number
     /// of jobs.
     pub async fn deregister(&self, pool: &PgPool) -> sqlx::Result<u64> {
-        let mut transaction = pool.begin().await?;
+        let mut transaction = db::begin(pool).await?;
         let jobs = release_jobs(&mut transaction, &self.worker_prefix).await?;
         sqlx::query("DELETE FROM processes WHERE number = $1")
             .bind(i64::from(self.number))

@@ -10,7 +10,7 @@ use apalis_cron::{Schedule, Tick};
 use sqlx::PgPool;
 
 use super::handler_context::QueueContext;
-use crate::db::within;
+use crate::db::{self, within};
 use crate::outbox::{self, Job, SweepUnminted, Topic};
 use crate::periodic::RunCounter;
 
@@ -45,7 +45,7 @@ pub(super) async fn enqueue_sweep(
 }
 
 async fn enqueue(pool: &PgPool, tick_secs: u64) -> sqlx::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let one_waits: bool = sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT

@@ -18,7 +18,7 @@ use super::handler_context::QueueContext;
 use super::run_limited::{JobError, run_limited};
 use super::tidy::tidy;
 use crate::admin::batches;
-use crate::db::{LeaderLock, run_exclusive};
+use crate::db::{self, LeaderLock, run_exclusive};
 use crate::outbox::{self, Job, SweepUnminted, Topic};
 use crate::telemetry::{metric_value, names};
 
@@ -72,7 +72,7 @@ impl Handle for SweepUnminted {
 }
 
 async fn enqueue_later(context: &QueueContext, job: &SweepUnminted) -> Result<(), JobError> {
-    let mut transaction = context.pool.begin().await?;
+    let mut transaction = db::begin(&context.pool).await?;
     outbox::enqueue(&mut transaction, &[job.later(Utc::now() + AFTER_PAUSE)]).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;

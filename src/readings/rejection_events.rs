@@ -19,6 +19,7 @@ use super::error::{Invalid, ReadingError};
 use super::parsed::{kwh_of, serial_of};
 use super::submission::Submission;
 use crate::coalesce::{CoalesceLimits, Coalescer};
+use crate::db;
 use crate::domain::{Kwh, MeterSerial};
 use crate::meters::{self, Caller};
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
@@ -113,7 +114,7 @@ async fn publish(pool: &PgPool, rejected: &[RejectedReading]) -> sqlx::Result<()
         .iter()
         .map(|reading| reading.serial.as_str())
         .collect();
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let meters = meters::find_by_serials(&mut *transaction, &serials).await?;
     let events: Vec<Event> = rejected
         .iter()

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::batch::Batch;
 use super::unminted::{ClaimSource, Cursor, UnmintedQuery};
+use crate::db;
 use crate::ledger;
 
 /// One step of a pass.
@@ -38,7 +39,7 @@ pub struct ClaimedPage {
 pub(super) async fn begin_with_index_plans(
     pool: &PgPool,
 ) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     sqlx::query("SET LOCAL enable_seqscan = off")
         .execute(&mut *transaction)
         .await?;

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::batch::{Batch, BatchKind, Figures};
+use crate::db;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// The sweep to run now: the one that has not ended yet, or else a new one. `None`: a sweep has already run for this tick or a
@@ -111,7 +112,7 @@ pub async fn stop_claiming(pool: &PgPool, batch: Uuid, reason: &str) -> sqlx::Re
 /// Ends a batch that has no open rows, and publishes its figures if it found readings. `None`: it has open rows, or has ended
 /// already.
 pub async fn finish(pool: &PgPool, batch: &Batch) -> sqlx::Result<Option<Figures>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let figures: Option<Figures> = sqlx::query_as(
         "UPDATE batches
          SET state = CASE WHEN error IS NULL THEN 'completed' ELSE 'failed' END,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::lifecycle::{begin_trigger, finish, stop_claiming};
 use super::outcomes::{OpenRows, close_open};
+use crate::db;
 use crate::outbox::{self, Job, Topic, TriggerBatch};
 
 /// Batches enqueued again in one call.
@@ -48,7 +49,7 @@ pub async fn requeue_stranded(pool: &PgPool) -> sqlx::Result<u64> {
     if jobs.is_empty() {
         return Ok(0);
     }
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     outbox::enqueue(&mut transaction, &jobs).await?;
     outbox::notify(&mut transaction, Topic::OutboxAndJobs).await?;
     transaction.commit().await?;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::batch::BatchFilter;
 use super::unminted::{ClaimSource, Cursor, UnmintedQuery};
 use crate::admin_log::{self, AdminAction};
+use crate::db;
 use crate::domain::{BaseUnits, MeterSerial, SerialError, TimestampError, Wallet, parse_timestamp};
 use crate::meters;
 use crate::outbox::{self, Topic, TriggerBatch};
@@ -104,7 +105,7 @@ impl BatchTarget {
     /// Stores the batch, its entry in the admin log and its job in one transaction. Returns the batch's id.
     pub async fn request(&self, pool: &PgPool, admin: &str) -> sqlx::Result<Uuid> {
         let batch = Uuid::now_v7();
-        let mut transaction = pool.begin().await?;
+        let mut transaction = db::begin(pool).await?;
         sqlx::query(
             "INSERT INTO batches (id, kind, requested_by, meter, owner, ending_before, include_failed)
              VALUES ($1, 'trigger', $2, $3, $4, $5, $6)",

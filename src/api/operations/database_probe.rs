@@ -132,7 +132,7 @@ struct DatabaseState {
 
 /// `Err`: the database returned an error. Defects of its contents are among the findings.
 async fn probe(pool: &PgPool) -> sqlx::Result<Findings> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let state: DatabaseState = sqlx::query_as(
         "SELECT current_setting('transaction_read_only')::BOOLEAN AS read_only,
                 to_regclass('_sqlx_migrations') IS NOT NULL AS has_migrations",

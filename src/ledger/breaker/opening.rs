@@ -4,14 +4,14 @@ use sqlx::{PgConnection, PgPool};
 
 use super::identity::DatabaseIdentity;
 use super::ledger_row::{LedgerRow, StoredBreaker};
-use crate::db::BigInt;
+use crate::db::{self, BigInt};
 use crate::domain::OpenReason;
 use crate::outbox::{self, Event, EventFields, EventType, Topic};
 
 /// Compares the database with the one that the ledger knows. Another one opens the breaker and becomes the known one: a second
 /// fail-over opens it again. Needs no chain. Returns whether it opened the breaker.
 pub async fn open_if_identity_changed(pool: &PgPool) -> sqlx::Result<bool> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     // Compared without the lock first: this runs every few seconds and must not block the transactions that record.
     let unlocked = LedgerRow::read(&mut *transaction).await?;
     let found = DatabaseIdentity::read(&mut transaction).await?;
@@ -54,7 +54,7 @@ pub(super) async fn open_for_unresolved(
     if !unresolved {
         return Ok(());
     }
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let row = LedgerRow::lock(&mut transaction).await?;
     open_for_mismatch(&mut transaction, &row, 0, last_possible_height).await?;
     transaction.commit().await?;

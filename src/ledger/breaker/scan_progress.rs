@@ -11,7 +11,7 @@ use sqlx::{FromRow, PgPool};
 
 use super::ledger_row::{BreakerSnapshot, LedgerRow};
 use crate::chain::HistoryCursor;
-use crate::db::BigInt;
+use crate::db::{self, BigInt};
 use crate::domain::{BaseUnits, TxSignature};
 
 /// Zero means that the history was never scanned. The mint itself is created in a later slot than this, so up to here there is
@@ -82,7 +82,7 @@ impl ScanProgress {
         listed_up_to: u64,
     ) -> sqlx::Result<()> {
         let breaker = &before.snapshot;
-        let mut transaction = pool.begin().await?;
+        let mut transaction = db::begin(pool).await?;
         let scan: Option<i64> = sqlx::query_scalar(
             "UPDATE history_scan
              SET scan = scan + 1, covers = $8, began_at = clock_timestamp(),

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use super::ledger_row::LedgerRow;
 use super::opening::open_for_mismatch;
 use crate::chain::ChainMint;
-use crate::db::BigInt;
+use crate::db::{self, BigInt};
 use crate::domain::{BaseUnits, MintNumber, TxSignature};
 use crate::ledger::error::LedgerError;
 
@@ -43,7 +43,7 @@ pub async fn store_unknown_mints(
     found: &[ChainMint],
     last_possible_height: u64,
 ) -> Result<u64, LedgerError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let row = LedgerRow::lock(&mut transaction).await?;
     let new = insert(&mut transaction, found).await?;
     // Only memos of our mint by our authority count: two deployments may share an authority, never a mint.

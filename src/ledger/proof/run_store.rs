@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use solana_sdk::hash::Hash;
-use sqlx::{Connection, FromRow, PgConnection, PgExecutor, PgPool};
+use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
 
 use crate::chain::{
     BLOCKHASH_LIFE, BlockRun, BlockRuns, BlockhashLife, FinalizedBlock, ListedTransaction,
     RunChange, RunStore, Saved,
 };
-use crate::db::{BigInt, within};
+use crate::db::{self, BigInt, within};
 use crate::domain::{MintNumber, TxSignature};
 
 /// Transactions that one look finds at most.
@@ -73,8 +73,7 @@ impl EndpointRuns<'_> {
         found: &[TxSignature],
         slot: u64,
     ) -> sqlx::Result<Saved> {
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
+        let mut transaction = db::begin(self.pool).await?;
         // Compare and set: another leader may have read on from the same ends.
         if remove(&mut transaction, self.fingerprint, &change.replaced).await?
             != change.replaced.len()
@@ -308,7 +307,7 @@ pub async fn found_in<'c>(
 
 /// Deletes the runs in which no open transaction could be, and what was found of transactions that have ended.
 pub async fn prune(pool: &PgPool) -> sqlx::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     sqlx::query(
         "DELETE FROM scanned_runs AS run
          WHERE NOT EXISTS (

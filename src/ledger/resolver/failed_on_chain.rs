@@ -11,7 +11,7 @@ use super::blame::{Blame, blame};
 use super::limits::ResolverLimits;
 use super::open_transactions;
 use crate::chain::TransactionFailure;
-use crate::db::within;
+use crate::db::{self, within};
 use crate::domain::{MintNumber, MintTransactionEvent, Wallet, signed_bytes};
 use crate::ledger::error::LedgerError;
 use crate::ledger::refusal::{Payee, Refusal, RefusalReason};
@@ -71,7 +71,7 @@ async fn mark_dead_failed(
     blame: &Blame,
     payees: &HashMap<Uuid, Payee>,
 ) -> Result<usize, LedgerError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     let reason = format!("failed on chain: {error}");
     let event = MintTransactionEvent::Dead;
     let dead = transitions::mark_dead(&mut transaction, number, event, &reason).await?;

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use gridtokenx::db;
 use gridtokenx::embedded::{PostgresCluster, PostgresOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 use crate::support::world::world;
 use crate::support::{Grid, Meter, eventually};
@@ -22,6 +25,53 @@ async fn report_until_accepted(meter: &Meter) {
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+/// Whether a row is stored that is written on the pool's only connection after a BEGIN was given up that had been polled this often.
+async fn is_stored_after<T>(
+    pool: &PgPool,
+    other: &PgPool,
+    polls: u32,
+    begin: impl Future<Output = T>,
+) -> bool {
+    tokio::select! {
+        biased;
+        _ = begin => {}
+        () = async {
+            for _ in 0..polls {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    sqlx::query("INSERT INTO written VALUES ($1)")
+        .bind(i64::from(polls))
+        .execute(pool)
+        .await
+        .unwrap();
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM written WHERE number = $1")
+        .bind(i64::from(polls))
+        .fetch_one(other)
+        .await
+        .unwrap();
+    stored == 1
+}
+
+#[tokio::test]
+async fn what_is_written_after_a_begin_that_was_given_up_is_stored() {
+    let grid = Grid::without_service(&[]).await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&grid.database_url)
+        .await
+        .unwrap();
+    grid.execute("CREATE TABLE written (number BIGINT)").await;
+    for polls in 0..400 {
+        let begin = db::begin(&pool);
+        assert!(
+            is_stored_after(&pool, &grid.pool, polls, begin).await,
+            "given up after {polls} polls"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use super::crates::{crates, room_of};
 
 /// Files that spawn what is not a periodic task, and what that is. A loop that waits for time is a `PeriodicTask`, so that it
 /// survives panics, has a limit and is listed in the status.
-const SPAWNS: [(&str, &str); 15] = [
+const SPAWNS: [(&str, &str); 16] = [
     ("api/resources/websocket.rs", "one client's stream"),
     ("api/server/accept.rs", "one connection"),
     ("coalesce.rs", "collects the items of callers into batches"),
@@ -36,6 +36,10 @@ const SPAWNS: [(&str, &str); 15] = [
     (
         "commands/serve/start.rs",
         "receives notifications; holds the lock that marks the process alive",
+    ),
+    (
+        "db/begin.rs",
+        "one BEGIN, which a caller that gives up must not cut off",
     ),
     ("mint/first_send.rs", "one transaction's first send"),
     ("telemetry/traces/otlp_client.rs", "one export of traces"),
