@@ -42,10 +42,10 @@ pub struct QueueContext {
 pub(super) const CIRCUIT_WAIT: Duration = Duration::from_secs(10);
 
 impl QueueContext {
-    /// Waits for the circuit breaker to close, for [`CIRCUIT_WAIT`] at most. `Err`: why minting cannot succeed now.
-    pub async fn wait_for_circuit(&self) -> Result<(), Cause> {
+    /// Waits for the circuit breaker to close, no longer than `limit`. `Err`: why minting cannot succeed now.
+    pub async fn wait_for_circuit(&self, limit: Duration) -> Result<(), Cause> {
         tokio::select! {
-            closed = self.circuit_breaker.until_closed(CIRCUIT_WAIT) => closed,
+            closed = self.circuit_breaker.until_closed(limit) => closed,
             () = self.stop.cancelled() => self.circuit_breaker.view().allows_minting(),
         }
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::dead_letter::DeadLetterReason;
 use super::deferral::Deferral;
 use super::handle::{Handle, JobEnd, Subject};
-use super::handler_context::QueueContext;
+use super::handler_context::{CIRCUIT_WAIT, QueueContext};
 use super::run_limited::{JobError, run_limited};
 use crate::admin;
 use crate::mint::{MintOutcome, MintPermission};
@@ -48,7 +48,7 @@ fn trace(reading: Uuid, begun: SystemTime, job_id: &str, end: &JobEnd) {
 
 /// The job is done when the reading is submitted, paid, failed, or held back by an admin's setting.
 async fn run(reading: Uuid, context: &QueueContext, job_id: &str) -> JobEnd {
-    if let Err(cause) = context.wait_for_circuit().await {
+    if let Err(cause) = context.wait_for_circuit(CIRCUIT_WAIT).await {
         return JobEnd::Deferred {
             reason: cause.to_string(),
             deferral: Deferral::CircuitOpen,

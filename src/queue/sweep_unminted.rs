@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::batch_slice::{SLICE, SliceEnd, enqueue_next_slice, run_slice};
 use super::deferral::Deferral;
 use super::handle::{Handle, JobEnd, Subject};
-use super::handler_context::QueueContext;
+use super::handler_context::{CIRCUIT_WAIT, QueueContext};
 use super::run_limited::{JobError, run_limited};
 use super::tidy::tidy;
 use crate::admin::batches;
@@ -28,6 +28,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The part of a sweep's limit that remains when tidying ends: enough to enqueue the next slice.
 const NEXT_SLICE_RESERVE: Duration = Duration::from_secs(5);
 
+/// How long a tick's sweep waits for the circuit breaker: long enough for one that closes as the process starts.
+const TICK_CIRCUIT_WAIT: Duration = Duration::from_secs(1);
 /// After this a requested sweep is tried again that found the circuit breaker open and waited for it.
 const AFTER_PAUSE: TimeDelta = TimeDelta::seconds(1);
 
@@ -103,7 +105,8 @@ async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, Job
     let tidy_until = started + context.sweep_limit.saturating_sub(NEXT_SLICE_RESERVE);
     let due = job.due_secs();
     let lock_wait = due.map_or(LOCK_WAIT, |_| Duration::ZERO);
-    let is_paused = context.wait_for_circuit().await.is_err();
+    let circuit_wait = due.map_or(CIRCUIT_WAIT, |_| TICK_CIRCUIT_WAIT);
+    let is_paused = context.wait_for_circuit(circuit_wait).await.is_err();
     let swept = run_exclusive(
         &context.connect,
         LeaderLock::Sweep,

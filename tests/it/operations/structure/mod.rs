@@ -5,6 +5,7 @@
 //! | `imports` | dependencies between rooms point down the list in `src/lib.rs`; no two files import each other in a circle |
 //! | `spawns` | what is spawned is a periodic task or listed |
 //! | `commitments` | one file decides which commitment a call names |
+//! | `transactions` | transactions on the pool are begun in one file |
 //! | `words` | retired names and phrases stay retired, in code and pages |
 //!
 //! Imports are read from the text, by `crates`, `use_tree` and `source_text`: `use` declarations, and paths that begin with `crate`,
@@ -15,5 +16,6 @@ mod crates;
 mod imports;
 mod source_text;
 mod spawns;
+mod transactions;
 mod use_tree;
 mod words;
