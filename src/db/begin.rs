@@ -14,7 +14,7 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 /// [`PgPool::begin`] must not be used: dropped after its BEGIN was sent and before the answer was read (by a time-out, a drain, a
 /// lost lock), sqlx 0.9 returns the connection to the pool inside that transaction. What the next caller writes on it without a
 /// transaction of its own is answered as stored, and is rolled back later. Here the BEGIN goes on in a task of its own, whose
-/// transaction is rolled back when nobody waits for it any longer.
+/// transaction is rolled back if its caller is gone.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     begin_with(pool, "BEGIN").await
 }

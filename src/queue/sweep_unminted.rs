@@ -118,7 +118,9 @@ async fn sweep(context: &QueueContext, job: &SweepUnminted) -> Result<Swept, Job
                 if due.is_none() {
                     enqueue_later(context, job).await?;
                 }
-                tidy(context, tidy_until).await;
+                if !held.is_cancelled() {
+                    tidy(context, tidy_until).await;
+                }
                 return Ok(Swept::Paused);
             }
             let Some(batch) = batches::begin_sweep(&context.pool, due).await? else {

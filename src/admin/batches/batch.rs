@@ -98,7 +98,7 @@ pub struct BatchFilter {
     pub include_failed: bool,
 }
 
-/// Counts of readings by outcome. In the table `failed_mints` includes those that wait, as it did before they were told apart.
+/// Counts of readings by outcome. In the table, `failed_mints` includes the waiting ones, as earlier versions count them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
 pub struct Figures {
     /// Claimed so far.

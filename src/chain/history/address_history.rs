@@ -26,7 +26,7 @@ use crate::domain::TxSignature;
 /// Entries that `getSignaturesForAddress` returns at most.
 const SIGNATURES_PER_PAGE: usize = 1_000;
 /// Nodes list a block's transactions a little after they report it finalized: what was listed counts as complete only up to this
-/// many slots below the finalized slot that was read before the list. No call tells the lag.
+/// many slots below the finalized slot that was read before the list. No call reports this lag.
 pub const INDEXING_LAG_SLOTS: u64 = 32;
 
 /// One transaction that mentions the address. Anyone can mention any address: this alone proves nothing.
